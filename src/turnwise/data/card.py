@@ -1,0 +1,179 @@
+"""The data card: what a set of logged conversations holds, and what in it could spoil training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.dialogue import Dialogue
+
+BINS = 20
+MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
+_SAME = 1e-9  # returns closer than this share of their size differ by rounding alone
+
+
+def data_card(
+    dialogues: Sequence[Dialogue],
+    *,
+    file: str,
+    lengths: Sequence[int] | None = None,
+    context: int | None = None,
+    heldout: int = 0,
+) -> dict[str, Any]:
+    """Counts and returns of `dialogues` as plain JSON values.
+
+    `lengths`: tokens of each conversation; `context`: tokens that the model reads at most; without them
+    `tokens` and `over_context` are None. `heldout`: how many of the conversations are kept from training.
+    `return.low` and `return.high` are the 95% interval of the mean under the normal approximation,
+    mean -+ 1.96 std / sqrt(n) with the n - 1 standard deviation, the mean itself for n = 1.
+    """
+    if not dialogues:
+        raise ValueError("a card needs at least one conversation")
+    if lengths is not None and len(lengths) != len(dialogues):
+        raise ValueError(f"{len(lengths)} lengths for {len(dialogues)} conversations")
+    turns = [len(d.turns) for d in dialogues]
+    returns = np.array([d.undiscounted_return() for d in dialogues])
+    scored = [m.behavior_logp is not None for d in dialogues for m in d.turns]
+    texts = {tuple((m.role, m.content) for m in d.messages) for d in dialogues}
+    terminated = sum(d.terminated for d in dialogues)
+    over = None
+    if lengths is not None and context is not None:
+        over = sum(length > context for length in lengths)
+    return {
+        "file": str(file),
+        "conversations": len(dialogues),
+        "heldout": heldout,
+        "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
+        "messages": sum(len(d.messages) for d in dialogues),
+        "tokens": None if lengths is None else _tokens(lengths),
+        "return": _returns(returns),
+        "histogram": _histogram(returns),
+        "terminated": terminated,
+        "truncated": len(dialogues) - terminated,
+        "propensities": "all" if all(scored) else "some" if any(scored) else "none",
+        "metadata_keys": sorted({key for d in dialogues for key in d.metadata}),
+        "duplicates": len(dialogues) - len(texts),
+        "over_context": over,
+    }
+
+
+def _tokens(lengths: Sequence[int]) -> dict[str, Any]:
+    total = int(sum(lengths))
+    return {"mean": total / len(lengths), "max": int(max(lengths)), "total": total}
+
+
+def _returns(returns: np.ndarray) -> dict[str, Any]:
+    mean = math.fsum(returns) / len(returns)
+    std = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+    margin = 1.96 * std / math.sqrt(len(returns))
+    lowest, highest = float(returns.min()), float(returns.max())
+    return {
+        **{"mean": mean, "std": std, "min": lowest, "max": highest},
+        **{"low": mean - margin, "high": mean + margin},
+    }
+
+
+def _histogram(returns: np.ndarray) -> dict[str, list]:
+    low, high = float(returns.min()), float(returns.max())
+    if _equal(low, high):  # bins as narrow as rounding errors cannot be told apart
+        half = max(0.5, abs(low) * 1e-3)
+        return {"edges": [low - half, low + half], "counts": [len(returns)]}
+    counts, edges = np.histogram(returns, bins=BINS, range=(low, high))
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _equal(low: float, high: float) -> bool:
+    return high - low <= _SAME * max(1.0, abs(low), abs(high))
+
+
+def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A card in people's words, one (label, value) a line, for terminals and report pages."""
+    n, turns, returns, tokens = card["conversations"], card["agent_turns"], card["return"], card["tokens"]
+    heldout = f", {card['heldout']:,} of them held out" if card["heldout"] else ""
+    keys, over = card["metadata_keys"], card["over_context"]
+    propensities = {"all": "on every message", "some": "on some messages", "none": "on no message"}
+    lines = [
+        ("File", card["file"]),
+        ("Conversations", f"{n:,}{heldout}"),
+        ("Agent's turns", f"{_plural(turns['mean'], 'turn')} on average ({turns['min']} to {turns['max']})"),
+        ("Messages", f"{card['messages']:,} of all roles"),
+    ]
+    if tokens:
+        mean, longest = _plural(tokens["mean"], "token"), f"{tokens['max']:,}"
+        lines.append(("Length", f"{mean} on average, {longest} at most, {tokens['total']:,} in all"))
+    spread = f"from {_figure(returns['min'])} to {_figure(returns['max'])}"
+    interval = f"95% interval {_figure(returns['low'])} to {_figure(returns['high'])}"
+    lines += [
+        ("Return", f"{_figure(returns['mean'])} on average ({interval}), {spread}"),
+        ("Ends", f"{card['terminated']:,} at a true end, {card['truncated']:,} cut off"),
+        ("Behaviour propensities", f"{propensities[card['propensities']]} of the agent"),
+        ("Metadata", ", ".join(keys) if keys else "none"),
+        ("Duplicates", f"{_plural(card['duplicates'], 'conversation')} with the words of an earlier one"),
+    ]
+    if over is not None:
+        lines.append(("Over the context", f"{_plural(over, 'conversation')}, chained into segments"))
+    return lines
+
+
+def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str]:
+    """What could spoil training, one sentence each; none of it is an error."""
+    n, returns, cut = card["conversations"], card["return"], card["truncated"]
+    found = []
+    if all(not m.reward for d in dialogues for m in d.turns):
+        found.append("No reward anywhere: every outcome is 0 or missing, so there is nothing to learn from.")
+        likely = [k for k in card["metadata_keys"] if k.lower() in ("reward", "return", "score", "success")]
+        if likely:
+            found[-1] += f" The column {likely[0]!r} is kept as metadata; is it the 'outcome'?"
+    elif n > 1 and _equal(returns["min"], returns["max"]):
+        same = _figure(returns["mean"])
+        found.append(f"Every conversation returns {same}: values have no better and worse to learn from.")
+    if cut > MANY_TRUNCATED * n:
+        found.append(
+            f"{_share(cut, n)} were cut before their end: what they would have been worth is "
+            "estimated, not observed."
+        )
+    if card["propensities"] == "some":
+        turns = [m for d in dialogues for m in d.turns]
+        without = sum(m.behavior_logp is None for m in turns)
+        found.append(
+            f"{without:,} of the agent's {len(turns):,} messages have no behavior_logp: estimates that "
+            "need it can use none of their conversations."
+        )
+    if card["duplicates"]:
+        found.append(
+            f"{_share(card['duplicates'], n)} repeat an earlier one word for word: they count double, "
+            "and may stand on both sides of the held-out split."
+        )
+    silent = sum(d.terminated and _ends_silent(d) for d in dialogues)
+    if silent:
+        found.append(
+            f"{_share(silent, n)} end with the agent silent (the last message is a partner's, or empty): "
+            "if silence was a choice there, the log does not show it."
+        )
+    return found
+
+
+def _ends_silent(d: Dialogue) -> bool:
+    last = d.messages[-1]
+    return last.role != d.agent_role or not last.content.strip()
+
+
+def _share(count: int, n: int) -> str:
+    percent = 100 * count / n
+    shown = "under 1" if percent < 1 else f"{percent:.0f}"
+    return f"{count:,} of {_plural(n, 'conversation')} ({shown}%)"
+
+
+def _plural(count: float, word: str) -> str:
+    return f"{_figure(count)} {word}{'' if count == 1 else 's'}"
+
+
+def _figure(value: float) -> str:
+    """At most three decimals, and none that are zero: 5, 0.314, 12,345.5."""
+    if value and (abs(value) < 5e-4 or abs(value) >= 1e9):
+        return f"{value:.3g}"
+    text = f"{value:,.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

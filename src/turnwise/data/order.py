@@ -1,0 +1,49 @@
+"""Which rows go into which batch: a pure function of the seed, so that a resumed run sees the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+
+T = TypeVar("T")
+
+
+class BatchOrder:
+    """Epochs of batches of `batch_size` rows, similar lengths together (less padding), order shuffled.
+
+    Rows are shuffled, sorted by length within pools of `pool` batches, and the batches shuffled again:
+    deterministic in (seed, step).
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, pool: int = 32):
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.seed, self.pool = batch_size, seed, pool
+        self.batches_per_epoch = -(-len(self.lengths) // batch_size)
+        self._epoch: int | None = None
+        self._batches: list[np.ndarray] = []
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row indices of the batch at `step` (0 is the first)."""
+        epoch, index = divmod(step, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._shuffle(epoch)
+        return self._batches[index]
+
+    def _shuffle(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
+        order = rng.permutation(len(self.lengths))
+        size = self.batch_size * self.pool
+        pools = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = []
+        for rows in pools:
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`rows` in their order, `size` at a time."""
+    return (rows[i : i + size] for i in range(0, len(rows), size))

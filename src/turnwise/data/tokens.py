@@ -1,0 +1,274 @@
+"""Conversations as token ids: which tokens are the agent's actions, where turns end, what they earned.
+
+Ids are the record and text is a view of them: what a policy sampled is stored as sampled and never
+encoded again. The stop token that ends an agent's message is an action like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.dialogue import Dialogue
+from turnwise.envs.dialogue import Message
+from turnwise.run.errors import InputError
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}:\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
+"""Used for tokenizers that bring no chat template of their own."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One conversation, or a segment of one, as a model reads it; all arrays have length T.
+
+    `ids`: token ids. `action`: the agent chose this token. `turn_end`: last token of an agent's turn.
+    `rewards`: what followed the token (non-zero at turn ends only). `message_logp`: at turn ends, the
+    log-probability under the logged behaviour of the whole message; `token_logp`: at actions, that of the
+    token under the distribution it was sampled from; NaN where unknown. `terminated`: a true end follows
+    the last action. `learn_from`: first position whose decision is learnt from (burn-in before it).
+    `next_known`: the state after the last action is in `ids` (False where a log was cut right after the
+    agent's own words: that action is read but not learnt from).
+    """
+
+    ids: np.ndarray
+    action: np.ndarray
+    turn_end: np.ndarray
+    rewards: np.ndarray
+    message_logp: np.ndarray
+    token_logp: np.ndarray
+    terminated: bool
+    learn_from: int = 0
+    next_known: bool = True
+    id: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """Positions from which an action is taken: the ones before the action tokens. Shape [A]."""
+        return np.flatnonzero(self.action[1:])
+
+    def window(self, start: int, stop: int) -> Tokens:
+        """Positions start..stop-1 as a row of its own, cut (not ended) unless it reaches the last one."""
+        arrays = ("ids", "action", "turn_end", "rewards", "message_logp", "token_logp")
+        last = stop == len(self)
+        return replace(
+            self,
+            **{name: getattr(self, name)[start:stop] for name in arrays},
+            terminated=self.terminated and last,
+            next_known=self.next_known or not last,
+            learn_from=max(0, self.learn_from - start),
+        )
+
+
+def segments(tokens: Tokens, context: int) -> list[Tokens]:
+    """Chain a conversation that is longer than `context` tokens into rows that fit.
+
+    Each row ends at the state from which the next row's first decision is taken, so its value bootstraps
+    across the cut and no reward is lost; it begins up to a quarter of the context earlier, read but not
+    learnt from. Cuts are made between turns, and inside a turn only where that one does not fit.
+    """
+    if len(tokens) <= context:
+        return [tokens]
+    states = np.append(tokens.decisions, len(tokens) - 1)
+    opens_turn = np.append(~tokens.action[states[:-1]], True)
+    rows, first = [], 0
+    while first < len(states) - 1:
+        start = max(0, int(states[first]) + 1 - context // 4)
+        fits = int(np.searchsorted(states, start + context, side="left")) - 1
+        if fits <= first:
+            raise InputError(
+                f"conversation {tokens.id!r}: {int(states[first + 1] - states[first])} tokens lie between two "
+                f"decisions, more than the context of {context} can hold; expected a larger --context"
+            )
+        between_turns = [k for k in range(first + 1, fits + 1) if opens_turn[k]]
+        cut = between_turns[-1] if between_turns else fits
+        row = tokens.window(start, int(states[cut]) + 1)
+        rows.append(replace(row, learn_from=int(states[first]) - start))
+        first = cut
+    return rows
+
+
+class ChatFormat:
+    """Messages to token ids and back, through the chat template of a `transformers` tokenizer.
+
+    The template must be prefix-stable: the text of a conversation begins with the text of its beginning.
+    """
+
+    def __init__(self, tokenizer: Any, agent_role: str = "assistant"):
+        self.tokenizer = tokenizer
+        self.agent_role = agent_role
+        self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        self._ids: dict[str, list[int]] = {}
+        self._texts: dict[tuple[str, str], str] = {}
+        self._header: str | None = self._header_if_messages_are_independent()
+        marker = "x"
+        _, body = self._agent_piece([Message("user", "y"), Message("assistant", marker)], 1)
+        tail = self._encode(body[body.index(marker) + len(marker) :])
+        if not tail:
+            if tokenizer.eos_token_id is None:
+                raise InputError("the tokenizer has neither an end in its chat template nor an eos token")
+            tail = [tokenizer.eos_token_id]
+        self.stop: int = tail[0]
+        self._after_stop: list[int] = tail[1:]
+
+    def encode(self, dialogues: Iterable[Dialogue], longest_message: int | None = None) -> list[Tokens]:
+        """Token records of logged conversations; a partner's message keeps its last `longest_message` ids."""
+        return [self._encode_one(d, longest_message) for d in dialogues]
+
+    def opening(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that precede the agent's first token."""
+        return self._encode(self._render(list(messages), True))
+
+    def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
+        """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
+        before = self._render(list(history), False)
+        after = self._render([*history, *new], True)
+        return self._after_stop + self._encode(_suffix(after, before))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the agent said, as a partner would read it."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself, special tokens included (for display)."""
+        return [self.tokenizer.decode([int(i)]) for i in ids]
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    def _encode_one(self, d: Dialogue, longest_message: int | None) -> Tokens:
+        row = TokenWriter()
+        messages = [
+            Message("assistant" if m.role == d.agent_role else _partner(m.role), m.content)
+            for m in d.messages
+        ]
+        for i, m in enumerate(d.messages):
+            if m.role == d.agent_role:
+                header, _ = self._agent_piece(messages, i)
+                row.read(self._encode(header))
+                row.act([*self._encode(m.content), self.stop], m.reward, m.behavior_logp)
+                row.read(self._after_stop)
+            else:
+                piece = self._encode(self._partner_piece(messages, i))
+                row.read(piece[-longest_message:] if longest_message else piece)
+        spoke_last = d.messages[-1].role == d.agent_role
+        if not d.terminated and not spoke_last:
+            row.read(self._encode(_suffix(self._render(messages, True), self._render(messages, False))))
+        return row.tokens(d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self._ids.get(text)
+        if ids is None:
+            ids = self.tokenizer.encode(text, add_special_tokens=False) if text else []
+            self._ids[text] = ids
+        return ids
+
+    def _agent_piece(self, messages: list[Message], i: int) -> tuple[str, str]:
+        """The text that opens the agent's turn, and the text of the turn itself."""
+        if self._header is not None:
+            return self._header, self._alone(messages[i])[len(self._header) :]
+        before, prompt = self._render(messages[:i], False), self._render(messages[:i], True)
+        return _suffix(prompt, before), _suffix(self._render(messages[: i + 1], False), prompt)
+
+    def _partner_piece(self, messages: list[Message], i: int) -> str:
+        if self._header is not None:
+            return self._alone(messages[i])
+        return _suffix(self._render(messages[: i + 1], False), self._render(messages[:i], False))
+
+    def _alone(self, message: Message) -> str:
+        """A message's own text, remembered: templated partners repeat themselves."""
+        key = (message.role, message.content)
+        if key not in self._texts:
+            self._texts[key] = self._apply([message], False)
+        return self._texts[key]
+
+    def _render(self, messages: list[Message], prompt: bool) -> str:
+        if self._header is not None:
+            return "".join(map(self._alone, messages)) + (self._header if prompt else "")
+        return self._apply(messages, prompt) if messages or prompt else ""
+
+    def _apply(self, messages: list[Message], prompt: bool) -> str:
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        return self.tokenizer.apply_chat_template(
+            chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
+        )
+
+    def _header_if_messages_are_independent(self) -> str | None:
+        """The agent's header, if a conversation's text is its messages' texts in a row, else None.
+
+        Then each message is rendered once and remembered instead of once per prefix.
+        """
+        s, u, a = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
+        try:
+            alone = {m.role: self._apply([m], False) for m in (s, u, a)}
+            header = _suffix(self._apply([u], True), alone["user"])
+            for talk in ([s, u, a, u, a], [u, a, a, u], [a, u]):
+                text = "".join(alone[m.role] for m in talk)
+                if self._apply(talk, False) != text or self._apply(talk, True) != text + header:
+                    return None
+        except Exception:  # templates raise whatever they like on role orders they do not take
+            return None
+        return header if alone["assistant"].startswith(header) else None
+
+
+class TokenWriter:
+    """Token arrays being written."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.marks: list[tuple[bool, bool, float, float, float]] = []
+
+    def read(self, ids: Sequence[int]) -> None:
+        self.ids += ids
+        self.marks += [(False, False, 0.0, np.nan, np.nan)] * len(ids)
+
+    def act(
+        self,
+        ids: Sequence[int],
+        reward: float,
+        message_logp: float | None,
+        token_logp: Sequence[float] | None = None,
+        complete: bool = True,
+    ) -> None:
+        """Tokens that the agent chose; unless `complete`, the turn was cut before its end."""
+        logps = [np.nan] * len(ids) if token_logp is None else token_logp
+        self.ids += ids
+        self.marks += [(True, False, 0.0, np.nan, p) for p in logps[:-1]]
+        self.marks.append(
+            (True, complete, reward, np.nan if message_logp is None else message_logp, logps[-1])
+        )
+
+    def tokens(self, terminated: bool, next_known: bool, id: str) -> Tokens:
+        action, turn_end, rewards, message_logp, token_logp = zip(*self.marks, strict=True)
+        return Tokens(
+            ids=np.array(self.ids, np.int64),
+            action=np.array(action, bool),
+            turn_end=np.array(turn_end, bool),
+            rewards=np.array(rewards, np.float64),
+            message_logp=np.array(message_logp, np.float64),
+            token_logp=np.array(token_logp, np.float64),
+            terminated=terminated,
+            next_known=next_known,
+            id=id,
+        )
+
+
+def _partner(role: str) -> str:
+    """Whoever is not the agent is read in the partner's place (an agent that is 'user' swaps the two)."""
+    return "user" if role == "assistant" else role
+
+
+def _suffix(text: str, prefix: str) -> str:
+    if not text.startswith(prefix):
+        raise InputError(
+            "the tokenizer's chat template rewrites earlier messages when later ones are added; expected a "
+            "template whose text only grows"
+        )
+    return text[len(prefix) :]

@@ -1,0 +1,253 @@
+"""HelpDesk: find which of four parts of a customer's device is broken, by asking, and name the fix.
+
+The fault is hidden and uniform. At each turn the agent asks the customer to test a part (the answer is
+right with probability 0.85, independently at each test) or names a fix, which ends the conversation.
+Both sides speak English made from templates; a wording is drawn uniformly and independently of
+everything hidden, so that only what is meant carries information.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from turnwise.envs.dialogue import Message, Response
+
+PARTS = ("battery", "screen", "speaker", "camera")
+TEST_COST = 0.05  # what a turn without a fix costs, whether a test or something nobody understood
+RELIABILITY = 0.85  # probability that the customer's answer to a test is right
+HORIZON = 8  # agent turns; the last one without a fix is a true end
+
+GREETINGS = (
+    "Hi!",
+    "Hello there!",
+    "Good morning!",
+    "Good evening!",
+    "Hey, lovely weather today!",
+    "Hi, nice meeting you!",
+    "Greetings!",
+    "Sorry to bother you.",
+)
+COMPLAINTS = (
+    "My phone stopped working yesterday.",
+    "My tablet acts up.",
+    "Something is wrong with my device.",
+    "This gadget drives me crazy.",
+    "I need help.",
+    "The thing quit again.",
+    "My daughter's phone failed.",
+    "Can someone save my tablet?",
+    "Nothing works since last weekend.",
+    "My device misbehaves all day.",
+    "I dropped it downstairs.",
+    "I spilled coffee over it.",
+    "It went odd during holidays.",
+    "My husband sat on it.",
+)
+TEST_WORDINGS = (
+    "Could you please test the {part} for me?",
+    "Let us check the {part} now, shall we?",
+    "Please try the {part} and tell me more.",
+    "Have a quick look at the {part}.",
+    "I would like you to inspect the {part}.",
+    "Thanks! Now run a test on the {part}.",
+    "Interesting, how does the {part} behave when you try it?",
+    "Okay, would you mind examining the {part}?",
+    "I see, then please check the {part}.",
+    "Take your time and test the {part}.",
+    "Hmm, what happens if you try the {part}?",
+    "Kindly examine the {part} while I wait.",
+)
+FIX_WORDINGS = (
+    "I think we should replace the {part}.",
+    "The fault is the {part}, so we replace it.",
+    "You need a new {part}, I am sure.",
+    "Good, I will send you a new {part}.",
+    "We are going to repair the {part} today.",
+    "My verdict: the {part} must be swapped.",
+    "It must be the {part}; let us fix it.",
+    "Please bring it in, we repair the {part}.",
+    "Right, swapping the {part} will solve this.",
+    "Cheer up, fixing the {part} cures everything.",
+    "The {part} is the culprit, order another.",
+    "All clear: a fresh {part} is the remedy.",
+)
+BROKEN_WORDINGS = (
+    "Oh dear, the {part} seems broken.",
+    "I tried it, and the {part} looks dead.",
+    "Bad news, the {part} did nothing at all.",
+    "Hmm, my {part} does not respond.",
+    "The {part} fails every time, I am afraid.",
+    "No luck, the {part} acts really weird.",
+    "Well, the {part} appears faulty to me.",
+    "My {part} gave an error, sadly.",
+    "Ouch, the {part} is clearly not right.",
+    "I guess the {part} got damaged.",
+)
+FINE_WORDINGS = (
+    "Good news, the {part} seems fine.",
+    "The {part} works perfectly, as far as I know.",
+    "My {part} passed without any trouble.",
+    "All good, the {part} behaves as usual.",
+    "Well, the {part} looks healthy to me.",
+    "Yes, the {part} responds right away.",
+    "I see nothing wrong with the {part}.",
+    "Happy to say the {part} is okay.",
+    "The {part} runs smoothly, my friend.",
+    "It turns out the {part} is in order.",
+)
+CONFUSED_WORDINGS = (
+    "Sorry, I did not understand that.",
+    "Pardon, what do you mean?",
+    "I am lost, please say it differently.",
+    "Could you explain that once more?",
+    "That makes little sense to me.",
+    "Excuse me, I cannot follow you.",
+)
+SOLVED_WORDINGS = (
+    "Wonderful, it works again, thank you!",
+    "Perfect, that solved it, have a great day!",
+    "Great, everything is back to normal now.",
+    "You are a hero, the problem is gone!",
+    "Brilliant, my family will be so glad!",
+    "Thanks a lot, that did the trick!",
+)
+UNSOLVED_WORDINGS = (
+    "That changed nothing, I am disappointed.",
+    "Sadly the problem is still there, goodbye.",
+    "What a waste, it still fails.",
+    "No, that was the wrong repair.",
+    "I will ask for a refund instead.",
+    "Too bad, I must go elsewhere.",
+)
+
+
+class Act(NamedTuple):
+    """What an agent's utterance does: test or fix a part (an index into `PARTS`), or none (part -1)."""
+
+    kind: Literal["test", "fix", "none"]
+    part: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {PARTS[self.part]}" if self.kind != "none" else "none"
+
+
+NONE = Act("none", -1)
+ACTS = tuple(Act(kind, k) for kind in ("test", "fix") for k in range(len(PARTS)))
+
+
+def _said(templates: Sequence[str], part: int) -> tuple[str, ...]:
+    return tuple(t.format(part=PARTS[part]) for t in templates)
+
+
+_SAID = {a: _said(TEST_WORDINGS if a.kind == "test" else FIX_WORDINGS, a.part) for a in ACTS}
+_ANSWERS = {
+    (k, broken): _said(BROKEN_WORDINGS if broken else FINE_WORDINGS, k)
+    for k in range(len(PARTS))
+    for broken in (True, False)
+}
+_HEARD = {text: meant for meant, texts in _ANSWERS.items() for text in texts}
+
+# One group a part, in the order of PARTS.
+_PART = re.compile(r"\b(?:(batter(?:y|ies))|(screens?)|(speakers?)|(cameras?))\b")
+_TEST = re.compile(r"\b(?:test|check|try|look|inspect|examin)(?:s|e|es|ed|ing)?\b")
+_FIX = re.compile(
+    r"\b(?:fix|repair|replac|swap|swapp)(?:s|e|es|ed|ing|ement)?\b|\b(?:fault|faulty|culprit|new|fresh)\b"
+)
+_NEGATION = re.compile(r"\b(?:no|not|never|without|cannot|dont|cant|wont|\w+n['’]t)\b")
+
+
+def read_act(text: str) -> Act:
+    """What the utterance asks for; `NONE` unless it is plain.
+
+    Plain means: exactly one part is named, the words belong to exactly one of the two kinds of act, and
+    nothing is negated. Case and punctuation do not matter. Total: every string has an answer.
+    """
+    text = text.lower()
+    parts = {m.lastindex for m in _PART.finditer(text)}
+    tests, fixes = bool(_TEST.search(text)), bool(_FIX.search(text))
+    if len(parts) != 1 or tests == fixes or _NEGATION.search(text):
+        return NONE
+    return Act("test" if tests else "fix", (parts.pop() or 0) - 1)
+
+
+def read_answer(text: str) -> tuple[int, bool] | None:
+    """(part, seems broken) where `text` is a customer's answer to a test, else None."""
+    return _HEARD.get(text)
+
+
+def wordings(act: Act) -> tuple[str, ...]:
+    """Every sentence the agent's side has for the act, each once; `NONE` has none."""
+    return _SAID.get(act, ())
+
+
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the options, uniformly."""
+    return options[int(rng.random() * len(options))]
+
+
+@dataclass
+class _Conversation:
+    rng: np.random.Generator
+    fault: int
+    turn: int = 0
+    over: bool = False
+
+
+class HelpDesk:
+    """The simulated customer, behind `DialogueTask`.
+
+    Rewards: -0.05 for a test or for an utterance that cannot be read, +1 for the right fix, -1 for a
+    wrong one. A fix ends the conversation and the customer has a last word; the eighth turn without a
+    fix ends it too, in silence. Both are terminations: a truncation never occurs.
+    """
+
+    name = "helpdesk"
+
+    def __init__(self) -> None:
+        self._lanes: dict[int, _Conversation] = {}
+
+    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> list[tuple[Message, ...]]:
+        """Begin anew with a fault drawn from each seed; the customer's opening says nothing about it."""
+        openings = []
+        for lane, seed in zip(lanes, seeds, strict=True):
+            rng = np.random.default_rng(seed)
+            self._lanes[lane] = _Conversation(rng, fault=int(rng.random() * len(PARTS)))
+            openings.append((Message("user", f"{pick(GREETINGS, rng)} {pick(COMPLAINTS, rng)}"),))
+        return openings
+
+    def step(self, lanes: Sequence[int], replies: Sequence[str]) -> list[Response]:
+        """Read each reply and answer it. ValueError for a lane whose conversation is over."""
+        return [self._answer(lane, reply) for lane, reply in zip(lanes, replies, strict=True)]
+
+    def hidden(self, lane: int) -> Mapping[str, Any]:
+        """The faulty part's name."""
+        return {"fault": PARTS[self._lanes[lane].fault]}
+
+    def _answer(self, lane: int, reply: str) -> Response:
+        talk = self._lanes[lane]
+        if talk.over:
+            raise ValueError(f"lane {lane}: the conversation is over; reset the lane first")
+        act = read_act(reply)
+        talk.turn += 1
+        talk.over = act.kind == "fix" or talk.turn == HORIZON
+        info: dict[str, Any] = {"act": str(act), "read": act.kind != "none"}
+        if act.kind == "fix":
+            right = act.part == talk.fault
+            last = pick(SOLVED_WORDINGS if right else UNSOLVED_WORDINGS, talk.rng)
+            info["success"] = right
+            return Response((Message("user", last),), 1.0 if right else -1.0, terminated=True, info=info)
+        if talk.over:
+            info["success"] = False
+            return Response((), -TEST_COST, terminated=True, info=info)
+        if act.kind == "test":
+            right = talk.rng.random() < RELIABILITY
+            broken = (act.part == talk.fault) == right
+            text = pick(_ANSWERS[act.part, broken], talk.rng)
+        else:
+            text = pick(CONFUSED_WORDINGS, talk.rng)
+        return Response((Message("user", text),), -TEST_COST, info=info)

@@ -1,0 +1,32 @@
+"""Losses of value functions, per decision; the algorithm reduces them."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def squared_error(values: Float[Tensor, "*E B A"], targets: Float[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:
+    """(target - value)^2; the caller detaches the target."""
+    return (targets - values) ** 2
+
+
+def expectile_loss(
+    values: Float[Tensor, "B A"], targets: Float[Tensor, "B A"], tau: float
+) -> Float[Tensor, "B A"]:
+    """|tau - 1(u < 0)| u^2 with u = target - value: tau > 1/2 pulls the value towards the best targets.
+
+    Implicit Q-learning, Kostrikov et al. 2021, arXiv:2110.06169, section 4.1. tau = 1/2 is half the
+    squared error.
+    """
+    u = targets - values
+    return torch.where(u < 0, 1 - tau, tau) * u**2
+
+
+def cql_loss(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:
+    """log sum_a' exp Q(a') - Q(a): the negative log-likelihood of the data with Q as logits.
+
+    Conservative Q-learning, Kumar et al. 2020, arXiv:2006.04779, the CQL(H) regulariser, as ILQL uses it
+    per token (Snell et al. 2022, arXiv:2206.11871).
+    """
+    index = actions.expand(q.shape[:-1]).unsqueeze(-1)
+    return q.logsumexp(-1) - q.gather(-1, index).squeeze(-1)

@@ -1,0 +1,118 @@
+"""Value heads on the features of a trunk, and the critics built of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def at_decisions(features: Float[Tensor, "B T D"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1 D"]:
+    """Features at the positions where decisions are taken; "the next state" is then index k+1."""
+    return features.gather(1, decisions.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+
+
+class Head(nn.Module):
+    """Two layers, D -> 2D -> `outputs`; starts as the constant `initial` (in the units of the return).
+
+    A zero last layer with a plausible bias spares the first updates the work of unlearning noise
+    (LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232, starts its heads this way).
+    """
+
+    def __init__(self, width: int, outputs: int, initial: float = 0.0):
+        super().__init__()
+        self.hidden = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(2 * width, outputs)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, initial)
+
+    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """All outputs."""
+        return self.out(torch.relu(self.hidden(features)))
+
+    def of(self, features: Float[Tensor, "*N D"], index: Int[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """One output per feature: the V-wide product is never formed."""
+        hidden = torch.relu(self.hidden(features))
+        return (hidden * self.out.weight[index]).sum(-1) + self.out.bias[index]
+
+
+class TokenValues(NamedTuple):
+    """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] or None where the critic has none."""
+
+    q: Tensor
+    v: Tensor | None
+
+
+class TokenCritic(nn.Module):
+    """A trunk with E heads Q(s, .) over the vocabulary and, if `state_value`, one head V(s).
+
+    `trunk` maps ids [B, T] to an output whose `last_hidden_state` is [B, T, D] (the base model of a
+    `transformers` causal LM).
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        width: int,
+        vocab: int,
+        *,
+        ensemble: int = 2,
+        state_value: bool = True,
+        initial: float = 0.0,
+    ):
+        super().__init__()
+        self.trunk = trunk
+        self.q = nn.ModuleList(Head(width, vocab, initial) for _ in range(ensemble))
+        self.v = Head(width, 1, initial) if state_value else None
+
+    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> TokenValues:
+        """Q at the decisions and V at the states, the final one included."""
+        h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
+        return TokenValues(
+            q=torch.stack([head(h[:, :-1]) for head in self.q]),
+            v=None if self.v is None else self.v(h).squeeze(-1),
+        )
+
+    def q_of_actions(
+        self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], actions: Int[Tensor, "B A"]
+    ) -> Float[Tensor, "E B A"]:
+        """Q of the tokens that were taken, nothing else computed."""
+        h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions[:, :-1])
+        return torch.stack([head.of(h, actions) for head in self.q])
+
+    def q_min(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """min over the ensemble of Q(s, .), from features of the trunk."""
+        return torch.stack([head(features) for head in self.q]).amin(0)
+
+
+class TurnValues(NamedTuple):
+    """`q` [E, B, A] of each utterance, read at its end; `v` [B, A+1] of each state, read before it."""
+
+    q: Tensor
+    v: Tensor
+
+
+class TurnCritic(nn.Module):
+    """A trunk with E heads Q(history, utterance), read where the utterance ends, and one head V(history)."""
+
+    def __init__(self, trunk: nn.Module, width: int, *, ensemble: int = 2, initial: float = 0.0):
+        super().__init__()
+        self.trunk = trunk
+        self.q = nn.ModuleList(Head(width, 1, initial) for _ in range(ensemble))
+        self.v = Head(width, 1, initial)
+
+    def forward(
+        self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], ends: Int[Tensor, "B A"]
+    ) -> TurnValues:
+        """Q at `ends` and V at `decisions`, from one pass of the trunk."""
+        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return TurnValues(
+            q=torch.stack([head(at_decisions(features, ends)).squeeze(-1) for head in self.q]),
+            v=self.v(at_decisions(features, decisions)).squeeze(-1),
+        )
+
+    def q_min(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
+        """min over the ensemble of Q, from the trunk's features at the end of an utterance."""
+        return torch.stack([head(features).squeeze(-1) for head in self.q]).amin(0)

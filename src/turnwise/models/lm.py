@@ -1,0 +1,147 @@
+"""Language models: a small Llama built from nothing, or any causal LM of `transformers` by name or path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from turnwise.run.errors import InputError
+
+OWN_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
+
+
+def train_tokenizer(texts: Iterable[str], vocab: int, context: int) -> Any:
+    """Byte-level byte-pair tokenizer of at most `vocab` tokens, with a chat template of one token a role.
+
+    Words carry their leading space, so that a word is the same token at the start of a message.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab < len(alphabet) + len(SPECIAL):
+        raise InputError(f"--vocab {vocab}: expected at least {len(alphabet) + len(SPECIAL)}")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=SPECIAL[2:],
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = OWN_TEMPLATE
+    return fast
+
+
+def llama(vocab: int, *, width: int, layers: int, heads: int, context: int, eos: int, pad: int) -> Any:
+    """A Llama-style causal LM with fresh weights (draw them under a seed of your own); tied embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if width % (2 * heads):
+        raise InputError(f"--width {width} with --heads {heads}: expected a multiple of twice the heads")
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=width,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        initializer_range=0.02,
+    )
+    return LlamaForCausalLM(config)
+
+
+def load_lm(name_or_path: str) -> tuple[Any, Any]:
+    """A causal LM and its tokenizer by hub name or local folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(name_or_path)
+    if folder.exists():
+        expect_model_folder(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(
+            f"{name_or_path}: not a causal language model that can be loaded ({_first_line(e)})"
+        ) from e
+    return model, tokenizer
+
+
+def expect_model_folder(folder: Path) -> None:
+    """Refuse a folder from which no causal LM can come."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with a saved model")
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: config.json is missing; expected a folder written by save_pretrained")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not weights:
+        raise InputError(
+            f"{folder}: no weights (*.safetensors); expected a folder written by save_pretrained"
+        )
+
+
+def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer` load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    share_files(folder)
+
+
+def share_files(folder: Path) -> None:
+    """Give files the permissions that the user's umask asks for (safetensors writes owner-only ones)."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and stat.S_IMODE(file.stat().st_mode) == 0o600:
+            file.chmod(0o666 & ~umask)
+
+
+def trunk_of(model: Any) -> nn.Module:
+    """The part of a causal LM that maps ids to features, adapters included."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    return inner.base_model
+
+
+def lm_head_of(model: Any) -> nn.Module:
+    """The map from features to logits over the vocabulary."""
+    return model.get_output_embeddings()
+
+
+def width_of(model: Any) -> int:
+    """Features per position, D."""
+    return lm_head_of(model).weight.shape[1]
+
+
+def with_lora(model: Any, rank: int) -> Any:
+    """Freeze the model and add trainable low-rank adapters to its linear layers (Hu et al. 2021)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def _first_line(e: Exception) -> str:
+    text = str(e).strip() or type(e).__name__
+    return text.splitlines()[0]

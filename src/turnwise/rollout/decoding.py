@@ -1,0 +1,60 @@
+"""From logits to the distribution that is sampled, and a sample from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the policy's logits become a distribution: temperature, then top-k, then top-p."""
+
+    temperature: float = 1.0
+    """divides the logits; 0 is greedy"""
+    top_k: int | None = None
+    """only the k most likely tokens"""
+    top_p: float | None = None
+    """only the most likely tokens that together reach probability p"""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature {self.temperature}: expected 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k {self.top_k}: expected 1 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p}: expected a probability above 0")
+
+
+def keep_top_k(logits: Float[Tensor, "N V"], k: int) -> Float[Tensor, "N V"]:
+    """-inf outside the k largest logits (ties with the k-th stay)."""
+    if k >= logits.shape[-1]:
+        return logits
+    least = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def distribution(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"]:
+    """Log-probabilities, float64, of the distribution that is actually sampled from."""
+    logits = logits.double()
+    if how.temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
+    logits = logits / how.temperature
+    if how.top_k is not None:
+        logits = keep_top_k(logits, how.top_k)
+    if how.top_p is not None:
+        p, order = logits.softmax(-1).sort(-1, descending=True)
+        beyond = (p.cumsum(-1) - p >= how.top_p).scatter(-1, order, p.cumsum(-1) - p >= how.top_p)
+        logits = logits.masked_fill(beyond, -torch.inf)
+    return logits.log_softmax(-1)
+
+
+def sample(logp: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """Inverse of the cumulative distribution at `uniforms` in [0, 1): one number decides one token."""
+    cumulative = logp.exp().cumsum(-1)
+    index = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * cumulative[:, -1:], right=True)
+    return index.squeeze(-1).clamp(max=logp.shape[-1] - 1)

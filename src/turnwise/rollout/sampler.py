@@ -1,0 +1,213 @@
+"""Acting with language models, many conversations at a time.
+
+A lane is one conversation with its own memory (the keys and values of every trunk). The lane loop speaks
+to whatever generates through `LaneModel`; `Sampler` is the one that runs here, in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from turnwise.models.lm_cache import LaneMemory
+from turnwise.rollout.decoding import Decoding, distribution, sample
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a lane said: sampled ids, their log-probabilities under the distribution sampled from.
+
+    `stopped`: it ends with the stop token. `out_of_context`: the memory is full, the conversation cannot
+    go on. Neither: the limit on new tokens was reached, and the stop token is read as if it had been said.
+    """
+
+    lane: int
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    stopped: bool
+    out_of_context: bool
+
+
+class LaneModel(Protocol):
+    """Generates for lanes; an engine elsewhere needs no more than these three."""
+
+    def reset(self, lane: int, seed: int) -> None:
+        """Forget the lane; its next conversation draws its randomness from `seed`."""
+        ...
+
+    def submit(self, lane: int, ids: Sequence[int]) -> None:
+        """Let the lane read `ids` and then speak."""
+        ...
+
+    def collect(self) -> list[Utterance]:
+        """Wait for lanes that have finished speaking: at least one, if any was submitted."""
+        ...
+
+
+class Policy(Protocol):
+    """Trunks that read, and a map from their features to logits over the vocabulary."""
+
+    trunks: Sequence[nn.Module]
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """[n, D] per trunk -> [n, V]."""
+        ...
+
+
+class Sampler:
+    """Decodes in lanes: histories stay in the cache across turns, and a lane never waits for another.
+
+    Each token of a lane is drawn with a uniform number of that lane's own seed, so what it says does not
+    depend on its neighbours. `collect` returns once `at_least` lanes have finished, so that reading what
+    partners answered is done for several lanes at a time.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        lanes: int,
+        context: int,
+        stop: int,
+        decoding: Decoding = Decoding(),
+        max_new_tokens: int = 64,
+        at_least: int | None = None,
+        read_stop: bool = False,
+    ):
+        self.policy, self.decoding, self.stop = policy, decoding, stop
+        self.lanes, self.context, self.max_new_tokens = lanes, context, max_new_tokens
+        self.at_least = max(1, lanes // 8) if at_least is None else at_least
+        self.read_stop = read_stop
+        self.memories = [LaneMemory(trunk, lanes, context) for trunk in policy.trunks]
+        self.device = next(policy.trunks[0].parameters()).device
+        self.features: list[Tensor | None] = [None] * len(self.memories)
+        self.lengths = np.zeros(lanes, np.int64)
+        self.uniforms = np.zeros((lanes, context + 1))
+        self._unread: list[list[int]] = [[] for _ in range(lanes)]
+        self._said: list[list[int]] = [[] for _ in range(lanes)]
+        self._logp: list[list[float]] = [[] for _ in range(lanes)]
+        self._waiting: list[int] = []
+        self._speaking: list[int] = []
+
+    def reset(self, lane: int, seed: int) -> None:
+        """Forget the lane and seed its randomness."""
+        self.lengths[lane] = 0
+        self._unread[lane] = []
+        self.uniforms[lane] = np.random.default_rng(seed).random(self.context + 1)
+
+    def submit(self, lane: int, ids: Sequence[int]) -> None:
+        """Queue what the lane reads before it speaks."""
+        self._unread[lane] += [int(i) for i in ids]
+        self._said[lane], self._logp[lane] = [], []
+        self._waiting.append(lane)
+
+    @torch.inference_mode()
+    def collect(self) -> list[Utterance]:
+        """Read what is queued, then decode until enough lanes have finished."""
+        finished: list[Utterance] = []
+        full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
+        finished += [self._finish(lane, stopped=False, full=True) for lane in full]
+        self._waiting = [x for x in self._waiting if x not in set(full)]
+        if self._waiting:
+            self._read(self._waiting)
+            self._speaking += self._waiting
+            self._waiting = []
+        while self._speaking and len(finished) < self.at_least:
+            finished += self._decode_one_token()
+        return finished
+
+    def copy_lane(self, source: int, lanes: Sequence[int]) -> None:
+        """Let `lanes` remember what `source` does (their randomness stays their own)."""
+        others = [lane for lane in lanes if lane != source]
+        for memory in self.memories:
+            memory.copy_lane(source, others)
+        for features in self.features:
+            if features is not None:
+                features[others] = features[source]
+        self.lengths[others] = self.lengths[source]
+        for lane in others:
+            self._unread[lane] = list(self._unread[source])
+
+    def _decode_one_token(self) -> list[Utterance]:
+        """Every speaking lane says one token; those that are through are returned."""
+        rows = torch.as_tensor(self._speaking, device=self.device)
+        logp = distribution(
+            self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding
+        )
+        drawn = self.uniforms[self._speaking, self.lengths[self._speaking]]
+        tokens = sample(logp, torch.as_tensor(drawn, device=self.device))
+        chosen = logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        finished, going_on = [], []
+        for lane, token, p in zip(self._speaking, tokens.tolist(), chosen.tolist(), strict=True):
+            self._said[lane].append(token)
+            self._logp[lane].append(p)
+            self._unread[lane].append(token)
+            full = self.lengths[lane] + 1 >= self.context
+            if token == self.stop or full or len(self._said[lane]) >= self.max_new_tokens:
+                finished.append(self._finish(lane, stopped=token == self.stop, full=full))
+            else:
+                going_on.append(lane)
+        if self.read_stop and finished:
+            self._read([u.lane for u in finished if not u.out_of_context])
+        if going_on:
+            self._read(going_on)
+        self._speaking = going_on
+        return finished
+
+    def _finish(self, lane: int, stopped: bool, full: bool) -> Utterance:
+        if not stopped:
+            self._unread[lane].append(self.stop)
+        return Utterance(
+            lane, tuple(self._said[lane]), tuple(self._logp[lane]), stopped, full and not stopped
+        )
+
+    def _read(self, lanes: Sequence[int]) -> None:
+        """Feed what is unread in `lanes`; their features become those of the last id."""
+        if not lanes:
+            return
+        counts = np.array([len(self._unread[lane]) for lane in lanes])
+        width = int(counts.max())
+        if width == 1 and len(lanes) * 2 > self.lanes:
+            return self._read_one_in_every_lane(lanes)
+        ids = np.zeros((len(lanes), width), np.int64)
+        for row, lane in enumerate(lanes):
+            ids[row, : counts[row]] = self._unread[lane]
+            self._unread[lane] = []
+        self._forward(np.asarray(lanes), ids, counts)
+        self.lengths[lanes] += counts
+
+    def _read_one_in_every_lane(self, lanes: Sequence[int]) -> None:
+        """One token each: all lanes take part, so that the cache is used in place.
+
+        A lane that has nothing to read writes at its next position, which it overwrites before it ever
+        attends to it.
+        """
+        ids = np.zeros((self.lanes, 1), np.int64)
+        for lane in lanes:
+            ids[lane, 0] = self._unread[lane].pop()
+        kept = [f.clone() if f is not None and len(lanes) < self.lanes else f for f in self.features]
+        self._forward(np.arange(self.lanes), ids, np.ones(self.lanes, np.int64))
+        if len(lanes) < self.lanes:
+            quiet = np.setdiff1d(np.arange(self.lanes), lanes)
+            for now, before in zip(self.features, kept, strict=True):
+                if now is not None and before is not None:
+                    now[quiet] = before[quiet]
+        self.lengths[lanes] += 1
+
+    def _forward(self, lanes: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> None:
+        rows = torch.as_tensor(lanes, device=self.device)
+        tokens = torch.as_tensor(ids, device=self.device)
+        start = torch.as_tensor(self.lengths[lanes], device=self.device)
+        longest = int(min((self.lengths[lanes] + counts).max(), self.context))
+        last = torch.as_tensor(counts - 1, device=self.device)
+        for i, memory in enumerate(self.memories):
+            features = memory.read(tokens, rows, start, longest)
+            picked = features[torch.arange(len(rows), device=self.device), last]
+            if self.features[i] is None:
+                self.features[i] = picked.new_zeros(self.lanes, picked.shape[-1])
+            self.features[i][rows] = picked

@@ -1,0 +1,142 @@
+"""Training on one or several processes; one process is the trivial case.
+
+`torchrun --nproc-per-node N -m turnwise.cli train ...` starts N processes. Each takes every N-th row of
+the same global batch and divides its losses by a constant, its share of the decisions of an average batch;
+gradients are averaged, so that the numbers are those of one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.nn.parallel import DistributedDataParallel
+
+Strategy = Literal["ddp", "fully_shard"]
+T = TypeVar("T")
+
+LAYER_LISTS = (".layers", ".h")
+"""names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like)"""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who takes part in a training step. `device` is this process's own."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    strategy: Strategy = "ddp"
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks to people."""
+        return self.rank == 0
+
+    def share(self, rows: Sequence[T]) -> list[T]:
+        """This process's rows of a global batch."""
+        return list(rows[self.rank :: self.size])
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum over all processes (a number on every one of them)."""
+        x = x.detach().to(self.device, torch.float64)
+        if self.size > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Sums over decisions of every process -> means per decision; `sums["decisions"]` is their number."""
+        stacked = self.total(torch.stack([v.detach().double() for v in sums.values()])).tolist()
+        whole = dict(zip(sums, stacked, strict=True))
+        decisions = whole.pop("decisions")
+        return {name: value / decisions for name, value in whole.items()}
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose backward synchronises gradients; call it instead of the bare one."""
+        if self.size == 1:
+            return module
+        if self.strategy == "fully_shard":
+            return module  # sharded in place by `place`, before the optimizer saw its parameters
+        return DistributedDataParallel(module)
+
+    def place(self, module: nn.Module, methods: Sequence[str] = ()) -> None:
+        """Move a module to this process's device; under `fully_shard`, split its parameters in place.
+
+        Layers are split one by one, so that only one of them is whole at a time. `methods` are entries
+        other than `forward` through which the module is called.
+        """
+        module.to(self.device)
+        if self.size == 1 or self.strategy != "fully_shard":
+            return
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for layers in [m for name, m in module.named_modules() if name.endswith(LAYER_LISTS)]:
+            for layer in layers.children():
+                fully_shard(layer, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        for name in methods:
+            register_fsdp_forward_method(module, name)
+
+    def barrier(self) -> None:
+        """Wait for each other."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def start(device: str, strategy: Strategy = "ddp") -> World:
+    """Join the processes that `torchrun` launched, or stand alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if size == 1:
+        return World(device=torch.device(kind), strategy=strategy)
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    own = torch.device("cuda", local) if kind == "cuda" else torch.device(kind)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    return World(rank, size, own, strategy)
+
+
+def stop() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+
+
+def module_state(module: nn.Module) -> dict[str, Any]:
+    """Whole weights, on rank 0, however the module is spread."""
+    return dict(get_model_state_dict(module, options=_WHOLE))
+
+
+def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Whole optimizer state, keyed by parameter names, on rank 0."""
+    return dict(get_optimizer_state_dict(module, optimizer, options=_WHOLE))
+
+
+def load_module(module: nn.Module, state: dict[str, Any]) -> None:
+    """Inverse of `module_state`, on any number of processes."""
+    set_model_state_dict(module, state, options=_SPREAD if dist.is_initialized() else _WHOLE)
+
+
+def load_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Inverse of `optimizer_state`, on any number of processes."""
+    set_optimizer_state_dict(module, optimizer, state, options=_SPREAD if dist.is_initialized() else _WHOLE)

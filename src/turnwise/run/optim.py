@@ -1,0 +1,30 @@
+"""The optimizer and the learning-rate schedule that every language-model algorithm uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW over the parameters that learn (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+
+
+def warmup_linear(step: int, total: int, warmup: int, floor: float = 0.05) -> float:
+    """Factor on the learning rate: rises over `warmup` steps, falls linearly to `floor` at `total`."""
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return rise * max(floor, 1 - step / total)
+
+
+def descend(
+    module: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, lr: float, grad_clip: float
+) -> None:
+    """One gradient step at learning rate `lr`, the global gradient norm clipped to `grad_clip`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), grad_clip)
+    optimizer.step()

@@ -1,0 +1,80 @@
+"""Progress that a person can follow: a live bar in a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+PLAIN_EVERY = 15.0
+"""seconds between lines where stderr is no terminal"""
+
+
+class Progress:
+    """Counts up to `total` on stderr with time left and a few live numbers."""
+
+    def __init__(self, what: str, total: int, *, quiet: bool = False):
+        self.what, self.total, self.quiet = what, total, quiet
+        self.began = self.spoke = time.monotonic()
+        self.first: int | None = None
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> Progress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description:<12}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[live]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, live="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def at(self, done: int, live: Mapping[str, float] | None = None) -> None:
+        """`done` of `total`; `live` are numbers to show beside it."""
+        if self.first is None:
+            self.first = done - 1
+        numbers = "  ".join(f"{k} {v:.4g}" for k, v in (live or {}).items())
+        if self._bar is not None and self._task is not None:
+            fields = {"live": numbers} if live is not None else {}
+            self._bar.update(self._task, completed=done, **fields)
+            return
+        now = time.monotonic()
+        if self.quiet or (now - self.spoke < PLAIN_EVERY and done < self.total):
+            return
+        if done >= self.total and now - self.began < 2:
+            return
+        self.spoke = now
+        pace = (now - self.began) / max(1, done - self.first)
+        left = pace * (self.total - done)
+        print(
+            f"{self.what}: {done}/{self.total}  left {_clock(left)}  {numbers}", file=sys.stderr, flush=True
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
