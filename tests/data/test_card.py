@@ -176,14 +176,3 @@ def test_duplicates():
         "2 of 4 conversations (50%) repeat an earlier one word for word: they count double, and may "
         "stand on both sides of the held-out split."
     ]
-
-
-@pytest.mark.parametrize("last", [Message("user", "Hello?"), Message("assistant", " ")])
-def test_a_silent_agent(last):
-    """One in 201 is under 1%; a conversation that was cut there may well have gone on."""
-    quiet = Dialogue((Message("assistant", "Hi."), last))
-    cut = Dialogue((Message("assistant", "Ho."), last), terminated=False)
-    assert told([quiet, cut, *(talk(float(i), words=str(i)) for i in range(199))]) == [
-        "1 of 201 conversations (under 1%) end with the agent silent (the last message is a partner's, or "
-        "empty): if silence was a choice there, the log does not show it."
-    ]

@@ -37,7 +37,7 @@ WORDS = sorted({w for text in EVERY_UTTERANCE for w in re.findall(r"[a-z']+", te
 
 
 def say(kind: str, part: int, wording: int = 0) -> str:
-    return SENTENCES[Act(kind, part)][wording]
+    return SENTENCES[Act(kind, part)][wording % 4]
 
 
 def fault_of(desk: HelpDesk, lane: int) -> int:

@@ -147,18 +147,7 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
             f"{_share(card['duplicates'], n)} repeat an earlier one word for word: they count double, "
             "and may stand on both sides of the held-out split."
         )
-    silent = sum(d.terminated and _ends_silent(d) for d in dialogues)
-    if silent:
-        found.append(
-            f"{_share(silent, n)} end with the agent silent (the last message is a partner's, or empty): "
-            "if silence was a choice there, the log does not show it."
-        )
     return found
-
-
-def _ends_silent(d: Dialogue) -> bool:
-    last = d.messages[-1]
-    return last.role != d.agent_role or not last.content.strip()
 
 
 def _share(count: int, n: int) -> str:

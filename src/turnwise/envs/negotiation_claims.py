@@ -33,7 +33,8 @@ class Claim(NamedTuple):
     at: int
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, separated by spaces."""
     return frozenset(text.split())
 
 
@@ -49,19 +50,19 @@ ITEM_WORDS = _numbered(
 _AMOUNT = _numbered(
     "zero no none nothing", "a an one single", "two couple pair both", "three", "four", "five", "six"
 )
-_REST = _words("rest else everything remaining others remainder leftover leftovers")
-_EXCEPT = _words("but except minus")
-_I = _words("i me my mine i'll ill i'd id im i'm ive i've gimme lemme myself")
-_YOU = _words("you your yours you'll youll you'd u ya yourself you're youre ur")
-_GIVE = _words("give giving gave offer trade exchange swap part cede leave let")
-_TAKE = _words(
+_REST = word_set("rest else everything remaining others remainder leftover leftovers")
+_EXCEPT = word_set("but except minus")
+_I = word_set("i me my mine i'll ill i'd id im i'm ive i've gimme lemme myself")
+_YOU = word_set("you your yours you'll youll you'd u ya yourself you're youre ur")
+_GIVE = word_set("give giving gave offer trade exchange swap part cede leave let")
+_TAKE = word_set(
     "want need have has take taking keep keeping get getting got gets like love split value do throw"
 )
-_NOT = _words("not don't dont can't cant cannot won't wont no never doesn't without nope isn't")
-_BEFORE_A_NOUN = _words("final best my an the last your counter original first")  # "my final offer"
-_BEFORE_AN_IMPERATIVE = _words(". , ; ok okay fine well sure please then deal") | {""}
+_NOT = word_set("not don't dont can't cant cannot won't wont no never doesn't without nope isn't")
+_BEFORE_A_NOUN = word_set("final best my an the last your counter original first")  # "my final offer"
+_BEFORE_AN_IMPERATIVE = word_set(". , ; ok okay fine well sure please then deal") | {""}
 # Words that may stand between an amount and its item: "2 of the other hats".
-_FILLERS = _words("the of other your those these my only just more and at least atleast any")
+_FILLERS = word_set("the of other your those these my only just more and at least atleast any")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[.?!,;]")
 
 
@@ -139,7 +140,7 @@ def _receiver(scan: _Scan, word: str, before: str, after: str) -> None:
 
 def _what(scan: _Scan, word: str, before: str, after: str, at: int) -> None:
     if word.isdigit():
-        scan.amount = min(int(word), ALL)
+        scan.amount = min(int(word[:3]), ALL)
     elif word in ("all", "every") and after not in _EXCEPT:
         scan.amount = ALL
     elif word in _AMOUNT and (word != "no" or after in ITEM_WORDS):

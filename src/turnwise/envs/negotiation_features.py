@@ -13,19 +13,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from turnwise.envs.negotiation import SELECTION, Triple, Turn, divisions, remainder
-from turnwise.envs.negotiation_claims import HALF, ITEM_WORDS, LISTENER, REST, SPEAKER, Claim, read_claims
+from turnwise.envs.negotiation_claims import (
+    HALF,
+    ITEM_WORDS,
+    LISTENER,
+    REST,
+    SPEAKER,
+    Claim,
+    read_claims,
+    word_set,
+)
 
 WIDTH = 1 << 17  # hashed features; with a quarter of it collisions cost half a point of agreement
 DEPTH = 4  # utterances with claims that are looked at, from the last
-_CUES = frozenset(["about", "also", "and", "how", "instead", "just", "only", "plus", "what"])
-_MORE = frozenset(["also", "another", "plus", "too", "well"])
-
-_REFUSING = frozenset(
-    ["no", "not", "nope", "nah", "sorry", "can't", "cant", "cannot", "won't", "wont", "don't", "dont"]
-) | frozenset(["doesn't", "doesnt", "isn't"])
-_ACCEPTING = frozenset(
-    ["deal", "ok", "okay", "yes", "sure", "fine", "agree", "agreed", "works", "work", "sounds", "alright"]
-) | frozenset(["great", "yeah", "yep", "good", "cool", "perfect", "thanks", "thank", "accept", "done"])
+_CUES = word_set("about also and how instead just only plus what")
+_MORE = word_set("also another plus too well")
+_REFUSING = word_set("no not nope nah sorry can't cant cannot won't wont don't dont doesn't doesnt isn't")
+_ACCEPTING = word_set(
+    "deal ok okay yes yeah yep sure fine agree agreed accept done works work sounds alright great good cool "
+    "perfect thanks thank"
+)
 
 _Read = tuple[list[str], list[Claim]]  # an utterance's words and claims
 

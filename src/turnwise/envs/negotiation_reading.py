@@ -23,7 +23,7 @@ from turnwise.envs.negotiation import SELECTION, Negotiation, Triple, Turn, divi
 from turnwise.envs.negotiation_claims import read_claims
 from turnwise.envs.negotiation_features import WIDTH, Talk, features, refused, talk_of
 
-PENALTY = 3.0  # of half the squared weights; chosen on the validation split
+PENALTY = 3.0  # of half the squared weights; chosen on the training and validation splits
 
 
 def fit_reader(rows: Iterable[Negotiation], penalty: float = PENALTY, steps: int = 80) -> AllocationReader:

@@ -78,6 +78,7 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     folder = Path(name_or_path)
     if folder.exists():
         expect_model_folder(folder)
+    _quiet()
     try:
         model = AutoModelForCausalLM.from_pretrained(name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
@@ -104,6 +105,7 @@ def expect_model_folder(folder: Path) -> None:
 def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer` load."""
     folder.mkdir(parents=True, exist_ok=True)
+    _quiet()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     share_files(folder)
@@ -142,6 +144,36 @@ def with_lora(model: Any, rank: int) -> Any:
     return get_peft_model(model, config)
 
 
+def _quiet() -> None:
+    """No bars of transformers' own: verbs show their own progress."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def _first_line(e: Exception) -> str:
     text = str(e).strip() or type(e).__name__
     return text.splitlines()[0]
+
+
+def load_trunk(folder: Path) -> nn.Module:
+    """The trunk of a critic, as `save_pretrained` wrote it."""
+    from transformers import AutoModel
+
+    expect_model_folder(folder)
+    return AutoModel.from_pretrained(folder)
+
+
+def merged(model: Any) -> Any:
+    """A plain model with its adapters folded into the weights (itself, if it has none)."""
+    return model.merge_and_unload() if hasattr(model, "peft_config") else model
+
+
+def context_of(model: Any) -> int:
+    """The longest history that the model can read, in tokens."""
+    return int(model.config.max_position_embeddings)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Numbers in all parameters, shared ones once."""
+    return sum(p.numel() for p in module.parameters())

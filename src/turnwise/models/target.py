@@ -18,6 +18,8 @@ def slow_copy(module: M) -> M:
 
 @torch.no_grad()
 def polyak_(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """target <- (1 - rate) target + rate source, parameter by parameter; `rate` per call, 1 is a copy."""
-    pairs = list(zip(target.parameters(), source.parameters(), strict=True))
-    torch._foreach_lerp_([t.data for t, _ in pairs], [s.data for _, s in pairs], rate)
+    """target <- (1 - rate) target + rate source, parameter by parameter; `rate` per call, 1 is a copy.
+
+    Of modules that are split over processes, each moves its own part: both must be split alike.
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

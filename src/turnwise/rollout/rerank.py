@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.sampler import Policy, Sampler, Utterance
 
 
@@ -41,6 +42,7 @@ class Reranker:
         beta: float,
         context: int,
         stop: int,
+        decoding: Decoding = Decoding(),
         max_new_tokens: int = 64,
     ):
         self.score, self.proposals, self.beta = score, proposals, beta
@@ -49,6 +51,7 @@ class Reranker:
             lanes=lanes * proposals,
             context=context,
             stop=stop,
+            decoding=decoding,
             max_new_tokens=max_new_tokens,
             read_stop=True,
         )

@@ -1,14 +1,16 @@
 """Training on one or several processes; one process is the trivial case.
 
 `torchrun --nproc-per-node N -m turnwise.cli train ...` starts N processes. Each takes every N-th row of
-the same global batch and divides its losses by a constant, its share of the decisions of an average batch;
-gradients are averaged, so that the numbers are those of one process.
+the same global batch and divides its sum of losses by a constant, an Nth of the decisions of an average
+batch; gradients are averaged over processes, so that the numbers are those of one process. (Means per
+process would weigh a decision by how few neighbours it has there.)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +27,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
+
+from turnwise.run.errors import InputError
 
 Strategy = Literal["ddp", "fully_shard"]
 T = TypeVar("T")
@@ -52,44 +56,68 @@ class World:
         return list(rows[self.rank :: self.size])
 
     def total(self, x: Tensor) -> Tensor:
-        """Sum over all processes (a number on every one of them)."""
-        x = x.detach().to(self.device, torch.float64)
+        """Sum over all processes in float64, the same on every one of them."""
+        x = x.detach().to(self.device, torch.float64, copy=True)
         if self.size > 1:
-            x = x.clone()
             dist.all_reduce(x)
         return x
 
     def means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Sums over decisions of every process -> means per decision; `sums["decisions"]` is their number."""
+        """Sums over decisions of every process -> means per decision; `sums["decisions"]` is their number.
+
+        Empty where no process had a decision to learn from.
+        """
         stacked = self.total(torch.stack([v.detach().double() for v in sums.values()])).tolist()
         whole = dict(zip(sums, stacked, strict=True))
         decisions = whole.pop("decisions")
-        return {name: value / decisions for name, value in whole.items()}
+        return {name: value / decisions for name, value in whole.items()} if decisions else {}
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose backward synchronises gradients; call it instead of the bare one."""
-        if self.size == 1:
-            return module
-        if self.strategy == "fully_shard":
-            return module  # sharded in place by `place`, before the optimizer saw its parameters
-        return DistributedDataParallel(module)
+    def anyone(self, yes: bool) -> bool:
+        """Whether any process says yes; all of them get the same answer."""
+        return yes if self.size == 1 else bool(self.total(torch.tensor(float(yes))) > 0)
+
+    def on_main(self, do: Callable[[], T]) -> T:
+        """Do something on rank 0 alone; its result, or its InputError, on every process."""
+        answer: list[Any] = [None, None]
+        if self.main:
+            try:
+                answer = [do(), None]
+            except InputError as e:
+                answer = [None, e]
+        if self.size > 1:
+            dist.broadcast_object_list(answer, 0)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]
 
     def place(self, module: nn.Module, methods: Sequence[str] = ()) -> None:
-        """Move a module to this process's device; under `fully_shard`, split its parameters in place.
+        """Move a module to this process's device, with rank 0's weights; `fully_shard` splits them in place.
 
-        Layers are split one by one, so that only one of them is whole at a time. `methods` are entries
-        other than `forward` through which the module is called.
+        Call it before the optimizer sees the parameters. Layers are split one by one, so that only one of
+        them is whole at a time. `methods` are entries other than `forward` through which it is called.
         """
         module.to(self.device)
-        if self.size == 1 or self.strategy != "fully_shard":
+        if self.size == 1:
+            return
+        for x in (*module.parameters(), *module.buffers()):
+            dist.broadcast(x.detach(), 0)
+        if self.strategy == "ddp":
             return
         mesh = init_device_mesh(self.device.type, (self.size,))
         for layers in [m for name, m in module.named_modules() if name.endswith(LAYER_LISTS)]:
             for layer in layers.children():
                 fully_shard(layer, mesh=mesh)
-        fully_shard(module, mesh=mesh)
+        # The outermost part is split again after a forward too: one without a backward (a target's, a
+        # held-out batch's) would otherwise leave whole tensors where `polyak_` expects shards.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
         for name in methods:
             register_fsdp_forward_method(module, name)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose backward synchronises gradients; call it instead of the placed one."""
+        if self.size == 1 or self.strategy == "fully_shard":
+            return module
+        return DistributedDataParallel(module)
 
     def barrier(self) -> None:
         """Wait for each other."""
@@ -109,6 +137,8 @@ def start(device: str, strategy: Strategy = "ddp") -> World:
         torch.cuda.set_device(own)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        # Heads return squeezed views. The warning is about changing them in place, which nothing does.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     return World(rank, size, own, strategy)
 
 
@@ -123,20 +153,20 @@ _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 def module_state(module: nn.Module) -> dict[str, Any]:
-    """Whole weights, on rank 0, however the module is spread."""
+    """Whole weights on rank 0, however the module is spread, and nothing elsewhere. All processes call it."""
     return dict(get_model_state_dict(module, options=_WHOLE))
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Whole optimizer state, keyed by parameter names, on rank 0."""
+    """Whole optimizer state by parameter names on rank 0, nothing elsewhere. All processes call it."""
     return dict(get_optimizer_state_dict(module, optimizer, options=_WHOLE))
 
 
 def load_module(module: nn.Module, state: dict[str, Any]) -> None:
-    """Inverse of `module_state`, on any number of processes."""
+    """Inverse of `module_state` on any number of processes; only rank 0's `state` is read."""
     set_model_state_dict(module, state, options=_SPREAD if dist.is_initialized() else _WHOLE)
 
 
 def load_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Inverse of `optimizer_state`, on any number of processes."""
+    """Inverse of `optimizer_state` on any number of processes; only rank 0's `state` is read."""
     set_optimizer_state_dict(module, optimizer, state, options=_SPREAD if dist.is_initialized() else _WHOLE)

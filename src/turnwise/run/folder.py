@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +21,38 @@ from turnwise.run.errors import InputError
 PACKAGES = ("turnwise", "torch", "numpy", "transformers", "tokenizers", "peft")
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write that becomes `path` when all of it is there; after an error nothing is left of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all; a number that JSON does not have (nan) is a ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def expect_fresh(folder: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something, unless its run is to be resumed."""
+    """Refuse to write into a folder that holds something, unless it is a run to be resumed."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: a file of that name exists; expected a folder")
-    if resume or not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or not any(folder.iterdir()):
         return
-    what = "another run" if (folder / "config.yaml").exists() else "other files"
-    raise InputError(f"--out {folder}: the folder holds {what}; expected a new folder, or --resume")
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"--out {folder}: the folder holds other files; expected a new folder")
+    if not resume:
+        raise InputError(f"--out {folder}: the folder holds another run; expected a new folder, or --resume")
 
 
 def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
@@ -46,7 +60,7 @@ def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
     path = folder / "config.yaml"
     asked = json.loads(json.dumps(dict(asked), default=str))
     if resume and path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_config(folder)
         for key in sorted({*before, *asked}):
             if before.get(key) != asked.get(key):
                 raise InputError(
@@ -55,8 +69,9 @@ def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
                 )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
     write_json(folder / "env.json", environment())
+    # Last, because it is what makes the folder a run.
+    write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -64,20 +79,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.exists():
         raise InputError(f"{folder}: config.yaml is missing; expected a run folder")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        asked = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: not readable as YAML; expected the file that a run writes") from e
+    if not isinstance(asked, dict):
+        raise InputError(f"{path}: expected settings by name, as a run writes them")
+    return asked
 
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and command, to tell why two runs differ."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "git": _git(),
-        "command": " ".join(["turnwise", *sys.argv[1:]]),
+        "command": shlex.join(["turnwise", *sys.argv[1:]]),
     }
 
 
@@ -99,20 +124,18 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source tree, if it runs from one."""
-    here = Path(__file__).parent
+    """Commit of the source tree, if it runs from one (and is not merely installed inside another)."""
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout.strip()
+        _ask_git("ls-files", "--error-unmatch", Path(__file__).name)
+        return {
+            "commit": _ask_git("rev-parse", "HEAD"),
+            "changed": bool(_ask_git("status", "--porcelain", "-uno")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "changed": bool(changed)}
+
+
+def _ask_git(*args: str) -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()

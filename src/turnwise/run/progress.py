@@ -12,12 +12,15 @@ PLAIN_EVERY = 15.0
 
 
 class Progress:
-    """Counts up to `total` on stderr with time left and a few live numbers."""
+    """Counts from `done` up to `total` on stderr with time left and a few live numbers.
 
-    def __init__(self, what: str, total: int, *, quiet: bool = False):
+    It keeps silent about work of under two seconds where stderr is no terminal.
+    """
+
+    def __init__(self, what: str, total: int, *, done: int = 0, quiet: bool = False):
         self.what, self.total, self.quiet = what, total, quiet
+        self.first = done
         self.began = self.spoke = time.monotonic()
-        self.first: int | None = None
         self._bar = None
         self._task = None
 
@@ -44,7 +47,7 @@ class Progress:
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.what, total=self.total, live="")
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self.first, live="")
         return self
 
     def __exit__(
@@ -55,12 +58,9 @@ class Progress:
 
     def at(self, done: int, live: Mapping[str, float] | None = None) -> None:
         """`done` of `total`; `live` are numbers to show beside it."""
-        if self.first is None:
-            self.first = done - 1
         numbers = "  ".join(f"{k} {v:.4g}" for k, v in (live or {}).items())
         if self._bar is not None and self._task is not None:
-            fields = {"live": numbers} if live is not None else {}
-            self._bar.update(self._task, completed=done, **fields)
+            self._bar.update(self._task, completed=done, live=numbers)
             return
         now = time.monotonic()
         if self.quiet or (now - self.spoke < PLAIN_EVERY and done < self.total):

@@ -6,8 +6,10 @@ It knows nothing of algorithms: they write their own loop around `Run.steps`.
 from __future__ import annotations
 
 import json
-import os
+import math
+import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,14 +21,11 @@ from torch import Tensor, nn
 
 from turnwise.run import distributed
 from turnwise.run.distributed import World
+from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.folder import whole_file, write_text
 from turnwise.run.progress import Progress
 
-
 B = TypeVar("B")
-
-
-class Interrupted(Exception):
-    """Ctrl-C, after a checkpoint was written."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class Learner:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`, on any number of processes."""
-        distributed.load_module(self.module, state["module"])
-        distributed.load_optimizer(self.module, self.optimizer, state["optimizer"])
+        """Continue from `state`, on any number of processes; only rank 0's is read."""
+        distributed.load_module(self.module, state.get("module", {}))
+        distributed.load_optimizer(self.module, self.optimizer, state.get("optimizer", {}))
         if self.target is not None:
-            distributed.load_module(self.target, state["target"])
+            distributed.load_module(self.target, state.get("target", {}))
 
 
 @dataclass
@@ -72,28 +71,33 @@ class Run:
         self._began = time.monotonic()
 
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
-        """Step numbers still to do, from the checkpoint on if there is one; saves after every few of them."""
+        """Step numbers still to do, from the checkpoint on if there is one; saves after every few of them.
+
+        Ctrl-C in any process ends the step, saves, and raises Interrupted in all of them.
+        """
         first = self._restore(learner)
-        stop = _StopSignal()
-        with stop, Progress(self.what, total, quiet=self.quiet or not self.world.main) as progress:
+        quiet = self.quiet or not self.world.main
+        with _StopSignal() as stop, Progress(self.what, total, done=first, quiet=quiet) as progress:
             for step in range(first, total):
                 yield step
                 done = step + 1
-                asked_to_stop = stop.asked_anywhere(self.world)
+                asked_to_stop = self.world.anyone(stop.asked)
                 if asked_to_stop or done % self.checkpoint_every == 0 or done == total:
                     self._save(done, learner)
                 progress.at(done, self._live)
-                if asked_to_stop and done < total:
+                if asked_to_stop:
                     raise Interrupted(f"stopped after step {done} of {total}")
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append metrics of a step (already of the global batch) to metrics.jsonl."""
         values = {k: float(v) for k, v in metrics.items()}
+        wrong = [k for k, v in values.items() if not math.isfinite(v)]
+        if wrong:
+            raise InputError(f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller --lr")
         self._live = {k: v for k, v in values.items() if "/" not in k}
         if self.world.main:
-            seconds = round(self._seconds + time.monotonic() - self._began, 3)
             with self._metrics.open("a", encoding="utf-8") as f:
-                f.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
+                f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
 
     def due(self, step: int, total: int) -> bool:
         """Whether metrics of this step are logged."""
@@ -114,70 +118,77 @@ class Run:
             for batch in batches():
                 for name, value in sums(batch).items():
                     whole[name] = whole.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
-        if not whole:
+        decisions = float(whole.pop("decisions", torch.zeros(())))
+        if not decisions:
             return {}
-        decisions = float(whole.pop("decisions"))
         return {f"heldout/{name}": float(value) / decisions for name, value in whole.items()}
+
+    def _elapsed(self) -> float:
+        """Seconds of training, those before an interruption included."""
+        return self._seconds + time.monotonic() - self._began
 
     def _save(self, done: int, learner: Learner) -> None:
         state = learner.state()
         if self.world.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            seconds = self._seconds + time.monotonic() - self._began
-            whole = {"step": done, "seconds": seconds, "torch_rng": torch.get_rng_state(), **state}
-            part = self._checkpoint.with_suffix(".part")
-            torch.save(whole, part)
-            os.replace(part, self._checkpoint)
+            here = {"step": done, "seconds": self._elapsed(), "torch_rng": torch.get_rng_state()}
+            with whole_file(self._checkpoint) as part:
+                torch.save(here | state, part)
         self.world.barrier()
 
     def _restore(self, learner: Learner) -> int:
+        """Continue from the checkpoint, if there is one; the first step to do. Rank 0 alone reads."""
         self._began = time.monotonic()
-        if not self._checkpoint.exists():
-            if self.world.main and self._metrics.exists():
-                self._metrics.unlink()
+        state: dict[str, Any] = {}
+
+        def read() -> dict[str, Any]:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._checkpoint.exists():
+                state.update(_load(self._checkpoint))
+            _keep_lines_before(self._metrics, state.get("step", 0))
+            return {k: state[k] for k in ("step", "seconds", "torch_rng") if k in state}
+
+        here = self.world.on_main(read)
+        if not here:
             return 0
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         learner.load(state)
-        torch.set_rng_state(state["torch_rng"])
-        self._seconds = state["seconds"]
-        if self.world.main:
-            _keep_lines_before(self._metrics, state["step"])
-        return state["step"]
+        torch.set_rng_state(here["torch_rng"])
+        self._seconds = here["seconds"]
+        return here["step"]
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as e:
+        raise InputError(f"{checkpoint}: cannot be read; expected a checkpoint that a run wrote") from e
 
 
 def _keep_lines_before(path: Path, step: int) -> None:
-    """Drop metrics of steps that will be done again."""
+    """Drop metrics of steps that will be done again, and a last line that was not written to its end."""
     if not path.exists():
         return
-    lines = [x for x in path.read_text(encoding="utf-8").splitlines(True) if json.loads(x)["step"] < step]
-    part = path.with_suffix(".part")
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, path)
+    lines = [x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")]
+    write_text(path, "".join(x for x in lines if json.loads(x)["step"] < step))
 
 
 class _StopSignal:
     """The first Ctrl-C (or SIGTERM) asks to stop after the step; the second one stops at once."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
-        try:
+    def __enter__(self) -> _StopSignal:
+        if threading.current_thread() is threading.main_thread():  # elsewhere nobody can press Ctrl-C
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._ask)
-        except ValueError:  # not in the main thread: there, nobody can press Ctrl-C
-            self._before = {}
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
-        if self._asked:
+        if self.asked:
             raise KeyboardInterrupt
-        self._asked = True
-
-    def asked_anywhere(self, world: World) -> bool:
-        """Whether any process was asked; all of them stop at the same step."""
-        return bool(world.total(torch.tensor(float(self._asked))) > 0)
+        self.asked = True

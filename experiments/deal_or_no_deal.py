@@ -1,0 +1,215 @@
+"""Deal or No Deal: offline RL from negotiations between people, scored against a model of them.
+
+    python experiments/deal_or_no_deal.py --data ../shared/data/deal_or_no_deal     everything, resumable
+    python experiments/deal_or_no_deal.py --table                                   merge results again
+
+Data: Lewis et al. 2017, arXiv:1706.05125 (CC BY-NC 4.0; not part of this repository). Steps: convert the
+official split to our log format (private values as the system message, points as the reward of the agent's
+last message); clone agent and partner from the training negotiations (both sides of each); fit the reader
+that closes deals; train MC, ILQL and turn-level IQL offline; let each negotiate with the cloned partner over
+test scenarios. Betas are picked on validation scenarios with other seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from turnwise.cli import main as turnwise
+from turnwise.data.batch import pack_tokens
+from turnwise.data.corpus import rows_of
+from turnwise.data.logs import read_logs, write_jsonl
+from turnwise.data.order import chunks
+from turnwise.envs.negotiation import NegotiationTable, read_negotiations, scenarios, to_log
+from turnwise.envs.negotiation_reading import AllocationReader, agreement, fit_reader
+from turnwise.evaluation.intervals import mean_interval
+from turnwise.evaluation.rollouts import best_setting, hold
+from turnwise.losses.policy import action_logp
+from turnwise.models.lm import context_of
+from turnwise.models.policies import LmPolicy
+from turnwise.rollout.agent import Agent, load_agent
+from turnwise.rollout.lanes import Conversation
+from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel
+from turnwise.run.progress import Progress
+
+HERE = Path(__file__).parent
+GAMES, VALIDATION, LANES = 1000, 200, 64
+MODEL = ["--width", "128", "--layers", "4", "--heads", "4", "--context", "384"]
+METHODS: dict[str, tuple[str, str, list[str], list[float]]] = {
+    # name: run, algorithm, options, betas
+    "BC": ("bc", "bc", [*MODEL, "--epochs", "10"], []),
+    "BC, top 10%": ("bc-top", "bc", ["--model", "{run}/bc", "--keep-top", "0.1", "--epochs", "3"], []),
+    "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc", "--epochs", "3"], [0.5, 1, 2, 4, 8]),
+    "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc", "--epochs", "3"], [0.5, 1, 2, 4, 8]),
+    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc", "--epochs", "4"], [0.5, 1, 2, 4, 8]),
+}
+PUBLISHED = [("likelihood", 5.4, 5.5), ("RL", 7.1, 4.2), ("rollouts", 7.3, 5.1), ("RL + rollouts", 8.3, 4.2)]
+
+
+def prepare(data: Path, runs: Path) -> None:
+    """Logs per split, the reader, and how well it agrees with people."""
+    runs.mkdir(parents=True, exist_ok=True)
+    rows = read_negotiations(data)
+    for split in ("train", "val", "test"):
+        logs = (to_log(n) for n in rows if n.split == split)
+        write_jsonl(runs / f"{split}.jsonl", (x for x in logs if x is not None), overwrite=True)
+    reader = fit_reader([n for n in rows if n.split == "train"])
+    reader.save(runs / "reader.npz")
+    found = {split: agreement(reader, [n for n in rows if n.split == split]) for split in ("val", "test")}
+    (runs / "reader.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def perplexity(agent: Agent, logs: Path) -> float:
+    """exp of the mean negative log-likelihood per word of the agent's messages, their ends included."""
+    dialogues = read_logs(logs)
+    words = sum(len(m.content.split()) + 1 for d in dialogues for m in d.turns)
+    total = 0.0
+    with torch.inference_mode():
+        for rows in chunks(rows_of(dialogues, agent.chat, context_of(agent.lm)), 32):
+            batch = pack_tokens(rows, gamma=1.0)
+            logp = action_logp(LmPolicy(agent.lm)(batch.inputs, batch.decisions), batch.actions)
+            total -= float(logp[batch.loss_mask].double().sum())
+    return math.exp(total / words)
+
+
+def game(data: Path, runs: Path, split: str) -> NegotiationWithModel:
+    """The task: test or validation scenarios, seen from both sides, against the cloned partner."""
+    partner = SpeakingModel(load_agent(runs / "bc"), LANES)
+    tables = scenarios(read_negotiations(data), split)
+    both = list(dict.fromkeys([*tables, *(s.swapped() for s in tables)]))
+    return NegotiationWithModel(both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read), partner)
+
+
+def scores(held: Sequence[Conversation]) -> dict[str, Any]:
+    """Points of both sides, agreement and Pareto share, with 95% bootstrap intervals over games."""
+    rng = np.random.default_rng(0)
+    over = [c for c in held if c.dialogue.terminated]
+    agreed = [c for c in over if c.info["agreed"]]
+
+    def estimate(values: Sequence[float]) -> dict[str, float]:
+        e = mean_interval(np.asarray(values, float), rng=rng)
+        return {"mean": e.mean, "low": e.low, "high": e.high}
+
+    # A game cut off by a full context is no agreement: both sides get nothing.
+    return {
+        "games": len(held),
+        "cut_off": len(held) - len(over),
+        "mine": estimate([c.dialogue.undiscounted_return() for c in held]),
+        "partner": estimate([c.info.get("partner_points", 0) for c in held]),
+        "mine_agreed": estimate([c.info["my_points"] for c in agreed]),
+        "partner_agreed": estimate([c.info["partner_points"] for c in agreed]),
+        "agreed": estimate([c.info.get("agreed", False) for c in held]),
+        "pareto": estimate([c.info["pareto"] for c in agreed]),
+        "utterances": float(np.mean([len(c.dialogue.turns) for c in held])),
+    }
+
+
+def evaluate(data: Path, runs: Path, name: str) -> None:
+    """Pick beta on validation scenarios, then play the test scenarios once."""
+    folder, _, _, betas = METHODS[name]
+    out = runs / folder / "negotiation.json"
+    if out.exists():
+        return
+    agent, tried = load_agent(runs / folder), []
+    if betas:
+        settings = [{"beta": b} for b in betas]
+        with Progress(f"{name}: beta", len(betas)) as bar:
+            agent, tried = best_setting(
+                agent, game(data, runs, "val"), settings, episodes=VALIDATION, seed=77, lanes=LANES, progress=bar.at
+            )
+    with Progress(f"{name}: test", GAMES) as bar:
+        held = hold(agent, game(data, runs, "test"), episodes=GAMES, seed=0, lanes=LANES, progress=bar.at)
+    found = {
+        "name": name,
+        "beta": agent.acting.beta if betas else None,
+        **scores(held),
+        "validation": [{k: t[k] for k in ("beta", "mean", "low", "high")} for t in tried],
+        "transcripts": [transcript(c) for c in held[:10]],
+    }
+    out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def transcript(c: Conversation) -> dict[str, Any]:
+    """One of the first games, as it went."""
+    return {
+        "messages": [f"{m.role}: {m.content}" for m in c.dialogue.messages],
+        "partner_values": c.hidden["partner_values"],
+        "mine": c.info.get("my_points", 0),
+        "partner": c.info.get("partner_points", 0),
+        "agreed": bool(c.info.get("agreed", False)),
+    }
+
+
+def table(runs: Path) -> None:
+    """Merge what is finished into deal_or_no_deal.json and .md."""
+    files = [runs / folder / "negotiation.json" for folder, *_ in METHODS.values()]
+    rows = [json.loads(f.read_text()) for f in files if f.exists()]
+    if not rows:
+        return
+    kept = {k: json.loads((runs / f"{k}.json").read_text()) for k in ("reader", "perplexity")}
+    ten = {r["name"]: r.pop("transcripts") for r in rows}
+    merged = {**kept, "published": PUBLISHED, "rows": rows}
+    (HERE / "deal_or_no_deal.json").write_text(json.dumps(merged, indent=1) + "\n")
+    lines = [
+        "| policy | mine, all | partner, all | mine, agreed | partner, agreed | agreed | Pareto-optimal | beta |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        cells = [_cell(r[k]) for k in ("mine", "partner", "mine_agreed", "partner_agreed")]
+        shares = [_cell(r[k], percent=True) for k in ("agreed", "pareto")]
+        lines.append(f"| {r['name']} | {' | '.join([*cells, *shares])} | {r['beta'] or ''} |")
+    lines += [f"| published: {name} | {mine} | {other} | | | | | |" for name, mine, other in PUBLISHED]
+    (HERE / "deal_or_no_deal.md").write_text("\n".join(lines) + "\n")
+    best = ten.get("ILQL") or next(iter(ten.values()))
+    text = "\n\n".join(
+        "\n".join([*t["messages"], f"-> agent {t['mine']}, partner {t['partner']} (values {t['partner_values']})"])
+        for t in best
+    )
+    (runs / "transcripts.txt").write_text(text + "\n")
+
+
+def _cell(e: dict[str, float], percent: bool = False) -> str:
+    if percent:
+        return f"{e['mean']:.0%} ({e['low']:.0%} to {e['high']:.0%})"
+    return f"{e['mean']:.2f} ({e['low']:.2f} to {e['high']:.2f})"
+
+
+def everything(data: Path, runs: Path, methods: Sequence[str]) -> None:
+    """Every step that is not done yet."""
+    torch.set_num_threads(1)
+    if not (runs / "reader.json").exists():
+        prepare(data, runs)
+    for name in methods:
+        folder, algorithm, options, _ = METHODS[name]
+        out = runs / folder
+        if not (out / "result.json").exists():
+            words = [x.format(run=runs) for x in options]
+            resume = ["--resume"] if (out / "config.yaml").exists() else []
+            logs = str(runs / "train.jsonl")
+            if turnwise(["train", algorithm, "--logs", logs, "--out", str(out), "--heldout", "0.02", *words, *resume]):
+                raise SystemExit(1)
+        if name == "BC" and not (runs / "perplexity.json").exists():
+            agent = load_agent(out)
+            found = {split: perplexity(agent, runs / f"{split}.jsonl") for split in ("val", "test")}
+            (runs / "perplexity.json").write_text(json.dumps(found, indent=1) + "\n")
+        evaluate(data, runs, name)
+        table(runs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/deal_or_no_deal"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/deal_or_no_deal"))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    if not asked.table:
+        everything(asked.data, asked.runs, asked.methods)
+    table(asked.runs)

@@ -1,0 +1,127 @@
+"""turnwise data make | check | show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turnwise.cli.say import console, parse
+from turnwise.cli.tasks import TASKS, find_task
+from turnwise.data.card import data_card, describe, warnings
+from turnwise.data.logs import read_logs, write_jsonl
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class Make:
+    """Write the logs of a built-in task."""
+
+    out: Path
+    """file to write, .jsonl or .jsonl.gz"""
+    task: str = "helpdesk"
+    """the built-in task whose scripted agent writes the logs"""
+    conversations: int = 20_000
+    """how many"""
+    seed: int = 0
+    """the same seed writes the same logs"""
+    overwrite: bool = False
+    """replace an existing file"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read logs and say what is in them, or what is wrong where."""
+
+    logs: str
+    """JSONL or Parquet file, a folder of them, or a datasets name or folder"""
+    agent_role: str = "assistant"
+    """whose messages are the agent's"""
+    credit_partner_rewards: bool = False
+    """give rewards on partners' messages to the agent's message before"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+@dataclass(frozen=True)
+class Show:
+    """One conversation, token by token: roles, what is an action, rewards, discounts."""
+
+    logs: str
+    """JSONL or Parquet file, a folder of them, or a datasets name or folder"""
+    index: int = 0
+    """which conversation, counted from 0"""
+    id: str | None = None
+    """which conversation, by its id"""
+    model: str | None = None
+    """run folder, model folder or name whose tokenizer and chat template are used; none: words"""
+    gamma: float = 1.0
+    """discount per turn"""
+    gamma_within_turn: float = 1.0
+    """discount between two tokens of a turn"""
+    per: str = "token"
+    """token or turn: where decisions are taken"""
+    agent_role: str = "assistant"
+    """whose messages are the agent's"""
+    credit_partner_rewards: bool = False
+    """give rewards on partners' messages to the agent's message before"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
+    """One of the three."""
+    kind, verb = {"make": (Make, make), "check": (Check, check), "show": (Show, show)}[topic]
+    return verb(parse(kind, args, f"data {topic}", kind.__doc__ or ""))
+
+
+def make(a: Make) -> dict[str, Any]:
+    """Write logs."""
+    task = find_task(a.task)
+    if a.conversations < 1:
+        raise InputError(f"--conversations {a.conversations}: expected 1 or more")
+    count = write_jsonl(a.out, task.logs(a.conversations, a.seed), overwrite=a.overwrite)
+    console(a.json).print(f"{count:,} conversations of {a.task} written to {a.out}")
+    return {"file": str(a.out), "conversations": count, "task": a.task, "seed": a.seed, "tasks": sorted(TASKS)}
+
+
+def check(a: Check) -> dict[str, Any]:
+    """Count what is there."""
+    dialogues = read_logs(a.logs, agent_role=a.agent_role, credit_partner_rewards=a.credit_partner_rewards)
+    card = data_card(dialogues, file=a.logs)
+    hints = warnings(card, dialogues)
+    out = console(a.json)
+    for label, value in describe(card):
+        out.print(f"  [bold]{label:<24}[/bold]{value}", soft_wrap=True)
+    for hint in hints:
+        out.print(f"  [yellow]mind[/yellow] {hint}", soft_wrap=True)
+    return {**card, "warnings": hints}
+
+
+def show(a: Show) -> dict[str, Any]:
+    """Print one conversation as it will be learnt from."""
+    from turnwise.cli.show import print_conversation
+
+    dialogues = read_logs(a.logs, agent_role=a.agent_role, credit_partner_rewards=a.credit_partner_rewards)
+    if a.per not in ("token", "turn"):
+        raise InputError(f"--per {a.per}: expected token or turn")
+    if a.id is not None:
+        chosen = [d for d in dialogues if d.id == a.id]
+        if not chosen:
+            raise InputError(f"--id {a.id}: {a.logs} has no conversation of that id")
+    elif not 0 <= a.index < len(dialogues):
+        raise InputError(f"--index {a.index}: {a.logs} has {len(dialogues)} conversations, counted from 0")
+    else:
+        chosen = [dialogues[a.index]]
+    return print_conversation(
+        chosen[0],
+        console(a.json),
+        corpus=dialogues[:2000],
+        model=a.model,
+        gamma=a.gamma,
+        gamma_within_turn=a.gamma_within_turn,
+        per=a.per,
+    )

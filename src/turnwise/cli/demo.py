@@ -1,0 +1,175 @@
+"""turnwise demo: the main job on a built-in task, as a preset of the public verbs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turnwise.cli.say import comparison_table, console, notice, parse
+from turnwise.run.errors import InputError
+from turnwise.run.folder import write_json
+
+TITLE = "HelpDesk: a better support desk from logged conversations"
+ASKED = (
+    "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
+    "and measure it against a live simulated customer and the exact optimum."
+)
+SELECTION = (
+    "beta was picked on {validation} validation conversations of another seed; tau is the preset's, "
+    "chosen in experiments/helpdesk.py on validation conversations"
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Write logs, learn from them by six methods, measure each against a live customer, write the page."""
+
+    out: Path = Path("demo")
+    """folder to write"""
+    conversations: int = 6000
+    """logged conversations to learn from"""
+    episodes: int = 1000
+    """live conversations to measure each policy with"""
+    validation_episodes: int = 200
+    """live conversations, of another seed, to choose each beta with"""
+    seed: int = 0
+    """of logs, weights, data order and customers"""
+    threads: int = 2
+    """CPU threads"""
+    resume: bool = False
+    """go on where an interrupted demo stopped"""
+    dry_run: bool = False
+    """print the verbs that would run"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the demo's table."""
+
+    name: str
+    run: str
+    algorithm: str
+    options: tuple[str, ...] = ()
+    betas: tuple[str, ...] = ()
+    note: str = ""
+
+
+METHODS = (
+    Method("BC", "bc", "bc", note="imitates every logged message"),
+    Method("BC, top 10%", "bc-top", "bc", ("--model", "{out}/bc", "--keep-top", "0.1", "--epochs", "4"),
+           note="imitates the tenth of the conversations with the highest return"),
+    Method("BC, success only", "bc-success", "bc", ("--model", "{out}/bc", "--min-return", "0", "--epochs", "2"),
+           note="imitates the conversations that ended with the right fix"),
+    Method("Monte-Carlo Q", "mc", "mc", ("--policy", "{out}/bc"), ("8", "16", "32", "64"),
+           note="log π + β(Q − V), Q fitted to the returns that followed"),
+    Method("turn-level IQL", "turn-iql", "turn-iql", ("--policy", "{out}/bc"), ("8", "32", "128"),
+           note="8 utterances of BC proposed, one chosen by a critic of turns"),
+    Method("ILQL", "ilql", "ilql", ("--policy", "{out}/bc"), ("8", "16", "32", "64"),
+           note="log π + β(Q − V), Q and V learnt per token by bootstrapping"),
+)  # fmt: skip
+
+
+def run(args: Sequence[str]) -> dict[str, Any]:
+    """Run every verb in turn, then the table and the page."""
+    a = parse(Demo, args, "demo", Demo.__doc__ or "")
+    verbs = _verbs(a)
+    out = console(a.json)
+    if a.dry_run:
+        for words in verbs:
+            out.print("turnwise " + " ".join(words))
+        return {"verbs": verbs}
+    if a.out.exists() and any(a.out.iterdir()) and not a.resume:
+        raise InputError(f"--out {a.out}: the folder holds other files; expected a new folder, or --resume")
+    began = time.monotonic()
+    for words in verbs:
+        if _done(a, words):
+            continue
+        notice(f"\n[{_clock(time.monotonic() - began)}] turnwise {' '.join(words)}")
+        _call(words, a.resume)
+    found = _compare(a)
+    out.print(comparison_table(found))
+    from turnwise.evaluation.report import write_report
+
+    page = write_report(a.out)
+    seconds = time.monotonic() - began
+    out.print(f"report: {page.resolve()}  ({_clock(seconds)})")
+    return {"report": str(page), "seconds": round(seconds, 1), **found}
+
+
+def _verbs(a: Demo) -> list[list[str]]:
+    """The demo as commands that anybody could type."""
+    o, logs = str(a.out), f"{a.out}/logs.jsonl"
+    seed, threads = ["--seed", str(a.seed)], ["--threads", str(a.threads)]
+    verbs = [
+        ["data", "make", "--out", logs, "--task", "helpdesk", "--conversations", str(a.conversations), *seed],
+        ["data", "check", "--logs", logs],
+    ]
+    for m in METHODS:
+        options = [x.format(out=o) for x in m.options]
+        verbs.append(["train", m.algorithm, "--logs", logs, "--out", f"{o}/{m.run}", *options, *seed, *threads])
+        betas = ["--betas", *m.betas, "--validation-episodes", str(a.validation_episodes)] if m.betas else []
+        verbs.append(
+            ["evaluate", "--run", f"{o}/{m.run}", "--episodes", str(a.episodes), *betas, *seed, *threads]
+        )
+    return verbs
+
+
+def _done(a: Demo, words: Sequence[str]) -> bool:
+    """Whether an interrupted demo has this step behind it."""
+    if words[:2] == ["data", "make"]:
+        return (a.out / "logs.jsonl").exists()
+    if words[0] == "train":
+        return Path(words[words.index("--out") + 1], "result.json").exists()
+    return words[0] == "evaluate" and Path(words[words.index("--run") + 1], "evaluation.json").exists()
+
+
+def _call(words: Sequence[str], resume: bool) -> dict[str, Any]:
+    from turnwise.cli import data, evaluate, train
+
+    if words[0] == "data":
+        return data.run(words[1], words[2:])
+    if words[0] == "evaluate":
+        return evaluate.run(words[1:])
+    return train.run(words[1], [*words[2:], *(["--resume"] if resume else [])])
+
+
+def _compare(a: Demo) -> dict[str, Any]:
+    """comparison.json of the folder."""
+    from turnwise.cli.tasks import find_task
+    from turnwise.evaluation.comparison import comparison, row
+
+    task = find_task("helpdesk")
+    card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
+    logged = card["return"]
+    rows = [row(m.name, a.out / m.run, a.out, m.note) for m in METHODS]
+    found = comparison(
+        title=TITLE,
+        asked=ASKED.format(conversations=a.conversations),
+        command=f"turnwise demo --out {a.out} --conversations {a.conversations} --seed {a.seed}",
+        task="helpdesk",
+        rows=rows,
+        references=[
+            {"name": "exact optimum", "mean": task.optimum(), "note": "computed by backward induction"},
+            {
+                "name": "behaviour policy",
+                "mean": logged["mean"],
+                "low": logged["low"],
+                "high": logged["high"],
+                "episodes": card["conversations"],
+                "note": f"the desk that wrote the logs; exactly {task.behavior():.4f}",
+            },
+        ],
+        selection=SELECTION.format(validation=a.validation_episodes),
+    )
+    write_json(a.out / "comparison.json", found)
+    return found
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,96 @@
+"""turnwise evaluate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turnwise.cli.say import console, notice, parse
+from turnwise.cli.tasks import find_task
+from turnwise.run.errors import InputError
+from turnwise.run.folder import write_json, write_text
+
+VALIDATION_SEED = 1_000_003
+"""added to the seed for validation conversations, so that they are other ones than the evaluation's"""
+SHOWN = 12
+"""conversations kept for the report page"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Hold conversations with a live task and measure a trained policy."""
+
+    run: Path
+    """run folder of a trained policy; results are written into it"""
+    task: str = "helpdesk"
+    """the built-in task to talk to"""
+    episodes: int = 2000
+    """conversations"""
+    seed: int = 0
+    """the same seed gives every policy the same customers"""
+    lanes: int = 64
+    """conversations held at a time"""
+    betas: tuple[float, ...] = ()
+    """strengths of the critic to choose from, on validation conversations of another seed"""
+    validation_episodes: int = 300
+    """conversations for each of the betas"""
+    temperature: float = 1.0
+    """of sampling; 0 is greedy"""
+    threads: int = 1
+    """CPU threads"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+def run(args: Sequence[str]) -> dict[str, Any]:
+    """Measure, write evaluation.json and conversations.jsonl."""
+    a = parse(Evaluate, args, "evaluate", Evaluate.__doc__ or "")
+    task = find_task(a.task)
+    if a.episodes < 2 or a.validation_episodes < 2 or a.lanes < 1:
+        raise InputError("--episodes, --validation-episodes and --lanes: expected at least 2, 2 and 1")
+    result = evaluate(a)
+    interval = f"{result['low']:.3f} to {result['high']:.3f}"
+    out = console(a.json)
+    out.print(f"{a.run}: mean return {result['mean']:.3f} ({interval}, 95%), {a.episodes:,} conversations")
+    out.print(f"exact optimum {task.optimum():.4f}, behaviour {task.behavior():.4f} (exact)")
+    return result
+
+
+def evaluate(a: Evaluate) -> dict[str, Any]:
+    """The same for callers in Python: pick beta on validation conversations, then measure."""
+    import torch
+
+    from turnwise.evaluation.rollouts import best_setting, hold, summary
+    from turnwise.evaluation.viewer import annotate
+    from turnwise.rollout.agent import load_agent
+    from turnwise.run.progress import Progress
+
+    torch.set_num_threads(a.threads)
+    task = find_task(a.task)
+    agent = load_agent(a.run).with_acting(temperature=a.temperature)
+    tried: list[dict[str, Any]] = []
+    if a.betas and agent.critic is not None:
+        notice(f"choosing beta on {a.validation_episodes} validation conversations each")
+        with Progress("beta", len(a.betas)) as bar:
+            agent, tried = best_setting(
+                agent,
+                task.live(),
+                [{"beta": beta} for beta in a.betas],
+                episodes=a.validation_episodes,
+                seed=a.seed + VALIDATION_SEED,
+                lanes=a.lanes,
+                progress=bar.at,
+            )
+    with Progress("talking", a.episodes) as bar:
+        held = hold(agent, task.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at)
+    result = {"task": a.task, **summary(held, a.seed), "optimum": task.optimum()}
+    result["beta"] = agent.acting.beta if agent.critic is not None else None
+    result["validation"] = tried
+    views = [annotate(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden) for c in held[:SHOWN]]
+    write_json(a.run / "evaluation.json", result)
+    lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
+    write_text(a.run / "conversations.jsonl", lines)
+    return result

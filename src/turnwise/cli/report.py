@@ -1,0 +1,29 @@
+"""turnwise report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turnwise.cli.say import console, parse
+from turnwise.evaluation.report import write_report
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report page of a run folder or of a comparison folder."""
+
+    run: Path
+    """folder of a run, or of a comparison (with comparison.json)"""
+    json: bool = False
+    """print one result object on stdout"""
+
+
+def run(args: Sequence[str]) -> dict[str, Any]:
+    """Write report.html."""
+    a = parse(Report, args, "report", Report.__doc__ or "")
+    page = write_report(a.run)
+    console(a.json).print(f"report: {page}")
+    return {"report": str(page)}

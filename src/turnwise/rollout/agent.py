@@ -1,0 +1,166 @@
+"""A trained agent on disk and in action: a language model, maybe with a critic that guides its choices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from turnwise.data.batch import pack_tokens, pack_turns
+from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.losses.policy import action_logp
+from turnwise.models.heads import TokenCritic, TurnCritic
+from turnwise.models.lm import context_of, load_lm, load_trunk, save_lm, share_files, width_of
+from turnwise.models.policies import GuidedPolicy, LmPolicy
+from turnwise.rollout.decoding import Decoding
+from turnwise.rollout.rerank import Reranker
+from turnwise.rollout.sampler import LaneModel, Sampler
+from turnwise.run.errors import InputError
+
+SETTINGS = "turnwise.json"
+
+
+@dataclass(frozen=True)
+class Acting:
+    """How an agent chooses what to say."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    beta: float = 0.0
+    """strength of the critic; 0 leaves the language model alone"""
+    adv_clip: float | None = None
+    """largest upward shift of a log-probability by a token critic"""
+    proposals: int = 1
+    """utterances proposed per turn to a turn critic"""
+    max_new_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A causal LM, its tokenizer, and a critic of tokens or turns or none."""
+
+    lm: Any
+    tokenizer: Any
+    critic: TokenCritic | TurnCritic | None = None
+    acting: Acting = Acting()
+
+    @property
+    def chat(self) -> ChatFormat:
+        """Messages to ids and back."""
+        return ChatFormat(self.tokenizer)
+
+    def with_acting(self, **changes: Any) -> Agent:
+        """The same agent, choosing differently."""
+        return replace(self, acting=replace(self.acting, **changes))
+
+    def lane_model(self, lanes: int, stop: int) -> LaneModel:
+        """Something that speaks in `lanes` conversations at a time."""
+        self.lm.eval()
+        a, policy = self.acting, LmPolicy(self.lm)
+        context = context_of(self.lm)
+        if isinstance(self.critic, TurnCritic) and a.beta:
+            self.critic.eval()
+            return Reranker(
+                policy,
+                self.critic.trunk,
+                self.critic.q_min,
+                lanes=lanes,
+                proposals=a.proposals,
+                beta=a.beta,
+                context=context,
+                stop=stop,
+                decoding=Decoding(a.temperature, a.top_k, a.top_p),
+                max_new_tokens=a.max_new_tokens,
+            )
+        decoding = Decoding(a.temperature, a.top_k, a.top_p)
+        if isinstance(self.critic, TokenCritic) and a.beta:
+            self.critic.eval()
+            policy = GuidedPolicy(policy, self.critic, beta=a.beta, clip=a.adv_clip, top_k=a.top_k)
+            decoding = Decoding(a.temperature, None, a.top_p)
+        return Sampler(
+            policy, lanes=lanes, context=context, stop=stop, decoding=decoding, max_new_tokens=a.max_new_tokens
+        )
+
+    @torch.inference_mode()
+    def values(self, row: Tokens) -> Mapping[str, np.ndarray]:
+        """What the agent thinks of a conversation, per decision: `logp`, and `q`, `v` where it has a critic.
+
+        Per token for a token critic (or none), per turn for a turn critic; q and v in units of the return.
+        """
+        if isinstance(self.critic, TurnCritic):
+            batch = pack_turns([row], gamma=1.0)
+            out = self.critic(batch.inputs, batch.decisions, batch.ends)
+            return {"q": out.q.amin(0)[0].numpy(), "v": out.v[0, :-1].numpy()}
+        batch = pack_tokens([row], gamma=1.0)
+        assert batch.actions is not None
+        logits = LmPolicy(self.lm)(batch.inputs, batch.decisions)
+        found = {"logp": action_logp(logits, batch.actions)[0].numpy()}
+        if self.critic is None:
+            return found
+        out = self.critic(batch.inputs, batch.decisions)
+        q = out.q.amin(0)
+        taken = q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        v = out.v[:, :-1] if out.v is not None else (logits.softmax(-1) * q).sum(-1)
+        return found | {"q": taken[0].numpy(), "v": v[0].numpy()}
+
+    def save(self, folder: Path) -> None:
+        """The language model where `AutoModelForCausalLM` finds it, the critic beside it."""
+        save_lm(folder, self.lm, self.tokenizer)
+        settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
+        if self.critic is not None:
+            settings["ensemble"] = len(self.critic.q)
+            settings["state_value"] = self.critic.v is not None
+            self.critic.trunk.save_pretrained(folder / "critic")
+            heads = {k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")}
+            save_file(heads, folder / "critic" / "heads.safetensors")
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        share_files(folder)
+
+
+def load_agent(path: str | Path) -> Agent:
+    """An agent from a run folder, a saved policy folder, or any causal LM by name or path."""
+    folder = Path(path)
+    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
+        if not (folder / "policy").is_dir():
+            raise InputError(f"{folder}: this run has no policy yet; expected a finished run (--resume it)")
+        folder = folder / "policy"
+    lm, tokenizer = load_lm(str(folder if folder.exists() else path))
+    settings_file = folder / SETTINGS
+    if not settings_file.exists():
+        return Agent(lm, tokenizer)
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
+    return Agent(lm, tokenizer, critic, Acting(**settings["acting"]))
+
+
+def _kind(critic: nn.Module | None) -> Literal["lm", "token_critic", "turn_critic"]:
+    if critic is None:
+        return "lm"
+    return "token_critic" if isinstance(critic, TokenCritic) else "turn_critic"
+
+
+def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:
+    trunk, width = load_trunk(folder), width_of(lm)
+    if settings["kind"] == "turn_critic":
+        critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
+    else:
+        critic = TokenCritic(
+            trunk,
+            width,
+            lm.config.vocab_size,
+            ensemble=settings["ensemble"],
+            state_value=settings["state_value"],
+        )
+    heads = load_file(folder / "heads.safetensors")
+    missing, unexpected = critic.load_state_dict(heads, strict=False)
+    if unexpected or any(not name.startswith("trunk.") for name in missing):
+        raise InputError(f"{folder / 'heads.safetensors'}: expected the heads of a {settings['kind']}")
+    return critic

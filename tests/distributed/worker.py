@@ -1,0 +1,136 @@
+"""Small training runs of every language-model algorithm, alone or as one of several processes.
+
+`torchrun --nproc-per-node 2 worker.py PLAN.json`: a plan is a list of keyword arguments of `train`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from turnwise.algorithms import bc, ilql, mc, turn_iql
+from turnwise.data.tokens import Tokens, TokenWriter
+from turnwise.models.heads import TokenCritic, TurnCritic
+from turnwise.models.lm import llama, trunk_of, with_lora
+from turnwise.models.policies import LmPolicy
+from turnwise.run import distributed
+from turnwise.run.errors import Interrupted
+from turnwise.run.training import Run
+
+VOCAB, WIDTH = 23, 16
+ALGORITHMS = ("bc", "mc", "ilql", "turn_iql")
+
+
+def conversations(n: int, seed: int) -> list[Tokens]:
+    """Random talk of 2 to 6 turns, ragged in every way: lengths, rewards, how it ended, burn-in."""
+    rng = np.random.default_rng(seed)
+
+    def ids(most: int) -> list[int]:
+        return rng.integers(0, VOCAB, rng.integers(1, most)).tolist()
+
+    rows = []
+    for i in range(n):
+        row, kind = TokenWriter(), i % 3  # ended; cut after the partner; cut after the agent
+        for _ in range(rng.integers(2, 7)):
+            row.read(ids(7))
+            row.act(ids(6), float(rng.normal()), None)
+        if kind == 1:
+            row.read(ids(7))
+        tokens = row.tokens(kind == 0, next_known=kind != 2, id=str(i))
+        if i % 4 == 0:  # the first turn is read and not learnt from
+            first_end = int(np.flatnonzero(tokens.turn_end)[0])
+            tokens = Tokens(**{**vars(tokens), "learn_from": first_end})
+        rows.append(tokens)
+    return rows
+
+
+def model(algorithm: str, lora: int = 0) -> tuple[nn.Module, nn.Module]:
+    """What learns, and its trunk; the same weights every time."""
+    torch.manual_seed(3)
+    lm = llama(VOCAB, width=WIDTH, layers=2, heads=2, context=96, eos=1, pad=0)
+    if lora:
+        lm = with_lora(lm, lora)
+    trunk = trunk_of(lm)
+    if algorithm == "bc":
+        return LmPolicy(lm), trunk
+    if algorithm == "turn_iql":
+        return TurnCritic(trunk, WIDTH, initial=0.3), trunk
+    if algorithm == "mc":
+        return TokenCritic(trunk, WIDTH, VOCAB, ensemble=1, state_value=False, initial=0.3), trunk
+    return TokenCritic(trunk, WIDTH, VOCAB, initial=0.3), trunk
+
+
+def config(algorithm: str, epochs: float) -> Any:
+    """A few large steps, so that differences show."""
+    shared: dict[str, Any] = dict(epochs=epochs, batch_size=6, lr=3e-3, warmup=4, weight_decay=0.01)
+    if algorithm == "bc":
+        return bc.Config(**shared, partner_weight=0.3)
+    if algorithm == "mc":
+        return mc.Config(**shared, gamma=0.9)
+    if algorithm == "ilql":
+        return ilql.Config(**shared, gamma=0.9, polyak=0.05, cql_weight=0.1)
+    return turn_iql.Config(**shared, gamma=0.9, polyak=0.05)
+
+
+def interrupt_at(trunk: nn.Module, step: int) -> None:
+    """Press Ctrl-C in this process while it takes step `step`."""
+    steps = itertools.count()
+
+    def press(*_: object) -> None:
+        if torch.is_grad_enabled() and next(steps) == step:  # targets and held-out rows have no gradient
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trunk.register_forward_pre_hook(press)
+
+
+def train(
+    algorithm: str,
+    folder: str,
+    world: distributed.World,
+    *,
+    dtype: str = "float64",
+    rows: int = 26,
+    epochs: float = 4.0,
+    stop_at: int | None = None,
+    lora: int = 0,
+) -> bool:
+    """Train in `folder`, from its checkpoint if it has one; whether it came to its end.
+
+    26 rows in batches of 6 are 5 steps an epoch, the last with 2 rows. With `stop_at`, the last process
+    alone is interrupted at that step (as counted from where this call begins).
+    """
+    module, trunk = model(algorithm, lora)
+    module.to(getattr(torch, dtype))
+    if stop_at is not None and world.rank == world.size - 1:
+        interrupt_at(trunk, stop_at)
+    run = Run(Path(folder), world, log_every=1, checkpoint_every=7, quiet=True)
+    story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
+    try:
+        story(config(algorithm, epochs), conversations(rows, 5), conversations(7, 6), module, run, 11)
+    except Interrupted:
+        return False
+    return True
+
+
+def main(plan: str) -> None:
+    worlds: dict[str, distributed.World] = {}
+    for job in json.loads(Path(plan).read_text()):
+        strategy = job.pop("strategy", "ddp")
+        worlds[strategy] = distributed.start("cpu", strategy)
+        ended = train(job.pop("algorithm"), job.pop("folder"), worlds[strategy], **job)
+        if ended == (job.get("stop_at") is not None):
+            sys.exit(f"{job}: ended={ended}")
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
