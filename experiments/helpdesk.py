@@ -23,7 +23,7 @@ from turnwise.exact.helpdesk import behavior_value, optimal_value
 
 HERE = Path(__file__).parent
 CONVERSATIONS, EPISODES, VALIDATION = 20_000, 2_000, 300
-MODEL = ["--width", "96", "--layers", "3", "--heads", "4"]
+MODEL = ["--width", "64", "--layers", "2", "--heads", "4", "--partner-weight", "0.5", "--epochs", "6"]
 METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
     # name: run, algorithm, options, betas
     "BC": ("bc", "bc", [*MODEL], []),
@@ -53,6 +53,7 @@ def one_seed(runs: Path, seed: int, methods: list[str]) -> None:
     """All methods on one seed; finished parts are not done again."""
     run = runs / f"seed{seed}"
     logs = run / "logs.jsonl"
+    logs.parent.mkdir(parents=True, exist_ok=True)
     if not logs.exists():
         call("data", "make", "--out", str(logs), "--conversations", str(CONVERSATIONS), "--seed", str(seed))
     for name in methods:

@@ -23,7 +23,7 @@ from turnwise.models.heads import TokenCritic, TurnCritic
 from turnwise.models.lm import llama, trunk_of, with_lora
 from turnwise.models.policies import LmPolicy
 from turnwise.run import distributed
-from turnwise.run.errors import Interrupted
+from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.training import Run
 
 VOCAB, WIDTH = 23, 16
@@ -94,41 +94,50 @@ def interrupt_at(trunk: nn.Module, step: int) -> None:
 
 def train(
     algorithm: str,
-    folder: str,
-    world: distributed.World,
+    folder: Path | str,
+    world: distributed.World = distributed.World(),
     *,
     dtype: str = "float64",
     rows: int = 26,
     epochs: float = 4.0,
     stop_at: int | None = None,
     lora: int = 0,
-) -> bool:
-    """Train in `folder`, from its checkpoint if it has one; whether it came to its end.
+) -> str:
+    """Train in `folder`, from its checkpoint if it has one; "ended", "interrupted", or why it was refused.
 
     26 rows in batches of 6 are 5 steps an epoch, the last with 2 rows. With `stop_at`, the last process
-    alone is interrupted at that step (as counted from where this call begins).
+    alone is interrupted at that step (as counted from where this call begins). Only rank 0 is told the
+    folder: the others have one of their own, where nothing must appear.
     """
     module, trunk = model(algorithm, lora)
     module.to(getattr(torch, dtype))
     if stop_at is not None and world.rank == world.size - 1:
         interrupt_at(trunk, stop_at)
-    run = Run(Path(folder), world, log_every=1, checkpoint_every=7, quiet=True)
+    own = Path(folder) if world.main else Path(f"{folder}-of-rank-{world.rank}")
+    run = Run(own, world, log_every=1, checkpoint_every=7, quiet=True)
     story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
     try:
         story(config(algorithm, epochs), conversations(rows, 5), conversations(7, 6), module, run, 11)
     except Interrupted:
-        return False
-    return True
+        return "interrupted"
+    except InputError as e:
+        return str(e)
+    plain, _ = model(algorithm, lora)
+    distributed.copy_whole(module, plain.to(getattr(torch, dtype)))
+    if world.main:
+        torch.save(plain.state_dict(), f"{folder}.weights")
+    return "ended"
 
 
 def main(plan: str) -> None:
-    worlds: dict[str, distributed.World] = {}
+    """Do what the plan says; every process writes what came of it to PLAN.json.RANK."""
+    worlds = {}
+    outcomes = []
     for job in json.loads(Path(plan).read_text()):
         strategy = job.pop("strategy", "ddp")
-        worlds[strategy] = distributed.start("cpu", strategy)
-        ended = train(job.pop("algorithm"), job.pop("folder"), worlds[strategy], **job)
-        if ended == (job.get("stop_at") is not None):
-            sys.exit(f"{job}: ended={ended}")
+        world = worlds.setdefault(strategy, distributed.start("cpu", strategy))
+        outcomes.append(train(job.pop("algorithm"), job.pop("folder"), world, **job))
+    Path(f"{plan}.{os.environ.get('RANK', '0')}").write_text(json.dumps(outcomes))
     distributed.stop()
 
 

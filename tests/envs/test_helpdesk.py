@@ -19,10 +19,10 @@ from turnwise.envs.helpdesk_logs import behavior_probabilities, helpdesk_logs
 
 SENTENCES = {act: wordings(act) for act in ACTS}
 ANSWERS = [
-    (k, broken, w.format(part=PARTS[k]))
+    (k, broken, w)
     for k in range(len(PARTS))
-    for broken, templates in ((True, hd.BROKEN_WORDINGS), (False, hd.FINE_WORDINGS))
-    for w in templates
+    for broken, of_parts in ((True, hd.BROKEN_WORDINGS), (False, hd.FINE_WORDINGS))
+    for w in of_parts[k]
 ]
 LAST_WORDS = (*hd.SOLVED_WORDINGS, *hd.UNSOLVED_WORDINGS)
 OPENINGS = [f"{g} {c}" for g in hd.GREETINGS for c in hd.COMPLAINTS]
@@ -129,7 +129,7 @@ def test_size_of_the_language():
     assert min(lengths) >= 4
     assert max(lengths) <= 10
     assert min(len(w) for w in SENTENCES.values()) >= 4
-    assert min(map(len, (hd.BROKEN_WORDINGS, hd.FINE_WORDINGS, hd.CONFUSED_WORDINGS))) >= 4
+    assert min(map(len, (*hd.BROKEN_WORDINGS, *hd.FINE_WORDINGS, hd.CONFUSED_WORDINGS))) >= 4
     assert min(map(len, (hd.SOLVED_WORDINGS, hd.UNSOLVED_WORDINGS))) >= 4
 
 
@@ -220,9 +220,9 @@ def test_answers_are_right_85_percent_of_the_time_independently_and_faults_unifo
 def test_wording_says_nothing_about_the_hidden_fault():
     """Given what is meant, the wording of opening and answers is independent of the truth, and uniform."""
     faults, heard = _tests_of_part_zero(4000)
-    for meant, templates in ((True, hd.BROKEN_WORDINGS), (False, hd.FINE_WORDINGS)):
-        table = np.zeros((2, len(templates)))
-        index = {w.format(part=PARTS[0]): i for i, w in enumerate(templates)}
+    for meant, of_parts in ((True, hd.BROKEN_WORDINGS), (False, hd.FINE_WORDINGS)):
+        table = np.zeros((2, len(of_parts[0])))
+        index = {w: i for i, w in enumerate(of_parts[0])}
         for fault, answers in zip(faults, heard, strict=True):
             for broken, text in answers:
                 if broken == meant:

@@ -86,20 +86,20 @@ def test_optimum_is_what_the_optimal_desk_earns_in_conversation(discount):
 
 def test_history_is_read_from_the_customer_only():
     """An agent that parrots the customer, or is not understood, moves no count."""
-    broken = "The screen seems broken."
+    broken = "My screen is cracked."
     history = [
         Message("user", "Hi! I need help."),
         Message("assistant", "I like oranges."),
         Message("user", "Pardon, what do you mean?"),
         Message("assistant", broken),
         Message("user", broken),
-        Message("assistant", "Have a look at the camera."),
-        Message("user", "Luckily the camera responds."),
+        Message("assistant", "Now try the camera."),
+        Message("user", "My camera is fast."),
     ]
     assert net_answers(history) == (0, 1, 0, -1)
     # Three turns are gone; one more "broken" on the screen makes it worth fixing before the last turn.
     assert ACTS.index(OptimalDesk().act(history)) == PARTS.index("screen")
-    again = [*history, Message("assistant", "Could you please test the screen?"), Message("user", broken)]
+    again = [*history, Message("assistant", "Please test the screen."), Message("user", broken)]
     assert str(OptimalDesk().act(again)) == "fix screen"
 
 

@@ -41,7 +41,7 @@ class Config:
 
     epochs: float = 3.0
     """passes over the kept conversations"""
-    batch_size: int = 64
+    batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
     lr: float = 2e-3
     """peak learning rate of AdamW; suits models of 0.1 to 3 million parameters"""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +35,9 @@ from turnwise.run.training import Learner, Run
 class Config:
     """Numbers of Monte-Carlo value learning."""
 
-    epochs: float = 4.0
+    epochs: float = 3.0
     """passes over the conversations"""
-    batch_size: int = 64
+    batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
     lr: float = 1e-3
     """peak learning rate of AdamW"""
@@ -63,19 +64,19 @@ class Config:
 def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:
     """Fold what a long conversation earned after each cut into the last reward before it.
 
-    Segments of one conversation are neighbours in `rows`. Monte-Carlo returns do not bootstrap, so the
-    return across a cut is the logged one; the folded row then counts as ended.
+    Rows of one conversation are neighbours. Monte-Carlo returns do not bootstrap, so the return across a cut
+    is the logged one; the folded row then counts as ended.
     """
     out = list(rows)
     for i in range(len(rows) - 2, -1, -1):
         row, following = rows[i], out[i + 1]
-        if row.terminated or row.id != following.id or following.learn_from == 0:
+        if not row.continues:
             continue
         batch = pack_tokens(
             [following], gamma=gamma, gamma_within_turn=gamma_within_turn, dtype=torch.float64
         )
         returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)[0]
-        after = float(returns[int(batch.loss_mask[0].float().argmax())])
+        after = float(returns[np.searchsorted(following.decisions, following.learn_from)])
         last = int(row.decisions[-1]) + 1
         rewards = row.rewards.copy()
         rewards[last] += (gamma if row.turn_end[last] else gamma_within_turn) * after

@@ -34,9 +34,9 @@ from turnwise.run.training import Learner, Run
 class Config:
     """Numbers of implicit Q-learning per turn."""
 
-    epochs: float = 6.0
+    epochs: float = 4.0
     """passes over the conversations"""
-    batch_size: int = 64
+    batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
     lr: float = 1e-3
     """peak learning rate of AdamW"""

@@ -86,6 +86,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         return {"verbs": verbs}
     if a.out.exists() and any(a.out.iterdir()) and not a.resume:
         raise InputError(f"--out {a.out}: the folder holds other files; expected a new folder, or --resume")
+    a.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     for words in verbs:
         if _done(a, words):

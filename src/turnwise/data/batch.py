@@ -51,10 +51,6 @@ class Batch:
     behavior_logp: Float[Tensor, "B A"] | None = None
     state0: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        if not self.loss_mask.any():
-            raise ValueError("a batch without a decision to learn from")
-
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         moved = {}
@@ -97,10 +93,11 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
     packed = []
     for t in rows:
         chosen = np.flatnonzero(t.action[1:]) + 1
-        opens = chosen[~t.action[chosen - 1]]
-        spans = np.split(chosen, np.searchsorted(chosen, opens[1:])) if len(opens) else []
-        if len(opens) and chosen[0] != opens[0]:
-            spans[0] = spans[0][spans[0] >= opens[0]]
+        before = chosen - 1
+        # A turn that began before this row goes on where learning begins: that is where the last row ended.
+        goes_on = t.action[before] & (before == t.learn_from)
+        opens = chosen[~t.action[before] | t.turn_end[before] | goes_on]
+        spans = np.split(chosen, np.searchsorted(chosen, opens))[1:]
         ends = np.array([span[-1] for span in spans], np.int64)
         discounts = np.where(t.turn_end[ends], gamma, 1.0)
         packed.append(_row(t, opens - 1, ends, None, t.rewards[ends], discounts, t.message_logp[ends]))
@@ -196,6 +193,8 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
             actions[b, :n] = p.actions
         rewards[b, :n], discounts[b, :n], logp[b, :n] = p.rewards, p.discounts, p.logp
         mask[b, :n], loss_mask[b, :n] = True, p.learnt
+    if not mask.any():
+        raise ValueError("a batch without a decision")
     return Batch(
         inputs=torch.from_numpy(ids),
         decisions=torch.from_numpy(decisions),

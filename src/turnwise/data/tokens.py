@@ -33,7 +33,8 @@ class Tokens:
     token under the distribution it was sampled from; NaN where unknown. `terminated`: a true end follows
     the last action. `learn_from`: first position whose decision is learnt from (burn-in before it).
     `next_known`: the state after the last action is in `ids` (False where a log was cut right after the
-    agent's own words: that action is read but not learnt from).
+    agent's own words: that action is read but not learnt from). `continues`: cut from a longer conversation
+    that goes on in the next row.
     """
 
     ids: np.ndarray
@@ -45,6 +46,7 @@ class Tokens:
     terminated: bool
     learn_from: int = 0
     next_known: bool = True
+    continues: bool = False
     id: str = ""
 
     def __len__(self) -> int:
@@ -72,26 +74,32 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
     """Chain a conversation that is longer than `context` tokens into rows that fit.
 
     Each row ends at the state from which the next row's first decision is taken, so its value bootstraps
-    across the cut and no reward is lost; it begins up to a quarter of the context earlier, read but not
-    learnt from. Cuts are made between turns, and inside a turn only where that one does not fit.
+    across the cut and no reward is lost; it begins up to a quarter of the context earlier (the first row at
+    the very beginning, if its first turn fits then), read but not learnt from. Cuts are made between turns,
+    and inside a turn only where that one does not fit.
     """
     if len(tokens) <= context:
         return [tokens]
     states = np.append(tokens.decisions, len(tokens) - 1)
-    opens_turn = np.append(~tokens.action[states[:-1]], True)
+    before = states[:-1]
+    opens_turn = np.append(~tokens.action[before] | tokens.turn_end[before], True)
+    first_turn_ends = int(states[1 + int(opens_turn[1:].argmax())])
     rows, first = [], 0
     while first < len(states) - 1:
         start = max(0, int(states[first]) + 1 - context // 4)
-        fits = int(np.searchsorted(states, start + context, side="left")) - 1
-        if fits <= first:
+        if not rows and first_turn_ends < context:
+            start = 0
+        start = max(start, int(states[first + 1]) + 1 - context)
+        if start > states[first]:
             raise InputError(
                 f"conversation {tokens.id!r}: {int(states[first + 1] - states[first])} tokens lie between two "
                 f"decisions, more than the context of {context} can hold; expected a larger --context"
             )
+        fits = int(np.searchsorted(states, start + context, side="left")) - 1
         between_turns = [k for k in range(first + 1, fits + 1) if opens_turn[k]]
         cut = between_turns[-1] if between_turns else fits
         row = tokens.window(start, int(states[cut]) + 1)
-        rows.append(replace(row, learn_from=int(states[first]) - start))
+        rows.append(replace(row, learn_from=int(states[first]) - start, continues=cut < len(states) - 1))
         first = cut
     return rows
 

@@ -61,28 +61,69 @@ COMPLAINTS = (
     "Half the buttons went silent.",
 )
 TEST_WORDINGS = (
-    "Could you please test the {part}?",
-    "Please check the {part} for me.",
-    "Thanks, now try the {part}.",
-    "Have a look at the {part}.",
+    "Please test the {part}.",
+    "Thanks, check the {part}.",
+    "Now try the {part}.",
+    "Kindly inspect your {part}.",
 )
 FIX_WORDINGS = (
-    "I will replace the {part} today.",
-    "Fine, we repair the {part}.",
+    "Then replace the {part}.",
+    "We repair the {part}.",
     "You need a new {part}.",
-    "Let us swap the {part} then.",
+    "Just swap the {part}.",
 )
+# What customers see is particular to the part, as it is in life: one word tells part and state together.
 BROKEN_WORDINGS = (
-    "The {part} seems broken.",
-    "My {part} is dead.",
-    "Sadly the {part} fails.",
-    "Oh, the {part} is faulty.",
+    (
+        "The battery drains within minutes.",
+        "My battery is swollen.",
+        "Sadly it never charges.",
+        "Oh, the battery died overnight.",
+    ),
+    (
+        "The screen flickers a lot.",
+        "My screen is cracked.",
+        "Sadly it stays black.",
+        "Oh, the screen shows stripes.",
+    ),
+    (
+        "The speaker only crackles.",
+        "My speaker is mute.",
+        "Sadly it sounds hoarse.",
+        "Oh, the speaker buzzes badly.",
+    ),
+    (
+        "The camera gives blurry photos.",
+        "My camera is foggy.",
+        "Sadly it refuses focusing.",
+        "Oh, the camera shoots darkness.",
+    ),
 )
 FINE_WORDINGS = (
-    "The {part} seems fine.",
-    "My {part} works perfectly.",
-    "Luckily the {part} responds.",
-    "Yes, the {part} is okay.",
+    (
+        "The battery lasts all day.",
+        "My battery is fully loaded.",
+        "Yes, it recharges quickly.",
+        "Luckily the battery stays cool.",
+    ),
+    (
+        "The screen looks sharp.",
+        "My screen is bright.",
+        "Yes, it displays every colour.",
+        "Luckily the screen is spotless.",
+    ),
+    (
+        "The speaker plays music nicely.",
+        "My speaker is loud.",
+        "Yes, it rings normally.",
+        "Luckily the speaker whispers clearly.",
+    ),
+    (
+        "The camera takes crisp pictures.",
+        "My camera is fast.",
+        "Yes, it zooms smoothly.",
+        "Luckily the camera films steadily.",
+    ),
 )
 CONFUSED_WORDINGS = (
     "Sorry, I did not understand that.",
@@ -136,7 +177,7 @@ def _said(templates: Sequence[str], part: int) -> tuple[str, ...]:
 
 _SAID = {a: _said(TEST_WORDINGS if a.kind == "test" else FIX_WORDINGS, a.part) for a in ACTS}
 _ANSWERS = {
-    (k, broken): _said(BROKEN_WORDINGS if broken else FINE_WORDINGS, k)
+    (k, broken): (BROKEN_WORDINGS if broken else FINE_WORDINGS)[k]
     for k in range(len(PARTS))
     for broken in (True, False)
 }

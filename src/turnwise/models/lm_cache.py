@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+GROWTH = 32
+"""positions by which a memory grows: rows hardly longer than what they hold are read much faster"""
+
 
 class _LaneLayer(CacheLayerMixin):
     """One layer's keys and values [N, heads, positions, head width], written where the lanes stand."""
@@ -17,23 +20,31 @@ class _LaneLayer(CacheLayerMixin):
         self.memory = memory
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        m = self.memory
+        n = self.memory.lanes
         self.keys, self.values = (
-            x.new_zeros(m.lanes, x.shape[1], m.context + 1, x.shape[3]) for x in (key_states, value_states)
+            x.new_zeros(n, x.shape[1], 0, x.shape[3]) for x in (key_states, value_states)
         )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = self._written(self.keys, key_states), self._written(self.values, value_states)
+        return self._seen(self.keys), self._seen(self.values)
+
+    def _written(self, whole: Tensor, new: Tensor) -> Tensor:
         m = self.memory
-        rows = m.rows.unsqueeze(-1)
-        self.keys[rows, :, m.positions] = key_states.transpose(1, 2)
-        self.values[rows, :, m.positions] = value_states.transpose(1, 2)
-        keys, values = self.keys[:, :, : m.longest], self.values[:, :, : m.longest]
-        if m.all_rows:
-            return keys, values
-        return keys[m.rows], values[m.rows]
+        if whole.shape[2] <= m.longest:
+            whole = _grown(whole, m.longest + GROWTH)
+        heads, positions = whole.shape[1], whole.shape[2]
+        first = (m.rows.view(-1, 1) * heads + torch.arange(heads, device=whole.device)) * positions
+        slots = first.unsqueeze(-1) + m.positions.unsqueeze(1)
+        whole.view(-1, whole.shape[3]).index_copy_(0, slots.flatten(), new.reshape(-1, new.shape[3]))
+        return whole
+
+    def _seen(self, whole: Tensor) -> Tensor:
+        seen = whole[:, :, : self.memory.longest]
+        return seen if self.memory.all_rows else seen.index_select(0, self.memory.rows)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.memory.longest, 0
@@ -48,7 +59,8 @@ class _LaneLayer(CacheLayerMixin):
 class LaneMemory(Cache):
     """The memory of a trunk over `lanes` conversations of up to `context` positions.
 
-    Position `context` is a bin for padding: it is written and never attended to.
+    It grows with the longest conversation. The position behind the longest is a bin for padding: it is
+    written and never attended to.
     """
 
     def __init__(self, trunk: nn.Module, lanes: int, context: int):
@@ -59,19 +71,21 @@ class LaneMemory(Cache):
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(self, ids: Tensor, rows: Tensor, start: Tensor, longest: int) -> Tensor:
-        """Read `ids` [n, t] in lanes `rows` [n] from positions `start` [n] on; features [n, t, D].
+        """Read `ids` [n, t] in lanes `rows` [n], ascending, from positions `start` [n] on; features [n, t, D].
 
-        What lies behind a lane's own ids (right padding) is overwritten by whatever it reads next and is
-        never attended to before.
+        `longest` is the greatest length of these lanes afterwards, right padding not counted. What lies behind
+        a lane's own ids is overwritten by whatever it reads next and is never attended to before.
         """
         positions = start.unsqueeze(-1) + torch.arange(ids.shape[1], device=ids.device)
-        self.rows, self.positions = rows, positions.clamp(max=self.context)
+        self.rows, self.positions = rows, positions.clamp(max=longest)
         self.longest, self.all_rows = longest, len(rows) == self.lanes
-        keys = torch.arange(longest, device=ids.device)
+        hidden = torch.arange(longest, device=ids.device) > positions.unsqueeze(-1)
+        dtype = next(self.trunk.parameters()).dtype
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=ids.device).masked_fill(hidden, torch.finfo(dtype).min)
         return self.trunk(
             input_ids=ids,
             position_ids=positions.clamp(max=self.context - 1),
-            attention_mask=(keys <= positions.unsqueeze(-1)).unsqueeze(1),
+            attention_mask=mask.unsqueeze(1),
             past_key_values=self,
             use_cache=True,
         ).last_hidden_state
@@ -82,3 +96,10 @@ class LaneMemory(Cache):
             if layer.is_initialized:
                 layer.keys[lanes] = layer.keys[source]
                 layer.values[lanes] = layer.values[source]
+
+
+def _grown(whole: Tensor, positions: int) -> Tensor:
+    """Room for more; zeros, because a weight of 0 does not silence what is not a number."""
+    bigger = whole.new_zeros(*whole.shape[:2], positions, whole.shape[3])
+    bigger[:, :, : whole.shape[2]] = whole
+    return bigger

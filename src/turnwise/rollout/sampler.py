@@ -167,47 +167,32 @@ class Sampler:
         )
 
     def _read(self, lanes: Sequence[int]) -> None:
-        """Feed what is unread in `lanes`; their features become those of the last id."""
+        """Feed what is unread in `lanes`; their features become those of the last id.
+
+        Where most lanes read one token, all take part, so that the cache is used in place: a lane that has
+        nothing to read writes at its next position, which it overwrites before it ever attends to it.
+        """
         if not lanes:
             return
-        counts = np.array([len(self._unread[lane]) for lane in lanes])
+        reading = np.sort(lanes)
+        counts = np.array([len(self._unread[lane]) for lane in reading])
         width = int(counts.max())
-        if width == 1 and len(lanes) * 2 > self.lanes:
-            return self._read_one_in_every_lane(lanes)
-        ids = np.zeros((len(lanes), width), np.int64)
-        for row, lane in enumerate(lanes):
-            ids[row, : counts[row]] = self._unread[lane]
+        rows = np.arange(self.lanes) if width == 1 and len(reading) * 2 > self.lanes else reading
+        ids = np.zeros((self.lanes, width), np.int64)
+        for lane, count in zip(reading, counts, strict=True):
+            ids[lane, :count] = self._unread[lane]
             self._unread[lane] = []
-        self._forward(np.asarray(lanes), ids, counts)
-        self.lengths[lanes] += counts
+        self._forward(rows, ids[rows], reading, counts)
+        self.lengths[reading] += counts
 
-    def _read_one_in_every_lane(self, lanes: Sequence[int]) -> None:
-        """One token each: all lanes take part, so that the cache is used in place.
-
-        A lane that has nothing to read writes at its next position, which it overwrites before it ever
-        attends to it.
-        """
-        ids = np.zeros((self.lanes, 1), np.int64)
-        for lane in lanes:
-            ids[lane, 0] = self._unread[lane].pop()
-        kept = [f.clone() if f is not None and len(lanes) < self.lanes else f for f in self.features]
-        self._forward(np.arange(self.lanes), ids, np.ones(self.lanes, np.int64))
-        if len(lanes) < self.lanes:
-            quiet = np.setdiff1d(np.arange(self.lanes), lanes)
-            for now, before in zip(self.features, kept, strict=True):
-                if now is not None and before is not None:
-                    now[quiet] = before[quiet]
-        self.lengths[lanes] += 1
-
-    def _forward(self, lanes: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> None:
-        rows = torch.as_tensor(lanes, device=self.device)
-        tokens = torch.as_tensor(ids, device=self.device)
-        start = torch.as_tensor(self.lengths[lanes], device=self.device)
-        longest = int(min((self.lengths[lanes] + counts).max(), self.context))
-        last = torch.as_tensor(counts - 1, device=self.device)
+    def _forward(self, rows: np.ndarray, ids: np.ndarray, reading: np.ndarray, counts: np.ndarray) -> None:
+        """Run every trunk over `ids` [rows, width]; keep features of lanes `reading` at their last id."""
+        start = self.lengths[rows]
+        longest = int(max(start.max() if len(rows) > len(reading) else 0, (self.lengths[reading] + counts).max()))
+        on = lambda x: torch.as_tensor(x, device=self.device)  # noqa: E731
+        at = on(np.searchsorted(rows, reading)), on(counts - 1)
         for i, memory in enumerate(self.memories):
-            features = memory.read(tokens, rows, start, longest)
-            picked = features[torch.arange(len(rows), device=self.device), last]
+            features = memory.read(on(ids), on(rows), on(start), longest)
             if self.features[i] is None:
-                self.features[i] = picked.new_zeros(self.lanes, picked.shape[-1])
-            self.features[i][rows] = picked
+                self.features[i] = features.new_zeros(self.lanes, features.shape[-1])
+            self.features[i][on(reading)] = features[at]

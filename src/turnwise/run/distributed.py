@@ -1,6 +1,6 @@
 """Training on one or several processes; one process is the trivial case.
 
-`torchrun --nproc-per-node N -m turnwise.cli train ...` starts N processes. Each takes every N-th row of
+`torchrun --nproc-per-node N -m turnwise.cli -- train ...` starts N processes. Each takes every N-th row of
 the same global batch and divides its sum of losses by a constant, an Nth of the decisions of an average
 batch; gradients are averaged over processes, so that the numbers are those of one process. (Means per
 process would weigh a decision by how few neighbours it has there.)
@@ -155,6 +155,16 @@ _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 def module_state(module: nn.Module) -> dict[str, Any]:
     """Whole weights on rank 0, however the module is spread, and nothing elsewhere. All processes call it."""
     return dict(get_model_state_dict(module, options=_WHOLE))
+
+
+def copy_whole(spread: nn.Module, plain: nn.Module) -> None:
+    """Give `plain`, on rank 0, the weights of a module that was placed: one that can be saved and act.
+
+    All processes call it; what was split by `fully_shard` stays so.
+    """
+    state = module_state(spread)
+    if state:
+        plain.load_state_dict(state)
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

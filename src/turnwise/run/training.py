@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import signal
 import threading
 import time
@@ -159,7 +158,7 @@ class Run:
 def _load(checkpoint: Path) -> dict[str, Any]:
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as e:
+    except Exception as e:  # bytes that are no checkpoint fail in any way they like
         raise InputError(f"{checkpoint}: cannot be read; expected a checkpoint that a run wrote") from e
 
 
@@ -181,6 +180,8 @@ class _StopSignal:
     def __enter__(self) -> _StopSignal:
         if threading.current_thread() is threading.main_thread():  # elsewhere nobody can press Ctrl-C
             for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is signal.SIG_IGN:  # a job in the background of a script
+                    continue
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

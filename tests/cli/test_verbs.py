@@ -1,0 +1,212 @@
+"""The command line as people and scripts meet it: small real runs, no stand-ins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+
+from turnwise.cli import main
+from turnwise.models.lm import save_lm, train_tokenizer
+from turnwise.rollout.agent import load_agent
+
+SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--context", "256", "--vocab", "400", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs") / "logs.jsonl"
+    assert main(["data", "make", "--out", str(path), "--conversations", "80", "--seed", "3"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def cloned(logs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "bc"
+    assert main(["train", "bc", "--logs", str(logs), "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def printed_json(capsys):
+    """The one object on stdout."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_needs_no_torch_and_is_quick():
+    code = "import sys, turnwise.cli as c; c.main(['--help']); assert 'torch' not in sys.modules and 'tyro' not in sys.modules"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: turnwise VERB" in done.stdout
+    assert time.perf_counter() - began < 30  # not a timing test: it only must not hang
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["train", "nonsense"], ["data", "nonsense"]])
+def test_unknown_verbs_name_the_known_ones(words, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "nonsense" in error and "expected one of" in error
+
+
+def test_a_cloned_policy_loads_without_turnwise(cloned):
+    """The policy folder is a plain transformers model; its logits are those of the agent."""
+    lm = AutoModelForCausalLM.from_pretrained(cloned / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(cloned / "policy")
+    chat = [{"role": "user", "content": "Hi! I need help."}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    agent = load_agent(cloned)
+    torch.testing.assert_close(lm(ids).logits, agent.lm(ids).logits)
+    assert agent.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("name, options", [
+    ("ilql", ["--beta", "4", "--top-k", "20"]), ("mc", ["--adv-clip", "0"]), ("turn-iql", ["--proposals", "3"]),
+])  # fmt: skip
+def test_critics_train_save_load_act_and_report(name, options, logs, cloned, tmp_path, capsys):
+    out = tmp_path / name
+    words = ["train", name, "--logs", str(logs), "--policy", str(cloned), "--out", str(out), "--epochs", "1"]
+    assert main([*words, *options, "--json"]) == 0
+    result = printed_json(capsys)
+    assert result["algorithm"] == name and result["metrics"]["step"] >= 0
+    agent, again = load_agent(out), load_agent(out / "policy")
+    assert agent.acting == again.acting
+    for a, b in zip(agent.critic.parameters(), again.critic.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert main(["evaluate", "--run", str(out), "--episodes", "12", "--lanes", "4", "--betas", "1", "2",
+                 "--validation-episodes", "4", "--json"]) == 0  # fmt: skip
+    found = printed_json(capsys)
+    assert found["low"] <= found["mean"] <= found["high"] and found["episodes"] == 12
+    assert found["optimum"] == pytest.approx(0.5675, abs=1e-4)
+    assert {t["beta"] for t in found["validation"]} == {1.0, 2.0}
+    lines = (out / "conversations.jsonl").read_text().splitlines()
+    spoken = [m for line in lines for m in json.loads(line)["messages"] if m["role"] == "assistant"]
+    assert all(np.isfinite(m["advantage"]) for m in spoken)
+    assert main(["report", "--run", str(out)]) == 0
+    assert "<html" in (out / "report.html").read_text()
+
+
+def test_the_same_seed_evaluates_to_the_same_numbers(cloned, capsys):
+    found = []
+    for lanes in ("3", "8"):
+        assert main(["evaluate", "--run", str(cloned), "--episodes", "8", "--lanes", lanes, "--json"]) == 0
+        found.append(printed_json(capsys)["mean"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_any_causal_lm_by_path(kind, logs, tmp_path, capsys):
+    """GPT-2- and Qwen-style models saved locally, cloned into with LoRA, saved merged."""
+    tokenizer = train_tokenizer(["Please check the battery for me."], 300, 256)
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=16, n_layer=1, n_head=2))
+    else:
+        lm = Qwen2ForCausalLM(Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
+        ))  # fmt: skip
+    save_lm(tmp_path / "start", lm, tokenizer)
+    words = ["train", "bc", "--logs", str(logs), "--out", str(tmp_path / "bc"), "--model", str(tmp_path / "start")]
+    assert main([*words, "--epochs", "2", "--lora-rank", "2", "--json"]) == 0
+    assert printed_json(capsys)["metrics"]["loss"] > 0
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "bc" / "policy")
+    assert type(trained) is type(lm)
+    moved = [not torch.equal(a, b) for a, b in zip(trained.state_dict().values(), lm.state_dict().values(), strict=True)]
+    assert any(moved) and not all(moved)
+    words = ["train", "ilql", "--logs", str(logs), "--policy", str(tmp_path / "bc"), "--out", str(tmp_path / "q")]
+    assert main([*words, "--epochs", "1", "--lora-rank", "2"]) == 0
+    assert main(["evaluate", "--run", str(tmp_path / "q"), "--episodes", "2"]) == 0
+
+
+def test_dry_run_writes_nothing(logs, tmp_path, capsys):
+    words = ["train", "bc", "--logs", str(logs), "--out", str(tmp_path / "x"), *SMALL, "--dry-run", "--json"]
+    assert main(words) == 0
+    plan = printed_json(capsys)
+    assert plan["conversations"] == 80 and plan["steps"] >= 1 and plan["estimated_seconds"] > 0
+    assert not (tmp_path / "x").exists()
+
+
+def test_resume_with_other_settings_is_refused(cloned, logs, capsys):
+    words = ["train", "bc", "--logs", str(logs), "--out", str(cloned), *SMALL, "--lr", "0.5", "--resume"]
+    assert main(words) == 2
+    assert "lr was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, where", [
+    ('{"messages": [}', "bad.jsonl:1:"),
+    ('{"messages": [{"content": "x"}]}', "role"),
+    ('{"messages": [{"role": "assistant"}]}', "content"),
+    ('{"messages": [{"role": "robot", "content": "x"}]}', "robot"),
+    ('{"messages": [{"role": "assistant", "content": "x", "reward": NaN}]}', "reward"),
+    ('{"messages": [{"role": "user", "content": "x"}]}', "assistant"),
+    ("", "empty"),
+    ('{"messages": [{"role": "user", "content": "x", "reward": 1}, {"role": "assistant", "content": "y"}]}', "reward"),
+    ('{"messages": [{"role": "assistant", "content": "x", "behavior_logp": 0.5}]}', "behavior_logp"),
+])  # fmt: skip
+def test_bad_logs_are_one_clear_line_and_nothing_is_written(text, where, tmp_path, capsys):
+    bad, out = tmp_path / "bad.jsonl", tmp_path / "run"
+    bad.write_text(text)
+    assert main(["train", "bc", "--logs", str(bad), "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and "bad.jsonl" in error and where in error
+    assert not out.exists()
+
+
+def test_a_folder_of_another_run_and_a_model_without_weights(cloned, logs, tmp_path, capsys):
+    assert main(["train", "bc", "--logs", str(logs), "--out", str(cloned)]) == 2
+    assert "holds another run" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    words = ["train", "bc", "--logs", str(logs), "--out", str(tmp_path / "r"), "--model", str(tmp_path / "empty")]
+    assert main(words) == 2
+    assert "no weights" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_log_that_is_not_text(tmp_path, capsys):
+    (tmp_path / "bad.jsonl").write_bytes(b'{"messages": [{"role": "assistant", "content": "\xff\xfe"}]}\n')
+    assert main(["data", "check", "--logs", str(tmp_path / "bad.jsonl")]) == 2
+    assert "UTF-8" in capsys.readouterr().err
+
+
+def test_long_conversations_are_chained_and_counted(tmp_path, capsys):
+    """A conversation of far more tokens than the context trains; the card counts it."""
+    messages = [m for _ in range(12) for m in ({"role": "user", "content": "tell me more about all of it"},
+                {"role": "assistant", "content": "more and more of it", "reward": 1.0})]  # fmt: skip
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "messages": messages}) + "\n" for i in range(8)))
+    words = ["train", "bc", "--logs", str(path), "--out", str(tmp_path / "bc"), *SMALL, "--heldout", "0"]
+    words[words.index("--context") + 1] = "64"
+    assert main([*words, "--json"]) == 0
+    result = printed_json(capsys)
+    assert result["rows"] > 8
+    assert json.loads((tmp_path / "bc" / "card.json").read_text())["over_context"] == 8
+    words = ["train", "ilql", "--logs", str(path), "--policy", str(tmp_path / "bc"), "--out", str(tmp_path / "q")]
+    assert main([*words, "--epochs", "1", "--heldout", "0"]) == 0
+
+
+def test_show_prints_decisions_and_discounts(logs, capsys):
+    words = ["data", "show", "--logs", str(logs), "--gamma", "0.9", "--json"]
+    assert main([*words, "--per", "turn"]) == 0
+    turns = printed_json(capsys)["decisions"]
+    assert main(words) == 0
+    tokens = printed_json(capsys)["decisions"]
+    assert sum(t["reward"] for t in turns) == pytest.approx(sum(t["reward"] for t in tokens))
+    assert [t["discount"] for t in turns[:-1]] == pytest.approx([0.9] * (len(turns) - 1)) and turns[-1]["discount"] == 0
+    assert tokens[0]["discount"] == 1 and "".join(t["action"] for t in tokens).startswith(turns[0]["action"])
+
+
+def test_the_demo_end_to_end(tmp_path, capsys):
+    """Tiny, but every verb of it: seven runs' rows, the optimum, the page."""
+    words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "40", "--episodes", "6"]
+    assert main([*words, "--validation-episodes", "2", "--threads", "1", "--json"]) == 0
+    found = printed_json(capsys)
+    assert {r["name"] for r in found["rows"]} >= {"BC", "ILQL", "Monte-Carlo Q", "turn-level IQL"}
+    assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "0.5675" in page and "ILQL" in page

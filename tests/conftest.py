@@ -1,0 +1,152 @@
+"""What tests share: one thread, repeatable examples, rows written as text, tokenizers of every kind of chat.
+
+Nothing of the library is imported at the top: this file is read before the hook that checks shapes is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "suite",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
+
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are kind.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Like Qwen 2: a system message of its own where there is none, a newline after the stop token."""
+
+HEADERS = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}<|stop|>\n\n{{ m['content'] | trim }}<|eot|>"
+    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|stop|>\n\n{% endif %}"
+)
+"""Like Llama 3: a first token, headers, contents trimmed, an end of turn that is not the eos token."""
+
+INSTRUCT = (
+    "{% set s = messages[0]['content'] if messages[0]['role'] == 'system' else '' %}"
+    "{% for m in (messages[1:] if messages[0]['role'] == 'system' else messages) %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
+    "{% endif %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' }}"
+    "{{ '<<SYS>>\n' + s + '\n<</SYS>>\n\n' if loop.index0 == 0 and s else '' }}{{ m['content'] | trim }} [/INST]"
+    "{% else %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+"""Like Llama 2: strict turns, no header for the agent, a space and the eos token after its words."""
+
+REWRITES = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ '<think>' if loop.last }}{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Like templates of reasoning models: what stands in the last message goes when another one follows."""
+
+
+def make_row(
+    text: str, rewards: Sequence[float] = (), *, terminated: bool = True, next_known: bool = True, **fields: Any
+) -> Any:
+    """Tokens from "7|1 2 9|5 5|3 9": what is read and what the agent says in turn, beginning with reading.
+
+    `rewards` are those of the turns; `fields` are set as they are.
+    """
+    from dataclasses import replace
+
+    from turnwise.data.tokens import TokenWriter
+
+    writer = TokenWriter()
+    for i, part in enumerate(text.split("|")):
+        ids = [int(x) for x in part.split()]
+        if i % 2 == 0:
+            writer.read(ids)
+        else:
+            writer.act(ids, rewards[i // 2] if rewards else 0.0, None)
+    return replace(writer.tokens(terminated, next_known, id="row"), **fields)
+
+
+def make_tokenizer(
+    template: str | None, special: Sequence[str], eos: str | None, *, prefix: bool = False
+) -> Any:
+    """A byte-level tokenizer with a few merges and the chat template of somebody else."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["hello there, my friend; hello it works now"] * 2, trainer)
+    bos = "<s>" if "<s>" in special else None
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, bos_token=bos)
+    fast.chat_template = template
+    return fast
+
+
+@pytest.fixture(scope="session")
+def row() -> Callable[..., Any]:
+    return make_row
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, Any]:
+    """One tokenizer for each kind of chat template."""
+    from turnwise.models.lm import train_tokenizer
+
+    return {
+        "own": train_tokenizer(["hello there, my friend", "it works now"], 300, 64),
+        "plain": make_tokenizer(None, ["</s>"], "</s>"),
+        "plain, spaced": make_tokenizer(None, ["</s>"], "</s>", prefix=True),
+        "chatml": make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
+        "headers": make_tokenizer(HEADERS, ["<s>", "<|start|>", "<|stop|>", "<|eot|>", "</s>"], "</s>"),
+        "instruct": make_tokenizer(INSTRUCT, ["<s>", "</s>"], "</s>"),
+        "instruct, spaced": make_tokenizer(INSTRUCT, ["<s>", "</s>"], "</s>", prefix=True),
+        "rewrites": make_tokenizer(REWRITES, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
+        "endless": make_tokenizer(None, ["<pad>"], None),
+    }
+
+
+@pytest.fixture(scope="session")
+def packed_twin() -> Callable[[Any, float, float], list[dict[str, Any]]]:
+    """Slow twin of `pack_tokens`: one decision at a time, read off the tokens."""
+
+    def decisions(t: Any, gamma: float, gamma_within_turn: float) -> list[dict[str, Any]]:
+        found = []
+        positions = [i for i in range(1, len(t)) if t.action[i]]
+        for i in positions:
+            discount = gamma if t.turn_end[i] else gamma_within_turn
+            if t.terminated and i == positions[-1]:
+                discount = 0.0
+            learnt = i - 1 >= t.learn_from and (t.next_known or i != positions[-1])
+            found.append(
+                {
+                    "decision": i - 1,
+                    "action": int(t.ids[i]),
+                    "reward": float(t.rewards[i]),
+                    "discount": discount,
+                    "learnt": learnt,
+                }
+            )
+        return found
+
+    return decisions
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,60 @@
+"""The order of the data: every row once an epoch, the same from the same seed, alike lengths together."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnwise.data.order import BatchOrder, chunks
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=70),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+    st.integers(1, 4),
+)
+def test_every_row_once_an_epoch(lengths: list[int], batch_size: int, seed: int, pool: int) -> None:
+    order = BatchOrder(lengths, batch_size, seed, pool)
+    n = order.batches_per_epoch
+    assert n == -(-len(lengths) // batch_size)
+    for epoch in range(2):
+        batches = [order.rows(step) for step in range(epoch * n, (epoch + 1) * n)]
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+        assert max(len(b) for b in batches) <= batch_size
+        assert sum(len(b) < batch_size for b in batches) <= 1
+
+
+def test_the_order_is_a_function_of_seed_and_step() -> None:
+    """Asked in any order, by a run that begins in the middle: the same rows; another seed, other rows."""
+    lengths = np.random.default_rng(0).integers(1, 50, 200)
+    order = BatchOrder(lengths, 16, seed=5)
+    forwards = [order.rows(step).tolist() for step in range(40)]
+    resumed = BatchOrder(lengths, 16, seed=5)
+    assert [resumed.rows(step).tolist() for step in (39, 3, 20, 4)] == [forwards[s] for s in (39, 3, 20, 4)]
+    assert [BatchOrder(lengths, 16, seed=6).rows(step).tolist() for step in range(40)] != forwards
+    n = order.batches_per_epoch
+    assert sorted(forwards[:n]) != sorted(forwards[n : 2 * n])
+
+
+def test_batches_hold_alike_lengths() -> None:
+    """512 rows of 1 to 512 tokens in batches of 16, one pool: each batch is 16 neighbours, so no padding of
+    more than 15; the batches do not come sorted."""
+    lengths = np.random.default_rng(1).permutation(np.arange(1, 513))
+    order = BatchOrder(lengths, 16, seed=0, pool=32)
+    batches = [lengths[order.rows(step)] for step in range(32)]
+    assert all(np.ptp(b) == 15 for b in batches)
+    firsts = [int(b.min()) for b in batches]
+    assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)
+
+
+def test_a_pool_of_one_batch_mixes_lengths() -> None:
+    """The limit: without pooling a batch is a random sample, whose spread is near that of the whole."""
+    order = BatchOrder(np.arange(512), 16, seed=0, pool=1)
+    spreads = [np.ptp(order.rows(step)) for step in range(32)]
+    assert np.mean(spreads) > 400  # (16 - 1) / (16 + 1) of 512 is 452
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2, ["ab", "cd", "e"]), (5, ["abcde"]), (9, ["abcde"])])
+def test_chunks(size: int, expected: list[str]) -> None:
+    assert list(chunks("abcde", size)) == expected

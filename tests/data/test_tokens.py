@@ -1,0 +1,295 @@
+"""Messages to ids and back: every kind of chat template, nothing encoded twice, the stop token an action."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter, segments
+from turnwise.envs.dialogue import Message, Response
+from turnwise.rollout.lanes import converse
+from turnwise.rollout.sampler import Utterance
+from turnwise.run.errors import InputError
+
+FREE = ("own", "plain", "plain, spaced")  # take messages in any order
+STRICT = ("chatml", "headers", "instruct", "instruct, spaced")  # alternate, from the user on
+STOPS = {
+    "own": ("<|end|>", ""),
+    "plain": ("</s>", "\n"),
+    "plain, spaced": ("</s>", " \n"),
+    "chatml": ("<|im_end|>", "\n"),
+    "headers": ("<|eot|>", ""),
+    "instruct": ("</s>", ""),
+    "instruct, spaced": ("</s>", ""),
+}
+
+
+@pytest.fixture(scope="session")
+def chats(tokenizers) -> dict[str, ChatFormat]:
+    return {name: ChatFormat(tokenizers[name]) for name in STOPS}
+
+
+words = st.text(max_size=12) | st.sampled_from(["hello there, my friend", "it 's n't ok .", " two  spaces ", "\n\n"])
+
+
+def said(role: str, content: str, reward: float = 0.0) -> Message:
+    return Message(role, content, reward)
+
+
+@st.composite
+def alternating(draw: st.DrawFn) -> list[Message]:
+    """Maybe a system message, then user and assistant by turns."""
+    messages = [said("system", draw(words))] if draw(st.booleans()) else []
+    for i in range(draw(st.integers(2, 7))):
+        messages.append(said(("user", "assistant")[i % 2], draw(words)))
+    return messages
+
+
+in_any_order = st.lists(
+    st.builds(said, st.sampled_from(["system", "user", "assistant", "tool"]), words), min_size=1, max_size=7
+).filter(lambda ms: any(m.role == "assistant" for m in ms))
+
+
+def incremental(chat: ChatFormat, messages: list[Message]) -> list[int]:
+    """Ids as lanes write them: opening, what the agent says, what is read until its next turn, and so on."""
+    turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    ids = chat.opening(messages[: turns[0]])
+    for at, following in zip(turns, [*turns[1:], len(messages)], strict=True):
+        ids += chat.tokenizer.encode(messages[at].content, add_special_tokens=False) + [chat.stop]
+        ids += chat.continuation(messages[: at + 1], messages[at + 1 : following])
+    return ids
+
+
+def check_incremental(chat: ChatFormat, messages: list[Message]) -> None:
+    """A cut conversation whose partner spoke last ends where the agent would speak: every id is the same.
+
+    Where the agent spoke last a log knows no more than that, and the lanes go on to its next turn.
+    """
+    t = chat.encode([Dialogue(tuple(messages), terminated=False)])[0]
+    ids = incremental(chat, messages)
+    assert t.ids.tolist() == ids[: len(t)]
+    if messages[-1].role != "assistant":
+        assert len(ids) == len(t)
+
+
+@pytest.mark.parametrize("name", STOPS)
+@given(messages=alternating())
+def test_reading_turn_by_turn_gives_the_ids_of_the_log(chats, name: str, messages: list[Message]) -> None:
+    check_incremental(chats[name], messages)
+
+
+@pytest.mark.parametrize("name", FREE)
+@given(messages=in_any_order)
+def test_so_it_does_in_any_order_of_roles(chats, name: str, messages: list[Message]) -> None:
+    check_incremental(chats[name], messages)
+
+
+@pytest.mark.parametrize("name", STOPS)
+@given(messages=alternating())
+def test_actions_are_the_agents_words_and_the_stop_token(chats, name: str, messages: list[Message]) -> None:
+    """Each turn ends with the stop token, an action; what is before it reads as it was written (but for space
+    around it); after it stands what the template puts there, which is no action."""
+    chat = chats[name]
+    t = chat.encode([Dialogue(tuple(messages))])[0]
+    ends = np.flatnonzero(t.turn_end)
+    assert (t.ids[ends] == chat.stop).all() and t.action[ends].all()
+    turns = [ids for ids in np.split(t.ids[t.action], np.cumsum([0, *map(len, _spans(t))])[1:-1]) if len(ids)]
+    contents = [m.content for m in messages if m.role == "assistant"]
+    assert [chat.text(ids) for ids in turns] == [c.strip() for c in contents]
+    assert len(ends) == len(contents)
+    stop, after = STOPS[name]
+    assert chat.tokenizer.convert_ids_to_tokens(chat.stop) == stop
+    rest = t.ids[ends[-1] + 1 :].tolist() if messages[-1].role == "assistant" else []
+    assert not rest or chat.tokenizer.decode(rest) == after
+
+
+def _spans(t: Tokens) -> list[np.ndarray]:
+    return [x[t.action[x]] for x in np.split(np.arange(len(t)), np.flatnonzero(t.turn_end) + 1)[:-1]]
+
+
+@given(words)
+def test_text_to_ids_to_text(chats, content: str) -> None:
+    for name in STOPS:
+        chat = chats[name]
+        t = chat.encode([Dialogue((said("user", "y"), said("assistant", content)))])[0]
+        assert chat.text(t.ids[t.action]) == content.strip(), name
+        assert "".join(chat.pieces(t.ids)) == chat.tokenizer.decode(t.ids.tolist()) or "�" in "".join(
+            chat.pieces(t.ids)
+        )
+
+
+def test_what_each_template_reads(chats) -> None:
+    """The whole text of one conversation, as its template writes it; [..] is what the agent chose."""
+    messages = (said("system", "s"), said("user", "it"), said("assistant", "works"), said("user", "now"))
+    expected = {
+        "own": "<|system|> s<|end|><|user|> it<|end|><|assistant|>[ works<|end|>]<|user|> now<|end|><|assistant|>",
+        "plain": "system:\ns</s>\nuser:\nit</s>\nassistant:\n[works</s>]\nuser:\nnow</s>\nassistant:\n",
+        "chatml": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nit<|im_end|>\n<|im_start|>assistant\n"
+        "[works<|im_end|>]\n<|im_start|>user\nnow<|im_end|>\n<|im_start|>assistant\n",
+        "headers": "<s><|start|>system<|stop|>\n\ns<|eot|><|start|>user<|stop|>\n\nit<|eot|>"
+        "<|start|>assistant<|stop|>\n\n[works<|eot|>]<|start|>user<|stop|>\n\nnow<|eot|>"
+        "<|start|>assistant<|stop|>\n\n",
+        "instruct": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\nit [/INST][works</s>]<s>[INST] now [/INST]",
+    }
+    for name, text in expected.items():
+        chat = chats[name]
+        t = chat.encode([Dialogue(messages, terminated=False)])[0]
+        shown = "".join(
+            ("[" if own else "") + chat.tokenizer.decode(t.ids[list(part)].tolist()) + ("]" if own else "")
+            for own, part in itertools.groupby(range(len(t)), key=lambda i: bool(t.action[i]))
+        )
+        assert shown == text, name
+
+
+def test_rewards_and_propensities_stand_where_the_turn_ends(chats) -> None:
+    for name in STOPS:
+        messages = [said("user", "a"), Message("assistant", "b c", -0.5, -1.25), said("user", "d")]
+        messages += [Message("assistant", "e", 2.0, -0.5)]
+        t = chats[name].encode([Dialogue(tuple(messages), id="x")])[0]
+        assert t.rewards[t.turn_end].tolist() == [-0.5, 2.0] and t.rewards[~t.turn_end].tolist() == [0.0] * (len(t) - 2)
+        assert t.message_logp[t.turn_end].tolist() == [-1.25, -0.5]
+        assert np.isnan(t.message_logp[~t.turn_end]).all() and np.isnan(t.token_logp).all()
+        assert (t.terminated, t.next_known, t.id) == (True, True, "x")
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_how_a_log_ends_is_how_its_row_ends(chats, name: str) -> None:
+    """Cut after the partner: the next state is where the agent would speak. Cut after the agent: unknown."""
+    chat, talk = chats[name], (said("user", "a"), said("assistant", "b"), said("user", "c"))
+    after_partner = chat.encode([Dialogue(talk, terminated=False)])[0]
+    assert after_partner.next_known and not after_partner.terminated
+    header = chat.opening([*talk[:1]])[len(chat.encode([Dialogue(talk[:2])])[0].ids) :]
+    assert after_partner.ids.tolist() == incremental(chat, list(talk)) and header == []
+    after_agent = chat.encode([Dialogue(talk[:2], terminated=False)])[0]
+    assert not after_agent.next_known and not after_agent.terminated
+    ended = chat.encode([Dialogue(talk, terminated=True)])[0]
+    assert ended.next_known and ended.terminated
+
+
+@pytest.mark.parametrize("name", ["own", "plain", "chatml", "headers", "instruct"])
+def test_an_agent_with_the_role_of_the_user(tokenizers, name: str) -> None:
+    """The two sides swap: what is learnt from reads as the assistant's words, and the ids are those of the
+    same talk with roles exchanged."""
+    chat = ChatFormat(tokenizers[name])
+    as_user = (said("system", "s"), said("assistant", "a"), said("user", "b", 1.0), said("assistant", "c"))
+    swapped = (said("system", "s"), said("user", "a"), said("assistant", "b", 1.0), said("user", "c"))
+    t = chat.encode([Dialogue(as_user, agent_role="user")])[0]
+    expected = chat.encode([Dialogue(swapped)])[0]
+    for field in ("ids", "action", "turn_end", "rewards"):
+        assert getattr(t, field).tolist() == getattr(expected, field).tolist(), field
+    assert chat.text(t.ids[t.action]) == "b"
+
+
+def test_a_template_that_rewrites_what_was_said_is_refused(tokenizers) -> None:
+    with pytest.raises(InputError, match="chat template rewrites earlier messages"):
+        ChatFormat(tokenizers["rewrites"])
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"), [("instruct", ["user", "user", "assistant"]), ("chatml", ["assistant", "user"])]
+)
+def test_an_order_of_roles_that_a_template_refuses_is_bad_input(chats, name: str, roles: list[str]) -> None:
+    with pytest.raises(InputError, match=f"chat template.*{', '.join(roles[:1])}"):
+        chats[name].encode([Dialogue(tuple(said(r, "x") for r in roles))])
+
+
+def test_a_tokenizer_without_any_end_is_refused(tokenizers) -> None:
+    """A newline would do as a stop only until somebody writes two lines."""
+    with pytest.raises(InputError, match="neither an end in its chat template nor an eos token"):
+        ChatFormat(tokenizers["endless"])
+
+
+def test_a_message_cannot_contain_its_own_end(chats) -> None:
+    """Words that look like the stop token are spelt out: the turn has one end."""
+    for name in STOPS:
+        chat = chats[name]
+        content = f"say {STOPS[name][0]} now"
+        t = chat.encode([Dialogue((said("user", "y"), said("assistant", content)))])[0]
+        assert (t.ids[t.action] == chat.stop).sum() == 1, name
+        assert chat.text(t.ids[t.action]) == content
+
+
+def test_what_is_read_between_turns_is_cut_to_its_end(chats) -> None:
+    """Two long messages in a row count together: a state may be no further from the last one than the rows hold."""
+    chat = chats["own"]
+    messages = (said("user", "a " * 30), said("assistant", "b"), said("tool", "c " * 30), said("user", "d " * 30))
+    t = chat.encode([Dialogue((*messages, said("assistant", "e")))], 20)[0]
+    whole = chat.encode([Dialogue((*messages, said("assistant", "e")))])[0]
+    first, second = np.flatnonzero(t.turn_end)
+    header = 1
+    reading = second - first - len(chat.tokenizer.encode("e", add_special_tokens=False)) - 1
+    assert reading == 20 + header
+    assert t.ids[first + 1 :].tolist() == whole.ids[len(whole) - (len(t) - first - 1) :].tolist()
+    assert t.ids[t.action].tolist() == whole.ids[whole.action].tolist()
+    assert max(map(len, segments(t, 40))) <= 40
+
+
+class Repeater:
+    """Says the same ids whatever it reads: a model of an unusual taste in spelling."""
+
+    def __init__(self, ids: list[int]):
+        self.ids, self.waiting, self.read = ids, [], {}
+
+    def reset(self, lane: int, seed: int) -> None:
+        self.read[lane] = []
+
+    def submit(self, lane: int, ids) -> None:
+        self.read[lane] += ids
+        self.waiting.append(lane)
+
+    def collect(self) -> list[Utterance]:
+        lanes, self.waiting = self.waiting, []
+        for lane in lanes:
+            self.read[lane] += self.ids
+        return [Utterance(lane, tuple(self.ids), (-1.0,) * len(self.ids), True, False) for lane in lanes]
+
+
+class Echo:
+    """Answers with what it heard, twice; then the conversation is over."""
+
+    def reset(self, lanes, seeds) -> list[tuple[Message, ...]]:
+        self.turns = dict.fromkeys(lanes, 0)
+        return [(said("user", "hello"),) for _ in lanes]
+
+    def step(self, lanes, replies) -> list[Response]:
+        self.turns = {x: self.turns[x] + 1 for x in lanes}
+        return [
+            Response((), 1.0, terminated=True) if self.turns[x] == 3 else Response((said("user", r),), 0.0)
+            for x, r in zip(lanes, replies, strict=True)
+        ]
+
+    def hidden(self, lane: int) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_sampled_ids_are_never_encoded_again(chats, name: str) -> None:
+    """The model spells "hello" letter by letter, which the tokenizer never does: the record keeps the letters,
+    the partner reads a word, and what the model was fed is the record."""
+    chat = chats[name]
+    tokenizer = chat.tokenizer
+    letters = [tokenizer.convert_tokens_to_ids(c) for c in "hello"]
+    assert tokenizer.encode("hello", add_special_tokens=False) != letters
+    model = Repeater([*letters, chat.stop])
+    (done,) = converse(model, Echo(), chat, episodes=[0], seed=0, lanes=1)
+    t = done.tokens
+    assert t.ids[t.action].tolist() == [*letters, chat.stop] * 3
+    assert t.ids.tolist() == model.read[0]
+    assert [m.content for m in done.dialogue.messages] == ["hello"] * 6
+    assert t.token_logp[t.action].tolist() == [-1.0] * 18
+
+
+def test_the_writer_marks_an_interrupted_turn() -> None:
+    """A turn cut by the end of the context has actions and no turn end."""
+    writer = TokenWriter()
+    writer.read([7, 8])
+    writer.act([1, 2], 0.0, None, [-0.5, -0.25], complete=False)
+    t = writer.tokens(False, next_known=True, id="x")
+    assert t.action.tolist() == [False, False, True, True] and not t.turn_end.any()
+    assert t.token_logp[2:].tolist() == [-0.5, -0.25]
+    assert t.decisions.tolist() == [1, 2] and len(t) == 4

@@ -1,0 +1,69 @@
+"""Log-probabilities and the perturbed policy."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from turnwise.losses.policy import action_logp, advantage_logits
+
+f64 = torch.float64
+
+
+def test_log_probability_by_hand() -> None:
+    """Logits 0, log 2, log 5 plus any constant are probabilities 1/8, 2/8, 5/8."""
+    logits = torch.tensor([1.0, 2.0, 5.0], dtype=f64).log() + 100.0
+    found = action_logp(logits.expand(1, 3, 3), torch.tensor([[0, 1, 2]]))
+    assert_close(found, torch.tensor([[1.0, 2.0, 5.0]], dtype=f64).div(8).log())
+
+
+def test_log_probability_of_huge_logits_is_finite() -> None:
+    """Logits 1000 and 0: log pi = 0 - log(1 + e^-1000) = 0 and -1000."""
+    found = action_logp(torch.tensor([[[1000.0, 0.0]] * 2]), torch.tensor([[0, 1]]))
+    assert_close(found, torch.tensor([[0.0, -1000.0]]))
+
+
+def test_gradient_of_log_probability_is_one_hot_minus_pi(rng) -> None:
+    logits = torch.tensor(rng.normal(size=(2, 3, 4)), requires_grad=True)
+    actions = torch.tensor(rng.integers(0, 4, (2, 3)))
+    assert torch.autograd.gradcheck(lambda x: action_logp(x, actions), (logits,))
+    action_logp(logits, actions).sum().backward()
+    one_hot = torch.nn.functional.one_hot(actions, 4).to(f64)
+    assert_close(logits.grad, one_hot - logits.detach().softmax(-1))
+
+
+def test_perturbed_policy_by_hand() -> None:
+    """pi = (1/2, 1/2), advantages (log 3, 0), beta 1: weights 3 and 1, so (3/4, 1/4); with beta 2, (9/10, 1/10)."""
+    logp, advantages = torch.tensor([0.5, 0.5]).log(), torch.tensor([math.log(3), 0.0])
+    assert_close(advantage_logits(logp, advantages, 1.0).softmax(-1), torch.tensor([0.75, 0.25]))
+    assert_close(advantage_logits(logp, advantages, 2.0).softmax(-1), torch.tensor([0.9, 0.1]))
+
+
+def test_without_beta_or_advantage_the_policy_is_itself(rng) -> None:
+    logp = torch.tensor(rng.normal(size=(2, 5))).log_softmax(-1)
+    advantages = torch.tensor(rng.normal(size=(2, 5)))
+    assert_close(advantage_logits(logp, advantages, 0.0), logp)
+    assert_close(advantage_logits(logp, torch.full_like(logp, 7.0), 3.0).softmax(-1), logp.exp())
+
+
+def test_a_clip_bounds_what_is_gained_and_not_what_is_lost() -> None:
+    """beta A = (4, 1, -4): unclipped as it is, clip 2 gives (2, 1, -4), clip 0 gives (0, 0, -4)."""
+    logp, advantages = torch.zeros(3), torch.tensor([2.0, 0.5, -2.0])
+    assert advantage_logits(logp, advantages, 2.0).tolist() == [4.0, 1.0, -4.0]
+    assert advantage_logits(logp, advantages, 2.0, clip=2.0).tolist() == [2.0, 1.0, -4.0]
+    assert advantage_logits(logp, advantages, 2.0, clip=0.0).tolist() == [0.0, 0.0, -4.0]
+
+
+def test_a_large_clip_is_none(rng) -> None:
+    logp, advantages = torch.tensor(rng.normal(size=(2, 3, 4)))
+    assert_close(advantage_logits(logp, advantages, 8.0, clip=1e9), advantage_logits(logp, advantages, 8.0))
+
+
+def test_the_best_perturbed_policy_has_the_known_value() -> None:
+    """pi exp(beta A) / Z maximises E[A] - KL(. || pi) / beta, and the maximum is log Z / beta."""
+    beta, pi = 3.0, torch.tensor([0.2, 0.5, 0.3], dtype=f64)
+    advantages = torch.tensor([0.4, -0.1, 0.05], dtype=f64)
+    best = advantage_logits(pi.log(), advantages, beta).softmax(-1)
+    worth = (best * advantages).sum() - (best * (best / pi).log()).sum() / beta
+    assert worth.item() == pytest.approx(((pi * (beta * advantages).exp()).sum().log() / beta).item(), abs=1e-12)

@@ -1,0 +1,197 @@
+"""An interrupted run and its resumption give, bit for bit, what an uninterrupted run gives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from turnwise.algorithms import mc
+from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.optim import descend
+from turnwise.run.training import Learner, Run
+
+WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
+worker = runpy.run_path(str(WORKER))
+train = worker["train"]
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in lines]
+
+
+def assert_identical(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the last bit, through nested dicts and lists; the time that a run took may differ."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds"}:
+            assert_identical(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_identical(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def assert_same_run(whole: Path, resumed: Path, steps: int = 20) -> None:
+    assert [m["step"] for m in metrics(resumed)] == list(range(steps))  # none missing, none twice
+    assert metrics(resumed) == metrics(whole)
+    assert_identical(checkpoint(resumed), checkpoint(whole))
+    assert sorted(f.name for f in resumed.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", worker["ALGORITHMS"])
+def test_stopped_and_resumed_equals_whole(name: str, dtype: str, tmp_path: Path) -> None:
+    """Stopped in its tenth step of 20: inside the second epoch, and off the checkpoints at 7 and 14."""
+    assert train(name, tmp_path / "whole", dtype=dtype) == "ended"
+    assert train(name, tmp_path / "parts", dtype=dtype, stop_at=9) == "interrupted"
+    assert checkpoint(tmp_path / "parts")["step"] == 10
+    assert train(name, tmp_path / "parts", dtype=dtype) == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_targets_are_stored(tmp_path: Path) -> None:
+    """What was read back in the test above includes copies that differ from what they follow."""
+    for name in ("ilql", "turn_iql"):
+        train(name, tmp_path / name)
+        state = checkpoint(tmp_path / name)
+        assert state["module"].keys() == state["target"].keys()
+        assert not torch.equal(state["module"]["v.out.weight"], state["target"]["v.out.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
+def test_adapters_resume(tmp_path: Path) -> None:
+    """With low-rank adapters most weights are frozen and have no optimizer state."""
+    train("ilql", tmp_path / "whole", lora=2)
+    assert train("ilql", tmp_path / "parts", lora=2, stop_at=4) == "interrupted"
+    assert train("ilql", tmp_path / "parts", lora=2) == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_stopped_in_the_last_step(tmp_path: Path) -> None:
+    """All is done and saved; it still stops, and resuming finds nothing left to do."""
+    train("bc", tmp_path / "whole")
+    assert train("bc", tmp_path / "parts", stop_at=19) == "interrupted"
+    assert train("bc", tmp_path / "parts") == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    """Pressed twice in one step: no checkpoint of it; the one of step 7 is whole, later metrics are redone."""
+    train("mc", tmp_path / "whole")
+    press = worker["interrupt_at"]
+    module, trunk = worker["model"]("mc")
+    press(trunk, 10)
+    press(trunk, 10)
+    run = Run(tmp_path / "parts", log_every=1, checkpoint_every=7, quiet=True)
+    rows, heldout = worker["conversations"](26, 5), worker["conversations"](7, 6)
+    with pytest.raises(KeyboardInterrupt):
+        mc.train(worker["config"]("mc", 4.0), rows, heldout, module.double(), run, 11)
+    assert checkpoint(tmp_path / "parts")["step"] == 7
+    assert metrics(tmp_path / "parts")[-1]["step"] == 9
+    assert train("mc", tmp_path / "parts") == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
+    """A real SIGINT to a training process, whenever it comes; resumed here, in a fresh process."""
+    plan = tmp_path / "plan.json"
+    folder = tmp_path / "parts"
+    plan.write_text(json.dumps([{"algorithm": "ilql", "folder": str(folder), "epochs": 100.0}]))
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, str(WORKER), str(plan)], env={**os.environ, "RANK": "0"}) as process:
+        while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < 5:
+            assert process.poll() is None and time.monotonic() - began < 120
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert json.loads((tmp_path / "plan.json.0").read_text()) == ["interrupted"]
+    stopped = checkpoint(folder)["step"]
+    assert 5 <= stopped < 500
+    epochs = (stopped // 5) + 2.0
+    # The schedule of the learning rate depends on the number of steps: both runs are told the same 500.
+    assert train("ilql", folder, epochs=100.0, stop_at=int(5 * epochs) - stopped) == "interrupted"
+    assert train("ilql", tmp_path / "whole", epochs=100.0, stop_at=int(5 * epochs)) == "interrupted"
+    assert_same_run(tmp_path / "whole", folder, steps=int(5 * epochs) + 1)
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    """A process killed while it logged leaves half a line, of a step after the last checkpoint."""
+    train("bc", tmp_path / "whole")
+    train("bc", tmp_path / "parts", stop_at=9)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 10, "sec')
+    assert train("bc", tmp_path / "parts") == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_metrics_without_a_checkpoint_are_of_no_run(tmp_path: Path) -> None:
+    """Killed before the first checkpoint: everything is done again, and logged once."""
+    train("bc", tmp_path / "whole")
+    train("bc", tmp_path / "parts", stop_at=3)
+    (tmp_path / "parts" / "checkpoint.pt").unlink()
+    assert train("bc", tmp_path / "parts") == "ended"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a checkpoint")
+    assert train("bc", tmp_path).startswith(f"{tmp_path / 'checkpoint.pt'}: cannot be read")
+
+
+def test_divergence_is_named_and_not_logged(tmp_path: Path) -> None:
+    run = Run(tmp_path, quiet=True)
+    run.log(0, {"loss": 1.5})
+    with pytest.raises(InputError, match=r"step 1: td is nan; expected a smaller --lr"):
+        run.log(1, {"loss": 1.0, "td": torch.tensor(float("nan"))})
+    assert metrics(tmp_path) == [{"step": 0, "loss": 1.5}]
+
+
+def test_heldout_means_are_over_all_batches(tmp_path: Path) -> None:
+    """Batches of 1 and 3 decisions with sums 2 and 4: (2 + 4) / 4, and not the mean of means (2 + 4/3) / 2."""
+    run = Run(tmp_path, log_every=2, quiet=True)
+    sums = [{"loss": torch.tensor(s), "decisions": torch.tensor(n)} for s, n in ((2.0, 1), (4.0, 3))]
+    seen = {step: run.heldout(step, 40, lambda: sums, lambda b: b) for step in range(40)}
+    assert {step: m for step, m in seen.items() if m} == {19: {"heldout/loss": 1.5}, 39: {"heldout/loss": 1.5}}
+    assert run.heldout(39, 40, lambda: [], lambda b: b) == {}
+
+
+def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
+    """What dropout would draw after a resumption is what it would have drawn without the interruption."""
+
+    def draws(folder: Path, seed: int, stop: int | None = None) -> list[float]:
+        torch.manual_seed(seed)
+        layer, drawn = nn.Linear(1, 1), []
+        learner = Learner(layer, torch.optim.AdamW(layer.parameters()))
+        with contextlib.suppress(Interrupted):
+            for step in Run(folder, quiet=True).steps(9, learner):
+                drawn.append(float(torch.rand(())))
+                descend(layer, learner.optimizer, layer(torch.ones(1, 1)).sum(), lr=0.1, grad_clip=1.0)
+                if step == stop:
+                    os.kill(os.getpid(), signal.SIGINT)
+        return drawn
+
+    whole = draws(tmp_path / "whole", seed=1)
+    assert draws(tmp_path / "parts", seed=1, stop=3) + draws(tmp_path / "parts", seed=2) == whole
+    assert len(set(whole)) == 9
