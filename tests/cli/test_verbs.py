@@ -204,7 +204,7 @@ def test_show_prints_decisions_and_discounts(logs, capsys):
 def test_the_demo_end_to_end(tmp_path, capsys):
     """Tiny, but every verb of it: seven runs' rows, the optimum, the page."""
     words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "40", "--episodes", "6"]
-    assert main([*words, "--validation-episodes", "2", "--threads", "1", "--json"]) == 0
+    assert main([*words, "--validation-episodes", "2", "--json"]) == 0
     found = printed_json(capsys)
     assert {r["name"] for r in found["rows"]} >= {"BC", "ILQL", "Monte-Carlo Q", "turn-level IQL"}
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)

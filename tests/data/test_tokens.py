@@ -60,7 +60,8 @@ def incremental(chat: ChatFormat, messages: list[Message]) -> list[int]:
     turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
     ids = chat.opening(messages[: turns[0]])
     for at, following in zip(turns, [*turns[1:], len(messages)], strict=True):
-        ids += chat.tokenizer.encode(messages[at].content, add_special_tokens=False) + [chat.stop]
+        content = messages[at].content
+        ids += chat.tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True) + [chat.stop]
         ids += chat.continuation(messages[: at + 1], messages[at + 1 : following])
     return ids
 
@@ -191,11 +192,16 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tokenizers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "roles"), [("instruct", ["user", "user", "assistant"]), ("chatml", ["assistant", "user"])]
+    ("name", "roles", "found"),
+    [
+        ("instruct", ["user", "user", "assistant"], "user, user .Roles must alternate"),
+        ("chatml", ["assistant", "user"], "no message before the agent's"),
+    ],
 )
-def test_an_order_of_roles_that_a_template_refuses_is_bad_input(chats, name: str, roles: list[str]) -> None:
-    with pytest.raises(InputError, match=f"chat template.*{', '.join(roles[:1])}"):
-        chats[name].encode([Dialogue(tuple(said(r, "x") for r in roles))])
+def test_an_order_of_roles_that_a_template_refuses_is_bad_input(chats, name: str, roles: list[str], found: str) -> None:
+    dialogue = Dialogue(tuple(said(r, "x") for r in roles), id="logs.jsonl:7")
+    with pytest.raises(InputError, match=f"'logs.jsonl:7': the tokenizer's chat template does not take {found}"):
+        chats[name].encode([dialogue])
 
 
 def test_a_tokenizer_without_any_end_is_refused(tokenizers) -> None:
@@ -204,11 +210,11 @@ def test_a_tokenizer_without_any_end_is_refused(tokenizers) -> None:
         ChatFormat(tokenizers["endless"])
 
 
-def test_a_message_cannot_contain_its_own_end(chats) -> None:
-    """Words that look like the stop token are spelt out: the turn has one end."""
+def test_words_that_look_like_special_tokens_are_words(chats) -> None:
+    """They are spelt out: the turn has one end, and its text is what was said."""
     for name in STOPS:
         chat = chats[name]
-        content = f"say {STOPS[name][0]} now"
+        content = f"say {STOPS[name][0]} and {chat.tokenizer.all_special_tokens[-1]} now"
         t = chat.encode([Dialogue((said("user", "y"), said("assistant", content)))])[0]
         assert (t.ids[t.action] == chat.stop).sum() == 1, name
         assert chat.text(t.ids[t.action]) == content

@@ -113,7 +113,7 @@ def assert_same(one: Path, two: Path, within: float, weights: bool = True) -> No
         assert a.keys() == b.keys()
         for name in a:
             assert a[name].dtype == torch.float64 or name.endswith("/step")
-            torch.testing.assert_close(b[name], a[name], rtol=0, atol=within, msg=lambda m, n=name: f"{n}: {m}")
+            assert torch.allclose(b[name], a[name], rtol=0, atol=within), name
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -163,9 +163,9 @@ def test_rank_0_alone_writes(runs: Path) -> None:
 def test_training_moves_what_is_compared(runs: Path) -> None:
     """Agreement on what stands still would prove nothing.
 
-    Heads start with last layers of zero. Adam moves a weight by about the learning rate a step: over 20 steps,
-    4 of them of warmup and then falling from 3e-3 to 1.5e-4, the rates add up to 0.03. Targets that follow
-    at 0.05 a step are well behind.
+    Heads start with last layers of zero. Adam moves a weight by about the learning rate a step: over 20
+    steps, 4 of them of warmup and then falling from 3e-3 to 1.5e-4, the rates add up to 0.03. Targets that
+    follow at 0.05 a step are well behind.
     """
     trained = checkpoint(runs / "one" / "ilql")
     for head in ("q.0", "q.1", "v"):

@@ -27,6 +27,7 @@ from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.training import Run
 
 VOCAB, WIDTH = 23, 16
+ALONE = distributed.World()
 ALGORITHMS = ("bc", "mc", "ilql", "turn_iql")
 
 
@@ -71,7 +72,13 @@ def model(algorithm: str, lora: int = 0) -> tuple[nn.Module, nn.Module]:
 
 def config(algorithm: str, epochs: float) -> Any:
     """A few large steps, so that differences show."""
-    shared: dict[str, Any] = dict(epochs=epochs, batch_size=6, lr=3e-3, warmup=4, weight_decay=0.01)
+    shared: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": 6,
+        "lr": 3e-3,
+        "warmup": 4,
+        "weight_decay": 0.01,
+    }
     if algorithm == "bc":
         return bc.Config(**shared, partner_weight=0.3)
     if algorithm == "mc":
@@ -95,7 +102,7 @@ def interrupt_at(trunk: nn.Module, step: int) -> None:
 def train(
     algorithm: str,
     folder: Path | str,
-    world: distributed.World = distributed.World(),
+    world: distributed.World = ALONE,
     *,
     dtype: str = "float64",
     rows: int = 26,

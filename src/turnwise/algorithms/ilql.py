@@ -56,7 +56,7 @@ class Config:
     """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
     cql_weight: float = 0.01
     """weight of the conservative term, nats"""
-    polyak: float = 0.005
+    polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
     beta: float = 16.0
     """how strongly advantages (in units of the return) shift log-probabilities when acting"""

@@ -50,7 +50,7 @@ class Config:
     """discount per turn; 1 where agents are scored by undiscounted returns"""
     tau: float = 0.9
     """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
-    polyak: float = 0.005
+    polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
     beta: float = 32.0
     """inverse temperature, per unit of return, of the choice among proposals"""

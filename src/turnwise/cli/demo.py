@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from turnwise.cli.say import comparison_table, console, notice, parse
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.folder import write_json
 
 TITLE = "HelpDesk: a better support desk from logged conversations"
@@ -38,8 +41,8 @@ class Demo:
     """live conversations, of another seed, to choose each beta with"""
     seed: int = 0
     """of logs, weights, data order and customers"""
-    threads: int = 2
-    """CPU threads"""
+    workers: int = 2
+    """methods trained at a time, one CPU thread each"""
     resume: bool = False
     """go on where an interrupted demo stopped"""
     dry_run: bool = False
@@ -78,9 +81,10 @@ METHODS = (
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Run every verb in turn, then the table and the page."""
     a = parse(Demo, args, "demo", Demo.__doc__ or "")
-    verbs = _verbs(a)
+    first, chains = _verbs(a)
     out = console(a.json)
     if a.dry_run:
+        verbs = [*first, *(words for chain in chains for words in chain)]
         for words in verbs:
             out.print("turnwise " + " ".join(words))
         return {"verbs": verbs}
@@ -88,11 +92,11 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"--out {a.out}: the folder holds other files; expected a new folder, or --resume")
     a.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    for words in verbs:
-        if _done(a, words):
-            continue
-        notice(f"\n[{_clock(time.monotonic() - began)}] turnwise {' '.join(words)}")
-        _call(words, a.resume)
+    _run_chain("", first, a, began)
+    with ThreadPoolExecutor(a.workers) as pool:
+        waiting = [pool.submit(_run_chain, m.run, chain, a, began) for m, chain in zip(METHODS[1:], chains, strict=True)]
+        for job in waiting:
+            job.result()
     found = _compare(a)
     out.print(comparison_table(found))
     from turnwise.evaluation.report import write_report
@@ -103,22 +107,46 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     return {"report": str(page), "seconds": round(seconds, 1), **found}
 
 
-def _verbs(a: Demo) -> list[list[str]]:
-    """The demo as commands that anybody could type."""
+def _verbs(a: Demo) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """The demo as commands that anybody could type: what comes first, then a chain per other method."""
     o, logs = str(a.out), f"{a.out}/logs.jsonl"
-    seed, threads = ["--seed", str(a.seed)], ["--threads", str(a.threads)]
-    verbs = [
+    seed = ["--seed", str(a.seed)]
+    first = [
         ["data", "make", "--out", logs, "--task", "helpdesk", "--conversations", str(a.conversations), *seed],
         ["data", "check", "--logs", logs],
     ]
+    chains = []
     for m in METHODS:
         options = [x.format(out=o) for x in m.options]
-        verbs.append(["train", m.algorithm, "--logs", logs, "--out", f"{o}/{m.run}", *options, *seed, *threads])
         betas = ["--betas", *m.betas, "--validation-episodes", str(a.validation_episodes)] if m.betas else []
-        verbs.append(
-            ["evaluate", "--run", f"{o}/{m.run}", "--episodes", str(a.episodes), *betas, *seed, *threads]
-        )
-    return verbs
+        chains.append([
+            ["train", m.algorithm, "--logs", logs, "--out", f"{o}/{m.run}", *options, *seed],
+            ["evaluate", "--run", f"{o}/{m.run}", "--episodes", str(a.episodes), *betas, *seed],
+        ])  # fmt: skip
+    return [*first, *chains[0]], chains[1:]
+
+
+def _run_chain(name: str, chain: Sequence[Sequence[str]], a: Demo, began: float) -> None:
+    """Run verbs one after the other, each as a process of its own; what they say is shown with their name."""
+    for words in chain:
+        if _done(a, words):
+            continue
+        resume = ["--resume"] if words[0] == "train" and a.resume else []
+        notice(f"[{_clock(time.monotonic() - began)}] turnwise {' '.join([*words, *resume])}")
+        with subprocess.Popen(
+            [sys.executable, "-m", "turnwise.cli", *words, *resume],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                notice(f"  {name:<11}{line.rstrip()}" if name else f"  {line.rstrip()}")
+        code = process.returncode
+        if code == 130:
+            raise Interrupted(f"stopped in {' '.join(words[:2])}")
+        if code:
+            raise InputError(f"turnwise {' '.join(words)}: failed (exit code {code})")
 
 
 def _done(a: Demo, words: Sequence[str]) -> bool:
@@ -128,16 +156,6 @@ def _done(a: Demo, words: Sequence[str]) -> bool:
     if words[0] == "train":
         return Path(words[words.index("--out") + 1], "result.json").exists()
     return words[0] == "evaluate" and Path(words[words.index("--run") + 1], "evaluation.json").exists()
-
-
-def _call(words: Sequence[str], resume: bool) -> dict[str, Any]:
-    from turnwise.cli import data, evaluate, train
-
-    if words[0] == "data":
-        return data.run(words[1], words[2:])
-    if words[0] == "evaluate":
-        return evaluate.run(words[1:])
-    return train.run(words[1], [*words[2:], *(["--resume"] if resume else [])])
 
 
 def _compare(a: Demo) -> dict[str, Any]:

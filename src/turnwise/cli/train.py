@@ -29,6 +29,7 @@ from turnwise.models.lm import (
     context_of,
     llama,
     load_lm,
+    merge_adapters_,
     merged,
     parameter_count,
     train_tokenizer,
@@ -152,11 +153,13 @@ KINDS = {"bc": Bc, "mc": Mc, "ilql": Ilql, "turn-iql": TurnIql}
 class Job:
     """Everything ready to train: what learns, from which rows, and how to make an agent of it."""
 
+    chat: ChatFormat
+    context: int
     module: nn.Module
     rows: list[Tokens]
     heldout: list[Tokens]
     train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], Run], Any]
-    agent: Callable[[], Agent]
+    agent: Callable[[nn.Module], Agent]
 
 
 def run(name: str, args: Sequence[str]) -> dict[str, Any]:
@@ -184,23 +187,20 @@ def train(name: str, a: Any) -> dict[str, Any]:
     card = data_card(
         dialogues,
         file=asked.logs,
-        lengths=[len(t) for t in job.agent().chat.encode(dialogues)],
-        context=context_of(job.agent().lm),
+        lengths=[len(t) for t in job.chat.encode(dialogues)],
+        context=job.context,
         heldout=len(held),
     )
     if asked.dry_run:
         return _plan(name, a, job, card, out)
-    if world.main:
-        write_config(asked.out, {"algorithm": name, **_flat(a)}, resume=asked.resume)
-        write_json(asked.out / "card.json", card)
-        for hint in warnings(card, dialogues):
-            notice(f"mind: {hint}")
-    world.barrier()
+    world.on_main(lambda: _open_folder(name, a, card, warnings(card, dialogues)))
+    plain = copy.deepcopy(job.module)
     session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     job.train(a.config, job.rows, job.heldout, session)
+    distributed.copy_whole(job.module, plain)
     if not world.main:
         return {}
-    agent = job.agent()
+    agent = job.agent(plain)
     agent.save(asked.out / "policy")
     shown = [d for d in (held or learnt) if d.terminated][:SHOWN] or (held or learnt)[:SHOWN]
     _write_views(asked.out, agent, shown)
@@ -218,6 +218,14 @@ def train(name: str, a: Any) -> dict[str, Any]:
     numbers = "  ".join(f"{k} {v:.4g}" for k, v in result["metrics"].items() if k not in ("step", "seconds"))
     out.print(f"{name}: {asked.out}  {numbers}")
     return result
+
+
+def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str]) -> None:
+    """What is known before the first step."""
+    write_config(a.asked.out, {"algorithm": name, **_flat(a)}, resume=a.asked.resume)
+    write_json(a.asked.out / "card.json", card)
+    for hint in hints:
+        notice(f"mind: {hint}")
 
 
 def _clone_job(a: Bc, learnt: list[Dialogue], held: list[Dialogue]) -> Job:
@@ -245,10 +253,13 @@ def _clone_job(a: Bc, learnt: list[Dialogue], held: list[Dialogue]) -> Job:
     policy = LmPolicy(lm)
     acting = Acting(max_new_tokens=asked.max_new_tokens)
 
-    def agent() -> Agent:
-        return Agent(merged(copy.deepcopy(policy.lm).cpu()) if asked.lora_rank else policy.lm.cpu(), tokenizer, None, acting)
+    def agent(trained: nn.Module) -> Agent:
+        assert isinstance(trained, LmPolicy)
+        return Agent(merged(trained.lm), tokenizer, None, acting)
 
     return Job(
+        chat=chat,
+        context=context,
         module=policy,
         rows=rows_of(bc.keep(learnt, a.config), chat, context),
         heldout=rows_of(held, chat, context),
@@ -282,14 +293,15 @@ def _critic_job(name: str, a: Mc | Ilql | TurnIql, learnt: list[Dialogue], held:
         else:
             critic, algorithm = TokenCritic(trunk, width, vocab, initial=mean), ilql.train
 
-    def agent() -> Agent:
-        plain = critic.cpu()
+    def agent(trained: nn.Module) -> Agent:
+        assert isinstance(trained, TokenCritic | TurnCritic)
         if asked.lora_rank:
-            plain = copy.deepcopy(plain)
-            plain.trunk = trunk_of(merged(copy.deepcopy(own).cpu()))
-        return Agent(cloned.lm, cloned.tokenizer, plain, acting)
+            merge_adapters_(trained.trunk)
+        return Agent(cloned.lm, cloned.tokenizer, trained, acting)
 
     return Job(
+        chat=chat,
+        context=context,
         module=critic,
         rows=rows_of(learnt, chat, context),
         heldout=rows_of(held, chat, context),

@@ -75,14 +75,12 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
 
     Each row ends at the state from which the next row's first decision is taken, so its value bootstraps
     across the cut and no reward is lost; it begins up to a quarter of the context earlier (the first row at
-    the very beginning, if its first turn fits then), read but not learnt from. Cuts are made between turns,
-    and inside a turn only where that one does not fit.
+    the very beginning, if its turn fits then), read but not learnt from. Turns are cut only where they must.
     """
     if len(tokens) <= context:
         return [tokens]
     states = np.append(tokens.decisions, len(tokens) - 1)
-    before = states[:-1]
-    opens_turn = np.append(~tokens.action[before] | tokens.turn_end[before], True)
+    opens_turn = np.append((~tokens.action | tokens.turn_end)[states[:-1]], True)
     first_turn_ends = int(states[1 + int(opens_turn[1:].argmax())])
     rows, first = [], 0
     while first < len(states) - 1:
@@ -114,32 +112,43 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.agent_role = agent_role
         self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
-        self._ids: dict[str, list[int]] = {}
+        self._ids: dict[tuple[str, bool], list[int]] = {}
         self._texts: dict[tuple[str, str], str] = {}
         self._header: str | None = self._header_if_messages_are_independent()
-        marker = "x"
-        _, body = self._agent_piece([Message("user", "y"), Message("assistant", marker)], 1)
+        marker = "Words."
+        talk = [Message("user", "y"), Message("assistant", marker), Message("user", "z")]
+        self._partner_piece(talk, 2)  # refuses a template that rewrites what stands before
+        body = _suffix(self._render(talk[:2], False), self._render(talk[:1], True))
         tail = self._encode(body[body.index(marker) + len(marker) :])
-        if not tail:
+        # Text that may stand in a message as well (a space, a newline) cannot be what ends it.
+        ends = [i for i, token in enumerate(tail) if token in _special(tokenizer)]
+        if not ends:
             if tokenizer.eos_token_id is None:
                 raise InputError("the tokenizer has neither an end in its chat template nor an eos token")
-            tail = [tokenizer.eos_token_id]
-        self.stop: int = tail[0]
-        self._after_stop: list[int] = tail[1:]
+            tail, ends = [tokenizer.eos_token_id, *tail], [0]
+        self.stop: int = tail[ends[0]]
+        self._after_stop: list[int] = tail[ends[0] + 1 :]
 
-    def encode(self, dialogues: Iterable[Dialogue], longest_message: int | None = None) -> list[Tokens]:
-        """Token records of logged conversations; a partner's message keeps its last `longest_message` ids."""
-        return [self._encode_one(d, longest_message) for d in dialogues]
+    def encode(self, dialogues: Iterable[Dialogue], longest_wait: int | None = None) -> list[Tokens]:
+        """Token records of logged conversations.
+
+        Of what partners say between two turns of the agent, the last `longest_wait` ids are kept.
+        """
+        rows = []
+        for d in dialogues:
+            try:
+                rows.append(self._encode_one(d, longest_wait))
+            except InputError as e:
+                raise InputError(f"conversation {d.id!r}: {e}") from e
+        return rows
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids that precede the agent's first token."""
-        return self._encode(self._render(list(messages), True))
+        return self._read(list(messages), 0)
 
     def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
         """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
-        before = self._render(list(history), False)
-        after = self._render([*history, *new], True)
-        return self._after_stop + self._encode(_suffix(after, before))
+        return self._after_stop + self._read([*history, *new], len(history))
 
     def text(self, ids: Sequence[int]) -> str:
         """What the agent said, as a partner would read it."""
@@ -149,41 +158,46 @@ class ChatFormat:
         """The text of each token by itself, special tokens included (for display)."""
         return [self.tokenizer.decode([int(i)]) for i in ids]
 
-    # -- inside ---------------------------------------------------------------------------------------
-
-    def _encode_one(self, d: Dialogue, longest_message: int | None) -> Tokens:
-        row = TokenWriter()
-        messages = [
-            Message("assistant" if m.role == d.agent_role else _partner(m.role), m.content)
-            for m in d.messages
-        ]
+    def _encode_one(self, d: Dialogue, longest_wait: int | None) -> Tokens:
+        row, heard = TokenWriter(), list[int]()
+        # Whoever is not the agent is read in the partner's place (an agent that is "user" swaps the two).
+        partner = {"assistant": "user"}
+        roles = ["assistant" if m.role == d.agent_role else partner.get(m.role, m.role) for m in d.messages]
+        messages = [Message(role, m.content) for role, m in zip(roles, d.messages, strict=True)]
+        kept = slice(-longest_wait if longest_wait else None, None)
         for i, m in enumerate(d.messages):
             if m.role == d.agent_role:
-                header, _ = self._agent_piece(messages, i)
-                row.read(self._encode(header))
-                row.act([*self._encode(m.content), self.stop], m.reward, m.behavior_logp)
+                row.read(heard[kept] + self._encode(self._header_after(messages[:i])))
+                ids = self._encode(m.content, literally=True)
+                row.act([*ids, self.stop], m.reward, m.behavior_logp)
                 row.read(self._after_stop)
+                heard = []
             else:
-                piece = self._encode(self._partner_piece(messages, i))
-                row.read(piece[-longest_message:] if longest_message else piece)
+                heard += self._encode(self._partner_piece(messages, i))
+        row.read(heard[kept])
         spoke_last = d.messages[-1].role == d.agent_role
         if not d.terminated and not spoke_last:
-            row.read(self._encode(_suffix(self._render(messages, True), self._render(messages, False))))
+            row.read(self._encode(self._header_after(messages)))
         return row.tokens(d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
-    def _encode(self, text: str) -> list[int]:
-        ids = self._ids.get(text)
+    def _read(self, messages: list[Message], first: int) -> list[int]:
+        """Ids of the partners' messages from `first` on, each encoded by itself as in a log, and the header."""
+        texts = [self._partner_piece(messages, i) for i in range(first, len(messages))]
+        return [i for text in [*texts, self._header_after(messages)] for i in self._encode(text)]
+
+    def _encode(self, text: str, literally: bool = False) -> list[int]:
+        """Ids of a text; `literally`, what looks like a special token (the stop, say) is spelt out."""
+        ids = self._ids.get((text, literally))
         if ids is None:
-            ids = self.tokenizer.encode(text, add_special_tokens=False) if text else []
-            self._ids[text] = ids
+            options = {"add_special_tokens": False, "split_special_tokens": literally}
+            ids = self._ids[text, literally] = self.tokenizer.encode(text, **options) if text else []
         return ids
 
-    def _agent_piece(self, messages: list[Message], i: int) -> tuple[str, str]:
-        """The text that opens the agent's turn, and the text of the turn itself."""
+    def _header_after(self, messages: list[Message]) -> str:
+        """The text that opens the agent's turn."""
         if self._header is not None:
-            return self._header, self._alone(messages[i])[len(self._header) :]
-        before, prompt = self._render(messages[:i], False), self._render(messages[:i], True)
-        return _suffix(prompt, before), _suffix(self._render(messages[: i + 1], False), prompt)
+            return self._header
+        return _suffix(self._render(messages, True), self._render(messages, False))
 
     def _partner_piece(self, messages: list[Message], i: int) -> str:
         if self._header is not None:
@@ -204,9 +218,13 @@ class ChatFormat:
 
     def _apply(self, messages: list[Message], prompt: bool) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
-        return self.tokenizer.apply_chat_template(
-            chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
+            )
+        except Exception as e:  # templates raise whatever they like on role orders they do not take
+            roles = ", ".join(m.role for m in messages) or "no message before the agent's"
+            raise InputError(f"the tokenizer's chat template does not take {roles} ({e})") from e
 
     def _header_if_messages_are_independent(self) -> str | None:
         """The agent's header, if a conversation's text is its messages' texts in a row, else None.
@@ -221,7 +239,7 @@ class ChatFormat:
                 text = "".join(alone[m.role] for m in talk)
                 if self._apply(talk, False) != text or self._apply(talk, True) != text + header:
                     return None
-        except Exception:  # templates raise whatever they like on role orders they do not take
+        except InputError:  # roles in an order that it refuses
             return None
         return header if alone["assistant"].startswith(header) else None
 
@@ -268,9 +286,10 @@ class TokenWriter:
         )
 
 
-def _partner(role: str) -> str:
-    """Whoever is not the agent is read in the partner's place (an agent that is 'user' swaps the two)."""
-    return "user" if role == "assistant" else role
+def _special(tokenizer: Any) -> set[int]:
+    """Tokens that no text of a message encodes to."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
 
 
 def _suffix(text: str, prefix: str) -> str:

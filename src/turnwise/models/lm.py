@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from turnwise.run.errors import InputError
@@ -73,7 +74,7 @@ def llama(vocab: int, *, width: int, layers: int, heads: int, context: int, eos:
 
 
 def load_lm(name_or_path: str) -> tuple[Any, Any]:
-    """A causal LM and its tokenizer by hub name or local folder."""
+    """A causal LM in float32 and its tokenizer, by hub name or local folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(name_or_path)
@@ -81,13 +82,21 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
         expect_model_folder(folder)
     _quiet()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name_or_path)
+        model = _whole(AutoModelForCausalLM, name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError) as e:
+    except Exception as e:  # files that hold no model fail in any way they like
         raise InputError(
             f"{name_or_path}: not a causal language model that can be loaded ({_first_line(e)})"
         ) from e
     return model, tokenizer
+
+
+def _whole(kind: Any, name_or_path: str | Path) -> Any:
+    """A model all of whose weights were stored: `from_pretrained` draws missing ones at random."""
+    model, found = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    if found["missing_keys"]:
+        raise ValueError(f"{len(found['missing_keys'])} weights are missing, {min(found['missing_keys'])} for one")
+    return model
 
 
 def expect_model_folder(folder: Path) -> None:
@@ -169,12 +178,26 @@ def load_trunk(folder: Path) -> nn.Module:
     from transformers import AutoModel
 
     expect_model_folder(folder)
-    return AutoModel.from_pretrained(folder)
+    try:
+        return _whole(AutoModel, folder)
+    except Exception as e:
+        raise InputError(f"{folder}: not a trunk that can be loaded ({_first_line(e)})") from e
 
 
 def merged(model: Any) -> Any:
     """A plain model with its adapters folded into the weights (itself, if it has none)."""
     return model.merge_and_unload() if hasattr(model, "peft_config") else model
+
+
+def merge_adapters_(trunk: nn.Module) -> None:
+    """Fold LoRA adapters into the layers that they were put on, in place; plain layers remain."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(trunk.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent = trunk.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
 
 
 def context_of(model: Any) -> int:

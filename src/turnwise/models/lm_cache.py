@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-GROWTH = 32
-"""positions by which a memory grows: rows hardly longer than what they hold are read much faster"""
+from turnwise.run.errors import InputError
+
+GROWTH = 64
+"""positions by which a memory grows: rows hardly longer than what they hold are read faster"""
 
 
 class _LaneLayer(CacheLayerMixin):
@@ -60,10 +62,17 @@ class LaneMemory(Cache):
     """The memory of a trunk over `lanes` conversations of up to `context` positions.
 
     It grows with the longest conversation. The position behind the longest is a bin for padding: it is
-    written and never attended to.
+    written and never attended to. InputError for a trunk that forgets (sliding-window attention) within the
+    context: all that was read stays here.
     """
 
     def __init__(self, trunk: nn.Module, lanes: int, context: int):
+        window = getattr(trunk.config, "sliding_window", None)
+        if window is not None and window < context:
+            raise InputError(
+                f"a {trunk.config.model_type} model that attends to the last {window} of {context} positions "
+                f"only; expected attention to all of them, or a context of at most {window}"
+            )
         self.trunk, self.lanes, self.context = trunk, lanes, context
         self.rows = torch.arange(lanes)
         self.positions = torch.zeros(lanes, 1, dtype=torch.long)
@@ -79,23 +88,26 @@ class LaneMemory(Cache):
         positions = start.unsqueeze(-1) + torch.arange(ids.shape[1], device=ids.device)
         self.rows, self.positions = rows, positions.clamp(max=longest)
         self.longest, self.all_rows = longest, len(rows) == self.lanes
-        hidden = torch.arange(longest, device=ids.device) > positions.unsqueeze(-1)
-        dtype = next(self.trunk.parameters()).dtype
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=ids.device).masked_fill(hidden, torch.finfo(dtype).min)
         return self.trunk(
             input_ids=ids,
             position_ids=positions.clamp(max=self.context - 1),
-            attention_mask=mask.unsqueeze(1),
+            attention_mask=self._mask(positions).unsqueeze(1),
             past_key_values=self,
             use_cache=True,
         ).last_hidden_state
+
+    def _mask(self, positions: Tensor) -> Tensor:
+        """[n, t, longest], added to attention scores (every attention of `transformers` understands that)."""
+        hidden = torch.arange(self.longest, device=positions.device) > positions.unsqueeze(-1)
+        dtype = next(self.trunk.parameters()).dtype
+        return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
 
     def copy_lane(self, source: int, lanes: list[int]) -> None:
         """Overwrite the memory of `lanes` with that of `source`."""
         for layer in self.layers:
             if layer.is_initialized:
-                layer.keys[lanes] = layer.keys[source]
-                layer.values[lanes] = layer.values[source]
+                layer.keys[lanes] = layer.keys[source].clone()
+                layer.values[lanes] = layer.values[source].clone()
 
 
 def _grown(whole: Tensor, positions: int) -> Tensor:

@@ -22,4 +22,5 @@ def polyak_(target: nn.Module, source: nn.Module, rate: float) -> None:
 
     Of modules that are split over processes, each moves its own part: both must be split alike.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+    pairs = list(target.parameters()), list(source.parameters())
+    torch._foreach_lerp_(*pairs, rate)  # pyright: ignore[reportPrivateImportUsage]

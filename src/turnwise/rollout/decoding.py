@@ -37,24 +37,34 @@ def keep_top_k(logits: Float[Tensor, "N V"], k: int) -> Float[Tensor, "N V"]:
     return logits.masked_fill(logits < least, -torch.inf)
 
 
+def keep_top_p(p: Float[Tensor, "N V"], top: float) -> Float[Tensor, "N V"]:
+    """The fewest most likely tokens that together reach probability `top`, renormalised."""
+    if top == 1:
+        return p
+    sorted_p, order = p.sort(-1, descending=True, stable=True)
+    beyond = sorted_p.cumsum(-1) - sorted_p >= top
+    kept = p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
+    return kept / kept.sum(-1, keepdim=True)
+
+
 def distribution(logits: Float[Tensor, "N V"], how: Decoding) -> Float[Tensor, "N V"]:
-    """Log-probabilities, float64, of the distribution that is actually sampled from."""
+    """Probabilities, float64, of the distribution that is actually sampled from."""
     logits = logits.double()
     if how.temperature == 0:
-        best = logits.argmax(-1, keepdim=True)
-        return torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
-    logits = logits / how.temperature
+        return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+    if how.temperature != 1:
+        logits = logits / how.temperature
     if how.top_k is not None:
         logits = keep_top_k(logits, how.top_k)
-    if how.top_p is not None:
-        p, order = logits.softmax(-1).sort(-1, descending=True)
-        beyond = (p.cumsum(-1) - p >= how.top_p).scatter(-1, order, p.cumsum(-1) - p >= how.top_p)
-        logits = logits.masked_fill(beyond, -torch.inf)
-    return logits.log_softmax(-1)
+    p = logits.softmax(-1)
+    return p if how.top_p is None else keep_top_p(p, how.top_p)
 
 
-def sample(logp: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """Inverse of the cumulative distribution at `uniforms` in [0, 1): one number decides one token."""
-    cumulative = logp.exp().cumsum(-1)
+def sample(p: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """Inverse of the cumulative distribution at `uniforms` in [0, 1): one number decides one token.
+
+    A token of probability 0 is never drawn.
+    """
+    cumulative = p.cumsum(-1)
     index = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * cumulative[:, -1:], right=True)
-    return index.squeeze(-1).clamp(max=logp.shape[-1] - 1)
+    return index.squeeze(-1).clamp(max=p.shape[-1] - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ class Reranker:
     """A `LaneModel` that samples `proposals` utterances a turn and says one, ~ softmax(beta Q).
 
     Each lane is a group of lanes of an inner sampler; the group goes on from the memory of the proposal that
-    was said. `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]. The recorded
+    was said. Proposals that the context cuts off are out; where it cuts off all, the first one is said.
+    `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]. The recorded
     log-probabilities are the proposal's own, not those of having been chosen.
     """
 
@@ -86,13 +88,14 @@ class Reranker:
 
     @torch.inference_mode()
     def _choose(self, lane: int) -> Utterance:
-        heard = sorted((u for u in self._heard.pop(lane) if not u.out_of_context), key=lambda u: u.lane)
+        members = sorted(self._heard.pop(lane), key=lambda u: u.lane)
+        heard = [u for u in members if not u.out_of_context]
         if not heard:
-            return Utterance(lane, (), (), stopped=False, out_of_context=True)
+            return replace(members[0], lane=lane)
         features = self.inner.features[-1]
         assert features is not None
         q = self.score(features[[u.lane for u in heard]]).double().cpu().numpy()
         logits = self.beta * (q - q.max())
         chosen = heard[self._rng[lane].choice(len(heard), p=np.exp(logits) / np.exp(logits).sum())]
         self.inner.copy_lane(chosen.lane, self._group(lane))
-        return Utterance(lane, chosen.ids, chosen.logp, chosen.stopped, out_of_context=False)
+        return replace(chosen, lane=lane)

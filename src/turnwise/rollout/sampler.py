@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from turnwise.models.lm_cache import LaneMemory
 from turnwise.rollout.decoding import Decoding, distribution, sample
+from turnwise.run.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,17 @@ class Sampler:
         """Forget the lane and seed its randomness."""
         self.lengths[lane] = 0
         self._unread[lane] = []
+        self._waiting = [x for x in self._waiting if x != lane]
+        self._speaking = [x for x in self._speaking if x != lane]
         self.uniforms[lane] = np.random.default_rng(seed).random(self.context + 1)
 
     def submit(self, lane: int, ids: Sequence[int]) -> None:
-        """Queue what the lane reads before it speaks."""
+        """Queue what the lane reads before it speaks. InputError if that is an opening too long to answer."""
+        if not self.lengths[lane] and len(ids) >= self.context:
+            raise InputError(
+                f"a conversation opens with {len(ids)} tokens, which leaves no room for an answer; expected a "
+                f"model whose context is longer than {self.context}"
+            )
         self._unread[lane] += [int(i) for i in ids]
         self._said[lane], self._logp[lane] = [], []
         self._waiting.append(lane)
@@ -112,11 +120,9 @@ class Sampler:
         finished: list[Utterance] = []
         full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
         finished += [self._finish(lane, stopped=False, full=True) for lane in full]
-        self._waiting = [x for x in self._waiting if x not in set(full)]
-        if self._waiting:
-            self._read(self._waiting)
-            self._speaking += self._waiting
-            self._waiting = []
+        reading = [x for x in self._waiting if x not in full]
+        self._read(reading)
+        self._speaking, self._waiting = sorted(self._speaking + reading), []
         while self._speaking and len(finished) < self.at_least:
             finished += self._decode_one_token()
         return finished
@@ -136,26 +142,23 @@ class Sampler:
     def _decode_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
         rows = torch.as_tensor(self._speaking, device=self.device)
-        logp = distribution(
-            self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding
-        )
+        p = distribution(self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding)
         drawn = self.uniforms[self._speaking, self.lengths[self._speaking]]
-        tokens = sample(logp, torch.as_tensor(drawn, device=self.device))
-        chosen = logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        tokens = sample(p, torch.as_tensor(drawn, device=self.device))
+        logp = p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
         finished, going_on = [], []
-        for lane, token, p in zip(self._speaking, tokens.tolist(), chosen.tolist(), strict=True):
+        for lane, token, log in zip(self._speaking, tokens.tolist(), logp.tolist(), strict=True):
             self._said[lane].append(token)
-            self._logp[lane].append(p)
+            self._logp[lane].append(log)
             self._unread[lane].append(token)
             full = self.lengths[lane] + 1 >= self.context
             if token == self.stop or full or len(self._said[lane]) >= self.max_new_tokens:
                 finished.append(self._finish(lane, stopped=token == self.stop, full=full))
             else:
                 going_on.append(lane)
-        if self.read_stop and finished:
+        if self.read_stop:
             self._read([u.lane for u in finished if not u.out_of_context])
-        if going_on:
-            self._read(going_on)
+        self._read(going_on)
         self._speaking = going_on
         return finished
 

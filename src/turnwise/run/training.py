@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ class Run:
     """One training run in its folder."""
 
     folder: Path
-    world: World = World()
+    world: World = field(default_factory=World)
     what: str = "training"
     checkpoint_every: int = 200
     log_every: int = 10
