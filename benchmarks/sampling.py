@@ -302,7 +302,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     rows = []
-    print(f"agent tokens per second, {a.lanes} lanes, {a.threads} thread(s), medians of {a.repeats} [min, max]")
+    print(f"agent tokens/s, {a.lanes} lanes, {a.threads} thread(s), medians of {a.repeats} [min, max]")
     for name in a.workloads:
         for size in a.sizes:
             row = measure(size, name, a.lanes, a.repeats, a.models)
@@ -322,7 +322,8 @@ def main() -> None:
                 )
     if a.out is not None:
         machine = {"threads": a.threads, "cores": os.cpu_count(), "torch": torch.__version__}
-        a.out.write_text(json.dumps({"bar": BAR, "lanes": a.lanes, "machine": machine, "rows": rows}, indent=2))
+        found = {"bar": BAR, "lanes": a.lanes, "machine": machine, "rows": rows}
+        a.out.write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

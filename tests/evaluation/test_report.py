@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from turnwise.evaluation.curves import Panel, panels
 from turnwise.evaluation.plots import (
     DARK,
     LIGHT,
     Interval,
-    Panel,
     comparison_plot,
     level,
     number,
     panel_plot,
-    panels,
 )
 from turnwise.evaluation.report import write_report
 from turnwise.run.errors import InputError

@@ -23,6 +23,13 @@ def test_expectile_by_hand() -> None:
     assert_close(found, torch.tensor([[3.6, 0.4, 0.0]]))
 
 
+def test_expectile_weights_have_the_precision_of_the_values() -> None:
+    """0.8 * 3^2 = 7.2 to 1e-15 in float64 (a weight in float32 would be wrong by 1e-7)."""
+    zero = torch.zeros(1, 1, dtype=f64)
+    assert expectile_loss(zero, zero + 3, 0.8).item() == pytest.approx(7.2, rel=1e-15)
+    assert expectile_loss(zero, zero - 3, 0.8).item() == pytest.approx(1.8, rel=1e-15)
+
+
 def test_expectile_of_a_half_is_half_the_squared_error(rng) -> None:
     values, targets = torch.tensor(rng.normal(size=(2, 3, 4)))
     assert_close(expectile_loss(values, targets, 0.5), squared_error(values, targets) / 2)

@@ -27,7 +27,7 @@ def test_short_work_is_not_talked_about(capsys: pytest.CaptureFixture[str]) -> N
 def test_lines_in_a_log_file(
     done: int, left: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed at 5 of 200, a minute ago: 25 steps took 60 s, 170 more take 408 s; or 125, and 70 take 34 s."""
+    """Resumed at 5 of 200, a minute ago: 25 steps took 60 s, 170 take 408 s; or 125, and 70 take 34 s."""
     monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
     with Progress("ilql", 200, done=5) as bar:
         bar.began -= 60

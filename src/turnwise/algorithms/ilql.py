@@ -1,6 +1,6 @@
 """Implicit language Q-learning (ILQL), per token. Snell et al. 2022, arXiv:2206.11871, section 4.
 
-    L_Q   = sum_i (r_k + d_k V(s_{k+1}) - Q_i(s_k, a_k))^2                  V: online head, no gradient
+    L_Q   = sum_i (G_k - Q_i(s_k, a_k))^2,  G_k = r_k + d_k V(s_{k+1})         V: online head, no gradient
     L_V   = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, a_k) - V(s_k)     Qbar: Polyak copies of trunk and heads
     L_CQL = sum_i logsumexp Q_i(s_k, .) - Q_i(s_k, a_k)
     L     = L_Q + L_V + cql_weight L_CQL
@@ -9,7 +9,8 @@
 s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
 the paper: the target bootstraps after truncation and not after termination through `discounts`; the policy is
 cloned beforehand and kept in a model of its own (as LMRL-Gym does, arXiv:2311.18232); the trunk starts from
-it; heads start as the mean return.
+it; heads start as the mean return; G begins as the logged return and becomes the one-step target over the first
+part of training (one-step targets alone carry an outcome back one token per lag of the target network).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.losses.returns import td_targets
+from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import cql_loss, expectile_loss, squared_error
 from turnwise.models.heads import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
@@ -58,6 +59,8 @@ class Config:
     """weight of the conservative term, nats"""
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
+    anneal: float = 0.5
+    """share of training over which Q's target goes from the logged return (lambda 1) to one step (lambda 0)"""
     beta: float = 16.0
     """how strongly advantages (in units of the return) shift log-probabilities when acting"""
     adv_clip: float | None = None
@@ -67,7 +70,7 @@ class Config:
 
 
 def loss(
-    critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config
+    critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms together; and their sums over decisions."""
     values = critic(batch.inputs, batch.decisions)
@@ -75,7 +78,7 @@ def loss(
     taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     with torch.no_grad():
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
-        bootstrap = td_targets(batch.rewards, batch.discounts, v[:, 1:])
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.mask, lam)
     sums = {
         "td": sum_over_decisions(squared_error(taken, bootstrap), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(v[:, :-1], slow, c.tau), batch.loss_mask),
@@ -88,10 +91,10 @@ def loss(
 
 
 def update(
-    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
+    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
     """One gradient step, then the targets move."""
-    total, sums = loss(critic, learner.target, batch, denominator, c)
+    total, sums = loss(critic, learner.target, batch, denominator, c, lam)
     descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
@@ -118,7 +121,8 @@ def train(
     for step in run.steps(total, learner):
         batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
         lr = c.lr * warmup_linear(step, total, c.warmup)
-        sums = update(wrapped, learner, batch, denominator, c, lr)
+        lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
+        sums = update(wrapped, learner, batch, denominator, c, lr, lam)
         if run.due(step, total):
             seen = run.heldout(
                 step,

@@ -7,7 +7,8 @@
 IQL: Kostrikov et al. 2021, arXiv:2110.06169, eq. 5 and 6, on the turns of a conversation; choosing among
 samples of a language model by Q as CHAI does (Verma et al. 2022, arXiv:2204.08426). Every formula is the one
 that the per-token algorithm uses; only the packer differs. Differs from CHAI: no maximum over samples inside
-the backup (the expectile takes its place), and the trunk learns.
+the backup (the expectile takes its place), the trunk learns, and targets begin as logged returns and
+become one-step ones over the first part of training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from turnwise.data.batch import Batch, pack_turns
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.losses.returns import td_targets
+from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import expectile_loss, squared_error
 from turnwise.models.heads import TurnCritic
 from turnwise.models.target import polyak_, slow_copy
@@ -52,6 +53,8 @@ class Config:
     """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
+    anneal: float = 0.5
+    """share of training over which Q's target goes from the logged return (lambda 1) to one step (lambda 0)"""
     beta: float = 32.0
     """inverse temperature, per unit of return, of the choice among proposals"""
     proposals: int = 8
@@ -59,13 +62,13 @@ class Config:
 
 
 def loss(
-    critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config
+    critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config, lam: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Both terms together; and their sums over turns."""
     values = critic(batch.inputs, batch.decisions, batch.ends)
     with torch.no_grad():
         slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)
-        bootstrap = td_targets(batch.rewards, batch.discounts, values.v[:, 1:])
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.mask, lam)
     sums = {
         "td": sum_over_decisions(squared_error(values.q, bootstrap), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(values.v[:, :-1], slow, c.tau), batch.loss_mask),
@@ -77,10 +80,10 @@ def loss(
 
 
 def update(
-    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
+    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
     """One gradient step, then the targets move."""
-    total, sums = loss(critic, learner.target, batch, denominator, c)
+    total, sums = loss(critic, learner.target, batch, denominator, c, lam)
     descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
@@ -106,7 +109,8 @@ def train(
     for step in run.steps(total, learner):
         batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
         lr = c.lr * warmup_linear(step, total, c.warmup)
-        sums = update(wrapped, learner, batch, denominator, c, lr)
+        lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
+        sums = update(wrapped, learner, batch, denominator, c, lr, lam)
         if run.due(step, total):
             seen = run.heldout(
                 step,

@@ -33,7 +33,7 @@ class Demo:
 
     out: Path = Path("demo")
     """folder to write"""
-    conversations: int = 6000
+    conversations: int = 8000
     """logged conversations to learn from"""
     episodes: int = 1000
     """live conversations to measure each policy with"""
@@ -64,17 +64,18 @@ class Method:
 
 
 METHODS = (
-    Method("BC", "bc", "bc", note="imitates every logged message"),
-    Method("BC, top 10%", "bc-top", "bc", ("--model", "{out}/bc", "--keep-top", "0.1", "--epochs", "4"),
-           note="imitates the tenth of the conversations with the highest return"),
-    Method("BC, success only", "bc-success", "bc", ("--model", "{out}/bc", "--min-return", "0", "--epochs", "2"),
-           note="imitates the conversations that ended with the right fix"),
-    Method("Monte-Carlo Q", "mc", "mc", ("--policy", "{out}/bc"), ("8", "16", "32", "64"),
-           note="log π + β(Q − V), Q fitted to the returns that followed"),
-    Method("turn-level IQL", "turn-iql", "turn-iql", ("--policy", "{out}/bc"), ("8", "32", "128"),
-           note="8 utterances of BC proposed, one chosen by a critic of turns"),
-    Method("ILQL", "ilql", "ilql", ("--policy", "{out}/bc"), ("8", "16", "32", "64"),
+    Method("BC", "bc", "bc", ("--width", "64", "--layers", "2", "--partner-weight", "0.5", "--epochs", "9"),
+           note="imitates every logged message"),
+    Method("ILQL", "ilql", "ilql", ("--policy", "{out}/bc"), ("8", "16", "32"),
            note="log π + β(Q − V), Q and V learnt per token by bootstrapping"),
+    Method("Monte-Carlo Q", "mc", "mc", ("--policy", "{out}/bc"), ("8", "16", "32"),
+           note="log π + β(Q − V), Q fitted to the returns that followed"),
+    Method("turn-level IQL", "turn-iql", "turn-iql", ("--policy", "{out}/bc"), ("8", "32"),
+           note="8 utterances of BC proposed, one chosen by a critic of turns"),
+    Method("BC, success only", "bc-success", "bc", ("--model", "{out}/bc", "--min-return", "0", "--epochs", "1"),
+           note="imitates the conversations that ended with the right fix"),
+    Method("BC, top 10%", "bc-top", "bc", ("--model", "{out}/bc", "--keep-top", "0.1", "--epochs", "2"),
+           note="imitates the tenth of the conversations with the highest return"),
 )  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Metadata", ", ".join(keys) if keys else "none"),
         ("Duplicates", f"{_plural(card['duplicates'], 'conversation')} with the words of an earlier one"),
     ]
-    if over is not None:
+    if over:
         lines.append(("Over the context", f"{_plural(over, 'conversation')}, chained into segments"))
     return lines
 

@@ -10,25 +10,19 @@ import datetime
 import gzip
 import json
 import os
-import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from turnwise.data.dialogue import ROLES, Dialogue
+from turnwise.data.sources import one_line, rows_of, unexpected
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 
 FIELDS = ("messages", "outcome", "terminated", "truncated", "id")
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-FOLDER_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # a .json in a folder is more often a description
 LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
-
-_MISSING = "found it not installed: pip install 'turnwise[data]'"
-_BATCH = 1024  # rows that Arrow turns into Python objects at a time
 
 
 def read_logs(
@@ -41,17 +35,17 @@ def read_logs(
     `InputError` in one line: `file:line: field: expected ...; found ...`.
     """
     if agent_role not in ROLES:
-        raise _error("agent_role", "", f"one of {', '.join(ROLES)}", agent_role)
+        raise unexpected("agent_role", "", f"one of {', '.join(ROLES)}", agent_role)
     dialogues: list[Dialogue] = []
     places: dict[str, str] = {}
-    for where, default_id, row in _rows(str(path)):
+    for where, default_id, row in rows_of(str(path)):
         try:
             dialogue = _dialogue(row, where, default_id, agent_role, credit_partner_rewards)
         except RecursionError:
             raise InputError(f"{where}: expected a conversation; found values nested too deeply") from None
         earlier = places.get(dialogue.id)
         if earlier is not None:
-            raise _error(where, "id", f"an id of its own ({earlier} has it too)", dialogue.id)
+            raise unexpected(where, "id", f"an id of its own ({earlier} has it too)", dialogue.id)
         places[dialogue.id] = where
         dialogues.append(dialogue)
     if not dialogues:
@@ -117,7 +111,7 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]], file: IO[bytes] 
             line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False, default=_jsonable).encode()
         except (TypeError, ValueError, RecursionError) as error:
             place = f"{path}:{count}"
-            raise InputError(f"{place}: expected values that JSON holds; found {_line(error)}") from None
+            raise InputError(f"{place}: expected values that JSON holds; found {one_line(error)}") from None
         file.write(line + b"\n")
     return count
 
@@ -135,12 +129,12 @@ def _jsonable(value: Any) -> Any:
 
 def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bool) -> Dialogue:
     if not isinstance(row, dict):
-        raise _error(where, "", "a JSON object (one conversation a line)", row)
+        raise unexpected(where, "", "a JSON object (one conversation a line)", row)
     name = row.get("id")
     if name is None:
         name = default_id
     elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not _is_text(str(name)):
-        raise _error(where, "id", "text or a whole number", name)
+        raise unexpected(where, "id", "text or a whole number", name)
     messages = _messages(row.get("messages"), where, agent_role, credit)
     outcome = row.get("outcome")
     if outcome is not None:
@@ -157,25 +151,25 @@ def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bo
 
 def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Message]:
     if not isinstance(items, list):
-        raise _error(where, "messages", "a list of messages, each with role and content", items)
+        raise unexpected(where, "messages", "a list of messages, each with role and content", items)
     messages: list[Message] = []
     last = None  # where the agent spoke last
     for i, item in enumerate(items):
         if not isinstance(item, dict):
-            raise _error(where, f"messages[{i}]", "an object with role and content", item)
+            raise unexpected(where, f"messages[{i}]", "an object with role and content", item)
         role, content = item.get("role"), item.get("content")
         if role not in ROLES:
-            raise _error(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
+            raise unexpected(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
         if not isinstance(content, str) or not _is_text(content):
             hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
-            raise _error(where, f"messages[{i}].content", f"a string{hint}", content)
+            raise unexpected(where, f"messages[{i}].content", f"a string{hint}", content)
         reward, logp = item.get("reward"), item.get("behavior_logp")
         reward = 0.0 if reward is None else _number(reward, where, f"messages[{i}].reward")
         if logp is not None:
             logp = _number(logp, where, f"messages[{i}].behavior_logp")
             if logp > 0:
                 expected = "the log of a probability, 0 or below"
-                raise _error(where, f"messages[{i}].behavior_logp", expected, logp)
+                raise unexpected(where, f"messages[{i}].behavior_logp", expected, logp)
         if role == agent_role:
             last = i
         elif reward:
@@ -203,7 +197,7 @@ def _terminated(row: Mapping[str, Any], where: str) -> bool:
     terminated, truncated = row.get("terminated"), row.get("truncated")
     for field, value in (("terminated", terminated), ("truncated", truncated)):
         if value is not None and not isinstance(value, bool):
-            raise _error(where, field, "true or false", value)
+            raise unexpected(where, field, "true or false", value)
     if terminated is not None and terminated is truncated:
         found = "true" if terminated else "false"
         raise InputError(f"{where}: terminated: expected either terminated or truncated; found both {found}")
@@ -212,7 +206,7 @@ def _terminated(row: Mapping[str, Any], where: str) -> bool:
 
 def _number(value: Any, where: str, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise _error(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
+        raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
     return float(value)
 
 
@@ -231,142 +225,3 @@ def _is_text(text: str) -> bool:
         except UnicodeEncodeError:
             return False
     return True
-
-
-# --- where rows come from: each with its place and the id it gets if it has none -----------------------
-
-
-def _rows(text: str) -> Iterator[tuple[str, str, Any]]:
-    try:
-        before, colon, after = text.partition(":")
-        name, split = (before, after) if colon and not Path(text).exists() else (text, None)
-        path = Path(name)
-        if path.is_dir():
-            if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-                yield from _dataset_rows(name, split, on_disk=True)
-                return
-            files = sorted(p for p in path.iterdir() if p.name.endswith(FOLDER_SUFFIXES) and p.name[0] != ".")
-            if not files:
-                raise InputError(f"{text}: expected {', '.join(FOLDER_SUFFIXES)} files in it; found none")
-        elif split is None and path.exists():
-            files = [path]
-            if not name.endswith(SUFFIXES):
-                raise _error(text, "", f"a name that ends in {', '.join(SUFFIXES)}", path.name)
-        elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not name.endswith(SUFFIXES):
-            yield from _dataset_rows(name, split, on_disk=False)
-            return
-        else:
-            raise InputError(f"{text}: expected a file or folder with logs; found no such file")
-        for file in files:
-            yield from _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
-    except OSError as error:
-        raise InputError(f"{text}: expected logs that can be read; found {_line(error)}") from None
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
-    number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if not line.isspace():
-                    where = f"{path}:{number}"
-                    yield where, f"{path.name}:{number}", _parse(line, where, first=number == 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            where = f"{path}:{number + 1}"
-            raise InputError(f"{where}: expected a whole gzip file; found {_line(error)}") from None
-
-
-def _parse(line: bytes, where: str, first: bool) -> Any:
-    try:
-        text = line.decode("utf-8-sig" if first else "utf-8")  # a byte-order mark is no part of the text
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line"
-        raise InputError(f"{where}: expected UTF-8 text; found {found}") from None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        found = f"malformed JSON ({error.msg} at column {error.pos + 1}): {_cut(ascii(text.strip())[1:-1])}"
-    except ValueError:
-        found = "a number with thousands of digits"
-    except RecursionError:
-        found = "values nested too deeply"
-    raise InputError(f"{where}: expected a JSON object (one conversation a line); found {found}")
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise InputError(f"{path}: expected the package pyarrow, which reads Parquet; {_MISSING}") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            yield from _arrow_rows(str(path), path.name, file.iter_batches(batch_size=_BATCH))
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: expected a Parquet file; found {_line(error)}") from None
-
-
-def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[tuple[str, str, Any]]:
-    expected = "a folder saved by datasets" if on_disk else "a file, a folder or the name of a dataset"
-    try:
-        import datasets
-    except ImportError:
-        where = name if on_disk else f"{name}: no such file or folder, so perhaps the name of a dataset"
-        raise InputError(f"{where}: expected the package datasets, which reads it; {_MISSING}") from None
-    wanted = split or "train"
-    try:
-        data: Any = datasets.load_from_disk(name) if on_disk else datasets.load_dataset(name, split=wanted)
-        if isinstance(data, datasets.DatasetDict):
-            if wanted not in data:
-                raise ValueError(f"no split {wanted} among {', '.join(map(str, data))}")
-            data = data[wanted]
-        elif on_disk and split:
-            raise ValueError(f"no splits, so none called {split}")
-    except Exception as error:  # the hub, the disk and the network each raise kinds of their own
-        raise InputError(f"{name}: expected {expected}; found {_line(error)}") from None
-    batches = data.with_format("arrow").iter(batch_size=_BATCH)
-    yield from _arrow_rows(f"{name}:{split}" if split else name, Path(name).name, batches)
-
-
-def _arrow_rows(label: str, name: str, batches: Iterable[Any]) -> Iterator[tuple[str, str, Any]]:
-    first = 1
-    for batch in batches:
-        try:
-            rows = iter(batch.to_pylist())
-        except ValueError:  # text that is not UTF-8, for one: row by row, to name the row
-            rows = _row_by_row(batch, label, first)
-        for number, row in enumerate(rows, start=first):
-            yield f"{label}:{number}", f"{name}:{number}", row
-        first += len(batch)
-
-
-def _row_by_row(batch: Any, label: str, first: int) -> Iterator[Any]:
-    for i in range(len(batch)):
-        try:
-            yield batch.slice(i, 1).to_pylist()[0]
-        except ValueError as error:
-            raise InputError(f"{label}:{first + i}: expected UTF-8 text; found {_line(error)}") from None
-
-
-# --- words of errors ----------------------------------------------------------------------------------
-
-
-def _error(where: str, field: str, expected: str, value: Any) -> InputError:
-    place = f"{where}: {field}" if field else where
-    return InputError(f"{place}: expected {expected}; found {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    """A value as JSON, cut to one short line of printable characters; a missing one is `nothing`."""
-    if value is None:
-        return "nothing"
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return _cut(text if text.isprintable() else json.dumps(value, default=repr))
-
-
-def _line(error: BaseException) -> str:
-    return _cut(" ".join(str(error).split()) or type(error).__name__, 160)
-
-
-def _cut(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

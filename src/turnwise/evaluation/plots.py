@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,8 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from turnwise.evaluation.curves import Panel
 
 INK, MUTED, LINE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm"}
@@ -45,7 +47,6 @@ _STYLE: dict[Any, Any] = {
 }
 _LETTER = 6.3  # px a letter of 11 px text takes at most, in any of the page's fonts
 
-_LOSSES = ("td", "expectile", "cql", "nll")  # parts of objectives that do not say so themselves
 LEVELS = 6  # colours on either side of zero
 # Orange and blue stay apart in every common colour blindness; both sides have equal lightness (OKLCH)
 # at equal distance from zero, and the page's ink has a contrast of at least 4.5 on each of them.
@@ -209,111 +210,6 @@ def _in_words(rows: Sequence[Interval], labels: Sequence[str], score: str) -> st
             interval = f" ({number(r.low)} to {number(r.high)})"
         parts.append(f"{r.name} {number(r.mean)}{interval}")
     return f"{score} by method, with intervals: " + "; ".join([*parts, *labels])
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a panel: what was logged at which step."""
-
-    label: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Lines that share an axis: training and held-out parts of one quantity, or Q and V."""
-
-    title: str
-    curves: tuple[Curve, ...]
-
-
-def panels(metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """The panels of a run's metrics: losses first, then values, then the rest; a key never logged has none.
-
-    `heldout_x` or `heldout/x` joins `x`; a key with a part `q` joins the one with `v` there, except losses.
-    Of a step logged twice (a resumed run) the last counts; what is no finite number is left out.
-    """
-    curves: dict[str, dict[float, float]] = {}
-    for row in metrics:
-        for key, value in row.items():
-            plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if plain and key not in ("step", "seconds", "epoch") and "step" in row:
-                curves.setdefault(key, {})[float(row["step"])] = float(value)
-    groups: dict[str, list[str]] = {}
-    for key in curves:
-        groups.setdefault(_family(key), []).append(key)
-    found = []
-    for keys in sorted(groups.values(), key=lambda keys: _rank(keys[0])):
-        lines = [Curve(_label(k, keys), *_sorted(curves[k])) for k in sorted(keys, key=lambda k: bare(k)[1])]
-        found.append(Panel(_title(keys), tuple(lines)))
-    return found
-
-
-def bare(key: str) -> tuple[str, bool]:
-    """A metric's key without its mark of held-out data (`heldout_` or `heldout/`), and whether it had one."""
-    name = re.sub(r"^heldout[_/]", "", key)
-    return name, name != key
-
-
-def is_loss(key: str) -> bool:
-    """Whether a metric is a training objective or a part of one."""
-    name, _ = bare(key)
-    return "loss" in name or name in _LOSSES
-
-
-def words(key: str) -> str:
-    """A metric's key as people say it: heldout_q_mean is mean Q."""
-    names = {
-        "q": "Q",
-        "v": "V",
-        "q|v": "Q and V",
-        "bc": "BC",
-        "cql": "CQL",
-        "td": "TD",
-        "lr": "learning rate",
-    }
-    name, _ = bare(key)
-    parts = sorted(re.split("[_/]", name), key=lambda part: part != "mean")
-    return " ".join(names.get(part, part) for part in parts) + (" loss" if name in _LOSSES else "")
-
-
-def _family(key: str) -> str:
-    name, _ = bare(key)
-    return (
-        name if is_loss(name) else "_".join("q|v" if part in ("q", "v") else part for part in name.split("_"))
-    )
-
-
-def _rank(key: str) -> int:
-    order = (bare(key)[0] == "loss", is_loss(key), "q|v" in _family(key), "adv" in key or "value" in key)
-    return order.index(True) if any(order) else len(order)
-
-
-def _title(keys: Sequence[str]) -> str:
-    names = list(dict.fromkeys(words(k) for k in keys))
-    name = names[0] if len(names) == 1 else words(_family(keys[0]))
-    return name + (", held out" if all(bare(k)[1] for k in keys) else "")
-
-
-def _label(key: str, keys: Sequence[str]) -> str:
-    name, heldout = bare(key)
-    several = len({words(k) for k in keys}) > 1
-    split = len({bare(k)[1] for k in keys}) > 1
-    letter = next((p.upper() for p in name.split("_") if p in ("q", "v")), "") if several else ""
-    part = ("held out" if heldout else "train") if split else ""
-    return " ".join(filter(None, (letter, part)))
-
-
-def _sorted(points: Mapping[float, float], most: int = 160) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Points by step, thinned to `most` by averaging neighbours (the last one is kept as it is)."""
-    steps = sorted(points)
-    size = -(-len(steps) // most)
-    chunks = [steps[i : i + size] for i in range(0, len(steps), size)]
-    pairs = [(math.fsum(c) / len(c), math.fsum(points[s] for s in c) / len(c)) for c in chunks]
-    if size > 1:
-        pairs.append((steps[-1], points[steps[-1]]))
-    return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
 
 
 def panel_plot(panel: Panel, key: str) -> Markup:

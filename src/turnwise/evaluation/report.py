@@ -9,41 +9,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from turnwise.data.card import describe
-from turnwise.evaluation.plots import (
-    DARK,
-    LEVELS,
-    LIGHT,
-    Interval,
-    as_given,
-    bare,
-    comparison_plot,
-    histogram_plot,
-    is_loss,
-    level,
-    number,
-    panel_plot,
-    panels,
-    value_line,
-    words,
-)
+from turnwise.evaluation.curves import bare, is_loss, panels, words
+from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
+from turnwise.evaluation.standings import answer, comparison_plots, standings
+from turnwise.evaluation.transcripts import talks
 from turnwise.run.errors import InputError
 from turnwise.run.folder import write_text
 
-SHOWN = 12  # conversations of a run at most
 _TALK_BYTES = 1_200_000  # markup of all conversations together
 _PLOTS = 60  # learning-curve panels of all runs together
 _RUN_FILES = (
@@ -56,7 +40,6 @@ _RUN_FILES = (
 )
 _NOT_A_NUMBER = {"NaN": None}.get  # NaN and infinities are read as missing
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")
-_BASELINE = re.compile(r"bc$|behaviou?r(al)? cloning", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,7 @@ def _comparison(folder: Path) -> dict[str, Any]:
                     f"{folder / 'comparison.json'}: {key}, entry {i}: expected an object with a name"
                 )
     runs = [read_run(folder / where, name) for name, where in asked.get("runs", {}).items()]
-    best_first = [row for row in _table(asked)["rows"] if row.get("run")]
+    best_first = [row for row in standings(asked)["rows"] if row.get("run")]
     titles = {row["run"]: row["name"] for row in best_first}
     order = list(titles)
     runs.sort(key=lambda run: order.index(run.name) if run.name in order else len(order))
@@ -183,7 +166,7 @@ def _view(
 ) -> dict[str, Any]:
     """Everything the templates show, computed; they only lay it out."""
     score = asked.get("score", "mean return")
-    table = _table(asked)
+    table = standings(asked)
     cards = [{"card": run.card, "names": []} for i, run in enumerate(runs)
              if run.card and run.card not in [r.card for r in runs[:i]]]  # fmt: skip
     shown, room = [], _TALK_BYTES
@@ -203,8 +186,8 @@ def _view(
         "score": score,
         "confidence": f"{100 * asked.get('confidence', 0.95):g}",
         "table": table,
-        "plots": _comparison_plots(table, score),
-        "answer": _answer(table, score, asked.get("confidence", 0.95)),
+        "plots": comparison_plots(table, score),
+        "answer": answer(table, score, asked.get("confidence", 0.95)),
         "cards": cards,
         "runs": shown,
         "same": _same([run.config for run in runs]),
@@ -233,122 +216,9 @@ def _facts(asked: Mapping[str, Any], runs: Sequence[Run], source: Path) -> list[
     return [(name, str(value)) for name, value in facts if value]
 
 
-def _table(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of methods and references, best first, with the share of the gap from baseline to optimum."""
-    sign = 1 if asked.get("higher_is_better", True) else -1
-    blank = dict.fromkeys(("mean", "low", "high", "episodes", "success", "turns", "note"))
-    rows = [{**blank, **row, "reference": False} for row in asked.get("rows", [])]
-    rows += [{**blank, **row, "reference": True} for row in asked.get("references", [])]
-    rows.sort(key=lambda row: (row["mean"] is None, -sign * (row["mean"] or 0)))
-    scored = [row for row in rows if row["mean"] is not None]
-    methods = [row for row in scored if not row["reference"]]
-    references = [row for row in scored if row["reference"]]
-    optimum = next((r for r in references if "optim" in r["name"].lower()), None)
-    behaviour = next((r for r in references if "behavi" in r["name"].lower()), None)
-    baseline = next((r for r in methods if _BASELINE.match(r["name"])), None)
-    floor = baseline or behaviour
-    widths = [(r["high"] - r["low"]) / 2 for r in scored if r["low"] is not None and r["high"] > r["low"]]
-    decimals = min(4, max(0, 1 - math.floor(math.log10(min(widths))))) if widths else 3
-    for row in rows:
-        row["gap"] = None
-        scored_method = row["mean"] is not None and not row["reference"]
-        if optimum and floor and scored_method and optimum["mean"] != floor["mean"]:
-            row["gap"] = (row["mean"] - floor["mean"]) / (optimum["mean"] - floor["mean"])
-        row["best"] = bool(methods) and row is methods[0]
-        row["shown"] = "" if row["mean"] is None else _figure(row, decimals)
-    has = {key: any(row[key] is not None for row in rows) for key in ("gap", "success", "turns", "episodes")}
-    return {
-        "rows": rows,
-        "methods": methods,
-        "references": references,
-        "optimum": optimum,
-        "behaviour": behaviour,
-        "baseline": baseline,
-        "floor": floor,
-        "decimals": decimals,
-        "has": has,
-        "sign": sign,
-    }
-
-
-def _figure(row: Mapping[str, Any], decimals: int) -> str:
-    """Estimates with the decimals that their intervals carry; references without one as given."""
-    if row["low"] is None and row["reference"]:
-        return as_given(row["mean"])
-    return number(row["mean"], decimals)
-
-
-def _comparison_plots(table: Mapping[str, Any], score: str) -> list[Markup]:
-    if not table["methods"]:
-        return []
-    bars = [Interval(r["name"], r["mean"], r["low"], r["high"], r["best"]) for r in table["methods"]]
-    lines = [Interval(r["name"], r["mean"], r["low"], r["high"]) for r in table["references"]]
-    return [
-        comparison_plot(bars, lines, score=score, decimals=table["decimals"], narrow=narrow)
-        for narrow in (False, True)
-    ]
-
-
-def _answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str, Any] | None:
-    """The result in one sentence with its figures, and what the intervals do and do not show."""
-    if not table["methods"]:
-        return None
-    best, decimals, sign = table["methods"][0], table["decimals"], table["sign"]
-    interval = ""
-    if best["low"] is not None:
-        ends = f"{number(best['low'], decimals)} to {number(best['high'], decimals)}"
-        interval = f" ({100 * confidence:g}% interval {ends})"
-    form = "<b>{}</b> leads in {}: <b>{}</b>{}"
-    if score.startswith("mean"):
-        form = "<b>{}</b> reaches a {} of <b>{}</b>{}"
-    sentence = Markup(form).format(best["name"], score, best["shown"], interval)
-    others = [r for r in (table["baseline"], table["behaviour"], table["optimum"]) if r and r is not best]
-    beside = [Markup("{} for {}").format(r["shown"], _the(r)) for r in others]
-    if beside:
-        sentence += ", against " + Markup(" and ").join(
-            filter(None, [Markup(", ").join(beside[:-1]), beside[-1]])
-        )
-    floor, notes = table["floor"], []
-    if best["gap"] is not None and best is not floor:
-        sentence += Markup(": {}% of the way from {} to the optimum").format(
-            number(100 * best["gap"], 0), _the(floor)
-        )
-    if best is table["baseline"]:
-        notes.append(f"No other method does better than {best['name']}.")
-    notes += _overlaps(table)
-    if best["gap"] is not None and sign * (best["mean"] - floor["mean"]) < 0:
-        notes.append(f"It is worse than {_the(floor)}.")
-    return {"sentence": sentence + ".", "notes": notes}
-
-
-def _overlaps(table: Mapping[str, Any]) -> list[str]:
-    """How the best method's interval lies to those of the next best and of what it should beat."""
-    best, floor, decimals = table["methods"][0], table["floor"], table["decimals"]
-    others = [r for r in [*table["methods"][1:2], floor] if r and r is not best and r["low"] is not None]
-    if best["low"] is None:
-        return []
-    found: dict[bool, list[str]] = {False: [], True: []}
-    for i, row in enumerate(others):
-        if row not in others[:i]:
-            overlap = best["low"] <= row["high"] and row["low"] <= best["high"]
-            ends = f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
-            found[overlap].append(f"{_the(row)} ({ends})")
-    doubt = ", so these conversations do not settle which is better"
-    says = {False: ("lies apart from", ""), True: ("overlaps", doubt)}
-    return [
-        f"Its interval {says[key][0]} {'those' if len(names) > 1 else 'that'} of {' and '.join(names)}"
-        f"{says[key][1]}."
-        for key, names in found.items()
-        if names
-    ]
-
-
-def _the(row: Mapping[str, Any]) -> str:
-    return f"the {row['name']}" if row["reference"] else row["name"]
-
-
 def _run_view(run: Run, title: str, index: int, runs: int, room: int) -> dict[str, Any]:
     found = panels(run.metrics)
+    agent = str((run.config or {}).get("agent_role", "assistant"))
     most = min(9, max(2, _PLOTS // runs))
     plots = [(p.title, panel_plot(p, f"curve-{index}-{i}")) for i, p in enumerate(found[:most])]
     trained = []
@@ -370,7 +240,7 @@ def _run_view(run: Run, title: str, index: int, runs: int, room: int) -> dict[st
         "logged": bool(run.metrics),
         "trained": trained,
         "heldout": _heldout(run.metrics),
-        "talks": _talks(run, index, room),
+        "talks": talks(run.conversations, agent, index, room),
     }
 
 
@@ -386,115 +256,6 @@ def _heldout(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]
             kind = "the critic’s own prediction there, not a return"
         found.append((words(key), number(value), kind))
     return found
-
-
-def _talks(run: Run, index: int, budget: int) -> dict[str, Any]:
-    """The run's conversations, as many as the page has room for, coloured on one scale."""
-    agent = str((run.config or {}).get("agent_role", "assistant"))
-    shown, used = [], 0
-    for conversation in run.conversations[:SHOWN]:
-        blank = dict.fromkeys(("id", "ended", "source", "hidden", "return"))
-        talk = {**blank, **conversation, "messages": [_scored(m, agent) for m in conversation["messages"]]}
-        size = _cut(talk, budget - used)
-        if shown and talk["cut"]:
-            break
-        shown.append(talk)
-        used += size
-    said = [m for talk in shown for m in talk["messages"] if m["agent"]]
-    tokens = [t["advantage"] for m in said for t in m["tokens"] if t.get("advantage") is not None]
-    messages = [m["advantage"] for m in said if m["advantage"] is not None]
-    limit, dots = (_full_colour([abs(a) for a in values]) for values in (tokens or messages, messages))
-    values = [m["v"] for m in said if m["v"] is not None]
-    span = (min(values, default=0.0), max(values, default=0.0))
-    decimals = 3 if limit < 0.1 else 2 if limit < 10 else 1
-    for i, talk in enumerate(shown):
-        _colour(talk, limit, dots, decimals, tokens=bool(tokens))
-        _trace(talk, span, decimals)
-        talk["key"] = f"talk-{index}-{i}"
-        talk["id"] = talk["id"] or f"conversation {i + 1}"
-    scale = "token" if tokens else "message" if messages else None
-    return {"items": shown, "limit": f"{limit:g}", "dots": f"{dots:g}", "decimals": decimals, "scale": scale,
-            "bytes": used, "left_out": len(run.conversations) - len(shown)}  # fmt: skip
-
-
-def _scored(message: Mapping[str, Any], agent: str) -> dict[str, Any]:
-    """A message with all fields; of one scored per token, V before the first and the sum of advantages."""
-    fields = {key: message.get(key) for key in ("v", "q", "advantage", "reward")}
-    tokens = [dict(t) for t in message.get("tokens") or ()]
-    advantages = [t["advantage"] for t in tokens if t.get("advantage") is not None]
-    if advantages and fields["advantage"] is None:
-        fields["advantage"] = math.fsum(advantages)
-    if tokens and fields["v"] is None:
-        fields["v"] = tokens[0].get("v")
-    return {**fields, "role": message["role"], "content": message["content"], "tokens": tokens,
-            "agent": message["role"] == agent}  # fmt: skip
-
-
-def _cut(talk: dict[str, Any], budget: int) -> int:
-    """Drop the messages that do not fit into `budget` bytes of markup; returns what the rest takes."""
-    left, kept = budget - 1500, 0  # what surrounds the messages: head, entry of the list, two lines of V
-    for message in talk["messages"]:
-        texts = [t["text"] for t in message["tokens"]] or [message["content"]]
-        left -= (450 if message["agent"] else 120) + sum(105 + len(escape(text).encode()) for text in texts)
-        if left < 0 and kept:
-            break
-        kept += 1
-    talk["cut"] = len(talk["messages"]) - kept
-    talk["messages"] = talk["messages"][:kept]
-    return budget - max(0, left)
-
-
-def _full_colour(sizes: Sequence[float]) -> float:
-    """The advantage with full colour: the 95% quantile of the sizes, rounded up to a plain figure."""
-    if not sizes or max(sizes) == 0:
-        return 1.0
-    size = sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1] or max(sizes)
-    power = 10.0 ** math.floor(math.log10(size))
-    return next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * m >= size * (1 - 1e-9))
-
-
-def _colour(talk: Mapping[str, Any], limit: float, dots: float, decimals: int, *, tokens: bool) -> None:
-    """Colour class and hover text of every token and message; full colour at `limit` and at `dots`."""
-    for message in talk["messages"]:
-        scored = message["advantage"] is not None
-        message["shade"] = level(message["advantage"], dots) if scored else "z"
-        message["whole"] = scored and not tokens
-        message["figures"] = _figures(message, decimals)
-        message["hover"] = " · ".join(f"{name} {value}" for name, value in message["figures"])
-        for token in message["tokens"]:
-            has = token.get("advantage") is not None
-            token["shade"] = level(token["advantage"], limit) if has else "z"
-            token["hover"] = " · ".join(f"{name} {value}" for name, value in _figures(token, decimals))
-
-
-def _figures(entry: Mapping[str, Any], decimals: int) -> list[tuple[str, str]]:
-    names = (("V", "v"), ("Q", "q"), ("advantage", "advantage"), ("log-prob", "logp"))
-    found = [
-        (name, number(entry[key], decimals, signed=key == "advantage"))
-        for name, key in names
-        if entry.get(key) is not None
-    ]
-    if (reward := entry.get("reward")) is not None:  # a figure of the log or the task: shown as it is
-        found.append(("reward", f"{reward:+.4g}".replace("-", "−") if reward else "0"))
-    return found
-
-
-def _trace(talk: dict[str, Any], span: tuple[float, float], decimals: int) -> None:
-    """V over the turns: the small line, the large one, and its largest swing in words."""
-    scored = [
-        (i, m) for i, m in enumerate((m for m in talk["messages"] if m["agent"]), 1) if m["v"] is not None
-    ]
-    values, shades = [m["v"] for _, m in scored], [m["shade"] for _, m in scored]
-    talk["spark"] = value_line(values, shades, span) if values else None
-    talk["line"] = value_line(values, shades, span, large=True) if values else None
-    talk["swing"] = None
-    for (_, before), (_, message) in pairwise(scored):
-        message["moved"] = message["v"] - before["v"]
-    if len(values) > 1:
-        k = max(range(1, len(values)), key=lambda k: abs(values[k] - values[k - 1]))
-        was, now = (number(v, decimals) for v in values[k - 1 : k + 1])
-        talk["swing"] = f"V moved most from turn {scored[k - 1][0]} to turn {scored[k][0]}: {was} to {now}."
-    talk["worth"] = None if talk["return"] is None else number(talk["return"], 2, signed=True)
 
 
 def _flat(values: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:

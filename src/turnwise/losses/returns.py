@@ -28,3 +28,25 @@ def discounted_returns(
         after = mask[:, k] * (rewards[:, k] + discounts[:, k] * after)
         returns[:, k] = after
     return returns
+
+
+def lambda_returns(
+    rewards: Float[Tensor, "B A"],
+    discounts: Float[Tensor, "B A"],
+    next_values: Float[Tensor, "B A"],
+    mask: Bool[Tensor, "B A"],
+    lam: float,
+) -> Float[Tensor, "B A"]:
+    """G_k = r_k + d_k ((1 - lambda) v_{k+1} + lambda G_{k+1}); G is the value of the final state beyond the end.
+
+    Sutton & Barto (2018), eq. 12.18. lambda = 0 is the one-step target; lambda = 1 the return as logged, with
+    the final state's value where the row was cut. On logs of another policy, lambda > 0 leans towards what
+    that policy did (no correction, as in Peng's Q(lambda)). Values on padding must repeat the final state's.
+    """
+    returns = torch.zeros_like(rewards)
+    after = next_values[:, -1]
+    for k in range(rewards.shape[1] - 1, -1, -1):
+        here = rewards[:, k] + discounts[:, k] * ((1 - lam) * next_values[:, k] + lam * after)
+        returns[:, k] = here * mask[:, k]
+        after = torch.where(mask[:, k], here, next_values[:, k])
+    return returns

@@ -19,7 +19,7 @@ def expectile_loss(
     squared error.
     """
     u = targets - values
-    return torch.where(u < 0, 1 - tau, tau) * u**2
+    return torch.where(u < 0, (1 - tau) * u**2, tau * u**2)  # weights in the precision of u
 
 
 def cql_loss(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:

@@ -31,7 +31,8 @@ class _LaneLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = self._written(self.keys, key_states), self._written(self.values, value_states)
+        self.keys = self._written(self.keys, key_states)
+        self.values = self._written(self.values, value_states)
         return self._seen(self.keys), self._seen(self.values)
 
     def _written(self, whole: Tensor, new: Tensor) -> Tensor:
@@ -80,10 +81,10 @@ class LaneMemory(Cache):
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(self, ids: Tensor, rows: Tensor, start: Tensor, longest: int) -> Tensor:
-        """Read `ids` [n, t] in lanes `rows` [n], ascending, from positions `start` [n] on; features [n, t, D].
+        """Read `ids` [n, t] in lanes `rows` [n], ascending, from positions `start` [n]; features [n, t, D].
 
-        `longest` is the greatest length of these lanes afterwards, right padding not counted. What lies behind
-        a lane's own ids is overwritten by whatever it reads next and is never attended to before.
+        `longest` is the greatest length of these lanes afterwards, right padding not counted. What lies
+        behind a lane's own ids is overwritten by whatever it reads next and is never attended to before.
         """
         positions = start.unsqueeze(-1) + torch.arange(ids.shape[1], device=ids.device)
         self.rows, self.positions = rows, positions.clamp(max=longest)

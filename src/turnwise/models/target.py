@@ -22,5 +22,5 @@ def polyak_(target: nn.Module, source: nn.Module, rate: float) -> None:
 
     Of modules that are split over processes, each moves its own part: both must be split alike.
     """
-    pairs = list(target.parameters()), list(source.parameters())
+    pairs = tuple(target.parameters()), tuple(source.parameters())
     torch._foreach_lerp_(*pairs, rate)  # pyright: ignore[reportPrivateImportUsage]

@@ -29,6 +29,10 @@ class Decoding:
             raise ValueError(f"top_p {self.top_p}: expected a probability above 0")
 
 
+POLICYS_OWN = Decoding()
+"""the policy's distribution as it is"""
+
+
 def keep_top_k(logits: Float[Tensor, "N V"], k: int) -> Float[Tensor, "N V"]:
     """-inf outside the k largest logits (ties with the k-th stay)."""
     if k >= logits.shape[-1]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from turnwise.rollout.decoding import Decoding
+from turnwise.rollout.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.sampler import Policy, Sampler, Utterance
 
 
@@ -44,7 +44,7 @@ class Reranker:
         beta: float,
         context: int,
         stop: int,
-        decoding: Decoding = Decoding(),
+        decoding: Decoding = POLICYS_OWN,
         max_new_tokens: int = 64,
     ):
         self.score, self.proposals, self.beta = score, proposals, beta

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.models.lm_cache import LaneMemory
-from turnwise.rollout.decoding import Decoding, distribution, sample
+from turnwise.rollout.decoding import POLICYS_OWN, Decoding, distribution, sample
 from turnwise.run.errors import InputError
 
 
@@ -75,7 +75,7 @@ class Sampler:
         lanes: int,
         context: int,
         stop: int,
-        decoding: Decoding = Decoding(),
+        decoding: Decoding = POLICYS_OWN,
         max_new_tokens: int = 64,
         at_least: int | None = None,
         read_stop: bool = False,
@@ -107,8 +107,8 @@ class Sampler:
         """Queue what the lane reads before it speaks. InputError if that is an opening too long to answer."""
         if not self.lengths[lane] and len(ids) >= self.context:
             raise InputError(
-                f"a conversation opens with {len(ids)} tokens, which leaves no room for an answer; expected a "
-                f"model whose context is longer than {self.context}"
+                f"a conversation opens with {len(ids)} tokens, which leaves no room for an answer; expected "
+                f"a model whose context is longer than {self.context}"
             )
         self._unread[lane] += [int(i) for i in ids]
         self._said[lane], self._logp[lane] = [], []
@@ -191,7 +191,7 @@ class Sampler:
     def _forward(self, rows: np.ndarray, ids: np.ndarray, reading: np.ndarray, counts: np.ndarray) -> None:
         """Run every trunk over `ids` [rows, width]; keep features of lanes `reading` at their last id."""
         start = self.lengths[rows]
-        longest = int(max(start.max() if len(rows) > len(reading) else 0, (self.lengths[reading] + counts).max()))
+        longest = max(int((self.lengths[reading] + counts).max()), int(start.max()))
         on = lambda x: torch.as_tensor(x, device=self.device)  # noqa: E731
         at = on(np.searchsorted(rows, reading)), on(counts - 1)
         for i, memory in enumerate(self.memories):
