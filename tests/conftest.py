@@ -32,8 +32,8 @@ CHATML = (
 """Like Qwen 2: a system message of its own where there is none, a newline after the stop token."""
 
 HEADERS = (
-    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}<|stop|>\n\n{{ m['content'] | trim }}<|eot|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|stop|>\n\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}<|stop|>\n\n{{ m['content'] | trim }}"
+    "<|eot|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|stop|>\n\n{% endif %}"
 )
 """Like Llama 3: a first token, headers, contents trimmed, an end of turn that is not the eos token."""
 
@@ -42,20 +42,25 @@ INSTRUCT = (
     "{% for m in (messages[1:] if messages[0]['role'] == 'system' else messages) %}"
     "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
     "{% endif %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' }}"
-    "{{ '<<SYS>>\n' + s + '\n<</SYS>>\n\n' if loop.index0 == 0 and s else '' }}{{ m['content'] | trim }} [/INST]"
-    "{% else %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+    "{{ '<<SYS>>\n' + s + '\n<</SYS>>\n\n' if loop.index0 == 0 and s else '' }}"
+    "{{ m['content'] | trim }} [/INST]{% else %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 """Like Llama 2: strict turns, no header for the agent, a space and the eos token after its words."""
 
 REWRITES = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ '<think>' if loop.last }}{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ '<think>' if loop.last }}{{ m['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Like templates of reasoning models: what stands in the last message goes when another one follows."""
 
 
 def make_row(
-    text: str, rewards: Sequence[float] = (), *, terminated: bool = True, next_known: bool = True, **fields: Any
+    text: str,
+    rewards: Sequence[float] = (),
+    *,
+    terminated: bool = True,
+    next_known: bool = True,
+    **fields: Any,
 ) -> Any:
     """Tokens from "7|1 2 9|5 5|3 9": what is read and what the agent says in turn, beginning with reading.
 

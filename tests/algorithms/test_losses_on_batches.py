@@ -117,7 +117,9 @@ def test_mc_loss(rows, packed_twin) -> None:
     batch = pack_tokens(rows, gamma=GAMMA, gamma_within_turn=WITHIN, dtype=f64)
     B, A = batch.mask.shape
     critic = GivenTokens(2, q=(1, B, A, VOCAB), v=(1,))
-    total, sums = mc.loss(critic, batch, 5.0, mc.Config(gamma=GAMMA, gamma_within_turn=WITHIN, cql_weight=0.1))
+    total, sums = mc.loss(
+        critic, batch, 5.0, mc.Config(gamma=GAMMA, gamma_within_turn=WITHIN, cql_weight=0.1)
+    )
     error = cql = seen = 0.0
     for b, t in enumerate(rows):
         steps = packed_twin(t, GAMMA, WITHIN)
@@ -183,7 +185,9 @@ def test_what_is_not_learnt_from_has_no_gradient_at_all(rows) -> None:
     by_turn = GivenTurns(0, **shapes)
     turn_iql.loss(by_turn, slow_copy(GivenTurns(1, **shapes)), turns, 1.0, turn_iql.Config())[0].backward()
     states = nn.functional.pad(turns.loss_mask, (0, 1))
-    assert (by_turn.q.grad[:, ~turns.loss_mask] == 0).all() and (by_turn.q.grad[:, turns.loss_mask] != 0).all()
+    assert (by_turn.q.grad[:, ~turns.loss_mask] == 0).all() and (
+        by_turn.q.grad[:, turns.loss_mask] != 0
+    ).all()
     assert (by_turn.v.grad[~states] == 0).all() and (by_turn.v.grad[states] != 0).all()
 
 
@@ -209,7 +213,9 @@ def step(name: str, trunk: nn.Module, rows: list[Tokens]) -> tuple[nn.Module, nn
     before = {k: p.clone() for k, p in target.named_parameters()}
     learner = Learner(critic, adamw(critic, 1e-2, 0.0), target)
     if name == "ilql":
-        ilql.update(critic, learner, pack_tokens(rows, gamma=GAMMA, dtype=f64), 9.0, ilql.Config(polyak=0.25), 1e-2)
+        ilql.update(
+            critic, learner, pack_tokens(rows, gamma=GAMMA, dtype=f64), 9.0, ilql.Config(polyak=0.25), 1e-2
+        )
     else:
         batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
         turn_iql.update(critic, learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2)

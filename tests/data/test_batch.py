@@ -34,7 +34,7 @@ def conversations(draw: st.DrawFn) -> Tokens:
 
 
 def test_tokens_of_the_textbook_row(row) -> None:
-    """[7|1 2 9|5 5|3 9], 9 the stop: states before 1, 2, 9 are 0, 1, 2, those before 3, 9 are 5, 6; the end is 7."""
+    """[7|1 2 9|5 5|3 9], 9 the stop: states before 1, 2, 9 are 0, 1, 2, before 3, 9 are 5, 6; the end is 7."""
     batch = pack_tokens([row("7|1 2 9|5 5|3 9", [0.5, -1.0])], gamma=0.9)
     assert batch.inputs.tolist() == [[7, 1, 2, 9, 5, 5, 3, 9]]
     assert batch.decisions.tolist() == [[0, 1, 2, 5, 6, 7]]
@@ -102,7 +102,9 @@ def test_burn_in_is_read_and_not_learnt(row) -> None:
 
 
 @given(conversations(), st.floats(0, 1), st.floats(0, 1))
-def test_per_token_equals_the_slow_twin_and_unpacks(packed_twin, t: Tokens, gamma: float, within: float) -> None:
+def test_per_token_equals_the_slow_twin_and_unpacks(
+    packed_twin, t: Tokens, gamma: float, within: float
+) -> None:
     batch = pack_tokens([t], gamma=gamma, gamma_within_turn=within, dtype=f64)
     slow = packed_twin(t, gamma, within)
     assert batch.decisions[0].tolist() == [d["decision"] for d in slow] + [len(t) - 1]
@@ -120,9 +122,8 @@ def test_per_token_equals_the_slow_twin_and_unpacks(packed_twin, t: Tokens, gamm
 def test_per_turn_unpacks_to_the_utterances(t: Tokens, gamma: float) -> None:
     """Positions decisions[k]+1 .. ends[k] are the k-th turn, stop included, and all turns are all actions."""
     batch = pack_turns([t], gamma=gamma, dtype=f64)
-    spans = [
-        range(d + 1, e + 1) for d, e in zip(batch.decisions[0, :-1].tolist(), batch.ends[0].tolist(), strict=True)
-    ]
+    opens, ends = batch.decisions[0, :-1].tolist(), batch.ends[0].tolist()
+    spans = [range(d + 1, e + 1) for d, e in zip(opens, ends, strict=True)]
     assert [i for span in spans for i in span] == np.flatnonzero(t.action).tolist()
     assert [span[-1] for span in spans] == np.flatnonzero(t.turn_end).tolist()
     assert batch.rewards[0].tolist() == t.rewards[t.turn_end].tolist()
@@ -134,7 +135,7 @@ def test_per_turn_unpacks_to_the_utterances(t: Tokens, gamma: float) -> None:
 
 @given(st.lists(conversations(), min_size=2, max_size=4), st.sampled_from([pack_tokens, pack_turns]))
 def test_a_row_is_the_same_alone_and_among_others(rows: list[Tokens], pack) -> None:
-    """Padding follows it: reward 0, discount 0, mask False, the final position again; nothing before moves."""
+    """Behind it: reward 0, discount 0, mask False, the final position again; nothing before that moves."""
     batch = pack(rows, gamma=0.9, dtype=f64)
     for b, t in enumerate(rows):
         one = pack([t], gamma=0.9, dtype=f64)
@@ -143,8 +144,8 @@ def test_a_row_is_the_same_alone_and_among_others(rows: list[Tokens], pack) -> N
             assert getattr(batch, name)[b, :n].tolist() == getattr(one, name)[0].tolist(), name
         assert batch.decisions[b, : n + 1].tolist() == one.decisions[0].tolist()
         assert set(batch.decisions[b, n:].tolist()) == {len(t) - 1}
-        padding = [getattr(batch, x)[b, n:] for x in ("rewards", "discounts", "mask", "loss_mask", "behavior_logp")]
-        assert not any(x.any() for x in padding)
+        for name in ("rewards", "discounts", "mask", "loss_mask", "behavior_logp"):
+            assert not getattr(batch, name)[b, n:].any(), name
 
 
 def test_rows_keep_their_order(row) -> None:
@@ -155,7 +156,7 @@ def test_rows_keep_their_order(row) -> None:
 
 
 def test_propensities_count_only_where_every_decision_has_one() -> None:
-    """Two turns with log-probabilities -1 and -2 per message, no log-probability per token; then one missing."""
+    """Two turns with log-probabilities -1 and -2 per message, none per token; then one of them missing."""
     known, partly = TokenWriter(), TokenWriter()
     for writer, second in ((known, -2.0), (partly, None)):
         for logp in (-1.0, second):
@@ -174,7 +175,7 @@ def test_a_batch_without_decisions_is_refused(row) -> None:
 
 @pytest.mark.parametrize("pack", [pack_tokens, pack_turns])
 def test_rows_with_nothing_to_learn_do_not_stop_a_run(row, pack) -> None:
-    """A one-word conversation cut right after the word is a legal log: its loss is 0, and so is its gradient."""
+    """A one-word conversation cut right after the word is a legal log: there is just nothing to learn."""
     batch = pack([row("7|9", terminated=False, next_known=False)], gamma=1.0)
     assert batch.mask.tolist() == [[True]] and batch.loss_mask.tolist() == [[False]]
 

@@ -5,6 +5,7 @@ Ids are positions here, so that a row of a conversation says where it stands in 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_a_row_ends_where_the_next_one_begins_to_learn(shape, end: str, context:
     whole = conversation(shape, end)
     assume(len(whole) > context)
     rows = segments(whole, context)
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in itertools.pairwise(rows):
         assert row.ids[-1] == following.ids[following.learn_from]
         assert following.learn_from in following.decisions
         assert following.learn_from <= context // 4
@@ -114,7 +115,7 @@ def test_turns_lose_nothing_at_cuts(shape, end: str, context: int) -> None:
 
 def test_a_turn_cut_inside_is_two_decisions_per_turn() -> None:
     """4 read, 20 said, earning 5, in a context of 16: the first row ends inside the turn (reward 0, discount
-    1), the second goes on from that state and earns the 5; V at the cut cancels in the sum of their targets."""
+    1), the second goes on from that state and earns the 5: what V says at the cut is learnt there."""
     writer = TokenWriter()
     writer.read([0, 1, 2, 3])
     writer.act(list(range(4, 24)), 5.0, None)
@@ -135,7 +136,8 @@ def test_cuts_are_made_between_turns_where_they_can_be() -> None:
     19 for the same reason; the third reads from 16 and holds the rest, to 31.
     """
     rows = segments(conversation([(4, 4)] * 4, "ended"), 16)
-    assert [(int(t.ids[0]), int(t.ids[-1]), t.learn_from) for t in rows] == [(0, 11, 3), (8, 19, 3), (16, 31, 3)]
+    assert [(int(t.ids[0]), int(t.ids[-1])) for t in rows] == [(0, 11), (8, 19), (16, 31)]
+    assert [t.learn_from for t in rows] == [3, 3, 3]
     assert [t.continues for t in rows] == [True, True, False]
 
 
@@ -156,7 +158,7 @@ def test_as_much_is_read_between_two_decisions_as_the_context_holds() -> None:
     """Two decisions 15 positions apart fit a context of 16, with no burn-in; 16 apart they do not."""
     fitting = conversation([(2, 1), (14, 1), (3, 9)], "ended")
     assert td(per_token(segments(fitting, 16))) == pytest.approx(td(per_token([fitting])))
-    with pytest.raises(InputError, match="'c'.*16 tokens.*context of 16.*expected a larger --context"):
+    with pytest.raises(InputError, match=r"'c'.*16 tokens.*context of 16.*expected a larger --context"):
         segments(conversation([(2, 1), (15, 1), (3, 9)], "ended"), 16)
 
 

@@ -34,7 +34,8 @@ def chats(tokenizers) -> dict[str, ChatFormat]:
     return {name: ChatFormat(tokenizers[name]) for name in STOPS}
 
 
-words = st.text(max_size=12) | st.sampled_from(["hello there, my friend", "it 's n't ok .", " two  spaces ", "\n\n"])
+known = ["hello there, my friend", "it 's n't ok .", " two  spaces ", "\n\n"]
+words = st.text(max_size=12) | st.sampled_from(known)
 
 
 def said(role: str, content: str, reward: float = 0.0) -> Message:
@@ -60,8 +61,8 @@ def incremental(chat: ChatFormat, messages: list[Message]) -> list[int]:
     turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
     ids = chat.opening(messages[: turns[0]])
     for at, following in zip(turns, [*turns[1:], len(messages)], strict=True):
-        content = messages[at].content
-        ids += chat.tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True) + [chat.stop]
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        ids += [*chat.tokenizer.encode(messages[at].content, **options), chat.stop]
         ids += chat.continuation(messages[: at + 1], messages[at + 1 : following])
     return ids
 
@@ -128,7 +129,8 @@ def test_what_each_template_reads(chats) -> None:
     """The whole text of one conversation, as its template writes it; [..] is what the agent chose."""
     messages = (said("system", "s"), said("user", "it"), said("assistant", "works"), said("user", "now"))
     expected = {
-        "own": "<|system|> s<|end|><|user|> it<|end|><|assistant|>[ works<|end|>]<|user|> now<|end|><|assistant|>",
+        "own": "<|system|> s<|end|><|user|> it<|end|><|assistant|>[ works<|end|>]<|user|> now<|end|>"
+        "<|assistant|>",
         "plain": "system:\ns</s>\nuser:\nit</s>\nassistant:\n[works</s>]\nuser:\nnow</s>\nassistant:\n",
         "chatml": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nit<|im_end|>\n<|im_start|>assistant\n"
         "[works<|im_end|>]\n<|im_start|>user\nnow<|im_end|>\n<|im_start|>assistant\n",
@@ -152,7 +154,7 @@ def test_rewards_and_propensities_stand_where_the_turn_ends(chats) -> None:
         messages = [said("user", "a"), Message("assistant", "b c", -0.5, -1.25), said("user", "d")]
         messages += [Message("assistant", "e", 2.0, -0.5)]
         t = chats[name].encode([Dialogue(tuple(messages), id="x")])[0]
-        assert t.rewards[t.turn_end].tolist() == [-0.5, 2.0] and t.rewards[~t.turn_end].tolist() == [0.0] * (len(t) - 2)
+        assert t.rewards[t.turn_end].tolist() == [-0.5, 2.0] and not t.rewards[~t.turn_end].any()
         assert t.message_logp[t.turn_end].tolist() == [-1.25, -0.5]
         assert np.isnan(t.message_logp[~t.turn_end]).all() and np.isnan(t.token_logp).all()
         assert (t.terminated, t.next_known, t.id) == (True, True, "x")
@@ -164,8 +166,7 @@ def test_how_a_log_ends_is_how_its_row_ends(chats, name: str) -> None:
     chat, talk = chats[name], (said("user", "a"), said("assistant", "b"), said("user", "c"))
     after_partner = chat.encode([Dialogue(talk, terminated=False)])[0]
     assert after_partner.next_known and not after_partner.terminated
-    header = chat.opening([*talk[:1]])[len(chat.encode([Dialogue(talk[:2])])[0].ids) :]
-    assert after_partner.ids.tolist() == incremental(chat, list(talk)) and header == []
+    assert after_partner.ids.tolist() == incremental(chat, list(talk))
     after_agent = chat.encode([Dialogue(talk[:2], terminated=False)])[0]
     assert not after_agent.next_known and not after_agent.terminated
     ended = chat.encode([Dialogue(talk, terminated=True)])[0]
@@ -198,9 +199,9 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tokenizers) -> None:
         ("chatml", ["assistant", "user"], "no message before the agent's"),
     ],
 )
-def test_an_order_of_roles_that_a_template_refuses_is_bad_input(chats, name: str, roles: list[str], found: str) -> None:
+def test_an_order_of_roles_that_a_template_refuses(chats, name: str, roles: list[str], found: str) -> None:
     dialogue = Dialogue(tuple(said(r, "x") for r in roles), id="logs.jsonl:7")
-    with pytest.raises(InputError, match=f"'logs.jsonl:7': the tokenizer's chat template does not take {found}"):
+    with pytest.raises(InputError, match=f"'logs.jsonl:7': .* chat template does not take {found}"):
         chats[name].encode([dialogue])
 
 
@@ -221,9 +222,10 @@ def test_words_that_look_like_special_tokens_are_words(chats) -> None:
 
 
 def test_what_is_read_between_turns_is_cut_to_its_end(chats) -> None:
-    """Two long messages in a row count together: a state may be no further from the last one than the rows hold."""
+    """Two long messages in a row count together: rows must hold all that lies between two decisions."""
     chat = chats["own"]
-    messages = (said("user", "a " * 30), said("assistant", "b"), said("tool", "c " * 30), said("user", "d " * 30))
+    messages = (said("user", "a " * 30), said("assistant", "b"))
+    messages += (said("tool", "c " * 30), said("user", "d " * 30))
     t = chat.encode([Dialogue((*messages, said("assistant", "e")))], 20)[0]
     whole = chat.encode([Dialogue((*messages, said("assistant", "e")))])[0]
     first, second = np.flatnonzero(t.turn_end)
@@ -275,7 +277,7 @@ class Echo:
 
 @pytest.mark.parametrize("name", STOPS)
 def test_sampled_ids_are_never_encoded_again(chats, name: str) -> None:
-    """The model spells "hello" letter by letter, which the tokenizer never does: the record keeps the letters,
+    """The model spells "hello" letter by letter, as the tokenizer never does: the record keeps the letters,
     the partner reads a word, and what the model was fed is the record."""
     chat = chats[name]
     tokenizer = chat.tokenizer

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from turnwise.data.batch import pack_tokens
+from turnwise.algorithms import bc
+from turnwise.data.batch import pack_tokens, pack_turns
 from turnwise.data.order import BatchOrder
 from turnwise.run.distributed import World
 
@@ -51,28 +52,29 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ALGORITHMS:
         assert worker["train"](name, base / "one" / name) == "ended"
         assert worker["train"](name, base / "one32" / name, dtype="float32") == "ended"
-    plan, expected = [], []
+    plan: list[dict[str, Any]] = []
+    expected: list[str] = []
+
+    def ask(outcome: str, folder: Path, **job: Any) -> None:
+        plan.append({"folder": folder, **job})
+        expected.append(outcome)
+
     for strategy in STRATEGIES:
         for name in ALGORITHMS:
-            plan.append({"folder": base / strategy / name})
-            plan.append({"folder": base / f"{strategy}32" / name, "dtype": "float32"})
-            expected += ["ended"] * 2
-            for job in plan[-2:]:
-                job.update(algorithm=name, strategy=strategy)
-        for name in RESUMED:
-            on_two = base / f"{strategy}_after_one" / name
-            assert worker["train"](name, on_two, stop_at=8) == "interrupted"
-            plan.append({"folder": on_two, "algorithm": name, "strategy": strategy})
-            begun = base / f"one_after_{strategy}" / name
-            plan.append({"folder": begun, "algorithm": name, "strategy": strategy, "stop_at": 8})
-            expected += ["ended", "interrupted"]
+            job = {"algorithm": name, "strategy": strategy}
+            ask("ended", base / strategy / name, **job)
+            ask("ended", base / f"{strategy}32" / name, **job, dtype="float32")
+            if name in RESUMED:
+                begun_on_one = base / f"{strategy}_after_one" / name
+                assert worker["train"](name, begun_on_one, stop_at=8) == "interrupted"
+                ask("ended", begun_on_one, **job)
+                ask("interrupted", base / f"one_after_{strategy}" / name, **job, stop_at=8)
     broken = base / "broken"
     broken.mkdir()
     (broken / "checkpoint.pt").write_bytes(b"half a checkpoint")
-    plan.append({"folder": broken, "algorithm": "bc"})
-    expected.append(f"{broken / 'checkpoint.pt'}: cannot be read; expected a checkpoint that a run wrote")
-    outcomes = launch(plan, base)
-    assert outcomes == [expected, expected]
+    wrong = f"{broken / 'checkpoint.pt'}: cannot be read; expected a checkpoint that a run wrote"
+    ask(wrong, broken, algorithm="bc")
+    assert launch(plan, base) == [expected, expected]
     for strategy in STRATEGIES:
         for name in RESUMED:
             begun = base / f"one_after_{strategy}" / name
@@ -176,8 +178,11 @@ def test_training_moves_what_is_compared(runs: Path) -> None:
 
 
 def test_shares_of_a_batch_weigh_differently() -> None:
-    """Means per process would be wrong on these rows: the two shares of a batch differ in decisions."""
-    rows = worker["conversations"](26, 5)
+    """Means per process would be wrong on these rows: the two shares of a batch differ in decisions.
+
+    One batch in five has a single row: the second process has none of its own and counts nothing.
+    """
+    rows = worker["conversations"](25, 5)
     order = BatchOrder([len(t) for t in rows], 6, seed=11)
     for step in range(order.batches_per_epoch):
         batch = [rows[i] for i in order.rows(step)]
@@ -185,6 +190,7 @@ def test_shares_of_a_batch_weigh_differently() -> None:
         counts = [int(pack_tokens(x, gamma=1.0).loss_mask.sum()) for x in shares]
         assert counts[0] != counts[1]
         assert sum(counts) == int(pack_tokens(batch, gamma=1.0).loss_mask.sum())
+        assert (counts[1] == 0) == (len(batch) == 1)
 
 
 def test_means_are_per_decision() -> None:
@@ -195,6 +201,13 @@ def test_means_are_per_decision() -> None:
 
 
 def test_every_row_is_some_process_s() -> None:
-    rows = list("abcdefg")
-    shares = [World(rank, 3).share(rows) for rank in range(3)]
-    assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+    """Seven rows among three; one row among three, where two read a little of it and learn nothing."""
+    rows = worker["conversations"](7, 5)
+    ids = [[row.id for row in World(rank, 3).share(rows)] for rank in range(3)]
+    assert ids == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+    for rank in (1, 2):
+        (idle,) = World(rank, 3).share(rows[:1])
+        for batch in (pack_tokens([idle], gamma=1.0), pack_turns([idle], gamma=1.0)):
+            assert batch.mask.any()
+            assert not batch.loss_mask.any()
+            assert not bc.partner_tokens(batch).any()

@@ -105,16 +105,15 @@ def train(
     world: distributed.World = ALONE,
     *,
     dtype: str = "float64",
-    rows: int = 26,
     epochs: float = 4.0,
     stop_at: int | None = None,
     lora: int = 0,
 ) -> str:
     """Train in `folder`, from its checkpoint if it has one; "ended", "interrupted", or why it was refused.
 
-    26 rows in batches of 6 are 5 steps an epoch, the last with 2 rows. With `stop_at`, the last process
-    alone is interrupted at that step (as counted from where this call begins). Only rank 0 is told the
-    folder: the others have one of their own, where nothing must appear.
+    25 rows in batches of 6 are 5 steps an epoch, one of them with a single row. With `stop_at`, the last
+    process alone is interrupted at that step (as counted from where this call begins). Only rank 0 is told
+    the folder: the others have one of their own, where nothing must appear.
     """
     module, trunk = model(algorithm, lora)
     module.to(getattr(torch, dtype))
@@ -124,7 +123,7 @@ def train(
     run = Run(own, world, log_every=1, checkpoint_every=7, quiet=True)
     story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
     try:
-        story(config(algorithm, epochs), conversations(rows, 5), conversations(7, 6), module, run, 11)
+        story(config(algorithm, epochs), conversations(25, 5), conversations(7, 6), module, run, 11)
     except Interrupted:
         return "interrupted"
     except InputError as e:

@@ -66,12 +66,17 @@ class FixedTurns(FixedTokens):
 
 @given(
     st.integers(0, 10_000),
-    st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["ended", "read", "said"])), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from(["ended", "read", "said"])), min_size=1, max_size=3
+    ),
     st.lists(st.integers(0, 40), min_size=5, max_size=5),
 )
-def test_what_partners_insert_changes_nothing(seed: int, shapes: list[tuple[int, str]], extra: list[int]) -> None:
+def test_what_partners_insert_changes_nothing(
+    seed: int, shapes: list[tuple[int, str]], extra: list[int]
+) -> None:
     plain, longer = (
-        [conversation(seed + i, turns, x, end) for i, (turns, end) in enumerate(shapes)] for x in ([0] * 5, extra)
+        [conversation(seed + i, turns, x, end) for i, (turns, end) in enumerate(shapes)]
+        for x in ([0] * 5, extra)
     )
     packers: list[Callable[[list[Tokens]], Batch]] = [
         lambda rows: pack_tokens(rows, gamma=GAMMA, gamma_within_turn=WITHIN, dtype=f64),
@@ -82,13 +87,17 @@ def test_what_partners_insert_changes_nothing(seed: int, shapes: list[tuple[int,
         for name in ("actions", "rewards", "discounts", "mask", "loss_mask", "behavior_logp"):
             a, b = getattr(one, name), getattr(two, name)
             assert (a is None and b is None) or torch.equal(a, b), name
-        assert_close(*(discounted_returns(x.rewards, x.discounts, x.mask) for x in (one, two)), rtol=0, atol=0)
+        assert_close(
+            *(discounted_returns(x.rewards, x.discounts, x.mask) for x in (one, two)), rtol=0, atol=0
+        )
         torch.manual_seed(seed)
         critic, target = fixed(*one.mask.shape), slow_copy(fixed(*one.mask.shape))
         after = critic.v[:, 1:].detach()
         assert_close(*(td_targets(x.rewards, x.discounts, after) for x in (one, two)), rtol=0, atol=0)
         if fixed is FixedTurns:
-            assert same(critic, one, two, lambda x: turn_iql.loss(critic, target, x, 2.0, turn_iql.Config())[0])
+            assert same(
+                critic, one, two, lambda x: turn_iql.loss(critic, target, x, 2.0, turn_iql.Config())[0]
+            )
         else:
             assert same(critic, one, two, lambda x: ilql.loss(critic, target, x, 2.0, ilql.Config())[0])
             assert same(critic, one, two, lambda x: mc.loss(critic, x, 2.0, mc.Config())[0])
@@ -130,7 +139,10 @@ def setting(name: str) -> tuple[nn.Module, Callable[[list[Tokens]], Batch], Call
     elif name == "turn_iql":
         learner, target = TurnCritic(trunk, 8).double(), TurnCritic(trunk_of(_again(lm)), 8).double()
     else:
-        learner, target = TokenCritic(trunk, 8, VOCAB).double(), TokenCritic(trunk_of(_again(lm)), 8, VOCAB).double()
+        learner, target = (
+            TokenCritic(trunk, 8, VOCAB).double(),
+            TokenCritic(trunk_of(_again(lm)), 8, VOCAB).double(),
+        )
     for module in (learner, target):
         for p in () if module is None else module.parameters():
             nn.init.normal_(p, 0, 0.3)
@@ -138,7 +150,9 @@ def setting(name: str) -> tuple[nn.Module, Callable[[list[Tokens]], Batch], Call
 
     def loss(batch: Batch) -> Tensor:
         if name.startswith("bc"):
-            return bc.loss(learner, batch, 3.0, bc.Config(partner_weight=0.5 if "partner" in name else 0.0))[0]
+            return bc.loss(learner, batch, 3.0, bc.Config(partner_weight=0.5 if "partner" in name else 0.0))[
+                0
+            ]
         if name == "mc":
             return mc.loss(learner, batch, 3.0, mc.Config())[0]
         if name == "ilql":

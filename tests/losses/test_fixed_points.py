@@ -19,7 +19,8 @@ from turnwise.models.heads import TokenValues, TurnValues
 from turnwise.models.target import polyak_, slow_copy
 
 GAMMA = 0.9
-STEPS = {(0, 8): (1, 0.0), (0, 9): (2, 0.5), (1, 8): (2, 1.0), (1, 9): (0, 0.0), (2, 8): (None, 2.0), (2, 9): (0, -1.0)}
+STEPS = {(0, 8): (1, 0.0), (1, 8): (2, 1.0), (2, 8): (None, 2.0)}
+STEPS |= {(0, 9): (2, 0.5), (1, 9): (0, 0.0), (2, 9): (0, -1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,10 @@ def state_values(weights: np.ndarray) -> np.ndarray:
 
 
 def action_values(v: np.ndarray) -> np.ndarray:
-    return np.array([[r + GAMMA * (0 if x is None else v[x]) for x, r in (STEPS[s, 8], STEPS[s, 9])] for s in range(3)])
+    """Q(s, a) = r + gamma V(s')."""
+    return np.array(
+        [[r + GAMMA * (0 if x is None else v[x]) for x, r in (STEPS[s, 8], STEPS[s, 9])] for s in range(3)]
+    )
 
 
 def expectile_values(tau: float) -> np.ndarray:
@@ -98,7 +102,7 @@ def fit(table: TokenTable, loss) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_optimum_is_the_limit_of_expectiles() -> None:
-    """The best of the 8 deterministic policies, state by state, against tau -> 1 (an exact check of the twin)."""
+    """The best of the 8 deterministic policies, state by state, is what the twin gives for tau -> 1."""
     policies = [np.eye(2)[list(best)] for best in itertools.product((0, 1), repeat=3)]
     optimum = np.max([state_values(p) for p in policies], axis=0)
     np.testing.assert_allclose(expectile_values(1 - 1e-12), optimum, atol=1e-9)
@@ -110,7 +114,8 @@ def test_ilql_reaches_the_expectile_values(rows, tau: float) -> None:
     """tau 1/2 is the value of the uniform behaviour, 0.9 lies towards the optimum; both heads agree."""
     c = ilql.Config(gamma=GAMMA, tau=tau, cql_weight=0.0)
     batch = pack_tokens(rows, gamma=GAMMA, dtype=torch.float64)
-    v, q = fit(TokenTable(torch.Generator().manual_seed(1)), lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
+    table = TokenTable(torch.Generator().manual_seed(1))
+    v, q = fit(table, lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
     expected = state_values(np.full((3, 2), 0.5)) if tau == 0.5 else expectile_values(tau)
     np.testing.assert_allclose(v, expected, atol=1e-8)
     np.testing.assert_allclose(q, np.stack([action_values(expected)] * 2), atol=1e-8)
@@ -119,15 +124,17 @@ def test_ilql_reaches_the_expectile_values(rows, tau: float) -> None:
 def test_turns_of_one_token_reach_the_same_values(rows) -> None:
     c = turn_iql.Config(gamma=GAMMA, tau=0.9)
     batch = pack_turns(rows, gamma=GAMMA, dtype=torch.float64)
-    v, q = fit(TurnTable(torch.Generator().manual_seed(2)), lambda x, slow: turn_iql.loss(x, slow, batch, 1.0, c))
+    table = TurnTable(torch.Generator().manual_seed(2))
+    v, q = fit(table, lambda x, slow: turn_iql.loss(x, slow, batch, 1.0, c))
     np.testing.assert_allclose(v, expectile_values(0.9), atol=1e-8)
     np.testing.assert_allclose(q, np.stack([action_values(expectile_values(0.9))] * 2), atol=1e-8)
 
 
 def test_treating_a_cut_as_an_end_would_miss_the_values(rows, row) -> None:
-    """The same transitions all marked as ended: Q is the reward alone, V(0) = (0 + 0.5) / 2, V(1) = V(2) = 1/2."""
+    """All transitions marked as ended: Q is the reward alone, V(0) = (0 + 0.5) / 2, V(1) = V(2) = 1/2."""
     ended = [row(" ".join(map(str, t.ids[:1])) + f"|{t.ids[1]}", [t.rewards[1]]) for t in rows]
     batch = pack_tokens(ended, gamma=GAMMA, dtype=torch.float64)
     c = ilql.Config(gamma=GAMMA, tau=0.5, cql_weight=0.0)
-    v, _ = fit(TokenTable(torch.Generator().manual_seed(3)), lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
+    table = TokenTable(torch.Generator().manual_seed(3))
+    v, _ = fit(table, lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
     np.testing.assert_allclose(v, [0.25, 0.5, 0.5], atol=1e-8)

@@ -10,7 +10,7 @@ from turnwise.losses.returns import discounted_returns, td_targets
 
 
 def test_td_target_by_hand() -> None:
-    """1 + 0.5 * 4 = 3;  after a termination the discount is 0 and the value counts for nothing: 2 + 0 * 9 = 2."""
+    """1 + 0.5 * 4 = 3; after a termination the discount is 0 and the value counts for nothing: 2 + 0 * 9."""
     found = td_targets(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 0.0]]), torch.tensor([[4.0, 9.0]]))
     assert_close(found, torch.tensor([[3.0, 2.0]]))
 
@@ -31,7 +31,7 @@ def test_returns_by_hand() -> None:
 
 
 def test_each_decision_has_its_own_discount() -> None:
-    """Discounts 1, 0.1, 1 (two tokens of a turn, the turn's end, the next turn): G1 = 2 + 0.1 * 3, G0 = 1 + G1."""
+    """Discounts 1, 0.1, 1 (inside a turn, at its end, in the next turn): G1 = 2 + 0.1 * 3, G0 = 1 + G1."""
     found = discounted_returns(
         torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0.1, 1.0]]), torch.ones(1, 3, dtype=torch.bool)
     )

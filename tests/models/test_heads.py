@@ -109,7 +109,11 @@ def test_token_critic_reads_q_before_actions_and_v_at_every_state() -> None:
 
 def test_token_critic_says_the_same_in_three_ways() -> None:
     critic = token_critic(ensemble=3)
-    ids, decisions, actions = torch.randint(11, (2, 6)), torch.tensor([[0, 2, 5], [1, 3, 4]]), torch.randint(11, (2, 2))
+    ids, decisions, actions = (
+        torch.randint(11, (2, 6)),
+        torch.tensor([[0, 2, 5], [1, 3, 4]]),
+        torch.randint(11, (2, 2)),
+    )
     q = critic(ids, decisions).q
     taken = q.gather(-1, actions.expand(3, 2, 2).unsqueeze(-1)).squeeze(-1)
     assert_close(critic.q_of_actions(ids, decisions, actions), taken)

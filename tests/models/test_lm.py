@@ -53,7 +53,15 @@ def build(family: str) -> Any:
         model = llama(VOCAB, width=16, layers=2, heads=2, context=CONTEXT, eos=0, pad=1)
     elif family == "gpt2":
         model = GPT2LMHeadModel(
-            GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=CONTEXT, eos_token_id=0, bos_token_id=0)
+            GPT2Config(
+                vocab_size=VOCAB,
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                n_positions=CONTEXT,
+                eos_token_id=0,
+                bos_token_id=0,
+            )
         )
     else:
         model = Qwen2ForCausalLM(
@@ -231,7 +239,9 @@ def broken(folder: Path, kind: str, tokenizer: Any) -> Path:
         ("no tokenizer", "not a causal language model that can be loaded"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_line(kind: str, message: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_what_is_no_model_is_refused_in_one_line(
+    kind: str, message: str, tokenizer: Any, tmp_path: Path
+) -> None:
     folder = broken(tmp_path / "m", kind, tokenizer)
     with pytest.raises(InputError, match=message) as caught:
         load_lm(str(folder))
@@ -275,7 +285,10 @@ def test_adapters_alone_learn_and_fold_back(family: str, tokenizer: Any, tmp_pat
         for p in adapted.parameters():
             if p.requires_grad:
                 p -= 0.1 * p.grad + 0.05
-    now = {n.replace("base_model.model.", "").replace(".base_layer", ""): p for n, p in adapted.named_parameters()}
+    now = {
+        n.replace("base_model.model.", "").replace(".base_layer", ""): p
+        for n, p in adapted.named_parameters()
+    }
     assert all(torch.equal(now[name], p) for name, p in frozen.items())
     with torch.no_grad():
         moved = trunk(input_ids=ids, use_cache=False).last_hidden_state

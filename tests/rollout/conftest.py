@@ -105,7 +105,9 @@ def worst_logp_error() -> Callable[..., float]:
     `logp` maps ids [1, T] to log-probabilities [1, T, V] of every next token.
     """
 
-    def worst(conversations: Iterable[Any], logp: Callable[[Tensor], Tensor], context: int = CONTEXT) -> float:
+    def worst(
+        conversations: Iterable[Any], logp: Callable[[Tensor], Tensor], context: int = CONTEXT
+    ) -> float:
         errors = []
         for c in conversations:
             t = c.tokens

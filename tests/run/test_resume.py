@@ -105,7 +105,7 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     press(trunk, 10)
     press(trunk, 10)
     run = Run(tmp_path / "parts", log_every=1, checkpoint_every=7, quiet=True)
-    rows, heldout = worker["conversations"](26, 5), worker["conversations"](7, 6)
+    rows, heldout = worker["conversations"](25, 5), worker["conversations"](7, 6)
     with pytest.raises(KeyboardInterrupt):
         mc.train(worker["config"]("mc", 4.0), rows, heldout, module.double(), run, 11)
     assert checkpoint(tmp_path / "parts")["step"] == 7

@@ -5,7 +5,7 @@ conversations only.
 
 Pomerleau 1991; filtered variants
 (keep the top tenth by return, or those above a return) as in Decision Transformer's %BC baseline, Chen et
-al. 2021, arXiv:2106.01345, section 4.
+al. 2021, arXiv:2106.01345.
 
 Differs from plain language modelling: partners' tokens are read and not predicted, unless
 `partner_weight` asks for them as an auxiliary loss (a trunk that predicts the partner has to keep track

@@ -9,8 +9,10 @@
 s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
 the paper: the target bootstraps after truncation and not after termination through `discounts`; the policy is
 cloned beforehand and kept in a model of its own (as LMRL-Gym does, arXiv:2311.18232); the trunk starts from
-it; heads start as the mean return; G begins as the logged return and becomes the one-step target over the first
-part of training (one-step targets alone carry an outcome back one token per lag of the target network).
+it; heads start as the mean return. And G_k is a lambda-return: within a turn lambda is `lam_within_turn` (the
+paper's is 0: what a turn led to then has to pass through the values of all its remaining tokens, and a small
+model that cannot read the outcome off the stop token loses it there); from turn to turn lambda falls from 1 to
+the paper's 0 over the first part of training.
 """
 
 from __future__ import annotations
@@ -59,8 +61,10 @@ class Config:
     """weight of the conservative term, nats"""
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
+    lam_within_turn: float = 0.5
+    """lambda between the tokens of a turn: 1 shows all of them what the turn led to, 0 only its last one"""
     anneal: float = 0.5
-    """share of training over which Q's target goes from the logged return (lambda 1) to one step (lambda 0)"""
+    """share of training over which lambda from turn to turn falls from 1 (the logged return) to 0"""
     beta: float = 16.0
     """how strongly advantages (in units of the return) shift log-probabilities when acting"""
     adv_clip: float | None = None
@@ -78,7 +82,8 @@ def loss(
     taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     with torch.no_grad():
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
-        bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.mask, lam)
+        lams = traces(batch, c, lam)
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lams)
     sums = {
         "td": sum_over_decisions(squared_error(taken, bootstrap), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(v[:, :-1], slow, c.tau), batch.loss_mask),
@@ -88,6 +93,12 @@ def loss(
         "decisions": batch.loss_mask.sum(),
     }
     return (sums["td"] + sums["expectile"] + c.cql_weight * sums["cql"]) / denominator, sums
+
+
+def traces(batch: Batch, c: Config, lam: float) -> Tensor:
+    """lambda [B, A]: `lam_within_turn` between two tokens of a turn, `lam` from its last token to the next turn."""
+    same_turn = batch.decisions[:, 1:] == batch.ends
+    return torch.where(same_turn, c.lam_within_turn, lam).to(batch.rewards.dtype)
 
 
 def update(

@@ -54,7 +54,7 @@ class Config:
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
     anneal: float = 0.5
-    """share of training over which Q's target goes from the logged return (lambda 1) to one step (lambda 0)"""
+    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
     beta: float = 32.0
     """inverse temperature, per unit of return, of the choice among proposals"""
     proposals: int = 8
@@ -68,7 +68,8 @@ def loss(
     values = critic(batch.inputs, batch.decisions, batch.ends)
     with torch.no_grad():
         slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)
-        bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.mask, lam)
+        lams = torch.full_like(batch.rewards, lam)
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.loss_mask, lams)
     sums = {
         "td": sum_over_decisions(squared_error(values.q, bootstrap), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(values.v[:, :-1], slow, c.tau), batch.loss_mask),

@@ -73,7 +73,7 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     except KeyboardInterrupt:
         print("turnwise: interrupted", file=sys.stderr)
         return 130
-    if "--json" in rest:
+    if "--json" in rest and os.environ.get("RANK", "0") == "0":
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
     return int(result.get("exit", 0)) if isinstance(result, dict) else 0
 

@@ -22,8 +22,7 @@ ASKED = (
     "and measure it against a live simulated customer and the exact optimum."
 )
 SELECTION = (
-    "beta was picked on {validation} validation conversations of another seed; tau is the preset's, "
-    "chosen in experiments/helpdesk.py on validation conversations"
+    "beta was picked on {validation} validation conversations of another seed; everything else is the preset's"
 )
 
 

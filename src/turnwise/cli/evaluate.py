@@ -34,7 +34,7 @@ class Evaluate:
     lanes: int = 64
     """conversations held at a time"""
     betas: tuple[float, ...] = ()
-    """strengths of the critic to choose from, on validation conversations of another seed"""
+    """strengths of the critic to choose from, on validation conversations of another seed; the best is kept"""
     validation_episodes: int = 300
     """conversations for each of the betas"""
     temperature: float = 1.0
@@ -63,9 +63,10 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     """The same for callers in Python: pick beta on validation conversations, then measure."""
     import torch
 
+    from turnwise.evaluation.report import write_report
     from turnwise.evaluation.rollouts import best_setting, hold, summary
     from turnwise.evaluation.viewer import annotate
-    from turnwise.rollout.agent import load_agent
+    from turnwise.rollout.agent import load_agent, save_acting
     from turnwise.run.progress import Progress
 
     torch.set_num_threads(a.threads)
@@ -90,7 +91,10 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = tried
     views = [annotate(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden) for c in held[:SHOWN]]
+    if tried:
+        save_acting(a.run / "policy", agent.acting)
     write_json(a.run / "evaluation.json", result)
     lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
     write_text(a.run / "conversations.jsonl", lines)
+    result["report"] = str(write_report(a.run))
     return result

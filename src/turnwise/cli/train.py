@@ -176,6 +176,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
     dialogues = read_logs(
         asked.logs, agent_role=asked.agent_role, credit_partner_rewards=asked.credit_partner_rewards
     )
+    _expect_possible(a)
     world = distributed.start(asked.device, asked.strategy)
     if world.device.type == "cpu":
         torch.set_num_threads(asked.threads)
@@ -198,6 +199,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
     session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     job.train(a.config, job.rows, job.heldout, session)
     distributed.copy_whole(job.module, plain)
+    distributed.stop()
     if not world.main:
         return {}
     agent = job.agent(plain)
@@ -218,6 +220,16 @@ def train(name: str, a: Any) -> dict[str, Any]:
     numbers = "  ".join(f"{k} {v:.4g}" for k, v in result["metrics"].items() if k not in ("step", "seconds"))
     out.print(f"{name}: {asked.out}  {numbers}")
     return result
+
+
+def _expect_possible(a: Any) -> None:
+    """Refuse what cannot work before anything is read or written."""
+    if a.asked.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {a.asked.device}: expected auto, cpu or cuda")
+    if a.asked.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has none that PyTorch can use; expected cpu or auto")
+    if isinstance(a, Bc) and a.asked.lora_rank and a.model.model is None:
+        raise InputError("--lora-rank: adapters of fresh weights would learn nothing; expected --model as well")
 
 
 def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str]) -> None:

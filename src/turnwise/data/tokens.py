@@ -90,8 +90,8 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
         start = max(start, int(states[first + 1]) + 1 - context)
         if start > states[first]:
             raise InputError(
-                f"conversation {tokens.id!r}: {int(states[first + 1] - states[first])} tokens lie between two "
-                f"decisions, more than the context of {context} can hold; expected a larger --context"
+                f"conversation {tokens.id!r}: {int(states[first + 1] - states[first])} tokens lie between "
+                f"two decisions, more than the context of {context} can hold; expected a larger --context"
             )
         fits = int(np.searchsorted(states, start + context, side="left")) - 1
         between_turns = [k for k in range(first + 1, fits + 1) if opens_turn[k]]
@@ -111,7 +111,8 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, agent_role: str = "assistant"):
         self.tokenizer = tokenizer
         self.agent_role = agent_role
-        self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
         self._ids: dict[tuple[str, bool], list[int]] = {}
         self._texts: dict[tuple[str, str], str] = {}
         self._header: str | None = self._header_if_messages_are_independent()
@@ -181,7 +182,7 @@ class ChatFormat:
         return row.tokens(d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
     def _read(self, messages: list[Message], first: int) -> list[int]:
-        """Ids of the partners' messages from `first` on, each encoded by itself as in a log, and the header."""
+        """Ids of the partners' messages from `first` on, each encoded alone as in a log, and the header."""
         texts = [self._partner_piece(messages, i) for i in range(first, len(messages))]
         return [i for text in [*texts, self._header_after(messages)] for i in self._encode(text)]
 
@@ -220,7 +221,7 @@ class ChatFormat:
         chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self.tokenizer.apply_chat_template(
-                chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
+                chat, tokenize=False, add_generation_prompt=prompt
             )
         except Exception as e:  # templates raise whatever they like on role orders they do not take
             roles = ", ".join(m.role for m in messages) or "no message before the agent's"
@@ -252,6 +253,7 @@ class TokenWriter:
         self.marks: list[tuple[bool, bool, float, float, float]] = []
 
     def read(self, ids: Sequence[int]) -> None:
+        """Tokens that the agent did not choose."""
         self.ids += ids
         self.marks += [(False, False, 0.0, np.nan, np.nan)] * len(ids)
 
@@ -272,6 +274,7 @@ class TokenWriter:
         )
 
     def tokens(self, terminated: bool, next_known: bool, id: str) -> Tokens:
+        """The conversation as written so far."""
         action, turn_end, rewards, message_logp, token_logp = zip(*self.marks, strict=True)
         return Tokens(
             ids=np.array(self.ids, np.int64),

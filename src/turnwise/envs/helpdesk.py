@@ -61,16 +61,16 @@ COMPLAINTS = (
     "Half the buttons went silent.",
 )
 TEST_WORDINGS = (
-    "Please test the {part}.",
-    "Thanks, check the {part}.",
-    "Now try the {part}.",
-    "Kindly inspect your {part}.",
+    "Please test the {part}",
+    "Thanks, check the {part}",
+    "Now try the {part}",
+    "Kindly inspect your {part}",
 )
 FIX_WORDINGS = (
-    "Then replace the {part}.",
-    "We repair the {part}.",
-    "You need a new {part}.",
-    "Just swap the {part}.",
+    "Then replace the {part}",
+    "We repair the {part}",
+    "You need a new {part}",
+    "Just swap the {part}",
 )
 # What customers see is particular to the part, as it is in life: one word tells part and state together.
 BROKEN_WORDINGS = (

@@ -35,18 +35,19 @@ def lambda_returns(
     discounts: Float[Tensor, "B A"],
     next_values: Float[Tensor, "B A"],
     mask: Bool[Tensor, "B A"],
-    lam: float,
+    lam: Float[Tensor, "B A"],
 ) -> Float[Tensor, "B A"]:
-    """G_k = r_k + d_k ((1 - lambda) v_{k+1} + lambda G_{k+1}); G is the value of the final state beyond the end.
+    """G_k = m_k (r_k + d_k ((1 - lambda_k) v_{k+1} + lambda_k G_{k+1})), with lambda_k = 0 where m_{k+1} is.
 
     Sutton & Barto (2018), eq. 12.18. lambda = 0 is the one-step target; lambda = 1 the return as logged, with
     the final state's value where the row was cut. On logs of another policy, lambda > 0 leans towards what
-    that policy did (no correction, as in Peng's Q(lambda)). Values on padding must repeat the final state's.
+    that policy did (no correction, as in Peng's Q(lambda)). `mask` is of decisions that have a target: an
+    action whose next state nobody knows has none, and no trace runs through it.
     """
     returns = torch.zeros_like(rewards)
-    after = next_values[:, -1]
+    after, trace = next_values[:, -1], torch.zeros_like(lam[:, -1])
     for k in range(rewards.shape[1] - 1, -1, -1):
-        here = rewards[:, k] + discounts[:, k] * ((1 - lam) * next_values[:, k] + lam * after)
-        returns[:, k] = here * mask[:, k]
-        after = torch.where(mask[:, k], here, next_values[:, k])
+        after = mask[:, k] * (rewards[:, k] + discounts[:, k] * torch.lerp(next_values[:, k], after, trace))
+        returns[:, k] = after
+        trace = mask[:, k] * lam[:, k - 1]
     return returns

@@ -107,8 +107,8 @@ class LaneMemory(Cache):
         """Overwrite the memory of `lanes` with that of `source`."""
         for layer in self.layers:
             if layer.is_initialized:
-                layer.keys[lanes] = layer.keys[source].clone()
-                layer.values[lanes] = layer.values[source].clone()
+                layer.keys[lanes] = layer.keys[source].clone().clone()
+                layer.values[lanes] = layer.values[source].clone().clone()
 
 
 def _grown(whole: Tensor, positions: int) -> Tensor:

@@ -23,6 +23,7 @@ from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.rerank import Reranker
 from turnwise.rollout.sampler import LaneModel, Sampler
 from turnwise.run.errors import InputError
+from turnwise.run.folder import write_json
 
 SETTINGS = "turnwise.json"
 
@@ -121,8 +122,15 @@ class Agent:
             self.critic.trunk.save_pretrained(folder / "critic")
             heads = {k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")}
             save_file(heads, folder / "critic" / "heads.safetensors")
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / SETTINGS, settings)
         share_files(folder)
+
+
+def save_acting(folder: Path, acting: Acting) -> None:
+    """Let the agent saved in `folder` choose this way from now on."""
+    path = folder / SETTINGS
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, settings | {"acting": asdict(acting)})
 
 
 def load_agent(path: str | Path) -> Agent:

@@ -45,7 +45,7 @@ def keep_top_p(p: Float[Tensor, "N V"], top: float) -> Float[Tensor, "N V"]:
     """The fewest most likely tokens that together reach probability `top`, renormalised."""
     if top == 1:
         return p
-    sorted_p, order = p.sort(-1, descending=True, stable=True)
+    sorted_p, order = p.sort(dim=-1, descending=True, stable=True)
     beyond = sorted_p.cumsum(-1) - sorted_p >= top
     kept = p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
     return kept / kept.sum(-1, keepdim=True)

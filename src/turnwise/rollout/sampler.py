@@ -134,7 +134,7 @@ class Sampler:
             memory.copy_lane(source, others)
         for features in self.features:
             if features is not None:
-                features[others] = features[source]
+                features[others] = features[source].clone()
         self.lengths[others] = self.lengths[source]
         for lane in others:
             self._unread[lane] = list(self._unread[source])

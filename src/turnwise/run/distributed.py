@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -37,6 +38,40 @@ LAYER_LISTS = (".layers", ".h")
 """names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like)"""
 
 
+class Row(Protocol):
+    """What must be known of a row of a batch to make one that takes part and teaches nothing."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def action(self) -> np.ndarray:
+        """Whether each position was chosen."""
+        ...
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """Positions from which something is chosen."""
+        ...
+
+    @property
+    def learn_from(self) -> int:
+        """First position whose decision is learnt from."""
+        ...
+
+    def window(self, start: int, stop: int) -> Self:
+        """Positions start..stop-1 as a row of their own."""
+        ...
+
+
+R = TypeVar("R", bound=Row)
+
+
+def _idle(row: R) -> R:
+    """Two positions of `row`, where an action of the agent begins, read and not learnt from."""
+    begins = [int(d) for d in row.decisions if not row.action[d]] or [int(row.decisions[0])]
+    return replace(row.window(begins[0], begins[0] + 2), learn_from=2)
+
+
 @dataclass(frozen=True)
 class World:
     """Who takes part in a training step. `device` is this process's own."""
@@ -51,9 +86,13 @@ class World:
         """Whether this process writes files and speaks to people."""
         return self.rank == 0
 
-    def share(self, rows: Sequence[T]) -> list[T]:
-        """This process's rows of a global batch."""
-        return list(rows[self.rank :: self.size])
+    def share(self, rows: Sequence[R]) -> list[R]:
+        """This process's rows of a global batch.
+
+        Where there are fewer rows than processes, those without one still have to take part in every
+        exchange: they read something that adds nothing to any sum.
+        """
+        return list(rows[self.rank :: self.size]) or [_idle(rows[0])]
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over all processes in float64, the same on every one of them."""
