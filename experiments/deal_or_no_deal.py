@@ -84,7 +84,9 @@ def game(data: Path, runs: Path, split: str) -> NegotiationWithModel:
     partner = SpeakingModel(load_agent(runs / "bc"), LANES)
     tables = scenarios(read_negotiations(data), split)
     both = list(dict.fromkeys([*tables, *(s.swapped() for s in tables)]))
-    return NegotiationWithModel(both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read), partner)
+    return NegotiationWithModel(
+        both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read), partner
+    )
 
 
 def scores(held: Sequence[Conversation]) -> dict[str, Any]:
@@ -122,7 +124,13 @@ def evaluate(data: Path, runs: Path, name: str) -> None:
         settings = [{"beta": b} for b in betas]
         with Progress(f"{name}: beta", len(betas)) as bar:
             agent, tried = best_setting(
-                agent, game(data, runs, "val"), settings, episodes=VALIDATION, seed=77, lanes=LANES, progress=bar.at
+                agent,
+                game(data, runs, "val"),
+                settings,
+                episodes=VALIDATION,
+                seed=77,
+                lanes=LANES,
+                progress=bar.at,
             )
     with Progress(f"{name}: test", GAMES) as bar:
         held = hold(agent, game(data, runs, "test"), episodes=GAMES, seed=0, lanes=LANES, progress=bar.at)
@@ -169,7 +177,9 @@ def table(runs: Path) -> None:
     (HERE / "deal_or_no_deal.md").write_text("\n".join(lines) + "\n")
     best = ten.get("ILQL") or next(iter(ten.values()))
     text = "\n\n".join(
-        "\n".join([*t["messages"], f"-> agent {t['mine']}, partner {t['partner']} (values {t['partner_values']})"])
+        "\n".join(
+            [*t["messages"], f"-> agent {t['mine']}, partner {t['partner']} (values {t['partner_values']})"]
+        )
         for t in best
     )
     (runs / "transcripts.txt").write_text(text + "\n")
@@ -193,7 +203,9 @@ def everything(data: Path, runs: Path, methods: Sequence[str]) -> None:
             words = [x.format(run=runs) for x in options]
             resume = ["--resume"] if (out / "config.yaml").exists() else []
             logs = str(runs / "train.jsonl")
-            if turnwise(["train", algorithm, "--logs", logs, "--out", str(out), "--heldout", "0.02", *words, *resume]):
+            if turnwise(
+                ["train", algorithm, "--logs", logs, "--out", str(out), "--heldout", "0.02", *words, *resume]
+            ):
                 raise SystemExit(1)
         if name == "BC" and not (runs / "perplexity.json").exists():
             agent = load_agent(out)
@@ -204,7 +216,9 @@ def everything(data: Path, runs: Path, methods: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/deal_or_no_deal"))
     parser.add_argument("--runs", type=Path, default=Path("runs/deal_or_no_deal"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

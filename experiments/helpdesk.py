@@ -28,7 +28,12 @@ METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
     # name: run, algorithm, options, betas
     "BC": ("bc", "bc", [*MODEL], []),
     "BC, top 10%": ("bc-top", "bc", ["--model", "{run}/bc", "--keep-top", "0.1", "--epochs", "3"], []),
-    "BC, success only": ("bc-success", "bc", ["--model", "{run}/bc", "--min-return", "0", "--epochs", "2"], []),
+    "BC, success only": (
+        "bc-success",
+        "bc",
+        ["--model", "{run}/bc", "--min-return", "0", "--epochs", "2"],
+        [],
+    ),
     "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc"], ["8", "16", "32", "64"]),
     "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc"], ["8", "32", "128"]),
     "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc"], ["8", "16", "32", "64"]),
@@ -46,7 +51,9 @@ def train(algorithm: str, logs: Path, out: Path, seed: int, options: list[str]) 
     """Train into `out` unless it is finished there."""
     if not (out / "result.json").exists():
         resume = ["--resume"] if (out / "config.yaml").exists() else []
-        call("train", algorithm, "--logs", str(logs), "--out", str(out), "--seed", str(seed), *options, *resume)
+        call(
+            "train", algorithm, "--logs", str(logs), "--out", str(out), "--seed", str(seed), *options, *resume
+        )
 
 
 def one_seed(runs: Path, seed: int, methods: list[str]) -> None:
@@ -62,7 +69,14 @@ def one_seed(runs: Path, seed: int, methods: list[str]) -> None:
         if not (run / folder / "evaluation.json").exists():
             picked = ["--betas", *betas, "--validation-episodes", str(VALIDATION)] if betas else []
             call(
-                "evaluate", "--run", str(run / folder), "--episodes", str(EPISODES), "--seed", str(seed), *picked
+                "evaluate",
+                "--run",
+                str(run / folder),
+                "--episodes",
+                str(EPISODES),
+                "--seed",
+                str(seed),
+                *picked,
             )
         table(runs)
 
@@ -97,7 +111,9 @@ def table(runs: Path) -> None:
             seeds.append({"seed": e["seed"], **{k: e[k] for k in kept}})
         if seeds:
             means = np.array([s["mean"] for s in seeds])
-            rows.append({"name": name, "mean": float(means.mean()), "spread": float(np.ptp(means)), "seeds": seeds})
+            rows.append(
+                {"name": name, "mean": float(means.mean()), "spread": float(np.ptp(means)), "seeds": seeds}
+            )
     if not rows:
         return
     merged = {"optimum": optimal_value(), "behavior": behavior_value(), "rows": rows}
@@ -116,7 +132,9 @@ def table(runs: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/helpdesk"), help="where runs are kept")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

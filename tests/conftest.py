@@ -43,7 +43,8 @@ INSTRUCT = (
     "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
     "{% endif %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' }}"
     "{{ '<<SYS>>\n' + s + '\n<</SYS>>\n\n' if loop.index0 == 0 and s else '' }}"
-    "{{ m['content'] | trim }} [/INST]{% else %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+    "{{ m['content'] | trim }} [/INST]{% else %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}"
+    "{% endfor %}"
 )
 """Like Llama 2: strict turns, no header for the agent, a space and the eos token after its words."""
 

@@ -39,7 +39,7 @@ def rows(row) -> list[Tokens]:
 
 
 class Given(nn.Module):
-    """A critic whose outputs are its parameters: what a loss says about them can be read off their gradient."""
+    """A critic whose outputs are its parameters: a loss's gradient says what it wants of each of them."""
 
     def __init__(self, seed: int, **shapes: tuple[int, ...]):
         super().__init__()
@@ -69,22 +69,35 @@ def given(values: Tensor, *index: int) -> float:
     return float(values.detach()[index])
 
 
-def test_ilql_loss(rows, packed_twin) -> None:
+def lambda_twin(steps: list[dict[str, Any]], v: list[float], lams: list[float]) -> list[float]:
+    """G_k, from the last decision on: bootstrap from V where the next decision has no target."""
+    goals = [0.0] * len(steps)
+    for k in reversed(range(len(steps))):
+        follows = k + 1 < len(steps) and steps[k + 1]["learnt"]
+        after = (1 - lams[k]) * v[k + 1] + lams[k] * goals[k + 1] if follows else v[k + 1]
+        goals[k] = steps[k]["reward"] + steps[k]["discount"] * after
+    return goals
+
+
+@pytest.mark.parametrize(("within", "lam"), [(0.0, 0.0), (0.5, 0.0), (1.0, 1.0), (0.3, 0.7)])
+def test_ilql_loss(rows, packed_twin, within: float, lam: float) -> None:
     batch = pack_tokens(rows, gamma=GAMMA, gamma_within_turn=WITHIN, dtype=f64)
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
     critic, target = GivenTokens(0, **shapes), slow_copy(GivenTokens(1, **shapes))
-    c = ilql.Config(gamma=GAMMA, gamma_within_turn=WITHIN, tau=0.8, cql_weight=0.3)
-    total, sums = ilql.loss(critic, target, batch, 7.0, c)
+    c = ilql.Config(tau=0.8, cql_weight=0.3, lam_within_turn=within)
+    total, sums = ilql.loss(critic, target, batch, 7.0, c, lam)
     td = value = cql = 0.0
     for b, t in enumerate(rows):
-        for k, d in enumerate(packed_twin(t, GAMMA, WITHIN)):
+        steps = packed_twin(t, GAMMA, WITHIN)
+        lams = [lam if t.turn_end[d["decision"] + 1] else within for d in steps]
+        goals = lambda_twin(steps, [given(critic.v, b, k) for k in range(len(steps) + 1)], lams)
+        for k, d in enumerate(steps):
             if not d["learnt"]:
                 continue
-            goal = d["reward"] + d["discount"] * given(critic.v, b, k + 1)
             for e in range(2):
                 q = given(critic.q, e, b, k, d["action"])
-                td += (goal - q) ** 2
+                td += (goals[k] - q) ** 2
                 cql += np.log(sum(np.exp(given(critic.q, e, b, k, a)) for a in range(VOCAB))) - q
             slow = min(given(target.q, e, b, k, d["action"]) for e in range(2))
             value += expectile(slow - given(critic.v, b, k), c.tau)
@@ -95,21 +108,30 @@ def test_ilql_loss(rows, packed_twin) -> None:
     assert sums["decisions"] == sum(d["learnt"] for t in rows for d in packed_twin(t, GAMMA, WITHIN))
 
 
-def test_turn_iql_loss(rows) -> None:
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_turn_iql_loss(rows, lam: float) -> None:
     """Turn by turn: rewards, gamma per turn, the value of the next turn's state; nothing per token."""
     batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A), "v": (B, A + 1)}
     critic, target = GivenTurns(0, **shapes), slow_copy(GivenTurns(1, **shapes))
-    c = turn_iql.Config(gamma=GAMMA, tau=0.8)
-    total, _ = turn_iql.loss(critic, target, batch, 3.0, c)
-    learnt = [(0, 0, 0.5, GAMMA), (0, 1, -1.0, 0.0), (1, 0, 0.25, GAMMA), (2, 0, 1.0, GAMMA)]
-    learnt += [(3, 1, 1.5, GAMMA), (3, 2, 0.75, 0.0)]  # turns from position 3 on; (2, 1) has no next state
+    c = turn_iql.Config(tau=0.8)
+    total, _ = turn_iql.loss(critic, target, batch, 3.0, c, lam)
+    turns = [  # reward, discount, learnt; row 2 ends with no next state, row 3 begins with burn-in
+        [(0.5, GAMMA, True), (-1.0, 0.0, True)],
+        [(0.25, GAMMA, True)],
+        [(1.0, GAMMA, True), (2.0, GAMMA, False)],
+        [(-0.5, GAMMA, False), (1.5, GAMMA, True), (0.75, 0.0, True)],
+    ]
     slow = 0.0
-    for b, k, reward, discount in learnt:
-        goal = reward + discount * given(critic.v, b, k + 1)
-        slow += sum((goal - given(critic.q, e, b, k)) ** 2 for e in range(2))
-        slow += expectile(min(given(target.q, e, b, k) for e in range(2)) - given(critic.v, b, k), c.tau)
+    for b, row_turns in enumerate(turns):
+        steps = [dict(zip(("reward", "discount", "learnt"), x, strict=True)) for x in row_turns]
+        v = [given(critic.v, b, k) for k in range(len(steps) + 1)]
+        goals = lambda_twin(steps, v, [lam] * len(steps))
+        for k, d in enumerate(steps):
+            if d["learnt"]:
+                slow += sum((goals[k] - given(critic.q, e, b, k)) ** 2 for e in range(2))
+                slow += expectile(min(given(target.q, e, b, k) for e in range(2)) - v[k], c.tau)
     assert total.item() == pytest.approx(slow / 3, abs=1e-10)
 
 
@@ -146,8 +168,8 @@ def tiny_lm() -> Any:
 
 @pytest.mark.parametrize("partner_weight", [0.0, 0.3])
 def test_bc_loss(rows, packed_twin, partner_weight: float) -> None:
-    """Log-probabilities by the whole model, row by row without padding; partners' tokens are all that was read
-    after the first one."""
+    """Log-probabilities by the whole model, row by row without padding; partners' tokens are all that was
+    read after the first one."""
     lm = tiny_lm()
     batch = pack_tokens(rows, gamma=1.0, dtype=f64)
     c = bc.Config(partner_weight=partner_weight)
@@ -192,7 +214,7 @@ def test_what_is_not_learnt_from_has_no_gradient_at_all(rows) -> None:
 
 
 def test_a_tau_of_a_half_without_conservatism_is_td_and_half_squares(rows) -> None:
-    """The limit: L = sum_i (target - Q_i)^2 + (min Qbar - V)^2 / 2."""
+    """The limit: L = sum_i (G - Q_i)^2 + (min Qbar - V)^2 / 2."""
     batch = pack_tokens(rows, gamma=GAMMA, dtype=f64)
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
@@ -213,12 +235,11 @@ def step(name: str, trunk: nn.Module, rows: list[Tokens]) -> tuple[nn.Module, nn
     before = {k: p.clone() for k, p in target.named_parameters()}
     learner = Learner(critic, adamw(critic, 1e-2, 0.0), target)
     if name == "ilql":
-        ilql.update(
-            critic, learner, pack_tokens(rows, gamma=GAMMA, dtype=f64), 9.0, ilql.Config(polyak=0.25), 1e-2
-        )
+        batch = pack_tokens(rows, gamma=GAMMA, dtype=f64)
+        ilql.update(critic, learner, batch, 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)
     else:
         batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
-        turn_iql.update(critic, learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2)
+        turn_iql.update(critic, learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2, 0.5)
     return critic, target, before
 
 

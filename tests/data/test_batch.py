@@ -34,7 +34,7 @@ def conversations(draw: st.DrawFn) -> Tokens:
 
 
 def test_tokens_of_the_textbook_row(row) -> None:
-    """[7|1 2 9|5 5|3 9], 9 the stop: states before 1, 2, 9 are 0, 1, 2, before 3, 9 are 5, 6; the end is 7."""
+    """[7|1 2 9|5 5|3 9], 9 the stop: states before 1, 2, 9 are 0, 1, 2, before 3, 9 5, 6; the end is 7."""
     batch = pack_tokens([row("7|1 2 9|5 5|3 9", [0.5, -1.0])], gamma=0.9)
     assert batch.inputs.tolist() == [[7, 1, 2, 9, 5, 5, 3, 9]]
     assert batch.decisions.tolist() == [[0, 1, 2, 5, 6, 7]]

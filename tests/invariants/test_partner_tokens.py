@@ -95,17 +95,16 @@ def test_what_partners_insert_changes_nothing(
         after = critic.v[:, 1:].detach()
         assert_close(*(td_targets(x.rewards, x.discounts, after) for x in (one, two)), rtol=0, atol=0)
         if fixed is FixedTurns:
-            assert same(
-                critic, one, two, lambda x: turn_iql.loss(critic, target, x, 2.0, turn_iql.Config())[0]
-            )
+            losses = [turn_iql.loss(critic, target, x, 2.0, turn_iql.Config(), 0.3)[0] for x in (one, two)]
+            assert same(critic, *losses)
         else:
-            assert same(critic, one, two, lambda x: ilql.loss(critic, target, x, 2.0, ilql.Config())[0])
-            assert same(critic, one, two, lambda x: mc.loss(critic, x, 2.0, mc.Config())[0])
+            losses = [ilql.loss(critic, target, x, 2.0, ilql.Config(), 0.3)[0] for x in (one, two)]
+            assert same(critic, *losses)
+            assert same(critic, *(mc.loss(critic, x, 2.0, mc.Config())[0] for x in (one, two)))
 
 
-def same(critic: nn.Module, one: Batch, two: Batch, loss: Callable[[Batch], Tensor]) -> bool:
-    """Whether loss and gradient are the same on both batches, bit by bit."""
-    a, b = loss(one), loss(two)
+def same(critic: nn.Module, a: Tensor, b: Tensor) -> bool:
+    """Whether two losses and their gradients are the same, bit by bit."""
     gradients = [torch.autograd.grad(x, list(critic.parameters()), allow_unused=True) for x in (a, b)]
     return torch.equal(a, b) and all(
         (x is None and y is None) or torch.equal(x, y) for x, y in zip(*gradients, strict=True)
@@ -156,8 +155,8 @@ def setting(name: str) -> tuple[nn.Module, Callable[[list[Tokens]], Batch], Call
         if name == "mc":
             return mc.loss(learner, batch, 3.0, mc.Config())[0]
         if name == "ilql":
-            return ilql.loss(learner, slow, batch, 3.0, ilql.Config())[0]
-        return turn_iql.loss(learner, slow, batch, 3.0, turn_iql.Config())[0]
+            return ilql.loss(learner, slow, batch, 3.0, ilql.Config(), 0.3)[0]
+        return turn_iql.loss(learner, slow, batch, 3.0, turn_iql.Config(), 0.3)[0]
 
     def pack(rows: list[Tokens]) -> Batch:
         return (pack_turns if name == "turn_iql" else pack_tokens)(rows, gamma=GAMMA, dtype=f64)
@@ -170,7 +169,7 @@ def _again(lm: Any) -> Any:
 
 
 def rows() -> list[Tokens]:
-    """Three conversations of different lengths: 1 turn that ended, 2 cut after the partner, 4 cut after the agent."""
+    """Different lengths: 1 turn and an end; 2, cut after the partner; 4, cut after the agent."""
     return [
         conversation(0, 1, [0] * 5, "ended"),
         conversation(1, 2, [3, 1, 0, 0, 2], "read"),
@@ -218,7 +217,7 @@ def test_garbage_on_the_padding_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", ["bc", "mc", "ilql", "turn_iql"])
 def test_which_positions_feel_the_loss(name: str) -> None:
     """Gradient with respect to the embedding of each position: partner tokens before a learnt decision feed
-    it and feel it; what comes after the last position that is read for one, padding included, feels nothing."""
+    it and feel it; what comes after the last position read for one, padding included, feels nothing."""
     learner, pack, loss = setting(name)
     batch = pack(rows())
     trunk = learner.trunk if hasattr(learner, "trunk") else trunk_of(learner.policy.lm)

@@ -112,7 +112,7 @@ def test_the_optimum_is_the_limit_of_expectiles() -> None:
 @pytest.mark.parametrize("tau", [0.5, 0.9])
 def test_ilql_reaches_the_expectile_values(rows, tau: float) -> None:
     """tau 1/2 is the value of the uniform behaviour, 0.9 lies towards the optimum; both heads agree."""
-    c = ilql.Config(gamma=GAMMA, tau=tau, cql_weight=0.0)
+    c = ilql.Config(tau=tau, cql_weight=0.0)
     batch = pack_tokens(rows, gamma=GAMMA, dtype=torch.float64)
     table = TokenTable(torch.Generator().manual_seed(1))
     v, q = fit(table, lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
@@ -122,7 +122,7 @@ def test_ilql_reaches_the_expectile_values(rows, tau: float) -> None:
 
 
 def test_turns_of_one_token_reach_the_same_values(rows) -> None:
-    c = turn_iql.Config(gamma=GAMMA, tau=0.9)
+    c = turn_iql.Config(tau=0.9)
     batch = pack_turns(rows, gamma=GAMMA, dtype=torch.float64)
     table = TurnTable(torch.Generator().manual_seed(2))
     v, q = fit(table, lambda x, slow: turn_iql.loss(x, slow, batch, 1.0, c))
@@ -134,7 +134,7 @@ def test_treating_a_cut_as_an_end_would_miss_the_values(rows, row) -> None:
     """All transitions marked as ended: Q is the reward alone, V(0) = (0 + 0.5) / 2, V(1) = V(2) = 1/2."""
     ended = [row(" ".join(map(str, t.ids[:1])) + f"|{t.ids[1]}", [t.rewards[1]]) for t in rows]
     batch = pack_tokens(ended, gamma=GAMMA, dtype=torch.float64)
-    c = ilql.Config(gamma=GAMMA, tau=0.5, cql_weight=0.0)
+    c = ilql.Config(tau=0.5, cql_weight=0.0)
     table = TokenTable(torch.Generator().manual_seed(3))
     v, _ = fit(table, lambda x, slow: ilql.loss(x, slow, batch, 1.0, c))
     np.testing.assert_allclose(v, [0.25, 0.5, 0.5], atol=1e-8)

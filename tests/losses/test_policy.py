@@ -34,7 +34,7 @@ def test_gradient_of_log_probability_is_one_hot_minus_pi(rng) -> None:
 
 
 def test_perturbed_policy_by_hand() -> None:
-    """pi = (1/2, 1/2), advantages (log 3, 0): weights 3 and 1 under beta 1, (3/4, 1/4); 9 and 1 under beta 2."""
+    """pi = (1/2, 1/2), advantages (log 3, 0): weights 3 and 1 under beta 1, (3/4, 1/4); 9 and 1 with 2."""
     logp, advantages = torch.tensor([0.5, 0.5]).log(), torch.tensor([math.log(3), 0.0])
     assert_close(advantage_logits(logp, advantages, 1.0).softmax(-1), torch.tensor([0.75, 0.25]))
     assert_close(advantage_logits(logp, advantages, 2.0).softmax(-1), torch.tensor([0.9, 0.1]))

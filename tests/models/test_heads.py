@@ -61,7 +61,7 @@ def test_a_fresh_head_is_the_constant_that_it_was_given() -> None:
 
 
 def test_head_by_hand() -> None:
-    """h = (1, -2): hidden layer (h1, h2, -h1, -h2) -> relu (1, 0, 0, 2); outputs 1 + 1 = 2 and 3 * 2 - 1 = 5."""
+    """h = (1, -2): hidden (h1, h2, -h1, -h2), relu (1, 0, 0, 2); outputs 1 + 1 = 2 and 3 * 2 - 1 = 5."""
     head = Head(2, 2)
     with torch.no_grad():
         head.hidden.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]))
@@ -173,7 +173,7 @@ def test_polyak_limits(rate: float, expected: str) -> None:
 
 
 def test_polyak_closes_the_gap_geometrically() -> None:
-    """The distance to a source that stands still falls by 1 - rate per call: 0.9^20 = 0.1216 of it is left."""
+    """The distance to a source that stands still falls by 1 - rate per call: 0.9^20 = 0.12 of it is left."""
     target, source = random_head(2, 3), random_head(2, 3)
     gap = (target.out.weight - source.out.weight).detach()
     for _ in range(20):

@@ -154,7 +154,7 @@ def test_files_that_somebody_closed_stay_closed(tmp_path: Path) -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_survives_our_tokenizer(tokenizer: Any, text: str) -> None:
-    """Byte-level: whatever Unicode holds, also what was never seen; one leading space is the tokenizer's own."""
+    """Byte-level: whatever Unicode holds, also what was never seen; one leading space is its own."""
     ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     assert tokenizer.decode(ids).removeprefix(" ") == text.removeprefix(" ")
     assert all(0 <= i < len(tokenizer) for i in ids)

@@ -96,9 +96,9 @@ def loss(
 
 
 def traces(batch: Batch, c: Config, lam: float) -> Tensor:
-    """lambda [B, A]: `lam_within_turn` between two tokens of a turn, `lam` from its last token to the next turn."""
+    """lambda [B, A]: `lam_within_turn` between two tokens of a turn, `lam` from its last one to the next."""
     same_turn = batch.decisions[:, 1:] == batch.ends
-    return torch.where(same_turn, c.lam_within_turn, lam).to(batch.rewards.dtype)
+    return torch.full_like(batch.rewards, lam).masked_fill(same_turn, c.lam_within_turn)
 
 
 def update(

@@ -103,4 +103,3 @@ def _overview() -> str:
 def _topics(verb: str) -> str:
     rows = "\n".join(f"  {name:<10}{what}" for name, what in TOPICS[verb].items())
     return f"usage: turnwise {verb} NAME [options]\n\n{VERBS[verb]}\n\n{rows}\n\nturnwise {verb} NAME --help tells every option."
-

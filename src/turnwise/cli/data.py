@@ -85,7 +85,13 @@ def make(a: Make) -> dict[str, Any]:
         raise InputError(f"--conversations {a.conversations}: expected 1 or more")
     count = write_jsonl(a.out, task.logs(a.conversations, a.seed), overwrite=a.overwrite)
     console(a.json).print(f"{count:,} conversations of {a.task} written to {a.out}")
-    return {"file": str(a.out), "conversations": count, "task": a.task, "seed": a.seed, "tasks": sorted(TASKS)}
+    return {
+        "file": str(a.out),
+        "conversations": count,
+        "task": a.task,
+        "seed": a.seed,
+        "tasks": sorted(TASKS),
+    }
 
 
 def check(a: Check) -> dict[str, Any]:

@@ -21,9 +21,7 @@ ASKED = (
     "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
     "and measure it against a live simulated customer and the exact optimum."
 )
-SELECTION = (
-    "beta was picked on {validation} validation conversations of another seed; everything else is the preset's"
-)
+SELECTION = "beta was picked on {validation} validation conversations of another seed; everything else is the preset's"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Demo:
     """live conversations, of another seed, to choose each beta with"""
     seed: int = 0
     """of logs, weights, data order and customers"""
+    methods: tuple[str, ...] = ("ilql", "mc", "turn-iql", "bc-success", "bc-top")
+    """runs to compare with the clone, by their folder"""
     workers: int = 2
     """methods trained at a time, one CPU thread each"""
     resume: bool = False
@@ -94,7 +94,10 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     began = time.monotonic()
     _run_chain("", first, a, began)
     with ThreadPoolExecutor(a.workers) as pool:
-        waiting = [pool.submit(_run_chain, m.run, chain, a, began) for m, chain in zip(METHODS[1:], chains, strict=True)]
+        names = _chosen(a)[1:]
+        waiting = [
+            pool.submit(_run_chain, m.run, chain, a, began) for m, chain in zip(names, chains, strict=True)
+        ]
         for job in waiting:
             job.result()
     found = _compare(a)
@@ -107,6 +110,15 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     return {"report": str(page), "seconds": round(seconds, 1), **found}
 
 
+def _chosen(a: Demo) -> list[Method]:
+    """The clone, which the others need, and the methods asked for."""
+    unknown = set(a.methods) - {m.run for m in METHODS[1:]}
+    if unknown:
+        known = ", ".join(m.run for m in METHODS[1:])
+        raise InputError(f"--methods {' '.join(sorted(unknown))}: expected some of {known}")
+    return [METHODS[0], *(m for m in METHODS[1:] if m.run in a.methods)]
+
+
 def _verbs(a: Demo) -> tuple[list[list[str]], list[list[list[str]]]]:
     """The demo as commands that anybody could type: what comes first, then a chain per other method."""
     o, logs = str(a.out), f"{a.out}/logs.jsonl"
@@ -116,7 +128,7 @@ def _verbs(a: Demo) -> tuple[list[list[str]], list[list[list[str]]]]:
         ["data", "check", "--logs", logs],
     ]
     chains = []
-    for m in METHODS:
+    for m in _chosen(a):
         options = [x.format(out=o) for x in m.options]
         betas = ["--betas", *m.betas, "--validation-episodes", str(a.validation_episodes)] if m.betas else []
         chains.append([
@@ -166,7 +178,7 @@ def _compare(a: Demo) -> dict[str, Any]:
     task = find_task("helpdesk")
     card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
     logged = card["return"]
-    rows = [row(m.name, a.out / m.run, a.out, m.note) for m in METHODS]
+    rows = [row(m.name, a.out / m.run, a.out, m.note) for m in _chosen(a)]
     found = comparison(
         title=TITLE,
         asked=ASKED.format(conversations=a.conversations),

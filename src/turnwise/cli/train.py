@@ -183,7 +183,9 @@ def train(name: str, a: Any) -> dict[str, Any]:
     torch.manual_seed(asked.seed)
     learnt, held = split_heldout(dialogues, asked.heldout)
     if not learnt:
-        raise InputError(f"--heldout {asked.heldout}: nothing is left to learn from; expected a smaller share")
+        raise InputError(
+            f"--heldout {asked.heldout}: nothing is left to learn from; expected a smaller share"
+        )
     job = _clone_job(a, learnt, held) if name == "bc" else _critic_job(name, a, learnt, held)
     card = data_card(
         dialogues,
@@ -229,7 +231,9 @@ def _expect_possible(a: Any) -> None:
     if a.asked.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has none that PyTorch can use; expected cpu or auto")
     if isinstance(a, Bc) and a.asked.lora_rank and a.model.model is None:
-        raise InputError("--lora-rank: adapters of fresh weights would learn nothing; expected --model as well")
+        raise InputError(
+            "--lora-rank: adapters of fresh weights would learn nothing; expected --model as well"
+        )
 
 
 def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str]) -> None:
@@ -344,7 +348,9 @@ def _plan(name: str, a: Any, job: Job, card: dict[str, Any], out: Any) -> dict[s
     }
     out.print("plan (nothing is written):")
     for key, value in plan.items():
-        out.print(f"  {key.replace('_', ' '):<20}{value:,}" if not isinstance(value, str) else f"  {key:<20}{value}")
+        out.print(
+            f"  {key.replace('_', ' '):<20}{value:,}" if not isinstance(value, str) else f"  {key:<20}{value}"
+        )
     return plan
 
 

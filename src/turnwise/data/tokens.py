@@ -220,9 +220,7 @@ class ChatFormat:
     def _apply(self, messages: list[Message], prompt: bool) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            return self.tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=prompt
-            )
+            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
         except Exception as e:  # templates raise whatever they like on role orders they do not take
             roles = ", ".join(m.role for m in messages) or "no message before the agent's"
             raise InputError(f"the tokenizer's chat template does not take {roles} ({e})") from e

@@ -14,10 +14,17 @@ def row(name: str, folder: Path, base: Path, note: str = "") -> dict[str, Any]:
     """A line of the table, from the evaluation in a run folder."""
     path = folder / "evaluation.json"
     if not path.exists():
-        raise InputError(f"{folder}: evaluation.json is missing; expected an evaluated run (turnwise evaluate)")
+        raise InputError(
+            f"{folder}: evaluation.json is missing; expected an evaluated run (turnwise evaluate)"
+        )
     found = json.loads(path.read_text(encoding="utf-8"))
     kept = ("mean", "low", "high", "episodes", "success", "turns")
-    return {"name": name, "run": folder.relative_to(base).as_posix(), **{k: found[k] for k in kept}, "note": note}
+    return {
+        "name": name,
+        "run": folder.relative_to(base).as_posix(),
+        **{k: found[k] for k in kept},
+        "note": note,
+    }
 
 
 def comparison(

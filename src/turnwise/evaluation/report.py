@@ -105,14 +105,14 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for i, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line, parse_constant=_NOT_A_NUMBER)
         except json.JSONDecodeError as error:
-            if i == len(lines) and not line.endswith("\n"):
+            if i == len(lines):  # what follows the last newline
                 break
             raise InputError(f"{path}:{i}: not JSON ({error})") from None
         if not isinstance(value, dict):

@@ -28,9 +28,7 @@ def hold(
     chat = agent.chat
     lanes = min(lanes, episodes)
     model = agent.lane_model(lanes, chat.stop)
-    return converse(
-        model, task, chat, episodes=range(episodes), seed=seed, lanes=lanes, progress=progress
-    )
+    return converse(model, task, chat, episodes=range(episodes), seed=seed, lanes=lanes, progress=progress)
 
 
 def summary(conversations: Sequence[Conversation], seed: int) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _whole(kind: Any, name_or_path: str | Path) -> Any:
     """A model all of whose weights were stored: `from_pretrained` draws missing ones at random."""
     model, found = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     if found["missing_keys"]:
-        raise ValueError(f"{len(found['missing_keys'])} weights are missing, {min(found['missing_keys'])} for one")
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} for one")
     return model
 
 

@@ -23,7 +23,6 @@ from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.rerank import Reranker
 from turnwise.rollout.sampler import LaneModel, Sampler
 from turnwise.run.errors import InputError
-from turnwise.run.folder import write_json
 
 SETTINGS = "turnwise.json"
 
@@ -87,7 +86,12 @@ class Agent:
             policy = GuidedPolicy(policy, self.critic, beta=a.beta, clip=a.adv_clip, top_k=a.top_k)
             decoding = Decoding(a.temperature, None, a.top_p)
         return Sampler(
-            policy, lanes=lanes, context=context, stop=stop, decoding=decoding, max_new_tokens=a.max_new_tokens
+            policy,
+            lanes=lanes,
+            context=context,
+            stop=stop,
+            decoding=decoding,
+            max_new_tokens=a.max_new_tokens,
         )
 
     @torch.inference_mode()
@@ -120,9 +124,11 @@ class Agent:
             settings["ensemble"] = len(self.critic.q)
             settings["state_value"] = self.critic.v is not None
             self.critic.trunk.save_pretrained(folder / "critic")
-            heads = {k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")}
+            heads = {
+                k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")
+            }
             save_file(heads, folder / "critic" / "heads.safetensors")
-        write_json(folder / SETTINGS, settings)
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         share_files(folder)
 
 
@@ -130,7 +136,7 @@ def save_acting(folder: Path, acting: Acting) -> None:
     """Let the agent saved in `folder` choose this way from now on."""
     path = folder / SETTINGS
     settings = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, settings | {"acting": asdict(acting)})
+    path.write_text(json.dumps(settings | {"acting": asdict(acting)}, indent=2) + "\n", encoding="utf-8")
 
 
 def load_agent(path: str | Path) -> Agent:

@@ -30,7 +30,9 @@ class SpeakingModel:
         for lane, messages in zip(lanes, seen, strict=True):
             old = self._heard[lane]
             ids = (
-                self.chat.continuation(old, list(messages)[len(old) :]) if old else self.chat.opening(messages)
+                self.chat.continuation(old, list(messages)[len(old) :])
+                if old
+                else self.chat.opening(messages)
             )
             self.model.submit(lane, ids)
         said: dict[int, str | None] = {}

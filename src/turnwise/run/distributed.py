@@ -8,7 +8,9 @@ process would weigh a decision by how few neighbours it has there.)
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -176,15 +178,19 @@ def start(device: str, strategy: Strategy = "ddp") -> World:
         torch.cuda.set_device(own)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        atexit.register(stop)
         # Heads return squeezed views. The warning is about changing them in place, which nothing does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     return World(rank, size, own, strategy)
 
 
 def stop() -> None:
-    """Leave the group, if there is one."""
+    """Leave the group, if there is one; at the exit of a process this happens by itself."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        # Gloo's threads may still hold tensors of the last exchange. To let go of them they need the
+        # interpreter: they get it now, or abort the process when they ask for it after its end.
+        time.sleep(0.2)
 
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
