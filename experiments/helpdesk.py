@@ -34,9 +34,9 @@ METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
         ["--model", "{run}/bc", "--min-return", "0", "--epochs", "2"],
         [],
     ),
-    "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc"], ["8", "16", "32", "64"]),
+    "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc"], ["16", "32", "64", "128"]),
     "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc"], ["8", "32", "128"]),
-    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc"], ["8", "16", "32", "64"]),
+    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc"], ["16", "32", "64", "128"]),
 }
 
 
