@@ -166,7 +166,7 @@ def table(runs: Path) -> None:
     merged = {**kept, "published": PUBLISHED, "rows": rows}
     (HERE / "deal_or_no_deal.json").write_text(json.dumps(merged, indent=1) + "\n")
     lines = [
-        "| policy | mine, all | partner, all | mine, agreed | partner, agreed | agreed | Pareto-optimal | beta |",
+        "| policy | mine, all | partner, all | mine, agreed | partner, agreed | agreed | Pareto | beta |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:

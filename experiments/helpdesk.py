@@ -2,7 +2,7 @@
 
     python experiments/helpdesk.py --seed 0            one seed (about half an hour on one core), resumable
     python experiments/helpdesk.py --table             merge what is there into helpdesk.json and helpdesk.md
-    python experiments/helpdesk.py --seed 0 --taus .7 .8 .9 .95    ILQL's tau, on validation conversations only
+    python experiments/helpdesk.py --seed 0 --taus .7 .8 .9 .95    ILQL's tau, on validation conversations
 
 Each seed writes its own 20,000 logs, trains its own tokenizer and models, and talks to its own 2,000
 customers. Betas are picked on 300 validation conversations whose seed is another one (`turnwise evaluate`
@@ -119,7 +119,7 @@ def table(runs: Path) -> None:
     merged = {"optimum": optimal_value(), "behavior": behavior_value(), "rows": rows}
     (HERE / "helpdesk.json").write_text(json.dumps(merged, indent=1) + "\n")
     lines = [
-        "| policy | mean return over seeds | per seed (95% interval over 2,000 conversations) | success | turns |",
+        "| policy | mean return over seeds | per seed (95% over 2,000 conversations) | success | turns |",
         "|---|---|---|---|---|",
         f"| exact optimum | {merged['optimum']:.4f} | | | |",
     ]

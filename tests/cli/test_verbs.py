@@ -59,7 +59,9 @@ def printed_json(capsys):
 
 
 def test_help_needs_no_torch_and_is_quick():
-    code = "import sys, turnwise.cli as c; c.main(['--help']); assert 'torch' not in sys.modules and 'tyro' not in sys.modules"
+    code = (
+        "import sys, turnwise.cli as c; c.main(['--help']); assert not {'torch', 'tyro'} & set(sys.modules)"
+    )
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "usage: turnwise VERB" in done.stdout
@@ -85,7 +87,9 @@ def test_a_cloned_policy_loads_without_turnwise(cloned):
 
 
 @pytest.mark.parametrize("name, options", [
-    ("ilql", ["--beta", "4", "--top-k", "20"]), ("mc", ["--adv-clip", "0"]), ("turn-iql", ["--proposals", "3"]),
+    ("ilql", ["--beta", "4", "--top-k", "20"]),
+    ("mc", ["--adv-clip", "0"]),
+    ("turn-iql", ["--proposals", "3"]),
 ])  # fmt: skip
 def test_critics_train_save_load_act_and_report(name, options, logs, cloned, tmp_path, capsys):
     out = tmp_path / name
@@ -188,7 +192,7 @@ def test_resume_with_other_settings_is_refused(cloned, logs, capsys):
     ('{"messages": [{"role": "assistant", "content": "x", "reward": NaN}]}', "reward"),
     ('{"messages": [{"role": "user", "content": "x"}]}', "assistant"),
     ("", "empty"),
-    ('{"messages": [{"role": "user", "content": "x", "reward": 1}, {"role": "assistant", "content": "y"}]}', "reward"),
+    ('{"messages": [{"role": "user", "content": "x", "reward": 1}, {"role": "assistant"}]}', "reward"),
     ('{"messages": [{"role": "assistant", "content": "x", "behavior_logp": 0.5}]}', "behavior_logp"),
 ])  # fmt: skip
 def test_bad_logs_are_one_clear_line_and_nothing_is_written(text, where, tmp_path, capsys):

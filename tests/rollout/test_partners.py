@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_games_are_played_to_their_end_and_do_not_depend_on_the_lanes(agent):
         assert one.dialogue.terminated and not one.info["agreed"]
         roles = [m.role for m in one.dialogue.messages]
         assert roles[0] == "system" and sum(r != "system" for r in roles) <= 6
-        assert all(a != b for a, b in zip(roles[1:], roles[2:], strict=False))
+        assert all(a != b for a, b in itertools.pairwise(roles))
 
 
 def test_closing_pays_what_the_reading_gives_the_agent(agent):

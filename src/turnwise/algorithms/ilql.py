@@ -1,18 +1,18 @@
 """Implicit language Q-learning (ILQL), per token. Snell et al. 2022, arXiv:2206.11871, section 4.
 
-    L_Q   = sum_i (G_k - Q_i(s_k, a_k))^2,  G_k = r_k + d_k V(s_{k+1})         V: online head, no gradient
-    L_V   = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, a_k) - V(s_k)     Qbar: Polyak copies of trunk and heads
+    L_Q   = sum_i (G_k - Q_i(s_k, a_k))^2,  G_k = r_k + d_k V(s_{k+1})     V: online head, no gradient
+    L_V   = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, a_k) - V(s_k)     Qbar: slow copies, trunk included
     L_CQL = sum_i logsumexp Q_i(s_k, .) - Q_i(s_k, a_k)
     L     = L_Q + L_V + cql_weight L_CQL
     act: log pi + min(clip, beta (min_i Q_i - V)),  pi: frozen behaviour clone
 
 s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
 the paper: the target bootstraps after truncation and not after termination through `discounts`; the policy is
-cloned beforehand and kept in a model of its own (as LMRL-Gym does, arXiv:2311.18232); the trunk starts from
-it; heads start as the mean return. And G_k is a lambda-return: within a turn lambda is `lam_within_turn` (the
-paper's is 0: what a turn led to then has to pass through the values of all its remaining tokens, and a small
-model that cannot read the outcome off the stop token loses it there); from turn to turn lambda falls from 1 to
-the paper's 0 over the first part of training.
+cloned beforehand and kept in a model of its own (as LMRL-Gym does, arXiv:2311.18232); the trunk starts
+from it; heads start as the mean return. And G_k is a lambda-return: within a turn lambda is
+`lam_within_turn` (the paper's is 0: what a turn led to then has to pass through the values of all its
+remaining tokens, and a small model that cannot tell at the stop token what it will lead to loses it
+there); from turn to turn lambda falls from 1 to the paper's 0 over the first part of training.
 """
 
 from __future__ import annotations

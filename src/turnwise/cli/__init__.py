@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, topic: str | None, rest: list[str]) -> int:
-    from turnwise.run.errors import Interrupted, InputError
+    from turnwise.run.errors import InputError, Interrupted
 
     try:
         module = importlib.import_module(f"turnwise.cli.{verb}")
@@ -87,8 +87,8 @@ def _overview() -> str:
     rows = "\n".join(f"  {name:<10}{what}" for name, what in VERBS.items())
     return (
         "usage: turnwise VERB [options]\n\n"
-        "Trains agents that act on a history. Logged conversations with outcomes in; a policy that does better,\n"
-        "an honest estimate of how much, and a page that shows why out.\n\n"
+        "Trains agents that act on a history. In: logged conversations with outcomes. Out: a policy that\n"
+        "does better, an honest estimate of how much, and a page that shows why.\n\n"
         f"verbs:\n{rows}\n\n"
         "examples:\n"
         "  turnwise demo --out demo\n"
@@ -102,4 +102,5 @@ def _overview() -> str:
 
 def _topics(verb: str) -> str:
     rows = "\n".join(f"  {name:<10}{what}" for name, what in TOPICS[verb].items())
-    return f"usage: turnwise {verb} NAME [options]\n\n{VERBS[verb]}\n\n{rows}\n\nturnwise {verb} NAME --help tells every option."
+    tell = f"turnwise {verb} NAME --help tells every option."
+    return f"usage: turnwise {verb} NAME [options]\n\n{VERBS[verb]}\n\n{rows}\n\n{tell}"

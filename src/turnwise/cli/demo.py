@@ -21,7 +21,9 @@ ASKED = (
     "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
     "and measure it against a live simulated customer and the exact optimum."
 )
-SELECTION = "beta was picked on {validation} validation conversations of another seed; everything else is the preset's"
+SELECTION = (
+    "beta was picked on {validation} validation conversations of another seed; the rest is the preset's"
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ METHODS = (
            note="log π + β(Q − V), Q fitted to the returns that followed"),
     Method("turn-level IQL", "turn-iql", "turn-iql", ("--policy", "{out}/bc"), ("8", "32"),
            note="8 utterances of BC proposed, one chosen by a critic of turns"),
-    Method("BC, success only", "bc-success", "bc", ("--model", "{out}/bc", "--min-return", "0", "--epochs", "1"),
+    Method("BC, success only", "bc-success", "bc", ("--model", "{out}/bc", "--min-return", "0", "--epochs", "1"),  # noqa: E501
            note="imitates the conversations that ended with the right fix"),
     Method("BC, top 10%", "bc-top", "bc", ("--model", "{out}/bc", "--keep-top", "0.1", "--epochs", "2"),
            note="imitates the tenth of the conversations with the highest return"),

@@ -34,7 +34,7 @@ class Evaluate:
     lanes: int = 64
     """conversations held at a time"""
     betas: tuple[float, ...] = ()
-    """strengths of the critic to choose from, on validation conversations of another seed; the best is kept"""
+    """strengths of the critic to choose from, on validation conversations; the best is kept"""
     validation_episodes: int = 300
     """conversations for each of the betas"""
     temperature: float = 1.0

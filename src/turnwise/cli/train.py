@@ -116,7 +116,7 @@ class Bc:
 
     asked: Asked
     model: AskedOfBc = AskedOfBc()
-    config: bc.Config = bc.Config()
+    config: bc.Config = field(default_factory=bc.Config)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Mc:
 
     asked: Asked
     policy: AskedOfValues
-    config: mc.Config = mc.Config()
+    config: mc.Config = field(default_factory=mc.Config)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Ilql:
 
     asked: Asked
     policy: AskedOfValues
-    config: ilql.Config = ilql.Config()
+    config: ilql.Config = field(default_factory=ilql.Config)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class TurnIql:
 
     asked: Asked
     policy: AskedOfValues
-    config: turn_iql.Config = turn_iql.Config()
+    config: turn_iql.Config = field(default_factory=turn_iql.Config)
 
 
 KINDS = {"bc": Bc, "mc": Mc, "ilql": Ilql, "turn-iql": TurnIql}
@@ -297,7 +297,8 @@ def _critic_job(name: str, a: Mc | Ilql | TurnIql, learnt: list[Dialogue], held:
     mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
     c = a.config
     acting = Acting(beta=c.beta, max_new_tokens=asked.max_new_tokens)
-    critic: TokenCritic | TurnCritic
+    critic: Any
+    algorithm: Callable[..., Any]
     if isinstance(c, turn_iql.Config):
         critic, algorithm = TurnCritic(trunk, width, initial=mean), turn_iql.train
         acting = replace(acting, proposals=c.proposals)

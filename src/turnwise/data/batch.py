@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ class Batch:
     position.
     """
 
-    inputs: Tensor | StepInputs
+    inputs: Any  # ids, an int tensor [B, T]; or StepInputs
     decisions: Int[Tensor, "B A1"]
     ends: Int[Tensor, "B A"]
-    actions: Tensor | None
+    actions: Any  # a tensor [B, A, ...], or None per turn
     rewards: Float[Tensor, "B A"]
     discounts: Float[Tensor, "B A"]
     mask: Bool[Tensor, "B A"]

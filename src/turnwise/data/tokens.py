@@ -155,7 +155,7 @@ class ChatFormat:
         """What the agent said, as a partner would read it."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Iterable[Any]) -> list[str]:
         """The text of each token by itself, special tokens included (for display)."""
         return [self.tokenizer.decode([int(i)]) for i in ids]
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _LOSSES = ("td", "expectile", "cql", "nll")  # parts of objectives that do not say so themselves
 

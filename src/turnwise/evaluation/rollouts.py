@@ -24,7 +24,7 @@ def hold(
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> list[Conversation]:
-    """`episodes` conversations of `agent` with `task`; the same seed gives the same partners to every agent."""
+    """Conversations of `agent` with `task`; the same seed gives the same partners to every agent."""
     chat = agent.chat
     lanes = min(lanes, episodes)
     model = agent.lane_model(lanes, chat.stop)

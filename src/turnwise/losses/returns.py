@@ -1,4 +1,4 @@
-"""Returns on the decision axis. All tensors are [B, A] and carry their own discounts; time never shifts here."""
+"""Returns on the decision axis: tensors are [B, A] and carry their discounts; time never shifts here."""
 
 import torch
 from jaxtyping import Bool, Float

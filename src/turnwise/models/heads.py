@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -65,7 +65,7 @@ class TokenCritic(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.q = nn.ModuleList(Head(width, vocab, initial) for _ in range(ensemble))
-        self.v = Head(width, 1, initial) if state_value else None
+        self.v: Head | None = Head(width, 1, initial) if state_value else None
 
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> TokenValues:
         """Q at the decisions and V at the states, the final one included."""
@@ -80,7 +80,8 @@ class TokenCritic(nn.Module):
     ) -> Float[Tensor, "E B A"]:
         """Q of the tokens that were taken, nothing else computed."""
         h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions[:, :-1])
-        return torch.stack([head.of(h, actions) for head in self.q])
+        heads: list[Any] = list(self.q)
+        return torch.stack([head.of(h, actions) for head in heads])
 
     def q_min(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """min over the ensemble of Q(s, .), from features of the trunk."""

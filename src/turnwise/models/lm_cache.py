@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from turnwise.run.errors import InputError
@@ -35,7 +37,7 @@ class _LaneLayer(CacheLayerMixin):
         self.values = self._written(self.values, value_states)
         return self._seen(self.keys), self._seen(self.values)
 
-    def _written(self, whole: Tensor, new: Tensor) -> Tensor:
+    def _written(self, whole: Any, new: Tensor) -> Tensor:
         m = self.memory
         if whole.shape[2] <= m.longest:
             whole = _grown(whole, m.longest + GROWTH)
@@ -45,7 +47,7 @@ class _LaneLayer(CacheLayerMixin):
         whole.view(-1, whole.shape[3]).index_copy_(0, slots.flatten(), new.reshape(-1, new.shape[3]))
         return whole
 
-    def _seen(self, whole: Tensor) -> Tensor:
+    def _seen(self, whole: Any) -> Tensor:
         seen = whole[:, :, : self.memory.longest]
         return seen if self.memory.all_rows else seen.index_select(0, self.memory.rows)
 
@@ -67,7 +69,7 @@ class LaneMemory(Cache):
     context: all that was read stays here.
     """
 
-    def __init__(self, trunk: nn.Module, lanes: int, context: int):
+    def __init__(self, trunk: Any, lanes: int, context: int):
         window = getattr(trunk.config, "sliding_window", None)
         if window is not None and window < context:
             raise InputError(
@@ -105,7 +107,8 @@ class LaneMemory(Cache):
 
     def copy_lane(self, source: int, lanes: list[int]) -> None:
         """Overwrite the memory of `lanes` with that of `source`."""
-        for layer in self.layers:
+        layers: list[Any] = self.layers
+        for layer in layers:
             if layer.is_initialized:
                 layer.keys[lanes] = layer.keys[source].clone().clone()
                 layer.values[lanes] = layer.values[source].clone().clone()

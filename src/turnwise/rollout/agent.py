@@ -123,7 +123,8 @@ class Agent:
         if self.critic is not None:
             settings["ensemble"] = len(self.critic.q)
             settings["state_value"] = self.critic.v is not None
-            self.critic.trunk.save_pretrained(folder / "critic")
+            trunk: Any = self.critic.trunk
+            trunk.save_pretrained(folder / "critic")
             heads = {
                 k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")
             }

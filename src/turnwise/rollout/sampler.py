@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -53,7 +53,10 @@ class LaneModel(Protocol):
 class Policy(Protocol):
     """Trunks that read, and a map from their features to logits over the vocabulary."""
 
-    trunks: Sequence[nn.Module]
+    @property
+    def trunks(self) -> Sequence[nn.Module]:
+        """What reads the history, one memory each."""
+        ...
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
         """[n, D] per trunk -> [n, V]."""
@@ -86,7 +89,9 @@ class Sampler:
         self.read_stop = read_stop
         self.memories = [LaneMemory(trunk, lanes, context) for trunk in policy.trunks]
         self.device = next(policy.trunks[0].parameters()).device
-        self.features: list[Tensor | None] = [None] * len(self.memories)
+        self.features: list[Any] = [None] * len(
+            self.memories
+        )  # a tensor [N, D] each, from the first reading on
         self.lengths = np.zeros(lanes, np.int64)
         self.uniforms = np.zeros((lanes, context + 1))
         self._unread: list[list[int]] = [[] for _ in range(lanes)]

@@ -33,7 +33,7 @@ class Learner:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    target: nn.Module | None = None
+    target: Any = None  # a module, where the algorithm has one
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
