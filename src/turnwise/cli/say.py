@@ -18,7 +18,8 @@ A = TypeVar("A")
 
 def console(json: bool) -> Console:
     """Where people read."""
-    return Console(stderr=json, highlight=False, soft_wrap=True)
+    out = Console(stderr=json, highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(stderr=json, highlight=False, soft_wrap=True, width=120)
 
 
 def parse(kind: type[A], args: Sequence[str], prog: str, about: str) -> A:
