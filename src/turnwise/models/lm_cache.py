@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from turnwise.run.errors import InputError
 
 GROWTH = 64
 """positions by which a memory grows: rows hardly longer than what they hold are read faster"""
+PACKED = "turnwise_lanes"
+"""name under which `transformers` knows the attention of packed lanes"""
+
+
+@dataclass(frozen=True)
+class _Attending:
+    """Lanes that read equally many ids at a time, as one padded block of queries.
+
+    `rows` [n] are their places in the memory, None for all of it in place; `taken` [n, t] the packed ids that
+    are the block's queries; `filled` the packed ids that the block answers, found at `answers` in its n * t
+    rows; `mask` [n, 1, t, positions] is added to attention scores.
+    """
+
+    rows: Tensor | None
+    taken: Tensor
+    filled: Tensor
+    answers: Tensor
+    mask: Tensor
 
 
 class _LaneLayer(CacheLayerMixin):
-    """One layer's keys and values [N, heads, positions, head width], written where the lanes stand."""
+    """One layer's keys and values [N, positions, heads, head width], written where the lanes stand."""
 
     is_sliding = False
 
@@ -26,7 +49,7 @@ class _LaneLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         n = self.memory.lanes
         self.keys, self.values = (
-            x.new_zeros(n, x.shape[1], 0, x.shape[3]) for x in (key_states, value_states)
+            x.new_zeros(n, 0, x.shape[1], x.shape[3]) for x in (key_states, value_states)
         )
         self.is_initialized = True
 
@@ -35,21 +58,20 @@ class _LaneLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         self.keys = self._written(self.keys, key_states)
         self.values = self._written(self.values, value_states)
+        if self.memory.packed:  # what attends finds its lanes itself
+            return self.keys, self.values
         return self._seen(self.keys), self._seen(self.values)
 
     def _written(self, whole: Any, new: Tensor) -> Tensor:
         m = self.memory
-        if whole.shape[2] <= m.longest:
-            whole = _grown(whole, m.longest + GROWTH)
-        heads, positions = whole.shape[1], whole.shape[2]
-        first = (m.rows.view(-1, 1) * heads + torch.arange(heads, device=whole.device)) * positions
-        slots = first.unsqueeze(-1) + m.positions.unsqueeze(1)
-        whole.view(-1, whole.shape[3]).index_copy_(0, slots.flatten(), new.reshape(-1, new.shape[3]))
+        if whole.shape[1] != m.capacity:
+            whole = _grown(whole, m.capacity)
+        flat = whole.view(-1, whole.shape[2] * whole.shape[3])
+        flat.index_copy_(0, m.slots, new.transpose(1, 2).reshape(-1, flat.shape[1]))
         return whole
 
     def _seen(self, whole: Any) -> Tensor:
-        seen = whole[:, :, : self.memory.longest]
-        return seen if self.memory.all_rows else seen.index_select(0, self.memory.rows)
+        return whole[:, : self.memory.longest].index_select(0, self.memory.rows).transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.memory.longest, 0
@@ -64,9 +86,10 @@ class _LaneLayer(CacheLayerMixin):
 class LaneMemory(Cache):
     """The memory of a trunk over `lanes` conversations of up to `context` positions.
 
-    It grows with the longest conversation. The position behind the longest is a bin for padding: it is
-    written and never attended to. InputError for a trunk that forgets (sliding-window attention) within the
-    context: all that was read stays here.
+    It grows with the longest conversation. Where the trunk lets its attention be replaced, ids of all lanes
+    are read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
+    padding; other trunks read a padded block. InputError for a trunk that forgets (sliding-window attention)
+    within the context: all that was read stays here.
     """
 
     def __init__(self, trunk: Any, lanes: int, context: int):
@@ -77,45 +100,149 @@ class LaneMemory(Cache):
                 f"only; expected attention to all of them, or a context of at most {window}"
             )
         self.trunk, self.lanes, self.context = trunk, lanes, context
-        self.rows = torch.arange(lanes)
-        self.positions = torch.zeros(lanes, 1, dtype=torch.long)
-        self.longest, self.all_rows = 0, True
+        self.packed = trunk._supports_attention_backend and trunk.config._attn_implementation == "sdpa"
+        weights = next(trunk.parameters())
+        self.device, self.dtype = weights.device, weights.dtype
+        self.capacity = self.longest = 0
+        self.slots = self.rows = torch.zeros(0, dtype=torch.long)
+        self.attending: tuple[_Attending, ...] = ()
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
-    def read(self, ids: Tensor, rows: Tensor, start: Tensor, longest: int) -> Tensor:
-        """Read `ids` [n, t] in lanes `rows` [n], ascending, from positions `start` [n]; features [n, t, D].
+    def read(self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray) -> Tensor:
+        """Let lane `rows[i]` read `ids[i]` from position `start[i]` on; features of each last id [n, D].
 
-        `longest` is the greatest length of these lanes afterwards, right padding not counted. What lies
-        behind a lane's own ids is overwritten by whatever it reads next and is never attended to before.
+        What lies behind a lane's own ids is overwritten by whatever it reads next and never attended to.
         """
-        positions = start.unsqueeze(-1) + torch.arange(ids.shape[1], device=ids.device)
-        self.rows, self.positions = rows, positions.clamp(max=longest)
-        self.longest, self.all_rows = longest, len(rows) == self.lanes
-        return self.trunk(
-            input_ids=ids,
-            position_ids=positions.clamp(max=self.context - 1),
-            attention_mask=self._mask(positions).unsqueeze(1),
-            past_key_values=self,
-            use_cache=True,
-        ).last_hidden_state
-
-    def _mask(self, positions: Tensor) -> Tensor:
-        """[n, t, longest], added to attention scores (every attention of `transformers` understands that)."""
-        hidden = torch.arange(self.longest, device=positions.device) > positions.unsqueeze(-1)
-        dtype = next(self.trunk.parameters()).dtype
-        return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+        counts = np.array([len(x) for x in ids])
+        self.longest = int((start + counts).max())
+        if self.longest >= self.capacity:  # the position behind the longest is a bin for padding
+            self.capacity = self.longest + GROWTH
+        return (self._read_packed if self.packed else self._read_padded)(ids, rows, start, counts)
 
     def copy_lane(self, source: int, lanes: list[int]) -> None:
         """Overwrite the memory of `lanes` with that of `source`."""
         layers: list[Any] = self.layers
         for layer in layers:
             if layer.is_initialized:
-                layer.keys[lanes] = layer.keys[source].clone().clone()
-                layer.values[lanes] = layer.values[source].clone().clone()
+                layer.keys[lanes] = layer.keys[source].clone()
+                layer.values[lanes] = layer.values[source].clone()
+
+    def _read_packed(
+        self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
+    ) -> Tensor:
+        first = np.cumsum(counts) - counts
+        positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
+        self.slots = self._on(np.repeat(rows, counts) * self.capacity + positions)
+        groups = [g for g in (counts == 1, counts > 1) if g.any()]
+        self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
+        with _attention(self.trunk, PACKED):
+            features = self.trunk(
+                input_ids=self._on(np.concatenate([np.asarray(x) for x in ids])).unsqueeze(0),
+                position_ids=self._on(positions).unsqueeze(0),
+                past_key_values=self,
+                use_cache=True,
+                lane_memory=self,
+            ).last_hidden_state
+        return features[0, self._on(first + counts - 1)]
+
+    def _group(
+        self, rows: np.ndarray, start: np.ndarray, counts: np.ndarray, first: np.ndarray
+    ) -> _Attending:
+        """The lanes `rows` as one block; the whole memory is read in place where most lanes take part."""
+        longest, width = int((start + counts).max()), int(counts.max())
+        in_place = 2 * len(rows) > self.lanes
+        places = rows if in_place else np.arange(len(rows))
+        offset = np.arange(width)
+        read = offset < counts[:, None]
+        taken = np.zeros((self.lanes if in_place else len(rows), width), np.int64)
+        taken[places] = np.where(read, first[:, None] + offset, 0)
+        until = np.full(taken.shape, longest)
+        until[places] = start[:, None] + offset
+        answers = places[:, None] * width + offset
+        on = self._on
+        return _Attending(
+            rows=None if in_place else on(rows),
+            taken=on(taken),
+            filled=on(taken[places][read]),
+            answers=on(answers[read]),
+            mask=self._mask(on(until), longest).unsqueeze(1),
+        )
+
+    def attend(self, module: Any, query: Tensor, keys: Tensor, values: Tensor, **options: Any) -> Tensor:
+        """Attention of packed queries [1, heads, M, head width] to their own lanes: [1, M, heads, width]."""
+        q = query[0].transpose(0, 1)
+        out = q.new_empty(q.shape)
+        inner = AttentionInterface()["sdpa"]
+        for g in self.attending:
+            length = g.mask.shape[-1]
+            k, v = (
+                (x[:, :length] if g.rows is None else x[:, :length].index_select(0, g.rows)).transpose(1, 2)
+                for x in (keys, values)
+            )
+            block = inner(module, q[g.taken].transpose(1, 2), k, v, g.mask, **options)[0]
+            out[g.filled] = block.flatten(0, 1)[g.answers]
+        return out.unsqueeze(0)
+
+    def _read_padded(
+        self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
+    ) -> Tensor:
+        padded = np.zeros((len(ids), int(counts.max())), np.int64)
+        for row, x in zip(padded, ids, strict=True):
+            row[: len(x)] = x
+        positions = start[:, None] + np.arange(padded.shape[1])
+        self.slots = self._on((rows[:, None] * self.capacity + np.minimum(positions, self.longest)).ravel())
+        self.rows = self._on(rows)
+        features = self.trunk(
+            input_ids=self._on(padded),
+            position_ids=self._on(np.minimum(positions, self.context - 1)),
+            attention_mask=self._mask(self._on(positions), self.longest).unsqueeze(1),
+            past_key_values=self,
+            use_cache=True,
+        ).last_hidden_state
+        return features[self._on(np.arange(len(ids))), self._on(counts - 1)]
+
+    def _mask(self, positions: Tensor, longest: int) -> Tensor:
+        """[n, t, longest], added to attention scores: a query sees up to its own position."""
+        hidden = torch.arange(longest, device=self.device) > positions.unsqueeze(-1)
+        return torch.zeros_like(hidden, dtype=self.dtype).masked_fill_(hidden, torch.finfo(self.dtype).min)
+
+    def _on(self, x: np.ndarray) -> Tensor:
+        return torch.as_tensor(x, device=self.device)
 
 
 def _grown(whole: Tensor, positions: int) -> Tensor:
     """Room for more; zeros, because a weight of 0 does not silence what is not a number."""
-    bigger = whole.new_zeros(*whole.shape[:2], positions, whole.shape[3])
-    bigger[:, :, : whole.shape[2]] = whole
+    bigger = whole.new_zeros(whole.shape[0], positions, *whole.shape[2:])
+    bigger[:, : whole.shape[1]] = whole
     return bigger
+
+
+@contextmanager
+def _attention(trunk: Any, name: str) -> Iterator[None]:
+    """The trunk with another attention while it reads here; whoever else uses it finds it as it was."""
+    before = trunk.config._attn_implementation
+    trunk.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        trunk.config._attn_implementation = before
+
+
+def _packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    lane_memory: LaneMemory,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What `transformers` calls in place of its own attention."""
+    options = {k: v for k, v in options.items() if k in ("softcap", "position_bias")}
+    return lane_memory.attend(module, query, key, value, scaling=scaling, dropout=dropout, **options), None
+
+
+AttentionInterface.register(PACKED, _packed_attention)

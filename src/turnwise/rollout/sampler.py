@@ -66,9 +66,10 @@ class Policy(Protocol):
 class Sampler:
     """Decodes in lanes: histories stay in the cache across turns, and a lane never waits for another.
 
-    Each token of a lane is drawn with a uniform number of that lane's own seed, so what it says does not
-    depend on its neighbours. `collect` returns once `at_least` lanes have finished, so that reading what
-    partners answered is done for several lanes at a time.
+    At each step every speaking lane reads what it has not read, be it a partner's message or the token that
+    it said last, and says one token, drawn with a uniform number of the lane's own seed: what it says does
+    not depend on its neighbours. `collect` returns once `at_least` lanes have finished, so that partners
+    answer several lanes at a time.
     """
 
     def __init__(
@@ -121,15 +122,15 @@ class Sampler:
 
     @torch.inference_mode()
     def collect(self) -> list[Utterance]:
-        """Read what is queued, then decode until enough lanes have finished."""
+        """Decode until enough lanes have finished."""
         finished: list[Utterance] = []
         full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
         finished += [self._finish(lane, stopped=False, full=True) for lane in full]
         reading = [x for x in self._waiting if x not in full]
-        self._read(reading)
         self._speaking, self._waiting = sorted(self._speaking + reading), []
         while self._speaking and len(finished) < self.at_least:
-            finished += self._decode_one_token()
+            self._read(self._speaking)
+            finished += self._say_one_token()
         return finished
 
     def copy_lane(self, source: int, lanes: Sequence[int]) -> None:
@@ -144,7 +145,7 @@ class Sampler:
         for lane in others:
             self._unread[lane] = list(self._unread[source])
 
-    def _decode_one_token(self) -> list[Utterance]:
+    def _say_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
         rows = torch.as_tensor(self._speaking, device=self.device)
         p = distribution(self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding)
@@ -163,7 +164,6 @@ class Sampler:
                 going_on.append(lane)
         if self.read_stop:
             self._read([u.lane for u in finished if not u.out_of_context])
-        self._read(going_on)
         self._speaking = going_on
         return finished
 
@@ -175,32 +175,16 @@ class Sampler:
         )
 
     def _read(self, lanes: Sequence[int]) -> None:
-        """Feed what is unread in `lanes`; their features become those of the last id.
-
-        Where most lanes read one token, all take part, so that the cache is used in place: a lane that has
-        nothing to read writes at its next position, which it overwrites before it ever attends to it.
-        """
+        """Feed what is unread in `lanes` (ascending); their features become those of the last id."""
         if not lanes:
             return
-        reading = np.sort(lanes)
-        counts = np.array([len(self._unread[lane]) for lane in reading])
-        width = int(counts.max())
-        rows = np.arange(self.lanes) if width == 1 and len(reading) * 2 > self.lanes else reading
-        ids = np.zeros((self.lanes, width), np.int64)
-        for lane, count in zip(reading, counts, strict=True):
-            ids[lane, :count] = self._unread[lane]
-            self._unread[lane] = []
-        self._forward(rows, ids[rows], reading, counts)
-        self.lengths[reading] += counts
-
-    def _forward(self, rows: np.ndarray, ids: np.ndarray, reading: np.ndarray, counts: np.ndarray) -> None:
-        """Run every trunk over `ids` [rows, width]; keep features of lanes `reading` at their last id."""
-        start = self.lengths[rows]
-        longest = max(int((self.lengths[reading] + counts).max()), int(start.max()))
-        on = lambda x: torch.as_tensor(x, device=self.device)  # noqa: E731
-        at = on(np.searchsorted(rows, reading)), on(counts - 1)
+        ids, rows = [self._unread[lane] for lane in lanes], np.array(lanes)
+        at = torch.as_tensor(rows, device=self.device)
         for i, memory in enumerate(self.memories):
-            features = memory.read(on(ids), on(rows), on(start), longest)
+            features = memory.read(ids, rows, self.lengths[rows])
             if self.features[i] is None:
                 self.features[i] = features.new_zeros(self.lanes, features.shape[-1])
-            self.features[i][on(reading)] = features[at]
+            self.features[i][at] = features
+        self.lengths[rows] += [len(x) for x in ids]
+        for lane in lanes:
+            self._unread[lane] = []
