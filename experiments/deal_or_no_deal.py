@@ -13,9 +13,10 @@ test scenarios. Betas are picked on validation scenarios with other seeds.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.corpus import rows_of
 from turnwise.data.logs import read_logs, write_jsonl
 from turnwise.data.order import chunks
-from turnwise.envs.negotiation import NegotiationTable, read_negotiations, scenarios, to_log
+from turnwise.envs.negotiation import (
+    Negotiation,
+    NegotiationTable,
+    read_negotiations,
+    renamed,
+    revalued,
+    scenarios,
+    to_log,
+    values_by_counts,
+)
 from turnwise.envs.negotiation_reading import AllocationReader, agreement, fit_reader
 from turnwise.evaluation.intervals import mean_interval
 from turnwise.evaluation.rollouts import best_setting, hold
@@ -41,6 +51,7 @@ from turnwise.run.progress import Progress
 
 HERE = Path(__file__).parent
 GAMES, VALIDATION, LANES = 1000, 200, 64
+REVALUED = 3
 MODEL = ["--width", "128", "--layers", "4", "--heads", "4", "--context", "384"]
 METHODS: dict[str, tuple[str, str, list[str], list[float]]] = {
     # name: run, algorithm, options, betas
@@ -54,16 +65,46 @@ PUBLISHED = [("likelihood", 5.4, 5.5), ("RL", 7.1, 4.2), ("rollouts", 7.3, 5.1),
 
 
 def prepare(data: Path, runs: Path) -> None:
-    """Logs per split, the reader, and how well it agrees with people."""
+    """Logs per split, training logs in two larger versions, the reader and how well it agrees with people."""
     runs.mkdir(parents=True, exist_ok=True)
     rows = read_negotiations(data)
     for split in ("train", "val", "test"):
         logs = (to_log(n) for n in rows if n.split == split)
         write_jsonl(runs / f"{split}.jsonl", (x for x in logs if x is not None), overwrite=True)
+    train = [n for n in rows if n.split == "train"]
+    for name, version in (("renamed", rename_all(train)), ("revalued", revalue_all(train))):
+        write_jsonl(runs / f"train_{name}.jsonl", version, overwrite=True)
     reader = fit_reader([n for n in rows if n.split == "train"])
     reader.save(runs / "reader.npz")
     found = {split: agreement(reader, [n for n in rows if n.split == split]) for split in ("val", "test")}
     (runs / "reader.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def rename_all(rows: Sequence[Negotiation]) -> Iterator[dict[str, Any]]:
+    """Each row under all six ways to name the three items."""
+    for n in rows:
+        for i, order in enumerate(itertools.permutations(range(3))):
+            if (log := to_log(renamed(n, order), f"-{i}")) is not None:
+                yield log | {"table": table_of(n)}
+
+
+def revalue_all(rows: Sequence[Negotiation]) -> Iterator[dict[str, Any]]:
+    """Each row with its own values and with `REVALUED` others, items named at random each time."""
+    rng = np.random.default_rng(0)
+    possible = values_by_counts(rows)
+    orders = list(itertools.permutations(range(3)))
+    for n in rows:
+        others = [v for v in possible[n.counts] if v != n.values]
+        chosen = rng.permutation(len(others))[:REVALUED]
+        for i, values in enumerate([n.values, *(others[k] for k in chosen)]):
+            other = renamed(revalued(n, values), orders[int(rng.integers(6))])
+            if (log := to_log(other, f"-{i}")) is not None:
+                yield log | {"table": table_of(n)}
+
+
+def table_of(n: Negotiation) -> str:
+    """What both sides of a talk, and all versions of it, have in common: the scenario."""
+    return f"{n.counts} {sorted([n.values, n.partner_values])}"
 
 
 def perplexity(agent: Agent, logs: Path) -> float:

@@ -79,20 +79,20 @@ def lambda_twin(steps: list[dict[str, Any]], v: list[float], lams: list[float]) 
     return goals
 
 
-@pytest.mark.parametrize(("within", "lam"), [(0.0, 0.0), (0.5, 0.0), (1.0, 1.0), (0.3, 0.7)])
-def test_ilql_loss(rows, packed_twin, within: float, lam: float) -> None:
+@pytest.mark.parametrize(("lookahead", "lam"), [(0.0, 0.0), (0.5, 0.0), (1.0, 1.0), (0.3, 0.7)])
+def test_ilql_loss(rows, packed_twin, lookahead: float, lam: float) -> None:
     batch = pack_tokens(rows, gamma=GAMMA, gamma_within_turn=WITHIN, dtype=f64)
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
     critic, target = GivenTokens(0, **shapes), slow_copy(GivenTokens(1, **shapes))
-    c = ilql.Config(tau=0.8, cql_weight=0.3, lam_within_turn=within)
+    c = ilql.Config(tau=0.8, tau_within_turn=0.7, cql_weight=0.3, lookahead=lookahead)
     total, sums = ilql.loss(critic, target, batch, 7.0, c, lam)
     td = value = cql = 0.0
     for b, t in enumerate(rows):
         steps = packed_twin(t, GAMMA, WITHIN)
-        lams = [lam if t.turn_end[d["decision"] + 1] else within for d in steps]
-        goals = lambda_twin(steps, [given(critic.v, b, k) for k in range(len(steps) + 1)], lams)
-        for k, d in enumerate(steps):
+        goals = lambda_twin(steps, [given(critic.v, b, k) for k in range(len(steps) + 1)], [lam] * len(steps))
+        worth = 0.0
+        for k, d in reversed(list(enumerate(steps))):
             if not d["learnt"]:
                 continue
             for e in range(2):
@@ -100,12 +100,30 @@ def test_ilql_loss(rows, packed_twin, within: float, lam: float) -> None:
                 td += (goals[k] - q) ** 2
                 cql += np.log(sum(np.exp(given(critic.q, e, b, k, a)) for a in range(VOCAB))) - q
             slow = min(given(target.q, e, b, k, d["action"]) for e in range(2))
-            value += expectile(slow - given(critic.v, b, k), c.tau)
+            followed = k + 1 < len(steps) and steps[k + 1]["learnt"]
+            if followed and not t.turn_end[d["decision"] + 1]:  # the next token is of the same turn
+                slow = (1 - lookahead) * slow + lookahead * WITHIN * worth
+            worth = slow
+            begins = k == 0 or t.turn_end[steps[k - 1]["decision"] + 1]
+            value += expectile(worth - given(critic.v, b, k), c.tau if begins else c.tau_within_turn)
     assert sums["td"].item() == pytest.approx(td, abs=1e-10)
     assert sums["expectile"].item() == pytest.approx(value, abs=1e-10)
     assert sums["cql"].item() == pytest.approx(cql, abs=1e-10)
     assert total.item() == pytest.approx((td + value + 0.3 * cql) / 7, abs=1e-10)
     assert sums["decisions"] == sum(d["learnt"] for t in rows for d in packed_twin(t, GAMMA, WITHIN))
+
+
+def test_ilql_looks_at_the_whole_utterance_by_hand(row) -> None:
+    """[7|1 2 9|5 5|3 9] with min Qbar 1, 2, 3 | 4, 5 and .5 within turns: X = .25 * 3, .5 * 3, 3 | .5 * 5, 5.
+
+    tau is the turn's where a turn begins and the other one inside it. With no lookahead X is min Qbar.
+    """
+    batch = pack_tokens([row("7|1 2 9|5 5|3 9", [0.0, 1.0])], gamma=0.9, gamma_within_turn=0.5, dtype=f64)
+    slow = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=f64)
+    worth, taus = ilql.outlook(batch, slow, ilql.Config(tau=0.9, tau_within_turn=0.6))
+    assert_close(worth, torch.tensor([[0.75, 1.5, 3.0, 2.5, 5.0]], dtype=f64))
+    assert_close(taus, torch.tensor([[0.9, 0.6, 0.6, 0.9, 0.6]], dtype=f64))
+    assert_close(ilql.outlook(batch, slow, ilql.Config(lookahead=0.0))[0], slow)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
@@ -219,7 +237,9 @@ def test_a_tau_of_a_half_without_conservatism_is_td_and_half_squares(rows) -> No
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
     critic, target = GivenTokens(0, **shapes), slow_copy(GivenTokens(1, **shapes))
-    total, sums = ilql.loss(critic, target, batch, 1.0, ilql.Config(tau=0.5, cql_weight=0.0))
+    total, sums = ilql.loss(
+        critic, target, batch, 1.0, ilql.Config(tau=0.5, tau_within_turn=0.5, cql_weight=0.0, lookahead=0.0)
+    )
     slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
     half = ((slow - critic.v[:, :-1]) ** 2)[batch.loss_mask].sum() / 2
     assert_close(total, sums["td"] + half)

@@ -3,7 +3,6 @@
 import torch
 from torch.testing import assert_close
 
-from turnwise.algorithms import ilql
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import TokenWriter
 from turnwise.losses.returns import discounted_returns, lambda_returns
@@ -59,7 +58,7 @@ def test_a_cut_row_bootstraps_from_the_final_state_whatever_pads_it():
 
     def targets(chosen):
         batch = pack_tokens(chosen, gamma=0.9, dtype=torch.float64)
-        lam = ilql.traces(batch, ilql.Config(), 0.4)
+        lam = torch.full_like(batch.rewards, 0.4)
         return lambda_returns(
             batch.rewards, batch.discounts, position_value[batch.decisions[:, 1:]], batch.mask, lam
         )
@@ -68,15 +67,3 @@ def test_a_cut_row_bootstraps_from_the_final_state_whatever_pads_it():
     for i, row in enumerate(rows):
         alone = targets([row])
         assert_close(together[i, : alone.shape[1]], alone[0], rtol=0, atol=0)
-
-
-def test_traces_run_through_a_turn_and_stop_at_its_end():
-    """[7 | 1 2 9 | 5 5 | 3 9]: lambda is the within-turn one after 1, 2 and 3, the other after both stops."""
-    writer = TokenWriter()
-    writer.read([7])
-    writer.act([1, 2, 9], -1.0, None)
-    writer.read([5, 5])
-    writer.act([3, 9], 1.0, None)
-    batch = pack_tokens([writer.tokens(True, next_known=True, id="x")], gamma=1.0)
-    lam = ilql.traces(batch, ilql.Config(lam_within_turn=0.8), 0.1)
-    assert_close(lam[0, :4], torch.tensor([0.8, 0.8, 0.1, 0.8]))

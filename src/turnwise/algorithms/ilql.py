@@ -1,18 +1,21 @@
 """Implicit language Q-learning (ILQL), per token. Snell et al. 2022, arXiv:2206.11871, section 4.
 
     L_Q   = sum_i (G_k - Q_i(s_k, a_k))^2,  G_k = r_k + d_k V(s_{k+1})     V: online head, no gradient
-    L_V   = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, a_k) - V(s_k)     Qbar: slow copies, trunk included
+    L_V   = |tau_k - 1(u < 0)| u^2,  u = X_k - V(s_k)
+    X_k   = min_i Qbar_i(s_m, a_m) d_k ... d_{m-1},  m: last token of k's turn   Qbar: slow copies, trunk too
     L_CQL = sum_i logsumexp Q_i(s_k, .) - Q_i(s_k, a_k)
     L     = L_Q + L_V + cql_weight L_CQL
     act: log pi + min(clip, beta (min_i Q_i - V)),  pi: frozen behaviour clone
 
 s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
-the paper: the target bootstraps after truncation and not after termination through `discounts`; the policy is
-cloned beforehand and kept in a model of its own (as LMRL-Gym does, arXiv:2311.18232); the trunk starts
-from it; heads start as the mean return. And G_k is a lambda-return: within a turn lambda is
-`lam_within_turn` (the paper's is 0: what a turn led to then has to pass through the values of all its
-remaining tokens, and a small model that cannot tell at the stop token what it will lead to loses it
-there); from turn to turn lambda falls from 1 to the paper's 0 over the first part of training.
+the paper: V looks at what the whole utterance is worth (`lookahead` 1; at 0 X_k is the token's own
+min Qbar, as in the paper). Within a turn nothing happens that the agent does not choose, so this is the same
+fixed point for tau towards 1, but optimism is taken once a turn and not once a token: an expectile over
+noisy values is too high, and fifty of them in a row are far too high. Where a turn begins tau is `tau`,
+inside it `tau_within_turn`. The target bootstraps after truncation and not after termination through
+`discounts`; the policy is cloned beforehand and kept in a model of its own (as LMRL-Gym does,
+arXiv:2311.18232); the trunk starts from it; heads start as the mean return; G_k begins as the logged return
+and becomes the one-step target over the first part of training (lambda from 1 to 0).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.losses.returns import lambda_returns
+from turnwise.losses.returns import discounted_returns, lambda_returns
 from turnwise.losses.value import cql_loss, expectile_loss, squared_error
 from turnwise.models.heads import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
@@ -56,15 +59,17 @@ class Config:
     gamma_within_turn: float = 1.0
     """discount between two tokens of a turn; .99 would be .37 after a hundred"""
     tau: float = 0.9
-    """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    """expectile of V where a turn begins: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    tau_within_turn: float = 0.8
+    """expectile of V between the tokens of a turn"""
+    lookahead: float = 1.0
+    """what V learns from within a turn: 1 the worth of the whole utterance, 0 of the next token (the paper)"""
     cql_weight: float = 0.01
     """weight of the conservative term, nats"""
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""
-    lam_within_turn: float = 0.5
-    """lambda between the tokens of a turn: 1 shows all of them what the turn led to, 0 only its last one"""
     anneal: float = 0.5
-    """share of training over which lambda from turn to turn falls from 1 (the logged return) to 0"""
+    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
     beta: float = 16.0
     """how strongly advantages (in units of the return) shift log-probabilities when acting"""
     adv_clip: float | None = None
@@ -82,11 +87,12 @@ def loss(
     taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     with torch.no_grad():
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
-        lams = traces(batch, c, lam)
+        lams = torch.full_like(batch.rewards, lam)
         bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lams)
+        worth, taus = outlook(batch, slow, c)
     sums = {
         "td": sum_over_decisions(squared_error(taken, bootstrap), batch.loss_mask),
-        "expectile": sum_over_decisions(expectile_loss(v[:, :-1], slow, c.tau), batch.loss_mask),
+        "expectile": sum_over_decisions(expectile_loss(v[:, :-1], worth, taus), batch.loss_mask),
         "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
         "q": sum_over_decisions(taken, batch.loss_mask) / q.shape[0],
         "v": sum_over_decisions(v[:, :-1], batch.loss_mask),
@@ -95,10 +101,18 @@ def loss(
     return (sums["td"] + sums["expectile"] + c.cql_weight * sums["cql"]) / denominator, sums
 
 
-def traces(batch: Batch, c: Config, lam: float) -> Tensor:
-    """lambda [B, A]: `lam_within_turn` between two tokens of a turn, `lam` from its last one to the next."""
-    same_turn = batch.decisions[:, 1:] == batch.ends
-    return torch.full_like(batch.rewards, lam).masked_fill(same_turn, c.lam_within_turn)
+def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
+    """What V learns from, X [B, A], and the expectile that it takes of it [B, A].
+
+    X_k = (1 - l_k) slow_k + l_k d_k X_{k+1} with l_k = `lookahead` where the next token is of the same turn
+    and has a target of its own, else 0.
+    """
+    goes_on = batch.decisions[:, 1:] == batch.ends
+    follows = goes_on & nn.functional.pad(batch.loss_mask[:, 1:], (0, 1))
+    ahead = c.lookahead * follows.to(slow.dtype)
+    worth = discounted_returns((1 - ahead) * slow, ahead * batch.discounts, batch.loss_mask)
+    inside = nn.functional.pad(goes_on[:, :-1], (1, 0))
+    return worth, torch.full_like(slow, c.tau).masked_fill(inside, c.tau_within_turn)
 
 
 def update(

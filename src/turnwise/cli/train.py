@@ -64,6 +64,8 @@ class Asked:
     """give rewards on partners' messages to the agent's message before"""
     heldout: float = 0.05
     """share of conversations that are not learnt from, picked by their ids"""
+    heldout_by: str | None = None
+    """column of the logs whose equal values stay together, held out or not (a customer, a scenario)"""
     lora_rank: int = 0
     """train low-rank adapters of this rank instead of all weights; 0 trains all"""
     resume: bool = False
@@ -181,7 +183,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
     if world.device.type == "cpu":
         torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
-    learnt, held = split_heldout(dialogues, asked.heldout)
+    learnt, held = split_heldout(dialogues, asked.heldout, asked.heldout_by)
     if not learnt:
         raise InputError(
             f"--heldout {asked.heldout}: nothing is left to learn from; expected a smaller share"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,8 +115,55 @@ def system_message(counts: Triple, values: Triple) -> str:
     return " ".join(f"{item} {c} x {v}" for item, c, v in zip(ITEMS, counts, values, strict=True))
 
 
-def to_log(n: Negotiation) -> dict[str, Any] | None:
-    """The row in the log format, or None if this side never acts.
+_NAMED = re.compile(r"\b(?:(books?)|(hats?)|((?:basket)?balls?))\b")
+
+
+def renamed(n: Negotiation, order: Triple) -> Negotiation:
+    """The same negotiation about other things: item i is called `ITEMS[order[i]]`, in words and in numbers.
+
+    The three items differ in name only, so that every negotiation between people is six.
+    """
+    if sorted(order) != [0, 1, 2]:
+        raise ValueError(f"order is {order}; expected each of 0, 1 and 2 once")
+
+    def moved(numbers: Triple) -> Triple:
+        return _triple([numbers[order.index(i)] for i in range(3)])
+
+    def word(match: re.Match[str]) -> str:
+        return ITEMS[order[(match.lastindex or 0) - 1]] + ("s" if match[0].endswith("s") else "")
+
+    turns = tuple((who, text if text == SELECTION else _NAMED.sub(word, text)) for who, text in n.turns)
+    return replace(
+        n,
+        counts=moved(n.counts),
+        values=moved(n.values),
+        partner_values=moved(n.partner_values),
+        selection=None if n.selection is None else moved(n.selection),
+        turns=turns,
+    )
+
+
+def revalued(n: Negotiation, values: Triple) -> Negotiation:
+    """The same talk and the same division, as worth to a side with other private values.
+
+    Nobody but this side ever saw its values: what the partner said, and what was agreed on, depends on them
+    through this side's words only. So (history, words, answer, points) is a true sample of the game for any
+    values: off-policy, since another side might have said other things. Points are recomputed.
+    """
+    worth = points(values, n.selection) if n.agreed and n.selection else 0
+    return replace(n, values=values, points=worth)
+
+
+def values_by_counts(rows: Iterable[Negotiation]) -> dict[Triple, list[Triple]]:
+    """The private values that sides had, by what lay on the table, sorted."""
+    found: dict[Triple, set[Triple]] = {}
+    for n in rows:
+        found.setdefault(n.counts, set()).update((n.values, n.partner_values))
+    return {counts: sorted(values) for counts, values in found.items()}
+
+
+def to_log(n: Negotiation, version: str = "") -> dict[str, Any] | None:
+    """The row in the log format, or None if this side never acts. `version` tells variants of a row apart.
 
     This side is the agent, its partner the user. The points are the reward of the agent's last message,
     whoever closed the talk; a disconnected conversation is truncated. What only the partner or the
@@ -133,7 +180,7 @@ def to_log(n: Negotiation) -> dict[str, Any] | None:
         else:
             messages.append({"role": "user", "content": text})
     return {
-        "id": f"deal-{n.row:05d}",
+        "id": f"deal-{n.row:05d}{version}",
         "messages": messages,
         "truncated" if n.disconnected else "terminated": True,
         "counts": list(n.counts),

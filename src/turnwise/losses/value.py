@@ -11,12 +11,12 @@ def squared_error(values: Float[Tensor, "*E B A"], targets: Float[Tensor, "B A"]
 
 
 def expectile_loss(
-    values: Float[Tensor, "B A"], targets: Float[Tensor, "B A"], tau: float
+    values: Float[Tensor, "B A"], targets: Float[Tensor, "B A"], tau: float | Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
     """|tau - 1(u < 0)| u^2 with u = target - value: tau > 1/2 pulls the value towards the best targets.
 
-    Implicit Q-learning, Kostrikov et al. 2021, arXiv:2110.06169, section 4.1. tau = 1/2 is half the
-    squared error.
+    One tau for all, or one for each decision. Implicit Q-learning, Kostrikov et al. 2021, arXiv:2110.06169,
+    section 4.1. tau = 1/2 is half the squared error.
     """
     u = targets - values
     return torch.where(u < 0, (1 - tau) * u**2, tau * u**2)  # weights in the precision of u
