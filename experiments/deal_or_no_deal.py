@@ -52,14 +52,27 @@ from turnwise.run.progress import Progress
 HERE = Path(__file__).parent
 GAMES, VALIDATION, LANES = 1000, 200, 64
 REVALUED = 3
+BETAS = [0.5, 1.0, 2.0, 4.0, 8.0]
 MODEL = ["--width", "128", "--layers", "4", "--heads", "4", "--context", "384"]
-METHODS: dict[str, tuple[str, str, list[str], list[float]]] = {
-    # name: run, algorithm, options, betas
-    "BC": ("bc", "bc", [*MODEL, "--epochs", "10"], []),
-    "BC, top 10%": ("bc-top", "bc", ["--model", "{run}/bc", "--keep-top", "0.1", "--epochs", "3"], []),
-    "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc", "--epochs", "3"], [0.5, 1, 2, 4, 8]),
-    "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc", "--epochs", "3"], [0.5, 1, 2, 4, 8]),
-    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc", "--epochs", "4"], [0.5, 1, 2, 4, 8]),
+METHODS: dict[str, tuple[str, str, str, list[str], list[float]]] = {
+    # name: run, algorithm, training logs, options, betas
+    "BC": ("bc", "bc", "train_renamed", [*MODEL, "--epochs", "2"], []),
+    "BC, top 10%": (
+        "bc-top",
+        "bc",
+        "train",
+        ["--model", "{run}/bc", "--keep-top", "0.1", "--epochs", "3"],
+        [],
+    ),
+    "Monte-Carlo Q": ("mc", "mc", "train_revalued", ["--policy", "{run}/bc", "--epochs", "1"], BETAS),
+    "turn-level IQL": (
+        "turn-iql",
+        "turn-iql",
+        "train_revalued",
+        ["--policy", "{run}/bc", "--epochs", "1"],
+        BETAS,
+    ),
+    "ILQL": ("ilql", "ilql", "train_revalued", ["--policy", "{run}/bc", "--epochs", "1.5"], BETAS),
 }
 PUBLISHED = [("likelihood", 5.4, 5.5), ("RL", 7.1, 4.2), ("rollouts", 7.3, 5.1), ("RL + rollouts", 8.3, 4.2)]
 
@@ -69,8 +82,9 @@ def prepare(data: Path, runs: Path) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     rows = read_negotiations(data)
     for split in ("train", "val", "test"):
-        logs = (to_log(n) for n in rows if n.split == split)
-        write_jsonl(runs / f"{split}.jsonl", (x for x in logs if x is not None), overwrite=True)
+        logs = ((to_log(n), n) for n in rows if n.split == split)
+        whole = (log | {"table": table_of(n)} for log, n in logs if log is not None)
+        write_jsonl(runs / f"{split}.jsonl", whole, overwrite=True)
     train = [n for n in rows if n.split == "train"]
     for name, version in (("renamed", rename_all(train)), ("revalued", revalue_all(train))):
         write_jsonl(runs / f"train_{name}.jsonl", version, overwrite=True)
@@ -156,7 +170,7 @@ def scores(held: Sequence[Conversation]) -> dict[str, Any]:
 
 def evaluate(data: Path, runs: Path, name: str) -> None:
     """Pick beta on validation scenarios, then play the test scenarios once."""
-    folder, _, _, betas = METHODS[name]
+    folder, *_, betas = METHODS[name]
     out = runs / folder / "negotiation.json"
     if out.exists():
         return
@@ -238,15 +252,14 @@ def everything(data: Path, runs: Path, methods: Sequence[str]) -> None:
     if not (runs / "reader.json").exists():
         prepare(data, runs)
     for name in methods:
-        folder, algorithm, options, _ = METHODS[name]
+        folder, algorithm, logs, options, _ = METHODS[name]
         out = runs / folder
         if not (out / "result.json").exists():
             words = [x.format(run=runs) for x in options]
             resume = ["--resume"] if (out / "config.yaml").exists() else []
-            logs = str(runs / "train.jsonl")
-            if turnwise(
-                ["train", algorithm, "--logs", logs, "--out", str(out), "--heldout", "0.02", *words, *resume]
-            ):
+            where = ["--logs", str(runs / f"{logs}.jsonl"), "--out", str(out)]
+            held = ["--heldout", "0.02", "--heldout-by", "table"]
+            if turnwise(["train", algorithm, *where, *held, *words, *resume]):
                 raise SystemExit(1)
         if name == "BC" and not (runs / "perplexity.json").exists():
             agent = load_agent(out)

@@ -63,7 +63,7 @@ class Config:
     tau_within_turn: float = 0.8
     """expectile of V between the tokens of a turn"""
     lookahead: float = 1.0
-    """what V learns from within a turn: 1 the worth of the whole utterance, 0 of the next token (the paper)"""
+    """what V learns from within a turn: 1 the whole utterance's worth, 0 the next token's (the paper)"""
     cql_weight: float = 0.01
     """weight of the conservative term, nats"""
     polyak: float = 0.05

@@ -115,6 +115,8 @@ class ChatFormat:
             tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
         self._ids: dict[tuple[str, bool], list[int]] = {}
         self._texts: dict[tuple[str, str], str] = {}
+        special = tokenizer.added_tokens_decoder.values()
+        self._markers = tuple(t.content for t in special if t.special and t.content.strip())
         self._header: str | None = self._header_if_messages_are_independent()
         marker = "Words."
         talk = [Message("user", "y"), Message("assistant", marker), Message("user", "z")]
@@ -174,7 +176,7 @@ class ChatFormat:
                 row.read(self._after_stop)
                 heard = []
             else:
-                heard += self._encode(self._partner_piece(messages, i))
+                heard += self._encode_piece(messages, i)
         row.read(heard[kept])
         spoke_last = d.messages[-1].role == d.agent_role
         if not d.terminated and not spoke_last:
@@ -183,8 +185,20 @@ class ChatFormat:
 
     def _read(self, messages: list[Message], first: int) -> list[int]:
         """Ids of the partners' messages from `first` on, each encoded alone as in a log, and the header."""
-        texts = [self._partner_piece(messages, i) for i in range(first, len(messages))]
-        return [i for text in [*texts, self._header_after(messages)] for i in self._encode(text)]
+        pieces = [self._encode_piece(messages, i) for i in range(first, len(messages))]
+        return [i for ids in [*pieces, self._encode(self._header_after(messages))] for i in ids]
+
+    def _encode_piece(self, messages: list[Message], i: int) -> list[int]:
+        """Ids of a partner's message with its markers; markers that he wrote himself are spelt out."""
+        piece, content = self._partner_piece(messages, i), messages[i].content.strip()
+        if not any(marker in content for marker in self._markers):
+            return self._encode(piece)
+        before, found, after = piece.partition(content)
+        if not found:
+            raise InputError(
+                f"a message holds a marker of the chat template and cannot be told from it: {content!r}"
+            )
+        return self._encode(before) + self._encode(content, literally=True) + self._encode(after)
 
     def _encode(self, text: str, literally: bool = False) -> list[int]:
         """Ids of a text; `literally`, what looks like a special token (the stop, say) is spelt out."""
