@@ -277,3 +277,5 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "0.5675" in page and "ILQL" in page
+    assert main([*words[:3], "--conversations", "41", "--resume"]) == 2
+    assert "conversations was 40 and is 41 now" in capsys.readouterr().err

@@ -58,7 +58,7 @@ class Config:
     """discount per turn; 1 where agents are scored by undiscounted returns"""
     gamma_within_turn: float = 1.0
     """discount between two tokens of a turn; .99 would be .37 after a hundred"""
-    tau: float = 0.9
+    tau: float = 0.95
     """expectile of V where a turn begins: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
     tau_within_turn: float = 0.8
     """expectile of V between the tokens of a turn"""

@@ -14,7 +14,7 @@ from typing import Any
 
 from turnwise.cli.say import comparison_table, console, notice, parse
 from turnwise.run.errors import InputError, Interrupted
-from turnwise.run.folder import write_json
+from turnwise.run.folder import write_config, write_json
 
 TITLE = "HelpDesk: a better support desk from logged conversations"
 ASKED = (
@@ -92,7 +92,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         return {"verbs": verbs}
     if a.out.exists() and any(a.out.iterdir()) and not a.resume:
         raise InputError(f"--out {a.out}: the folder holds other files; expected a new folder, or --resume")
-    a.out.mkdir(parents=True, exist_ok=True)
+    decisive = ("conversations", "seed", "episodes", "validation_episodes")
+    write_config(a.out, {"algorithm": "demo"} | {k: getattr(a, k) for k in decisive}, resume=a.resume)
     began = time.monotonic()
     _run_chain("", first, a, began)
     with ThreadPoolExecutor(a.workers) as pool:
