@@ -28,5 +28,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("turnwise needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[data,dev]' -c constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[data,fast,dev]' -c constraints.txt
 	touch $@

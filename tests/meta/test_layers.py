@@ -36,7 +36,9 @@ RULES = {
     "exact/*": _rule("exact envs", "numpy scipy"),
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),
-    "models/lm*.py": _rule("models losses", "torch jaxtyping transformers tokenizers peft"),
+    "models/lm*.py": _rule(
+        "models losses", "numpy torch jaxtyping transformers tokenizers peft", lazily="numba"
+    ),
     "models/*": _rule("models losses", "torch jaxtyping"),
     "rollout/*": _rule("rollout models losses data envs", "numpy torch jaxtyping safetensors"),
     "algorithms/*": _rule(BELOW_ALGORITHMS + " evaluation", "numpy torch jaxtyping"),

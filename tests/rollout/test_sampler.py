@@ -225,3 +225,19 @@ def test_a_trunk_that_forgets_is_refused() -> None:
     LaneMemory(trunk_of(lm), lanes=2, context=16)
     with pytest.raises(InputError, match="last 16 of 17 positions"):
         LaneMemory(trunk_of(lm), lanes=2, context=17)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_compiled_attention_is_the_same_attention(kind: str, tiny: Callable[..., Any]) -> None:
+    """Lanes that read one id beside lanes that read several, some lanes idle: features equal to 1e-10."""
+    trunk = trunk_of(tiny(kind))
+    memories = [LaneMemory(trunk, lanes=5, context=CONTEXT, compiled=x) for x in (True, False)]
+    assert memories[0].kernel is not None
+    rng, lengths = np.random.default_rng(0), np.zeros(5, np.int64)
+    for counts in ([3, 0, 90, 1, 2], [1, 2, 1, 1, 0], [1, 0, 1, 1, 1], [0, 5, 0, 0, 7]):
+        rows = np.flatnonzero(counts)
+        ids = [rng.integers(5, 50, counts[row]).tolist() for row in rows]
+        with torch.inference_mode():
+            one, other = (memory.read(ids, rows, lengths[rows]) for memory in memories)
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-10)
+        lengths += counts

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from turnwise.models.lm_attention import compiled_attention
 from turnwise.run.errors import InputError
 
 GROWTH = 64
@@ -88,11 +89,12 @@ class LaneMemory(Cache):
 
     It grows with the longest conversation. Where the trunk lets its attention be replaced, ids of all lanes
     are read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
-    padding; other trunks read a padded block. InputError for a trunk that forgets (sliding-window attention)
-    within the context: all that was read stays here.
+    padding (on a CPU by compiled code, unless `compiled` is False); other trunks read a padded block.
+    InputError for a trunk that forgets (sliding-window attention) within the context: all that was read
+    stays here.
     """
 
-    def __init__(self, trunk: Any, lanes: int, context: int):
+    def __init__(self, trunk: Any, lanes: int, context: int, compiled: bool = True):
         window = getattr(trunk.config, "sliding_window", None)
         if window is not None and window < context:
             raise InputError(
@@ -103,9 +105,12 @@ class LaneMemory(Cache):
         self.packed = trunk._supports_attention_backend and trunk.config._attn_implementation == "sdpa"
         weights = next(trunk.parameters())
         self.device, self.dtype = weights.device, weights.dtype
+        on_cpu = self.device.type == "cpu" and self.dtype in (torch.float32, torch.float64)
+        self.kernel = compiled_attention() if compiled and self.packed and on_cpu else None
         self.capacity = self.longest = 0
         self.slots = self.rows = torch.zeros(0, dtype=torch.long)
         self.attending: tuple[_Attending, ...] = ()
+        self.places = np.zeros(0, np.int64), np.zeros(0, np.int64)
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray) -> Tensor:
@@ -133,8 +138,10 @@ class LaneMemory(Cache):
         first = np.cumsum(counts) - counts
         positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
         self.slots = self._on(np.repeat(rows, counts) * self.capacity + positions)
-        groups = [g for g in (counts == 1, counts > 1) if g.any()]
-        self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
+        if self.kernel is None:
+            groups = [g for g in (counts == 1, counts > 1) if g.any()]
+            self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
+        self.places = np.repeat(rows, counts), positions
         with _attention(self.trunk, PACKED):
             features = self.trunk(
                 input_ids=self._on(np.concatenate([np.asarray(x) for x in ids])).unsqueeze(0),
@@ -168,10 +175,17 @@ class LaneMemory(Cache):
             mask=self._mask(on(until), longest).unsqueeze(1),
         )
 
-    def attend(self, module: Any, query: Tensor, keys: Tensor, values: Tensor, **options: Any) -> Tensor:
+    def attend(
+        self, module: Any, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None, **options: Any
+    ) -> Tensor:
         """Attention of packed queries [1, heads, M, head width] to their own lanes: [1, M, heads, width]."""
         q = query[0].transpose(0, 1)
         out = q.new_empty(q.shape)
+        if self.kernel is not None and not options:
+            scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+            arrays = (x.numpy() for x in (q, keys, values))
+            self.kernel(*arrays, *self.places, out.numpy().dtype.type(scale), out.numpy())
+            return out.unsqueeze(0)
         inner = AttentionInterface()["sdpa"]
         for g in self.attending:
             length = g.mask.shape[-1]
@@ -179,7 +193,7 @@ class LaneMemory(Cache):
                 (x[:, :length] if g.rows is None else x[:, :length].index_select(0, g.rows)).transpose(1, 2)
                 for x in (keys, values)
             )
-            block = inner(module, q[g.taken].transpose(1, 2), k, v, g.mask, **options)[0]
+            block = inner(module, q[g.taken].transpose(1, 2), k, v, g.mask, scaling=scaling, **options)[0]
             out[g.filled] = block.flatten(0, 1)[g.answers]
         return out.unsqueeze(0)
 
@@ -237,12 +251,11 @@ def _packed_attention(
     *,
     lane_memory: LaneMemory,
     scaling: float | None = None,
-    dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What `transformers` calls in place of its own attention."""
-    options = {k: v for k, v in options.items() if k in ("softcap", "position_bias")}
-    return lane_memory.attend(module, query, key, value, scaling=scaling, dropout=dropout, **options), None
+    asked = {k: options[k] for k in ("softcap", "position_bias") if options.get(k) is not None}
+    return lane_memory.attend(module, query, key, value, scaling, **asked), None
 
 
 AttentionInterface.register(PACKED, _packed_attention)
