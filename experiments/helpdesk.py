@@ -36,7 +36,7 @@ METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
     ),
     "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc"], ["16", "32", "64", "128"]),
     "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc"], ["8", "32", "128"]),
-    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc"], ["16", "32", "64", "128"]),
+    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc", "--epochs", "8"], ["16", "32", "64", "128"]),
 }
 
 

@@ -49,7 +49,7 @@ class Config:
     """largest global gradient norm"""
     gamma: float = 1.0
     """discount per turn; 1 where agents are scored by undiscounted returns"""
-    tau: float = 0.9
+    tau: float = 0.95
     """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
     polyak: float = 0.05
     """share of the online weights that targets take on at each step"""

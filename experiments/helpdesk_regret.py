@@ -1,0 +1,113 @@
+"""HelpDesk: where a trained policy loses what the optimum earns, and how far its values are from exact ones.
+
+    python experiments/helpdesk_regret.py runs/helpdesk/seed0/ilql [more runs] --betas 16 32
+
+Regret of one act: V*(history) - Q*(history, act), both exact. Over a conversation regrets add up to what the
+policy is worth less than the optimum (performance difference lemma, Kakade & Langford 2002), so that the
+columns sum to the gap, and `optimum - regret` estimates the mean return with less noise than returns do.
+
+    early fix   named a fix while a test was worth more        late test   tested while a fix was worth more
+    wrong fix   another part was likelier                      wrong test  another test told more
+    unread      said something that the customer could not read
+
+Values are compared on logged conversations that nothing was learnt from: Q of the first token of a message
+with the best exact value among acts of its kind, Q of its last token (or of the turn) with that of the act.
+The conversations are others than those that any table is made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from turnwise.data.dialogue import Dialogue
+from turnwise.envs.dialogue import Message
+from turnwise.envs.helpdesk import ACTS, NONE, HelpDesk, read_act
+from turnwise.envs.helpdesk_logs import helpdesk_logs
+from turnwise.evaluation.rollouts import hold
+from turnwise.exact.helpdesk import OptimalDesk, net_answers
+from turnwise.rollout.agent import Agent, load_agent
+from turnwise.rollout.lanes import Conversation
+
+SEED = 555
+KINDS = ("early fix", "late test", "wrong fix", "wrong test", "unread")
+
+
+def regrets(held: list[Conversation], desk: OptimalDesk) -> dict[str, float]:
+    """Mean regret per conversation, by kind."""
+    total = dict.fromkeys(KINDS, 0.0)
+    for c in held:
+        messages = c.dialogue.messages
+        spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        for turn, i in enumerate(spoken):
+            act, net = read_act(messages[i].content), net_answers(messages[:i])
+            q = desk.action_values(net, turn)
+            test, fix = max(q[:4]), max(q[4:])
+            if act == NONE:
+                total["unread"] += max(q) + desk.test_cost - desk.value(net, turn + 1)
+            elif act.kind == "fix":
+                total["early fix"] += max(0.0, test - fix)
+                total["wrong fix"] += fix - q[ACTS.index(act)]
+            else:
+                total["late test"] += max(0.0, fix - test)
+                total["wrong test"] += test - q[ACTS.index(act)]
+    return {k: v / len(held) for k, v in total.items()}
+
+
+def value_errors(agent: Agent, logs: list[Dialogue], desk: OptimalDesk) -> dict[str, np.ndarray]:
+    """(learnt, exact) pairs [n, 2] by what is compared."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for d, t in zip(logs, agent.chat.encode(logs), strict=True):
+        found = agent.values(t)
+        q, v = found["q"], found["v"]
+        spoken = [i for i, m in enumerate(d.messages) if m.role == "assistant"]
+        last = np.flatnonzero(t.turn_end[t.decisions + 1]) if len(q) > len(spoken) else np.arange(len(spoken))
+        first = np.append(0, last[:-1] + 1)
+        for turn, i in enumerate(spoken):
+            act = read_act(d.messages[i].content)
+            exact = desk.action_values(net_answers(d.messages[:i]), turn)
+            best = max(exact[4:] if act.kind == "fix" else exact[:4])
+            pairs.setdefault("V, turn", []).append((v[first[turn]], max(exact)))
+            if first[turn] < last[turn]:
+                pairs.setdefault(f"Q, {act.kind}, first token", []).append((q[first[turn]], best))
+            pairs.setdefault(f"Q, {act.kind}, last token", []).append((q[last[turn]], exact[ACTS.index(act)]))
+    return {k: np.array(x) for k, x in sorted(pairs.items())}
+
+
+def report(run: Path, betas: list[float], episodes: int) -> None:
+    """Print both for one run."""
+    agent, desk = load_agent(run), OptimalDesk()
+    for beta in betas if agent.critic is not None else [0.0]:
+        held = hold(agent.with_acting(beta=beta), HelpDesk(), episodes=episodes, seed=SEED)
+        lost = regrets(held, desk)
+        parts = "  ".join(f"{k} {v:.3f}" for k, v in lost.items())
+        mean = np.mean([c.dialogue.undiscounted_return() for c in held])
+        worth = desk.value() - sum(lost.values())
+        print(f"{run} beta {beta:g}: return {mean:.3f}, optimum - regret {worth:.3f}: {parts}")
+    if agent.critic is not None:
+        logs = [
+            Dialogue(tuple(Message(m["role"], m["content"]) for m in row["messages"]))
+            for row in helpdesk_logs(1500, SEED)
+        ]
+        for name, x in value_errors(agent, logs, desk).items():
+            error = x[:, 0] - x[:, 1]
+            print(
+                f"  {name:<22} correlation {np.corrcoef(x.T)[0, 1]:.3f}  bias {error.mean():+.3f}  "
+                f"rmse {np.sqrt((error**2).mean()):.3f}"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--betas", nargs="+", type=float, default=[16.0, 32.0])
+    parser.add_argument("--episodes", type=int, default=600)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for run in asked.runs:
+        report(run, asked.betas, asked.episodes)
