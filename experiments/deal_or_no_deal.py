@@ -31,8 +31,11 @@ from turnwise.data.order import chunks
 from turnwise.envs.negotiation import (
     Negotiation,
     NegotiationTable,
+    Read,
+    on_offer,
     read_negotiations,
     renamed,
+    reordered,
     revalued,
     scenarios,
     to_log,
@@ -52,11 +55,11 @@ from turnwise.run.progress import Progress
 HERE = Path(__file__).parent
 GAMES, VALIDATION, LANES = 1000, 200, 64
 REVALUED = 3
-BETAS = [0.5, 1.0, 2.0, 4.0, 8.0]
+BETAS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
 MODEL = ["--width", "128", "--layers", "4", "--heads", "4", "--context", "384"]
 METHODS: dict[str, tuple[str, str, str, list[str], list[float]]] = {
     # name: run, algorithm, training logs, options, betas
-    "BC": ("bc", "bc", "train_renamed", [*MODEL, "--epochs", "2"], []),
+    "BC": ("bc", "bc", "train", [*MODEL, "--epochs", "6"], []),
     "BC, top 10%": (
         "bc-top",
         "bc",
@@ -78,41 +81,34 @@ PUBLISHED = [("likelihood", 5.4, 5.5), ("RL", 7.1, 4.2), ("rollouts", 7.3, 5.1),
 
 
 def prepare(data: Path, runs: Path) -> None:
-    """Logs per split, training logs in two larger versions, the reader and how well it agrees with people."""
+    """Logs per split, training logs in a larger version, the reader and how well it agrees with people."""
     runs.mkdir(parents=True, exist_ok=True)
     rows = read_negotiations(data)
+    train = [n for n in rows if n.split == "train"]
+    reader = fit_reader(train)
+    reader.save(runs / "reader.npz")
     for split in ("train", "val", "test"):
-        logs = ((to_log(n), n) for n in rows if n.split == split)
+        logs = ((to_log(n, shares=on_offer(n, reader.read)), n) for n in rows if n.split == split)
         whole = (log | {"table": table_of(n)} for log, n in logs if log is not None)
         write_jsonl(runs / f"{split}.jsonl", whole, overwrite=True)
-    train = [n for n in rows if n.split == "train"]
-    for name, version in (("renamed", rename_all(train)), ("revalued", revalue_all(train))):
-        write_jsonl(runs / f"train_{name}.jsonl", version, overwrite=True)
-    reader = fit_reader([n for n in rows if n.split == "train"])
-    reader.save(runs / "reader.npz")
+    write_jsonl(runs / "train_revalued.jsonl", revalue_all(train, reader.read), overwrite=True)
     found = {split: agreement(reader, [n for n in rows if n.split == split]) for split in ("val", "test")}
     (runs / "reader.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def rename_all(rows: Sequence[Negotiation]) -> Iterator[dict[str, Any]]:
-    """Each row under all six ways to name the three items."""
-    for n in rows:
-        for i, order in enumerate(itertools.permutations(range(3))):
-            if (log := to_log(renamed(n, order), f"-{i}")) is not None:
-                yield log | {"table": table_of(n)}
-
-
-def revalue_all(rows: Sequence[Negotiation]) -> Iterator[dict[str, Any]]:
+def revalue_all(rows: Sequence[Negotiation], read: Read) -> Iterator[dict[str, Any]]:
     """Each row with its own values and with `REVALUED` others, items named at random each time."""
     rng = np.random.default_rng(0)
     possible = values_by_counts(rows)
     orders = list(itertools.permutations(range(3)))
     for n in rows:
+        shares = on_offer(n, read)
         others = [v for v in possible[n.counts] if v != n.values]
         chosen = rng.permutation(len(others))[:REVALUED]
         for i, values in enumerate([n.values, *(others[k] for k in chosen)]):
-            other = renamed(revalued(n, values), orders[int(rng.integers(6))])
-            if (log := to_log(other, f"-{i}")) is not None:
+            order = orders[int(rng.integers(6))]
+            moved = [None if x is None else reordered(x, order) for x in shares]
+            if (log := to_log(renamed(revalued(n, values), order), f"-{i}", moved)) is not None:
                 yield log | {"table": table_of(n)}
 
 
@@ -140,7 +136,7 @@ def game(data: Path, runs: Path, split: str) -> NegotiationWithModel:
     tables = scenarios(read_negotiations(data), split)
     both = list(dict.fromkeys([*tables, *(s.swapped() for s in tables)]))
     return NegotiationWithModel(
-        both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read), partner
+        both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read, notes=True), partner
     )
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,19 @@ from turnwise.envs.negotiation import (
     NegotiationTable,
     Outcome,
     Scenario,
+    Triple,
+    Turn,
     divisions,
+    on_offer,
     pareto_optimal,
     points,
     read_negotiations,
     remainder,
+    renamed,
+    revalued,
     scenarios,
     to_log,
+    values_by_counts,
 )
 
 # One book worth 0, four hats worth 2, two balls worth 1 to this side; the partner's values are 4, 1 and 1.
@@ -131,6 +138,67 @@ def test_a_log_pays_the_agents_last_message_and_hides_the_partners_values(tmp_pa
     assert log["truncated"] is True
     assert [m["content"] for m in log["messages"][1:]] == ["hats ?", "ok"]
     assert to_log(replace(mirror, turns=(("them", "hi"), ("them", SELECTION)))) is None
+
+
+def test_items_can_change_names_in_words_and_numbers(tmp_path: Path) -> None:
+    """Books are called hats, hats balls, balls books: counts 1 4 2 become 2 1 4, and so on all others.
+
+    Three such changes are none, but that a basketball is a ball from then on.
+    """
+    (agreed,) = read_negotiations(write(tmp_path, [AGREED]))
+    talk = replace(agreed, turns=(("me", "a book , 4 hats , no basketballs , that hat"), ("them", SELECTION)))
+    other = renamed(talk, (1, 2, 0))
+    assert other.turns == (("me", "a hat , 4 balls , no books , that ball"), ("them", SELECTION))
+    assert (other.counts, other.values, other.partner_values) == ((2, 1, 4), (1, 0, 2), (1, 4, 1))
+    assert other.selection == (0, 0, 4) and points(other.values, other.selection) == other.points == 8
+    assert renamed(renamed(other, (1, 2, 0)), (1, 2, 0)) == replace(
+        talk, turns=(("me", "a book , 4 hats , no balls , that hat"), talk.turns[1])
+    )
+    with pytest.raises(ValueError, match="each of 0, 1 and 2 once"):
+        renamed(talk, (0, 0, 2))
+
+
+def test_other_private_values_change_the_points_and_nothing_else(tmp_path: Path) -> None:
+    """4 hats at 1 are 4 points where they were 8 at 2; without an agreement there are none either way."""
+    agreed, none = read_negotiations(write(tmp_path, [AGREED, NONE]))
+    assert revalued(agreed, (2, 1, 2)) == replace(agreed, values=(2, 1, 2), points=4)
+    assert revalued(none, (2, 1, 2)) == replace(none, values=(2, 1, 2))
+    assert values_by_counts([agreed, none]) == {(1, 4, 2): [(0, 2, 1), (4, 1, 1)]}
+
+
+def test_notes_tell_what_closing_now_would_bring(tmp_path: Path) -> None:
+    """After each utterance of the partner's: the reading there, at this side's own values.
+
+    The reading here: the side takes as many hats as there were turns before it closed.
+    """
+    row = replace(
+        read_negotiations(write(tmp_path, [AGREED]))[0],
+        turns=(("them", "hats ?"), ("me", "no"), ("them", "two balls then"), ("them", SELECTION)),
+    )
+
+    def read(counts: Triple, turns: Sequence[Turn]) -> Triple | None:
+        assert turns[-1] == ("me", SELECTION)
+        return None if len(turns) == 2 else (0, len(turns) - 1, 0)
+
+    log = to_log(row, "-x", on_offer(row, read))
+    assert log is not None and log["id"] == "deal-00001-x"
+    assert [(m["role"], m["content"]) for m in log["messages"][1:]] == [
+        ("user", "hats ?"),
+        ("tool", "nothing agreed"),
+        ("assistant", "no"),
+        ("user", "two balls then"),
+        ("tool", "worth 6"),
+        ("user", SELECTION),
+    ]
+    # The table tells both sides the same as the log does.
+    table = NegotiationTable(read, notes=True)
+    table.open(0, SCENARIO, first="b")
+    for side, text in (("b", "hats ?"), ("a", "no"), ("b", "two balls then")):
+        table.say(0, side, text)
+    assert [(m.role, m.content) for m in table.seen_by(0, "a")] == [
+        (m["role"], m["content"]) for m in log["messages"][:-1]
+    ]
+    assert [m.content for m in table.seen_by(0, "b") if m.role == "tool"] == ["worth 2"]
 
 
 def test_divisions_are_all_shares_and_remainders_complement_them() -> None:

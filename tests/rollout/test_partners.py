@@ -69,3 +69,13 @@ def test_a_partner_out_of_context_truncates(agent):
     task.reset([0], [1])
     (response,) = task.step([0], ["book " * 300])
     assert response.truncated and not response.terminated and response.reward == 0
+
+
+def test_notes_reach_the_agent_with_what_the_partner_said(agent):
+    """One of each is worth 5 to the agent; each answer of the partner brings that note after it."""
+    table = NegotiationTable(taking_one_of_each, 6, notes=True)
+    task = NegotiationWithModel([SCENARIO], table, SpeakingModel(agent, 1))
+    task.reset([0], [11])
+    (response,) = task.step([0], ["i want the book"])
+    assert [m.role for m in response.messages] == ["user", "tool"]
+    assert response.messages[1].content == "worth 5"

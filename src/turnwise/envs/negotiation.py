@@ -126,21 +126,23 @@ def renamed(n: Negotiation, order: Triple) -> Negotiation:
     if sorted(order) != [0, 1, 2]:
         raise ValueError(f"order is {order}; expected each of 0, 1 and 2 once")
 
-    def moved(numbers: Triple) -> Triple:
-        return _triple([numbers[order.index(i)] for i in range(3)])
-
     def word(match: re.Match[str]) -> str:
         return ITEMS[order[(match.lastindex or 0) - 1]] + ("s" if match[0].endswith("s") else "")
 
     turns = tuple((who, text if text == SELECTION else _NAMED.sub(word, text)) for who, text in n.turns)
     return replace(
         n,
-        counts=moved(n.counts),
-        values=moved(n.values),
-        partner_values=moved(n.partner_values),
-        selection=None if n.selection is None else moved(n.selection),
+        counts=reordered(n.counts, order),
+        values=reordered(n.values, order),
+        partner_values=reordered(n.partner_values, order),
+        selection=None if n.selection is None else reordered(n.selection, order),
         turns=turns,
     )
+
+
+def reordered(numbers: Triple, order: Triple) -> Triple:
+    """One number an item, after item i became `ITEMS[order[i]]`."""
+    return _triple([numbers[order.index(i)] for i in range(3)])
 
 
 def revalued(n: Negotiation, values: Triple) -> Negotiation:
@@ -162,8 +164,30 @@ def values_by_counts(rows: Iterable[Negotiation]) -> dict[Triple, list[Triple]]:
     return {counts: sorted(values) for counts, values in found.items()}
 
 
-def to_log(n: Negotiation, version: str = "") -> dict[str, Any] | None:
+Read = Callable[[Triple, Sequence[Turn]], Triple | None]
+"""what "me" takes, from counts and turns; None for no agreement"""
+
+
+def note(counts: Triple, values: Triple, turns: Sequence[Turn], read: Read) -> str:
+    """What a side could work out for itself: the points that closing the talk now would bring it."""
+    share = read(counts, [*turns, ("me", SELECTION)])
+    return noted(values, share)
+
+
+def noted(values: Triple, share: Triple | None) -> str:
+    """The note on a share."""
+    return "nothing agreed" if share is None else f"worth {points(values, share)}"
+
+
+def on_offer(n: Negotiation, read: Read) -> list[Triple | None]:
+    """For each turn, what this side would take if it closed the talk there."""
+    return [read(n.counts, [*n.turns[: i + 1], ("me", SELECTION)]) for i in range(len(n.turns))]
+
+
+def to_log(n: Negotiation, version: str = "", shares: Sequence[Triple | None] = ()) -> dict[str, Any] | None:
     """The row in the log format, or None if this side never acts. `version` tells variants of a row apart.
+
+    With `shares` (`on_offer`) what the partner says is followed by a tool's message, the note on it.
 
     This side is the agent, its partner the user. The points are the reward of the agent's last message,
     whoever closed the talk; a disconnected conversation is truncated. What only the partner or the
@@ -179,6 +203,8 @@ def to_log(n: Negotiation, version: str = "") -> dict[str, Any] | None:
             messages.append({"role": "assistant", "content": text, "reward": reward})
         else:
             messages.append({"role": "user", "content": text})
+            if shares and text != SELECTION:
+                messages.append({"role": "tool", "content": noted(n.values, shares[i])})
     return {
         "id": f"deal-{n.row:05d}{version}",
         "messages": messages,
@@ -258,6 +284,7 @@ class _Game:
     scenario: Scenario
     first: Side
     said: list[tuple[Side, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # for whoever heard it, one an utterance; empty without
     share_a: Triple | None = None
     over: bool = False
     closed: bool = False
@@ -268,14 +295,14 @@ class NegotiationTable:
 
     `read` takes counts and turns and answers what "me" takes, or None for no agreement. Whoever says
     `SELECTION` closes the talk; it is an utterance of its own, so words around it are not heard. After
-    `max_utterances` without it the talk ends without an agreement (0 points each; a termination).
+    `max_utterances` without it the talk ends without an agreement (0 points each; a termination). With
+    `notes` each side is told, after whatever the other said, what closing the talk there would bring it.
     """
 
-    def __init__(
-        self, read: Callable[[Triple, Sequence[Turn]], Triple | None], max_utterances: int = MAX_UTTERANCES
-    ) -> None:
+    def __init__(self, read: Read, max_utterances: int = MAX_UTTERANCES, *, notes: bool = False) -> None:
         self._read = read
         self._max_utterances = max_utterances
+        self._notes = notes
         self._games: dict[int, _Game] = {}
 
     def open(self, lane: int, scenario: Scenario, first: Side) -> None:
@@ -293,8 +320,12 @@ class NegotiationTable:
         """The conversation as this side has it: its own values, itself the assistant, the other the user."""
         game = self._games[lane]
         values = game.scenario.values_a if side == "a" else game.scenario.values_b
-        heard = (Message("assistant" if who == side else "user", text) for who, text in game.said)
-        return (Message("system", system_message(game.scenario.counts, values)), *heard)
+        messages = [Message("system", system_message(game.scenario.counts, values))]
+        for i, (who, text) in enumerate(game.said):
+            messages.append(Message("assistant" if who == side else "user", text))
+            if who != side and i < len(game.notes):
+                messages.append(Message("tool", game.notes[i]))
+        return tuple(messages)
 
     def say(self, lane: int, side: Side, text: str) -> bool:
         """The side speaks; True if that ended the talk. ValueError out of turn."""
@@ -305,9 +336,15 @@ class NegotiationTable:
         game.said.append((side, SELECTION if game.closed else text.strip()))
         game.over = game.closed or len(game.said) >= self._max_utterances
         if game.closed:
-            turns: list[Turn] = [("me" if who == "a" else "them", words) for who, words in game.said]
-            game.share_a = self._read(game.scenario.counts, turns)
+            game.share_a = self._read(game.scenario.counts, self._turns(game, "a"))
+        elif self._notes:
+            hearer, s = _other(side), game.scenario
+            values = s.values_a if hearer == "a" else s.values_b
+            game.notes.append(note(s.counts, values, self._turns(game, hearer), self._read))
         return game.over
+
+    def _turns(self, game: _Game, side: Side) -> list[Turn]:
+        return [("me" if who == side else "them", words) for who, words in game.said]
 
     def outcome(self, lane: int, side: Side) -> Outcome | None:
         """How it ended for this side; None while the talk goes on."""

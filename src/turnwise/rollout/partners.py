@@ -77,7 +77,7 @@ class NegotiationWithModel:
         full = self._let_partner_speak(answering)
         responses = []
         for lane in lanes:
-            news = self.table.seen_by(lane, "a")[-1:] if lane in answering and lane not in full else ()
+            news = _since_own(self.table.seen_by(lane, "a")) if lane in answering and lane not in full else ()
             outcome = self.table.outcome(lane, "a")
             if outcome is None:
                 responses.append(Response(news, 0.0, truncated=lane in full))
@@ -108,3 +108,9 @@ class NegotiationWithModel:
             else:
                 self.table.say(lane, "b", text)
         return full
+
+
+def _since_own(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What came after the agent's last message."""
+    own = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    return tuple(messages[own[-1] + 1 :])
