@@ -5,9 +5,10 @@
 
 Data: Lewis et al. 2017, arXiv:1706.05125 (CC BY-NC 4.0; not part of this repository). Steps: convert the
 official split to our log format (private values as the system message, points as the reward of the agent's
-last message); clone agent and partner from the training negotiations (both sides of each); fit the reader
-that closes deals; train MC, ILQL and turn-level IQL offline; let each negotiate with the cloned partner over
-test scenarios. Betas are picked on validation scenarios with other seeds.
+last message); fit the reader that closes deals, and that tells each side after every offer what closing now
+would bring; clone agent and partner from the training negotiations (both sides of each); train MC, ILQL and
+turn-level IQL offline, on the same talks under other private values as well; let each negotiate with the
+cloned partner over test scenarios. Betas are picked on validation scenarios with other seeds.
 """
 
 from __future__ import annotations
@@ -225,15 +226,29 @@ def table(runs: Path) -> None:
         shares = [_cell(r[k], percent=True) for k in ("agreed", "pareto")]
         lines.append(f"| {r['name']} | {' | '.join([*cells, *shares])} | {r['beta'] or ''} |")
     lines += [f"| published: {name} | {mine} | {other} | | | | | |" for name, mine, other in PUBLISHED]
-    (HERE / "deal_or_no_deal.md").write_text("\n".join(lines) + "\n")
-    best = ten.get("ILQL") or next(iter(ten.values()))
-    text = "\n\n".join(
-        "\n".join(
-            [*t["messages"], f"-> agent {t['mine']}, partner {t['partner']} (values {t['partner_values']})"]
-        )
-        for t in best
-    )
-    (runs / "transcripts.txt").write_text(text + "\n")
+    read, words = (merged[k]["test"] for k in ("reader", "perplexity"))
+    right, of = (sum(read[k][i] for k in ("agreed", "no agreement")) for i in (0, 1))
+    lines += [
+        "",
+        f"{rows[0]['games']:,} games each on the test scenarios, both sides, against the clone; 95% bootstrap "
+        f"intervals over games. The clone's perplexity is {words:.1f} per word of the test split's agents. The "
+        f"reading that closes deals finds what the humans wrote down in {right} of {of} test rows "
+        f"({right / of:.1%}). Betas were picked on {VALIDATION} validation games each.",
+    ]
+    for name in ("ILQL", "BC"):
+        if name in ten:
+            lines += ["", f"## {name}: ten games, the first ten of the evaluation", ""]
+            lines += ["\n".join(told(t)) + "\n" for t in ten[name]]
+    (HERE / "deal_or_no_deal.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def told(t: dict[str, Any]) -> list[str]:
+    """A game as Markdown."""
+    names = {"system": "*the agent has*", "user": "partner", "assistant": "**agent**", "tool": "*note*"}
+    said = [m.split(": ", 1) for m in t["messages"]]
+    end = "agreed" if t["agreed"] else "no agreement"
+    points = f"agent {t['mine']}, partner {t['partner']} (values {' '.join(map(str, t['partner_values']))})"
+    return [*(f"- {names[role]}: {text}" for role, text in said), f"- *{end}: {points}*"]
 
 
 def _cell(e: dict[str, float], percent: bool = False) -> str:
