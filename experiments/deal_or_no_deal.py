@@ -232,8 +232,8 @@ def table(runs: Path) -> None:
         "",
         f"{rows[0]['games']:,} games each on the test scenarios, both sides, against the clone; 95% "
         f"bootstrap intervals over games. The clone's perplexity is {words:.1f} per word of the test split's "
-        f"agents. The reading that closes deals finds what the humans wrote down in {right} of {of} test rows "
-        f"({right / of:.1%}). Betas were picked on {VALIDATION} validation games each.",
+        f"agents. The reading that closes deals finds what the humans wrote down in {right} of {of} test "
+        f"rows ({right / of:.1%}). Betas were picked on {VALIDATION} validation games each.",
     ]
     for name in ("ILQL", "BC"):
         if name in ten:
