@@ -2,12 +2,12 @@
 
     python experiments/helpdesk.py --seed 0            one seed (about half an hour on one core), resumable
     python experiments/helpdesk.py --table             merge what is there into helpdesk.json and helpdesk.md
-    python experiments/helpdesk.py --seed 0 --taus .7 .8 .9 .95    ILQL's tau, on validation conversations
+    python experiments/helpdesk.py --seed 10 --taus .8 .9 .95    ILQL's tau, on validation conversations
 
 Each seed writes its own 20,000 logs, trains its own tokenizer and models, and talks to its own 2,000
 customers. Betas are picked on 300 validation conversations whose seed is another one (`turnwise evaluate`
-does that); tau was picked once, on seed 0, by the same validation conversations, and is then the same for
-all seeds. The evaluation conversations are looked at once.
+does that). Everything else (tau, lookahead, epochs) was chosen on logs, models and customers of seed 10,
+which is in no table; LOG.md has what was tried. The evaluation conversations are looked at once.
 """
 
 from __future__ import annotations
