@@ -137,11 +137,11 @@ class LaneMemory(Cache):
     ) -> Tensor:
         first = np.cumsum(counts) - counts
         positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
-        self.slots = self._on(np.repeat(rows, counts) * self.capacity + positions)
+        self.places = np.repeat(rows, counts), positions
+        self.slots = self._on(self.places[0] * self.capacity + positions)
         if self.kernel is None:
             groups = [g for g in (counts == 1, counts > 1) if g.any()]
             self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
-        self.places = np.repeat(rows, counts), positions
         with _attention(self.trunk, PACKED):
             features = self.trunk(
                 input_ids=self._on(np.concatenate([np.asarray(x) for x in ids])).unsqueeze(0),
@@ -176,14 +176,14 @@ class LaneMemory(Cache):
         )
 
     def attend(
-        self, module: Any, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None, **options: Any
+        self, module: Any, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
     ) -> Tensor:
         """Attention of packed queries [1, heads, M, head width] to their own lanes: [1, M, heads, width]."""
         q = query[0].transpose(0, 1)
         out = q.new_empty(q.shape)
-        if self.kernel is not None and not options:
+        if self.kernel is not None:
             scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-            arrays = (x.numpy() for x in (q, keys, values))
+            arrays = (x.numpy() for x in (q.contiguous(), keys, values))
             self.kernel(*arrays, *self.places, out.numpy().dtype.type(scale), out.numpy())
             return out.unsqueeze(0)
         inner = AttentionInterface()["sdpa"]
@@ -193,7 +193,7 @@ class LaneMemory(Cache):
                 (x[:, :length] if g.rows is None else x[:, :length].index_select(0, g.rows)).transpose(1, 2)
                 for x in (keys, values)
             )
-            block = inner(module, q[g.taken].transpose(1, 2), k, v, g.mask, scaling=scaling, **options)[0]
+            block = inner(module, q[g.taken].transpose(1, 2), k, v, g.mask, scaling=scaling)[0]
             out[g.filled] = block.flatten(0, 1)[g.answers]
         return out.unsqueeze(0)
 
@@ -254,8 +254,11 @@ def _packed_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What `transformers` calls in place of its own attention."""
-    asked = {k: options[k] for k in ("softcap", "position_bias") if options.get(k) is not None}
-    return lane_memory.attend(module, query, key, value, scaling, **asked), None
+    for name in ("softcap", "position_bias"):
+        if options.get(name) is not None:
+            kind = module.config.model_type
+            raise InputError(f"a {kind} model's attention has a {name}; expected attn_implementation='eager'")
+    return lane_memory.attend(module, query, key, value, scaling), None
 
 
 AttentionInterface.register(PACKED, _packed_attention)
