@@ -67,7 +67,7 @@ class Method:
 METHODS = (
     Method("BC", "bc", "bc", ("--width", "64", "--layers", "2", "--partner-weight", "0.5", "--epochs", "9"),
            note="imitates every logged message"),
-    Method("ILQL", "ilql", "ilql", ("--policy", "{out}/bc"), ("16", "32", "64"),
+    Method("ILQL", "ilql", "ilql", ("--policy", "{out}/bc", "--epochs", "8"), ("16", "32", "64"),
            note="log π + β(Q − V), Q and V learnt per token by bootstrapping"),
     Method("Monte-Carlo Q", "mc", "mc", ("--policy", "{out}/bc"), ("16", "32", "64"),
            note="log π + β(Q − V), Q fitted to the returns that followed"),
