@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -279,3 +281,51 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     assert "0.5675" in page and "ILQL" in page
     assert main([*words[:3], "--conversations", "41", "--resume"]) == 2
     assert "conversations was 40 and is 41 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "bc", "--batch-size", "0"], "--batch-size 0: expected 1 or more"),
+        (["train", "bc", "--lr", "nan"], "--lr nan: expected a number above 0"),
+        (["train", "bc", "--epochs", "0"], "--epochs 0.0: expected a number above 0"),
+        (["train", "bc", "--heldout", "-0.1"], "--heldout -0.1: expected a number from 0 to below 1"),
+        (["train", "bc", "--seed", "-1"], "--seed -1: expected a whole number from 0"),
+        (["train", "ilql", "--policy", "p", "--tau", "1.5"], "--tau 1.5: expected a number between 0 and 1"),
+        (["train", "ilql", "--policy", "p", "--top-k", "0"], "--top-k 0: expected 1 or more"),
+        (["train", "turn-iql", "--policy", "p", "--proposals", "0"], "--proposals 0: expected 1 or more"),
+        (["evaluate", "--run", "r", "--betas", "1", "inf"], "--betas inf: expected 0 or more"),
+        (["evaluate", "--run", "nowhere"], "--run nowhere: no such folder"),
+        (["data", "make", "--out", "x.parquet"], "expected a name that ends in .jsonl or .jsonl.gz"),
+        (["data", "check", "--logs", ""], "the logs have no name"),
+    ],
+)
+def test_what_a_flag_does_not_take(words: list[str], said: str, tmp_path, capsys, monkeypatch):
+    """One line that says what was expected, exit code 2, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "train":
+        words = [*words, "--logs", "logs.jsonl", "--out", "run"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_number_has_a_range():
+    """A new flag says what it takes, or that it takes anything."""
+    from turnwise.cli import data, demo, evaluate, train
+    from turnwise.cli.ranges import RANGES
+
+    free = {"index", "min_return", "vocab"}
+    for kind in (*train.KINDS.values(), evaluate.Evaluate, demo.Demo, data.Make, data.Check, data.Show):
+        for name, hint in numbers(kind):
+            assert (name in RANGES) != (name in free), f"{kind.__name__}.{name}: {hint}"
+
+
+def numbers(kind):
+    """(name, type) of the fields that hold numbers, nested dataclasses included."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from numbers(hint)
+        elif any(x in (int, float) for x in (hint, *typing.get_args(hint))):
+            yield name, hint

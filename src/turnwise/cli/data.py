@@ -81,8 +81,8 @@ def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
 def make(a: Make) -> dict[str, Any]:
     """Write logs."""
     task = find_task(a.task)
-    if a.conversations < 1:
-        raise InputError(f"--conversations {a.conversations}: expected 1 or more")
+    if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"--out {a.out}: expected a name that ends in .jsonl or .jsonl.gz")
     count = write_jsonl(a.out, task.logs(a.conversations, a.seed), overwrite=a.overwrite)
     console(a.json).print(f"{count:,} conversations of {a.task} written to {a.out}")
     return {

@@ -49,12 +49,17 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     """Measure, write evaluation.json and conversations.jsonl."""
     a = parse(Evaluate, args, "evaluate", Evaluate.__doc__ or "")
     task = find_task(a.task)
-    if a.episodes < 2 or a.validation_episodes < 2 or a.lanes < 1:
-        raise InputError("--episodes, --validation-episodes and --lanes: expected at least 2, 2 and 1")
+    if not a.run.is_dir():
+        raise InputError(f"--run {a.run}: no such folder; expected the run folder of a trained policy")
     result = evaluate(a)
     interval = f"{result['low']:.3f} to {result['high']:.3f}"
     out = console(a.json)
     out.print(f"{a.run}: mean return {result['mean']:.3f} ({interval}, 95%), {a.episodes:,} conversations")
+    if result["truncated"]:
+        out.print(
+            f"[yellow]mind[/yellow] {result['truncated']:,} of {a.episodes:,} conversations filled the "
+            "policy's context and were cut: what they would have earned later is missing from the mean"
+        )
     out.print(f"exact optimum {task.optimum():.4f}, behaviour {task.behavior():.4f} (exact)")
     return result
 
@@ -73,7 +78,9 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     task = find_task(a.task)
     agent = load_agent(a.run).with_acting(temperature=a.temperature)
     tried: list[dict[str, Any]] = []
-    if a.betas and agent.critic is not None:
+    if a.betas and agent.critic is None:
+        notice("--betas: this policy has no critic whose strength could be chosen")
+    elif a.betas:
         notice(f"choosing beta on {a.validation_episodes} validation conversations each")
         with Progress("beta", len(a.betas)) as bar:
             agent, tried = best_setting(

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from turnwise.cli.ranges import expect_in_range
 from turnwise.run.errors import InputError
 
 A = TypeVar("A")
@@ -23,16 +24,18 @@ def console(json: bool) -> Console:
 
 
 def parse(kind: type[A], args: Sequence[str], prog: str, about: str) -> A:
-    """Options into the dataclass `kind`, without prefixes; wrong ones exit with 2."""
+    """Options into the dataclass `kind`, without prefixes; wrong ones exit with 2, numbers too."""
     import tyro
 
-    return tyro.cli(
+    asked = tyro.cli(
         kind,
         args=list(args),
         prog=f"turnwise {prog}",
         description=about,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    expect_in_range(asked)
+    return asked
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:

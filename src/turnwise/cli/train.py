@@ -184,6 +184,8 @@ def train(name: str, a: Any) -> dict[str, Any]:
         torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     learnt, held = split_heldout(dialogues, asked.heldout, asked.heldout_by)
+    if asked.heldout and not held:
+        notice(f"mind: --heldout {asked.heldout}: nothing is held out of {len(dialogues):,} conversations")
     if not learnt:
         raise InputError(
             f"--heldout {asked.heldout}: nothing is left to learn from; expected a smaller share"
@@ -342,6 +344,7 @@ def _plan(name: str, a: Any, job: Job, card: dict[str, Any], out: Any) -> dict[s
     plan = {
         "algorithm": name,
         "conversations": card["conversations"],
+        "held_out": card["heldout"],
         "rows": len(job.rows),
         "tokens": sum(len(t) for t in job.rows),
         "actions": sum(len(t.decisions) for t in job.rows),

@@ -28,8 +28,13 @@ def split_heldout(
 
 
 def _key(dialogue: Dialogue, column: str) -> str:
+    if column == "id":
+        return dialogue.id
     if dialogue.metadata.get(column) is None:
-        raise InputError(f"conversation {dialogue.id!r}: {column}: expected the column of --heldout-by")
+        known = ", ".join(["id", *sorted(dialogue.metadata)])
+        raise InputError(
+            f"--heldout-by {column}: conversation {dialogue.id!r} has no such column, but {known}"
+        )
     return json.dumps(dialogue.metadata[column], sort_keys=True, default=str)
 
 

@@ -25,6 +25,8 @@ def rows_of(text: str) -> Iterator[tuple[str, str, Any]]:
     `text` is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
     two with `:split` where it is not train). Raises InputError for what is not there or cannot be read.
     """
+    if not text.strip():
+        raise InputError("the logs have no name; expected a file, a folder or a dataset")
     try:
         before, colon, after = text.partition(":")
         name, split = (before, after) if colon and not Path(text).exists() else (text, None)

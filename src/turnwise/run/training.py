@@ -92,7 +92,9 @@ class Run:
         values = {k: float(v) for k, v in metrics.items()}
         wrong = [k for k, v in values.items() if not math.isfinite(v)]
         if wrong:
-            raise InputError(f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller --lr")
+            raise InputError(
+                f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller --lr, or smaller rewards"
+            )
         self._live = {k: v for k, v in values.items() if "/" not in k}
         if self.world.main:
             with self._metrics.open("a", encoding="utf-8") as f:
