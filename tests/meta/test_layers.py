@@ -32,8 +32,9 @@ def _rule(ours: str, libraries: str | None, lazily: str = "") -> Rule:
 BELOW_ALGORITHMS = "envs exact data models losses rollout run"
 RULES = {
     "__init__.py": _rule("", ""),
+    "envs/gymnasium*.py": _rule("envs", "numpy gymnasium"),
     "envs/*": _rule("envs", "numpy"),
-    "exact/*": _rule("exact envs", "numpy scipy"),
+    "exact/*": _rule("exact envs", "numpy scipy", lazily="numba"),
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),
     "models/lm*.py": _rule(
