@@ -71,5 +71,5 @@ def test_what_cannot_be_a_problem_is_refused(change: dict, words: str) -> None:
 
 def test_a_row_that_does_not_sum_to_one_is_named() -> None:
     t = np.array([[[0.5, 0.5], [0.0, 0.9]]])
-    with pytest.raises(ValueError, match="action a0, state s1 sum to 0.9"):
+    with pytest.raises(ValueError, match=r"action a0, state s1 sum to 0\.9"):
         pomdp_from_arrays(t, np.ones((1, 2, 1)), np.zeros((1, 2)), discount=0.9, start=np.array([1.0, 0.0]))

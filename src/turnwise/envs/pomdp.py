@@ -129,7 +129,7 @@ class POMDP:
             off = np.abs(sums - 1) > TOLERANCE
             if off.any():
                 first = int(np.argmax(off))
-                what = self.states[first] if length == S else self._pair(first)
+                what = self.states[first] if field == "initial" else self._pair(first)
                 raise ValueError(f"{field}: probabilities of {what} sum to {sums[first]:.9g}; expected 1")
         if (self.start < 0).any() or abs(self.start.sum() - 1) > TOLERANCE:
             raise ValueError(f"start sums to {self.start.sum():.9g}; expected probabilities that sum to 1")
