@@ -1,0 +1,229 @@
+"""A written-out POMDP as an environment: N lanes stepped at once by array operations.
+
+A step costs one uniform draw per lane: the outcomes (s', o, reward, ends) of each pair (a, s) stand in one
+alias table. Where they are more than `joint_limit`, s' and o are drawn one after the other from two tables no
+larger than the problem. Which of the two it is depends on the problem alone, never on the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from turnwise.envs.alias import Alias
+from turnwise.envs.pomdp import POMDP
+
+JOINT_LIMIT = 1 << 20
+"""joint outcomes in one table, at most; a slot takes 41 bytes and there are fewer than two per outcome"""
+
+
+class Step(NamedTuple):
+    """What follows one action in each lane; arrays are the caller's to keep."""
+
+    observations: np.ndarray
+    """[N] int64"""
+    rewards: np.ndarray
+    """[N] float64, of the transition that was sampled"""
+    terminated: np.ndarray
+    """[N] bool, True: the transition ended the episode"""
+    truncated: np.ndarray
+    """[N] bool, True: the horizon is reached and the episode did not end by itself"""
+
+
+class Outcomes(Protocol):
+    """What can follow each pair of action and state."""
+
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """s', o, reward, ends, each [N], for rows a*S + s [N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Joint:
+    """All outcomes in one table; a draw takes one uniform number."""
+
+    table: Alias
+    states: np.ndarray
+    """[slots], s'"""
+    seen: np.ndarray
+    """[slots], o"""
+    rewards: np.ndarray
+    """[slots]"""
+    ends: np.ndarray
+    """[slots] bool"""
+
+    @staticmethod
+    def of(problem: POMDP) -> Joint:
+        """The product of transitions and emissions."""
+        t, e = problem.transitions, problem.emissions
+        reached = _reached_rows(problem)
+        many = np.diff(e.indptr)[reached]
+        transition = np.repeat(np.arange(len(many)), many)
+        emission = np.arange(len(transition)) - np.repeat(np.cumsum(many) - many - e.indptr[reached], many)
+        per_row = np.bincount(t.of_entries(), many, minlength=len(t)).astype(np.int64)
+        table = Alias.of(np.append(0, np.cumsum(per_row)), t.data[transition] * e.data[emission])
+        transition, emission = transition[table.entries], emission[table.entries]
+        seen = e.indices[emission].astype(np.int64)
+        rewards = SeenRewards(problem).of(transition, seen)
+        return Joint(table, t.indices[transition].astype(np.int64), seen, rewards, problem.ends[transition])
+
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """s', o, reward, ends, each [N]."""
+        slot = self.table.slots(rng, rows)
+        return self.states[slot], self.seen[slot], self.rewards[slot], self.ends[slot]
+
+
+class Staged:
+    """s' first, o after it; a draw takes two uniform numbers, the tables are no larger than the problem."""
+
+    def __init__(self, problem: POMDP) -> None:
+        t, e = problem.transitions, problem.emissions
+        self.transitions, self.emissions = Alias.of(t.indptr, t.data), Alias.of(e.indptr, e.data)
+        self.states = t.indices.astype(np.int64)
+        self.reached = _reached_rows(problem)
+        self.seen = e.indices.astype(np.int64)
+        self.rewards, self.ends = SeenRewards(problem), problem.ends
+
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """s', o, reward, ends, each [N]."""
+        transition = self.transitions.draw(rng, rows)
+        seen = self.seen[self.emissions.draw(rng, self.reached[transition])]
+        return self.states[transition], seen, self.rewards.of(transition, seen), self.ends[transition]
+
+
+class SeenRewards:
+    """Rewards of transitions, by what is seen after them where they depend on it."""
+
+    def __init__(self, problem: POMDP) -> None:
+        self.rewards, self.seen, self.width = problem.rewards, problem.seen_rewards, len(problem.observations)
+        if self.seen is not None:
+            self.keys = self.seen.of_entries() * self.width + self.seen.indices
+
+    def of(self, transition: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """[N], rewards of transitions [N] (places in `transitions.data`) followed by observations [N]."""
+        if self.seen is None:
+            return self.rewards[transition]
+        if len(self.keys) == 0:
+            return np.zeros(len(transition))
+        key = transition * self.width + seen
+        place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+        return np.where(self.keys[place] == key, self.seen.data[place], 0.0)
+
+
+def _reached_rows(problem: POMDP) -> np.ndarray:
+    """[entries of `transitions`], the row a*S + s' of `emissions` that each leads to."""
+    t, S = problem.transitions, len(problem.states)
+    return t.of_entries() // S * S + t.indices
+
+
+def joint_outcomes(problem: POMDP) -> int:
+    """How many (s', o) there are, summed over pairs (a, s)."""
+    return int(np.diff(problem.emissions.indptr)[_reached_rows(problem)].sum())
+
+
+class TabularEnv:
+    """N lanes of one problem, each in an episode of its own.
+
+    Where the problem shows nothing first (`initial` is None), an observation before the first action is the
+    extra symbol O, `null`. A lane that ended has to begin anew (`reset_lanes`) before the next step. Lanes
+    draw from one generator: what happens is a function of seed, N and everything asked of the environment.
+    """
+
+    def __init__(self, problem: POMDP, horizon: int | None = None, *, joint_limit: int = JOINT_LIMIT) -> None:
+        """`horizon`: steps after which an episode is truncated; None: never."""
+        if horizon is not None and horizon < 1:
+            raise ValueError(f"horizon is {horizon}; expected at least 1 step, or None")
+        self.problem, self.horizon = problem, horizon
+        small = joint_outcomes(problem) <= joint_limit
+        self._outcomes: Outcomes = Joint.of(problem) if small else Staged(problem)
+        self._possible = np.flatnonzero(problem.start)
+        self._start = Alias.of(np.array([0, len(self._possible)]), problem.start[self._possible])
+        first = problem.initial
+        self._initial = None if first is None else Alias.of(first.indptr, first.data)
+        self._rng: np.random.Generator | None = None
+
+    @property
+    def null(self) -> int | None:
+        """The symbol that stands for "nothing seen yet"; None where the problem shows something first."""
+        return len(self.problem.observations) if self._initial is None else None
+
+    @property
+    def symbols(self) -> int:
+        """How many observations there are, `null` included."""
+        return len(self.problem.observations) + (self._initial is None)
+
+    @property
+    def lanes(self) -> int:
+        """N, since the last reset."""
+        return len(self._states)
+
+    @property
+    def states(self) -> np.ndarray:
+        """[N] int64, the hidden states: privileged information. In a lane that ended: the state reached."""
+        shown = self._states.view()
+        shown.setflags(write=False)
+        return shown
+
+    def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
+        """Begin an episode in each of N lanes, drawing from `rng` until the next reset. Observations [N]."""
+        if lanes < 1:
+            raise ValueError(f"lanes is {lanes}; expected at least 1")
+        self._rng = rng
+        self._ages, self._ended = np.zeros(lanes, np.int64), np.zeros(lanes, bool)
+        self._states, observations = self._begin(rng, lanes)
+        return observations
+
+    def reset_lanes(self, mask: np.ndarray) -> np.ndarray:
+        """Begin anew where `mask` [N] bool is True. Observations of those lanes, in order."""
+        rng, mask = self._under_way(), np.asarray(mask)
+        if mask.shape != self._states.shape or mask.dtype != np.bool_:
+            raise ValueError(
+                f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {self._states.shape}"
+            )
+        where = np.flatnonzero(mask)
+        begun, observations = self._begin(rng, len(where))
+        self._states = self._states.copy()  # arrays handed out as `states` stay as they were
+        self._states[where] = begun
+        self._ages[where] = 0
+        self._ended[where] = False
+        return observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Take `actions` [N] (integers below A), one in each lane."""
+        rng, actions = self._under_way(), np.asarray(actions)
+        S, A, _ = self.problem.shape
+        if actions.shape != self._states.shape or actions.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions are {actions.dtype} of shape {actions.shape}; expected integers of shape "
+                f"{self._states.shape}"
+            )
+        if actions.min() < 0 or actions.max() >= A:
+            raise ValueError(f"actions run from {actions.min()} to {actions.max()}; expected 0 to {A - 1}")
+        if self._ended.any():
+            over = np.flatnonzero(self._ended)
+            raise ValueError(f"lane {over[0]} has ended ({len(over)} have); reset_lanes comes before a step")
+        rows = actions.astype(np.int64)
+        rows *= S
+        rows += self._states
+        self._states, observations, rewards, terminated = self._outcomes.draw(rng, rows)
+        self._ages += 1
+        if self.horizon is None:
+            truncated = np.zeros_like(terminated)
+        else:
+            truncated = (self._ages >= self.horizon) & ~terminated
+        self._ended = terminated | truncated
+        return Step(observations, rewards, terminated, truncated)
+
+    def _under_way(self) -> np.random.Generator:
+        if self._rng is None:
+            raise ValueError("no episode is under way; reset comes first")
+        return self._rng
+
+    def _begin(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """First states and observations, both [n]."""
+        states = self._possible[self._start.draw(rng, np.zeros(n, np.int64))]
+        if self.problem.initial is None or self._initial is None:
+            return states, np.full(n, len(self.problem.observations), np.int64)
+        return states, self.problem.initial.indices[self._initial.draw(rng, states)].astype(np.int64)
