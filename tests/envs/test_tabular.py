@@ -39,7 +39,7 @@ def scattered(seed: int) -> POMDP:
 
 
 def line(n: int) -> POMDP:
-    """States 0..n-1, each seen as itself; action 0 stays for 0, action 1 goes on for 1; arriving at n-1 ends."""
+    """States 0..n-1, each seen as itself; action 0 stays for 0, action 1 goes on for 1, and ends at n-1."""
     t = np.stack([np.eye(n), np.eye(n)[[min(i + 1, n - 1) for i in range(n)]]])
     ends = np.zeros((2, n, n), bool)
     ends[1, n - 2, n - 1] = True
@@ -114,7 +114,8 @@ def test_the_return_of_random_actions_is_the_exact_one() -> None:
     """Three steps of `tiny`, undiscounted; V_h(s) = mean over a of R(s,a) + P(go on) V_{h-1}.
 
     R(s0,.) = (.5 * 7, 0), R(s1,.) = (0, 2). V_1 = (1.75, 1).
-    V_2(s0) = 1.75 + (.5(1.75+1)/2 + 1.75/2) = 3.3125, V_2(s1) = 1 + 1/2 = 1.5. V_3(s0) = 1.75 + (.5(3.3125+1.5)/2 + 3.3125/2) = 4.609375, V_3(s1) = 1 + 1.5/2.
+    V_2(s0) = 1.75 + (.5(1.75 + 1)/2 + 1.75/2) = 3.3125, V_2(s1) = 1 + 1/2 = 1.5.
+    V_3(s0) = 1.75 + (.5(3.3125 + 1.5)/2 + 3.3125/2) = 4.609375, V_3(s1) = 1 + 1.5/2 = 1.75.
     From the start: .25 * 4.609375 + .75 * 1.75 = 2.46484375.
     """
     env, rng = TabularEnv(tiny(), horizon=3), np.random.default_rng(1)
