@@ -1,0 +1,209 @@
+"""Written-out POMDPs as Gymnasium environments, one episode at a time or N lanes at once.
+
+    register_environments()
+    env = gymnasium.make("turnwise/Tiger-v0", horizon=20)
+    envs = gymnasium.make_vec("turnwise/POMDP-v0", num_envs=4096, problem=read_pomdp("my.pomdp"))
+
+Gymnasium shows an observation at reset. Where what is seen depends on the reached state alone, that is
+o_0 ~ O(.|s_0) (`POMDP.showing_initial`); the agent then sees more than in the problem as written, and optimal
+values differ (T-maze with five steps, discount .9: 2.126 in place of 1.913). Where what is seen depends on
+the action (Tiger), or with `show_initial=False`, the problem's own timing holds: if it shows nothing first,
+the space of observations has one symbol more, O, which means "nothing seen yet" and is seen at resets only.
+
+`info["state"]` is the hidden state: privileged information, for critics and for measuring, not for the agent.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.tabular import TabularEnv
+
+NAMESPACE = "turnwise"
+
+
+def lanes_of(problem: POMDP | str, horizon: int | None, show_initial: bool) -> TabularEnv:
+    """Lanes of a problem, or of the classic one of that name, in Gymnasium's timing where it can be."""
+    table = classic(problem) if isinstance(problem, str) else problem
+    if show_initial:
+        with suppress(ValueError):  # what is seen depends on the action
+            table = table.showing_initial()
+    return TabularEnv(table, horizon)
+
+
+def classic(name: str) -> POMDP:
+    """The classic problem of that name."""
+    from turnwise.envs.classics import CLASSICS
+
+    if name not in CLASSICS:
+        raise ValueError(f"no problem is called {name!r}; expected one of {', '.join(CLASSICS)}")
+    return CLASSICS[name]()
+
+
+class PomdpEnv(gymnasium.Env[np.int64, np.int64]):
+    """One episode at a time; rewards in the units of the problem, undiscounted.
+
+    A step after the end of an episode, or before the first reset, is a ValueError.
+    """
+
+    def __init__(
+        self,
+        problem: POMDP | str,
+        horizon: int | None = None,
+        show_initial: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
+        """`problem`: itself or the name of a classic; `horizon`: steps after which episodes are truncated."""
+        if render_mode is not None:
+            raise ValueError(f"render_mode is {render_mode!r}; a table has no pictures, expected None")
+        self.lanes = lanes_of(problem, horizon, show_initial)
+        self.render_mode = None
+        self.observation_space = Discrete(self.lanes.symbols)
+        self.action_space = Discrete(len(self.lanes.problem.actions))
+
+    @property
+    def problem(self) -> POMDP:
+        """What is played: in Gymnasium's timing, if it can be."""
+        return self.lanes.problem
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Begin an episode. `options` are not read."""
+        super().reset(seed=seed)
+        observations = self.lanes.reset(self.np_random, 1)
+        return observations[0], self._info()
+
+    def step(self, action: np.int64 | int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, terminated, truncated, {"state": s'}."""
+        observations, rewards, terminated, truncated = self.lanes.step(np.array([action]))
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {"state": int(self.lanes.states[0])}
+
+
+class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N episodes at once, stepped by array operations, with Gymnasium's three ways of beginning anew.
+
+    NEXT_STEP: the step after the end of a lane ignores its action and returns the first observation of a new
+    episode, reward 0 and both flags False. SAME_STEP: the step that ends a lane returns the first observation
+    of the next episode, and the last one of the old in `infos["final_obs"]`. DISABLED: the caller says
+    `reset(options={"reset_mask": mask})`; stepping a lane that ended is a ValueError.
+
+    Infos are laid out as `SyncVectorEnv` does. Lanes share one generator: one seed for all of them.
+    """
+
+    def __init__(
+        self,
+        problem: POMDP | str,
+        num_envs: int = 1,
+        horizon: int | None = None,
+        show_initial: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        """`max_episode_steps` is Gymnasium's word for `horizon`; of two the smaller one holds."""
+        limits = [n for n in (horizon, max_episode_steps) if n is not None]
+        self.lanes = lanes_of(problem, min(limits, default=None), show_initial)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
+        self.num_envs, self.render_mode = num_envs, None
+        self.single_observation_space = Discrete(self.lanes.symbols)
+        self.single_action_space = Discrete(len(self.lanes.problem.actions))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._observations = np.zeros(num_envs, np.int64)
+        self._over = np.zeros(num_envs, bool)
+
+    @property
+    def problem(self) -> POMDP:
+        """What is played: in Gymnasium's timing, if it can be."""
+        return self.lanes.problem
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin anew in all lanes, or in those of `options["reset_mask"]` (bool [N]); observations of all."""
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            super().reset(seed=seed)
+            self._observations = self.lanes.reset(self.np_random, self.num_envs)
+            self._over = np.zeros(self.num_envs, bool)
+            return self._observations.copy(), self._infos(np.ones(self.num_envs, bool))
+        if seed is not None:
+            raise ValueError("seed and reset_mask do not go together: lanes share one generator")
+        mask = np.asarray(mask)
+        begun = self.lanes.reset_lanes(mask)
+        self._observations[mask] = begun
+        self._over[mask] = False
+        return self._observations.copy(), self._infos(mask)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Observations, rewards, terminations, truncations, each [N], and infos."""
+        anew = self._over
+        starting = self.autoreset_mode is AutoresetMode.NEXT_STEP and bool(anew.any())
+        if starting:
+            self.lanes.reset_lanes(anew)
+            actions = np.where(anew, 0, actions)
+        observations, rewards, terminated, truncated = self.lanes.step(actions)
+        if starting:  # the step that these lanes took is thrown away
+            observations[anew] = self.lanes.reset_lanes(anew)
+            rewards[anew] = 0.0
+            terminated[anew] = truncated[anew] = False
+        infos: dict[str, Any] = {}
+        self._over = terminated | truncated
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
+            infos = self._finals(observations)
+            observations[self._over] = self.lanes.reset_lanes(self._over)
+        self._observations = observations
+        infos |= self._infos(np.ones(self.num_envs, bool))
+        return observations.copy(), rewards, terminated, truncated, infos
+
+    def _infos(self, mask: np.ndarray) -> dict[str, Any]:
+        """Hidden states of the lanes of `mask`, 0 elsewhere."""
+        return {"state": np.where(mask, self.lanes.states, 0), "_state": mask.copy()}
+
+    def _finals(self, observations: np.ndarray) -> dict[str, Any]:
+        """What lanes that ended saw last, before they begin anew."""
+        last = np.full(self.num_envs, None, dtype=object)
+        last[self._over] = observations[self._over]
+        return {
+            "final_obs": last,
+            "_final_obs": self._over.copy(),
+            "final_info": self._infos(self._over),
+            "_final_info": self._over.copy(),
+        }
+
+
+def environment_id(name: str) -> str:
+    """Gymnasium's id of a classic problem: `rock_sample_7_8` is turnwise/RockSample78-v0."""
+    words = re.split(r"[^A-Za-z0-9.]+", name)
+    return f"{NAMESPACE}/{''.join(w[:1].upper() + w[1:] for w in words)}-v0"
+
+
+def register_environments() -> list[str]:
+    """Make turnwise/POMDP-v0 and the classic problems known to Gymnasium (twice does no harm). Their ids."""
+    from turnwise.envs.classics import CLASSICS
+
+    problems = {f"{NAMESPACE}/POMDP-v0": {}} | {environment_id(n): {"problem": n} for n in CLASSICS}
+    for name, kwargs in problems.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point=f"{__name__}:{PomdpEnv.__name__}",
+                vector_entry_point=f"{__name__}:{PomdpVectorEnv.__name__}",
+                kwargs=kwargs,
+            )
+    return list(problems)
