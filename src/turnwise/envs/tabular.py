@@ -16,7 +16,7 @@ from turnwise.envs.alias import Alias
 from turnwise.envs.pomdp import POMDP
 
 JOINT_LIMIT = 1 << 20
-"""joint outcomes in one table, at most; a slot takes 41 bytes and there are fewer than two per outcome"""
+"""joint outcomes in one table, at most; a slot takes 49 bytes and there are fewer than two per outcome"""
 
 
 class Step(NamedTuple):
