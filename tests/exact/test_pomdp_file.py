@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,6 +192,26 @@ def test_packed_files_are_read(tmp_path: Path, read: Read) -> None:
     path.write_bytes(gzip.compress((HEADER + TABLES).encode()))
     same(read_pomdp(path), read(HEADER + TABLES))
     assert read_pomdp(path).name == "q"
+
+
+def test_a_large_table_is_never_laid_out(read: Read) -> None:
+    """A ring of 4,000 states: full tables of T and R would be 4 * 4000^2 * 8 bytes = 512 MB each."""
+    S = 4000
+    steps = "\n".join(f"T: * : {s} : {(s + 1) % S} 1.0\nT: 3 : {s} : {(s + 1) % S} 0\n" for s in range(S))
+    tracemalloc.start()
+    try:
+        p = read(
+            f"states: {S}\nactions: 4\nobservations: 2\nT: * : * : * 0.0\n{steps}T: 3 identity\n"
+            "O: * : * : * 0.5\nR: * : * : * : * -1\nR: 3 : * : 7 : * 2\nR: 2 : 5 : * : 1 4\n"
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    assert p.transitions.indices.reshape(4, S)[[0, 3], 9].tolist() == [10, 9]
+    expected = np.full((4, S), -1.0)
+    expected[3, 7], expected[2, 5] = 2.0, 0.5 * -1 + 0.5 * 4
+    np.testing.assert_array_equal(p.expected_rewards(), expected)
 
 
 # -- what is wrong

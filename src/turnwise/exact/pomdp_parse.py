@@ -59,7 +59,7 @@ class Parser:
         kinds = KINDS.get(words[0])
         if kinds is None or len(words) != 2 * len(kinds) + 2 or words[0] not in self.tables:
             return False
-        if any(words[i] != ":" for i in range(1, 2 * len(kinds), 2)):
+        if words[1 : 2 * len(kinds) : 2] != [":"] * len(kinds):
             return False
         place = [self.lookup[kind].get(words[2 * i + 2]) for i, kind in enumerate(kinds)]
         value = number(words[-1])

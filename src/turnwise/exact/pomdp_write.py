@@ -27,7 +27,7 @@ def write_pomdp(problem: POMDP, path: str | Path) -> None:
     lines = [*_header(problem, path), *_tables(problem, path)]
     data = ("\n".join(lines) + "\n").encode()
     if path.suffix == ".gz":
-        data = gzip.compress(data, mtime=0)
+        data = gzip.compress(data, compresslevel=6, mtime=0)
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(data)
