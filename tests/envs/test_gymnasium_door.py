@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from turnwise.envs.classics import CLASSICS
 from turnwise.envs.gymnasium_door import PomdpEnv, PomdpVectorEnv, environment_id, register_environments
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 
@@ -34,7 +35,6 @@ def tiger() -> POMDP:
 @pytest.mark.parametrize("horizon", [None, 5])
 def test_gymnasium_has_no_complaint(problem: POMDP, horizon: int | None) -> None:
     """Warnings are errors in this suite."""
-    pytest.importorskip("turnwise.envs.classics")
     register_environments()
     env = gymnasium.make("turnwise/POMDP-v0", problem=problem, horizon=horizon)
     check_env(env.unwrapped)
@@ -127,6 +127,27 @@ def test_next_step_ignores_one_action() -> None:
     assert envs.step(np.array([0, 0]))[3].tolist() == [True, False]
 
 
+def test_the_ignored_step_pays_nothing_and_ends_nothing() -> None:
+    """One state, one action, which pays 5 and ends."""
+    one = np.ones((1, 1, 1))
+    bandit = pomdp_from_arrays(
+        one, one, 5 * one[0], discount=1.0, start=one[0, 0], ends=np.array([True]), observations=["only"]
+    )
+    envs = PomdpVectorEnv(bandit, 1, show_initial=False)
+    envs.reset(seed=0)
+    steps = [[x.item() for x in envs.step(np.array([0]))[:4]] for _ in range(4)]
+    assert steps == [[0, 5.0, True, False], [1, 0.0, False, False]] * 2
+
+
+def test_a_lane_that_was_reset_by_hand_does_not_begin_twice() -> None:
+    envs = PomdpVectorEnv(line(3), 2)
+    envs.reset(seed=0)
+    envs.step(np.array([1, 0]))
+    envs.step(np.array([1, 0]))
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    assert envs.step(np.array([1, 0]))[0].tolist() == [1, 0]
+
+
 def test_next_step_begins_from_the_start_distribution() -> None:
     """Tiger, one step an episode: at each beginning the tiger is left half of the time, .5 +- 4 * .5/100."""
     envs = PomdpVectorEnv(tiger(), 10_000, horizon=1)
@@ -157,11 +178,13 @@ def test_what_was_returned_stays_as_it_was() -> None:
     first = envs.reset(seed=0)[0]
     second = envs.step(np.array([1, 0]))[0]
     envs.reset(options={"reset_mask": np.array([True, False])})
-    assert first.tolist() == [0, 0] and second.tolist() == [1, 0]
+    envs.step(np.array([0, 1]))
+    third = envs.reset(options={"reset_mask": np.array([True, False])})[0]
+    envs.reset(options={"reset_mask": np.array([False, True])})
+    assert [x.tolist() for x in (first, second, third)] == [[0, 0], [1, 0], [0, 1]]
 
 
 def test_environments_are_made_by_name() -> None:
-    pytest.importorskip("turnwise.envs.classics")
     ids = register_environments()
     assert register_environments() == ids and "turnwise/POMDP-v0" in ids and "turnwise/Tiger-v0" in ids
     env = gymnasium.make("turnwise/POMDP-v0", problem=line(3), max_episode_steps=2)
@@ -177,8 +200,12 @@ def test_environments_are_made_by_name() -> None:
         PomdpEnv("lion")
 
 
+def test_ids_tell_sizes_apart() -> None:
+    assert environment_id("rock-sample-7-8") == "turnwise/RockSample-7-8-v0"
+    assert environment_id("4x3") == "turnwise/4x3-v0"
+
+
 def test_every_classic_has_an_id_of_its_own() -> None:
-    CLASSICS = pytest.importorskip("turnwise.envs.classics").CLASSICS
     ids = register_environments()
     assert len(set(ids)) == len(CLASSICS) + 1
     for name in CLASSICS:

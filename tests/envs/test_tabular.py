@@ -214,6 +214,9 @@ def test_lanes_that_ended_are_not_stepped() -> None:
     step = env.step(np.array([0, 1, 1]))
     with pytest.raises(ValueError, match=r"lane 1 has ended \(2 have\); reset_lanes"):
         env.step(np.array([0, 0, 0]))
+    env.reset_lanes(np.array([False, True, False]))
+    with pytest.raises(ValueError, match=r"lane 2 has ended \(1 have\)"):
+        env.step(np.array([0, 0, 0]))
     env.reset_lanes(step.terminated)
     assert not env.step(np.array([0, 0, 0])).terminated.any()
 

@@ -188,9 +188,10 @@ class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 
 def environment_id(name: str) -> str:
-    """Gymnasium's id of a classic problem: `rock_sample_7_8` is turnwise/RockSample78-v0."""
+    """Gymnasium's id of a classic problem: `rock-sample-7-8` is turnwise/RockSample-7-8-v0."""
     words = re.split(r"[^A-Za-z0-9.]+", name)
-    return f"{NAMESPACE}/{''.join(w[:1].upper() + w[1:] for w in words)}-v0"
+    parts = (f"-{w}" if w[:1].isdigit() else w[:1].upper() + w[1:] for w in words)
+    return f"{NAMESPACE}/{''.join(parts).lstrip('-')}-v0"
 
 
 def register_environments() -> list[str]:
