@@ -34,7 +34,8 @@ RULES = {
     "__init__.py": _rule("", ""),
     "envs/gymnasium*.py": _rule("envs", "numpy gymnasium"),
     "envs/*": _rule("envs", "numpy"),
-    "exact/*": _rule("exact envs", "numpy scipy", lazily="numba"),
+    "exact/*_kernels.py": _rule("exact envs", "numpy numba"),
+    "exact/*": _rule("exact envs", "numpy scipy"),
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),
     "models/lm*.py": _rule(
