@@ -404,6 +404,15 @@ def test_what_the_format_cannot_say_is_refused_and_nothing_written(
     assert not (tmp_path / "out.pomdp").exists()
 
 
+def test_where_nothing_can_be_written_nothing_is_left(tmp_path: Path, read: Read) -> None:
+    p = read(HEADER + TABLES)
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "p.pomdp" / "below_a_file", tmp_path / "folder", tmp_path / "none" / "q.pomdp"):
+        with pytest.raises(InputError, match=f"{path.name}: cannot be written"):
+            write_pomdp(p, path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "p.pomdp"]
+
+
 def test_an_idle_state_that_does_not_end_cannot_be_written(tmp_path: Path, read: Read) -> None:
     p = read(HEADER + "T: * : * : b 1\nO: * uniform\nR: * : a : * : * 1\n")
     assert p.ends.all()

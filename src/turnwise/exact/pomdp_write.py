@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import re
@@ -35,7 +36,8 @@ def write_pomdp(problem: POMDP, path: str | Path) -> None:
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e.strerror})") from e
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _names(section: str, names: tuple[str, ...], path: Path) -> str:
