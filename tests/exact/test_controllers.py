@@ -16,6 +16,7 @@ from turnwise.exact.controllers import (
     controller_gradient,
     controller_value,
     logit_gradient,
+    solve_chain,
 )
 from turnwise.run.errors import InputError
 
@@ -201,6 +202,21 @@ def test_a_gradient_where_some_way_of_acting_never_ends_is_refused() -> None:
     never = one_state([-1.0], 1.0, [False])
     with pytest.raises(InputError, match="at discount 1 a gradient"):
         best_controller(never, 1, np.random.default_rng(0), 1)
+
+
+def test_ends_that_are_rare_are_exact_until_rounding_loses_them() -> None:
+    """(2p - 4) / (p (1 - p)) at p = 1e-9; 1e-13 counts as no end; rounding is no value."""
+    problem = corridor()
+
+    def value(p: float) -> float:
+        return controller_value(problem, Controller.memoryless(np.array([[1 - p, p]])))
+
+    assert value(1e-9) == pytest.approx(-4e9, rel=1e-6)
+    assert value(1e-13) == -np.inf
+    # s0 -> s1 -> s2 -> end with 1e-7 each, back to s0 otherwise: the end has 1e-21 per round
+    P = np.array([[1 - 1e-7, 1e-7, 0], [1 - 1e-7, 0, 1e-7], [1 - 1e-7, 0, 0]])
+    with pytest.raises(InputError, match="lost in rounding"):
+        solve_chain(P, -np.ones(3), np.eye(3)[0], np.ones(3, bool))
 
 
 def test_batches_of_systems_are_those_of_each() -> None:

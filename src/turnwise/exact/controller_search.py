@@ -22,6 +22,9 @@ from turnwise.run.errors import InputError
 MOST_POLICIES = 5_000_000
 """that are enumerated"""
 
+WORST = 1e20
+"""loss of what has no value"""
+
 Progress = Callable[[int, int, float], None]
 """called with starts done, starts asked for, and the best value so far"""
 
@@ -106,7 +109,7 @@ def _values_discounted(chain: Chain, policies: np.ndarray) -> np.ndarray:
 
 def _values(chain: Chain, policies: np.ndarray) -> np.ndarray:
     """[B], J of policies, one by one: at discount 1 each has places of its own where it never ends."""
-    return np.array([chain.value(p) for p in policies])
+    return np.array([_value(chain, p) for p in policies])
 
 
 def best_stochastic_memoryless(
@@ -149,7 +152,7 @@ def best_controller(
         if values and time.monotonic() > deadline:
             break
         p = _snapped(chain, _ascend(chain, _start(chain, shape, i, rng), solved, deadline))
-        values.append(chain.value(p))
+        values.append(_value(chain, p))
         if values[-1] > value:
             best, value = p, values[-1]
         if progress is not None:
@@ -176,7 +179,10 @@ def _ascend(chain: Chain, logits: np.ndarray, solved: np.ndarray, deadline: floa
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         p = Controller.from_logits(x.reshape(logits.shape)).probabilities
-        value, gradient = chain.value_and_gradient(p, solved)
+        try:
+            value, gradient = chain.value_and_gradient(p, solved)
+        except InputError:  # at discount 1, a step so long that nothing ends any more
+            return WORST, np.zeros(logits.size)
         return -value / scale, -through_softmax(p, gradient).reshape(-1) / scale
 
     def stop(_: np.ndarray) -> None:
@@ -188,12 +194,20 @@ def _ascend(chain: Chain, logits: np.ndarray, solved: np.ndarray, deadline: floa
     return Controller.from_logits(found.x.reshape(logits.shape)).probabilities
 
 
+def _value(chain: Chain, p: np.ndarray) -> float:
+    """J, or -inf where it is undefined or lost in rounding, as it can be at discount 1."""
+    try:
+        return chain.value(p)
+    except InputError:
+        return -np.inf
+
+
 def _snapped(chain: Chain, p: np.ndarray) -> np.ndarray:
     """The policy with small probabilities set to 0, which softmax never reaches, if that is no worse."""
-    best, value = p, chain.value(p)
+    best, value = p, _value(chain, p)
     for small in (1e-4, 0.01, 0.1, 0.5):
         kept = np.where(p < np.minimum(small, p.max((2, 3), keepdims=True)), 0.0, p)
         kept /= kept.sum((2, 3), keepdims=True)
-        if (found := chain.value(kept)) >= value:
+        if (found := _value(chain, kept)) >= value:
             best, value = kept, found
     return best

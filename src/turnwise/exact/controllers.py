@@ -36,6 +36,8 @@ from turnwise.run.errors import InputError
 
 MOST_UNKNOWNS = 4000
 """of the linear system, which is solved densely"""
+MOST_VISITS = 1e12
+"""of one place before the end: beyond them less than four digits are right"""
 
 
 @dataclass(frozen=True)
@@ -216,20 +218,15 @@ class Chain:
             solved, endless = settle(P, r, self.visits_after_first(p) > 0)
             if endless:
                 return endless
-        W = np.zeros(len(r))
-        W[solved] = np.linalg.solve(np.eye(solved.sum()) - P[np.ix_(solved, solved)], r[solved])
-        return float(np.einsum("si,iak,kas->", self.first, p[0], self.q(W[None])[0], optimize=True))
+        visits = solve_chain(P, r, self.visits_after_first(p), solved)[1]
+        return float(np.einsum("si,iak,as->", self.first, p[0], self.rewards, optimize=True) + visits @ r)
 
     def value_and_gradient(self, p: np.ndarray, solved: np.ndarray | None = None) -> tuple[float, np.ndarray]:
         """J and dJ/dp [K, I, A, K] of one policy; `solved` is from `solvable` for its support."""
         P, r = (x[0] for x in self.systems(p[None]))
-        first = self.visits_after_first(p)
         if solved is None:
             solved = self.solvable(p)
-        matrix = np.eye(solved.sum()) - P[np.ix_(solved, solved)]
-        W, visits = np.zeros((2, len(r)))
-        W[solved] = np.linalg.solve(matrix, r[solved])
-        visits[solved] = np.linalg.solve(matrix.T, first[solved])
+        W, visits = solve_chain(P, r, self.visits_after_first(p), solved)
         Q = self.q(W[None])[0]
         seen = np.einsum("mcs,csi->msi", visits.reshape(len(p), *self.emissions.shape[:2]), self.emissions)
         seen[0] += self.first
@@ -257,11 +254,29 @@ class Chain:
         return solved
 
 
+def solve_chain(
+    P: np.ndarray, r: np.ndarray, first: np.ndarray, solved: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(W [n], visits [n]): W = r + P W and visits = first + P^T visits where `solved`, 0 elsewhere."""
+    W, visits = np.zeros((2, len(r)))
+    matrix = np.eye(solved.sum()) - P[np.ix_(solved, solved)]
+    try:
+        W[solved] = np.linalg.solve(matrix, r[solved])
+        visits[solved] = np.linalg.solve(matrix.T, first[solved])
+        lost = not np.abs(visits).max(initial=0.0) < MOST_VISITS
+    except np.linalg.LinAlgError:
+        lost = True
+    if lost:
+        raise InputError("the controller ends so rarely that its value at discount 1 is lost in rounding")
+    return W, visits
+
+
 def settle(P: np.ndarray, r: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
     """Which nodes of an undiscounted chain to solve for, and inf or -inf where its value is that (else 0).
 
     Nodes are left out if they are not reached from `start` [n] bool, or lie where the chain stays for ever
     (a closed class) and is paid nothing. Staying for ever with rewards has their mean's sign times infinity.
+    An end whose probability is below 1e-12 counts as none.
     """
     reached = _reachable(P, start)
     count, label = connected_components(csr_matrix(P > 0), connection="strong")
