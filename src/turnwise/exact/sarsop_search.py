@@ -91,6 +91,18 @@ class Search:
         if 2 * p[kernels.DEAD] > p[kernels.USED] + 100:
             kernels.tidy_points(self.nodes, self.points)
 
+    def follow(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """(R(b,a), probabilities, children) of the action that is best at a node by `q` [A, S]."""
+        self._make_room()
+        n, k = self.nodes, self.nodes.begin[node]
+        here = slice(k, k + n.size[node])
+        a = int((q[:, n.pool_idx[here]] @ n.pool_val[here]).argmax())
+        r = kernels.visit(self.model, n, node)
+        if n.kids[r, a] < 0:
+            kernels.expand(self.model, n, self.work, node, a)
+        kids = slice(n.kids[r, a], n.kids[r, a] + n.n_kids[r, a])
+        return float(n.now[r, a]), n.kid_p[kids].copy(), n.kid_node[kids].copy()
+
     def policy(self) -> AlphaPolicy:
         """The best plan of each root and all that they go on with.
 

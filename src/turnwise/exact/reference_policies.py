@@ -1,0 +1,87 @@
+"""What it costs not to look: the best policy that sees nothing and QMDP's, with bounds of their values."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
+
+from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.exact.bounds import mdp_q
+from turnwise.exact.sarsop import Solution, solve
+from turnwise.exact.sarsop_search import Search
+
+
+def without_observations(problem: POMDP) -> POMDP:
+    """The same problem to an agent that sees nothing, whatever it does: its policies are open-loop."""
+    S, A, _ = problem.shape
+    nothing = Rows(np.arange(A * S + 1), np.zeros(A * S), np.ones(A * S), 1)
+    return replace(problem, observations=("nothing",), emissions=nothing, seen_rewards=None, initial=None)
+
+
+def best_open_loop(problem: POMDP, *, gap: float, deadline: float) -> Solution:
+    """The best sequence of actions chosen beforehand, by the same search."""
+    return solve(without_observations(problem), gap=gap, deadline=deadline)
+
+
+def qmdp_value(
+    problem: POMDP, *, gap: float, deadline: float, most: int = 100_000
+) -> tuple[float, float] | None:
+    """Bounds of what argmax_a b.Q_MDP(., a) is worth, which acts as if all were seen after one step.
+
+    Beliefs that it reaches are followed, the likeliest first, until what is left weighs less than `gap`;
+    there the value lies between the least and the largest that rewards allow. None at discount 1, where they
+    allow anything. Littman, Cassandra & Kaelbling 1995, section 4.
+    """
+    if problem.discount == 1:
+        return None
+    g, r = problem.discount, problem.expected_rewards()
+    q = mdp_q(problem)
+    least, most_value = min(r.min(), 0.0) / (1 - g), max(float(q.max()), 0.0)
+    search, began = Search(problem), time.perf_counter()
+    weight = {node: p for p, node in search.roots}
+    queue = [(-p, node) for p, node in search.roots]
+    steps: dict[int, tuple[float, np.ndarray, np.ndarray]] = {}
+    left = sum(weight.values())
+    while queue and len(steps) < most and left * (most_value - least) > gap:
+        if time.perf_counter() - began > deadline:
+            break
+        w, i = heapq.heappop(queue)
+        if i in steps or -w < weight[i] * 0.999:
+            continue
+        now, p, kids = search.follow(i, q)
+        steps[i] = (now, p, kids)
+        left -= weight[i]
+        for share, k in zip(p, kids.tolist(), strict=True):
+            if k not in steps:
+                weight[k] = weight.get(k, 0.0) + g * weight[i] * share
+                left += g * weight[i] * share
+                heapq.heappush(queue, (-weight[k], k))
+    ends = (least, most_value)
+    return tuple(_evaluated(search, steps, g, end) for end in ends)  # type: ignore[return-value]
+
+
+def _evaluated(
+    search: Search, steps: dict[int, tuple[float, np.ndarray, np.ndarray]], g: float, leaf: float
+) -> float:
+    """Value at the roots of the followed beliefs, `leaf` everywhere else."""
+    place = {node: k for k, node in enumerate(steps)}
+    n = len(place)
+    constant = np.zeros(n)
+    row, column, data = [], [], []
+    for k, (now, p, kids) in enumerate(steps.values()):
+        constant[k] = now
+        for share, kid in zip(p, kids.tolist(), strict=True):
+            if kid in place:
+                row.append(k)
+                column.append(place[kid])
+                data.append(-g * share)
+            else:
+                constant[k] += g * share * leaf
+    system = sparse.identity(n, format="csc") + sparse.csc_matrix((data, (row, column)), shape=(n, n))
+    v = np.atleast_1d(np.asarray(spsolve(system, constant))) if n else np.zeros(0)
+    return float(sum(p * (v[place[root]] if root in place else leaf) for p, root in search.roots))
