@@ -12,6 +12,7 @@ VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
     "train": "learn a policy from logged conversations: bc, mc, ilql, turn-iql",
     "evaluate": "hold conversations with a live task and measure a trained policy",
+    "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
     "data": "logs: make (of a built-in task), check, show",
     "report": "write the report page of a run or of a comparison of runs",
 }
@@ -95,7 +96,8 @@ def _overview() -> str:
         "  turnwise data check --logs logs.jsonl\n"
         "  turnwise train bc --logs logs.jsonl --out runs/bc\n"
         "  turnwise train ilql --logs logs.jsonl --policy runs/bc --out runs/ilql\n"
-        "  turnwise evaluate --run runs/ilql --task helpdesk --episodes 2000\n\n"
+        "  turnwise evaluate --run runs/ilql --task helpdesk --episodes 2000\n"
+        "  turnwise solve tiger --simulate 1000 --out runs/tiger\n\n"
         "turnwise VERB --help tells every option; --json prints one result object on stdout."
     )
 
