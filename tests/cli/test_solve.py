@@ -1,0 +1,153 @@
+"""`turnwise solve` as people and scripts meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from turnwise.cli import main
+from turnwise.exact.alpha_policy import load_policy
+
+TIGER = """
+discount: 0.75
+values: reward
+states: left right
+actions: listen open-left open-right
+observations: hear-left hear-right
+T: listen
+identity
+T: open-left
+uniform
+T: open-right
+uniform
+O: listen
+0.85 0.15
+0.15 0.85
+O: open-left
+uniform
+O: open-right
+uniform
+R: listen : * : * : * -1
+R: open-left : left : * : * -100
+R: open-left : right : * : * 10
+R: open-right : left : * : * 10
+R: open-right : right : * : * -100
+"""
+
+
+@pytest.fixture
+def tiger(tmp_path: Path) -> Path:
+    path = tmp_path / "tiger.pomdp"
+    path.write_text(TIGER)
+    return path
+
+
+def solved(capsys: Any, *words: str) -> dict[str, Any]:
+    """The one object that `solve` prints."""
+    assert main(["solve", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_bounds_of_a_file(tiger: Path, capsys: Any) -> None:
+    found = solved(capsys, str(tiger), "--simulate", "500")
+    assert found["lower"] - 1e-6 <= 1.93344 <= found["upper"] + 1e-6
+    assert found["gap"] == pytest.approx(found["upper"] - found["lower"]) and found["gap"] <= 1e-3
+    sizes = {k: found[k] for k in ("states", "actions", "observations", "discount")}
+    assert sizes == {"states": 2, "actions": 3, "observations": 2, "discount": 0.75}
+    assert found["seconds"] < 30 and found["simulation"]["inside"]
+
+
+def test_a_built_in_problem_by_name_in_both_timings(capsys: Any) -> None:
+    # tmaze of length 2 at discount .9: 4 * .9^4, and a step sooner where the cue is shown at once
+    assert solved(capsys, "t-maze-2")["lower"] == pytest.approx(4 * 0.9**4)
+    assert solved(capsys, "t-maze-2", "--initial-observation", "shown")["lower"] == pytest.approx(4 * 0.9**3)
+
+
+def test_limits_of_memory(tiger: Path, capsys: Any) -> None:
+    for memory, value in (("deterministic", -4.0), ("stochastic", -4.0)):
+        found = solved(capsys, str(tiger), "--memory", memory)
+        assert found["value"] == pytest.approx(value, abs=1e-6) and found["upper"] > 1.93
+    assert solved(capsys, str(tiger), "--memory", "2", "--starts", "30")["value"] > -2.93
+
+
+def test_the_folder_holds_the_policy_and_how_it_came_about(tiger: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "run"
+    found = solved(capsys, str(tiger), "--out", str(out))
+    policy = load_policy(out / "policy.npz")
+    assert policy.value(np.full(2, 0.5)) == pytest.approx(found["lower"], abs=1e-9)
+    kept = json.loads((out / "solution.json").read_text())
+    assert kept["trace"][-1][1:] == pytest.approx([found["lower"], found["upper"]])
+    assert kept["graph"]["count"] == len(policy)
+    open_loop = {r["name"]: r for r in kept["references"]}["best open-loop policy"]
+    assert open_loop["lower"] == pytest.approx(-4, abs=1e-2)  # listening for ever: -1 / (1 - .75)
+    for name in ("config.yaml", "env.json", "result.json", "policy.policy", "report.html"):
+        assert (out / name).exists()
+    assert main(["solve", str(tiger), "--out", str(out)]) == 2
+    assert "the folder holds another run" in capsys.readouterr().err
+
+
+def test_a_controller_is_kept_too(tiger: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "run"
+    solved(capsys, str(tiger), "--memory", "stochastic", "--out", str(out))
+    with np.load(out / "controller.npz") as kept:
+        p = kept["probabilities"]
+    assert p.shape == (1, 3, 3, 1)
+    np.testing.assert_allclose(p.sum((2, 3)), 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["nowhere.pomdp"], "neither a file nor a built-in problem"),
+        (["{tiger}", "--memory", "much"], "--memory much: expected none, deterministic, stochastic"),
+        (["{tiger}", "--memory", "0"], "--memory 0: expected"),
+        (["{tiger}", "--initial-observation", "maybe"], "expected shown or none"),
+        (["{tiger}", "--initial-observation", "shown"], "observations depend on the action"),
+        (["{tiger}", "--deadline", "0"], "--deadline 0"),
+        (["{tiger}", "--target-gap", "-1"], "--target-gap -1"),
+        (["{tiger}", "--simulate", "1"], "--simulate 1: expected 0, or 2 or more"),
+        (["{tiger}", "--memory", "2", "--simulate", "10"], "the value of a controller is exact"),
+        (["{broken}"], "broken.pomdp:13"),
+        (["rock-sample-7-8", "--memory", "2"], "225810 unknowns here; at most 4000"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    words: list[str], expected: str, tiger: Path, tmp_path: Path, capsys: Any
+) -> None:
+    broken = tmp_path / "broken.pomdp"
+    broken.write_text(TIGER.replace("0.85 0.15\n0.15", "0.85 0.25\n0.15"))
+    out = tmp_path / "never"
+    args = [w.format(tiger=tiger, broken=broken) for w in words]
+    assert main(["solve", *args, "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert expected in error[-1], error
+    assert not out.exists()
+
+
+def test_ctrl_c_gives_the_best_so_far(tmp_path: Path) -> None:
+    words = ["solve", "rock-sample-5-5", "--target-gap", "0", "--deadline", "100", "--json"]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "turnwise.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert job.stderr is not None
+    while "states" not in job.stderr.readline():  # the problem is read, the search begins
+        pass
+    time.sleep(4)
+    job.send_signal(signal.SIGINT)
+    said, _ = job.communicate(timeout=60)
+    found = json.loads(said)
+    assert job.returncode == 0 and found["stopped"] == "interrupted"
+    assert found["lower"] <= 19.24 <= found["upper"]
