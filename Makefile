@@ -24,6 +24,7 @@ bench: $(READY)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo dist
+	find src -name "*.nb[ic]" -delete
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("turnwise needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v[:2])'

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.exact import belief_graph_kernels as graph
 from turnwise.exact import sarsop_kernels as kernels
 from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.bounds import blind_plans, fib_q
@@ -37,24 +38,24 @@ class Search:
         S, A, O = problem.shape
         t, e = problem.continuing(), problem.emissions
         fib = fib_q(problem)
-        self.model = kernels.Model(
+        self.model = graph.Model(
             float(problem.discount), t.indptr, t.indices, t.data, e.indptr, e.indices, e.data,
             problem.expected_rewards(), fib, O,
         )  # fmt: skip
-        self.nodes = kernels.Nodes(
+        self.nodes = graph.Nodes(
             count=np.zeros(4, _INT),
             table=np.full(ROOM, -1, _INT),
             **{f: np.zeros(ROOM, d) for f, d in {**_PER_NODE, **_PER_KID, **_PER_STATE}.items()},
             **{f: np.zeros((ROOM, A), d) for f, d in _PER_VISIT.items()},
         )
         self.alphas = _first_vectors(problem)
-        self.points = kernels.Points(
+        self.points = graph.Points(
             count=np.zeros(3, _INT),
             corner=fib.max(0),
             head=np.full(S, -1, _INT),
             **{f: np.zeros(ROOM, d) for f, d in _PER_POINT.items()},
         )
-        self.work = kernels.Work(
+        self.work = graph.Work(
             dense=np.zeros(S), other=np.zeros(S), scores=np.zeros(len(self.alphas.serial)),
             touched=np.zeros(S, _INT), mass=np.zeros(O), fill=np.zeros(O, _INT), path=np.zeros(DEPTH, _INT),
         )  # fmt: skip
@@ -63,19 +64,19 @@ class Search:
     def _node(self, belief: np.ndarray) -> int:
         self._make_room()
         states = np.flatnonzero(belief).astype(np.int32)
-        return kernels.find_node(self.model, self.nodes, states, belief[states])
+        return graph.find_node(self.model, self.nodes, states, belief[states])
 
     @property
     def beliefs(self) -> int:
         """Nodes so far."""
-        return int(self.nodes.count[kernels.NODES])
+        return int(self.nodes.count[graph.NODES])
 
     def bounds(self) -> tuple[float, float]:
         """(lower, upper) of the optimal value at the start."""
         found = []
         for p, root in self.roots:
-            kernels.look_below(self.nodes, self.alphas, self.work, root)
-            kernels.look_above(self.nodes, self.points, self.work, root)
+            graph.look_below(self.nodes, self.alphas, self.work, root)
+            graph.look_above(self.nodes, self.points, self.work, root)
             found.append((p * self.nodes.lower[root], p * self.nodes.upper[root]))
         lower, upper = np.sum(found, 0)
         return float(lower), float(upper)
@@ -88,8 +89,8 @@ class Search:
         if kernels.trial(*args) == kernels.FULL:
             self._make_room()
         p = self.points.count
-        if 2 * p[kernels.DEAD] > p[kernels.USED] + 100:
-            kernels.tidy_points(self.nodes, self.points)
+        if 2 * p[graph.DEAD] > p[graph.USED] + 100:
+            graph.tidy_points(self.nodes, self.points)
 
     def follow(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """(R(b,a), probabilities, children) of the action that is best at a node by `q` [A, S]."""
@@ -97,9 +98,9 @@ class Search:
         n, k = self.nodes, self.nodes.begin[node]
         here = slice(k, k + n.size[node])
         a = int((q[:, n.pool_idx[here]] @ n.pool_val[here]).argmax())
-        r = kernels.visit(self.model, n, node)
+        r = graph.visit(self.model, n, node)
         if n.kids[r, a] < 0:
-            kernels.expand(self.model, n, self.work, node, a)
+            graph.expand(self.model, n, self.work, node, a)
         kids = slice(n.kids[r, a], n.kids[r, a] + n.n_kids[r, a])
         return float(n.now[r, a]), n.kid_p[kids].copy(), n.kid_node[kids].copy()
 
@@ -110,7 +111,7 @@ class Search:
         only rise.
         """
         g = self.alphas
-        by = kernels.beaten(g.rows[: g.count[kernels.USED]])
+        by = kernels.beaten(g.rows[: g.count[graph.USED]])
         waiting = [int(by[self.nodes.vector[root]]) for _, root in self.roots]
         keep = dict.fromkeys(waiting)
         while waiting:
@@ -129,30 +130,30 @@ class Search:
         S = self.model.reward.shape[1]
         used = n.count
         wants = [
-            (_PER_NODE, used[kernels.NODES] + O + 1),
-            (_PER_STATE, used[kernels.POOL] + (O + 1) * S),
-            (_PER_VISIT, used[kernels.RECORDS] + 2),
-            (_PER_KID, used[kernels.KIDS] + O),
+            (_PER_NODE, used[graph.NODES] + O + 1),
+            (_PER_STATE, used[graph.POOL] + (O + 1) * S),
+            (_PER_VISIT, used[graph.RECORDS] + 2),
+            (_PER_KID, used[graph.KIDS] + O),
         ]
         grown = {}
         for fields, want in wants:
             for f in fields:
                 grown[f] = _grown(getattr(n, f), want)
-        table = 2 * (used[kernels.NODES] + O + 1)
+        table = 2 * (used[graph.NODES] + O + 1)
         if len(n.table) <= table:
             grown["table"] = np.full(1 << int(table).bit_length() + 1, -1, _INT)
         self.nodes = n._replace(**grown)
         if "table" in grown:
-            kernels.rehash(self.nodes)
+            graph.rehash(self.nodes)
         g = self.alphas
-        if g.count[kernels.USED] + 2 >= len(g.serial):
+        if g.count[graph.USED] + 2 >= len(g.serial):
             new = {f: _grown(getattr(g, f), len(g.serial) + 1) for f in _PER_VECTOR}
             columns = np.zeros((S, len(new["serial"])))
             columns[:, : len(g.serial)] = g.columns
             self.alphas = g._replace(columns=columns, **new)
             self.work = self.work._replace(scores=np.zeros(len(new["serial"])))
         p = self.points
-        want = p.count[kernels.USED] + 2
+        want = p.count[graph.USED] + 2
         self.points = p._replace(**{f: _grown(getattr(p, f), want) for f in _PER_POINT})
 
 
@@ -165,7 +166,7 @@ def compile_kernels() -> None:
     search = Search(pomdp_from_arrays(stay, see, reward, discount=0.9, start=np.full(2, 0.5)))
     for _ in range(3):
         search.trial(0.01)
-    kernels.tidy_points(search.nodes, search.points)
+    graph.tidy_points(search.nodes, search.points)
     search.policy()
 
 
@@ -186,7 +187,7 @@ def _grown(array: np.ndarray, want: int) -> np.ndarray:
     return longer
 
 
-def _first_vectors(problem: POMDP) -> kernels.Alphas:
+def _first_vectors(problem: POMDP) -> graph.Alphas:
     """Plans that never look; each goes on with itself."""
     S, _, O = problem.shape
     values, actions = blind_plans(problem)
@@ -196,4 +197,4 @@ def _first_vectors(problem: POMDP) -> kernels.Alphas:
     action, follow = np.zeros(n, _INT), np.zeros((n, O), np.int32)
     rows[:k], columns[:, :k], serial[:k], action[:k] = values, values.T, np.arange(k), actions
     follow[:k] = np.arange(k)[:, None]
-    return kernels.Alphas(np.array([k, k]), rows, columns, serial, action, follow)
+    return graph.Alphas(np.array([k, k]), rows, columns, serial, action, follow)
