@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from turnwise.envs.classics import cheese_maze, corridor, t_maze, tiger
+from turnwise.envs.pomdp import POMDP
+from turnwise.exact.reference_policies import best_open_loop, qmdp_value, without_observations
+from turnwise.exact.sarsop import solve
+from turnwise.exact.simulation import horizon_of, simulate, watch
+
+
+@pytest.mark.parametrize("problem", [tiger(), cheese_maze(), cheese_maze().showing_initial(), t_maze(5)])
+def test_what_a_policy_earns_lies_within_its_bounds(problem: POMDP) -> None:
+    s = solve(problem, gap=1e-3)
+    m = simulate(problem, s.policy, np.random.default_rng(0), 500)
+    assert m.agrees(s.lower, s.upper)
+    assert not m.agrees(s.lower + 5 * m.standard_error + 1, s.upper + 5 * m.standard_error + 1)
+
+
+def test_an_episode_without_chance_earns_exactly_its_value() -> None:
+    p = t_maze(2)  # the optimum is 4 * .9^4 in every episode
+    m = simulate(p, solve(p).policy, np.random.default_rng(0), 20)
+    np.testing.assert_allclose(m.returns, 4 * 0.9**4)
+    assert m.tail == 0  # all have ended
+
+
+def test_at_discount_one() -> None:
+    p = corridor()
+    s = solve(p, gap=1e-6)
+    m = simulate(p, s.policy, np.random.default_rng(0), 20)
+    assert m.agrees(s.lower, s.upper) and s.lower == pytest.approx(-3, abs=1e-5)
+
+
+def test_episodes_are_followed_until_little_can_follow() -> None:
+    steps, tail = horizon_of(tiger())  # rewards reach 100 in size
+    assert 0.95**steps <= 1e-4 < 0.95 ** (steps - 1)
+    assert tail == pytest.approx(100 * 0.95**steps / 0.05)
+
+
+def test_looks_in_tiger() -> None:
+    """The first look is worth what its sign brings beside listening on without ears."""
+    p = tiger()
+    s = solve(p)
+    w = watch(p, s.policy, np.random.default_rng(0), 8, 12)
+    first = w.time == 0
+    np.testing.assert_allclose(w.entropy[first], np.log(2))
+    assert (w.action[first] == 0).all() and (w.given_up[first] == 0).all()
+    # V at (.5, .5) and at (.85, .15), from the returned plans; the posteriors' mean is (.5, .5)
+    left, right = s.policy.value(np.array([0.85, 0.15])), s.policy.value(np.array([0.15, 0.85]))
+    seeing, blind = (left + right) / 2, s.policy.value(np.full(2, 0.5))
+    np.testing.assert_allclose(w.look[first], 0.95 * (seeing - blind), atol=1e-9)
+    opened = w.action != 0
+    np.testing.assert_allclose(w.look[opened], 0, atol=1e-9)
+    assert len(w.time) == 8 * 12
+
+
+def test_without_ears_one_listens_for_ever() -> None:
+    s = best_open_loop(tiger(), gap=1e-3, deadline=20)
+    assert s.lower - 1e-6 <= -1 / (1 - 0.95) <= s.upper + 1e-6
+    assert without_observations(tiger()).shape == (2, 3, 1)
+
+
+def test_qmdp_in_the_t_maze_never_looks() -> None:
+    # It goes for the goal without the cue, which is behind it: half of the time the wrong arm, at once over.
+    low, high = qmdp_value(t_maze(2), gap=1e-6, deadline=20) or (np.nan, np.nan)
+    optimum = solve(t_maze(2)).lower
+    assert low == pytest.approx(high, abs=1e-5) and high < optimum - 0.1
+
+
+def test_qmdp_in_tiger_is_nearly_optimal() -> None:
+    low, high = qmdp_value(tiger(), gap=1e-4, deadline=20) or (np.nan, np.nan)
+    assert low == pytest.approx(high, abs=1e-3)
+    assert high <= solve(tiger()).upper + 1e-9 and low > 19.3
+
+
+def test_qmdp_has_no_bounds_at_discount_one() -> None:
+    assert qmdp_value(corridor(), gap=1e-3, deadline=5) is None
