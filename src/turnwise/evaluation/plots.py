@@ -23,8 +23,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from turnwise.evaluation.curves import Panel
 
 INK, MUTED, LINE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
+BLUES, ORANGES = ([f"#{tens}0{i}" for i in range(1, 7)] for tens in ("0606", "0707"))  # the levels below
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm"}
-_STYLE: dict[Any, Any] = {
+_VARIABLES |= {c: f"--{s}{i}" for s, side in (("p", BLUES), ("n", ORANGES)) for i, c in enumerate(side, 1)}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "turnwise",
     "text.parse_math": False,
@@ -45,7 +47,7 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-_LETTER = 6.3  # px a letter of 11 px text takes at most, in any of the page's fonts
+LETTER = 6.3  # px a letter of 11 px text takes at most, in any of the page's fonts
 
 LEVELS = 6  # colours on either side of zero
 # Orange and blue stay apart in every common colour blindness; both sides have equal lightness (OKLCH)
@@ -107,7 +109,7 @@ def comparison_plot(
     """Dots with intervals, one row a method in the order given; references as upright labelled lines."""
     width, pitch = (360, 46) if narrow else (900, 36)
     rows = [replace(r, name=r.name if len(r.name) <= 44 else r.name[:43] + "…") for r in rows]
-    left = 8 if narrow else 24 + _LETTER * 1.1 * max(len(r.name) for r in rows)
+    left = 8 if narrow else 24 + LETTER * 1.1 * max(len(r.name) for r in rows)
     right = 12 if narrow else 30
     ends = [x for r in (*rows, *references) for x in (r.mean, r.low, r.high) if x is not None]
     span = (max(ends) - min(ends)) or max(abs(max(ends)), 1.0)
@@ -116,10 +118,10 @@ def comparison_plot(
     labels = [
         f"{r.name} {as_given(r.mean) if r.low is None else number(r.mean, decimals)}" for r in references
     ]
-    floors = _floors([(r.mean - low) * scale for r in references], labels, width - left - right)
+    floors = label_floors([(r.mean - low) * scale for r in references], labels, width - left - right)
     top, bottom = 10 + 17 * (1 + max(floors, default=-1)), 44
     height = top + bottom + pitch * len(rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes(
             (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
@@ -134,16 +136,16 @@ def comparison_plot(
             _draw_reference(axes, reference, label, floor, pitch * len(rows), (low, high))
         for i, row in enumerate(rows):
             _draw_row(axes, row, i, decimals, narrow=narrow)
-        return _svg(figure, "comparison-narrow" if narrow else "comparison", _in_words(rows, labels, score))
+        return svg(figure, "comparison-narrow" if narrow else "comparison", _in_words(rows, labels, score))
 
 
-def _floors(places: Sequence[float], labels: Sequence[str], width: float) -> list[int]:
+def label_floors(places: Sequence[float], labels: Sequence[str], width: float) -> list[int]:
     """The level above the axes on which each label stands, so that no two overlap; places in px."""
     taken: list[list[tuple[float, float]]] = []
     floors = []
     for place, label in zip(places, labels, strict=True):
-        extent = _LETTER * len(label)
-        start = place - extent * _side(place / width)
+        extent = LETTER * len(label)
+        start = place - extent * hang(place / width)
         floor = 0
         while floor < len(taken) and any(start < b + 8 and a - 8 < start + extent for a, b in taken[floor]):
             floor += 1
@@ -154,7 +156,7 @@ def _floors(places: Sequence[float], labels: Sequence[str], width: float) -> lis
     return floors
 
 
-def _side(share: float) -> float:
+def hang(share: float) -> float:
     """Part of a label that hangs to the left of its line: none at the left edge, all at the right."""
     return 0.0 if share < 0.3 else 1.0 if share > 0.7 else 0.5
 
@@ -164,7 +166,7 @@ def _draw_reference(
 ) -> None:
     if reference.low is not None and reference.high is not None:
         axes.axvspan(reference.low, reference.high, color=MUTED, alpha=0.16, linewidth=0)
-    side = _side((reference.mean - limits[0]) / (limits[1] - limits[0]))
+    side = hang((reference.mean - limits[0]) / (limits[1] - limits[0]))
     top = 1 + (6 + 17 * floor) / height
     axes.plot([reference.mean] * 2, [0, top - 3 / height], transform=axes.get_xaxis_transform(),
               clip_on=False, color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)))  # fmt: skip
@@ -216,7 +218,7 @@ def panel_plot(panel: Panel, key: str) -> Markup:
     """One small picture of learning curves, each line labelled at its end with its last value."""
     width, height, right = 330, 170, 92 if any(c.label for c in panel.curves) else 52
     styles = [(MUTED, "-"), (ACCENT, "-"), (WARM, "-"), (INK, (0, (3, 2)))]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes((46 / width, 30 / height, 1 - (46 + right) / width, 1 - 40 / height))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -225,14 +227,14 @@ def panel_plot(panel: Panel, key: str) -> Markup:
             FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
         )
         axes.grid(axis="y", color=LINE, linewidth=0.8)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _tick(y)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y)))
         axes.spines["left"].set_visible(False)
         for curve, (colour, dashes) in zip(panel.curves, styles, strict=False):
             marker = "o" if len(curve.steps) < 3 else ""
             axes.plot(curve.steps, curve.values, color=colour, linestyle=dashes, marker=marker, linewidth=1.7)
         drawn = panel.curves[: len(styles)]
         bottom, top = axes.get_ylim()
-        heights = _apart([(c.values[-1] - bottom) / (top - bottom) * (height - 40) for c in drawn], 14)
+        heights = apart([(c.values[-1] - bottom) / (top - bottom) * (height - 40) for c in drawn], 14)
         for curve, place, (colour, _) in zip(drawn, heights, styles, strict=False):
             text = f"{curve.label} {number(curve.values[-1])}".strip()
             axes.text(1.04, place / (height - 40), text, transform=axes.transAxes, va="center_baseline",
@@ -240,19 +242,18 @@ def panel_plot(panel: Panel, key: str) -> Markup:
         ends = "; ".join(
             f"{c.label or panel.title} from {number(c.values[0])} to {number(c.values[-1])}" for c in drawn
         )
-        return _svg(
-            figure, key, f"{panel.title} over {number(max(c.steps[-1] for c in drawn))} steps: {ends}"
-        )
+        return svg(figure, key, f"{panel.title} over {number(max(c.steps[-1] for c in drawn))} steps: {ends}")
 
 
-def _tick(value: float) -> str:
+def tick(value: float) -> str:
+    """A number at a tick of an axis, with a true minus sign."""
     plain = f"{value:.10g}" if abs(value) >= 1e-3 or abs(value) < 1e-12 else f"{value:.4e}"
     digits, _, power = plain.partition("e")
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return (f"{digits}e{int(power)}" if power else digits if abs(value) >= 1e-12 else "0").replace("-", "−")
 
 
-def _apart(places: Sequence[float], gap: float) -> list[float]:
+def apart(places: Sequence[float], gap: float) -> list[float]:
     """The places moved as little as order allows so that neighbours are at least `gap` apart."""
     order = sorted(range(len(places)), key=places.__getitem__)
     moved = list(places)
@@ -268,7 +269,7 @@ def _apart(places: Sequence[float], gap: float) -> list[float]:
 def histogram_plot(edges: Sequence[float], counts: Sequence[int], mean: float | None, key: str) -> Markup:
     """Counts of conversations by return, with the mean as a labelled line."""
     width, height = 520, 210
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes((52 / width, 42 / height, 1 - 64 / width, 1 - 70 / height))
         axes.bar(edges[:-1], counts, width=[b - a for a, b in pairwise(edges)],
@@ -285,7 +286,7 @@ def histogram_plot(edges: Sequence[float], counts: Sequence[int], mean: float | 
             axes.annotate(f"mean {number(mean)}", (mean, 1), xycoords=axes.get_xaxis_transform(),
                           xytext=(0, 6), textcoords="offset points", ha="center", color=INK)  # fmt: skip
             label += f", mean {number(mean)}"
-        return _svg(figure, key, label)
+        return svg(figure, key, label)
 
 
 def value_line(
@@ -320,7 +321,7 @@ def value_line(
     )
 
 
-def _svg(figure: Figure, key: str, label: str) -> Markup:
+def svg(figure: Figure, key: str, label: str) -> Markup:
     """The figure as SVG inside a page: the page's colours and fonts, ids of its own, nothing from outside."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})

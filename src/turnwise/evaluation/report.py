@@ -1,4 +1,4 @@
-"""The report page of a run or of a comparison of runs: one HTML file that opens from disk, on its own.
+"""The report page of a run, a solved problem or a comparison of runs: one HTML file that opens on its own.
 
 What is in the folder is shown; what is not is named, with what its absence means. Nothing on the page is
 loaded from anywhere, and text from conversations is data, never markup.
@@ -23,6 +23,7 @@ from markupsafe import Markup
 from turnwise.data.card import describe
 from turnwise.evaluation.curves import bare, is_loss, panels, words
 from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
+from turnwise.evaluation.solution_report import solution_view
 from turnwise.evaluation.standings import answer, comparison_plots, standings
 from turnwise.evaluation.transcripts import talks
 from turnwise.run.errors import InputError
@@ -38,6 +39,7 @@ _RUN_FILES = (
     "evaluation.json",
     "conversations.jsonl",
 )
+_COLOURS = {"light": LIGHT, "dark": DARK, "levels": range(1, LEVELS + 1)}
 _NOT_A_NUMBER = {"NaN": None}.get  # NaN and infinities are read as missing
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")
 
@@ -57,12 +59,17 @@ class Run:
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder or a comparison folder and return its path.
+    """Write `report.html` into a folder of a run, a solved problem or a comparison; its path.
 
-    The file is replaced whole or not at all. Raises InputError for a folder that is neither, and for a
+    The file is replaced whole or not at all. Raises InputError for a folder that is none of these, and for a
     file that is there but cannot be read, naming file and line.
     """
-    page = _page(_comparison(folder) if (folder / "comparison.json").is_file() else _single(folder))
+    if (folder / "comparison.json").is_file():
+        page = _page(_comparison(folder))
+    elif (folder / "solution.json").is_file():
+        page = _page(_solution(folder))
+    else:
+        page = _page(_single(folder))
     path = folder / "report.html"
     write_text(path, page)
     return path
@@ -178,6 +185,8 @@ def _view(
         entry["lines"] = _described(entry["card"], runs)
         entry["plot"] = _histogram(entry["card"], f"histogram-{cards.index(entry)}")
     return {
+        "parts": ("comparison.html", "data.html", "curves.html", "conversations.html"),
+        "words": "words.html",
         "title": asked.get("title") or source.parent.resolve().name,
         "asked": asked.get("asked"),
         "command": asked.get("command"),
@@ -192,7 +201,23 @@ def _view(
         "runs": shown,
         "same": _same([run.config for run in runs]),
         "environment": _same([_flat(run.env) for run in runs]),
-        "colours": {"light": LIGHT, "dark": DARK, "levels": range(1, LEVELS + 1)},
+        "colours": _COLOURS,
+    }
+
+
+def _solution(folder: Path) -> dict[str, Any]:
+    """A problem that `turnwise solve` has solved."""
+    path = folder / "solution.json"
+    run = read_run(folder, folder.resolve().name)
+    return {
+        "parts": ("solution.html",),
+        "words": "solution_words.html",
+        **solution_view(path, _object(path) or {}),
+        "command": (run.env or {}).get("command"),
+        "runs": [],
+        "same": _same([run.config]),
+        "environment": _same([_flat(run.env)]),
+        "colours": _COLOURS,
     }
 
 
