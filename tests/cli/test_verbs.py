@@ -329,3 +329,18 @@ def numbers(kind):
             yield from numbers(hint)
         elif any(x in (int, float) for x in (hint, *typing.get_args(hint))):
             yield name, hint
+
+
+def test_flags_of_a_fresh_model_beside_a_given_one_are_refused(cloned, logs, tmp_path, capsys):
+    out = tmp_path / "never"
+    words = ["train", "bc", "--logs", str(logs), "--out", str(out), "--model", str(cloned)]
+    assert main([*words, "--width", "32"]) == 2
+    assert "--width 32: that is for a fresh model" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_policy_that_has_a_critic_is_refused(cloned, logs, tmp_path, capsys):
+    first, second = tmp_path / "mc", tmp_path / "never"
+    words = ["train", "mc", "--logs", str(logs), "--epochs", "0.1"]
+    assert main([*words, "--policy", str(cloned), "--out", str(first)]) == 0
+    assert main([*words, "--policy", str(first), "--out", str(second)]) == 2
+    assert "this run has a critic already" in capsys.readouterr().err and not second.exists()

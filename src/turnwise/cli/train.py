@@ -238,6 +238,14 @@ def _expect_possible(a: Any) -> None:
         raise InputError(
             "--lora-rank: adapters of fresh weights would learn nothing; expected --model as well"
         )
+    if isinstance(a, Bc) and a.model.model is not None:
+        fresh = {**vars(AskedOfBc()), "model": a.model.model}
+        for name, value in vars(a.model).items():
+            if value != fresh[name]:
+                raise InputError(
+                    f"--{name} {value}: that is for a fresh model, and --model {a.model.model} brings "
+                    "its own; expected one of the two"
+                )
 
 
 def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str]) -> None:
@@ -292,6 +300,11 @@ def _critic_job(name: str, a: Mc | Ilql | TurnIql, learnt: list[Dialogue], held:
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
     asked = a.asked
     cloned = load_agent(a.policy.policy)
+    if cloned.critic is not None:
+        raise InputError(
+            f"--policy {a.policy.policy}: this run has a critic already; expected the run of a cloned policy "
+            "(turnwise train bc)"
+        )
     chat = ChatFormat(cloned.tokenizer, asked.agent_role)
     context = context_of(cloned.lm)
     own = copy.deepcopy(cloned.lm)
