@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 _LETTER = 7.0  # px a letter of 12 px text takes at most, in any of the page's fonts
-_HEIGHT, _PITCH, _SPACE = 30, 104, 46  # px: a node, row to row, node to node
+_HEIGHT, _PITCH, _SPACE = 30, 104, 64  # px: a node, row to row, node to node
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom"""
@@ -113,7 +113,7 @@ def _short(name: str) -> str:
 
 
 def _width(name: str) -> float:
-    return 44 + _LETTER * len(name)
+    return 52 + _LETTER * len(name)
 
 
 def _places(
@@ -141,8 +141,10 @@ def drawn(graph: Graph) -> Markup:
     paths, texts, extent = [], [], list(taken)
     for arrow in graph.arrows:
         a, b = nodes[arrow.source], nodes[arrow.target]
-        curve = _loop(a) if a is b else _curve(a, b, centre, (arrow.target, arrow.source) in pairs)
-        back = a is not b and b.depth <= a.depth
+        both_ways = (arrow.target, arrow.source) in pairs
+        others = [node.box for node in nodes.values() if node is not a and node is not b]
+        curve = _loop(a) if a is b else _curve(a, b, centre, both_ways, others)
+        back = b.depth < a.depth
         text = listed(arrow, 2)
         spot = _spot(curve, _LETTER * 0.92 * len(text), taken)
         taken.append(spot)
@@ -178,7 +180,7 @@ def _pill(node: Node) -> str:
         f'<g class="plan{" first" if node.start else ""}"><rect x="{x:.1f}" y="{y:.1f}" '
         f'width="{node.width:.1f}" height="{_HEIGHT}" rx="15"/>'
         f'<text class="id" x="{x + 12:.1f}" y="{node.y + 4:.1f}">{node.number}</text>'
-        f'<text x="{node.x + 8:.1f}" y="{node.y + 4.5:.1f}">{escape(node.name)}</text></g>{start}'
+        f'<text x="{node.x + 9:.1f}" y="{node.y + 4.5:.1f}">{escape(node.name)}</text></g>{start}'
     )
 
 
@@ -196,24 +198,33 @@ def _loop(node: Node) -> Points:
     ]
 
 
-def _curve(a: Node, b: Node, centre: float, both_ways: bool) -> Points:
-    """Down a row straight; up, along a row, and where arrows go both ways, in an arc to the outside."""
+def _curve(a: Node, b: Node, centre: float, both_ways: bool, others: Sequence[Box]) -> Points:
+    """Straight to the next row or to a neighbour; elsewhere the first arc that meets no other node."""
+    if b.depth > a.depth:
+        return _arc(a, b, 0.0)
+    length = math.hypot(b.x - a.x, b.y - a.y)
+    if b.depth == a.depth:
+        beside = abs(a.number - b.number) == 1
+        return _arc(a, b, (0.12 if both_ways else 0.0) * length if beside else 0.24 * length + 16)
+    # Seen upwards, the left of an arrow is the left of the page: bend to the side that is nearer the outside.
+    side = 1 if (a.x + b.x) / 2 < centre else -1
+    arcs = [_arc(a, b, s * (k * length + 16)) for k in (0.24, 0.4, 0.6, 0.8) for s in (side, -side)]
+    return min(arcs, key=lambda arc: sum(_meets(arc, box) for box in others))
+
+
+def _meets(curve: Points, box: Box) -> int:
+    points = [_at(curve, t / 24) for t in range(25)]
+    return sum(box[0] - 6 < x < box[2] + 6 and box[1] - 6 < y < box[3] + 6 for x, y in points)
+
+
+def _arc(a: Node, b: Node, bend: float) -> Points:
+    """From outline to outline, `bend` px to the left of the straight line (seen in its direction)."""
     dx, dy = b.x - a.x, b.y - a.y
     length = math.hypot(dx, dy)
-    if b.depth > a.depth:
-        bend = 0.1 * length if both_ways else 0.0
-    else:
-        bend = 0.24 * length + 16
-    across = (dy / length, -dx / length)
-    middle = ((a.x + b.x) / 2, (a.y + b.y) / 2)
-    if b.depth <= a.depth:  # to the side that is nearer the outside
-        outward = middle[0] - centre or 1.0
-        if across[0] * outward < 0 or (across[0] == 0 and across[1] > 0):
-            across = (-across[0], -across[1])
-    control = (middle[0] + 2 * bend * across[0], middle[1] + 2 * bend * across[1])
+    control = ((a.x + b.x) / 2 + 2 * bend * dy / length, (a.y + b.y) / 2 - 2 * bend * dx / length)
     start, end = _leave(a, control, 0), _leave(b, control, 3)
-    one = tuple(s + (c - s) * 2 / 3 for s, c in zip(start, control, strict=True))
-    two = tuple(e + (c - e) * 2 / 3 for e, c in zip(end, control, strict=True))
+    one = [s + (c - s) * 2 / 3 for s, c in zip(start, control, strict=True)]
+    two = [e + (c - e) * 2 / 3 for e, c in zip(end, control, strict=True)]
     return [start, (one[0], one[1]), (two[0], two[1]), end]
 
 

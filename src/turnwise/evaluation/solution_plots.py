@@ -71,12 +71,14 @@ def _lines(
         _time_axis(axes, seconds)
         if powers:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+            few = max(v.max() for v, *_ in lines) < 100 * min(v.min() for v, *_ in lines)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6))
             axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y)))
         room = height - top - bottom
+        axes.autoscale_view()
         to_axes = axes.transScale + axes.transLimits
         places = [float(to_axes.transform((seconds[-1], v[-1]))[1]) * room for v, *_ in lines]
         for (*_, colour, text), place in zip(lines, apart(places, 14), strict=True):
@@ -286,27 +288,21 @@ def triangle_of_beliefs(
 
 
 def _partings(axes: Axes, mesh: Triangulation, actions: Sequence[str]) -> None:
-    """Lines halfway between neighbouring points with different actions."""
+    """Lines between beliefs with different actions, smoothed so that the grid does not show."""
     names = list(dict.fromkeys(actions))
-    at = np.array([names.index(a) for a in actions])
-    points = np.stack([mesh.x, mesh.y], 1)
-    segments = []
-    for corners in mesh.triangles:
-        ends = [
-            (points[i] + points[j]) / 2
-            for i, j in ((corners[0], corners[1]), (corners[1], corners[2]), (corners[2], corners[0]))
-            if at[i] != at[j]
-        ]
-        centre = points[corners].mean(0)
-        segments += [(ends[0], ends[1])] if len(ends) == 2 else [(end, centre) for end in ends]
-    line = _chained(segments)
-    axes.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.6)
-
-
-def _chained(segments: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The segments as one list of points with gaps (NaN), so that they are drawn as one path."""
-    gap = np.full(2, np.nan)
-    return np.array([p for a, b in segments for p in (a, b, gap)]).reshape(-1, 2)
+    if len(names) == 1:
+        return
+    share = np.array([[a == name for a in actions] for name in names], float)
+    one, other = mesh.edges.T
+    near = np.zeros((len(actions), len(actions)))
+    near[one, other] = near[other, one] = 1
+    near /= near.sum(1, keepdims=True)
+    for _ in range(4):
+        share = (share + share @ near.T) / 2
+    for i in range(len(names)):
+        lead = share[i] - np.delete(share, i, axis=0).max(0)
+        if lead.min() < 0 < lead.max():
+            axes.tricontour(mesh, lead, levels=[0.0], colors=[INK], linewidths=1.6)
 
 
 def _middles(points: np.ndarray, actions: Sequence[str]) -> list[tuple[str, np.ndarray]]:
@@ -335,6 +331,6 @@ def _scale(figure: Figure, levels: np.ndarray) -> None:
     axes.set(xlim=(0, len(BLUES)), ylim=(0, 1), yticks=[])
     axes.spines["left"].set_visible(False)
     span = float(levels[-1] - levels[0])
-    places: Callable[[float], str] = lambda v: number(v, max(0, 2 - math.floor(math.log10(span))))  # noqa: E731
+    places: Callable[[float], str] = lambda v: number(v, max(0, 1 - math.floor(math.log10(span))))  # noqa: E731
     axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(BLUES) + 1, 2))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda i, _: places(float(levels[round(i)]))))

@@ -58,8 +58,8 @@ def bounds(lower: float, upper: float) -> tuple[str, str]:
     if gap <= 1e-9 * max(1.0, largest):
         text = as_given((lower + upper) / 2)
         return text, text
-    decimals = min(math.ceil(-math.log10(gap / 5)), 5 - math.floor(math.log10(largest)), 9)
-    decimals = max(0, decimals)
+    size = math.floor(math.log10(largest))
+    decimals = max(0, 2 - size, min(math.ceil(-math.log10(gap / 5)), 5 - size))
     down = math.floor(lower * 10**decimals + 1e-6) / 10**decimals
     up = math.ceil(upper * 10**decimals - 1e-6) / 10**decimals
     return _ended(number(down, decimals)), _ended(number(up, decimals))
@@ -259,19 +259,21 @@ def _looks_in_words(actions: Sequence[Mapping[str, Any]], decimals: Mapping[str,
     paying = [row for row in actions if _pays(row)]
     free = [row for row in actions if row["look"] > _NOTHING and not _pays(row)]
     said = []
-    for row in sorted(paying, key=lambda row: -row["look"]):
-        look, lost = (_small(row[key], decimals[key]) for key in ("look", "given_up"))
-        ends = (
-            "more than it gives up"
-            if row["look"] > row["given_up"]
-            else "less than it gives up, so that the rest must come from where the action leads"
+    if len(paying) > 2:
+        each = Markup(", ").join(
+            Markup("<b>{}</b> (gives up {}, sees {})").format(
+                row["name"], *(_small(row[key], decimals[key]) for key in ("given_up", "look"))
+            )
+            for row in sorted(paying, key=lambda row: -row["look"])
         )
         said.append(
             Markup(
-                "It pays to look with <b>{}</b>: on average that gives up {} of the reward to be had now, "
-                "and seeing what follows is worth {}, {}."
-            ).format(row["name"], lost, look, ends)
+                "It pays to look with {}: the reward to be had now that this gives up, and what seeing what "
+                "follows is worth, both on average."
+            ).format(each)
         )
+    else:
+        said += [_paid(row, decimals) for row in sorted(paying, key=lambda row: -row["look"])]
     if free:
         names = Markup(", ").join(
             Markup("<b>{}</b> ({})").format(row["name"], _small(row["look"], decimals["look"]))
@@ -289,6 +291,18 @@ def _looks_in_words(actions: Sequence[Mapping[str, Any]], decimals: Mapping[str,
     if not paying:
         said.append(Markup("Nowhere does it give up reward of the moment for a look."))
     return Markup(" ").join(said)
+
+
+def _paid(row: Mapping[str, Any], decimals: Mapping[str, int]) -> Markup:
+    look, lost = (_small(row[key], decimals[key]) for key in ("look", "given_up"))
+    if row["look"] > row["given_up"]:
+        ends = "more than it gives up"
+    else:
+        ends = "less than it gives up, so that the rest must come from what the action leads to"
+    return Markup(
+        "It pays to look with <b>{}</b>: on average that gives up {} of the reward to be had now, and seeing "
+        "what follows is worth {}, {}."
+    ).format(row["name"], lost, look, ends)
 
 
 def _beliefs(s: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -385,6 +399,8 @@ def _controller(s: Mapping[str, Any]) -> dict[str, Any]:
     table = []
     for m in range(memories):
         for i, seen in enumerate(s["input_names"]):
+            if m > 0 and seen == "(nothing yet)":  # only ever read in the first memory
+                continue
             likely = sorted(np.argwhere(p[m, i] > _RARE).tolist(), key=lambda at: -p[m, i, at[0], at[1]])
             choices = [
                 {
