@@ -272,7 +272,7 @@ def triangle_of_beliefs(
         axes.tricontourf(mesh, values, levels=levels, colors=BLUES, antialiased=False)
         _partings(axes, mesh, actions)
         axes.plot(*np.vstack([corners, corners[:1]]).T, color=INK, linewidth=1.2)
-        for name, at in _middles(np.stack([x, y], 1), actions):
+        for name, at in _middles(beliefs, np.stack([x, y], 1), actions):
             axes.text(at[0], at[1], _short(name, 22), ha="center", va="center", color=INK, fontweight="bold")
         for name, (cx, cy), side, lift in zip(
             states, corners, ("left", "right", "center"), (-15, -15, 8), strict=True
@@ -305,7 +305,7 @@ def _partings(axes: Axes, mesh: Triangulation, actions: Sequence[str]) -> None:
             axes.tricontour(mesh, lead, levels=[0.0], colors=[INK], linewidths=1.6)
 
 
-def _middles(points: np.ndarray, actions: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+def _middles(beliefs: np.ndarray, points: np.ndarray, actions: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """For each action, a place for its name: a point where it is taken, far from those where it is not."""
     found = []
     taken = np.array(actions)
@@ -314,7 +314,7 @@ def _middles(points: np.ndarray, actions: Sequence[str]) -> list[tuple[str, np.n
         if len(inside) < 8:
             continue
         centre = inside.mean(0)
-        far = -np.linalg.norm(inside - centre, axis=1)
+        far = np.minimum(beliefs[taken == name].min(1), 0.12) - np.linalg.norm(inside - centre, axis=1)
         if len(outside):
             nearest = np.min(np.linalg.norm(inside[:, None] - outside[None], axis=2), axis=1)
             far = far + np.minimum(nearest, 0.12)

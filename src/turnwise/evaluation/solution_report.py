@@ -66,9 +66,9 @@ def bounds(lower: float, upper: float) -> tuple[str, str]:
 
 
 def _ended(text: str) -> str:
-    """Without a fraction of zeros only."""
+    """Without a long fraction of zeros only."""
     whole, _, fraction = text.partition(".")
-    return text if fraction.strip("0") else whole
+    return text if fraction.strip("0") or len(fraction) < 3 else whole
 
 
 def between(low: float, high: float) -> str:
@@ -377,8 +377,8 @@ def _limited(s: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _limited_notes(s: Mapping[str, Any], value: float, upper: float) -> list[str]:
-    what = "expected sums of rewards" if s["discount"] == 1 else "expected sums of discounted rewards"
-    notes = [f"Worth is {what} from the start of an episode, in the units of the problem; it is exact."]
+    what = "rewards" if s["discount"] == 1 else "discounted rewards"
+    notes = [f"Worth is the expected sum of {what} from the start of an episode; it is exact."]
     if s["memory"] != "deterministic":
         notes.append("Another controller of the same size may be better: the search climbs from many starts.")
     notes.append(
