@@ -146,7 +146,8 @@ def drawn(graph: Graph) -> Markup:
         curve = _loop(a) if a is b else _curve(a, b, centre, both_ways, others)
         back = b.depth < a.depth
         text = listed(arrow, 2)
-        spot = _spot(curve, _LETTER * 0.92 * len(text), taken)
+        width = _LETTER * 0.92 * len(text)
+        spot = _over(a, width) if a is b else _spot(curve, width, taken)
         taken.append(spot)
         extent += [spot, _around(curve)]
         colour = "muted" if back else "ink"
@@ -198,6 +199,12 @@ def _loop(node: Node) -> Points:
     ]
 
 
+def _over(node: Node, width: float) -> Box:
+    """The place for the label of a loop."""
+    left = node.box[2] - 2
+    return left, node.y - 32, left + width, node.y - 16
+
+
 def _curve(a: Node, b: Node, centre: float, both_ways: bool, others: Sequence[Box]) -> Points:
     """Straight to the next row or to a neighbour; elsewhere the first arc that meets no other node."""
     if b.depth > a.depth:
@@ -208,7 +215,9 @@ def _curve(a: Node, b: Node, centre: float, both_ways: bool, others: Sequence[Bo
         return _arc(a, b, (0.12 if both_ways else 0.0) * length if beside else 0.24 * length + 16)
     # Seen upwards, the left of an arrow is the left of the page: bend to the side that is nearer the outside.
     side = 1 if (a.x + b.x) / 2 < centre else -1
-    arcs = [_arc(a, b, s * (k * length + 16)) for k in (0.24, 0.4, 0.6, 0.8) for s in (side, -side)]
+    arcs = [
+        _arc(a, b, s * (k * min(length, 320.0) + 16)) for k in (0.24, 0.4, 0.6, 0.8) for s in (side, -side)
+    ]
     return min(arcs, key=lambda arc: sum(_meets(arc, box) for box in others))
 
 

@@ -26,6 +26,8 @@ from turnwise.run.errors import InputError
 _NOTHING = 1e-9
 """a reward or a value below this is rounding"""
 _CONTROLLER_ROWS = 60
+_DENSE = 45
+"""a graph with more arrows is easier read as a table"""
 _RARE = 0.005
 """choices of a controller that are less probable are not listed"""
 _NOTES = {
@@ -338,6 +340,7 @@ def _graph(s: Mapping[str, Any]) -> dict[str, Any] | None:
         "count": number(graph["count"], 0),
         "plot": drawn(found),
         "rows": found.rows,
+        "dense": len(found.arrows) > _DENSE,
         "unreached": found.unreached,
     }
 
