@@ -13,10 +13,10 @@ from turnwise.evaluation.report import write_report
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report page of a run folder or of a comparison folder."""
+    """Write the report page of a run, of a solved problem, or of a comparison of runs."""
 
     run: Path
-    """folder of a run, or of a comparison (with comparison.json)"""
+    """folder of a run, of a solved problem (turnwise solve --out), or of a comparison"""
     json: bool = False
     """print one result object on stdout"""
 

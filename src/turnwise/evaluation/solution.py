@@ -24,6 +24,8 @@ GRAPH_NODES = 40
 """a policy graph with more is not drawn"""
 REFERENCE_SECONDS = 10.0
 """for each of the policies that the optimum is compared with"""
+NOTHING = 1e-9
+"""rewards and values up to this are none"""
 NAMES = 400
 """names of more states than this are not kept in solution.json"""
 
@@ -153,6 +155,7 @@ def information(problem: POMDP, looks: Looks) -> dict[str, Any]:
                     "entropy": float(looks.entropy[here].mean()),
                     "given_up": float(looks.given_up[here].mean()),
                     "look": float(looks.look[here].mean()),
+                    "pays": float(((looks.given_up > NOTHING) & (looks.look > NOTHING))[here].mean()),
                 }
             )
     examples = []

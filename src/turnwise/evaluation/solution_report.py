@@ -215,6 +215,8 @@ def _small(value: float, decimals: int) -> str:
 
 
 def _pays(row: Mapping[str, Any]) -> bool:
+    if "pays" in row:  # of an action: the share of its steps
+        return row["pays"] > 0
     return row["given_up"] > _NOTHING and row["look"] > _NOTHING
 
 
