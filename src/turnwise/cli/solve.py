@@ -248,10 +248,10 @@ def _begin_folder(a: Solve) -> None:
 
 
 class Bounds:
-    """The bounds as they close in, on stderr: a live line in a terminal, a line now and then in a log."""
+    """The bounds as they close in, on stderr, after 2 s: a live line in a terminal, else a line now and then."""
 
     def __init__(self, deadline: float):
-        self.deadline, self.spoke, self.live = deadline, 0.0, sys.stderr.isatty()
+        self.deadline, self.next, self.live = deadline, 2.0, sys.stderr.isatty()
         self.shown = False
 
     def __enter__(self) -> Bounds:
@@ -263,9 +263,9 @@ class Bounds:
 
     def at(self, seconds: float, lower: float, upper: float) -> None:
         """Called about ten times a second."""
-        if seconds - self.spoke < (0.2 if self.live else 15.0):
+        if seconds < self.next:
             return
-        self.spoke = seconds
+        self.next = seconds + (0.2 if self.live else 15.0)
         left = max(0.0, self.deadline - seconds)
         text = f"{lower:.6g} to {upper:.6g}  gap {upper - lower:.3g}  {left:.0f} s left at most"
         print(
