@@ -248,7 +248,7 @@ def _begin_folder(a: Solve) -> None:
 
 
 class Bounds:
-    """The bounds as they close in, on stderr, after 2 s: a live line in a terminal, else a line now and then."""
+    """Bounds as they close in, on stderr, after 2 s: a live line in a terminal, else a line now and then."""
 
     def __init__(self, deadline: float):
         self.deadline, self.next, self.live = deadline, 2.0, sys.stderr.isatty()
