@@ -6,8 +6,8 @@
 
 Each seed writes its own 20,000 logs, trains its own tokenizer and models, and talks to its own 2,000
 customers. Betas are picked on 300 validation conversations whose seed is another one (`turnwise evaluate`
-does that). Everything else (tau, lookahead, epochs) was chosen on logs, models and customers of seed 10,
-which is in no table; LOG.md has what was tried. The evaluation conversations are looked at once.
+does that). Everything else (tau, lookahead, epochs, weight decay) was chosen on logs, models and customers of
+seeds 10 and 11, which are in no table; LOG.md has what was tried, and what earlier settings scored.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from turnwise.exact.helpdesk import behavior_value, optimal_value
 HERE = Path(__file__).parent
 CONVERSATIONS, EPISODES, VALIDATION = 20_000, 2_000, 300
 MODEL = ["--width", "64", "--layers", "2", "--heads", "4", "--partner-weight", "0.5", "--epochs", "6"]
+DECAYED = ["--lr", "4e-4", "--weight-decay", "1", "--tau-within-turn", "0.86"]
 METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
     # name: run, algorithm, options, betas
     "BC": ("bc", "bc", [*MODEL], []),
@@ -36,7 +37,12 @@ METHODS: dict[str, tuple[str, str, list[str], list[str]]] = {
     ),
     "Monte-Carlo Q": ("mc", "mc", ["--policy", "{run}/bc"], ["16", "32", "64", "128"]),
     "turn-level IQL": ("turn-iql", "turn-iql", ["--policy", "{run}/bc"], ["8", "32", "128"]),
-    "ILQL": ("ilql", "ilql", ["--policy", "{run}/bc", "--epochs", "8"], ["16", "32", "64", "128"]),
+    "ILQL": (
+        "ilql",
+        "ilql",
+        ["--policy", "{run}/bc", "--epochs", "8", *DECAYED],
+        ["16", "32", "64", "128"],
+    ),
 }
 
 

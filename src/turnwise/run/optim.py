@@ -7,9 +7,19 @@ from torch import nn
 
 
 def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW over the parameters that learn (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    """AdamW over the parameters that learn (Loshchilov & Hutter 2017, arXiv:1711.05101).
+
+    Only matrices decay. Gains, biases (a head's bias is the mean return) and embeddings, whose rows are each
+    learnt from few tokens, do not.
+    """
+    whole = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     learning = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    decays = [p.ndim > 1 and id(p) not in whole for p in learning]
+    groups = [
+        {"params": [p for p, d in zip(learning, decays, strict=True) if d], "weight_decay": weight_decay},
+        {"params": [p for p, d in zip(learning, decays, strict=True) if not d], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
 
 
 def warmup_linear(step: int, total: int, warmup: int, floor: float = 0.05) -> float:
