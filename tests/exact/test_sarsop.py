@@ -92,6 +92,18 @@ def test_the_controller_is_worth_the_lower_bound(seed: int) -> None:
     assert (exact @ p.start).max() >= found.lower - 1e-9
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_no_plan_is_worth_more_than_the_upper_bound(seed: int) -> None:
+    """Observations that tell the state after some actions: corners of the sawtooth fall below its points."""
+    rng = np.random.default_rng(seed)
+    S, A = 6, 3
+    t = rng.dirichlet(np.full(S, 0.3), (A, S))
+    o = np.array([np.eye(S), np.kron(np.eye(3), np.ones((2, 1))) @ np.eye(3, S), np.full((S, S), 1 / S)])
+    p = pomdp_from_arrays(t, o, 10 * rng.normal(size=(A, S)), discount=0.95, start=np.full(S, 1 / S))
+    s = solve(p, gap=-np.inf, deadline=0.3)
+    assert s.lower <= s.upper + 1e-9
+
+
 def test_bounds_only_improve() -> None:
     s = solve(tiger(), gap=1e-3)
     _, lower, upper = np.array(s.trace).T

@@ -115,6 +115,8 @@ USED, SERIAL, DEAD = range(3)
 """what `count` of the vectors and points holds: how many, the next serial number, how many are dead"""
 SAME = 1e-11
 """beliefs that differ by less in every state are one node"""
+STEP = 1e-7
+"""corners fall by more than this share of their value or not at all: every point's depth is measured anew"""
 TINY = 1e-12
 """smaller changes, as a share of the value, are none"""
 
@@ -241,11 +243,31 @@ def look_above(n: Nodes, p: Points, w: Work, i: int) -> None:
 
 
 @compiled
+def lower_corner(n: Nodes, p: Points, s: int, value: float) -> None:
+    """The upper bound at a state falls to `value`, and with it what every point's depth is measured from."""
+    drop = p.corner[s] - value
+    if drop <= STEP * max(1.0, abs(value)):
+        return
+    p.corner[s] = value
+    for j in range(p.count[USED]):
+        if p.depth[j] < 0:
+            k = n.begin[p.node[j]]
+            end = k + n.size[p.node[j]]
+            while k < end and n.pool_idx[k] < s:
+                k += 1
+            if k < end and n.pool_idx[k] == s:
+                p.depth[j] += n.pool_val[k] * drop
+                if p.depth[j] >= 0:
+                    p.depth[j] = 0.0
+                    p.count[DEAD] += 1
+
+
+@compiled
 def add_point(n: Nodes, p: Points, i: int) -> None:
     """upper(i) becomes a point of the sawtooth, or a lower corner."""
     b = n.begin[i]
     if n.size[i] == 1:
-        p.corner[n.pool_idx[b]] = min(p.corner[n.pool_idx[b]], n.upper[i])
+        lower_corner(n, p, n.pool_idx[b], n.upper[i])
     else:
         base = 0.0
         for k in range(b, b + n.size[i]):

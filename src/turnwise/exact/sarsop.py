@@ -21,6 +21,8 @@ from turnwise.exact.sarsop_search import Search, compile_kernels
 
 TRACE = 1.1
 """a row is added to the trace when this factor more time has gone by"""
+CROSSED = 1e-9
+"""share of the value by which rounding may put the lower bound above the upper"""
 TALK = 0.1
 """seconds between calls of `progress`"""
 
@@ -87,6 +89,8 @@ def solve(
             stopped = "interrupted"
             break
     lower, upper = search.bounds()
+    if lower > upper + CROSSED * max(1.0, abs(upper)):
+        raise RuntimeError(f"bounds crossed ({lower} above {upper}): a fault in the solver, not in the problem")
     seconds = time.perf_counter() - began
     if stopped == "interrupted":
         trace.append((seconds, lower, upper))
