@@ -90,7 +90,7 @@ def solve(
             break
     lower, upper = search.bounds()
     if lower > upper + CROSSED * max(1.0, abs(upper)):
-        raise RuntimeError(f"bounds crossed ({lower} above {upper}): a fault in the solver, not in the problem")
+        raise RuntimeError(f"bounds crossed, {lower} above {upper}: a fault of the solver, not the problem")
     seconds = time.perf_counter() - began
     if stopped == "interrupted":
         trace.append((seconds, lower, upper))
