@@ -113,9 +113,10 @@ def test_a_controller_is_kept_too(tiger: Path, tmp_path: Path, capsys: Any) -> N
         (["{tiger}", "--initial-observation", "shown"], "observations depend on the action"),
         (["{tiger}", "--deadline", "0"], "--deadline 0"),
         (["{tiger}", "--target-gap", "-1"], "--target-gap -1"),
-        (["{tiger}", "--simulate", "1"], "--simulate 1: expected 0, or 2 or more"),
+        (["{tiger}", "--simulate", "1"], "--simulate 1: expected 0, or 2 to 1,000,000"),
         (["{tiger}", "--memory", "2", "--simulate", "10"], "the value of a controller is exact"),
         (["{broken}"], "broken.pomdp:13"),
+        (["corridor", "--memory", "deterministic"], "no such policy is sure to end"),
         (["rock-sample-7-8", "--memory", "2"], "225810 unknowns here; at most 4000"),
     ],
 )
@@ -129,7 +130,15 @@ def test_wrong_input_is_one_line(
     assert main(["solve", *args, "--out", str(out)]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert expected in error[-1], error
-    assert not out.exists()
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_solving(
+    tiger: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(["solve", str(tiger), "--out", str(tiger / "x"), "--json"]) == 2
+    said = capsys.readouterr()
+    assert "expected a folder that can be written into" in said.err and said.out == ""
 
 
 def test_ctrl_c_gives_the_best_so_far(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from turnwise.envs.classics import cheese_maze, corridor, t_maze, tiger
-from turnwise.envs.pomdp import POMDP
+from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value, without_observations
 from turnwise.exact.sarsop import solve
 from turnwise.exact.simulation import horizon_of, simulate, watch
@@ -30,6 +30,22 @@ def test_at_discount_one() -> None:
     s = solve(p, gap=1e-6)
     m = simulate(p, s.policy, np.random.default_rng(0), 20)
     assert m.agrees(s.lower, s.upper) and s.lower == pytest.approx(-3, abs=1e-5)
+
+
+def test_at_discount_one_a_free_look_is_not_put_off_for_ever() -> None:
+    """Looking is free and tells all; then guess, +1 or -1. The plan that looks for ever looks as good."""
+    looks, ends = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    p = pomdp_from_arrays(
+        np.array([np.eye(2)] * 3),
+        np.array([np.eye(2)] * 3),
+        np.array([[0.0, 0.0], [1.0, -1.0], [-1.0, 1.0]]),
+        discount=1.0,
+        start=np.full(2, 0.5),
+        ends=np.array([looks, ends, ends]),
+    )
+    s = solve(p, gap=1e-6)
+    m = simulate(p, s.policy, np.random.default_rng(0), 50)
+    assert s.lower == pytest.approx(1) and (m.returns == 1).all()
 
 
 def test_episodes_are_followed_until_little_can_follow() -> None:

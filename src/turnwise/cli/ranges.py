@@ -50,7 +50,7 @@ RANGES: dict[str, Check] = {
     "polyak": PART,
     "proposals": SOME,
     "seed": SEED,
-    "simulate": ("0, or 2 or more", lambda x: x == 0 or x >= 2),
+    "simulate": ("0, or 2 to 1,000,000", lambda x: x == 0 or 2 <= x <= 1e6),
     "starts": SOME,
     "target_gap": NOT_NEGATIVE,
     "tau": INSIDE,

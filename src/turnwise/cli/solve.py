@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -55,6 +57,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     if a.out is not None:
         expect_fresh(a.out, resume=False)
     problem = load(a.problem, a.initial_observation)
+    if a.out is not None:
+        _expect_writable(a.out)
     out = console(a.json)
     S, A, O = problem.shape
     out.print(
@@ -108,13 +112,13 @@ def _nodes(memory: str) -> int | None:
     raise InputError(f"--memory {memory}: expected {MEMORY} (1 to 64)")
 
 
-def _facts(problem: Any, lower: float, upper: float, seconds: float) -> dict[str, Any]:
+def _facts(problem: Any, lower: float, upper: float | None, seconds: float) -> dict[str, Any]:
     S, A, O = problem.shape
     return {
         "problem": problem.name,
         "lower": lower,
         "upper": upper,
-        "gap": upper - lower,
+        "gap": None if upper is None else upper - lower,
         "seconds": seconds,
         "states": S,
         "actions": A,
@@ -148,12 +152,17 @@ def _exact(a: Solve, problem: Any, out: Any) -> dict[str, Any]:
         f"gap {found.gap:.3g} after {found.seconds:.2f} s ({_why(found.stopped, a)})"
     )
     out.print(f"policy: {len(found.policy):,} plans (alpha vectors); searched {found.beliefs:,} beliefs")
+    if a.out is not None:
+        from turnwise.evaluation.solution import save_policies
+
+        _begin_folder(a)
+        save_policies(a.out, problem, found, result)
     if a.simulate:
         result["simulation"] = _simulated(a, problem, found, out)
     if a.out is not None:
         from turnwise.evaluation.solution import save_solution
 
-        _begin_folder(a)
+        notice("looking at where the policy looks, and writing the page")
         page = save_solution(a.out, problem, found, result, np.random.default_rng(a.seed))
         out.print(f"report: {page}")
         result["out"] = str(a.out)
@@ -222,14 +231,22 @@ def _limited(a: Solve, problem: Any, nodes: int, out: Any) -> dict[str, Any]:
                 progress=lambda done, _, value: bar.at(done, {"value": value}),
                 seconds=a.deadline,
             )
-    fib = fib_q(problem)
-    upper = float(sum(p * (fib @ b).max() for p, b in first_beliefs(problem)))
+    if not math.isfinite(best.value):
+        raise InputError(
+            f"{problem.name}: at discount 1 no such policy is sure to end, so that none has a finite value; "
+            "expected more memory (--memory stochastic or a number), or a discount below 1"
+        )
+    upper = None
+    if problem.discount < 1:  # at discount 1 the bound is over policies that end, and this one may never end
+        fib = fib_q(problem)
+        upper = float(sum(p * (fib @ b).max() for p, b in first_beliefs(problem)))
     seconds = time.perf_counter() - began
     result = {"value": best.value, "memory": a.memory, **_facts(problem, best.value, upper, seconds)}
     what = {0: "best deterministic memoryless policy", 1: "best stochastic memoryless policy found"}
     out.print(
         f"{what.get(nodes, f'best stochastic controller of {nodes} nodes found')}: exact value "
-        f"[bold]{best.value:.6g}[/bold] after {seconds:.2f} s; no policy is worth more than {upper:.6g}"
+        f"[bold]{best.value:.6g}[/bold] after {seconds:.2f} s"
+        + ("" if upper is None else f"; the fast informed bound of all policies is {upper:.6g}")
     )
     if a.out is not None:
         from turnwise.evaluation.solution import save_controller
@@ -239,6 +256,16 @@ def _limited(a: Solve, problem: Any, nodes: int, out: Any) -> dict[str, Any]:
         out.print(f"report: {page}")
         result["out"] = str(a.out)
     return result
+
+
+def _expect_writable(folder: Path) -> None:
+    """Make the folder and refuse, before anything is solved, one that cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise InputError(f"--out {folder}: {e.strerror}; expected a folder that can be written into") from e
 
 
 def _begin_folder(a: Solve) -> None:

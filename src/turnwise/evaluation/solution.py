@@ -30,14 +30,19 @@ NAMES = 400
 """names of more states than this are not kept in solution.json"""
 
 
+def save_policies(folder: Path, problem: POMDP, found: Solution, result: dict[str, Any]) -> None:
+    """Write policy.npz, policy.policy (APPL) and result.json: what must not be lost."""
+    save_policy(found.policy, folder / "policy.npz")
+    write_appl(found.policy, folder / "policy.policy", problem.name)
+    write_json(folder / "result.json", result)
+
+
 def save_solution(
     folder: Path, problem: POMDP, found: Solution, result: dict[str, Any], rng: np.random.Generator
 ) -> Path:
-    """Write policy.npz, policy.policy (APPL), solution.json and report.html; the path of the page."""
+    """Write solution.json and report.html, beside what `save_policies` wrote; the path of the page."""
     from turnwise.evaluation.report import write_report
 
-    save_policy(found.policy, folder / "policy.npz")
-    write_appl(found.policy, folder / "policy.policy", problem.name)
     steps = min(WATCHED_STEPS, horizon_of(problem)[0])
     looks = watch(problem, found.policy, rng, WATCHED, steps)
     solution = {

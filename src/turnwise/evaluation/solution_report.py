@@ -349,8 +349,8 @@ def _graph(s: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _limited(s: Mapping[str, Any]) -> dict[str, Any]:
     value, name = s["value"], s["problem"] or "A POMDP"
-    upper = max(s["upper"], value)
-    best, most = as_given(value), bounds(value, upper)[1]
+    upper = None if s["upper"] is None else max(s["upper"], value)
+    best, most = as_given(value), "" if upper is None else bounds(value, upper)[1]
     what = {
         "deterministic": "best deterministic memoryless policy",
         "stochastic": "best stochastic memoryless policy found",
@@ -358,15 +358,16 @@ def _limited(s: Mapping[str, Any]) -> dict[str, Any]:
     # Starts at which the search had nothing to evaluate are marked by a value that is no return.
     values = [v for v in s["starts"] if v is not None and abs(v) < 1e19]
     near = sum(abs(v - value) <= 1e-6 * max(1.0, abs(value)) for v in values)
-    end = "no policy whatever is worth more than <b>{}</b>."
-    rows = [("this controller", value, value, best),
-            ("best policy, any memory", value, upper, " to ".join(bounds(value, upper)))]  # fmt: skip
+    end = "." if upper is None else "; no policy whatever is worth more than <b>{}</b>."
+    rows = [("this controller", value, value, best)]
+    if upper is not None:
+        rows.append(("best policy, any memory", value, upper, " to ".join(bounds(value, upper))))
     return {
         "title": name,
         "asked": f"Solve {name} with limited memory: the {what}.",
         "facts": [*_facts(s), ("memory", str(s["memory"]))],
         "answer": {
-            "sentence": Markup("The {} is worth <b>{}</b>; " + end).format(what, best, most),
+            "sentence": Markup("The {} is worth <b>{}</b>" + end).format(what, best, most),
             "notes": _limited_notes(s, value, upper),
         },
         "limited": {
@@ -381,11 +382,14 @@ def _limited(s: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _limited_notes(s: Mapping[str, Any], value: float, upper: float) -> list[str]:
+def _limited_notes(s: Mapping[str, Any], value: float, upper: float | None) -> list[str]:
     what = "rewards" if s["discount"] == 1 else "discounted rewards"
     notes = [f"Worth is the expected sum of {what} from the start of an episode; it is exact."]
     if s["memory"] != "deterministic":
         notes.append("Another controller of the same size may be better: the search climbs from many starts.")
+    if upper is None:
+        notes.append("At discount 1 no bound of what other policies are worth is given beside it.")
+        return notes
     notes.append(
         "The second figure is a bound that is cheap to compute (FIB), not a value that a policy need attain: "
         f"remembering more gains {between(0.0, upper - value)}."

@@ -18,7 +18,9 @@ RANDOM = -1
 class AlphaPolicy:
     """Act by the plan that is worth most at the belief: argmax_i alphas[i] . b, then actions[i].
 
-    V(b) >= max_i alphas[i] . b for this policy, because every plan goes on with plans of the set.
+    V(b) >= max_i alphas[i] . b for this policy, because every plan goes on with plans of the set. At
+    discount 1 that holds for who follows the plans (`follow`) and not for who chooses anew at every belief:
+    of two plans worth the same, one may only put off the other.
     """
 
     alphas: np.ndarray

@@ -267,7 +267,7 @@ def add_point(n: Nodes, p: Points, i: int) -> None:
     """upper(i) becomes a point of the sawtooth, or a lower corner."""
     b = n.begin[i]
     if n.size[i] == 1:
-        lower_corner(n, p, n.pool_idx[b], n.upper[i])
+        lower_corner(n, p, int(n.pool_idx[b]), n.upper[i])
     else:
         base = 0.0
         for k in range(b, b + n.size[i]):

@@ -117,8 +117,11 @@ def _policy_value(t: sparse.csr_matrix, r: np.ndarray, discount: float) -> np.nd
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MatrixRankWarning)
         system = sparse.identity(len(r), format="csc") - discount * t.tocsc()
-        v: Any = spsolve(system, r)
-        time: Any = spsolve(system, np.ones(len(r))) if discount == 1 else np.ones(len(r))
+        try:
+            v: Any = spsolve(system, r)
+            time: Any = spsolve(system, np.ones(len(r))) if discount == 1 else np.ones(len(r))
+        except RuntimeError:  # the system is singular: some states are never left
+            return None
         v, time = np.atleast_1d(v), np.atleast_1d(time)
     # With discount 1 the expected time to the end must be a finite positive number everywhere.
     fine = np.isfinite(v).all() and np.isfinite(time).all() and (time > 0).all() and (time < 1e12).all()

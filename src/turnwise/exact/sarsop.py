@@ -21,8 +21,6 @@ from turnwise.exact.sarsop_search import Search, compile_kernels
 
 TRACE = 1.1
 """a row is added to the trace when this factor more time has gone by"""
-CROSSED = 1e-9
-"""share of the value by which rounding may put the lower bound above the upper"""
 TALK = 0.1
 """seconds between calls of `progress`"""
 
@@ -89,7 +87,7 @@ def solve(
             stopped = "interrupted"
             break
     lower, upper = search.bounds()
-    if lower > upper + CROSSED * max(1.0, abs(upper)):
+    if lower > upper:
         raise RuntimeError(f"bounds crossed, {lower} above {upper}: a fault of the solver, not the problem")
     seconds = time.perf_counter() - began
     if stopped == "interrupted":

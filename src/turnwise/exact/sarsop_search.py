@@ -16,6 +16,8 @@ KAPPA = 0.5
 """a belief is settled when its gap is below this share of what the root's gap asks of it"""
 DEPTH = 2000
 """longest walk"""
+CROSSED = 1e-9
+"""share of the value by which rounding may put the lower bound above the upper"""
 ROOM = 1024
 """first capacity"""
 
@@ -78,8 +80,9 @@ class Search:
             graph.look_below(self.nodes, self.alphas, self.work, root)
             graph.look_above(self.nodes, self.points, self.work, root)
             found.append((p * self.nodes.lower[root], p * self.nodes.upper[root]))
-        lower, upper = np.sum(found, 0)
-        return float(lower), float(upper)
+        lower, upper = (float(x) for x in np.sum(found, 0))
+        crossed = 0 < lower - upper <= CROSSED * max(1.0, abs(upper))
+        return (upper if crossed else lower), upper
 
     def trial(self, precision: float) -> None:
         """One walk from the root whose gap weighs most, with backups on the way back."""
@@ -108,10 +111,12 @@ class Search:
         """The best plan of each root and all that they go on with.
 
         A plan that another one beats in every state gives way to it, wherever it is gone on with: values can
-        only rise.
+        only rise. Not at discount 1, where putting off for ever what is free looks as good as doing it; there
+        every plan goes on with older ones only, down to plans that are sure to end.
         """
         g = self.alphas
-        by = kernels.beaten(g.rows[: g.count[graph.USED]])
+        used = int(g.count[graph.USED])
+        by = kernels.beaten(g.rows[:used]) if self.model.discount < 1 else np.arange(used)
         waiting = [int(by[self.nodes.vector[root]]) for _, root in self.roots]
         keep = dict.fromkeys(waiting)
         while waiting:

@@ -83,7 +83,7 @@ def simulate(
 
 
 class _Walk:
-    """Lanes under way, each with its belief."""
+    """Lanes under way, each with its belief and, at discount 1, the plan that it follows."""
 
     def __init__(self, problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, lanes: int):
         self.problem, self.policy, self.rng = problem, policy, rng
@@ -93,11 +93,14 @@ class _Walk:
         self.returns = np.zeros(lanes)
         self.weight = 1.0
         self.actions = np.zeros(lanes, np.int64)
+        self.plans = np.zeros(lanes, np.int64)  # 1 + the plan of each lane; at discount 1 plans are followed
 
     def choose(self) -> None:
         """The actions [N] of the best plans at the beliefs."""
         at = np.flatnonzero(self.running)
-        chosen = self.policy.actions[self.policy.best(self.beliefs[at])]
+        if self.problem.discount < 1 or not self.plans.any():
+            self.plans[at] = 1 + self.policy.best(self.beliefs[at])
+        chosen = self.policy.actions[self.plans[at] - 1]
         drawn = self.rng.integers(len(self.problem.actions), size=len(at))
         self.actions[at] = np.where(chosen == RANDOM, drawn, chosen)
 
@@ -122,6 +125,7 @@ class _Walk:
             pick = np.zeros(len(self.running), np.int64)
             pick[at] = np.arange(len(at))
             self.beliefs = after[pick]
+            self.plans[at] = 1 + self.policy.follow[self.plans[at] - 1, step.observations[at]]
         return step.observations, step.rewards
 
 
