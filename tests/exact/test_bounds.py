@@ -4,22 +4,13 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from turnwise.envs import classics
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 from turnwise.exact.bounds import Unbounded, blind_plans, fib_q, mdp_q
 
 
 def tiger(discount: float = 0.95) -> POMDP:
-    stay, reset = np.eye(2), np.full((2, 2), 0.5)
-    hear = np.array([[0.85, 0.15], [0.15, 0.85]])
-    rewards = np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]])
-    start = np.full(2, 0.5)
-    return pomdp_from_arrays(
-        np.array([stay, reset, reset]),
-        np.array([hear, reset, reset]),
-        rewards,
-        discount=discount,
-        start=start,
-    )
+    return classics.tiger(discount=discount)
 
 
 def chance(rng: np.random.Generator, states: int = 6, actions: int = 3, seen: int = 4) -> POMDP:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from turnwise.envs import classics
 from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
 from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
 from turnwise.exact.sarsop import solve
@@ -17,17 +18,7 @@ from turnwise.run.errors import InputError
 
 
 def tiger(discount: float = 0.95) -> POMDP:
-    stay, reset = np.eye(2), np.full((2, 2), 0.5)
-    hear = np.array([[0.85, 0.15], [0.15, 0.85]])
-    rewards = np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]])
-    start = np.full(2, 0.5)
-    return pomdp_from_arrays(
-        np.array([stay, reset, reset]),
-        np.array([hear, reset, reset]),
-        rewards,
-        discount=discount,
-        start=start,
-    )
+    return classics.tiger(discount=discount)
 
 
 def chance(rng: np.random.Generator, states: int = 5, actions: int = 2, seen: int = 3) -> POMDP:
