@@ -14,7 +14,7 @@ from turnwise.exact.reference_policies import best_open_loop, qmdp_value
 from turnwise.exact.sarsop import Solution
 from turnwise.exact.sarsop_search import first_beliefs
 from turnwise.exact.simulation import Looks, horizon_of, watch
-from turnwise.run.folder import write_json
+from turnwise.run.folder import whole_file, write_json
 
 WATCHED = 64
 """episodes that are followed closely"""
@@ -66,10 +66,8 @@ def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, 
     """Write controller.npz (array `probabilities`), solution.json and report.html; the path of the page."""
     from turnwise.evaluation.report import write_report
 
-    part = folder / "controller.npz.part"
-    with part.open("wb") as file:
+    with whole_file(folder / "controller.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, probabilities=best.controller.probabilities)
-    part.replace(folder / "controller.npz")
     inputs = [*problem.observations, *(["(nothing yet)"] if problem.initial is None else [])]
     small = best.controller.probabilities.size <= 20_000
     solution = {

@@ -207,16 +207,23 @@ def look_below(n: Nodes, g: Alphas, w: Work, i: int) -> None:
 
 
 @compiled
+def at_corners(n: Nodes, p: Points, i: int) -> float:
+    """b.U, the upper bound that corners alone give."""
+    total = 0.0
+    for k in range(n.begin[i], n.begin[i] + n.size[i]):
+        total += n.pool_val[k] * p.corner[n.pool_idx[k]]
+    return total
+
+
+@compiled
 def look_above(n: Nodes, p: Points, w: Work, i: int) -> None:
     """Take in the points added since: upper(i) = min over points of the sawtooth through them."""
     if n.upper_seen[i] >= p.count[SERIAL]:
         return
     b, size = n.begin[i], n.size[i]
-    base = 0.0
+    base = at_corners(n, p, i)
     for k in range(size):
-        s = n.pool_idx[b + k]
-        w.dense[s] = n.pool_val[b + k]
-        base += n.pool_val[b + k] * p.corner[s]
+        w.dense[n.pool_idx[b + k]] = n.pool_val[b + k]
     best = min(n.upper[i] - base, 0.0)
     seen = n.upper_seen[i]
     for k in range(size):
@@ -269,9 +276,7 @@ def add_point(n: Nodes, p: Points, i: int) -> None:
     if n.size[i] == 1:
         lower_corner(n, p, int(n.pool_idx[b]), n.upper[i])
     else:
-        base = 0.0
-        for k in range(b, b + n.size[i]):
-            base += n.pool_val[k] * p.corner[n.pool_idx[k]]
+        base = at_corners(n, p, i)
         if n.upper[i] >= base:
             return
         if n.point[i] >= 0:
@@ -295,9 +300,7 @@ def tidy_points(n: Nodes, p: Points) -> None:
     for j in range(p.count[USED]):
         i = p.node[j]
         b = n.begin[i]
-        base = 0.0
-        for k in range(b, b + n.size[i]):
-            base += n.pool_val[k] * p.corner[n.pool_idx[k]]
+        base = at_corners(n, p, i)
         alive = n.point[i] == j and p.value[j] < base
         if n.point[i] == j:
             n.point[i] = kept if alive else -1
