@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data.batch import Batch, pack_steps, pack_tokens, pack_turns
+from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.episode import Episode
+from turnwise.data.steps import pack_steps
 from turnwise.data.tokens import Tokens, TokenWriter
 
 f64 = torch.float64

@@ -15,17 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from turnwise.data.episode import Episode
 from turnwise.data.tokens import Tokens
-
-
-class StepInputs(NamedTuple):
-    """What a memory reads at each step; at the first one there is no previous action (`start` is True)."""
-
-    observation: Tensor
-    previous_action: Tensor
-    previous_reward: Tensor
-    start: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,9 @@ class Batch:
     decision itself). `discounts` multiply the value of decision k+1: 0 after a true termination, never 0
     after truncation. `mask`: True = a real decision of the agent; False only as a suffix. `loss_mask`:
     mask less what is read but not learnt from. Padding has reward 0, discount 0 and repeats the final
-    position.
+    position. `state0`: the model's memory before the first position (None: a memory of nothing). Of steps
+    also `ages`, the number of decisions that were taken before in the episode, and `states` [B, A+1, ...],
+    the hidden states at the decisions (privileged; None where they are not told).
     """
 
     inputs: Any  # ids, an int tensor [B, T]; or StepInputs
@@ -49,15 +41,17 @@ class Batch:
     mask: Bool[Tensor, "B A"]
     loss_mask: Bool[Tensor, "B A"]
     behavior_logp: Float[Tensor, "B A"] | None = None
-    state0: Tensor | None = None
+    state0: Float[Tensor, "B K"] | None = None
+    ages: Int[Tensor, "B A"] | None = None
+    states: Any = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         moved = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, StepInputs):
-                moved[f.name] = StepInputs(*(x.to(device) for x in value))
+            if isinstance(value, tuple):
+                moved[f.name] = type(value)(*(x.to(device) for x in value))
             elif isinstance(value, Tensor):
                 moved[f.name] = value.to(device)
         return replace(self, **moved)
@@ -102,52 +96,6 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
         discounts = np.where(t.turn_end[ends], gamma, 1.0)
         packed.append(_row(t, opens - 1, ends, None, t.rewards[ends], discounts, t.message_logp[ends]))
     return _stack(rows, packed, dtype)
-
-
-def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype = torch.float32) -> Batch:
-    """A decision per step of an environment; the model reads T+1 observations."""
-    B, A = len(episodes), max(len(e.actions) for e in episodes)
-    first = episodes[0]
-    observation = np.zeros((B, A + 1, *first.observations.shape[1:]), first.observations.dtype)
-    actions = np.zeros((B, A, *first.actions.shape[1:]), first.actions.dtype)
-    previous_action = np.zeros((B, A + 1, *first.actions.shape[1:]), first.actions.dtype)
-    rewards, discounts, logp = np.zeros((B, A)), np.zeros((B, A)), np.full((B, A), np.nan)
-    previous_reward, mask = np.zeros((B, A + 1)), np.zeros((B, A), bool)
-    decisions = np.zeros((B, A + 1), np.int64)
-    for b, e in enumerate(episodes):
-        n = len(e.actions)
-        observation[b, : n + 1], actions[b, :n], previous_action[b, 1 : n + 1] = (
-            e.observations,
-            e.actions,
-            e.actions,
-        )
-        rewards[b, :n], previous_reward[b, 1 : n + 1], mask[b, :n] = e.rewards, e.rewards, True
-        discounts[b, :n] = gamma
-        if e.terminated:
-            discounts[b, n - 1] = 0.0
-        if e.behavior_logp is not None:
-            logp[b, :n] = e.behavior_logp
-        decisions[b] = np.minimum(np.arange(A + 1), n)
-    start = np.zeros((B, A + 1), bool)
-    start[:, 0] = True
-    as_float = lambda x: torch.as_tensor(x, dtype=dtype)  # noqa: E731
-    mask_t = torch.as_tensor(mask)
-    return Batch(
-        inputs=StepInputs(
-            torch.as_tensor(observation),
-            torch.as_tensor(previous_action),
-            as_float(previous_reward),
-            torch.as_tensor(start),
-        ),
-        decisions=torch.as_tensor(decisions),
-        ends=torch.as_tensor(decisions[:, :-1]),
-        actions=torch.as_tensor(actions),
-        rewards=as_float(rewards),
-        discounts=as_float(discounts),
-        mask=mask_t,
-        loss_mask=mask_t,
-        behavior_logp=_all_or_none(logp, mask, dtype),
-    )
 
 
 class _PackedRow(NamedTuple):

@@ -1,8 +1,9 @@
-"""One episode of an environment as a frozen value."""
+"""One episode of an environment, or a part of one, as a frozen value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,12 @@ class Episode:
     """T actions and T+1 observations; the last observation is what the final action led to.
 
     `observations` [T+1, ...], `actions` [T, ...], `rewards` [T] (reward that followed each action),
-    `behavior_logp` [T] or None. Exactly one of `terminated` and `truncated` holds: a true end, or a cut
-    after which the episode could have gone on.
+    `behavior_logp` [T] or None, `states` [T+1, ...] or None (hidden, privileged). Exactly one of `terminated`
+    and `truncated` holds: a true end, or a cut after which the episode could have gone on.
+
+    A segment begins at the step `age` of its episode; then `previous_action` and `previous_reward` are those
+    that led to its first observation, and `memory` [K] is the agent's memory *before* it read that
+    observation (None: a memory of nothing). Decisions before `learn_from` are read and not learnt from.
     """
 
     observations: np.ndarray
@@ -22,6 +27,12 @@ class Episode:
     terminated: bool
     truncated: bool
     behavior_logp: np.ndarray | None = None
+    states: np.ndarray | None = None
+    age: int = 0
+    previous_action: Any = None
+    previous_reward: float = 0.0
+    memory: Any = None
+    learn_from: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.actions)
@@ -29,9 +40,21 @@ class Episode:
             raise ValueError("an episode has at least one action")
         if len(self.observations) != n + 1:
             raise ValueError(f"{len(self.observations)} observations for {n} actions; expected {n + 1}")
+        if self.states is not None and len(self.states) != n + 1:
+            raise ValueError(f"{len(self.states)} states for {n} actions; expected {n + 1}")
         if len(self.rewards) != n:
             raise ValueError(f"{len(self.rewards)} rewards for {n} actions")
         if self.behavior_logp is not None and len(self.behavior_logp) != n:
             raise ValueError(f"{len(self.behavior_logp)} behaviour log-probabilities for {n} actions")
         if self.terminated == self.truncated:
             raise ValueError("exactly one of terminated and truncated must hold")
+        if (self.age > 0) != (self.previous_action is not None):
+            raise ValueError("a segment has an age above 0 and a previous action, a whole episode neither")
+        if self.age == 0 and self.memory is not None:
+            raise ValueError("a memory before the first observation of an episode is a memory of nothing")
+        if not 0 <= self.learn_from < n:
+            raise ValueError(f"learn_from is {self.learn_from}; expected 0 to {n - 1}")
+
+    def __len__(self) -> int:
+        """T, the number of actions."""
+        return len(self.actions)

@@ -8,28 +8,16 @@ larger than the problem. Which of the two it is depends on the problem alone, ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from turnwise.envs.alias import Alias
+from turnwise.envs.lanes import Discrete, Step
 from turnwise.envs.pomdp import POMDP
 
 JOINT_LIMIT = 1 << 20
 """joint outcomes in one table, at most; a slot takes 49 bytes and there are fewer than two per outcome"""
-
-
-class Step(NamedTuple):
-    """What follows one action in each lane; arrays are the caller's to keep."""
-
-    observations: np.ndarray
-    """[N] int64"""
-    rewards: np.ndarray
-    """[N] float64, of the transition that was sampled"""
-    terminated: np.ndarray
-    """[N] bool, True: the transition ended the episode"""
-    truncated: np.ndarray
-    """[N] bool, True: the horizon is reached and the episode did not end by itself"""
 
 
 class Outcomes(Protocol):
@@ -153,6 +141,26 @@ class TabularEnv:
     def symbols(self) -> int:
         """How many observations there are, `null` included."""
         return len(self.problem.observations) + (self._initial is None)
+
+    @property
+    def observation_space(self) -> Discrete:
+        """The observations, `null` included."""
+        return Discrete(self.symbols)
+
+    @property
+    def action_space(self) -> Discrete:
+        """The actions."""
+        return Discrete(len(self.problem.actions))
+
+    @property
+    def state_space(self) -> Discrete:
+        """The states."""
+        return Discrete(len(self.problem.states))
+
+    @property
+    def begins_while_stepping(self) -> bool:
+        """False: lanes begin anew by `reset_lanes`."""
+        return False
 
     @property
     def lanes(self) -> int:

@@ -1,0 +1,142 @@
+"""Episodes of environments on the decision axis: a decision per step, the model reads T+1 observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from turnwise.data.batch import Batch
+from turnwise.data.episode import Episode
+
+
+class StepInputs(NamedTuple):
+    """What a memory reads: rows [B, T, ...], or one step of N lanes [N, ...].
+
+    Where `start` holds there is no previous action or reward (they are 0, and mean nothing).
+    """
+
+    observation: Tensor
+    """int64 [B, T] or float [B, T, d]"""
+    previous_action: Tensor
+    """int64 [B, T] or float [B, T, d]"""
+    previous_reward: Float[Tensor, "*N"]
+    start: Bool[Tensor, "*N"]
+    """[B, T], True: the first observation of an episode"""
+
+
+def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype = torch.float32) -> Batch:
+    """Rows of episodes or segments, in the order given, padded on the right; `gamma` is per step.
+
+    Vectors and memories come out in `dtype`. Actions and observations beyond a row's end repeat nothing: they
+    are 0, and no decision reads them.
+    """
+    if not episodes:
+        raise ValueError("a batch without a row")
+    B, A = len(episodes), max(len(e) for e in episodes)
+    lengths = np.array([len(e) for e in episodes])
+    first = episodes[0]
+    observation = _room(first.observations, B, A + 1)
+    actions, previous_action = _room(first.actions, B, A), _room(first.actions, B, A + 1)
+    rewards, logp = np.zeros((B, A)), np.full((B, A), np.nan)
+    previous_reward = np.zeros((B, A + 1))
+    states = None if first.states is None else _room(first.states, B, A + 1)
+    for b, e in enumerate(episodes):
+        n = len(e)
+        observation[b, : n + 1], actions[b, :n], previous_action[b, 1 : n + 1] = (
+            e.observations,
+            e.actions,
+            e.actions,
+        )
+        rewards[b, :n], previous_reward[b, 1 : n + 1] = e.rewards, e.rewards
+        if e.previous_action is not None:
+            previous_action[b, 0], previous_reward[b, 0] = e.previous_action, e.previous_reward
+        if e.behavior_logp is not None:
+            logp[b, :n] = e.behavior_logp
+        if states is not None:
+            states[b, : n + 1] = e.states
+            states[b, n + 1 :] = states[b, n]
+    steps = np.arange(A + 1)
+    decisions = np.minimum(steps, lengths[:, None])
+    mask = steps[:-1] < lengths[:, None]
+    ages = np.array([e.age for e in episodes])[:, None] + decisions[:, :-1]
+    learnt = mask & (steps[:-1] >= np.array([e.learn_from for e in episodes])[:, None])
+    discounts = np.where(mask, gamma, 0.0)
+    over = np.array([e.terminated for e in episodes])
+    discounts[over, lengths[over] - 1] = 0.0
+    start = np.zeros((B, A + 1), bool)
+    start[:, 0] = [e.age == 0 for e in episodes]
+    return Batch(
+        inputs=StepInputs(
+            _tensor(observation, dtype),
+            _tensor(previous_action, dtype),
+            torch.as_tensor(previous_reward, dtype=dtype),
+            torch.as_tensor(start),
+        ),
+        decisions=torch.as_tensor(decisions),
+        ends=torch.as_tensor(decisions[:, :-1]),
+        actions=_tensor(actions, dtype),
+        rewards=torch.as_tensor(rewards, dtype=dtype),
+        discounts=torch.as_tensor(discounts, dtype=dtype),
+        mask=torch.as_tensor(mask),
+        loss_mask=torch.as_tensor(learnt),
+        behavior_logp=None
+        if np.isnan(logp[mask]).any()
+        else torch.as_tensor(np.where(mask, logp, 0.0), dtype=dtype),
+        state0=_memories(episodes, dtype),
+        ages=torch.as_tensor(ages),
+        states=None if states is None else _tensor(states, dtype),
+    )
+
+
+def joined(before: Episode, after: Episode) -> Episode:
+    """Two segments of one episode as one, of which only `after` is learnt from: burn-in (R2D2).
+
+    Kapturowski et al. 2019, "Recurrent experience replay in distributed reinforcement learning", section 3.
+    """
+    if before.terminated or before.age + len(before) != after.age:
+        raise ValueError(
+            f"a segment of steps {before.age} to {before.age + len(before)} does not go on at {after.age}"
+        )
+    cat = np.concatenate
+    logp = states = None
+    if before.behavior_logp is not None and after.behavior_logp is not None:
+        logp = cat([before.behavior_logp, after.behavior_logp])
+    if before.states is not None and after.states is not None:
+        states = cat([before.states[:-1], after.states])
+    return replace(
+        before,
+        observations=cat([before.observations[:-1], after.observations]),
+        actions=cat([before.actions, after.actions]),
+        rewards=cat([before.rewards, after.rewards]),
+        behavior_logp=logp,
+        states=states,
+        terminated=after.terminated,
+        truncated=after.truncated,
+        learn_from=len(before) + after.learn_from,
+    )
+
+
+def _room(like: np.ndarray, B: int, T: int) -> np.ndarray:
+    return np.zeros((B, T, *like.shape[1:]), like.dtype)
+
+
+def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Vectors in `dtype`, symbols as int64."""
+    return torch.as_tensor(x, dtype=dtype if x.dtype.kind == "f" else torch.int64)
+
+
+def _memories(episodes: Sequence[Episode], dtype: torch.dtype) -> Tensor | None:
+    """[B, K]; a row without one has a memory of nothing, zeros."""
+    known = [e.memory for e in episodes if e.memory is not None]
+    if not known:
+        return None
+    nothing = torch.zeros_like(torch.as_tensor(known[0]))
+    return torch.stack([nothing if e.memory is None else torch.as_tensor(e.memory) for e in episodes]).to(
+        dtype
+    )

@@ -1,0 +1,124 @@
+"""A memory: history -> features, over whole rows at once or step by step, with the same numbers.
+
+The state of a memory is one tensor [N, K], and zeros are the memory of nothing; so lanes are reset by zeroing
+rows, states are stored and stacked like any array, and an algorithm need not know what it remembers with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from turnwise.data.steps import StepInputs
+from turnwise.envs.lanes import Discrete, Space
+
+
+class Memory(nn.Module, ABC):
+    """What is remembered of a history. A row never crosses an episode, so nothing is reset inside one."""
+
+    width: int
+    """D, features that it gives"""
+    state_size: int
+    """K, numbers that it carries from step to step"""
+
+    @abstractmethod
+    def unroll(
+        self, inputs: StepInputs, state0: Float[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Features of every position of rows [B, T], from the memory before their first position."""
+
+    @abstractmethod
+    def step(
+        self, inputs: StepInputs, state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N K"]]:
+        """Features after one more observation in each of N lanes, and the new state."""
+
+    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+        """[lanes, K], the memory before anything was seen."""
+        like = next(self.parameters(), torch.zeros(()))
+        return torch.zeros(lanes, self.state_size, dtype=like.dtype, device=like.device)
+
+
+class Core(nn.Module, ABC):
+    """The recurrent part of a memory: sequences of vectors in, sequences of vectors out, causally."""
+
+    width: int
+    """D, of what comes in and what goes out"""
+    state_size: int
+
+    @abstractmethod
+    def unroll(
+        self, x: Float[Tensor, "B T D"], state0: Float[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """All positions of rows; None is zeros."""
+
+    @abstractmethod
+    def step(
+        self, x: Float[Tensor, "N D"], state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N K"]]:
+        """One position of N lanes, and the new state."""
+
+
+class Embedding(nn.Module):
+    """A symbol or a vector as D features; what it gives for different parts is summed by the encoder."""
+
+    def __init__(self, space: Space, width: int):
+        super().__init__()
+        self.space = space
+        discrete = isinstance(space, Discrete)
+        self.layer = nn.Embedding(space.n, width) if discrete else nn.Linear(space.size, width)
+        if discrete:
+            nn.init.normal_(self.layer.weight, std=1.0)
+
+    def forward(self, x: Tensor) -> Float[Tensor, "*N D"]:
+        """[..., D] of symbols [...] or vectors [..., d]."""
+        return self.layer(x)
+
+
+class Encoder(nn.Module):
+    """Observation, previous action, previous reward and start flag as one vector of D features.
+
+    Rewards go in as symlog(r) = sign(r) log(1+|r|) (Hafner et al. 2023, arXiv:2301.04104, eq. 9), so that -1
+    and -100 are both of a size that a network can tell. At a start previous action and reward are silent.
+    """
+
+    def __init__(self, observations: Space, actions: Space, width: int):
+        super().__init__()
+        self.width = width
+        self.observation, self.action = Embedding(observations, width), Embedding(actions, width)
+        self.reward = nn.Linear(1, width, bias=False)
+        self.start = nn.Parameter(torch.randn(width))
+        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, inputs: StepInputs) -> Float[Tensor, "*N D"]:
+        """[..., D] of inputs [...]."""
+        r = inputs.previous_reward
+        before = self.action(inputs.previous_action) + self.reward((r.sign() * r.abs().log1p()).unsqueeze(-1))
+        before = torch.where(inputs.start.unsqueeze(-1), self.start, before)
+        return self.mix(self.observation(inputs.observation) + before)
+
+
+class Remembering(Memory):
+    """An encoder and a core: every learned memory."""
+
+    def __init__(self, encoder: Encoder, core: Core):
+        super().__init__()
+        if encoder.width != core.width:
+            raise ValueError(f"the encoder gives {encoder.width} features and the core takes {core.width}")
+        self.encoder, self.core = encoder, core
+        self.width, self.state_size = core.width, core.state_size
+
+    def unroll(
+        self, inputs: StepInputs, state0: Float[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Features of every position."""
+        return self.core.unroll(self.encoder(inputs), state0)
+
+    def step(
+        self, inputs: StepInputs, state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N K"]]:
+        """Features after one more observation."""
+        return self.core.step(self.encoder(inputs), state)
