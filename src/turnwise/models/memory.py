@@ -7,6 +7,7 @@ rows, states are stored and stacked like any array, and an algorithm need not kn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -101,10 +102,21 @@ class Encoder(nn.Module):
         return self.mix(self.observation(inputs.observation) + before)
 
 
-class Remembering(Memory):
-    """An encoder and a core: every learned memory."""
+class Reader(Protocol):
+    """What one step's inputs look like to a core; a module, so that it learns with the memory it serves."""
 
-    def __init__(self, encoder: Encoder, core: Core):
+    width: int
+    """D, features that it gives"""
+
+    def __call__(self, inputs: StepInputs) -> Float[Tensor, "*N D"]:
+        """[..., D] of inputs [...]."""
+        ...
+
+
+class Remembering(Memory):
+    """An encoder (`Encoder`, or any module that is a `Reader`) and a core: every learned memory."""
+
+    def __init__(self, encoder: Reader, core: Core):
         super().__init__()
         if encoder.width != core.width:
             raise ValueError(f"the encoder gives {encoder.width} features and the core takes {core.width}")
