@@ -46,3 +46,13 @@ class BatchOrder:
 def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """`rows` in their order, `size` at a time."""
     return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def row_groups(lengths: Sequence[int], groups: int, order: Sequence[int]) -> list[list[int]]:
+    """Rows in `order`, split into at most `groups` with about as many steps each; no group is empty."""
+    total, filled = sum(lengths), 0
+    found: list[list[int]] = [[] for _ in range(groups)]
+    for i in order:
+        found[min(groups - 1, filled * groups // total)].append(i)
+        filled += lengths[i]
+    return [group for group in found if group]

@@ -24,3 +24,31 @@ def advantage_logits(
     if clip is not None:
         shift = shift.clamp(max=clip)
     return policy_logp + shift
+
+
+def policy_gradient_loss(
+    logp: Float[Tensor, "B A"], advantages: Float[Tensor, "B A"]
+) -> Float[Tensor, "B A"]:
+    """-log pi(a_k | h_k) A_k: its gradient is that of REINFORCE. The caller detaches the advantages.
+
+    Williams 1992; Sutton & Barto (2018), eq. 13.11.
+    """
+    return -logp * advantages
+
+
+def clipped_surrogate_loss(
+    logp: Float[Tensor, "B A"], old_logp: Float[Tensor, "B A"], advantages: Float[Tensor, "B A"], clip: float
+) -> Float[Tensor, "B A"]:
+    """-min(rho A, clamp(rho, 1 - clip, 1 + clip) A), rho = pi / pi_old of the action taken.
+
+    Proximal policy optimisation, Schulman et al. 2017, arXiv:1707.06347, eq. 7. At rho = 1 its gradient is
+    that of `policy_gradient_loss`.
+    """
+    ratio = (logp - old_logp).exp()
+    return -(ratio * advantages).minimum(ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def entropy(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
+    """-sum_a pi(a) log pi(a), in nats, from unnormalised logits."""
+    logp = logits.log_softmax(-1)
+    return -(logp.exp() * logp).sum(-1)

@@ -51,3 +51,24 @@ def lambda_returns(
         returns[:, k] = after
         trace = mask[:, k] * lam[:, k - 1]
     return returns
+
+
+def n_step_returns(
+    rewards: Float[Tensor, "B A"],
+    discounts: Float[Tensor, "B A"],
+    next_values: Float[Tensor, "B A"],
+    mask: Bool[Tensor, "B A"],
+    n: int,
+) -> Float[Tensor, "B A"]:
+    """G^n_k = m_k (r_k + d_k G^{n-1}_{k+1}), G^0_k = v_k: n rewards and the value of where they lead.
+
+    Sutton & Barto (2018), eq. 7.1. Where a row ends within n steps, the value of its final state stands in.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; expected 1 or more")
+    goes_on = torch.nn.functional.pad(mask[:, 1:], (0, 1))
+    returns = rewards + discounts * next_values
+    for _ in range(n - 1):
+        after = torch.where(goes_on, torch.nn.functional.pad(returns[:, 1:], (0, 1)), next_values)
+        returns = rewards + discounts * after
+    return returns.masked_fill(~mask, 0.0)

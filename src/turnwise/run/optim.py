@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule that every language-model algorithm uses."""
+"""Optimizers, and the learning-rate schedule of language-model algorithms."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Opti
         {"params": [p for p, d in zip(learning, decays, strict=True) if not d], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
+
+
+def adam(module: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980) for agents that learn from their own acting.
+
+    Its epsilon is 1e-5: gradients of policies nearly vanish at times, and must not be blown up then.
+    """
+    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr, eps=1e-5)
 
 
 def warmup_linear(step: int, total: int, warmup: int, floor: float = 0.05) -> float:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,18 @@ from turnwise.run.progress import Progress
 B = TypeVar("B")
 
 
+class Stateful(Protocol):
+    """What a checkpoint holds beside weights: episodes under way, a replay of past ones."""
+
+    def state(self) -> Any:
+        """Tensors, numbers, text, and lists and dicts of them."""
+        ...
+
+    def load(self, state: Any) -> None:
+        """Go on from `state`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Learner:
     """Everything that training changes: the module that learns, its optimizer, slow copies beside it."""
@@ -34,6 +46,8 @@ class Learner:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     target: Any = None  # a module, where the algorithm has one
+    experience: Stateful | None = None
+    """where the algorithm makes its own: not on several processes"""
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
@@ -41,6 +55,7 @@ class Learner:
             "module": distributed.module_state(self.module),
             "optimizer": distributed.optimizer_state(self.module, self.optimizer),
             "target": None if self.target is None else distributed.module_state(self.target),
+            "experience": None if self.experience is None else self.experience.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -49,6 +64,8 @@ class Learner:
         distributed.load_optimizer(self.module, self.optimizer, state.get("optimizer", {}))
         if self.target is not None:
             distributed.load_module(self.target, state.get("target", {}))
+        if self.experience is not None:
+            self.experience.load(state["experience"])
 
 
 @dataclass

@@ -1,0 +1,103 @@
+"""From features to a distribution over actions."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from turnwise.losses.policy import entropy
+
+
+class ActionHead(nn.Module, ABC):
+    """`forward` gives the parameters [..., P] of a distribution; the rest are what it is asked for."""
+
+    @abstractmethod
+    def logp(self, parameters: Float[Tensor, "*N P"], actions: Tensor) -> Float[Tensor, "*N"]:
+        """log pi(a), nats (log-density for vectors)."""
+
+    @abstractmethod
+    def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
+        """In nats."""
+
+    @abstractmethod
+    def sample(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """One action per lane, by PyTorch's global generator."""
+
+    @abstractmethod
+    def mode(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """The likeliest action of each lane."""
+
+
+class Categorical(ActionHead):
+    """A softmax over n actions; near uniform at first (last layer scaled by `gain`)."""
+
+    def __init__(self, width: int, n: int, gain: float = 0.01):
+        super().__init__()
+        self.logits = nn.Linear(width, n)
+        nn.init.orthogonal_(self.logits.weight, gain)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N P"]:
+        """Unnormalised logits."""
+        return self.logits(features)
+
+    def logp(self, parameters: Float[Tensor, "*N P"], actions: Tensor) -> Float[Tensor, "*N"]:
+        """log pi(a)."""
+        return parameters.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
+        """At most log n."""
+        return entropy(parameters)
+
+    def sample(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """Gumbel's trick: argmax of logits plus Gumbel noise has the softmax's distribution."""
+        noise = torch.empty_like(parameters).exponential_()
+        return (parameters - noise.log_()).argmax(-1)
+
+    def mode(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """argmax."""
+        return parameters.argmax(-1)
+
+
+class Gaussian(ActionHead):
+    """Independent normals; the mean depends on the history, the deviation is learnt and does not.
+
+    Actions are in units in which the environment's bounds are -1 and 1: `low + (a + 1) / 2 (high - low)`
+    is what it is given, clipped; log-densities are of the unclipped.
+    """
+
+    def __init__(self, width: int, size: int, deviation: float = 0.6):
+        super().__init__()
+        self.mean = nn.Linear(width, size)
+        nn.init.orthogonal_(self.mean.weight, 0.01)
+        nn.init.zeros_(self.mean.bias)
+        self.log_deviation = nn.Parameter(torch.full((size,), math.log(deviation)))
+
+    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N P"]:
+        """Means and log-deviations, one after the other."""
+        mean = self.mean(features)
+        return torch.cat([mean, self.log_deviation.expand_as(mean)], -1)
+
+    def logp(self, parameters: Float[Tensor, "*N P"], actions: Tensor) -> Float[Tensor, "*N"]:
+        """Summed over the parts of the action."""
+        mean, log_deviation = parameters.chunk(2, -1)
+        z = (actions - mean) / log_deviation.exp()
+        return -(0.5 * z**2 + log_deviation + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
+        """Of the unclipped normals."""
+        _, log_deviation = parameters.chunk(2, -1)
+        return (log_deviation + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def sample(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """[N, size]"""
+        mean, log_deviation = parameters.chunk(2, -1)
+        return mean + log_deviation.exp() * torch.randn_like(mean)
+
+    def mode(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """The mean."""
+        return parameters.chunk(2, -1)[0]
