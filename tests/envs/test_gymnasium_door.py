@@ -9,7 +9,13 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from turnwise.envs.classics import CLASSICS
-from turnwise.envs.gymnasium_door import PomdpEnv, PomdpVectorEnv, environment_id, register_environments
+from turnwise.envs.gymnasium_door import (
+    PomdpEnv,
+    PomdpVectorEnv,
+    environment_id,
+    register_environments,
+    tasks,
+)
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 
 
@@ -207,6 +213,6 @@ def test_ids_tell_sizes_apart() -> None:
 
 def test_every_classic_has_an_id_of_its_own() -> None:
     ids = register_environments()
-    assert len(set(ids)) == len(CLASSICS) + 1
+    assert len(set(ids)) == len(CLASSICS) + len(tasks()) + 1
     for name in CLASSICS:
         assert gymnasium.spec(environment_id(name)).kwargs == {"problem": name}

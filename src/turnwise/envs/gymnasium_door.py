@@ -1,34 +1,43 @@
-"""Written-out POMDPs as Gymnasium environments, one episode at a time or N lanes at once.
+"""Our environments as Gymnasium's, one episode at a time or N lanes at once.
 
     register_environments()
     env = gymnasium.make("turnwise/Tiger-v0", horizon=20)
+    env = gymnasium.make("turnwise/RepeatPrevious-v0", k=8)
     envs = gymnasium.make_vec("turnwise/POMDP-v0", num_envs=4096, problem=read_pomdp("my.pomdp"))
+    envs = VectorLanes(my_lane_env, num_envs=64)
 
-Gymnasium shows an observation at reset. Where what is seen depends on the reached state alone, that is
-o_0 ~ O(.|s_0) (`POMDP.showing_initial`); the agent then sees more than in the problem as written, and optimal
-values differ (T-maze with five steps, discount .9: 2.126 in place of 1.913). Where what is seen depends on
-the action (Tiger), or with `show_initial=False`, the problem's own timing holds: if it shows nothing first,
-the space of observations has one symbol more, O, which means "nothing seen yet" and is seen at resets only.
+Gymnasium shows an observation at reset. Of a written-out POMDP, where what is seen depends on the reached
+state alone, that is o_0 ~ O(.|s_0) (`POMDP.showing_initial`); the agent then sees more than in the problem as
+written, and optimal values differ (T-maze with five steps, discount .9: 2.126 in place of 1.913). Where what
+is seen depends on the action (Tiger), or with `show_initial=False`, the problem's own timing holds: if it
+shows nothing first, the space of observations has one symbol more, O, which means "nothing seen yet" and is
+seen at resets only.
 
-`info["state"]` is the hidden state: privileged information, for critics and for measuring, not for the agent.
+`info["state"]` is the hidden state, where it is told: privileged information, for critics and for measuring,
+not for the agent.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from turnwise.envs.lanes import Discrete, LaneEnv, Space
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.tabular import TabularEnv
 
 NAMESPACE = "turnwise"
+
+SPELT = {"cartpole-hidden": "CartPole-hidden", "pendulum-hidden": "Pendulum-hidden"}
+"""ids that keep the spelling of Gymnasium's own"""
 
 
 def lanes_of(problem: POMDP | str, horizon: int | None, show_initial: bool) -> TabularEnv:
@@ -49,51 +58,56 @@ def classic(name: str) -> POMDP:
     return CLASSICS[name]()
 
 
-class PomdpEnv(gymnasium.Env[np.int64, np.int64]):
-    """One episode at a time; rewards in the units of the problem, undiscounted.
+def tasks() -> dict[str, Callable[..., LaneEnv]]:
+    """Tasks that are not tables, by name; each takes `horizon` and numbers of its own."""
+    from turnwise.envs.hidden_velocity import HIDDEN_VELOCITY
+
+    return {**HIDDEN_VELOCITY}
+
+
+def gymnasium_space(space: Space) -> spaces.Discrete | spaces.Box:
+    """The same space in Gymnasium's words."""
+    if isinstance(space, Discrete):
+        return spaces.Discrete(space.n)
+    return spaces.Box(space.low, space.high, (space.size,), np.float32)
+
+
+class SingleLane(gymnasium.Env[Any, Any]):
+    """One lane of any environment of ours; rewards undiscounted.
 
     A step after the end of an episode, or before the first reset, is a ValueError.
     """
 
-    def __init__(
-        self,
-        problem: POMDP | str,
-        horizon: int | None = None,
-        show_initial: bool = True,
-        render_mode: str | None = None,
-    ) -> None:
-        """`problem`: itself or the name of a classic; `horizon`: steps after which episodes are truncated."""
+    def __init__(self, lanes: LaneEnv, render_mode: str | None = None) -> None:
         if render_mode is not None:
-            raise ValueError(f"render_mode is {render_mode!r}; a table has no pictures, expected None")
-        self.lanes = lanes_of(problem, horizon, show_initial)
-        self.render_mode = None
-        self.observation_space = Discrete(self.lanes.symbols)
-        self.action_space = Discrete(len(self.lanes.problem.actions))
-
-    @property
-    def problem(self) -> POMDP:
-        """What is played: in Gymnasium's timing, if it can be."""
-        return self.lanes.problem
+            raise ValueError(f"render_mode is {render_mode!r}; there are no pictures, expected None")
+        _by_hand(lanes)
+        self.lanes, self.render_mode = lanes, None
+        self.observation_space = gymnasium_space(lanes.observation_space)
+        self.action_space = gymnasium_space(lanes.action_space)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.int64, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. `options` are not read."""
         super().reset(seed=seed)
         observations = self.lanes.reset(self.np_random, 1)
         return observations[0], self._info()
 
-    def step(self, action: np.int64 | int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
-        """Observation, reward, terminated, truncated, {"state": s'}."""
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, terminated, truncated, {"state": s'} where there is one."""
         observations, rewards, terminated, truncated = self.lanes.step(np.array([action]))
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._info()
 
     def _info(self) -> dict[str, Any]:
-        return {"state": int(self.lanes.states[0])}
+        states = self.lanes.states
+        if states is None:
+            return {}
+        return {"state": int(states[0]) if states.ndim == 1 else states[0]}
 
 
-class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """N episodes at once, stepped by array operations, with Gymnasium's three ways of beginning anew.
+class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N lanes of any environment of ours, with Gymnasium's three ways of beginning anew.
 
     NEXT_STEP: the step after the end of a lane ignores its action and returns the first observation of a new
     episode, reward 0 and both flags False. SAME_STEP: the step that ends a lane returns the first observation
@@ -105,30 +119,23 @@ class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        problem: POMDP | str,
+        lanes: LaneEnv,
         num_envs: int = 1,
-        horizon: int | None = None,
-        show_initial: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        max_episode_steps: int | None = None,
     ) -> None:
-        """`max_episode_steps` is Gymnasium's word for `horizon`; of two the smaller one holds."""
-        limits = [n for n in (horizon, max_episode_steps) if n is not None]
-        self.lanes = lanes_of(problem, min(limits, default=None), show_initial)
+        _by_hand(lanes)
+        self.lanes = lanes
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
         self.num_envs, self.render_mode = num_envs, None
-        self.single_observation_space = Discrete(self.lanes.symbols)
-        self.single_action_space = Discrete(len(self.lanes.problem.actions))
+        self.single_observation_space = gymnasium_space(lanes.observation_space)
+        self.single_action_space = gymnasium_space(lanes.action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        space = lanes.action_space
+        self._anything = 0 if isinstance(space, Discrete) else np.clip(0.0, space.low, space.high)
         self._observations = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)
-
-    @property
-    def problem(self) -> POMDP:
-        """What is played: in Gymnasium's timing, if it can be."""
-        return self.lanes.problem
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -151,12 +158,13 @@ class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Observations, rewards, terminations, truncations, each [N], and infos."""
+        """Observations, rewards, terminations, truncations, each over N, and infos."""
         anew = self._over
         starting = self.autoreset_mode is AutoresetMode.NEXT_STEP and bool(anew.any())
         if starting:
             self.lanes.reset_lanes(anew)
-            actions = np.where(anew, 0, actions)
+            actions = np.array(actions)
+            actions[anew] = self._anything
         observations, rewards, terminated, truncated = self.lanes.step(actions)
         if starting:  # the step that these lanes took is thrown away
             observations[anew] = self.lanes.reset_lanes(anew)
@@ -172,13 +180,18 @@ class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return observations.copy(), rewards, terminated, truncated, infos
 
     def _infos(self, mask: np.ndarray) -> dict[str, Any]:
-        """Hidden states of the lanes of `mask`, 0 elsewhere."""
-        return {"state": np.where(mask, self.lanes.states, 0), "_state": mask.copy()}
+        """Hidden states of the lanes of `mask`, 0 elsewhere; nothing where none are told."""
+        states = self.lanes.states
+        if states is None:
+            return {}
+        there = mask if states.ndim == 1 else mask[:, None]
+        return {"state": np.where(there, states, np.zeros((), states.dtype)), "_state": mask.copy()}
 
     def _finals(self, observations: np.ndarray) -> dict[str, Any]:
         """What lanes that ended saw last, before they begin anew."""
         last = np.full(self.num_envs, None, dtype=object)
-        last[self._over] = observations[self._over]
+        for lane in np.flatnonzero(self._over):
+            last[lane] = observations[lane].copy()
         return {
             "final_obs": last,
             "_final_obs": self._over.copy(),
@@ -187,24 +200,102 @@ class PomdpVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
 
 
+def _by_hand(lanes: LaneEnv) -> None:
+    if lanes.begins_while_stepping:
+        raise ValueError(f"{lanes} begins anew while stepping; expected an environment with `reset_lanes`")
+
+
+class PomdpEnv(SingleLane):
+    """A written-out POMDP, one episode at a time; rewards in the units of the problem."""
+
+    lanes: TabularEnv
+
+    def __init__(
+        self,
+        problem: POMDP | str,
+        horizon: int | None = None,
+        show_initial: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
+        """`problem`: itself or the name of a classic; `horizon`: steps after which episodes are truncated."""
+        super().__init__(lanes_of(problem, horizon, show_initial), render_mode)
+
+    @property
+    def problem(self) -> POMDP:
+        """What is played: in Gymnasium's timing, if it can be."""
+        return self.lanes.problem
+
+
+class PomdpVectorEnv(VectorLanes):
+    """A written-out POMDP, N episodes at once."""
+
+    lanes: TabularEnv
+
+    def __init__(
+        self,
+        problem: POMDP | str,
+        num_envs: int = 1,
+        horizon: int | None = None,
+        show_initial: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        """`max_episode_steps` is Gymnasium's word for `horizon`; of two the smaller one holds."""
+        limit = shorter(horizon, max_episode_steps)
+        super().__init__(lanes_of(problem, limit, show_initial), num_envs, autoreset_mode)
+
+    @property
+    def problem(self) -> POMDP:
+        """What is played: in Gymnasium's timing, if it can be."""
+        return self.lanes.problem
+
+
+def task_env(
+    task: str, horizon: int | None = None, render_mode: str | None = None, **numbers: Any
+) -> SingleLane:
+    """The task of that name (`tasks`), one episode at a time."""
+    return SingleLane(tasks()[task](horizon=horizon, **numbers), render_mode)
+
+
+def task_vector_env(
+    task: str,
+    num_envs: int = 1,
+    horizon: int | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    max_episode_steps: int | None = None,
+    **numbers: Any,
+) -> VectorLanes:
+    """The task of that name (`tasks`), N episodes at once."""
+    limit = shorter(horizon, max_episode_steps)
+    return VectorLanes(tasks()[task](horizon=limit, **numbers), num_envs, autoreset_mode)
+
+
+def shorter(*horizons: int | None) -> int | None:
+    """The smallest of those that are given; None where none is."""
+    return min((n for n in horizons if n is not None), default=None)
+
+
 def environment_id(name: str) -> str:
-    """Gymnasium's id of a classic problem: `rock-sample-7-8` is turnwise/RockSample-7-8-v0."""
+    """Gymnasium's id of a problem or task: `rock-sample-7-8` is turnwise/RockSample-7-8-v0."""
     words = re.split(r"[^A-Za-z0-9.]+", name)
     parts = (f"-{w}" if w[:1].isdigit() else w[:1].upper() + w[1:] for w in words)
-    return f"{NAMESPACE}/{''.join(parts).lstrip('-')}-v0"
+    return f"{NAMESPACE}/{SPELT.get(name, ''.join(parts).lstrip('-'))}-v0"
 
 
 def register_environments() -> list[str]:
-    """Make turnwise/POMDP-v0 and the classic problems known to Gymnasium (twice does no harm). Their ids."""
+    """Make turnwise/POMDP-v0, the classics and the tasks known to Gymnasium (twice: no harm). Their ids."""
     from turnwise.envs.classics import CLASSICS
 
     problems = {f"{NAMESPACE}/POMDP-v0": {}} | {environment_id(n): {"problem": n} for n in CLASSICS}
-    for name, kwargs in problems.items():
-        if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point=f"{__name__}:{PomdpEnv.__name__}",
-                vector_entry_point=f"{__name__}:{PomdpVectorEnv.__name__}",
-                kwargs=kwargs,
-            )
-    return list(problems)
+    named = {environment_id(n): {"task": n} for n in tasks()}
+    pairs = [(problems, PomdpEnv, PomdpVectorEnv), (named, task_env, task_vector_env)]
+    for entries, single, vector in pairs:
+        for name, kwargs in entries.items():
+            if name not in gymnasium.registry:
+                gymnasium.register(
+                    name,
+                    entry_point=f"{__name__}:{single.__name__}",
+                    vector_entry_point=f"{__name__}:{vector.__name__}",
+                    kwargs=kwargs,
+                )
+    return [*problems, *named]

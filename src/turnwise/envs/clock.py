@@ -1,0 +1,80 @@
+"""What every environment of lanes keeps: which lanes are under way, their ages, and when they are cut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from turnwise.envs.lanes import Discrete, Space
+
+
+class Clock:
+    """Ages and ends of N lanes, and the generator that they draw from. It refuses what cannot be done."""
+
+    def __init__(self, horizon: int | None) -> None:
+        """`horizon`: steps after which an episode is truncated; None: never."""
+        if horizon is not None and horizon < 1:
+            raise ValueError(f"horizon is {horizon}; expected at least 1 step, or None")
+        self.horizon = horizon
+        self.ages = np.zeros(0, np.int64)
+        """[N], steps since each lane began"""
+        self.ended = np.zeros(0, bool)
+        self._rng: np.random.Generator | None = None
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """What lanes draw from, since the last reset."""
+        if self._rng is None:
+            raise ValueError("no episode is under way; reset comes first")
+        return self._rng
+
+    def begin(self, rng: np.random.Generator, lanes: int) -> None:
+        """All of N lanes begin."""
+        if lanes < 1:
+            raise ValueError(f"lanes is {lanes}; expected at least 1")
+        self._rng = rng
+        self.ages, self.ended = np.zeros(lanes, np.int64), np.zeros(lanes, bool)
+
+    def begin_lanes(self, mask: np.ndarray) -> np.ndarray:
+        """Those of `mask` [N] bool begin anew. Which they are [n]."""
+        mask = np.asarray(mask)
+        if mask.shape != self.ages.shape or mask.dtype != np.bool_:
+            raise ValueError(
+                f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {self.ages.shape}"
+            )
+        where = np.flatnonzero(mask)
+        self.ages[where] = 0
+        self.ended[where] = False
+        return where
+
+    def check(self, actions: np.ndarray, space: Space) -> np.ndarray:
+        """`actions`, if each lane can take its own."""
+        _, actions = self.rng, np.asarray(actions)
+        n = len(self.ages)
+        if isinstance(space, Discrete):
+            if actions.shape != (n,) or actions.dtype.kind not in "iu":
+                raise ValueError(
+                    f"actions are {actions.dtype} of shape {actions.shape}; expected integers of shape ({n},)"
+                )
+            if actions.min() < 0 or actions.max() >= space.n:
+                raise ValueError(
+                    f"actions run from {actions.min()} to {actions.max()}; expected 0 to {space.n - 1}"
+                )
+        elif actions.shape != (n, space.size) or actions.dtype.kind not in "fiu":
+            raise ValueError(
+                f"actions are {actions.dtype} of shape {actions.shape}; expected numbers of shape "
+                f"({n}, {space.size})"
+            )
+        if self.ended.any():
+            over = np.flatnonzero(self.ended)
+            raise ValueError(f"lane {over[0]} has ended ({len(over)} have); reset_lanes comes before a step")
+        return actions
+
+    def tick(self, terminated: np.ndarray) -> np.ndarray:
+        """A step was taken: [N] bool, which lanes are cut by the horizon and did not end by themselves."""
+        self.ages += 1
+        if self.horizon is None:
+            truncated = np.zeros_like(terminated)
+        else:
+            truncated = (self.ages >= self.horizon) & ~terminated
+        self.ended = terminated | truncated
+        return truncated
