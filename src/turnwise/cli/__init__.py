@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
-    "train": "learn a policy from logged conversations: bc, mc, ilql, turn-iql",
-    "evaluate": "hold conversations with a live task and measure a trained policy",
+    "train": "learn a policy: from logged conversations (bc, mc, ilql, turn-iql), or by acting (ppo, ...)",
+    "evaluate": "measure a trained policy in a live task, or a trained agent in its environment",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
     "data": "logs: make (of a built-in task), check, show",
     "report": "write the report page of a run or of a comparison of runs",
@@ -22,6 +22,7 @@ TOPICS = {
         "mc": "Monte-Carlo values per token",
         "ilql": "implicit language Q-learning per token",
         "turn-iql": "implicit Q-learning per turn, choosing among sampled utterances",
+        "ppo": "an agent with memory, by proximal policy optimisation in an environment",
     },
     "data": {
         "make": "write the logs of a built-in task",
@@ -29,6 +30,8 @@ TOPICS = {
         "show": "one conversation with roles, masks, rewards and discounts",
     },
 }
+AGENTS = ("ppo", "a2c", "reinforce", "r2d2", "sac")
+"""topics of `train` that act while they learn"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +65,7 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     from turnwise.run.errors import InputError, Interrupted
 
     try:
-        module = importlib.import_module(f"turnwise.cli.{verb}")
+        module = importlib.import_module(f"turnwise.cli.{'train_agents' if topic in AGENTS else verb}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
         return _complain(str(e))

@@ -48,13 +48,24 @@ class ActorCritic(nn.Module):
 
     def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
         """One sampled action in each lane."""
+        parameters, state = self._step(inputs, state)
+        actions = self.head.sample(parameters)
+        return Acted(actions, self.head.logp(parameters, actions), state)
+
+    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+        """The likeliest action in each lane."""
+        parameters, state = self._step(inputs, state)
+        actions = self.head.mode(parameters)
+        return Acted(actions, self.head.logp(parameters, actions), state)
+
+    def _step(
+        self, inputs: StepInputs, state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N K"]]:
         k = self.memory.state_size
         features, mine = self.memory.step(inputs, state[:, :k])
-        parameters = self.head(features)
-        actions = self.head.sample(parameters)
         if self.critic.state_size:
             mine = torch.cat([mine, self.critic.step(inputs, state[:, k:])], -1)
-        return Acted(actions, self.head.logp(parameters, actions), mine)
+        return self.head(features), mine
 
     def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""

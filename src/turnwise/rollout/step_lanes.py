@@ -223,10 +223,15 @@ def told(lanes: StepLanes) -> dict[str, float]:
 
 
 def to_environment(actions: np.ndarray, env: LaneEnv) -> np.ndarray:
-    """Vectors from the agent's units, in which the bounds are -1 and 1, to the environment's, clipped."""
+    """As the environment takes them: vectors come in units in which its bounds are -1 and 1."""
     space = env.action_space
-    if not isinstance(space, Vector) or not np.isfinite([space.low, space.high]).all():
-        return actions
+    return to_bounds(actions, space) if isinstance(space, Vector) else actions
+
+
+def to_bounds(actions: np.ndarray, space: Vector) -> np.ndarray:
+    """From units in which the bounds are -1 and 1 to the space's own, clipped; unbounded ones as they are."""
+    if not np.isfinite([space.low, space.high]).all():
+        return actions.copy()
     return space.low + (actions.clip(-1, 1) + 1) / 2 * (space.high - space.low)
 
 
