@@ -35,7 +35,7 @@ class GRU(Core):
 
 
 class LSTM(Core):
-    """Long short-term memory, Hochreiter & Schmidhuber 1997, as `torch.nn.LSTM` writes it. K = 2D: h and c."""
+    """Long short-term memory, Hochreiter & Schmidhuber 1997, as `torch.nn.LSTM` writes it. K = 2D: h, c."""
 
     def __init__(self, width: int):
         super().__init__()
