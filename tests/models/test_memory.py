@@ -10,6 +10,7 @@ from torch import Tensor
 
 from turnwise.data.steps import StepInputs
 from turnwise.envs.lanes import Discrete, Vector
+from turnwise.models.attention import CausalTransformer
 from turnwise.models.linear_recurrence import LinearRecurrence
 from turnwise.models.memory import Core, Encoder, Remembering
 from turnwise.models.recurrent import GRU, LSTM
@@ -22,6 +23,9 @@ CORES: dict[str, Callable[[], Core]] = {
     "lstm": lambda: LSTM(D),
     "linear recurrence": lambda: LinearRecurrence(D),
     "linear recurrence, 3 layers": lambda: LinearRecurrence(D, 3),
+    "transformer": lambda: CausalTransformer(D, 1, 2, 5),
+    "transformer, 3 layers": lambda: CausalTransformer(D, 3, 1, 5),
+    "transformer, wide context": lambda: CausalTransformer(D, 2, 2, 40),
     "window 1": lambda: Window(D, 1),
     "window 5": lambda: Window(D, 5),
 }
@@ -176,3 +180,56 @@ def test_the_memoryless_agent_gives_no_gradient_to_action_and_reward() -> None:
 def test_encoder_and_core_agree_on_their_width() -> None:
     with pytest.raises(ValueError, match="the encoder gives 4 features and the core takes 8"):
         Remembering(ObservationEncoder(Discrete(5), 4), Window(D, 1))
+
+
+@pytest.mark.parametrize("context", [2, 5, 12])
+def test_a_layer_of_attention_forgets_what_is_older_than_its_context(context: int) -> None:
+    torch.manual_seed(0)
+    x = noise(2, 12, D).requires_grad_()
+    y = CausalTransformer(D, 1, 2, context).to(f64).unroll(x) * noise(2, 12, D)
+    (gradient,) = torch.autograd.grad(y[:, 11].sum(), x)
+    seen = gradient.abs().sum((0, 2)) > 0
+    assert seen.tolist() == [11 - context < t <= 11 for t in range(12)]
+
+
+def test_attention_in_blocks_is_attention_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and in blocks of 7: from nothing, from a ring with 3 slots written, from a full one."""
+    torch.manual_seed(0)
+    core = CausalTransformer(D, 2, 2, 6).to(f64)
+    x = noise(2, 40, D)
+    states = [None, *(folded(core, noise(2, n, D))[1] for n in (3, 19))]
+    whole = [core.unroll(x, s) for s in states]
+    monkeypatch.setattr("turnwise.models.attention.BLOCK", 7)
+    for state, y in zip(states, whole, strict=True):
+        close(core.unroll(x, state), y)
+
+
+def test_lanes_of_different_ages_share_a_step() -> None:
+    """The ring of lane 0 is full, that of lane 1 holds two positions, lane 2 is empty."""
+    torch.manual_seed(0)
+    core = CausalTransformer(D, 2, 2, 5).to(f64)
+    xs = [noise(1, n, D) for n in (13, 2, 0)]
+    states = [folded(core, x)[1] if x.shape[1] else torch.zeros(1, core.state_size, dtype=f64) for x in xs]
+    following = noise(3, 9, D)
+    together = core.unroll(following, torch.cat(states))
+    close(together, folded(core, following, torch.cat(states))[0])
+    for i, x in enumerate(xs):
+        close(together[i : i + 1], core.unroll(torch.cat([x, following[i : i + 1]], 1))[:, x.shape[1] :])
+
+
+def test_positions_far_from_the_start_are_as_good() -> None:
+    """Only differences of positions matter: a row is read alike at position 0 and after 10,000 others."""
+    torch.manual_seed(0)
+    core = CausalTransformer(D, 1, 2, 5)
+    x = noise(1, 12, D).float()
+    state = torch.zeros(1, core.state_size)
+    late = state.clone()
+    late[:, 0] = 10_000
+    y, far = folded(core, x, state)[0], folded(core, x, late)[0]
+    torch.testing.assert_close(y[:, 5:], far[:, 5:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "heads", "context"), [(8, 3, 4), (4, 4, 4), (8, 2, 1)])
+def test_a_transformer_that_cannot_be(width: int, heads: int, context: int) -> None:
+    with pytest.raises(ValueError, match=r"features are no even number|remembers nothing"):
+        CausalTransformer(width, 1, heads, context)
