@@ -1,0 +1,30 @@
+"""Lanes and the replay of what they gave, as one thing that a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from turnwise.data.replay import Replay
+from turnwise.rollout.step_lanes import Acts, StepLanes
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Lanes under way, and the replay that they fill."""
+
+    lanes: StepLanes
+    replay: Replay
+
+    def collect(self, agent: Acts, steps: int) -> None:
+        """Act for `steps` steps in each lane and keep what happened."""
+        self.replay.add(self.lanes.collect(agent, steps), steps)
+
+    def state(self) -> dict[str, Any]:
+        """Of both."""
+        return {"lanes": self.lanes.state(), "replay": self.replay.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.lanes.load(state["lanes"])
+        self.replay.load(state["replay"])
