@@ -16,10 +16,10 @@ class BeliefMemory(Memory):
 
         b'(s') = O(o|a,s') sum_s T(s'|s,a) b(s) / P(o|b,a)
 
-    Kaelbling, Littman & Cassandra 1998, section 3.3, with T the transitions after which the episode goes on, as
-    in `exact.beliefs`. What cannot be seen (the last observation of an episode that ended, padding) teaches
-    nothing: the belief is the predicted one there, or the one before where no episode can go on. From zeros
-    and without a start flag, beliefs stay zeros.
+    Kaelbling, Littman & Cassandra 1998, section 3.3, with T the transitions after which the episode goes on,
+    as in `exact.beliefs`. What cannot be seen (the last observation of an episode that ended, padding)
+    teaches nothing: the belief is the predicted one there, or the one before where no episode can go on. From
+    zeros and without a start flag, beliefs stay zeros.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class BeliefMemory(Memory):
         start: Float[Tensor, " S"],
         initial: Float[Tensor, "S O"] | None = None,
     ):
-        """`transitions` P(s', episode goes on | s, a). Without `initial`, a start's observation is ignored."""
+        """`transitions`: P(s', it goes on | s, a). Without `initial` a start's observation is ignored."""
         super().__init__()
         A, S, O = emissions.shape
         self.width = self.state_size = S
