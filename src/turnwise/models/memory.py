@@ -7,7 +7,7 @@ rows, states are stored and stacked like any array, and an algorithm need not kn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -102,6 +102,7 @@ class Encoder(nn.Module):
         return self.mix(self.observation(inputs.observation) + before)
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What one step's inputs look like to a core; a module, so that it learns with the memory it serves."""
 
