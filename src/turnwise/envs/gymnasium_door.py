@@ -61,8 +61,10 @@ def classic(name: str) -> POMDP:
 def tasks() -> dict[str, Callable[..., LaneEnv]]:
     """Tasks that are not tables, by name; each takes `horizon` and numbers of its own."""
     from turnwise.envs.hidden_velocity import HIDDEN_VELOCITY
+    from turnwise.envs.long_t_maze import LongTMaze
+    from turnwise.envs.memory_tasks import MEMORY_TASKS
 
-    return {**HIDDEN_VELOCITY}
+    return {**MEMORY_TASKS, "long-t-maze": LongTMaze, **HIDDEN_VELOCITY}
 
 
 def gymnasium_space(space: Space) -> spaces.Discrete | spaces.Box:
