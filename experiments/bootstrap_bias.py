@@ -1,0 +1,213 @@
+"""What a bootstrap may see: the same memoryless agents, trained from samples, only the target changes.
+
+    python experiments/bootstrap_bias.py                         every run (half a minute each), resumable
+    python experiments/bootstrap_bias.py --problems 4x3 --seeds 0  some of them
+    python experiments/bootstrap_bias.py --table                 merge what is there into .json and .md
+
+The actor is pi(a|o). Monte Carlo is REINFORCE with V(o) as baseline; everywhere else A2C with one-step
+bootstrap, r + gamma V(next), and only what V sees is different: the history, history and hidden state, the
+hidden state, the observation. "V(h), lambda .9" has a bootstrap that comes later. The weight of the entropy
+begins high (.3 nats in units of the returns) and ends at 0, so that values are learnt before actions are
+settled: with .02, one-step V(h) and V(s) are at first wrong enough to lead into bad local optima. Learned
+policies are tables, and their values (discounted, from the start, first observation shown) are exact, by a
+linear system. `best` is the best stochastic memoryless policy that is known (limited_memory.md); `exact` are
+the earlier values of expected updates, nothing sampled, for the two extremes. Observations of these problems
+do not depend on the action, so that V(s) is as good as V(h) for an actor without memory.
+
+The last table is of actors with memory (a GRU) beside V(s), which misleads them, valued by 4,000 episodes
+(standard errors in the .json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from turnwise.algorithms import a2c, reinforce
+from turnwise.data.steps import StepInputs
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.tabular import TabularEnv
+from turnwise.exact.controllers import Controller, controller_value
+from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.models.action_heads import Categorical
+from turnwise.models.actor_critic import ActorCritic
+from turnwise.models.critics import Critic, HistoryView, Joint, ObservationView, StateView, View
+from turnwise.models.memory import Encoder, Remembering
+from turnwise.models.recurrent import GRU
+from turnwise.models.window import ObservationEncoder, Window
+from turnwise.rollout.step_lanes import StepLanes
+from turnwise.run.training import Run
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
+WIDTH, HORIZON, LANES, STEPS = 32, 120, 128, 1_500_000
+PROBLEMS: dict[str, tuple[str, float, float, float]] = {
+    # name: file, best stochastic memoryless, exact updates with Monte Carlo, with one-step V(o)
+    "4x3": ("4x3.95.POMDP", 0.7784, 0.7771, -0.5666),
+    "cheese": ("cheese.95.POMDP", 2.0792, 2.0779, 0.3842),
+    "loadunload": ("loadunload.pomdp", 1.4063, 1.4061, 0.4747),
+    "shuttle": ("shuttle.95.POMDP", 18.9234, 18.907, 0.0755),
+}
+TARGETS: dict[str, tuple[str, float | None]] = {
+    # name: what V sees, lambda of the bootstrap (None: Monte Carlo)
+    "Monte Carlo": ("o", None),
+    "V(h), lambda .9": ("h", 0.9),
+    "V(h)": ("h", 0.0),
+    "V(h,s)": ("hs", 0.0),
+    "V(s)": ("s", 0.0),
+    "V(o)": ("o", 0.0),
+}
+WITH_MEMORY = ("cheese", "loadunload")
+VIEWS_WITH_MEMORY = {"V(h)": ("h", 0.0), "V(s)": ("s", 0.0)}
+
+
+def problem_of(name: str) -> POMDP:
+    """With the first observation shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows that sum to .999999
+        return read_pomdp(DATA / PROBLEMS[name][0]).showing_initial()
+
+
+def agent_of(env: TabularEnv, sees: str, memory: bool) -> ActorCritic:
+    """An actor with a GRU or without memory, and a critic that sees one of o, h, s, hs."""
+    o, a, s = env.observation_space, env.action_space, env.state_space
+
+    def history() -> View:
+        return HistoryView(Remembering(Encoder(o, a, WIDTH), GRU(WIDTH)))
+
+    views = {
+        "o": lambda: ObservationView(o, WIDTH),
+        "s": lambda: StateView(s, WIDTH),
+        "h": history,
+        "hs": lambda: Joint(history(), StateView(s, WIDTH)),
+    }
+    reader = Encoder(o, a, WIDTH) if memory else ObservationEncoder(o, WIDTH)
+    core = GRU(WIDTH) if memory else Window(WIDTH, 1)
+    return ActorCritic(Remembering(reader, core), Categorical(WIDTH, a.n), Critic(views[sees]()))
+
+
+def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
+    """[I, A], P(action | observation) of an agent without memory."""
+    nothing = torch.zeros(symbols)
+    inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
+    with torch.no_grad():
+        features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
+        return agent.head(features).double().softmax(-1).numpy()
+
+
+def one_run(name: str, target: str, seed: int, memory: bool) -> dict[str, Any]:
+    """Train, and value what was learnt."""
+    problem = problem_of(name)
+    sees, lam = (VIEWS_WITH_MEMORY if memory else TARGETS)[target]
+    env, gamma = TabularEnv(problem, HORIZON), problem.discount
+    torch.manual_seed(seed)
+    agent = agent_of(env, sees, memory)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), quiet=True, log_every=1000)
+        if lam is None:
+            c = reinforce.Config(
+                episodes=STEPS // HORIZON,
+                lanes=LANES // 2,
+                longest=HORIZON,
+                lr=5e-3,
+                gamma=gamma,
+                entropy_weight=0.02,
+                visit_discount=gamma,
+            )
+            reinforce.train(c, env, agent, run, seed)
+        else:
+            c = a2c.Config(
+                steps=STEPS,
+                lanes=LANES,
+                rollout=30,
+                lr=3e-3,
+                gamma=gamma,
+                estimator="gae",
+                lam=lam,
+                entropy_weight=0.02 if memory else 0.3,
+                visit_discount=gamma if not memory else 1.0,
+            )
+            a2c.train(c, env, agent, run, seed)
+    seconds = round(time.monotonic() - began, 1)
+    row = {"name": name, "target": target, "seed": seed, "memory": memory, "seconds": seconds}
+    if not memory:
+        table = policy_table(agent, env.symbols)
+        return {**row, "value": controller_value(problem, Controller.memoryless(table))}
+    lanes = StepLanes(TabularEnv(problem, 300), 4000, np.random.default_rng(10_000 + seed), gamma=gamma)
+    lanes.episodes(agent, 300)
+    returns = lanes.finished().discounted
+    return {**row, "value": float(returns.mean()), "error": float(returns.std() / len(returns) ** 0.5)}
+
+
+def cell(values: list[float], best: float | None) -> str:
+    """Mean and best over seeds; bold where the mean is within 5% of the best known."""
+    if not values:
+        return ""
+    mean, top = float(np.mean(values)), max(values)
+    text = f"{mean:.4f}"
+    return (f"**{text}**" if best is not None and mean >= 0.95 * best else text) + f" ({top:.4f})"
+
+
+def table(runs: Path) -> None:
+    """Merge every finished run into bootstrap_bias.json and bootstrap_bias.md."""
+    rows = [json.loads(f.read_text()) for f in sorted(runs.glob("*.json"))]
+    if not rows:
+        return
+
+    def found(name: str, target: str, memory: bool) -> list[float]:
+        return [r["value"] for r in rows if (r["name"], r["target"], r["memory"]) == (name, target, memory)]
+
+    seeds = len({r["seed"] for r in rows})
+    text = [
+        f"Agents without memory, mean over {seeds} seeds (best); bold: the mean is within 5% of the best "
+        "stochastic memoryless policy.\n",
+        "| problem | best | " + " | ".join(TARGETS) + " | exact: Monte Carlo | exact: V(o) |",
+        "|---" * (len(TARGETS) + 4) + "|",
+    ]
+    for name, (_, best, exact_mc, exact_td) in PROBLEMS.items():
+        cells = [cell(found(name, t, False), best) for t in TARGETS]
+        text.append(f"| {name} | {best:.4f} | " + " | ".join(cells) + f" | {exact_mc:.4f} | {exact_td:.4f} |")
+    text += [
+        "\nAgents with memory (GRU), one-step bootstrap, mean over seeds (best).\n",
+        "| problem | best without memory | " + " | ".join(VIEWS_WITH_MEMORY) + " |",
+        "|---" * (len(VIEWS_WITH_MEMORY) + 2) + "|",
+    ]
+    for name in WITH_MEMORY:
+        cells = [cell(found(name, t, True), None) for t in VIEWS_WITH_MEMORY]
+        text.append(f"| {name} | {PROBLEMS[name][1]:.4f} | " + " | ".join(cells) + " |")
+    (HERE / "bootstrap_bias.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (HERE / "bootstrap_bias.md").write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/bootstrap_bias"), help="where runs are kept")
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true", help="only merge what is there")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    plan = [(n, t, False) for n in asked.problems for t in TARGETS]
+    plan += [(n, t, True) for n in asked.problems if n in WITH_MEMORY for t in VIEWS_WITH_MEMORY]
+    for seed in [] if asked.table else asked.seeds:
+        for name, target, memory in plan:
+            file = asked.runs / f"{name}-{list(TARGETS).index(target)}{'m' if memory else ''}-{seed}.json"
+            if not file.exists():
+                row = one_run(name, target, seed, memory)
+                file.write_text(json.dumps(row) + "\n")
+                print(*row.values(), flush=True)
+                table(asked.runs)
+    table(asked.runs)

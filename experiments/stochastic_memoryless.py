@@ -1,0 +1,201 @@
+"""Agents without memory that learn from samples, against the best that a policy without memory can be worth.
+
+    python experiments/stochastic_memoryless.py                      every run (up to a minute), resumable
+    python experiments/stochastic_memoryless.py --problems 4x4 --seeds 0   some of them
+    python experiments/stochastic_memoryless.py --table              merge what is there: .json, .md, .svg
+
+REINFORCE with the softmax actor pi(a|o) and V(o) as baseline; decision k weighs gamma^k, so that its gradient
+is that of the discounted return. What is learnt is a table of probabilities, and its value is exact. `det` is
+the best deterministic memoryless policy by enumeration, `stochastic` the best one found by exact gradients
+from 400 starts (a lower bound; nothing learnt may lie above it), `optimum` that of agents with memory.
+First observations are shown, except to the tiger's agent, who has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from turnwise.algorithms import reinforce
+from turnwise.data.steps import StepInputs
+from turnwise.envs.classics import t_maze
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.tabular import TabularEnv
+from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
+from turnwise.exact.controllers import Controller, controller_value
+from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.models.action_heads import Categorical
+from turnwise.models.actor_critic import ActorCritic
+from turnwise.models.critics import Critic, ObservationView
+from turnwise.models.memory import Remembering
+from turnwise.models.window import ObservationEncoder, Window
+from turnwise.run.errors import InputError
+from turnwise.run.training import Run
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
+WIDTH, LANES = 32, 128
+PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
+    # name: file, optimum of the same timing where it is known, longest episode, what differs from BASE
+    "4x4": ("4x4.pomdp", 3.7323, 120, {}),
+    "cheese": ("cheese.95.POMDP", None, 120, {}),
+    "4x3": ("4x3.95.POMDP", None, 120, {}),
+    "loadunload": ("loadunload.pomdp", None, 120, {}),
+    "tiger": ("tiger.95.POMDP", 19.3714, 120, {}),
+    "t-maze-10": ("", 4 * 0.9**11, 120, {}),
+    "heaven-hell": (
+        "episodic/heavenhell.POMDP",
+        None,
+        250,
+        {"episodes": 128 * 1500, "lr": 2e-2, "entropy_weight": 0.1},
+    ),
+}
+BASE: dict[str, Any] = {"episodes": LANES * 500, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
+
+
+def problem_of(name: str) -> POMDP:
+    """The problem in the timing of the experiment."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows that sum to .999999
+        problem = read_pomdp(DATA / PROBLEMS[name][0]) if PROBLEMS[name][0] else t_maze(10)
+    return problem if name == "tiger" else problem.showing_initial()
+
+
+def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
+    """[I, A], P(action | observation) of an agent without memory."""
+    nothing = torch.zeros(symbols)
+    inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
+    with torch.no_grad():
+        features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
+        return agent.head(features).double().softmax(-1).numpy()
+
+
+def reference(name: str) -> dict[str, float | None]:
+    """Exact values of the best policies without memory."""
+    problem = problem_of(name)
+    try:
+        det: float | None = best_deterministic_memoryless(problem).value
+    except InputError:  # too many to enumerate
+        det = None
+    best = best_stochastic_memoryless(problem, np.random.default_rng(0), 400, seconds=60)
+    return {"det": det, "stochastic": best.value}
+
+
+def one_run(name: str, seed: int) -> dict[str, Any]:
+    """Train; the exact value of what was learnt, and what episodes were worth on the way."""
+    _, _, longest, different = PROBLEMS[name]
+    problem = problem_of(name)
+    env, gamma = TabularEnv(problem, longest), problem.discount
+    torch.manual_seed(seed)
+    memory = Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1))
+    critic = Critic(ObservationView(env.observation_space, WIDTH))
+    agent = ActorCritic(memory, Categorical(WIDTH, env.action_space.n), critic)
+    c = reinforce.Config(**{**BASE, **different}, longest=longest, gamma=gamma, visit_discount=gamma)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        reinforce.train(c, env, agent, Run(Path(folder), quiet=True, log_every=5), seed)
+        logged = [json.loads(x) for x in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    value = controller_value(problem, Controller.memoryless(policy_table(agent, env.symbols)))
+    curve = [(int(m["seen"]), round(m["discounted_return"], 4)) for m in logged]
+    seconds = round(time.monotonic() - began, 1)
+    return {"name": name, "seed": seed, "value": value, "seconds": seconds, "curve": curve}
+
+
+def figure(rows: list[dict[str, Any]], references: dict[str, dict[str, float | None]]) -> None:
+    """Discounted returns of training by episode, exact values as lines."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "turnwise"
+    import matplotlib.pyplot as plt
+
+    names = [n for n in references if n != "tiger"]  # from -600 to -20: nothing to see
+    columns = 3
+    plot, axes = plt.subplots(2, columns, figsize=(10, 5.2), constrained_layout=True, squeeze=False)
+    for place, name in zip(axes.flat, names, strict=False):
+        for row in rows:
+            if row["name"] == name:
+                x, y = np.array(row["curve"]).T
+                smooth = np.convolve(y, np.ones(5) / 5, "valid")
+                place.plot(x[4:], smooth, color="#3366cc", linewidth=0.9, alpha=0.8)
+        lines = {**references[name], "optimum": PROBLEMS[name][1]}
+        for (label, at), style in zip(lines.items(), (":", "--", "-"), strict=True):
+            if at is not None:
+                place.axhline(at, color="black", linestyle=style, linewidth=0.8, label=f"{label} {at:.4g}")
+        place.set_title(name, fontsize=10)
+        place.legend(fontsize=7, loc="lower right")
+        place.tick_params(labelsize=7)
+    for place in axes[-1]:
+        place.set_xlabel("episodes", fontsize=8)
+    for place in axes[:, 0]:
+        place.set_ylabel("discounted return", fontsize=8)
+    for place in axes.flat[len(names) :]:
+        place.set_axis_off()
+    plot.savefig(HERE / "stochastic_memoryless.svg", metadata={"Date": None})
+    plt.close(plot)
+
+
+def table(runs: Path) -> None:
+    """Merge every finished run into stochastic_memoryless.json, .md and .svg."""
+    references, rows = {}, []
+    lines = [
+        "| problem | det | stochastic | learnt, best seed | mean | of the best | seeds | seconds each |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in PROBLEMS:
+        file = runs / f"{name}-reference.json"
+        mine = [json.loads(f.read_text()) for f in sorted(runs.glob(f"{name}-[0-9]*.json"))]
+        if not file.exists() or not mine:
+            continue
+        known = references[name] = json.loads(file.read_text())
+        rows += mine
+        values, best = [r["value"] for r in mine], known["stochastic"]
+        short = (best - max(values)) / abs(best)
+        det = "too many" if known["det"] is None else f"{known['det']:.4f}"
+        lines.append(
+            f"| {name} | {det} | {best:.4f} | {max(values):.4f} | {np.mean(values):.4f} | {1 - short:.1%} "
+            f"| {len(values)} | {np.mean([r['seconds'] for r in mine]):.0f} |"
+        )
+    if not rows:
+        return
+    kept = [{k: v for k, v in r.items() if k != "curve"} for r in rows]
+    found = {"references": references, "runs": kept}
+    (HERE / "stochastic_memoryless.json").write_text(json.dumps(found, indent=1) + "\n")
+    lines.append("\n![Learning curves](stochastic_memoryless.svg)")
+    (HERE / "stochastic_memoryless.md").write_text("\n".join(lines) + "\n")
+    figure(rows, references)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    runs = Path("runs/stochastic_memoryless")
+    parser.add_argument("--runs", type=Path, default=runs, help="where runs are kept")
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true", help="only merge what is there")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    for name in [] if asked.table else asked.problems:
+        file = asked.runs / f"{name}-reference.json"
+        if not file.exists():
+            file.write_text(json.dumps(reference(name)) + "\n")
+        for seed in asked.seeds:
+            file = asked.runs / f"{name}-{seed}.json"
+            if not file.exists():
+                row = one_run(name, seed)
+                file.write_text(json.dumps(row) + "\n")
+                print(name, seed, row["value"], row["seconds"], flush=True)
+                table(asked.runs)
+    table(asked.runs)
