@@ -161,6 +161,7 @@ def counting_blindly(cards: int) -> float:
     ("env", "expected"),
     [
         (repeat_previous(), 26 / 51 - 1),  # any suit but the one shown: 13 of the other 51 cards
+        (repeat_previous(32, 104), 52 / 103 - 1),
         (repeat_first(), 2 * (1 + 50 * 12 / 51) / 51 - 1),  # the suit shown, right at the first step
         (autoencode(), 2 * (1 + 51 / 4) / 52 - 1),  # the first answer is shown, others are one of four
         (autoencode(8), 2 * (1 + 7 / 4) / 8 - 1),

@@ -96,7 +96,7 @@ class Pendulum:
     """A pendulum to be swung up and held, by a torque of -2 to 2 N m every 0.05 s; 200 steps, never an end.
 
     Seen are the cosine and the sine of the angle (0 is upright). The reward is
-    -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), before the step; no torque policy is worth more than 0.
+    -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), before the step; no policy gets more than 0.
     Source: Gymnasium's Pendulum-v1: a rod of 1 m and 1 kg, g = 10, speed at most 8 rad/s.
     """
 
