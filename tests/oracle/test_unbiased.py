@@ -37,6 +37,7 @@ from turnwise.losses.policy import policy_gradient_loss
 
 f64 = torch.float64
 H, GAMMA = 3, 0.9
+DISCOUNTS = GAMMA ** torch.arange(H, dtype=f64)
 ESTIMATORS: dict[str, tuple[Estimator, float]] = {
     "Monte Carlo": ("monte-carlo", 0.0),
     "one step": ("n-step", 0.0),
@@ -131,8 +132,7 @@ def setting(policy: str) -> tuple[World, Lives, Tensor, Tensor]:
     rows, keys = (1 << (2 * H + 1), history_key) if policy == "history" else (2, seen_key)
     logits = torch.tensor(np.random.default_rng(3).normal(size=(rows, 2)), requires_grad=True)
     all_of_them = lives(w, logits, keys)
-    discounts = GAMMA ** torch.arange(H)
-    J = (all_of_them.probability * (all_of_them.rewards * discounts).sum(-1)).sum()
+    J = (all_of_them.probability * (all_of_them.rewards * DISCOUNTS).sum(-1)).sum()
     return w, all_of_them, logits, torch.autograd.grad(J, logits, retain_graph=True)[0]
 
 
@@ -144,7 +144,7 @@ def bias(policy: str, sees: str, estimator: str) -> float:
     discounts = torch.full_like(w.rewards, GAMMA)
     discounts[:, -1] = 0
     returns = estimated_returns(formula, w.rewards, discounts, values, mask, n=1, lam=lam)
-    losses = GAMMA ** torch.arange(H) * policy_gradient_loss(w.logp, returns - values[:, :-1])
+    losses = DISCOUNTS * policy_gradient_loss(w.logp, returns - values[:, :-1])
     expected = torch.autograd.grad((w.probability.detach()[:, None] * -losses).sum(), logits)[0]
     return float((expected - exact).norm() / exact.norm())
 
@@ -162,8 +162,9 @@ def test_the_enumeration_is_that_of_all_histories(policy: str) -> None:
             return pi[h.inputs[-1]]
         return pi[history_key(np.array([h.inputs]), np.array([h.actions], int), len(h.actions))[0]]
 
-    J = float((w.probability.detach() * (w.rewards * GAMMA ** torch.arange(H)).sum(-1)).sum())
-    assert float(w.probability.sum()) == pytest.approx(1, abs=1e-12)
+    rewards = (w.rewards * DISCOUNTS).sum(-1)
+    J = float((w.probability.detach() * rewards).sum())
+    assert float(w.probability.detach().sum()) == pytest.approx(1, abs=1e-12)
     assert history_value(problem, acts, H, rewards_seen=False) == pytest.approx(J, abs=1e-12)
 
 

@@ -80,7 +80,7 @@ def loss(
     returns = estimated_returns(
         c.estimator, batch.rewards, batch.discounts, values, batch.mask, n=c.n, lam=c.lam
     )
-    weights = c.visit_discount**batch.ages
+    weights = c.visit_discount ** batch.ages.to(returns.dtype)
     logp = agent.head.logp(out.policy, batch.actions)
     policy = weights * policy_gradient_loss(logp, (returns - values[:, :-1]) / scale)
     error = squared_error(out.values[:, :-1], returns) / scale**2

@@ -102,7 +102,7 @@ def targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
         batch.behavior_logp,
         standardised(returns - values[:, :-1], batch.loss_mask),
         returns,
-        c.visit_discount**batch.ages,
+        c.visit_discount ** batch.ages.to(returns.dtype),
     )
 
 

@@ -70,7 +70,7 @@ def loss(
         raise ValueError("rows of one's own acting have ages")
     out = agent(batch)
     baseline, scale = out.values[:, :-1], agent.critic.value.scale
-    weights = c.visit_discount**batch.ages
+    weights = c.visit_discount ** batch.ages.to(returns.dtype)
     logp = agent.head.logp(out.policy, batch.actions)
     policy = weights * policy_gradient_loss(logp, (returns - baseline.detach()) / scale)
     error = squared_error(baseline, returns) / scale**2
