@@ -11,12 +11,15 @@ from typing import Any
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.tasks import find_task
 from turnwise.run.errors import InputError
-from turnwise.run.folder import write_json, write_text
+from turnwise.run.folder import read_config, write_json, write_text
 
 VALIDATION_SEED = 1_000_003
 """added to the seed for validation conversations, so that they are other ones than the evaluation's"""
 SHOWN = 12
 """conversations kept for the report page"""
+AGENTS_TOO = (
+    " Runs of agents that act in an environment (ppo, ...) take other options: turnwise evaluate RUN --help."
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,13 @@ class Evaluate:
 
 
 def run(args: Sequence[str]) -> dict[str, Any]:
-    """Measure, write evaluation.json and conversations.jsonl."""
-    a = parse(Evaluate, args, "evaluate", Evaluate.__doc__ or "")
+    """Measure, write evaluation.json and conversations.jsonl; of an agent in an environment: its episodes."""
+    args = named_run(args)
+    if acts_in_environment(args):
+        from turnwise.cli import evaluate_agents
+
+        return evaluate_agents.run(args)
+    a = parse(Evaluate, args, "evaluate", (Evaluate.__doc__ or "") + AGENTS_TOO)
     task = find_task(a.task)
     if not a.run.is_dir():
         raise InputError(f"--run {a.run}: no such folder; expected the run folder of a trained policy")
@@ -62,6 +70,23 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         )
     out.print(f"exact optimum {task.optimum():.4f}, behaviour {task.behavior():.4f} (exact)")
     return result
+
+
+def named_run(args: Sequence[str]) -> list[str]:
+    """`RUN ...` is `--run RUN ...`."""
+    words = list(args)
+    return ["--run", *words] if words and not words[0].startswith("-") else words
+
+
+def acts_in_environment(args: Sequence[str]) -> bool:
+    """Whether the folder after --run is the run of an agent that acts in an environment."""
+    words = list(args)
+    folder = next((w.removeprefix("--run=") for w in words if w.startswith("--run=")), None)
+    if "--run" in words[:-1]:
+        folder = words[words.index("--run") + 1]
+    return (
+        folder is not None and (Path(folder) / "config.yaml").is_file() and "env" in read_config(Path(folder))
+    )
 
 
 def evaluate(a: Evaluate) -> dict[str, Any]:

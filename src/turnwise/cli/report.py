@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from turnwise.cli.evaluate import named_run
 from turnwise.cli.say import console, parse
 from turnwise.evaluation.report import write_report
 
@@ -23,7 +24,7 @@ class Report:
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Write report.html."""
-    a = parse(Report, args, "report", Report.__doc__ or "")
+    a = parse(Report, named_run(args), "report", Report.__doc__ or "")
     page = write_report(a.run)
     console(a.json).print(f"report: {page}")
     return {"report": str(page)}

@@ -1,0 +1,122 @@
+"""Episodes of an agent as the report page shows them: what it saw, thought and did, and what was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise.data.batch import Batch
+from turnwise.data.episode import Episode
+from turnwise.data.steps import pack_steps
+from turnwise.envs.lanes import Discrete, LaneEnv, Space
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.tabular import TabularEnv
+from turnwise.evaluation.belief_probe import beliefs_along
+from turnwise.evaluation.step_rollouts import discounted
+from turnwise.models.action_heads import Categorical
+from turnwise.models.actor_critic import ActorCritic, ActorCriticOutput
+from turnwise.rollout.step_lanes import to_environment
+
+SHOWN_STEPS = 200
+"""of an episode, that are kept"""
+LIKELIEST = 4
+"""states of a belief that are kept"""
+RARE = 0.005
+"""states less likely than this are not kept"""
+
+
+def annotated(
+    agent: Any, env: LaneEnv, episodes: Sequence[Episode], *, gamma: float | None
+) -> list[dict[str, Any]]:
+    """Each episode with its steps: observation, action, reward, hidden state, belief, values, probabilities.
+
+    What an environment or an agent does not have is left out of its steps.
+    """
+    problem = env.problem if isinstance(env, TabularEnv) else None
+    values, probabilities, q = _thoughts(agent, pack_steps(episodes, gamma=gamma or 1.0))
+    beliefs = _beliefs(problem, episodes) if problem is not None else None
+    found = []
+    for i, e in enumerate(episodes):
+        rows = []
+        acted = to_environment(e.actions, env)
+        for t in range(min(len(e), SHOWN_STEPS)):
+            row: dict[str, Any] = {
+                "observation": _observation(e.observations[t], env),
+                "action": _named(acted[t], env.action_space, problem and problem.actions),
+                "reward": float(e.rewards[t]),
+            }
+            if e.states is not None and env.state_space is not None:
+                row["state"] = _named(e.states[t], env.state_space, problem and problem.states)
+            if beliefs is not None:
+                row["belief"] = beliefs[i][t]
+            if values is not None:
+                row["value"] = float(values[i, t])
+            if probabilities is not None:
+                row["probabilities"] = [float(p) for p in probabilities[i, t]]
+            if q is not None:
+                row["q"] = [float(x) for x in q[i, t]]
+            rows.append(row)
+        found.append(
+            {
+                "id": f"episode {i + 1}",
+                "return": float(e.rewards.sum()),
+                "discounted": None if gamma is None else discounted(e, gamma),
+                "length": len(e),
+                "ended": "terminated" if e.terminated else "truncated",
+                "actions": _action_names(env.action_space, problem),
+                "steps": rows,
+            }
+        )
+    return found
+
+
+def _thoughts(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """V [B, A], probabilities of actions [B, A, n], Q [B, A, n]; None for what an agent does not have.
+
+    V is what the critic says, be it one that sees more than the agent.
+    """
+    with torch.inference_mode():
+        out = agent(batch)
+        if isinstance(agent, ActorCritic) and isinstance(out, ActorCriticOutput):
+            discrete = isinstance(agent.head, Categorical)
+            return out.values[:, :-1], out.policy.softmax(-1) if discrete else None, None
+        if isinstance(out, Tensor):  # Q of every action
+            return out[:, :-1].max(-1).values, None, out[:, :-1]
+    return None, None, None
+
+
+def _beliefs(problem: POMDP, episodes: Sequence[Episode]) -> list[list[list[list[Any]]]]:
+    """Of each episode and step the likeliest states, [name, probability] from the likeliest on."""
+    found: list[list[list[list[Any]]]] = [[] for _ in episodes]
+    for running, beliefs in beliefs_along(problem, episodes, SHOWN_STEPS):
+        for i, row in zip(running, beliefs, strict=True):
+            p, states = row.data, row.indices
+            best = np.argsort(-p, kind="stable")[:LIKELIEST]
+            found[i].append([[problem.states[states[k]], float(p[k])] for k in best if p[k] >= RARE])
+    return found
+
+
+def _observation(seen: Any, env: LaneEnv) -> str:
+    if isinstance(env, TabularEnv) and seen == env.null:
+        return "(nothing yet)"
+    names = env.problem.observations if isinstance(env, TabularEnv) else None
+    return _named(seen, env.observation_space, names)
+
+
+def _named(value: Any, space: Space, names: Sequence[str] | None) -> str:
+    """The name of a symbol, else its number; vectors abbreviated."""
+    if isinstance(space, Discrete):
+        return str(names[int(value)] if names is not None else int(value))
+    shown = [f"{x:.3g}" for x in np.asarray(value)[:4]]
+    more = f", … ({space.size})" if space.size > 4 else ""
+    return f"({', '.join(shown)}{more})"
+
+
+def _action_names(space: Space, problem: POMDP | None) -> list[str] | None:
+    if not isinstance(space, Discrete):
+        return None
+    return list(problem.actions) if problem is not None else [str(a) for a in range(space.n)]
