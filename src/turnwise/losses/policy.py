@@ -52,3 +52,15 @@ def entropy(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
     """-sum_a pi(a) log pi(a), in nats, from unnormalised logits."""
     logp = logits.log_softmax(-1)
     return -(logp.exp() * logp).sum(-1)
+
+
+def soft_policy_loss(
+    logits: Float[Tensor, "*N V"], q: Float[Tensor, "*N V"], temperature: float | Float[Tensor, ""]
+) -> Float[Tensor, "*N"]:
+    """sum_a pi(a) (temperature log pi(a) - Q(a)), least where pi is the softmax of Q / temperature.
+
+    Soft actor-critic with discrete actions, Christodoulou 2019, arXiv:1910.07207, eq. 12: the expectation
+    over actions is taken, not sampled.
+    """
+    logp = logits.log_softmax(-1)
+    return (logp.exp() * (temperature * logp - q)).sum(-1)

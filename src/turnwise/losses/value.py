@@ -30,3 +30,14 @@ def cql_loss(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float
     """
     index = actions.expand(q.shape[:-1]).unsqueeze(-1)
     return q.logsumexp(-1) - q.gather(-1, index).squeeze(-1)
+
+
+def soft_values(
+    q: Float[Tensor, "*N V"], logits: Float[Tensor, "*N V"], temperature: float | Float[Tensor, ""]
+) -> Float[Tensor, "*N"]:
+    """sum_a pi(a) (Q(a) - temperature log pi(a)), pi the softmax of `logits`; temperature in return per nat.
+
+    Soft actor-critic with discrete actions, Christodoulou 2019, arXiv:1910.07207, eq. 10.
+    """
+    logp = logits.log_softmax(-1)
+    return (logp.exp() * (q - temperature * logp)).sum(-1)
