@@ -23,6 +23,10 @@ TOPICS = {
         "ilql": "implicit language Q-learning per token",
         "turn-iql": "implicit Q-learning per turn, choosing among sampled utterances",
         "ppo": "an agent with memory, by proximal policy optimisation in an environment",
+        "a2c": "the same by advantage actor-critic",
+        "reinforce": "the same by REINFORCE, from whole episodes",
+        "r2d2": "the same by Q-learning on histories, from replay",
+        "sac": "the same by discrete soft actor-critic, from replay",
     },
     "data": {
         "make": "write the logs of a built-in task",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from turnwise.algorithms import ppo
+from turnwise.algorithms import a2c, ppo, r2d2, reinforce, sac
 from turnwise.cli.environments import find_environment
 from turnwise.cli.say import console, notice, parse
 from turnwise.rollout.agent_spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of, parameters_of
@@ -59,8 +59,50 @@ class Ppo:
     config: ppo.Config = field(default_factory=ppo.Config)
 
 
+@dataclass(frozen=True)
+class A2c:
+    """Advantage actor-critic with memory: short rollouts, one gradient step each."""
+
+    asked: Asked
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    critic: CriticSpec = field(default_factory=CriticSpec)
+    config: a2c.Config = field(default_factory=a2c.Config)
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """REINFORCE with memory: whole episodes, a baseline."""
+
+    asked: Asked
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    critic: CriticSpec = field(default_factory=CriticSpec)
+    config: reinforce.Config = field(default_factory=reinforce.Config)
+
+
+@dataclass(frozen=True)
+class R2d2:
+    """Q-learning on histories from replay (R2D2); with --memory none, the broken Q(o, a)."""
+
+    asked: Asked
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    config: r2d2.Config = field(default_factory=r2d2.Config)
+
+
+@dataclass(frozen=True)
+class Sac:
+    """Discrete soft actor-critic with memory, from replay."""
+
+    asked: Asked
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    config: sac.Config = field(default_factory=sac.Config)
+
+
 KINDS: dict[str, tuple[Any, Kind, Callable[..., Any]]] = {
     "ppo": (Ppo, "actor-critic", ppo.train),
+    "a2c": (A2c, "actor-critic", a2c.train),
+    "reinforce": (Reinforce, "actor-critic", reinforce.train),
+    "r2d2": (R2d2, "q", r2d2.train),
+    "sac": (Sac, "soft", sac.train),
 }
 """flags, what is trained, and how"""
 

@@ -10,9 +10,13 @@ from torch import nn
 from turnwise.envs.lanes import Discrete, LaneEnv, Space, Vector
 from turnwise.models.action_heads import ActionHead, Categorical, Gaussian
 from turnwise.models.actor_critic import ActorCritic
+from turnwise.models.attention import CausalTransformer
 from turnwise.models.critics import ActorsView, Critic, HistoryView, Joint, ObservationView, StateView, View
+from turnwise.models.linear_recurrence import LinearRecurrence
 from turnwise.models.memory import Encoder, Memory, Remembering
+from turnwise.models.q_network import QNetwork
 from turnwise.models.recurrent import GRU, LSTM
+from turnwise.models.soft_actor_critic import SoftActorCritic
 from turnwise.models.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError
 
@@ -96,11 +100,7 @@ def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
     if spec.memory == "lstm":
         return Remembering(encoder, LSTM(w))
     if spec.memory == "linear":
-        from turnwise.models.linear_recurrence import LinearRecurrence
-
         return Remembering(encoder, LinearRecurrence(w, layers=spec.layers))
-    from turnwise.models.attention import CausalTransformer
-
     if w % spec.heads:
         raise InputError(f"--heads {spec.heads}: {w} features cannot be split so; expected a divisor of them")
     return Remembering(
@@ -154,7 +154,15 @@ def agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces)
     """A fresh agent of a kind."""
     if kind == "actor-critic":
         return actor_critic_of(memory, critic, spaces)
-    raise InputError(f"an agent of kind {kind} is not known")
+    if not isinstance(spaces.actions, Discrete):
+        raise InputError(
+            "r2d2 and sac choose among actions that can be counted; expected ppo, a2c or reinforce"
+        )
+    if kind == "q":
+        return QNetwork(memory_of(memory, spaces), spaces.actions.n)
+    if kind == "soft":
+        return SoftActorCritic(memory_of(memory, spaces), memory_of(memory, spaces), spaces.actions.n)
+    raise InputError(f"an agent of kind {kind!r} is not known; expected one that this version saves")
 
 
 def parameters_of(module: nn.Module) -> int:

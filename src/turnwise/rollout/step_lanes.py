@@ -153,7 +153,7 @@ class StepLanes:
             zeros((steps, n), bool),
             zeros((steps, n), bool),
             zeros((steps, n), bool),
-            zeros((steps, n), np.float32),
+            zeros((steps, n)),
             None if s is None else zeros((steps, *s.shape), s.dtype),
             None if s is None else zeros((steps, *s.shape), s.dtype),
         )
