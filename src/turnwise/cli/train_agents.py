@@ -161,17 +161,20 @@ def train(name: str, a: Any, env: Any) -> dict[str, Any]:
 
 def _plan(name: str, a: Any, env: Any, agent: Any, algorithm: Any, out: Any) -> dict[str, Any]:
     """What would be done, and for how long: a small part is timed."""
-    few = replace(a.config, steps=max(1, a.config.steps // 50))
+    counted = "episodes" if name == "reinforce" else "steps"
+    amount = getattr(a.config, counted)
+    few = max(1, amount // 50)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        algorithm(few, env, agent, Run(Path(folder), what="timing", quiet=True), a.asked.seed)
-        per_step = (time.perf_counter() - began) / few.steps
+        trial = replace(a.config, **{counted: few})
+        algorithm(trial, env, agent, Run(Path(folder), what="timing", quiet=True), a.asked.seed)
+        per_one = (time.perf_counter() - began) / few
     plan = {
         "algorithm": name,
         "environment": a.asked.env,
         "parameters": parameters_of(agent),
-        "steps": a.config.steps,
-        "estimated_seconds": round(per_step * a.config.steps, 1),
+        counted: amount,
+        "estimated_seconds": round(per_one * amount, 1),
     }
     out.print("plan (nothing is written):")
     for key, value in plan.items():
