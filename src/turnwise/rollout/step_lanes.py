@@ -121,8 +121,17 @@ class StepLanes:
         return Finished(np.array(returns), np.array(discounted), np.array(lengths, np.int64))
 
     def state(self) -> Tensor:
-        """All of it, as bytes in a tensor, for a checkpoint."""
-        return torch.frombuffer(bytearray(pickle.dumps(vars(self))), dtype=torch.uint8)
+        """All of it, as bytes in a tensor, for a checkpoint.
+
+        An environment that cannot be pickled (some of Gymnasium's) is left out, and so are the episodes under
+        way: from such a checkpoint they begin anew.
+        """
+        held = dict(vars(self))
+        try:
+            packed = pickle.dumps(held)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            packed = pickle.dumps({"rng": self.rng, "_began": False, "_told": self._told})
+        return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
     def load(self, state: Tensor) -> None:
         """Go on from `state`. It is unpickled: only from a checkpoint of one's own."""
