@@ -17,7 +17,7 @@ from turnwise.run.folder import read_config, write_json, write_text
 
 SHOWN = 8
 """episodes kept for the report page"""
-PROBED = 1000
+PROBED = 600
 """episodes whose memories are read"""
 SECONDS = 10.0
 """for the bounds of the optimum, and for the best memoryless policy"""
@@ -131,7 +131,7 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     room = ERRORS * result["standard_error"] + result["tail"] + 1e-6
     result |= {"bound": bound, "above": bound is not None and result["mean"] > bound + room}
     result["share"] = share_of(result["mean"], truth) if not memoryless else None
-    result["probe"] = _probe(a, saved, problem, held)
+    result["probe"] = _probe(a, saved, problem, held, truth)
     shown = annotated(saved.agent, env, held[:SHOWN], gamma=gamma)
     write_json(a.run / "evaluation.json", result)
     lines = "".join(json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in shown)
@@ -188,7 +188,9 @@ def _truth(a: EvaluateAgent, env: Any, problem: Any) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
 
 
-def _probe(a: EvaluateAgent, saved: Any, problem: Any, held: Sequence[Any]) -> dict[str, Any] | None:
+def _probe(
+    a: EvaluateAgent, saved: Any, problem: Any, held: Sequence[Any], truth: dict[str, Any]
+) -> dict[str, Any] | None:
     """What the memory knows; written into probe.json. None where there is nothing to probe."""
     import torch
 
@@ -204,6 +206,14 @@ def _probe(a: EvaluateAgent, saved: Any, problem: Any, held: Sequence[Any]) -> d
         torch.manual_seed(a.seed)
         fresh = agent_of(saved.kind, saved.memory, saved.critic, saved.spaces).eval().memory
     with Progress("reading memories", 3) as bar:
-        found = probe(problem, saved.agent.memory, fresh, held[:PROBED], a.seed, bar.at)
+        found = probe(
+            problem,
+            saved.agent.memory,
+            fresh,
+            held[:PROBED],
+            a.seed,
+            expected=not truth["rewards_inform"],
+            progress=bar.at,
+        )
     write_json(path, found)
     return {name: line["accuracy"] for name, line in found["lines"].items()}

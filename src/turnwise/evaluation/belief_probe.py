@@ -9,7 +9,9 @@ measured on the other half, step by step:
     observation   the read-out of the last observation alone
     belief        argmax_s b_t(s): nothing that was done and seen tells more (rewards aside)
 
-Accuracy is the share of right guesses, cross-entropy -mean log P(s_t), nats. Linear probes: Alain & Bengio
+Accuracy is the share of right guesses, cross-entropy -mean log P(s_t), nats. Where rewards tell nothing more,
+both are taken in expectation over s_t ~ b_t, which is exact and less noisy: a guess s counts b_t(s), and no
+reader can be above the belief but by chance in the read-out's fit. Linear probes: Alain & Bengio
 2016, arXiv:1610.01644. Probes of beliefs in recurrent agents: Lambrechts, Bolland & Ernst 2022, "Recurrent
 networks, hidden states and beliefs in partially observable environments".
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -78,22 +81,22 @@ class Steps:
     """[M], hidden"""
     observation: np.ndarray
     """[M], the last one"""
-    guessed: np.ndarray
-    """[M], likeliest state of the exact belief"""
-    chance: np.ndarray
-    """[M], what the belief gave the hidden state"""
+    beliefs: Any
+    """sparse [M, S], exact"""
 
 
 def steps_of(problem: POMDP, episodes: Sequence[Episode], steps: int = STEPS) -> Steps:
     """The first `steps` steps of each episode, by time and then by episode."""
     columns: list[tuple[np.ndarray, ...]] = []
+    rows: list[Any] = []
     for t, (running, beliefs) in enumerate(beliefs_along(problem, episodes, steps)):
         states = np.array([_states(episodes[i])[t] for i in running])
         seen = np.array([episodes[i].observations[t] for i in running])
-        guessed = np.asarray(beliefs.argmax(1)).ravel()
-        chance = np.asarray(beliefs[np.arange(len(running)), states]).ravel()
-        columns.append((running, np.full(len(running), t), states, seen, guessed, chance))
-    return Steps(*(np.concatenate(c) for c in zip(*columns, strict=True)))
+        columns.append((running, np.full(len(running), t), states, seen))
+        rows.append(beliefs)
+    joined: Any = sparse.vstack(rows)
+    episode, time, state, seen = (np.concatenate(c) for c in zip(*columns, strict=True))
+    return Steps(episode, time, state, seen, joined.tocsr())
 
 
 def _states(episode: Episode) -> np.ndarray:
@@ -150,40 +153,56 @@ def probe(
     untrained: Memory | None,
     episodes: Sequence[Episode],
     seed: int,
+    *,
+    expected: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The four lines over the steps of the second half of the episodes, and their means over all steps."""
+    """The four lines over the steps of the second half of the episodes, and their means over all steps.
+
+    `expected`: over s_t ~ b_t, which is right where rewards tell nothing more; else of the s_t that were.
+    """
     steps = steps_of(problem, episodes)
     S, _, O = problem.shape
-    states = torch.as_tensor(steps.state)
+    states, times = torch.as_tensor(steps.state), steps.time
     train = torch.as_tensor(steps.episode < len(episodes) // 2)
-    tested = ~train.numpy()
+    tested = np.flatnonzero(~train.numpy())
+    hidden = sparse.csr_matrix((np.ones(len(times)), (np.arange(len(times)), steps.state)), (len(times), S))
+    truth: Any = (steps.beliefs if expected else hidden)[tested]
+
+    def measured(guessed: np.ndarray, logp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(right, loss) of each tested step; logp [M, S]."""
+        right = np.asarray(truth[np.arange(len(tested)), guessed]).ravel()
+        return right, -np.asarray(truth.multiply(logp).sum(1)).ravel()
+
+    known: Any = steps.beliefs[tested]
+    with np.errstate(divide="ignore"):
+        sure = np.maximum(np.log(known.toarray()), -700)  # 0 log 0 is 0
+    found = {"belief": measured(np.asarray(known.argmax(1)).ravel(), sure)}
     seen = F.one_hot(torch.as_tensor(steps.observation), O + 1).double()
-    guesses = {"belief": (steps.guessed == steps.state, -np.log(steps.chance))}
     read = {"memory": memory, "untrained": untrained, "observation": None}
     for i, (name, module) in enumerate(read.items()):
         if name == "untrained" and module is None:
             continue
         features = seen if module is None else features_of(module, episodes, steps)
-        logp = read_out(features, states, S, train, np.random.default_rng((seed, i)))
-        right = (logp.argmax(-1) == states).numpy()
-        guesses[name] = right, -logp.gather(-1, states.unsqueeze(-1)).squeeze(-1).numpy()
+        logp = read_out(features, states, S, train, np.random.default_rng((seed, i))).numpy()[tested]
+        found[name] = measured(logp.argmax(-1), logp)
         if progress is not None:
             progress(i + 1)
-    times = steps.time[tested]
+    times = times[tested]
     counts = np.bincount(times)
     kept = np.flatnonzero(counts >= min(FEW, counts[0]))
     lines = {
         name: {
-            "accuracy": float(right[tested].mean()),
-            "cross_entropy": float(loss[tested].mean()),
-            "by_step": [float(right[tested][times == t].mean()) for t in kept],
+            "accuracy": float(right.mean()),
+            "cross_entropy": float(loss.mean()),
+            "by_step": [float(right[times == t].mean()) for t in kept],
         }
-        for name, (right, loss) in guesses.items()
+        for name, (right, loss) in found.items()
     }
     return {
         "states": S,
         "episodes": len(episodes),
+        "expected": expected,
         "steps": [int(t) for t in kept],
         "running": [int(counts[t]) for t in kept],
         "lines": lines,

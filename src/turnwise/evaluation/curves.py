@@ -10,6 +10,8 @@ from typing import Any
 
 _LOSSES = ("td", "expectile", "cql", "nll")  # parts of objectives that do not say so themselves
 
+_CLOCKS = ("step", "seconds", "epoch", "episodes")  # how far training is, and how many a mean is of
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -28,9 +30,10 @@ class Panel:
     curves: tuple[Curve, ...]
 
 
-def panels(metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
+def panels(metrics: Sequence[Mapping[str, Any]], x: str = "step") -> list[Panel]:
     """The panels of a run's metrics: losses first, then values, then the rest; a key never logged has none.
 
+    `x` is the metric along which they are drawn: updates ("step"), or steps of the environment ("steps").
     `heldout_x` or `heldout/x` joins `x`; a key with a part `q` joins the one with `v` there, except losses.
     Of a step logged twice (a resumed run) the last counts; what is no finite number is left out.
     """
@@ -38,8 +41,8 @@ def panels(metrics: Sequence[Mapping[str, Any]]) -> list[Panel]:
     for row in metrics:
         for key, value in row.items():
             plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if plain and key not in ("step", "seconds", "epoch") and "step" in row:
-                curves.setdefault(key, {})[float(row["step"])] = float(value)
+            if plain and key not in (*_CLOCKS, x) and x in row:
+                curves.setdefault(key, {})[float(row[x])] = float(value)
     groups: dict[str, list[str]] = {}
     for key in curves:
         groups.setdefault(_family(key), []).append(key)
@@ -72,6 +75,7 @@ def words(key: str) -> str:
         "cql": "CQL",
         "td": "TD",
         "lr": "learning rate",
+        "kl": "KL",
     }
     name, _ = bare(key)
     parts = sorted(re.split("[_/]", name), key=lambda part: part != "mean")

@@ -21,6 +21,7 @@ import yaml
 from markupsafe import Markup
 
 from turnwise.data.card import describe
+from turnwise.evaluation.agent_report import agent_view, is_agent
 from turnwise.evaluation.curves import bare, is_loss, panels, words
 from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
 from turnwise.evaluation.solution_report import solution_view
@@ -149,6 +150,8 @@ def _single(folder: Path) -> dict[str, Any]:
     if not any((folder / name).is_file() for name in _RUN_FILES):
         raise InputError(f"{folder}: neither a run nor a comparison (no config.yaml, no comparison.json)")
     run = read_run(folder, folder.resolve().name)
+    if run.config is not None and is_agent(run.config):
+        return _agent(run)
     config, result, card = run.config or {}, run.evaluation, run.card
     algorithm = str(config.get("algorithm") or run.name).upper()
     asked: dict[str, Any] = {"title": f"{algorithm}: {run.name}", "rows": [], "references": []}
@@ -213,6 +216,21 @@ def _solution(folder: Path) -> dict[str, Any]:
         "parts": ("solution.html",),
         "words": "solution_words.html",
         **solution_view(path, _object(path) or {}),
+        "command": (run.env or {}).get("command"),
+        "runs": [],
+        "same": _same([run.config]),
+        "environment": _same([_flat(run.env)]),
+        "colours": _COLOURS,
+    }
+
+
+def _agent(run: Run) -> dict[str, Any]:
+    """An agent that acts in an environment."""
+    probe, episodes = _object(run.folder / "probe.json"), _lines(run.folder / "episodes.jsonl")
+    return {
+        "parts": ("agent.html",),
+        "words": "agent_words.html",
+        **agent_view(str(run.folder), run.config or {}, run.metrics, run.evaluation, probe, episodes),
         "command": (run.env or {}).get("command"),
         "runs": [],
         "same": _same([run.config]),

@@ -21,6 +21,7 @@ import torch
 from scipy import sparse
 
 from turnwise.data.steps import StepInputs
+from turnwise.envs.hidden_velocity import CartPole
 from turnwise.envs.lanes import LaneEnv
 from turnwise.envs.long_t_maze import LongTMaze
 from turnwise.envs.memory_tasks import MemoryTask
@@ -110,7 +111,7 @@ def truth_of_task(env: LaneEnv) -> dict[str, Any]:
     """Of an environment that is no table: its maximum, where it is known."""
     if isinstance(env, MemoryTask):
         return {"maximum": env.maximum, "random": env.random, "notes": []}
-    if isinstance(env, LongTMaze):
+    if isinstance(env, LongTMaze | CartPole):
         return {"maximum": env.maximum, "notes": []}
     return {"notes": ["nothing is known of this environment's optimum"]}
 
