@@ -56,10 +56,10 @@ PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
         "episodic/heavenhell.POMDP",
         None,
         250,
-        {"episodes": 128 * 1500, "lr": 2e-2, "entropy_weight": 0.1},
+        {"episodes": 128 * 600, "lr": 2e-2, "entropy_weight": 0.1},
     ),
 }
-BASE: dict[str, Any] = {"episodes": LANES * 500, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
+BASE: dict[str, Any] = {"episodes": LANES * 300, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
 
 
 def problem_of(name: str) -> POMDP:
@@ -102,7 +102,7 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
     c = reinforce.Config(**{**BASE, **different}, longest=longest, gamma=gamma, visit_discount=gamma)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        reinforce.train(c, env, agent, Run(Path(folder), quiet=True, log_every=5), seed)
+        reinforce.train(c, env, agent, Run(Path(folder), quiet=True, log_every=3), seed)
         logged = [json.loads(x) for x in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     value = controller_value(problem, Controller.memoryless(policy_table(agent, env.symbols)))
     curve = [(int(m["seen"]), round(m["discounted_return"], 4)) for m in logged]

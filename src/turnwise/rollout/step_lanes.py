@@ -186,9 +186,10 @@ class StepLanes:
         step = env.step(to_environment(actions, env))
         if track.states_after is not None:
             track.states_after[t] = env.states
-        ended = step.terminated | step.truncated
         track.led_to[t], track.rewards[t] = step.observations, step.rewards
-        track.terminated[t], track.truncated[t] = step.terminated, step.truncated
+        track.terminated[t] = step.terminated & ~self._idle
+        track.truncated[t] = step.truncated & ~self._idle
+        ended = track.terminated[t] | track.truncated[t]
         self._return += step.rewards
         self._discounted += self.gamma**self._ages * step.rewards
         self._ages += 1
