@@ -200,9 +200,10 @@ def test_spread_and_epsilon_greedy() -> None:
 
 def test_greedy_table_of_a_memoryless_agent() -> None:
     """It is the argmax of Q at each observation, whatever happened before it."""
-    torch.manual_seed(6)
+    torch.manual_seed(5)
     agent = QNetwork(Remembering(ObservationEncoder(Discrete(5), 8), Window(8, 1)), 3).double()
-    torch.nn.init.normal_(agent.head.value.out.weight, std=9.0)
+    for p in agent.parameters():
+        torch.nn.init.normal_(p)
     batch = pack_steps([episode(30, 2)], gamma=1.0, dtype=f64)
     table = greedy_table(agent, 5)
     assert torch.equal(agent(batch).argmax(-1)[0], table[batch.inputs.observation[0]])
