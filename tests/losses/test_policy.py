@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from turnwise.losses.policy import action_logp, advantage_logits
+from turnwise.losses.policy import (
+    action_logp,
+    advantage_logits,
+    clipped_surrogate_loss,
+    entropy,
+    policy_gradient_loss,
+)
 
 f64 = torch.float64
 
@@ -68,3 +74,42 @@ def test_the_best_perturbed_policy_has_the_known_value() -> None:
     worth = (best * advantages).sum() - (best * (best / pi).log()).sum() / beta
     log_z = (pi * (beta * advantages).exp()).sum().log()
     assert worth.item() == pytest.approx(log_z.item() / beta, abs=1e-12)
+
+
+def test_clipped_surrogate_by_hand() -> None:
+    """Clip .2. Ratio 2 with A = 1: min(2, 1.2); with A = -1: min(-2, -1.2). Ratio 1/2: .5 and -.8."""
+    old, ratio = torch.zeros(1, 4, dtype=f64), torch.tensor([[2.0, 2.0, 0.5, 0.5]], dtype=f64)
+    advantages = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=f64)
+    found = clipped_surrogate_loss(ratio.log(), old, advantages, 0.2)
+    assert_close(found, -torch.tensor([[1.2, -2.0, 0.5, -0.8]], dtype=f64))
+
+
+def test_clipping_stops_the_gradient_of_what_went_far_enough() -> None:
+    """Better actions that are 20% likelier already, worse ones that are 20% rarer; never the way back."""
+    logp = torch.tensor([[2.0, 2.0, 0.5, 0.5]], dtype=f64).log().requires_grad_()
+    advantages = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=f64)
+    clipped_surrogate_loss(logp, torch.zeros(1, 4, dtype=f64), advantages, 0.2).sum().backward()
+    assert logp.grad is not None
+    assert_close(logp.grad, torch.tensor([[0.0, 2.0, -0.5, 0.0]], dtype=f64))
+
+
+def test_at_ratio_one_the_surrogate_has_the_gradient_of_reinforce(rng) -> None:
+    logp = torch.tensor(rng.normal(size=(2, 3)), requires_grad=True)
+    advantages = torch.tensor(rng.normal(size=(2, 3)))
+    one = torch.autograd.grad(clipped_surrogate_loss(logp, logp.detach(), advantages, 0.2).sum(), logp)
+    other = torch.autograd.grad(policy_gradient_loss(logp, advantages).sum(), logp)
+    assert_close(one, other)
+    assert_close(one[0], -advantages)
+
+
+def test_entropy_by_hand_and_at_its_ends(rng) -> None:
+    """Of (1/2, 1/4, 1/4): 1.5 log 2. Of n alike: log n. Of one sure action: 0, with a finite gradient."""
+    assert_close(
+        entropy(torch.tensor([2.0, 1.0, 1.0], dtype=f64).log()), torch.tensor(1.5, dtype=f64) * math.log(2)
+    )
+    assert_close(entropy(torch.zeros(5, dtype=f64)), torch.tensor(math.log(5), dtype=f64))
+    sure = torch.tensor([1000.0, 0.0], requires_grad=True)
+    value = entropy(sure)
+    value.backward()
+    assert value.item() == 0 and sure.grad is not None and torch.isfinite(sure.grad).all()
+    assert torch.autograd.gradcheck(entropy, (torch.tensor(rng.normal(size=(2, 4)), requires_grad=True),))
