@@ -69,11 +69,11 @@ class Task:
 
 
 COMMON = {"lanes": 128, "rollout": 32, "entropy_weight": 0.2}
-LENGTHS = (2, 4, 6, 8, 10, 14)
+LENGTHS = (2, 4, 6, 10, 14)
 TASKS = {
-    "cheese": Task(cheese_maze, config={"steps": 600_000}),
+    "cheese": Task(cheese_maze, config={"steps": 400_000}),
     "tiger": Task(tiger, 64, {"steps": 1_000_000, "lam": 1.0, "lanes": 256}),
-    **{f"t-maze-{n}": Task(partial(t_maze, n), config={"steps": 400_000}) for n in LENGTHS},
+    **{f"t-maze-{n}": Task(partial(t_maze, n), config={"steps": 250_000}) for n in LENGTHS},
 }
 MEMORIES: dict[str, MemorySpec | None] = {
     "none": MemorySpec("none"),
