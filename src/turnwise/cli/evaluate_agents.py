@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.environments import find_environment, problem_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.solve import Bounds
 from turnwise.run.errors import InputError
@@ -143,6 +142,7 @@ def _prepared(a: EvaluateAgent, config: dict[str, Any]) -> tuple[Any, Any, Any, 
     """The agent; the environment, its problem and discount; steps of an episode at most."""
     import torch
 
+    from turnwise.cli.environments import find_environment, problem_of
     from turnwise.envs.tabular import TabularEnv
     from turnwise.evaluation.step_rollouts import MOST_STEPS, horizon_for
     from turnwise.rollout.agent_spec import Spaces
