@@ -1,0 +1,229 @@
+"""Trained agents on tasks whose maximum is known: what a memory gets, and what a reset too late costs.
+
+    python experiments/memory_tasks.py                                      all that is missing, run by run
+    python experiments/memory_tasks.py --tasks repeat-first --seeds 0 1 2   some of it
+    python experiments/memory_tasks.py --table                              merge what is there: .json, .md
+
+PPO with the critic V(h) on the actor's memory; one setting for each task and memory, the same for all seeds.
+A row is a whole episode, so that gradients reach its beginning. gamma is 0: actions change rewards and never
+what is shown, so that an answer's worth is its own reward, and all that follows would be noise. Each agent
+plays 1,024 episodes after training and draws its actions as in training. `steps` are of the environment,
+`seconds` of training, on one thread of a machine that did much other work.
+
+A `late` agent's memory is emptied, and told of the start, after the first step of an episode; `late at most` is
+the best it can get. `repeat-previous-start` is `repeat_previous(4, cards=5, suits=5)`: the one answer that counts
+is the first card. In a deck of 52 that card is 1 answer in 48, and in repeat-first rewards tell what it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise.algorithms import ppo
+from turnwise.data.steps import StepInputs
+from turnwise.envs.memory_tasks import MEMORY_TASKS, MemoryTask, repeat_previous
+from turnwise.models.actor_critic import ActorCritic
+from turnwise.models.memory import Memory
+from turnwise.rollout.agent_spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.rollout.step_lanes import StepLanes
+from turnwise.run.seeds import generator
+from turnwise.run.training import Run
+
+HERE = Path(__file__).parent
+EPISODES = 1024
+EVERY = 100
+"""updates between checkpoints"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, how it is trained on, and with what."""
+
+    make: Callable[..., Any]
+    config: dict[str, Any]
+    memories: dict[str, dict[str, Any]] = field(default_factory=lambda: {"gru": {}})
+    """name of a memory -> its sizes; "late" in front of a name delays its start"""
+    late_at_most: float | None = None
+
+
+COMMON = {"gamma": 0.0, "lam": 0.0, "lanes": 64, "lr": 3e-3, "entropy_weight": 0.1}
+TASKS: dict[str, Task] = {}
+
+
+class LateStart(Memory):
+    """A memory that is emptied, and told that an episode started, after its first step and not before it.
+
+    What was seen first is lost: at the second step nothing is known but what is shown then, as the last
+    action and reward are silent at a start. Rows have to be whole episodes.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory, self.width, self.state_size = memory, memory.width, memory.state_size + 1
+
+    def unroll(self, inputs: StepInputs, state0: Tensor | None = None) -> Tensor:
+        """First positions alone, then the rest as if nothing had been before."""
+        if state0 is not None and state0.any():
+            raise ValueError("a row begins in mid-episode; expected whole episodes")
+        late = torch.zeros_like(inputs.start)
+        late[:, 1:2] = True
+        inputs = inputs._replace(start=late)
+        first = StepInputs(*(x[:, :1] for x in inputs))
+        rest = StepInputs(*(x[:, 1:] for x in inputs))
+        return torch.cat([self.memory.unroll(first), self.memory.unroll(rest)], 1)
+
+    def step(self, inputs: StepInputs, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The last number of the state says that the step before was the first."""
+        second = state[:, -1:] > 0
+        state_before = state[:, :-1].masked_fill(second, 0.0)
+        features, after = self.memory.step(inputs._replace(start=second[:, 0]), state_before)
+        return features, torch.cat([after, inputs.start.unsqueeze(-1).to(after.dtype)], 1)
+
+
+class Remade(MemoryTask):
+    """A task that is stored by how it was made, as its rules are functions made on the spot."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        super().__init__(make().rules)
+        self.make = make
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "rules"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.rules = self.make().rules
+
+
+def agent_of(env: MemoryTask, name: str, sizes: dict[str, Any]) -> ActorCritic:
+    """A fresh agent; "late gru" is a GRU whose start comes one step late."""
+    spec: Any = {"memory": name.removeprefix("late "), **sizes}
+    agent = actor_critic_of(MemorySpec(**spec), CriticSpec(), Spaces.of(env))
+    if name.startswith("late "):
+        agent = ActorCritic(LateStart(agent.memory), agent.head, agent.critic)
+    return agent
+
+
+def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train and measure one agent; a run that was cut off goes on from its checkpoint."""
+    task = TASKS[name]
+    env = Remade(task.make)
+    config = ppo.Config(rollout=env.length, **(COMMON | task.config))
+    torch.manual_seed(seed)
+    agent = agent_of(env, memory, task.memories[memory])
+    label = f"{name}-{memory.replace(' ', '_')}-{seed}"
+    run = Run(folder / label, what=label, checkpoint_every=EVERY)
+    ppo.train(config, env, agent, run, seed)
+    logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    returns = play(env, agent, seed)
+    return {
+        "task": name,
+        "memory": memory,
+        "sizes": task.memories[memory],
+        "seed": seed,
+        "mean": float(returns.mean()),
+        "error": float(returns.std(ddof=1) / len(returns) ** 0.5),
+        "episodes": len(returns),
+        "steps": logged[-1]["steps"],
+        "seconds": logged[-1]["seconds"],
+        "config": asdict(config),
+        "curve": [[m["steps"], m["episode_return"]] for m in logged if "episode_return" in m],
+    }
+
+
+def play(env: MemoryTask, agent: ActorCritic, seed: int) -> np.ndarray:
+    """[EPISODES] returns, of 128 lanes at a time."""
+    torch.manual_seed(seed + 1_000_003)
+    lanes = StepLanes(env, 128, generator(seed, 7))
+    for _ in range(EPISODES // 128):
+        lanes.episodes(agent, env.length)
+    return lanes.finished().returns
+
+
+def table(folder: Path) -> None:
+    """Merge what is there."""
+    order = list(TASKS)
+    rows = [json.loads(f.read_text()) for f in folder.glob("*.json")]
+    rows = [r for r in rows if r["seed"] < 3]  # other seeds are for tuning
+    rows.sort(key=lambda r: (order.index(r["task"]), r["memory"], r["seed"]))
+    if not rows:
+        return
+    lines = [
+        "| task | memory | seed | return | 1 s.e. | random | late at most | steps | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        task = TASKS[r["task"]]
+        late = "" if task.late_at_most is None else f"{task.late_at_most:g}"
+        lines.append(
+            f"| {r['task']} | {r['memory']} | {r['seed']} | {r['mean']:.4f} | {r['error']:.4f} "
+            f"| {task.make().random:.3f} | {late} | {r['steps']:,.0f} | {r['seconds']:.0f} |"
+        )
+    (HERE / "memory_tasks.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    text = (__doc__ or "").split("\n\n", 2)[2].strip()
+    title = "# Agents on tasks that need memory"
+    (HERE / "memory_tasks.md").write_text(f"{title}\n\n{text}\n\n" + "\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+TASKS |= {
+    "repeat-previous": Task(
+        MEMORY_TASKS["repeat-previous"], {"steps": 200_000, "entropy_weight": 0.01}, {"gru": {}, "none": {}}
+    ),
+    "repeat-first": Task(MEMORY_TASKS["repeat-first"], {"steps": 100_000}),
+    "autoencode-8": Task(
+        MEMORY_TASKS["autoencode-8"],
+        {"steps": 400_000, "lanes": 256, "minibatches": 2},
+        {"gru": {"width": 128}},
+    ),
+    "count-recall-8": Task(
+        MEMORY_TASKS["count-recall-8"],
+        {"steps": 300_000, "lanes": 256, "minibatches": 2, "entropy_weight": 0.4, "entropy_end": 0.02},
+    ),
+    "repeat-previous-start": Task(
+        partial(repeat_previous, 4, 5, 5),
+        {"steps": 60_000, "lanes": 128, "lr": 1e-2, "minibatches": 2},
+        {"gru": {"width": 32}, "late gru": {"width": 32}, "none": {"width": 32}},
+        late_at_most=0.0,
+    ),
+    "cue-recall": Task(
+        MEMORY_TASKS["cue-recall"], {"steps": 200_000}, {"gru": {}, "late gru": {}}, late_at_most=0.5
+    ),
+}
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--memories", nargs="+", help="default: all that are set for a task")
+    parser.add_argument("--out", type=Path, default=Path("runs/memory_tasks"))
+    parser.add_argument("--table", action="store_true")
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    a.out.mkdir(parents=True, exist_ok=True)
+    for seed in [] if a.table else a.seeds:
+        for name in a.tasks:
+            for memory in a.memories or TASKS[name].memories:
+                done = a.out / f"{name}-{memory.replace(' ', '_')}-{seed}.json"
+                if not done.exists():
+                    began = time.time()
+                    done.write_text(json.dumps(one(name, memory, seed, a.out)) + "\n")
+                    print(f"{done.stem}: {time.time() - began:.0f} s", flush=True)
+    table(a.out)
+
+
+if __name__ == "__main__":
+    main()
