@@ -8,7 +8,8 @@
 Rows are episodes, or segments that begin where acting stood: the stored memory is read first, so that rho is
 1 before the first update. Minibatches are of whole rows. What V sees, and whether it shares the actor's
 memory, is the agent's affair (models/critics.py). Differs from the paper: advantages are standardised over
-the batch, values are in units of the returns (Pop-Art) and not clipped, the learning rate falls linearly, and
+the batch, values are in units of the returns (Pop-Art) and not clipped, observations that are vectors are
+standardised by all that were seen before this iteration, the learning rate falls linearly, and
 `visit_discount` can weight decision k by gamma^k: then the gradient is exactly that of the discounted return
 from the start, which matters where one policy has to serve early and late histories (agents without memory).
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 from turnwise.data.batch import Batch
 from turnwise.data.episode import Episode
 from turnwise.data.order import row_groups
-from turnwise.data.steps import pack_steps
+from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.lanes import LaneEnv
 from turnwise.losses.estimators import Estimator, estimated_returns, standardised
 from turnwise.losses.policy import clipped_surrogate_loss
@@ -165,6 +166,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
             run.log(step, {"steps": (step + 1) * c.lanes * c.rollout, **run.world.means(sums), **told(lanes)})
     return agent

@@ -94,6 +94,11 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
     )
 
 
+def observations_of(episodes: Sequence[Episode], dtype: torch.dtype = torch.float32) -> Tensor:
+    """All that decisions were taken on, one row each: [M] symbols or [M, d] vectors."""
+    return _tensor(np.concatenate([e.observations[:-1] for e in episodes]), dtype)
+
+
 def joined(before: Episode, after: Episode) -> Episode:
     """Two segments of one episode as one, of which only `after` is learnt from: burn-in (R2D2).
 

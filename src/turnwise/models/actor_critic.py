@@ -13,7 +13,7 @@ from turnwise.data.steps import StepInputs
 from turnwise.models.action_heads import ActionHead
 from turnwise.models.critics import Critic
 from turnwise.models.heads import at_decisions
-from turnwise.models.memory import Memory
+from turnwise.models.memory import Memory, Standardised
 
 
 class ActorCriticOutput(NamedTuple):
@@ -45,6 +45,12 @@ class ActorCritic(nn.Module):
         mine, critics = (None, None) if batch.state0 is None else (batch.state0[:, :k], batch.state0[:, k:])
         features = at_decisions(self.memory.unroll(batch.inputs, mine), batch.decisions)
         return ActorCriticOutput(self.head(features[:, :-1]), self.critic(batch, features, critics))
+
+    def see_(self, observations: Float[Tensor, "M d"]) -> None:
+        """Whoever standardises observations, of actor and critic, is shown these."""
+        for part in self.modules():
+            if isinstance(part, Standardised):
+                part.see_(observations)
 
     def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
         """One sampled action in each lane."""
