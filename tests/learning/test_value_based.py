@@ -1,4 +1,4 @@
-"""Values of histories solve what needs memory, values of observations do not. Seeds and margins are stated."""
+"""Values of histories solve what needs memory, values of observations do not. Seeds are stated."""
 
 from __future__ import annotations
 
