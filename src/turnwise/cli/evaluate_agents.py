@@ -101,7 +101,7 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     from turnwise.evaluation.truth import bound_above, exact_value, share_of
     from turnwise.run.progress import Progress
 
-    agent: Any = Greedy(saved.agent) if a.greedy and saved.kind != "q" else saved.agent
+    agent: Any = Greedy(saved.agent) if a.greedy else saved.agent
     lanes = min(a.lanes, a.episodes)
     with Progress("playing", a.episodes) as bar:
         held = play(
@@ -124,7 +124,7 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
         "truth": truth,
         "exact": None,
     }
-    if problem is not None and memoryless and saved.kind == "actor-critic":
+    if problem is not None and memoryless:
         result["exact"] = exact_value(saved.agent, problem, greedy=a.greedy)
     bound = bound_above(truth, memoryless)
     room = ERRORS * result["standard_error"] + result["tail"] + 1e-6

@@ -18,7 +18,9 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.belief_probe import beliefs_along
 from turnwise.evaluation.step_rollouts import discounted
 from turnwise.models.action_heads import Categorical
-from turnwise.models.actor_critic import ActorCritic, ActorCriticOutput
+from turnwise.models.actor_critic import ActorCritic
+from turnwise.models.q_network import QNetwork
+from turnwise.models.soft_actor_critic import SoftActorCritic
 from turnwise.rollout.step_lanes import to_environment
 
 SHOWN_STEPS = 200
@@ -77,15 +79,21 @@ def annotated(
 def _thoughts(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """V [B, A], probabilities of actions [B, A, n], Q [B, A, n]; None for what an agent does not have.
 
-    V is what the critic says, be it one that sees more than the agent.
+    V is what the critic says, be it one that sees more than the agent; of Q its maximum; of a soft
+    actor-critic sum_a pi(a) min(Q_1, Q_2)(a), without its entropy.
     """
     with torch.inference_mode():
-        out = agent(batch)
-        if isinstance(agent, ActorCritic) and isinstance(out, ActorCriticOutput):
+        if isinstance(agent, ActorCritic):
+            out = agent(batch)
             discrete = isinstance(agent.head, Categorical)
             return out.values[:, :-1], out.policy.softmax(-1) if discrete else None, None
-        if isinstance(out, Tensor):  # Q of every action
-            return out[:, :-1].max(-1).values, None, out[:, :-1]
+        if isinstance(agent, QNetwork):
+            q = agent(batch)[:, :-1]
+            return q.max(-1).values, None, q
+        if isinstance(agent, SoftActorCritic):
+            p = agent.policy(batch)[:, :-1].softmax(-1)
+            q = agent.critics(batch, None).amin(0)[:, :-1]
+            return (p * q).sum(-1), p, None
     return None, None, None
 
 

@@ -26,9 +26,11 @@ from turnwise.envs.lanes import LaneEnv
 from turnwise.envs.long_t_maze import LongTMaze
 from turnwise.envs.memory_tasks import MemoryTask
 from turnwise.envs.pomdp import POMDP
+from turnwise.evaluation.step_rollouts import Greedy
 from turnwise.exact.bounds import matrix, mdp_q
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Controller, controller_value
+from turnwise.models.q_network import QNetwork
 from turnwise.run.errors import InputError
 
 WORK = 3e10
@@ -143,8 +145,8 @@ def exact_value(agent: Any, problem: POMDP, *, greedy: bool) -> float | None:
         torch.ones(symbols, dtype=torch.bool),
     )
     with torch.inference_mode():
-        if greedy:
-            actions = agent.best(inputs, agent.nothing(symbols)).actions
+        if greedy or isinstance(agent, QNetwork):
+            actions = Greedy(agent).act(inputs, agent.nothing(symbols)).actions
             policy = np.eye(problem.shape[1])[actions.numpy()]
         else:
             features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
