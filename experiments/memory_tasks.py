@@ -10,9 +10,9 @@ what is shown, so that an answer's worth is its own reward, and all that follows
 plays 1,024 episodes after training and draws its actions as in training. `steps` are of the environment,
 `seconds` of training, on one thread of a machine that did much other work.
 
-A `late` agent's memory is emptied, and told of the start, after the first step of an episode; `late at most` is
-the best it can get. `repeat-previous-start` is `repeat_previous(4, cards=5, suits=5)`: the one answer that counts
-is the first card. In a deck of 52 that card is 1 answer in 48, and in repeat-first rewards tell what it was.
+A `late` agent's memory is emptied, and told of the start, after the first step of an episode; `late at most`
+is the best it can get. `repeat-previous-start` is `repeat_previous(4, cards=5, suits=5)`: the one answer that
+counts is the first card. In a deck of 52 it is 1 answer in 48, and in repeat-first rewards tell what it was.
 """
 
 from __future__ import annotations
@@ -191,6 +191,10 @@ TASKS |= {
         MEMORY_TASKS["count-recall-8"],
         {"steps": 300_000, "lanes": 256, "minibatches": 2, "entropy_weight": 0.4, "entropy_end": 0.02},
     ),
+    "count-recall": Task(
+        MEMORY_TASKS["count-recall"],
+        {"steps": 600_000, "entropy_weight": 0.1, "entropy_end": 0.02, "epochs": 3},
+    ),
     "repeat-previous-start": Task(
         partial(repeat_previous, 4, 5, 5),
         {"steps": 60_000, "lanes": 128, "lr": 1e-2, "minibatches": 2},
@@ -198,7 +202,7 @@ TASKS |= {
         late_at_most=0.0,
     ),
     "cue-recall": Task(
-        MEMORY_TASKS["cue-recall"], {"steps": 200_000}, {"gru": {}, "late gru": {}}, late_at_most=0.5
+        MEMORY_TASKS["cue-recall"], {"steps": 100_000}, {"gru": {}, "late gru": {}}, late_at_most=0.5
     ),
 }
 

@@ -12,7 +12,7 @@ from turnwise.data.steps import StepInputs
 from turnwise.envs.memory_tasks import MemoryTask, repeat_previous
 from turnwise.models.actor_critic import ActorCritic
 from turnwise.models.memory import Memory
-from turnwise.rollout.agent_spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.rollout.agent_spec import CriticSpec, MemoryName, MemorySpec, Spaces, actor_critic_of
 from turnwise.rollout.step_lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
@@ -71,7 +71,7 @@ def trained(tmp_path, monkeypatch):
     """From the name of a memory to the mean return of 4,096 episodes after training."""
     monkeypatch.setattr(StepLanes, "state", lambda self: torch.zeros(0))  # nothing is resumed here
 
-    def train(memory: str, *, late: bool = False) -> float:
+    def train(memory: MemoryName, *, late: bool = False) -> float:
         torch.manual_seed(SEED)
         env = task()
         agent = actor_critic_of(MemorySpec(memory, width=32), CriticSpec(), Spaces.of(env))
