@@ -223,7 +223,7 @@ def chunk(repeat: int) -> dict[str, Any]:
 def table(chunks: list[dict[str, Any]], runs: dict[int, dict[str, Any]]) -> None:
     """For people."""
     print("steps per second of the processor (on the clock), from nothing; ratios within a repeat")
-    for way in ("sb3", "matched", "own"):
+    for way in WAYS if chunks else ():
         rates = {k: [c[way]["steps"] / c[way][k] for c in chunks] for k in ("processor", "clock")}
         ratios = [rate(c[way]) / rate(c["sb3"]) for c in chunks]
         print(
@@ -240,10 +240,10 @@ def table(chunks: list[dict[str, Any]], runs: dict[int, dict[str, Any]]) -> None
             )
         if {"sb3", "own"} <= set(found):
             a, b = found["sb3"], found["own"]
-            print(
-                f"  seed {seed} ratio  {a['processor'] / b['processor']:6.1f} ({a['clock'] / b['clock']:.1f})"
-                f"   steps/s {rate(b) / rate(a):.1f}"
-            )
+            print(f"  seed {seed} ratio of steps/s {rate(b) / rate(a):.1f}", end="")
+            least = "" if a["reached"] else "at least "
+            times = f"{a['processor'] / b['processor']:.1f} ({a['clock'] / b['clock']:.1f})"
+            print(f", of time {least}{times}" if b["reached"] else ", of time: none, own did not reach it")
 
 
 def rate(r: dict[str, Any]) -> float:
