@@ -207,7 +207,7 @@ def figure(truth: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         place.set_xlabel("thousand steps", fontsize=8)
         place.tick_params(labelsize=7)
     axes[0, 0].set_ylabel("discounted return", fontsize=8)
-    axes[0, -1].legend(fontsize=7, loc="center right")
+    axes[0, 0].legend(fontsize=7, loc="center right")
     plot.savefig(HERE / "q_on_observations.svg", metadata={"Date": None})
     plt.close(plot)
 
