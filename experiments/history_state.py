@@ -71,9 +71,12 @@ class Task:
 COMMON = {"lanes": 128, "rollout": 32, "entropy_weight": 0.2}
 LENGTHS = (2, 4, 6, 10, 14)
 TASKS = {
-    "cheese": Task(cheese_maze, config={"steps": 400_000}),
+    "cheese": Task(cheese_maze, config={"steps": 300_000}),
     "tiger": Task(tiger, 64, {"steps": 1_000_000, "lam": 1.0, "lanes": 256}),
-    **{f"t-maze-{n}": Task(partial(t_maze, n), config={"steps": 250_000}) for n in LENGTHS},
+    **{
+        f"t-maze-{n}": Task(partial(t_maze, n), config={"steps": 150_000 if n < 10 else 250_000})
+        for n in LENGTHS
+    },
 }
 MEMORIES: dict[str, MemorySpec | None] = {
     "none": MemorySpec("none"),
@@ -233,14 +236,15 @@ def figure(truth: dict[str, Any], rows: list[dict[str, Any]], costs: dict[str, A
     for i, (name, marker) in enumerate(zip(PROBLEMS, "os^", strict=True)):
         mine = [r for r in rows if r["problem"] == name and r["memory"] in EVERY]
         x = [EVERY.index(r["memory"]) + 0.2 * (i - 1) for r in mine]
-        left.plot(x, [100 * r["share"] for r in mine], marker, markersize=4, label=name)
+        left.set_xlim(-0.5, len(EVERY) - 0.5)
+        left.plot(x, [100 * r["share"] for r in mine], marker, markersize=4, label=name if x else None)
     left.set_xticks(range(len(EVERY)), EVERY, rotation=30, fontsize=7)
     left.set_title("every memory", fontsize=10)
     for memory in REACH:
         mine = [r for r in rows if r["memory"] == memory and r["problem"].startswith("t-maze")]
         lengths = sorted({int(r["problem"].split("-")[-1]) for r in mine})
         means = [100 * np.mean([r["share"] for r in mine if r["problem"] == f"t-maze-{n}"]) for n in lengths]
-        reach.plot(lengths, means, "o-", markersize=3, linewidth=1, label=memory)
+        reach.plot(lengths, means, "o-", markersize=3, linewidth=1, label=memory if lengths else None)
     reach.axvline(4.5, color="grey", linewidth=0.8, linestyle=":")
     reach.set_title("T-mazes; a window of 6 holds the sign left of the dots", fontsize=10)
     reach.set_xlabel("length of the corridor", fontsize=8)
