@@ -50,7 +50,7 @@ MATCHED = (
         steps=100_000, lanes=8, rollout=32, epochs=20, minibatches=1, gamma=0.98, lam=0.8, entropy_weight=0.0
     ),
 )
-OWN = (
+LINEAR = (
     MemorySpec("linear", 64),
     CriticSpec(),
     ppo.Config(
@@ -63,6 +63,14 @@ OWN = (
         gamma=0.98,
         lam=0.8,
         entropy_weight=0.0,
+    ),
+)
+"""tried first: fast, and its returns fall again"""
+OWN = (
+    MemorySpec("lstm", 64),
+    CriticSpec(),
+    ppo.Config(
+        steps=150_000, lanes=32, rollout=64, epochs=5, minibatches=4, lr=2e-3, lam=0.9, entropy_weight=0.0
     ),
 )
 
@@ -194,6 +202,7 @@ def peer(seed: int, judge: Judge) -> None:
 WAYS: dict[str, Callable[[int, Judge], None]] = {
     "sb3": peer,
     "matched": lambda seed, judge: ours(MATCHED, seed, judge),
+    "linear": lambda seed, judge: ours(LINEAR, seed, judge),
     "own": lambda seed, judge: ours(OWN, seed, judge),
 }
 
@@ -216,7 +225,7 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def chunk(repeat: int) -> dict[str, Any]:
     """Steps per second of each way, one after the other."""
-    steps = {"sb3": 1536, "matched": 5120, "own": 20480}
+    steps = {"sb3": 1536, "matched": 5120, "linear": 20480, "own": 20480}
     return {way: trained(way, 100 + repeat, n, float("inf")) for way, n in steps.items()}
 
 
@@ -255,12 +264,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of parts, from which a run goes on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ways", nargs="+", default=["sb3", "own"], choices=list(WAYS), help="to learn with")
+    parser.add_argument(
+        "--ways", nargs="+", default=["sb3", "linear", "own"], choices=list(WAYS), help="to learn with"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of throughput")
     parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     torch.set_num_threads(1)
-    steps = {"sb3": 100_000, "matched": 100_000, "own": OWN[2].steps}
+    steps = {"sb3": 100_000, "matched": 100_000, "linear": LINEAR[2].steps, "own": OWN[2].steps}
     runs = {
         seed: {
             way: kept(
