@@ -101,6 +101,12 @@ def test_names_are_data_and_not_markup(tmp_path: Path) -> None:
     assert page.count("<script>") == 1
 
 
+def test_below_what_needs_no_memory(tmp_path: Path) -> None:
+    evaluation = {**EVALUATION, "mean": -25.0, "low": -26.0, "high": -24.0, "share": -0.1, "kind": "q"}
+    said = plain(written(tmp_path / "run", evaluation=evaluation))
+    assert "remembering gains it nothing" in said and "−10%" not in said and "its best action" in said
+
+
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     said = plain(written(tmp_path / "run", evaluation={**EVALUATION, "above": True}))
     assert "This cannot be: the mean exceeds 19.4" in said

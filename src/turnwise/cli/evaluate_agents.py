@@ -86,7 +86,9 @@ def _known(result: dict[str, Any]) -> list[str]:
         lines.append(f"maximum: {t['maximum']:.6g}")
     if result["exact"] is not None:
         lines.append(f"this policy has no memory; its exact value: {result['exact']:.6g}")
-    if result["share"] is not None:
+    if result["share"] is not None and result["share"] < 0:
+        lines.append("its memory gains it nothing: a policy without one does better")
+    elif result["share"] is not None:
         lines.append(f"share of what memory is worth: {100 * result['share']:.0f}%")
     return lines
 
@@ -118,6 +120,7 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     memoryless = saved.memory.memory == "none"
     truth = _truth(a, env, problem)
     result |= {
+        "kind": saved.kind,
         "greedy": a.greedy,
         "horizon": longest,
         "tail": tail_of(problem, longest) if problem is not None and result["truncated"] else 0.0,

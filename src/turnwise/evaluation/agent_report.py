@@ -93,7 +93,8 @@ def _facts(
             facts.append((name, str(config[key])))
     if evaluation is not None:
         facts.append(("evaluated on", f"{number(evaluation['episodes'], 0)} episodes"))
-        facts.append(("acts by", "the likeliest action" if evaluation["greedy"] else "drawing actions"))
+        best = evaluation["greedy"] or evaluation.get("kind") == "q"
+        facts.append(("acts by", "its best action" if best else "drawing actions"))
         if evaluation["env"] != config["env"]:
             facts.append(("evaluated in", str(evaluation["env"])))
     return facts
@@ -151,7 +152,9 @@ def _answer(e: Mapping[str, Any]) -> dict[str, Any]:
         said += Markup(", and acting at random earns <b>{}</b>").format(number(t["random"]))
     if t.get("stochastic") is not None:
         said += Markup(", the best without <b>{}</b>").format(number(t["stochastic"]))
-    if e.get("share") is not None:
+    if e.get("share") is not None and e["share"] < 0:
+        said += Markup(", so that remembering gains it nothing")
+    elif e.get("share") is not None:
         said += Markup(": <b>{}%</b> of what memory is worth").format(number(100 * e["share"], 0))
     return {"sentence": said + ".", "notes": _notes(e), "above": e["above"], "bound": e.get("bound")}
 
