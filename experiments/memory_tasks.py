@@ -91,21 +91,6 @@ class LateStart(Memory):
         return features, torch.cat([after, inputs.start.unsqueeze(-1).to(after.dtype)], 1)
 
 
-class Remade(MemoryTask):
-    """A task that is stored by how it was made, as its rules are functions made on the spot."""
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        super().__init__(make().rules)
-        self.make = make
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "rules"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.rules = self.make().rules
-
-
 def agent_of(env: MemoryTask, name: str, sizes: dict[str, Any]) -> ActorCritic:
     """A fresh agent; "late gru" is a GRU whose start comes one step late."""
     spec: Any = {"memory": name.removeprefix("late "), **sizes}
@@ -118,7 +103,7 @@ def agent_of(env: MemoryTask, name: str, sizes: dict[str, Any]) -> ActorCritic:
 def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train and measure one agent; a run that was cut off goes on from its checkpoint."""
     task = TASKS[name]
-    env = Remade(task.make)
+    env = task.make()
     config = ppo.Config(rollout=env.length, **(COMMON | task.config))
     torch.manual_seed(seed)
     agent = agent_of(env, memory, task.memories[memory])

@@ -23,8 +23,10 @@ import numpy as np
 from turnwise.envs.clock import Clock
 from turnwise.envs.lanes import Discrete, LaneEnv, Step
 
-Deal = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+Dealt = tuple[np.ndarray, np.ndarray]
 """what n episodes show, [n, T+1] int64, and what is right at each step, [n, T] int64"""
+Deal = Callable[[np.random.Generator, int], Dealt]
+"""deals n episodes; of functions with names, so that lanes under way can be pickled"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ def _check_deck(cards: int, kinds: int) -> None:
         raise ValueError(f"{cards} cards of {kinds} kinds; expected two kinds or more, as many cards of each")
 
 
+def _repeat_previous(k: int, cards: int, suits: int, rng: np.random.Generator, n: int) -> Dealt:
+    deck = _shuffled(rng, n, cards, suits)
+    right = np.zeros((n, cards - 1), np.int64)
+    right[:, k - 1 :] = deck[:, : cards - k]
+    return deck, right
+
+
 def repeat_previous(k: int = 4, cards: int = 52, suits: int = 4, *, horizon: int | None = None) -> MemoryTask:
     """Say the k-th last suit, the one that is shown now being the first: k = 4 is three steps ago.
 
@@ -132,15 +141,14 @@ def repeat_previous(k: int = 4, cards: int = 52, suits: int = 4, *, horizon: int
     _check_deck(cards, suits)
     if not 1 <= k < cards:
         raise ValueError(f"k is {k} with {cards} cards; expected 1 to {cards - 1}")
-
-    def deal(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        deck = _shuffled(rng, n, cards, suits)
-        right = np.zeros((n, cards - 1), np.int64)
-        right[:, k - 1 :] = deck[:, : cards - k]
-        return deck, right
-
+    deal = partial(_repeat_previous, k, cards, suits)
     worth = np.where(np.arange(cards - 1) < k - 1, 0.0, 1 / (cards - k))
     return MemoryTask(Rules(suits, suits, worth, deal), horizon)
+
+
+def _repeat_first(cards: int, suits: int, rng: np.random.Generator, n: int) -> Dealt:
+    deck = _shuffled(rng, n, cards, suits)
+    return deck, np.repeat(deck[:, :1], cards - 1, axis=1)
 
 
 def repeat_first(cards: int = 52, suits: int = 4, *, horizon: int | None = None) -> MemoryTask:
@@ -150,12 +158,18 @@ def repeat_first(cards: int = 52, suits: int = 4, *, horizon: int | None = None)
     POPGym: Easy 52 cards, Medium 416, Hard 832.
     """
     _check_deck(cards, suits)
-
-    def deal(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        deck = _shuffled(rng, n, cards, suits)
-        return deck, np.repeat(deck[:, :1], cards - 1, axis=1)
-
+    deal = partial(_repeat_first, cards, suits)
     return MemoryTask(Rules(suits, suits, np.full(cards - 1, 1 / (cards - 1)), deal), horizon)
+
+
+def _autoencode(cards: int, suits: int, rng: np.random.Generator, n: int) -> Dealt:
+    deck = _shuffled(rng, n, cards, suits)
+    shown = np.full((n, 2 * cards), 2 * suits)
+    shown[:, :cards] = deck
+    shown[:, cards - 1] += suits
+    right = np.zeros((n, 2 * cards - 1), np.int64)
+    right[:, cards - 1 :] = deck[:, ::-1]
+    return shown, right
 
 
 def autoencode(cards: int = 52, suits: int = 4, *, horizon: int | None = None) -> MemoryTask:
@@ -166,18 +180,16 @@ def autoencode(cards: int = 52, suits: int = 4, *, horizon: int | None = None) -
     POPGym: Easy 52 cards, Medium 104, Hard 156; it shows suit 0 where "go on" stands here.
     """
     _check_deck(cards, suits)
-
-    def deal(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        deck = _shuffled(rng, n, cards, suits)
-        shown = np.full((n, 2 * cards), 2 * suits)
-        shown[:, :cards] = deck
-        shown[:, cards - 1] += suits
-        right = np.zeros((n, 2 * cards - 1), np.int64)
-        right[:, cards - 1 :] = deck[:, ::-1]
-        return shown, right
-
+    deal = partial(_autoencode, cards, suits)
     worth = np.where(np.arange(2 * cards - 1) < cards - 1, 0.0, 1 / cards)
     return MemoryTask(Rules(2 * suits + 1, suits, worth, deal), horizon)
+
+
+def _count_recall(cards: int, kinds: int, rng: np.random.Generator, n: int) -> Dealt:
+    values, asked = _shuffled(rng, n, cards, kinds), _shuffled(rng, n, cards, kinds)
+    counts = np.cumsum(values[:, :, None] == np.arange(kinds), axis=1)
+    right = np.take_along_axis(counts, asked[:, :, None], axis=2)[:, :-1, 0]
+    return values * kinds + asked, right
 
 
 def count_recall(cards: int = 52, kinds: int = 2, *, horizon: int | None = None) -> MemoryTask:
@@ -189,15 +201,18 @@ def count_recall(cards: int = 52, kinds: int = 2, *, horizon: int | None = None)
     that a question can be one that nobody can answer; here all can be.
     """
     _check_deck(cards, kinds)
-
-    def deal(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        values, asked = _shuffled(rng, n, cards, kinds), _shuffled(rng, n, cards, kinds)
-        counts = np.cumsum(values[:, :, None] == np.arange(kinds), axis=1)
-        right = np.take_along_axis(counts, asked[:, :, None], axis=2)[:, :-1, 0]
-        return values * kinds + asked, right
-
+    deal = partial(_count_recall, cards, kinds)
     worth = np.full(cards - 1, 1 / (cards - 1))
     return MemoryTask(Rules(kinds * kinds, cards // kinds + 1, worth, deal), horizon)
+
+
+def _cue_recall(delay: int, cues: int, distractors: int, rng: np.random.Generator, n: int) -> Dealt:
+    shown = rng.integers(cues, cues + distractors, (n, delay + 3))
+    shown[:, 0] = rng.integers(cues, size=n)
+    shown[:, delay + 1 :] = cues + distractors
+    right = np.zeros((n, delay + 2), np.int64)
+    right[:, -1] = 1 + shown[:, 0]
+    return shown, right
 
 
 def cue_recall(
@@ -213,15 +228,7 @@ def cue_recall(
         raise ValueError(
             f"delay {delay}, {cues} cues, {distractors} distractors; expected at least 0, 2 and 1"
         )
-
-    def deal(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        shown = rng.integers(cues, cues + distractors, (n, delay + 3))
-        shown[:, 0] = rng.integers(cues, size=n)
-        shown[:, delay + 1 :] = cues + distractors
-        right = np.zeros((n, delay + 2), np.int64)
-        right[:, -1] = 1 + shown[:, 0]
-        return shown, right
-
+    deal = partial(_cue_recall, delay, cues, distractors)
     worth = np.append(np.full(delay + 1, 0.5 / (delay + 1)), 0.5)
     return MemoryTask(Rules(cues + distractors + 1, cues + 1, worth, deal), horizon)
 

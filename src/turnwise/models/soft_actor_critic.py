@@ -77,12 +77,23 @@ class SoftActorCritic(nn.Module):
 
     def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
         """One sampled action in each lane."""
+        logits, after = self._step(inputs, state)
+        actions = self.head.sample(logits)
+        return Acted(actions, self.head.logp(logits, actions), after)
+
+    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+        """The likeliest action in each lane."""
+        logits, after = self._step(inputs, state)
+        actions = self.head.mode(logits)
+        return Acted(actions, self.head.logp(logits, actions), after)
+
+    def _step(
+        self, inputs: StepInputs, state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N K"]]:
         k = self.memory.state_size
         features, mine = self.memory.step(inputs, state[:, :k])
-        logits = self.head(features)
-        actions = self.head.sample(logits)
         after = torch.cat([mine, self.critics.memory.step(inputs, state[:, k:])[1]], -1)
-        return Acted(actions, self.head.logp(logits, actions), after)
+        return self.head(features), after
 
     def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""

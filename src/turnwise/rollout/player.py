@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from turnwise.data.steps import StepInputs
@@ -71,7 +72,7 @@ def load_saved(folder: str | Path) -> Saved:
     agent = agent_of(kind, memory, critic, spaces)
     try:
         agent.load_state_dict(load_file(place / WEIGHTS))
-    except (OSError, RuntimeError) as e:
+    except (OSError, RuntimeError, SafetensorError) as e:
         raise InputError(f"{place / WEIGHTS}: weights do not fit {SETTINGS}, or are not there") from e
     return Saved(agent.eval().requires_grad_(False), kind, memory, critic, spaces)
 
