@@ -158,7 +158,7 @@ def test_the_memoryless_agent_sees_the_observation_and_nothing_else() -> None:
     assert torch.equal(memory.unroll(b._replace(observation=a.observation)), y)
     reached = [y[a.observation == o] for o in range(5)]
     for same in reached:
-            torch.testing.assert_close(same, same[:1].expand_as(same), rtol=0, atol=1e-12)
+        torch.testing.assert_close(same, same[:1].expand_as(same), rtol=0, atol=1e-12)
     assert len(torch.unique(torch.cat([same[:1] for same in reached]), dim=0)) == len(a.observation.unique())
     features, state = memory.step(StepInputs(*(x[:, 3] for x in a)), memory.nothing(2))
     assert state.shape == (2, 0)
