@@ -56,7 +56,7 @@ PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
         "episodic/heavenhell.POMDP",
         None,
         250,
-        {"episodes": 128 * 600, "lr": 2e-2, "entropy_weight": 0.1},
+        {"episodes": LANES * 600},
     ),
 }
 BASE: dict[str, Any] = {"episodes": LANES * 300, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
