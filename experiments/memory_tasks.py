@@ -178,7 +178,8 @@ TASKS |= {
     ),
     "count-recall": Task(
         MEMORY_TASKS["count-recall"],
-        {"steps": 600_000, "entropy_weight": 0.1, "entropy_end": 0.02, "epochs": 3},
+        {"steps": 1_500_000, "lanes": 128, "entropy_weight": 0.4, "entropy_end": 0.02, "epochs": 3},
+        {"gru": {"width": 128}, "lstm": {"width": 128}},
     ),
     "repeat-previous-start": Task(
         partial(repeat_previous, 4, 5, 5),
