@@ -24,7 +24,7 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch
 from turnwise.data.episode import Episode
-from turnwise.data.steps import pack_steps
+from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.lanes import LaneEnv
 from turnwise.losses.estimators import Estimator, estimated_returns
 from turnwise.losses.policy import policy_gradient_loss
@@ -120,6 +120,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
             run.log(step, {"steps": (step + 1) * c.lanes * c.rollout, **run.world.means(sums), **told(lanes)})
     return agent

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch
 from turnwise.data.episode import Episode
-from turnwise.data.steps import pack_steps
+from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.lanes import LaneEnv
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions
@@ -105,6 +105,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.episodes(agent, c.longest)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
             run.log(step, {"seen": (step + 1) * c.lanes, **run.world.means(sums), **told(lanes)})
     return agent

@@ -36,7 +36,7 @@ class Clock:
 
     def begin_lanes(self, mask: np.ndarray) -> np.ndarray:
         """Those of `mask` [N] bool begin anew. Which they are [n]."""
-        mask = np.asarray(mask)
+        _, mask = self.rng, np.asarray(mask)
         if mask.shape != self.ages.shape or mask.dtype != np.bool_:
             raise ValueError(
                 f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {self.ages.shape}"

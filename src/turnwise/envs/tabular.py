@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from turnwise.envs.alias import Alias
+from turnwise.envs.clock import Clock
 from turnwise.envs.lanes import Discrete, Step
 from turnwise.envs.pomdp import POMDP
 
@@ -121,16 +122,18 @@ class TabularEnv:
 
     def __init__(self, problem: POMDP, horizon: int | None = None, *, joint_limit: int = JOINT_LIMIT) -> None:
         """`horizon`: steps after which an episode is truncated; None: never."""
-        if horizon is not None and horizon < 1:
-            raise ValueError(f"horizon is {horizon}; expected at least 1 step, or None")
-        self.problem, self.horizon = problem, horizon
+        self.problem, self._clock = problem, Clock(horizon)
         small = joint_outcomes(problem) <= joint_limit
         self._outcomes: Outcomes = Joint.of(problem) if small else Staged(problem)
         self._possible = np.flatnonzero(problem.start)
         self._start = Alias.of(np.array([0, len(self._possible)]), problem.start[self._possible])
         first = problem.initial
         self._initial = None if first is None else Alias.of(first.indptr, first.data)
-        self._rng: np.random.Generator | None = None
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps after which an episode is truncated; None: never."""
+        return self._clock.horizon
 
     @property
     def null(self) -> int | None:
@@ -176,58 +179,26 @@ class TabularEnv:
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
         """Begin an episode in each of N lanes, drawing from `rng` until the next reset. Observations [N]."""
-        if lanes < 1:
-            raise ValueError(f"lanes is {lanes}; expected at least 1")
-        self._rng = rng
-        self._ages, self._ended = np.zeros(lanes, np.int64), np.zeros(lanes, bool)
+        self._clock.begin(rng, lanes)
         self._states, observations = self._begin(rng, lanes)
         return observations
 
     def reset_lanes(self, mask: np.ndarray) -> np.ndarray:
         """Begin anew where `mask` [N] bool is True. Observations of those lanes, in order."""
-        rng, mask = self._under_way(), np.asarray(mask)
-        if mask.shape != self._states.shape or mask.dtype != np.bool_:
-            raise ValueError(
-                f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {self._states.shape}"
-            )
-        where = np.flatnonzero(mask)
-        begun, observations = self._begin(rng, len(where))
+        where = self._clock.begin_lanes(mask)
+        begun, observations = self._begin(self._clock.rng, len(where))
         self._states = self._states.copy()  # arrays handed out as `states` stay as they were
         self._states[where] = begun
-        self._ages[where] = 0
-        self._ended[where] = False
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
         """Take `actions` [N] (integers below A), one in each lane."""
-        rng, actions = self._under_way(), np.asarray(actions)
-        S, A, _ = self.problem.shape
-        if actions.shape != self._states.shape or actions.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions are {actions.dtype} of shape {actions.shape}; expected integers of shape "
-                f"{self._states.shape}"
-            )
-        if actions.min() < 0 or actions.max() >= A:
-            raise ValueError(f"actions run from {actions.min()} to {actions.max()}; expected 0 to {A - 1}")
-        if self._ended.any():
-            over = np.flatnonzero(self._ended)
-            raise ValueError(f"lane {over[0]} has ended ({len(over)} have); reset_lanes comes before a step")
+        actions = self._clock.check(actions, self.action_space)
         rows = actions.astype(np.int64)
-        rows *= S
+        rows *= len(self.problem.states)
         rows += self._states
-        self._states, observations, rewards, terminated = self._outcomes.draw(rng, rows)
-        self._ages += 1
-        if self.horizon is None:
-            truncated = np.zeros_like(terminated)
-        else:
-            truncated = (self._ages >= self.horizon) & ~terminated
-        self._ended = terminated | truncated
-        return Step(observations, rewards, terminated, truncated)
-
-    def _under_way(self) -> np.random.Generator:
-        if self._rng is None:
-            raise ValueError("no episode is under way; reset comes first")
-        return self._rng
+        self._states, observations, rewards, terminated = self._outcomes.draw(self._clock.rng, rows)
+        return Step(observations, rewards, terminated, self._clock.tick(terminated))
 
     def _begin(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """First states and observations, both [n]."""

@@ -19,8 +19,6 @@ from turnwise.data.steps import StepInputs
 from turnwise.envs.lanes import LaneEnv
 from turnwise.envs.pomdp import POMDP
 from turnwise.evaluation.intervals import bootstrap_interval
-from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.soft_actor_critic import SoftActorCritic
 from turnwise.rollout.step_lanes import Acts, StepLanes
 
 CONFIDENCE = 0.95
@@ -31,21 +29,14 @@ MOST_STEPS = 5000
 
 
 class Greedy:
-    """`agent`, taking the action that it holds for the best; agents of values do so by themselves."""
+    """`agent`, taking the action that it holds for the best."""
 
     def __init__(self, agent: Any) -> None:
         self.agent = agent
 
     def act(self, inputs: StepInputs, state: torch.Tensor) -> Any:
         """The best action in each lane."""
-        if isinstance(self.agent, ActorCritic):
-            return self.agent.best(inputs, state)
-        acted = self.agent.act(inputs, state)
-        if isinstance(self.agent, SoftActorCritic):
-            mine = state[:, : self.agent.memory.state_size]
-            logits = self.agent.head(self.agent.memory.step(inputs, mine)[0])
-            return acted._replace(actions=self.agent.head.mode(logits))
-        return acted
+        return self.agent.best(inputs, state)
 
     def nothing(self, lanes: int) -> torch.Tensor:
         """The memory of nothing."""

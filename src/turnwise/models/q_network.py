@@ -64,6 +64,10 @@ class QNetwork(nn.Module):
         q, after = self.step(inputs, state)
         return Acted(q.argmax(-1), q.new_zeros(len(q)), after)
 
+    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+        """The same: it never draws."""
+        return self.act(inputs, state)
+
     def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""
         return self.memory.nothing(lanes)

@@ -83,7 +83,7 @@ class Player:
     def __init__(self, saved: Saved, lanes: int | None = None, *, greedy: bool = False) -> None:
         """`lanes`: episodes at a time; None: one, without an axis for it. `greedy`: the best action."""
         self.agent, self.spaces, self.lanes = saved.agent, saved.spaces, lanes
-        self.choose = getattr(self.agent, "best", self.agent.act) if greedy else self.agent.act
+        self.choose = self.agent.best if greedy else self.agent.act
         self.reset()
 
     def reset(self, lanes: np.ndarray | None = None) -> None:

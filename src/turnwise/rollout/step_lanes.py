@@ -79,7 +79,7 @@ class StepLanes:
         with torch.inference_mode():
             for t in range(steps):
                 self._step(agent, track, t)
-        memories = memory.numpy() if memory.shape[1] else None
+        memories = memory.cpu().numpy() if memory.shape[1] else None
         rows = []
         for lane in range(self.lanes):
             rows += _rows(track, lane, int(ages[lane]), (before[0][lane], before[1][lane]), memories)
