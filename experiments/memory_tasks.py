@@ -178,8 +178,13 @@ TASKS |= {
     ),
     "count-recall": Task(
         MEMORY_TASKS["count-recall"],
-        {"steps": 1_500_000, "lanes": 128, "entropy_weight": 0.4, "entropy_end": 0.02, "epochs": 3},
-        {"gru": {"width": 128}, "lstm": {"width": 128}},
+        {"steps": 2_400_000, "lanes": 128, "entropy_weight": 0.4, "entropy_end": 0.02, "epochs": 3},
+        {"gru": {"width": 128}},
+    ),
+    "autoencode": Task(
+        MEMORY_TASKS["autoencode"],
+        {"steps": 1_600_000, "lanes": 128, "minibatches": 2},
+        {"lstm": {"width": 128}},
     ),
     "repeat-previous-start": Task(
         partial(repeat_previous, 4, 5, 5),
