@@ -183,8 +183,8 @@ TASKS |= {
     ),
     "autoencode": Task(
         MEMORY_TASKS["autoencode"],
-        {"steps": 1_600_000, "lanes": 128, "minibatches": 2},
-        {"lstm": {"width": 128}},
+        {"steps": 1_600_000, "lr": 1e-3, "minibatches": 2, "epochs": 3},
+        {"transformer": {"layers": 2, "context": 104}},
     ),
     "repeat-previous-start": Task(
         partial(repeat_previous, 4, 5, 5),

@@ -9,6 +9,11 @@ is that of the discounted return. What is learnt is a table of probabilities, an
 the best deterministic memoryless policy by enumeration, `stochastic` the best one found by exact gradients
 from 400 starts (a lower bound; nothing learnt may lie above it), `optimum` that of agents with memory.
 First observations are shown, except to the tiger's agent, who has none.
+
+Heaven and hell is another matter: a policy that goes to the priest is worth nothing until it comes back on
+one of his two answers only, so that near a uniform policy the gradient is of second order, and what is
+estimated there is noise. It starts from random logits (deviation 1) instead, and learns by PPO with V(s), which is
+unbiased for a policy without memory and leaves less noise.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import reinforce
+from turnwise.algorithms import ppo, reinforce
 from turnwise.data.steps import StepInputs
 from turnwise.envs.classics import t_maze
 from turnwise.envs.pomdp import POMDP
@@ -35,7 +40,7 @@ from turnwise.exact.controllers import Controller, controller_value
 from turnwise.exact.pomdp_file import read_pomdp
 from turnwise.models.action_heads import Categorical
 from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.critics import Critic, ObservationView
+from turnwise.models.critics import Critic, ObservationView, StateView
 from turnwise.models.memory import Remembering
 from turnwise.models.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError
@@ -52,13 +57,12 @@ PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
     "loadunload": ("loadunload.pomdp", None, 120, {}),
     "tiger": ("tiger.95.POMDP", 19.3714, 120, {}),
     "t-maze-10": ("", 4 * 0.9**11, 120, {}),
-    "heaven-hell": (
-        "episodic/heavenhell.POMDP",
-        None,
-        250,
-        {"episodes": LANES * 600},
-    ),
+    "heaven-hell": ("episodic/heavenhell.POMDP", None, 200, {}),
 }
+PRIVILEGED: dict[str, dict[str, Any]] = {
+    "heaven-hell": {"steps": 6_000_000, "lanes": 1024, "rollout": 32, "lr": 1e-3, "entropy_weight": 0.02}
+}
+"""problems for PPO with V(s), and its numbers"""
 BASE: dict[str, Any] = {"episodes": LANES * 300, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
 
 
@@ -70,13 +74,25 @@ def problem_of(name: str) -> POMDP:
     return problem if name == "tiger" else problem.showing_initial()
 
 
-def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
-    """[I, A], P(action | observation) of an agent without memory."""
+def logit_table(agent: ActorCritic, symbols: int) -> torch.Tensor:
+    """[I, A], logits of an agent without memory."""
     nothing = torch.zeros(symbols)
     inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
     with torch.no_grad():
-        features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
-        return agent.head(features).double().softmax(-1).numpy()
+        return agent.head(agent.memory.step(inputs, agent.memory.nothing(symbols))[0])
+
+
+def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
+    """[I, A], P(action | observation) of an agent without memory."""
+    return logit_table(agent, symbols).double().softmax(-1).numpy()
+
+
+@torch.no_grad()
+def spread_logits_(agent: ActorCritic, symbols: int) -> None:
+    """Scale the head so that logits begin with deviation 1, not near a uniform policy."""
+    scale = logit_table(agent, symbols).std()
+    for weights in agent.head.parameters():
+        weights /= scale
 
 
 def reference(name: str) -> dict[str, float | None]:
@@ -97,15 +113,27 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
     env, gamma = TabularEnv(problem, longest), problem.discount
     torch.manual_seed(seed)
     memory = Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1))
-    critic = Critic(ObservationView(env.observation_space, WIDTH))
-    agent = ActorCritic(memory, Categorical(WIDTH, env.action_space.n), critic)
-    c = reinforce.Config(**{**BASE, **different}, longest=longest, gamma=gamma, visit_discount=gamma)
+    privileged = name in PRIVILEGED
+    view = StateView(env.state_space, WIDTH) if privileged else ObservationView(env.observation_space, WIDTH)
+    agent = ActorCritic(memory, Categorical(WIDTH, env.action_space.n), Critic(view))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        reinforce.train(c, env, agent, Run(Path(folder), quiet=True, log_every=3), seed)
+        run = Run(Path(folder), quiet=True, log_every=3)
+        if privileged:
+            spread_logits_(agent, env.symbols)
+            ppo.train(ppo.Config(**PRIVILEGED[name], gamma=gamma), env, agent, run, seed)
+        else:
+            c = reinforce.Config(**{**BASE, **different}, longest=longest, gamma=gamma, visit_discount=gamma)
+            reinforce.train(c, env, agent, run, seed)
         logged = [json.loads(x) for x in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     value = controller_value(problem, Controller.memoryless(policy_table(agent, env.symbols)))
-    curve = [(int(m["seen"]), round(m["discounted_return"], 4)) for m in logged]
+    ended = np.cumsum([m["episodes"] for m in logged])  # since the last line
+    seen = ended if privileged else [m["seen"] for m in logged]
+    curve = [
+        (int(x), round(m["discounted_return"], 4))
+        for x, m in zip(seen, logged, strict=True)
+        if "discounted_return" in m
+    ]
     seconds = round(time.monotonic() - began, 1)
     return {"name": name, "seed": seed, "value": value, "seconds": seconds, "curve": curve}
 
@@ -123,7 +151,7 @@ def figure(rows: list[dict[str, Any]], references: dict[str, dict[str, float | N
     plot, axes = plt.subplots(2, columns, figsize=(10, 5.2), constrained_layout=True, squeeze=False)
     for place, name in zip(axes.flat, names, strict=False):
         for row in rows:
-            if row["name"] == name:
+            if row["name"] == name and len(row["curve"]) > 5:
                 x, y = np.array(row["curve"]).T
                 smooth = np.convolve(y, np.ones(5) / 5, "valid")
                 place.plot(x[4:], smooth, color="#3366cc", linewidth=0.9, alpha=0.8)

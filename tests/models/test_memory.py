@@ -218,15 +218,26 @@ def test_lanes_of_different_ages_share_a_step() -> None:
 
 
 def test_positions_far_from_the_start_are_as_good() -> None:
-    """Only differences of positions matter: a row is read alike at position 0 and after 10,000 others."""
+    """But for the clock only differences of positions matter: a row after 10,000 others is read as at 0."""
     torch.manual_seed(0)
     core = CausalTransformer(D, 1, 2, 5)
+    torch.nn.init.zeros_(core.clock.weight)
     x = noise(1, 12, D).float()
     state = torch.zeros(1, core.state_size)
     late = state.clone()
     late[:, 0] = 10_000
     y, far = folded(core, x, state)[0], folded(core, x, late)[0]
     torch.testing.assert_close(y[:, 5:], far[:, 5:], rtol=0, atol=1e-5)
+
+
+def test_the_clock_tells_when_a_row_is_read() -> None:
+    """The same inputs give other features later in the episode, by no more than angles change."""
+    torch.manual_seed(0)
+    core = CausalTransformer(D, 1, 2, 5)
+    x, state = noise(1, 1, D).float(), torch.zeros(3, core.state_size)
+    state[:, 0] = torch.tensor([0.0, 7.0, 8.0])
+    y = core.unroll(x.expand(3, -1, -1), state)
+    assert (y[0] - y[1]).abs().max() > 1e-3 < (y[1] - y[2]).abs().max()
 
 
 @pytest.mark.parametrize(("width", "heads", "context"), [(8, 3, 4), (4, 4, 4), (8, 2, 1)])

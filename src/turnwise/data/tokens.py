@@ -145,6 +145,16 @@ class ChatFormat:
                 raise InputError(f"conversation {d.id!r}: {e}") from e
         return rows
 
+    def reply(self, prompt: Sequence[Message], text: str, reward: float = 0.0, id: str = "") -> Tokens:
+        """A prompt and one reply to it: the reply's tokens and its stop token are the only actions.
+
+        Whatever the agent said in the prompt is read, as it was not chosen here.
+        """
+        row = TokenWriter()
+        row.read(self.opening(prompt))
+        row.act([*self._encode(text, literally=True), self.stop], reward, None)
+        return row.tokens(True, next_known=True, id=id)
+
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids that precede the agent's first token."""
         return self._read(list(messages), 0)

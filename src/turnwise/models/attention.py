@@ -20,8 +20,10 @@ class CausalTransformer(Core):
 
     Vaswani et al. 2017, arXiv:1706.03762, with norms before the parts (Xiong et al. 2020, arXiv:2002.04745),
     rotary positions (Su et al. 2021, arXiv:2104.09864, eq. 34) and a banded mask (Beltagy et al. 2020,
-    arXiv:2004.05150). The state is the number of positions seen, then for each layer keys and values
-    [heads, context-1, D / heads], those of position p in slot p mod (context-1); so K is
+    arXiv:2004.05150). Angles tell how far back a position lies and not when it was, which a stack played
+    back needs (position 103-p reads p); so a linear map of cosines and sines of the step's number, from the
+    episode's start, is added to what comes in. The state is the number of positions seen, then for each layer
+    keys and values [heads, context-1, D / heads], those of position p in slot p mod (context-1); so K is
     1 + 2 layers (context-1) D.
     """
 
@@ -35,6 +37,7 @@ class CausalTransformer(Core):
         self.state_size = 1 + 2 * layers * self.held * width
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.clock = nn.Linear(width, width, bias=False)
 
     def unroll(
         self, x: Float[Tensor, "B T D"], state0: Float[Tensor, "B K"] | None = None
@@ -46,7 +49,8 @@ class CausalTransformer(Core):
             count = state0[:, :1]
             order, known = self._in_time(count)
             seen = self._cache(state0).gather(4, order.expand(-1, len(self.layers), 2, self.heads, -1, -1))
-        turn = _rotation(count + torch.arange(x.shape[1], device=x.device), self.width // self.heads, x.dtype)
+        now = count + torch.arange(x.shape[1], device=x.device)
+        turn, x = _rotation(now, self.width // self.heads, x.dtype), x + self._time(now, x.dtype)
         for i, layer in enumerate(self.layers):
 
             def attend(q: Tensor, k: Tensor, v: Tensor, i: int = i) -> Tensor:
@@ -61,7 +65,8 @@ class CausalTransformer(Core):
         self, x: Float[Tensor, "N D"], state: Float[Tensor, "N K"]
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N K"]]:
         """One position: it reads the ring, and takes the place of the oldest."""
-        count, cache, y = state[:, :1], self._cache(state), x.unsqueeze(1)
+        count, cache = state[:, :1], self._cache(state)
+        y = x.unsqueeze(1) + self._time(count, x.dtype)
         turn = _rotation(count, self.width // self.heads, x.dtype)
         slots = torch.arange(self.held + 1, device=x.device)
         known = (slots < count) | (slots == self.held)
@@ -79,6 +84,10 @@ class CausalTransformer(Core):
         lanes, slot = torch.arange(len(x), device=x.device), (count[:, 0] % self.held).long()
         self._cache(after)[lanes, :, :, :, slot] = torch.stack(new, 1)
         return self.norm(y.squeeze(1)), after
+
+    def _time(self, position: Float[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
+        """What the clock says at positions."""
+        return self.clock(torch.cat(_rotation(position, self.width, dtype), -1).squeeze(1))
 
     def _cache(self, state: Tensor) -> Tensor:
         """[N, layers, 2, heads, context-1, D / heads], a view."""

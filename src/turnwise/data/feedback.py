@@ -1,0 +1,109 @@
+"""What people say of replies: which of two is better, an order of several, a like, a score.
+
+A reply is one turn: the prompt is whatever stands before it (earlier turns of the agent included), and the reply
+alone is the action. `one_turn` casts it as a conversation whose reward comes at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from turnwise.data.dialogue import Dialogue
+from turnwise.envs.dialogue import Message
+
+Prompt = tuple[Message, ...]
+"""messages before the reply, in order"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one prompt, and which is preferred; a tie prefers neither.
+
+    `margin`: by how much, in units of reward, where it was asked; `annotator`: who said so.
+    """
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    tie: bool = False
+    annotator: str | None = None
+    id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """The preferred one first."""
+        return (self.chosen, self.rejected)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """n >= 2 replies to one prompt and their ranks, 1 the best; equal ranks are ties."""
+
+    prompt: Prompt
+    replies: tuple[str, ...]
+    ranks: tuple[int, ...]
+    annotator: str | None = None
+    id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.replies) < 2 or len(self.ranks) != len(self.replies):
+            raise ValueError(
+                f"{len(self.replies)} replies with {len(self.ranks)} ranks; expected two or more"
+            )
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Indices of the replies, the best first; ties in the order given."""
+        return tuple(sorted(range(len(self.ranks)), key=lambda i: self.ranks[i]))
+
+
+@dataclass(frozen=True)
+class Like:
+    """One reply, liked or not."""
+
+    prompt: Prompt
+    completion: str
+    liked: bool
+    annotator: str | None = None
+    id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """The one reply."""
+        return (self.completion,)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One reply and a number for it, in units of reward."""
+
+    prompt: Prompt
+    completion: str
+    score: float
+    annotator: str | None = None
+    id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score):
+            raise ValueError(f"score is {self.score}; expected a finite number")
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """The one reply."""
+        return (self.completion,)
+
+
+Feedback = Pair | Ranking | Like | Score
+
+
+def one_turn(prompt: Sequence[Message], reply: str, reward: float = 0.0, id: str = "") -> Dialogue:
+    """The reply as the last turn of a conversation that ends with it."""
+    return Dialogue((*prompt, Message("assistant", reply, reward)), id=id)

@@ -1,0 +1,30 @@
+"""Reward models: a scalar for a whole reply, read where it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class RewardModel(nn.Module):
+    """E linear heads on one trunk, each a reward r(prompt, reply) read at the reply's last token.
+
+    `trunk` maps ids [B, T] to an output whose `last_hidden_state` is [B, T, D] (the base model of a
+    `transformers` causal LM). With one head it is what `AutoModelForSequenceClassification` with
+    `num_labels=1` computes. Heads begin at random so that they differ (members of an ensemble).
+    """
+
+    def __init__(self, trunk: Any, width: int, *, ensemble: int = 1):
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.Linear(width, ensemble, bias=False)
+        nn.init.normal_(self.heads.weight, std=1 / (width + 1))  # Stiennon et al. 2020, arXiv:2009.01325, B.1
+
+    def forward(self, ids: Int[Tensor, "B T"], final: Int[Tensor, "B"]) -> Float[Tensor, "E B"]:
+        """Rewards by each head; `final` is the position of each row's last token."""
+        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        rows = torch.arange(len(ids), device=ids.device)
+        return self.heads(features[rows, final]).transpose(0, 1)
