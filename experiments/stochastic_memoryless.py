@@ -60,7 +60,14 @@ PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
     "heaven-hell": ("episodic/heavenhell.POMDP", None, 200, {}),
 }
 PRIVILEGED: dict[str, dict[str, Any]] = {
-    "heaven-hell": {"steps": 6_000_000, "lanes": 1024, "rollout": 32, "lr": 1e-3, "entropy_weight": 0.02}
+    "heaven-hell": {
+        "steps": 6_000_000,
+        "lanes": 1024,
+        "rollout": 32,
+        "lr": 1e-3,
+        "entropy_weight": 0.02,
+        "visit_discount": 0.99,
+    }
 }
 """problems for PPO with V(s), and its numbers"""
 BASE: dict[str, Any] = {"episodes": LANES * 300, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}

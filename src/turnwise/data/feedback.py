@@ -1,7 +1,7 @@
 """What people say of replies: which of two is better, an order of several, a like, a score.
 
-A reply is one turn: the prompt is whatever stands before it (earlier turns of the agent included), and the reply
-alone is the action. `one_turn` casts it as a conversation whose reward comes at its end.
+A reply is one turn: the prompt is whatever stands before it (earlier turns of the agent included), and the
+reply alone is the action. `one_turn` casts it as a conversation whose reward comes at its end.
 """
 
 from __future__ import annotations

@@ -37,15 +37,21 @@ def policy_gradient_loss(
 
 
 def clipped_surrogate_loss(
-    logp: Float[Tensor, "B A"], old_logp: Float[Tensor, "B A"], advantages: Float[Tensor, "B A"], clip: float
+    logp: Float[Tensor, "B A"],
+    old_logp: Float[Tensor, "B A"],
+    advantages: Float[Tensor, "B A"],
+    clip: float,
+    clip_high: float | None = None,
 ) -> Float[Tensor, "B A"]:
-    """-min(rho A, clamp(rho, 1 - clip, 1 + clip) A), rho = pi / pi_old of the action taken.
+    """-min(rho A, clamp(rho, 1 - clip, 1 + clip_high) A), rho = pi / pi_old of the action taken.
 
     Proximal policy optimisation, Schulman et al. 2017, arXiv:1707.06347, eq. 7. At rho = 1 its gradient is
-    that of `policy_gradient_loss`.
+    that of `policy_gradient_loss`. `clip_high` is `clip` where it is not given (Yu et al. 2025,
+    arXiv:2503.14476, section 3.1, let it be larger).
     """
     ratio = (logp - old_logp).exp()
-    return -(ratio * advantages).minimum(ratio.clamp(1 - clip, 1 + clip) * advantages)
+    high = clip if clip_high is None else clip_high
+    return -(ratio * advantages).minimum(ratio.clamp(1 - clip, 1 + high) * advantages)
 
 
 def entropy(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:

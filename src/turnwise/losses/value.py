@@ -10,6 +10,17 @@ def squared_error(values: Float[Tensor, "*E B A"], targets: Float[Tensor, "B A"]
     return (targets - values) ** 2
 
 
+def clipped_value_loss(
+    values: Float[Tensor, "B A"], old_values: Float[Tensor, "B A"], targets: Float[Tensor, "B A"], clip: float
+) -> Float[Tensor, "B A"]:
+    """max((v - G)^2, (v_old + clamp(v - v_old, -clip, clip) - G)^2): no gain from a move beyond `clip`.
+
+    PPO's implementation (Huang et al. 2022, "The 37 implementation details", detail 9); units of return.
+    """
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return ((values - targets) ** 2).maximum((near - targets) ** 2)
+
+
 def expectile_loss(
     values: Float[Tensor, "B A"], targets: Float[Tensor, "B A"], tau: float | Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:

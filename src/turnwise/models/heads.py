@@ -88,6 +88,20 @@ class TokenCritic(nn.Module):
         return torch.stack([head(features) for head in self.q]).amin(0)
 
 
+class StateCritic(nn.Module):
+    """A trunk with one head V(s), read at every decision and at the final state."""
+
+    def __init__(self, trunk: nn.Module, width: int, *, initial: float = 0.0):
+        super().__init__()
+        self.trunk = trunk
+        self.v = Head(width, 1, initial)
+
+    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1"]:
+        """V at the states, the final one included."""
+        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return self.v(at_decisions(features, decisions)).squeeze(-1)
+
+
 class TurnValues(NamedTuple):
     """`q` [E, B, A] of each utterance, read at its end; `v` [B, A+1] of each state, read before it."""
 

@@ -121,6 +121,13 @@ class Sampler:
         self._waiting.append(lane)
 
     @torch.inference_mode()
+    def read(self, lanes: Sequence[int], ids: Sequence[Sequence[int]]) -> None:
+        """Let fresh `lanes` (ascending) read without speaking, so that others can be copies of them."""
+        for lane, heard in zip(lanes, ids, strict=True):
+            self._unread[lane] = [int(i) for i in heard]
+        self._read(lanes)
+
+    @torch.inference_mode()
     def collect(self) -> list[Utterance]:
         """Decode until enough lanes have finished."""
         finished: list[Utterance] = []
@@ -133,6 +140,7 @@ class Sampler:
             finished += self._say_one_token()
         return finished
 
+    @torch.inference_mode()
     def copy_lane(self, source: int, lanes: Sequence[int]) -> None:
         """Let `lanes` remember what `source` does (their randomness stays their own)."""
         others = [lane for lane in lanes if lane != source]

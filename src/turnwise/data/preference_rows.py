@@ -1,0 +1,82 @@
+"""Feedback as token rows: the replies of an item side by side, the better ones first."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
+from turnwise.run.errors import InputError
+
+F = TypeVar("F", bound=Feedback)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Replies to one prompt as rows, the best first; in a tie the order says nothing."""
+
+    rows: tuple[Tokens, ...]
+    tie: bool = False
+    margin: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens of the longest row."""
+        return max(map(len, self.rows))
+
+
+@dataclass(frozen=True)
+class Liked:
+    """One reply as a row, liked or not."""
+
+    row: Tokens
+    liked: bool
+
+
+def compared(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Compared]:
+    """Rows of pairs and rankings. InputError for one that does not fit the context."""
+    found = []
+    for item in items:
+        replies = item.replies if isinstance(item, Pair) else tuple(item.replies[i] for i in item.order)
+        rows = tuple(_fitting(chat.reply(item.prompt, r, id=item.id), context) for r in replies)
+        tie = item.tie if isinstance(item, Pair) else len(set(item.ranks)) == 1
+        found.append(Compared(rows, tie, item.margin if isinstance(item, Pair) else None))
+    return found
+
+
+def liked(items: Sequence[Like], chat: ChatFormat, context: int) -> list[Liked]:
+    """Rows of likes. InputError for one that does not fit the context."""
+    return [Liked(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.liked) for i in items]
+
+
+def mismatched(rows: Sequence[Tokens]) -> list[Tokens]:
+    """Each prompt with the reply to the next one, for a policy's divergence from its reference (KTO)."""
+    found = []
+    for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True):
+        writer = TokenWriter()
+        writer.read(row.ids[: int(row.action.argmax())].tolist())
+        writer.act(other.ids[other.action].tolist(), 0.0, None)
+        found.append(writer.tokens(True, next_known=True, id=row.id))
+    return found
+
+
+def split_by_prompt(items: Sequence[F], fraction: float) -> tuple[list[F], list[F]]:
+    """(learnt from, held out): all items of a prompt are on one side, by the prompt's words alone."""
+    keys = ["\0".join(f"{m.role}\1{m.content}" for m in item.prompt) for item in items]
+    out = [zlib.crc32(key.encode()) % 10_000 < fraction * 10_000 for key in keys]
+    return (
+        [x for x, held in zip(items, out, strict=True) if not held],
+        [x for x, held in zip(items, out, strict=True) if held],
+    )
+
+
+def _fitting(row: Tokens, context: int) -> Tokens:
+    if len(row) > context:
+        raise InputError(
+            f"item {row.id!r}: prompt and reply have {len(row)} tokens, more than the context of {context}; "
+            "expected shorter ones, or a larger --context"
+        )
+    return row

@@ -1,0 +1,45 @@
+"""How far a policy is from a reference: three estimators from samples, the exact sum, importance ratios.
+
+Schulman 2020, "Approximating KL divergence", for actions sampled from pi and r = pi_ref(a) / pi(a):
+
+    k1 = -log r              unbiased, and may be negative
+    k2 = (log r)^2 / 2       biased, small variance; its gradient is that of the KL
+    k3 = r - 1 - log r       unbiased, never negative; its gradient is not that of the KL
+
+As losses on samples, gradients matter and not values: that of k1 is 0 in expectation, that of k2 is right.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def k1(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """log pi - log pi_ref of the action taken, nats."""
+    return logp - ref_logp
+
+
+def k2(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """(log pi - log pi_ref)^2 / 2."""
+    return (logp - ref_logp) ** 2 / 2
+
+
+def k3(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """pi_ref / pi - 1 - log(pi_ref / pi)."""
+    shift = ref_logp - logp
+    return shift.expm1() - shift
+
+
+def exact_kl(logits: Float[Tensor, "*N V"], ref_logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
+    """sum_a pi(a) (log pi(a) - log pi_ref(a)), from unnormalised logits."""
+    logp, ref_logp = logits.log_softmax(-1), ref_logits.log_softmax(-1)
+    return (logp.exp() * (logp - ref_logp)).sum(-1)
+
+
+def truncated_ratio(
+    logp: Float[Tensor, "*N"], behavior_logp: Float[Tensor, "*N"], most: float
+) -> Float[Tensor, "*N"]:
+    """min(pi / pi_behaviour, most): importance weights whose variance is bounded, at the price of a bias.
+
+    Ionides 2008; of an action, or of a reply given sums over its tokens.
+    """
+    return (logp - behavior_logp).exp().clamp(max=most)

@@ -1,0 +1,121 @@
+"""One turn of experience: prompts in a fixed random order, replies to them, what the replies are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.feedback import Prompt
+from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.models.policies import LmPolicy
+from turnwise.rollout.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.lanes import episode_seed
+from turnwise.rollout.replies import Reply, sample_replies
+from turnwise.rollout.rewards import Reward
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class OneTurn:
+    """What is asked, and who judges what is said.
+
+    `gold`, where the truth is known, is only recorded: nothing is learnt from it.
+    """
+
+    chat: ChatFormat
+    prompts: Sequence[Prompt]
+    reward: Reward
+    gold: Reward | None = None
+    columns: Sequence[Mapping[str, Any]] | None = None
+    max_new_tokens: int = 64
+    decoding: Decoding = POLICYS_OWN
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("no prompts; expected at least one")
+
+    def sample(self, policy: LmPolicy, step: int, prompts: int, group: int, seed: int) -> Judged:
+        """`group` replies to each of the next `prompts` prompts: a function of the policy, seed and step."""
+        chosen = self.chosen(step, prompts, seed)
+        replies = sample_replies(
+            policy,
+            self.chat,
+            [self.prompts[i] for i in chosen],
+            group=group,
+            seed=episode_seed(seed, step, 2),
+            max_new_tokens=self.max_new_tokens,
+            decoding=self.decoding,
+            columns=None if self.columns is None else [self.columns[i] for i in chosen],
+        )
+        rewards = self.reward(replies)
+        if np.isnan(rewards).any():
+            text = replies[int(np.flatnonzero(np.isnan(rewards))[0])].text
+            raise InputError(f"no reward has an opinion of the reply {text[:60]!r}; expected a number")
+        return Judged(replies, rewards, None if self.gold is None else self.gold(replies))
+
+    def chosen(self, step: int, prompts: int, seed: int) -> list[int]:
+        """Prompts of a step: all of them in a random order, then all again in another."""
+        found, n = [], len(self.prompts)
+        for k in range(step * prompts, (step + 1) * prompts):
+            epoch, place = divmod(k, n)
+            rng = np.random.default_rng(np.random.SeedSequence((seed, 11, epoch)))
+            found.append(int(rng.permutation(n)[place]))
+        return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Replies, those of a prompt together, and what they are worth."""
+
+    replies: list[Reply]
+    rewards: np.ndarray
+    """[n]"""
+    gold: np.ndarray | None
+    """[n], never learnt from"""
+
+    def rows(self) -> list[Tokens]:
+        """Token rows without a reward: what a reply is worth is the algorithm's to place."""
+        return [r.tokens for r in self.replies]
+
+    def told(self) -> dict[str, float]:
+        """What is logged of them, under the names that the field greps for."""
+        lengths = [r.length for r in self.replies]
+        found = {
+            "reward": float(self.rewards.mean()),
+            "reward_std": float(self.rewards.std()),
+            "completions/mean_length": float(np.mean(lengths)),
+            "completions/clipped_ratio": float(np.mean([not r.stopped for r in self.replies])),
+        }
+        return found if self.gold is None else found | {"gold": float(self.gold.mean())}
+
+
+@dataclass
+class KlControl:
+    """The weight of the KL to the reference: fixed, or moved so that the KL comes to a target.
+
+    beta <- beta (1 + clip(KL / target - 1, -.2, .2) / horizon) a step: Ziegler et al. 2019, arXiv:1909.08593,
+    section 2.2, with the horizon in steps. Its weight is part of the checkpoint.
+    """
+
+    beta: float
+    """reward per nat"""
+    target: float | None = None
+    """nats a reply; None: fixed"""
+    horizon: float = 50.0
+    """steps"""
+
+    def saw_(self, kl: float) -> None:
+        """Move beta after a step whose replies had this mean KL, in nats a reply."""
+        if self.target is not None:
+            self.beta *= 1 + float(np.clip(kl / self.target - 1, -0.2, 0.2)) / self.horizon
+
+    def state(self) -> dict[str, float]:
+        """For the checkpoint."""
+        return {"beta": self.beta}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """From the checkpoint."""
+        self.beta = float(state["beta"])

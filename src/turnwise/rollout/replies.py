@@ -1,0 +1,121 @@
+"""Replies to prompts: several to each, sampled in lanes that read their prompt once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.feedback import Prompt
+from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
+from turnwise.models.lm import context_of
+from turnwise.models.policies import LmPolicy
+from turnwise.rollout.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.lanes import episode_seed
+from turnwise.rollout.sampler import Sampler, Utterance
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One sampled reply: ids are the record, `text` is what a reader sees.
+
+    `stopped`: the policy said its stop token; else the limit on new tokens cut it, and the stop token is
+    read as if it had been said. `columns`: whatever else is known of the prompt (an answer to check, say).
+    """
+
+    prompt: Prompt
+    text: str
+    tokens: Tokens
+    stopped: bool
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens that were chosen, the stop token included."""
+        return int(self.tokens.action.sum())
+
+    def rewarded(self, reward: float) -> Tokens:
+        """The row with its reward, after the last token chosen."""
+        rewards = np.zeros(len(self.tokens))
+        rewards[np.flatnonzero(self.tokens.action)[-1]] = reward
+        return replace(self.tokens, rewards=rewards)
+
+
+def sample_replies(
+    policy: LmPolicy,
+    chat: ChatFormat,
+    prompts: Sequence[Prompt],
+    *,
+    group: int = 1,
+    seed: int,
+    max_new_tokens: int = 64,
+    decoding: Decoding = POLICYS_OWN,
+    lanes: int = 256,
+    columns: Sequence[Mapping[str, Any]] | None = None,
+) -> list[Reply]:
+    """`group` replies to each prompt, those of a prompt together; about `lanes` are spoken at a time.
+
+    What is said depends on `seed` and the prompt's place alone. InputError for a prompt that leaves no room
+    in the context.
+    """
+    policy.lm.eval()
+    known = [{}] * len(prompts) if columns is None else columns
+    at_once = max(1, lanes // group)
+    replies: list[Reply] = []
+    for start in range(0, len(prompts), at_once):
+        part = prompts[start : start + at_once]
+        opened = [chat.opening(p) for p in part]
+        longest = max(map(len, opened)) + max_new_tokens
+        if longest > context_of(policy.lm):
+            raise InputError(
+                f"a prompt of {max(map(len, opened))} tokens and a reply of {max_new_tokens} do not fit the "
+                f"context of {context_of(policy.lm)}; expected --max-new-tokens that fit, or shorter prompts"
+            )
+        sampler = Sampler(
+            policy,
+            lanes=len(part) * group,
+            context=longest + 1,
+            stop=chat.stop,
+            decoding=decoding,
+            max_new_tokens=max_new_tokens,
+            at_least=len(part) * group,
+        )
+        for lane in range(sampler.lanes):
+            sampler.reset(lane, episode_seed(seed, start * group + lane, 0))
+        said = _say(sampler, opened, group)
+        replies += [
+            _reply(chat, part[u.lane // group], opened[u.lane // group], u, known[start + u.lane // group])
+            for u in said
+        ]
+    return replies
+
+
+def _say(sampler: Sampler, opened: Sequence[list[int]], group: int) -> list[Utterance]:
+    """All lanes speak; a group's first lane reads the prompt and the others are copies of it."""
+    leads = [p * group for p in range(len(opened))]
+    if group > 1:
+        long = [(lead, ids) for lead, ids in zip(leads, opened, strict=True) if len(ids) > 1]
+        sampler.read([lead for lead, _ in long], [ids[:-1] for _, ids in long])
+        for lead, _ in long:
+            sampler.copy_lane(lead, range(lead, lead + group))
+    for lane in range(sampler.lanes):
+        ids = opened[lane // group]
+        sampler.submit(lane, ids[-1:] if group > 1 else ids)
+    said: list[Utterance] = []
+    while len(said) < sampler.lanes:
+        said += sampler.collect()
+    return sorted(said, key=lambda u: u.lane)
+
+
+def _reply(
+    chat: ChatFormat, prompt: Prompt, opened: Sequence[int], u: Utterance, columns: Mapping[str, Any]
+) -> Reply:
+    row = TokenWriter()
+    row.read(opened)
+    row.act(u.ids, 0.0, float(np.sum(u.logp)), u.logp)
+    if not u.stopped:
+        row.read([chat.stop])
+    return Reply(prompt, chat.text(u.ids), row.tokens(True, next_known=True, id=""), u.stopped, columns)

@@ -1,0 +1,150 @@
+"""What a reply is worth: any function of TRL's kind, a reward model, and how rewards are put together.
+
+A reward maps replies to one number each; nan says that it has nothing to say of a reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from turnwise.data.feedback import Prompt
+from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.rollout.replies import Reply
+from turnwise.run.errors import InputError
+
+
+class Reward(Protocol):
+    """A number for each reply."""
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """[n], in units of reward; nan where it has no opinion."""
+        ...
+
+
+def chat_of(prompt: Prompt) -> list[dict[str, str]]:
+    """A prompt as chat messages."""
+    return [{"role": m.role, "content": m.content} for m in prompt]
+
+
+@dataclass(frozen=True)
+class FromFunction:
+    """A reward function in TRL's signature: f(prompts, completions, completion_ids, **columns) -> numbers.
+
+    Prompts and completions are chats ([{role, content}]), `completion_ids` lists of ids, columns lists of
+    what else is known of each prompt. None is no opinion. InputError where it returns anything but one number
+    a reply.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """Call it on all replies at once."""
+        names = sorted({name for r in replies for name in r.columns})
+        found = self.function(
+            prompts=[chat_of(r.prompt) for r in replies],
+            completions=[[{"role": "assistant", "content": r.text}] for r in replies],
+            completion_ids=[r.tokens.ids[r.tokens.action].tolist() for r in replies],
+            **{name: [r.columns.get(name) for r in replies] for name in names},
+        )
+        name = getattr(self.function, "__name__", "the reward function")
+        try:
+            values = np.array([np.nan if x is None else float(x) for x in found], np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: expected a list of numbers or None; found {str(found)[:60]}") from None
+        if len(values) != len(replies):
+            raise InputError(f"{name}: expected {len(replies)} rewards, one a reply; found {len(values)}")
+        return values
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """sum_i w_i r_i over the rewards that have an opinion; nan where none has."""
+
+    rewards: tuple[Reward, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rewards or len(self.rewards) != len(self.weights):
+            raise ValueError(
+                f"{len(self.rewards)} rewards with {len(self.weights)} weights; expected as many"
+            )
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """Each reward once, then the sum."""
+        each = np.stack([w * r(replies) for r, w in zip(self.rewards, self.weights, strict=True)])
+        return np.where(np.isnan(each).all(0), np.nan, np.nansum(each, axis=0))
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """min(max(r, low), high)."""
+
+    reward: Reward
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"rewards clipped to at least {self.low} and at most {self.high}")
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """nan stays."""
+        return np.clip(self.reward(replies), self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Length:
+    """`per_token` times the tokens of the reply beyond `free`; negative makes replies shorter."""
+
+    per_token: float
+    free: int = 0
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """By the tokens that were chosen, the stop token included."""
+        return self.per_token * np.array([max(0, r.length - self.free) for r in replies], np.float64)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """`penalty` for a reply that the limit on tokens cut before its stop token, else 0."""
+
+    penalty: float
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """-penalty where it was cut."""
+        return np.array([0.0 if r.stopped else -self.penalty for r in replies])
+
+
+@dataclass(frozen=True)
+class FromModel:
+    """A reward model's opinion: `score` gives rows of ids [E, n] rewards, E members of an ensemble.
+
+    Rewards are (mean - doubt * deviation of the members - shift) / scale: `doubt` holds back where members
+    disagree (Coste et al. 2023, arXiv:2310.02743, section 3.2); shift and scale put the reference policy's
+    replies at mean 0 and deviation 1, so that weights of the KL mean the same for every model. Where the
+    model reads with the policy's tokenizer (`chat` None) it reads the sampled ids themselves, else the text.
+    """
+
+    score: Callable[[Sequence[Tokens]], np.ndarray]
+    chat: ChatFormat | None = None
+    doubt: float = 0.0
+    shift: float = 0.0
+    scale: float = 1.0
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """One number a reply."""
+        rows = [r.tokens if self.chat is None else self.chat.reply(r.prompt, r.text) for r in replies]
+        each = self.score(rows)
+        spread = each.std(0) if len(each) > 1 else 0.0
+        return (each.mean(0) - self.doubt * spread - self.shift) / self.scale
+
+    def standardised_on(self, replies: Sequence[Reply]) -> FromModel:
+        """The same, with mean 0 and deviation 1 over these replies. ValueError where all are worth as much."""
+        worth = replace(self, shift=0.0, scale=1.0)(replies)
+        if not worth.std() > 0:
+            raise ValueError("the reward model gives all replies one reward; expected it to tell them apart")
+        return replace(self, shift=float(worth.mean()), scale=float(worth.std()))
