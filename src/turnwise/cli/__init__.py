@@ -13,7 +13,7 @@ VERBS = {
     "train": "learn a policy: from logged conversations (bc, mc, ilql, turn-iql), or by acting (ppo, ...)",
     "evaluate": "measure a trained policy in a live task, or a trained agent in its environment",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
-    "data": "logs: make (of a built-in task), check, show",
+    "data": "logs: make (of a built-in task), check, show; feedback: check",
     "report": "write the report page of a run or of a comparison of runs",
 }
 TOPICS = {
@@ -30,7 +30,7 @@ TOPICS = {
     },
     "data": {
         "make": "write the logs of a built-in task",
-        "check": "read logs, count what is in them, say what is wrong where",
+        "check": "read logs or feedback, count what is in them, say what is wrong where",
         "show": "one conversation with roles, masks, rewards and discounts",
     },
 }

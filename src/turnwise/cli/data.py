@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from rich.markup import escape
 
 from turnwise.cli.say import console, parse
 from turnwise.cli.tasks import TASKS, find_task
 from turnwise.data.card import data_card, describe, warnings
+from turnwise.data.feedback_card import describe_feedback, feedback_card, feedback_warnings
+from turnwise.data.feedback_files import read_feedback
 from turnwise.data.logs import read_logs, write_jsonl
 from turnwise.run.errors import InputError
 
@@ -34,14 +38,18 @@ class Make:
 
 @dataclass(frozen=True)
 class Check:
-    """Read logs and say what is in them, or what is wrong where."""
+    """Read logs, or feedback, and say what is in them, or what is wrong where."""
 
-    logs: str
+    logs: str | None = None
     """JSONL or Parquet file, a folder of them, or a datasets name or folder"""
+    feedback: str | None = None
+    """the same with pairs, rankings, likes or scores of replies"""
+    kind: Literal["pairs", "rankings", "likes", "scores"] | None = None
+    """of the feedback; none: what its columns tell"""
     agent_role: str = "assistant"
-    """whose messages are the agent's"""
+    """of logs: whose messages are the agent's"""
     credit_partner_rewards: bool = False
-    """give rewards on partners' messages to the agent's message before"""
+    """of logs: give rewards on partners' messages to the agent's message before"""
     json: bool = False
     """print one result object on stdout"""
 
@@ -96,14 +104,36 @@ def make(a: Make) -> dict[str, Any]:
 
 def check(a: Check) -> dict[str, Any]:
     """Count what is there."""
+    if a.feedback is not None:
+        return _check_feedback(a, a.feedback)
+    if a.logs is None:
+        raise InputError("expected --logs or --feedback, with what is to be read; found neither")
+    if a.kind is not None:
+        raise InputError(f"--kind {a.kind}: expected --feedback with it; found --logs")
     dialogues = read_logs(a.logs, agent_role=a.agent_role, credit_partner_rewards=a.credit_partner_rewards)
     card = data_card(dialogues, file=a.logs)
-    hints = warnings(card, dialogues)
-    out = console(a.json)
-    for label, value in describe(card):
-        out.print(f"  [bold]{label:<24}[/bold]{value}", soft_wrap=True)
+    return _tell(card, describe(card), warnings(card, dialogues), a.json)
+
+
+def _check_feedback(a: Check, path: str) -> dict[str, Any]:
+    if a.logs is not None:
+        raise InputError("expected either --logs or --feedback; found both")
+    if a.agent_role != "assistant" or a.credit_partner_rewards:
+        raise InputError(
+            "--agent-role, --credit-partner-rewards: expected --logs with them; found --feedback"
+        )
+    card = {"file": path, **feedback_card(read_feedback(path, a.kind))}
+    return _tell(card, [("File", path), *describe_feedback(card)], feedback_warnings(card), a.json)
+
+
+def _tell(
+    card: dict[str, Any], lines: Sequence[tuple[str, str]], hints: list[str], json: bool
+) -> dict[str, Any]:
+    out = console(json)
+    for label, value in lines:
+        out.print(f"  [bold]{label:<24}[/bold]{escape(value)}", soft_wrap=True)
     for hint in hints:
-        out.print(f"  [yellow]mind[/yellow] {hint}", soft_wrap=True)
+        out.print(f"  [yellow]mind[/yellow] {escape(hint)}", soft_wrap=True)
     return {**card, "warnings": hints}
 
 
