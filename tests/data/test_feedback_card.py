@@ -95,6 +95,8 @@ def test_ties_rankings_and_second_thoughts():
     assert card["contradicted"] == {"count": 2, "of": 3}
     assert (card["ties"], card["ranked"]) == (3, pytest.approx({"mean": 2.4, "min": 2, "max": 3}))
     assert card["longer_wins"] is None, "all of equal length"
+    twins = [Ranking(ASKED, ("a", "a", "b"), (1, 1, 2), by) for by in "xy"]
+    assert feedback_card(twins)["agreement"]["items"] == 1, "a reply is not compared with itself"
 
 
 def test_likes_and_scores():

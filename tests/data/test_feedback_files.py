@@ -30,7 +30,7 @@ PAIR = {"prompt": "Why is it dark?", "chosen": "The fuse.", "rejected": "The bul
 RANKING = {"prompt": "Why is it dark?", "completions": ["The fuse.", "The bulb.", "Night."]}
 LIKE = {"prompt": "Why is it dark?", "completion": "The fuse.", "label": True}
 SCORE = {"prompt": "Why is it dark?", "completion": "The fuse.", "score": 3}
-fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def written(folder, *rows, name="f.jsonl"):
@@ -211,7 +211,7 @@ def items(draw, kind):
     return Score(prompt, draw(texts), draw(numbers), **shared)
 
 
-@fuzz
+@settings(fuzz, max_examples=25)  # each writes two files to the disk
 @given(st.sampled_from(list(COLUMNS)).flatmap(lambda kind: st.lists(items(kind), min_size=1, max_size=3)))
 def test_what_is_written_reads_back(tmp_path, some):
     """Reading gives the items, ids apart, which are their places; once more gives them with those ids."""
