@@ -3,10 +3,13 @@
 Schulman 2020, "Approximating KL divergence", for actions sampled from pi and r = pi_ref(a) / pi(a):
 
     k1 = -log r              unbiased, and may be negative
-    k2 = (log r)^2 / 2       biased, small variance; its gradient is that of the KL
-    k3 = r - 1 - log r       unbiased, never negative; its gradient is not that of the KL
+    k2 = (log r)^2 / 2       biased, small variance
+    k3 = r - 1 - log r       unbiased, never negative
 
-As losses on samples, gradients matter and not values: that of k1 is 0 in expectation, that of k2 is right.
+In a loss on samples the gradient matters and not the value. That of k1 is 0 in expectation: k1 belongs in the
+reward. That of k2 is the gradient of KL(pi, pi_ref), that of k3 the gradient of KL(pi_ref, pi), the other
+way round. Both hold of whole replies, given sums over tokens ([B, 1]); token by token they hold of the
+divergence at the states visited, and what an action does to the divergence of later tokens is left out.
 """
 
 from jaxtyping import Float

@@ -117,12 +117,8 @@ def orpo_odds_loss(
 
     Hong, Lee & Thorne 2024, arXiv:2403.07691, eq. 7, with the geometric mean of the tokens' probabilities.
     """
-    return -F.logsigmoid(_log_odds(chosen_mean_logp) - _log_odds(rejected_mean_logp))
-
-
-def _log_odds(logp: Tensor) -> Tensor:
-    """log p - log(1 - p), exact for p near 1."""
-    return logp - (-torch.expm1(logp)).log()
+    odds = chosen_mean_logp.expm1() / rejected_mean_logp.expm1()  # finite where the chosen reply is certain
+    return ((rejected_mean_logp - chosen_mean_logp).exp() * odds).log1p()
 
 
 def kto_loss(
