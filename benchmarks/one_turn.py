@@ -8,8 +8,9 @@ may stop early), groups of 8, 32 replies a step; float32, AdamW, one thread. GRP
 .05 in its reward, DPO 32 pairs with the reference computed in both. The two take turns step by step; a ratio
 is of medians. The clock is wall time, with this process's CPU time beside it for busy machines.
 
-TRL reads each prompt as often as it has replies, when sampling and when learning, and RLOO's log-probabilities
-of the sampling policy are computed again; here a group's prompt is read once and what was recorded is used.
+TRL reads each prompt as often as it has replies, when sampling and when learning, and has RLOO's
+log-probabilities of the sampling policy computed again; here a group's prompt is read once, and what was
+recorded is used.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ TASKS |= {
     ),
     "autoencode": Task(
         MEMORY_TASKS["autoencode"],
-        {"steps": 1_600_000, "lr": 1e-3, "minibatches": 2, "epochs": 3},
+        {"steps": 3_200_000, "lr": 1e-3, "minibatches": 2, "epochs": 3},
         {"transformer": {"layers": 2, "context": 104}},
     ),
     "repeat-previous-start": Task(

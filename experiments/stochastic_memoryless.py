@@ -12,8 +12,8 @@ First observations are shown, except to the tiger's agent, who has none.
 
 Heaven and hell is another matter: a policy that goes to the priest is worth nothing until it comes back on
 one of his two answers only, so that near a uniform policy the gradient is of second order, and what is
-estimated there is noise. It starts from random logits (deviation 1) instead, and learns by PPO with V(s), which is
-unbiased for a policy without memory and leaves less noise.
+estimated there is noise. It starts from random logits (deviation 1) instead, and learns by PPO with V(s),
+which is unbiased for a policy without memory and leaves less noise.
 """
 
 from __future__ import annotations

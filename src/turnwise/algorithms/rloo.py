@@ -97,7 +97,6 @@ def loss(policy: LmPolicy, part: Part, denominator: float, c: Config) -> tuple[T
     batch, mask = part.batch, part.batch.loss_mask
     assert batch.behavior_logp is not None
     out = score_replies(policy.lm, batch.inputs, batch.decisions, batch.actions, batch.mask, group=c.group)
-    shift = (out.logp.detach() - batch.behavior_logp).masked_fill(~mask, 0.0).sum(1)
     now, then = (x.masked_fill(~mask, 0.0).sum(1) for x in (out.logp.detach(), batch.behavior_logp))
     ratio = truncated_ratio(now, then, c.most_ratio)
     weight = ratio * part.advantages

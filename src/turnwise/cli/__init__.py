@@ -27,6 +27,17 @@ TOPICS = {
         "reinforce": "the same by REINFORCE, from whole episodes",
         "r2d2": "the same by Q-learning on histories, from replay",
         "sac": "the same by discrete soft actor-critic, from replay",
+        "reward": "a reward model, from pairs, rankings, likes or scores",
+        "dpo": "a policy from pairs or rankings: DPO, IPO, conservative, robust, ranking",
+        "kto": "a policy from likes and dislikes",
+        "simpo": "a policy from pairs, without a reference",
+        "orpo": "the same, cloning what was chosen",
+        "rloo": "a policy from its own replies, judged by a reward: leave-one-out REINFORCE",
+        "grpo": "the same, by group relative policy optimisation",
+        "token-ppo": "the same, by PPO with a critic of tokens",
+        "reply-reinforce": "the same, by REINFORCE with a baseline",
+        "online-dpo": "the same, by DPO on its best and worst replies",
+        "best-of-n": "the same, by cloning its best replies (rejection sampling)",
     },
     "data": {
         "make": "write the logs of a built-in task",
@@ -36,6 +47,15 @@ TOPICS = {
 }
 AGENTS = ("ppo", "a2c", "reinforce", "r2d2", "sac")
 """topics of `train` that act while they learn"""
+PLACES = (
+    dict.fromkeys(AGENTS, "train_agents")
+    | dict.fromkeys(("dpo", "kto", "simpo", "orpo"), "train_preferences")
+    | dict.fromkeys(
+        ("rloo", "grpo", "token-ppo", "reply-reinforce", "online-dpo", "best-of-n"), "train_replies"
+    )
+    | {"reward": "train_reward"}
+)
+"""files of topics that are not their verb's"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +89,7 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     from turnwise.run.errors import InputError, Interrupted
 
     try:
-        module = importlib.import_module(f"turnwise.cli.{'train_agents' if topic in AGENTS else verb}")
+        module = importlib.import_module(f"turnwise.cli.{PLACES.get(topic or '', verb)}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
         return _complain(str(e))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
 from turnwise.run.errors import InputError
 
@@ -35,6 +35,24 @@ class Liked:
     row: Tokens
     liked: bool
 
+    @property
+    def size(self) -> int:
+        """Tokens of the row."""
+        return len(self.row)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One reply as a row, and its score."""
+
+    row: Tokens
+    score: float
+
+    @property
+    def size(self) -> int:
+        """Tokens of the row."""
+        return len(self.row)
+
 
 def compared(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Compared]:
     """Rows of pairs and rankings. InputError for one that does not fit the context."""
@@ -50,6 +68,11 @@ def compared(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) ->
 def liked(items: Sequence[Like], chat: ChatFormat, context: int) -> list[Liked]:
     """Rows of likes. InputError for one that does not fit the context."""
     return [Liked(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.liked) for i in items]
+
+
+def scored(items: Sequence[Score], chat: ChatFormat, context: int) -> list[Scored]:
+    """Rows of scores. InputError for one that does not fit the context."""
+    return [Scored(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.score) for i in items]
 
 
 def mismatched(rows: Sequence[Tokens]) -> list[Tokens]:

@@ -1,4 +1,4 @@
-"""What a policy's replies are worth: mean reward and gold over prompts, how far it went, how much it varies."""
+"""What a policy's replies are worth: mean reward and gold over prompts, and how far it went for them."""
 
 from __future__ import annotations
 

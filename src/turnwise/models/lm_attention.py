@@ -40,24 +40,28 @@ def _attend(
     ids, heads, width = q.shape
     group = heads // keys.shape[2]
     number = q.dtype.type
-    scores = np.empty(keys.shape[1], q.dtype)
+    scores = np.empty((heads, keys.shape[1]), q.dtype)
     for m in range(ids):
         lane, length = lanes[m], positions[m] + 1
-        for head in range(heads):
-            source = head // group
-            top = number(-1e30)
-            for t in range(length):
+        for t in range(length):  # all heads of a position at once: memory is read in its own order
+            for head in range(heads):
+                query, key = q[m, head], keys[lane, t, head // group]
                 score = number(0)
                 for d in range(width):
-                    score += q[m, head, d] * keys[lane, t, source, d]
-                scores[t] = score * scale
-                top = max(top, scores[t])
-            total = number(0)
+                    score += query[d] * key[d]
+                scores[head, t] = score * scale
+        for head in range(heads):
+            row = scores[head, :length]
+            top, total = row.max(), number(0)
             for t in range(length):
-                scores[t] = math.exp(scores[t] - top)
-                total += scores[t]
-            out[m, head] = 0
+                row[t] = math.exp(row[t] - top)
+                total += row[t]
             for t in range(length):
-                weight = scores[t] / total
+                row[t] /= total
+        mixed = out[m]
+        mixed[:] = 0
+        for t in range(length):
+            for head in range(heads):
+                weight, value, place = scores[head, t], values[lane, t, head // group], mixed[head]
                 for d in range(width):
-                    out[m, head, d] += weight * values[lane, t, source, d]
+                    place[d] += weight * value[d]

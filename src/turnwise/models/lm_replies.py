@@ -1,4 +1,4 @@
-"""Log-probabilities of replies: a prompt that several rows share is read once, logits never exist all at once.
+"""Log-probabilities of replies: a prompt that rows share is read once, logits never exist all at once.
 
 Rows of a group (the G replies that were sampled for a prompt, or a pair) begin with the same ids. Their keys
 and values are computed once, with gradient, and expanded over the group; the batch itself does not change.
@@ -48,7 +48,7 @@ def score_replies(
     features = features_at_decisions(trunk_of(lm), ids, decisions, group)
     counted, chosen = features[mask], actions[mask]
     head = lm_head_of(lm)
-    rows = max(1, most_logits // int(head.weight.shape[0]))  # pyright: ignore[reportAttributeAccessIssue]
+    rows = max(1, most_logits // lm.config.vocab_size)
     if len(chosen) <= rows:
         parts = [_of_features(head, counted, chosen)]
     else:

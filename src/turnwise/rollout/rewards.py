@@ -143,7 +143,7 @@ class FromModel:
         return (each.mean(0) - self.doubt * spread - self.shift) / self.scale
 
     def standardised_on(self, replies: Sequence[Reply]) -> FromModel:
-        """The same, with mean 0 and deviation 1 over these replies. ValueError where all are worth as much."""
+        """The same, with mean 0 and deviation 1 over these replies. ValueError where they are all alike."""
         worth = replace(self, shift=0.0, scale=1.0)(replies)
         if not worth.std() > 0:
             raise ValueError("the reward model gives all replies one reward; expected it to tell them apart")

@@ -1,0 +1,170 @@
+"""What the verbs that train a policy on replies share: opening the policy, measuring it, closing the run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from turnwise.cli.say import console
+from turnwise.data.feedback import Prompt
+from turnwise.data.tokens import ChatFormat
+from turnwise.evaluation.one_turn import measure_replies
+from turnwise.evaluation.report import write_report
+from turnwise.models.lm import context_of, merged, parameter_count, with_lora
+from turnwise.models.lm_reference import Reference
+from turnwise.models.policies import LmPolicy
+from turnwise.rollout.agent import Acting, Agent, load_agent
+from turnwise.rollout.rewards import Reward
+from turnwise.run import distributed
+from turnwise.run.distributed import World
+from turnwise.run.errors import InputError
+from turnwise.run.folder import expect_fresh, write_config, write_json
+from turnwise.run.training import Run
+
+SILENT = ("resume", "json", "device", "threads")
+"""flags that only say how a call behaves"""
+
+
+@dataclass(frozen=True)
+class AskedOfPolicy:
+    """Which policy learns, and where its run is written."""
+
+    policy: str
+    """run folder of a cloned policy (turnwise train bc), or any causal LM by folder or name"""
+    out: Path
+    """run folder to write"""
+    seed: int = 0
+    """of the order of the data and of what is sampled"""
+    lora_rank: int = 0
+    """train low-rank adapters of this rank instead of all weights; the base is the reference then"""
+    max_new_tokens: int = 64
+    """longest reply, in tokens"""
+    evaluation_replies: int = 4
+    """replies to each held-out prompt when the trained policy is measured"""
+    resume: bool = False
+    """go on from the checkpoint in the run folder"""
+    json: bool = False
+    """print one result object on stdout"""
+    device: str = "auto"
+    """cpu, cuda, or auto"""
+    threads: int = 1
+    """CPU threads; more helps only while nothing else runs"""
+    checkpoint_every: int = 50
+    """steps between checkpoints"""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A policy ready to learn."""
+
+    policy: LmPolicy
+    chat: ChatFormat
+    tokenizer: Any
+    context: int
+    world: World
+    before: Any = field(repr=False)
+    """the language model as it was, for comparing"""
+
+
+def opened(a: AskedOfPolicy) -> Opened:
+    """Load the policy and set the machine up. InputError for a run that has a critic."""
+    if a.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {a.device}: expected auto, cpu or cuda")
+    if a.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has none that PyTorch can use; expected cpu or auto")
+    expect_fresh(a.out, resume=a.resume)
+    agent = load_agent(a.policy)
+    if agent.critic is not None:
+        raise InputError(
+            f"--policy {a.policy}: this run has a critic; expected the run of a policy (turnwise train bc)"
+        )
+    world = distributed.start(a.device, "ddp")
+    if world.device.type == "cpu":
+        torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+    before = copy.deepcopy(agent.lm)
+    lm = with_lora(agent.lm, a.lora_rank) if a.lora_rank else agent.lm
+    return Opened(LmPolicy(lm), agent.chat, agent.tokenizer, context_of(before), world, before)
+
+
+def session(algorithm: str, a: AskedOfPolicy, o: Opened, settings: Any) -> Run:
+    """The run folder, with what was asked."""
+    asked = {"algorithm": algorithm} | {
+        k: str(v) if isinstance(v, Path) else v
+        for part in asdict(settings).values()
+        for k, v in (part.items() if isinstance(part, Mapping) else [])
+        if k not in SILENT
+    }
+    write_config(a.out, asked, resume=a.resume)
+    return Run(a.out, o.world, what=algorithm, checkpoint_every=a.checkpoint_every, log_every=5)
+
+
+def closed(
+    algorithm: str,
+    a: AskedOfPolicy,
+    o: Opened,
+    prompts: Sequence[Prompt],
+    *,
+    reward: Reward | None,
+    gold: Reward | None,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Save the policy, measure it and where it began on held-out prompts, write the page."""
+    distributed.stop()
+    lm = merged(o.policy.lm)
+    Agent(lm, o.tokenizer, None, Acting(max_new_tokens=a.max_new_tokens)).save(a.out / "policy")
+    reference = Reference(o.before)
+    judge = reward or gold
+    measured: dict[str, Any] = {}
+    for name, model in (("before", o.before), ("after", lm)):
+        if judge is None or not prompts:
+            continue
+        measured[name] = measure_replies(
+            LmPolicy(model),
+            o.chat,
+            prompts,
+            group=a.evaluation_replies,
+            seed=a.seed + 1_000_003,
+            max_new_tokens=a.max_new_tokens,
+            reward=judge,
+            gold=gold,
+            reference=reference,
+        )
+    if measured:
+        write_json(a.out / "replies.json", measured)
+    result = {
+        "algorithm": algorithm,
+        "run": str(a.out),
+        "policy": str(a.out / "policy"),
+        "parameters": parameter_count(lm),
+        **extra,
+        "metrics": last_metrics(a.out),
+        "measured": {name: {k: v for k, v in m.items() if k != "examples"} for name, m in measured.items()},
+        "report": str(write_report(a.out)),
+    }
+    write_json(a.out / "result.json", result)
+    out = console(a.json)
+    for name, m in measured.items():
+        told = [f"reward {interval(m['reward'])}"] if reward is not None else []
+        told += [f"gold {interval(m['gold'])}"] if gold is not None else []
+        out.print(f"{name:>7}: {'  '.join(told)}  KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
+    out.print(f"{algorithm}: {a.out}  report {result['report']}")
+    return result
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """mean (low to high)"""
+    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """The last line of metrics.jsonl."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return json.loads(lines[-1]) if lines else {}

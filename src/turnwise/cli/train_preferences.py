@@ -1,0 +1,120 @@
+"""turnwise train dpo | kto | simpo | orpo: a policy from what people preferred, without a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from turnwise.algorithms import dpo, kto, orpo, simpo
+from turnwise.cli.policies import AskedOfPolicy, closed, opened, session
+from turnwise.cli.replies import gold_of
+from turnwise.cli.say import notice, parse
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.feedback_files import read_feedback
+from turnwise.data.preference_rows import compared, liked, split_by_prompt
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class AskedOfFeedback:
+    """What was preferred."""
+
+    feedback: str
+    """JSONL or Parquet file of pairs, rankings or likes, a folder, or a datasets name or folder"""
+    heldout: float = 0.1
+    """share of prompts that are not learnt from, picked by their words"""
+    gold: str | None = None
+    """built-in task whose truth is recorded and never learnt from: postcards"""
+
+
+@dataclass(frozen=True)
+class Dpo:
+    """Direct preference optimisation on pairs or rankings."""
+
+    asked: AskedOfPolicy
+    feedback: AskedOfFeedback
+    config: dpo.Config = field(default_factory=dpo.Config)
+
+
+@dataclass(frozen=True)
+class Kto:
+    """Kahneman-Tversky optimisation on likes and dislikes; a pair counts as one of each."""
+
+    asked: AskedOfPolicy
+    feedback: AskedOfFeedback
+    config: kto.Config = field(default_factory=kto.Config)
+
+
+@dataclass(frozen=True)
+class Simpo:
+    """Preference optimisation without a reference, by the mean log-probability per token."""
+
+    asked: AskedOfPolicy
+    feedback: AskedOfFeedback
+    config: simpo.Config = field(default_factory=simpo.Config)
+
+
+@dataclass(frozen=True)
+class Orpo:
+    """Cloning of what was chosen with an odds-ratio term, without a reference."""
+
+    asked: AskedOfPolicy
+    feedback: AskedOfFeedback
+    config: orpo.Config = field(default_factory=orpo.Config)
+
+
+KINDS = {"dpo": Dpo, "kto": Kto, "simpo": Simpo, "orpo": Orpo}
+
+
+def run(name: str, args: Sequence[str]) -> dict[str, Any]:
+    """Parse and train."""
+    kind = KINDS[name]
+    a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
+    items = usable(name, read_feedback(a.feedback.feedback), a)
+    gold = gold_of(a.feedback.gold)
+    learnt, held = split_by_prompt(items, a.feedback.heldout)
+    if not learnt:
+        raise InputError(
+            f"--heldout {a.feedback.heldout}: nothing is left to learn from; expected a smaller share"
+        )
+    if a.feedback.heldout and not held:
+        notice(f"mind: --heldout {a.feedback.heldout}: nothing is held out of {len(items):,} items")
+    o = opened(a.asked)
+    rows = [rows_of(part, o.chat, o.context) for part in (learnt, held)]
+    train: Any = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}[name]
+    train.train(a.config, rows[0], rows[1], o.policy, session(name, a.asked, o, a), a.asked.seed)
+    prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
+    extra = {"learnt": len(learnt), "held_out": len(held)}
+    return closed(name, a.asked, o, prompts, reward=None, gold=gold, extra=extra)
+
+
+def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
+    """The items in the shape that the algorithm takes. InputError where it takes none such."""
+    where, kind = a.feedback.feedback, type(items[0])
+    if name == "kto":
+        if kind is Like:
+            return list(items)
+        if kind is Pair:
+            pairs = [p for p in cast(Sequence[Pair], items) if not p.tie]
+            return [
+                Like(p.prompt, t, liked=i == 0, annotator=p.annotator, id=f"{p.id}-{i}")
+                for p in pairs
+                for i, t in enumerate(p.replies)
+            ]
+        raise InputError(f"{where}: expected likes (prompt, completion, label) or pairs for KTO")
+    if kind is Pair:
+        return list(items)
+    if kind is Ranking and name == "dpo":
+        if a.config.formula != "ranking":
+            raise InputError(f"{where}: holds rankings; expected --formula ranking for them")
+        return list(items)
+    expected = "pairs or rankings" if name == "dpo" else "pairs"
+    raise InputError(f"{where}: expected {expected} for {name.upper()}; found {kind.__name__.lower()}s")
+
+
+def rows_of(items: Sequence[Any], chat: Any, context: int) -> list[Any]:
+    """Token rows of either kind."""
+    if items and isinstance(items[0], Like):
+        return list(liked(items, chat, context))
+    return list(compared(items, chat, context))

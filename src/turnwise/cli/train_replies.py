@@ -1,0 +1,157 @@
+"""turnwise train rloo | grpo | token-ppo | reply-reinforce | online-dpo | best-of-n: a policy from its own
+replies, judged by a reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from turnwise.algorithms import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
+from turnwise.cli.replies import gold_of, named_reward, prompts_of
+from turnwise.cli.say import parse
+from turnwise.rollout.decoding import Decoding
+from turnwise.rollout.one_turn import OneTurn
+from turnwise.rollout.replies import sample_replies
+from turnwise.rollout.reward_scorer import load_reward
+from turnwise.rollout.rewards import Clipped, FromModel, Length, Reward, Unfinished, Weighted
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class AskedOfReward:
+    """What is asked, and who judges the replies."""
+
+    prompts: str
+    """JSONL or Parquet file with a column prompt, a datasets name or folder, or postcards"""
+    reward: str
+    """run folder of a reward model (turnwise train reward), module:function as TRL calls it, or postcards"""
+    gold: str | None = None
+    """built-in task whose truth is recorded and never learnt from: postcards"""
+    doubt: float = 0.0
+    """deviations of an ensemble's members that are taken off their mean"""
+    clip_reward: float | None = None
+    """rewards are held between minus this and this"""
+    per_token: float = 0.0
+    """added to the reward for each token of the reply; negative makes replies shorter"""
+    unfinished_penalty: float = 0.0
+    """taken off where the limit on tokens cut a reply before its end"""
+
+
+@dataclass(frozen=True)
+class Rloo:
+    """REINFORCE with leave-one-out baselines over several replies to a prompt."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: rloo.Config = field(default_factory=rloo.Config)
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """Group relative policy optimisation."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: grpo.Config = field(default_factory=grpo.Config)
+
+
+@dataclass(frozen=True)
+class TokenPpo:
+    """Token-level PPO with a learned critic and GAE."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: token_ppo.Config = field(default_factory=token_ppo.Config)
+
+
+@dataclass(frozen=True)
+class ReplyReinforce:
+    """REINFORCE on whole replies with a baseline."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: reply_reinforce.Config = field(default_factory=reply_reinforce.Config)
+
+
+@dataclass(frozen=True)
+class OnlineDpo:
+    """DPO on the best and the worst of the policy's own replies."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: online_dpo.Config = field(default_factory=online_dpo.Config)
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """Rejection sampling: the best of n replies is cloned."""
+
+    asked: AskedOfPolicy
+    reward: AskedOfReward
+    config: best_of_n.Config = field(default_factory=best_of_n.Config)
+
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "rloo": (Rloo, rloo),
+    "grpo": (Grpo, grpo),
+    "token-ppo": (TokenPpo, token_ppo),
+    "reply-reinforce": (ReplyReinforce, reply_reinforce),
+    "online-dpo": (OnlineDpo, online_dpo),
+    "best-of-n": (BestOfN, best_of_n),
+}
+
+
+def run(name: str, args: Sequence[str]) -> dict[str, Any]:
+    """Parse and train."""
+    kind, algorithm = KINDS[name]
+    a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
+    if name in ("rloo", "online-dpo") and a.config.group < 2:
+        raise InputError(f"--group {a.config.group}: expected 2 replies to a prompt or more")
+    prompts, columns, held = prompts_of(a.reward.prompts)
+    named, gold = named_reward(a.reward.reward), gold_of(a.reward.gold)
+    o = opened(a.asked)
+    judge = composed(named, a, o, prompts)
+    talk = OneTurn(
+        o.chat,
+        prompts,
+        judge,
+        gold,
+        columns=columns,
+        max_new_tokens=a.asked.max_new_tokens,
+        decoding=Decoding(),
+    )
+    algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a), a.asked.seed)
+    extra = {"prompts": len(prompts), "held_out": len(held)}
+    return closed(name, a.asked, o, held or prompts, reward=judge, gold=gold, extra=extra)
+
+
+def composed(named: Reward | Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
+    """The reward with its clip and its terms of length; a model's is standardised on the policy's replies."""
+    r: AskedOfReward = a.reward
+    reward = named if not isinstance(named, Path) else _of_model(named, a, o, prompts)
+    if r.clip_reward is not None:
+        reward = Clipped(reward, -r.clip_reward, r.clip_reward)
+    terms: list[Reward] = [reward]
+    if r.per_token:
+        terms.append(Length(r.per_token))
+    if r.unfinished_penalty:
+        terms.append(Unfinished(r.unfinished_penalty))
+    return reward if len(terms) == 1 else Weighted(tuple(terms), (1.0,) * len(terms))
+
+
+def _of_model(folder: Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
+    scorer = load_reward(folder)
+    same = scorer.tokenizer.get_vocab() == o.tokenizer.get_vocab()
+    model = FromModel(scorer.score, None if same else scorer.chat, doubt=a.reward.doubt)
+    few = list(prompts)[:256]
+    own = sample_replies(
+        o.policy, o.chat, few, group=2, seed=a.asked.seed + 7, max_new_tokens=a.asked.max_new_tokens
+    )
+    try:
+        return model.standardised_on(own)
+    except ValueError as e:
+        raise InputError(f"--reward {folder}: {e}") from e
