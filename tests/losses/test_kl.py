@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from turnwise.losses.kl import exact_kl, k1, k2, k3, truncated_ratio
+from turnwise.losses.kl import exact_kl, k1, k2, k3, truncated_ratio, weighted_k3
 
 f64 = torch.float64
 
@@ -80,6 +80,16 @@ def test_expected_gradients(policies: tuple[Tensor, Tensor]) -> None:
     assert_close(pull(weight * k1(logp, ref_logp)), torch.zeros_like(logits), rtol=0, atol=1e-14)
     assert_close(pull(weight * k2(logp, ref_logp)), pull(exact_kl(logits, ref)))
     assert_close(pull(weight * k3(logp, ref_logp)), pull(exact_kl(ref, logits)))
+
+
+def test_k3_weighted_with_the_ratio(policies: tuple[Tensor, Tensor], rng: np.random.Generator) -> None:
+    """From samples of any behaviour, value and gradient are those of KL(pi, ref)."""
+    logits, ref = policies
+    behavior = torch.tensor(rng.normal(size=(1, 6))).log_softmax(-1)
+    found = (behavior.exp() * weighted_k3(logits.log_softmax(-1), ref.log_softmax(-1), behavior)).sum(-1)
+    exact = exact_kl(logits, ref)
+    assert_close(found, exact)
+    assert_close(*(torch.autograd.grad(x.sum(), logits)[0] for x in (found, exact)))
 
 
 def test_gradients_are_those_of_differences(rng: np.random.Generator) -> None:

@@ -158,7 +158,7 @@ def test_orpo_by_hand() -> None:
 
 
 def test_orpo_of_a_reply_that_is_certain_is_finite() -> None:
-    """p_w = 1 in floating point: loss 0, and a gradient of -odds_l = -1, not nan. Near it, no digit is lost."""
+    """p_w = 1 in floating point: loss 0, a gradient of -odds_l = -1, not nan. Near it, no digit is lost."""
     half = math.log(0.5)
     assert orpo_odds_loss(t(0.0), t(half)).tolist() == [0.0]
     assert_close(gradient(lambda x: orpo_odds_loss(x[:1], x[1:]), 0.0, half), t(-1.0, 0.0))

@@ -32,6 +32,17 @@ def k3(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tens
     return shift.expm1() - shift
 
 
+def weighted_k3(
+    logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"], behavior_logp: Float[Tensor, "B A"]
+) -> Float[Tensor, "B A"]:
+    """rho k3, rho = pi / pi_behaviour with its gradient: that of KL(pi, pi_ref), on the policy and off it.
+
+    DeepSeek-AI 2025, arXiv:2512.02556, section 3.1. E_behaviour[rho k3] is the KL at the states visited, so
+    its gradient is the KL's, where k3 alone has that of KL(pi_ref, pi) and is right at rho = 1 in value only.
+    """
+    return (logp - behavior_logp).exp() * k3(logp, ref_logp)
+
+
 def exact_kl(logits: Float[Tensor, "*N V"], ref_logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
     """sum_a pi(a) (log pi(a) - log pi_ref(a)), from unnormalised logits."""
     logp, ref_logp = logits.log_softmax(-1), ref_logits.log_softmax(-1)
