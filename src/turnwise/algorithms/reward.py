@@ -6,8 +6,8 @@
     scores     (score - r)^2                                             regression
 
 Bradley & Terry 1952; Plackett 1975; margins as in Touvron et al. 2023, arXiv:2307.09288, eq. 2; centring as
-in Eisenstein et al. 2023, arXiv:2312.09244. The reward is read at the reply's stop token. A tie is half of each
-direction; ranks that are equal in a longer ranking are read in the order given.
+in Eisenstein et al. 2023, arXiv:2312.09244. The reward is read at the reply's stop token. A tie is half of
+each direction; ranks that are equal in a longer ranking are read in the order given.
 
 Members of an ensemble learn from the same batches and differ in how they began: heads (and adapters, and
 trunks) are drawn apart. Their disagreement is the standard deviation of their rewards, means taken off.

@@ -41,7 +41,7 @@ class RewardScorer:
         return scorer(self.model)(rows)
 
     def save(self, folder: Path) -> None:
-        """A folder that `AutoModelForSequenceClassification` loads (the members' mean), all heads beside it."""
+        """What `AutoModelForSequenceClassification` loads (the members' mean), with all heads beside it."""
         save_classifier(folder, self.model, self.tokenizer)
         heads = self.model.heads.weight.detach().cpu().contiguous()
         save_file({"heads": heads}, folder / HEADS)

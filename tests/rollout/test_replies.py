@@ -1,0 +1,165 @@
+"""Replies in groups, and what judges them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from turnwise.data.batch import pack_tokens
+from turnwise.data.tokens import ChatFormat
+from turnwise.envs.dialogue import Message
+from turnwise.models.lm import llama
+from turnwise.models.lm_replies import score_replies
+from turnwise.models.policies import LmPolicy
+from turnwise.rollout.decoding import Decoding
+from turnwise.rollout.one_turn import KlControl, OneTurn
+from turnwise.rollout.replies import Reply, sample_replies
+from turnwise.rollout.rewards import Clipped, FromFunction, FromModel, Length, Unfinished, Weighted
+from turnwise.run.errors import InputError
+
+PROMPTS = [(Message("user", x),) for x in ("hello", "it works now, my friend", "there")]
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizers: dict[str, Any]) -> ChatFormat:
+    return ChatFormat(tokenizers["own"])
+
+
+@pytest.fixture(scope="module")
+def policy(chat: ChatFormat) -> LmPolicy:
+    torch.manual_seed(0)
+    size = len(chat.tokenizer)
+    lm = llama(size, width=16, layers=1, heads=2, context=64, eos=chat.stop, pad=chat.tokenizer.pad_token_id)
+    return LmPolicy(lm.double())
+
+
+@pytest.fixture(scope="module")
+def replies(policy: LmPolicy, chat: ChatFormat) -> list[Reply]:
+    return sample_replies(policy, chat, PROMPTS, group=3, seed=1, max_new_tokens=6)
+
+
+def test_a_group_says_what_its_members_say_alone(
+    policy: LmPolicy, chat: ChatFormat, replies: list[Reply]
+) -> None:
+    """Reading the prompt once changes no token: each lane has a seed of its own."""
+    alone = sample_replies(
+        policy, chat, [p for p in PROMPTS for _ in range(3)], group=1, seed=1, max_new_tokens=6
+    )
+    assert [r.tokens.ids.tolist() for r in alone] == [r.tokens.ids.tolist() for r in replies]
+    assert [r.prompt for r in replies] == [p for p in PROMPTS for _ in range(3)]
+    assert len({r.text for r in replies}) > 3
+
+
+def test_recorded_log_probabilities_are_the_policys(policy: LmPolicy, replies: list[Reply]) -> None:
+    b = pack_tokens([r.tokens for r in replies], gamma=1.0, dtype=torch.float64)
+    assert b.behavior_logp is not None
+    out = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask, group=3)
+    torch.testing.assert_close(out.logp, b.behavior_logp, rtol=0, atol=1e-6)
+
+
+def test_a_cut_reply_is_read_as_if_it_had_stopped(chat: ChatFormat, replies: list[Reply]) -> None:
+    """The stop token is read and was not chosen; the reward stands after the last token chosen."""
+    cut = next(r for r in replies if not r.stopped)
+    assert cut.length == 6 and cut.tokens.ids[-1] == chat.stop and not cut.tokens.action[-1]
+    row = cut.rewarded(2.5)
+    b = pack_tokens([row], gamma=1.0)
+    assert b.rewards.tolist() == [[0, 0, 0, 0, 0, 2.5]] and b.discounts[0, -1] == 0
+    assert int(b.decisions[0, -1]) == len(row) - 1
+
+
+def test_greedy_replies_of_a_group_are_alike(policy: LmPolicy, chat: ChatFormat) -> None:
+    same = sample_replies(
+        policy, chat, PROMPTS, group=2, seed=3, max_new_tokens=4, decoding=Decoding(temperature=0.0)
+    )
+    assert all(a.text == b.text for a, b in zip(same[::2], same[1::2], strict=True))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(policy: LmPolicy, chat: ChatFormat) -> None:
+    with pytest.raises(InputError, match="do not fit the context of 64"):
+        sample_replies(policy, chat, PROMPTS, group=1, seed=0, max_new_tokens=63)
+
+
+def test_prompts_come_once_each_before_any_comes_again(chat: ChatFormat) -> None:
+    talk = OneTurn(chat, PROMPTS * 2, Length(1.0))
+    steps = [talk.chosen(step, 2, seed=5) for step in range(6)]
+    assert sorted(sum(steps[:3], [])) == sorted(sum(steps[3:], [])) == list(range(6))
+    assert steps[:3] != steps[3:] and talk.chosen(4, 2, seed=5) == steps[4]
+
+
+def scored(prompts: Any, completions: Any, answer: Any, **_: Any) -> list[float | None]:
+    """A reward function in TRL's signature: nothing to say where no answer is known."""
+    assert prompts[0][-1]["role"] == "user"
+    return [
+        None if a is None else float(len(c[0]["content"]) > a)
+        for c, a in zip(completions, answer, strict=True)
+    ]
+
+
+def test_functions_of_trls_kind_are_rewards(policy: LmPolicy, chat: ChatFormat) -> None:
+    some = sample_replies(
+        policy, chat, PROMPTS, seed=0, max_new_tokens=4, columns=[{"answer": 0}, {"answer": None}, {}]
+    )
+    found = FromFunction(scored)(some)
+    assert found[0] == float(len(some[0].text) > 0) and np.isnan(found[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda **_: [1.0], "expected 3 rewards"),
+        (lambda **_: 7, "expected a list of numbers"),
+        (lambda **_: ["x"] * 3, "expected a list of numbers"),
+    ],
+)
+def test_functions_that_return_no_rewards_are_refused(
+    replies: list[Reply], function: Any, expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        FromFunction(function)(replies[:3])
+
+
+def test_rewards_compose(replies: list[Reply]) -> None:
+    """By hand: 2 x length, clipped at 7, less 1 where the reply was cut; no opinion counts nothing."""
+    lengths = np.array([r.length for r in replies])
+    cut = np.array([not r.stopped for r in replies])
+    nothing = FromFunction(lambda completions, **_: [None] * len(completions))
+    whole = Weighted((Clipped(Length(2.0), 0.0, 7.0), Unfinished(1.0), nothing), (1.0, 1.0, 5.0))
+    assert whole(replies).tolist() == (np.minimum(2 * lengths, 7) - cut).tolist()
+    assert Length(-0.5, free=4)(replies).tolist() == (-0.5 * np.maximum(lengths - 4, 0)).tolist()
+    assert np.isnan(Weighted((nothing,), (1.0,))(replies)).all()
+
+
+def test_a_models_reward_holds_back_where_members_disagree(replies: list[Reply]) -> None:
+    """Members 1 and 3 apart from their mean by 1: mean 2 less doubt."""
+    score = lambda rows: np.stack([np.full(len(rows), 1.0), np.full(len(rows), 3.0)])  # noqa: E731
+    assert FromModel(score)(replies[:1]).tolist() == [2.0]
+    assert FromModel(score, doubt=0.5)(replies[:1]).tolist() == [1.5]
+    with pytest.raises(ValueError, match="tell them apart"):
+        FromModel(score).standardised_on(replies)
+    own = FromModel(lambda rows: np.array([[len(r) for r in rows]], float)).standardised_on(replies)
+    assert abs(own(replies).mean()) < 1e-12 and abs(own(replies).std() - 1) < 1e-12
+
+
+def test_no_opinion_at_all_is_an_error(policy: LmPolicy, chat: ChatFormat) -> None:
+    mute = FromFunction(lambda completions, **_: [None] * len(completions))
+    talk = OneTurn(chat, PROMPTS, mute, max_new_tokens=4)
+    with pytest.raises(InputError, match="no reward has an opinion"):
+        talk.sample(policy, 0, 2, 2, seed=0)
+
+
+def test_the_weight_of_the_kl_moves_to_its_target() -> None:
+    """Twice the target: +.2 / 50 a step, clipped; half of it: -.2 / 50; fixed without a target."""
+    kl = KlControl(0.5, target=4.0)
+    kl.saw_(8.0)
+    assert kl.beta == pytest.approx(0.5 * 1.004)
+    kl.saw_(4.4)
+    assert kl.beta == pytest.approx(0.5 * 1.004 * (1 + 0.1 / 50))
+    other = KlControl(0.1, target=4.0)
+    other.load(kl.state())
+    assert other.beta == kl.beta
+    fixed = KlControl(0.5)
+    fixed.saw_(100.0)
+    assert fixed.beta == 0.5
