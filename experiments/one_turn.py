@@ -57,23 +57,23 @@ from turnwise.rollout.rewards import FromModel
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
-CARDS, LABELS, CONTEXT, REPLY = 4000, 2000, 96, 24
+CARDS, LABELS, CONTEXT, REPLY = 4000, 5000, 96, 24
 POINTS = (100, 300, 1000, 3000, 10_000)
 TASK = Postcards()
 LEARNT, HELD = TASK.split()
 
-STEPS = 100
+STEPS, BETA = 100, 0.05
 METHODS: dict[str, tuple[Any, Any]] = {
-    "RLOO": (rloo, rloo.Config(steps=STEPS, prompts=16, group=8)),
-    "GRPO": (grpo, grpo.Config(steps=STEPS, prompts=16, group=8)),
-    "PPO": (token_ppo, token_ppo.Config(steps=STEPS // 2, prompts=128)),
-    "REINFORCE": (reply_reinforce, reply_reinforce.Config(steps=STEPS, prompts=128)),
+    "RLOO": (rloo, rloo.Config(steps=STEPS, prompts=16, group=8, beta=BETA)),
+    "GRPO": (grpo, grpo.Config(steps=STEPS, prompts=16, group=8, beta=BETA)),
+    "PPO": (token_ppo, token_ppo.Config(steps=STEPS // 2, prompts=128, beta=BETA)),
+    "REINFORCE": (reply_reinforce, reply_reinforce.Config(steps=STEPS, prompts=128, beta=BETA)),
     "online DPO": (online_dpo, online_dpo.Config(steps=STEPS, prompts=16, group=8)),
     "rejection sampling": (best_of_n, best_of_n.Config(steps=STEPS, prompts=16, group=8)),
-    "DPO": (dpo, dpo.Config(epochs=4.0)),
-    "IPO": (dpo, dpo.Config(epochs=4.0, formula="ipo")),
-    "SimPO": (simpo, simpo.Config(epochs=4.0)),
-    "KTO": (kto, kto.Config(epochs=4.0)),
+    "DPO": (dpo, dpo.Config(epochs=2.0)),
+    "IPO": (dpo, dpo.Config(epochs=2.0, formula="ipo", beta=1.0)),
+    "SimPO": (simpo, simpo.Config(epochs=2.0, lr=1e-4)),
+    "KTO": (kto, kto.Config(epochs=2.0)),
 }
 UNTRAINED = {"SFT": 1, "best of 16": 16}
 """the clone, and the best of n of its replies by the reward model"""
@@ -152,7 +152,7 @@ def proxy(
 
 def reward_config(n: int) -> Any:
     """Passes so that few labels are seen more often, many less."""
-    return reward.Config(epochs=float(np.clip(6000 / n, 2, 10)))
+    return reward.Config(epochs=float(np.clip(15_000 / n, 2, 10)), lr=1e-3)
 
 
 def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
