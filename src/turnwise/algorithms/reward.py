@@ -9,15 +9,15 @@ Bradley & Terry 1952; Plackett 1975; margins as in Touvron et al. 2023, arXiv:23
 in Eisenstein et al. 2023, arXiv:2312.09244. The reward is read at the reply's stop token. A tie is half of
 each direction; ranks that are equal in a longer ranking are read in the order given.
 
-Members of an ensemble learn from the same batches and differ in how they began: heads (and adapters, and
-trunks) are drawn apart. Their disagreement is the standard deviation of their rewards, means taken off.
+Members of an ensemble learn from the same batches, each by its own loss, and differ in how they began: heads
+(and adapters, and trunks) are drawn apart. Their disagreement is the standard deviation, over members, of
+what they are asked: the difference between the best and the last reply, or the reward of a single one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -35,13 +35,13 @@ from turnwise.losses.preference import (
     plackett_luce_loss,
 )
 from turnwise.losses.value import squared_error
-from turnwise.models.reward_model import RewardModel
+from turnwise.models.reward_model import AnyRewardModel
 from turnwise.run.errors import InputError
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.training import Learner, Run
 
 Item = Compared | Liked | Scored
-I = TypeVar("I", bound=Item)
+"""feedback as rows"""
 
 
 @dataclass(frozen=True)
@@ -80,32 +80,33 @@ def items_of(feedback: Sequence[Feedback], chat: ChatFormat, context: int) -> li
     return []
 
 
-def rewards_of(model: RewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
-    """[E, n]."""
-    b = pack_tokens(rows, gamma=1.0, dtype=model.heads.weight.dtype).to(device)
+def rewards_of(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
+    """[E, n], read at the last token of each row."""
+    b = pack_tokens(rows, gamma=1.0).to(device)
     return model(b.inputs, b.decisions[:, -1])
 
 
 def of_compared(
-    model: RewardModel, items: Sequence[Compared], c: Config, device: torch.device
+    model: AnyRewardModel, items: Sequence[Compared], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of items with equally many replies, and what is logged of each [P]."""
     n = len(items[0].rows)
     r = rewards_of(model, [row for item in items for row in item.rows], device)
     r = r.view(len(r), len(items), n)
     w, l = r[..., 0], r[..., -1]
+    equal = torch.tensor([item.tie for item in items], device=device)
     if n > 2:
         per_item = plackett_luce_loss(r, torch.ones(len(items), n, dtype=torch.bool, device=device))
     else:
         margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=device)
-        ties = torch.tensor([item.tie for item in items], device=device)
-        per_item = torch.where(ties, bradley_terry_tie_loss(w, l), bradley_terry_loss(w, l, margin))
+        per_item = torch.where(equal, bradley_terry_tie_loss(w, l), bradley_terry_loss(w, l, margin))
     mean = r.detach().mean(0)
+    right = (mean[:, 0] > mean[:, -1]).to(r.dtype)
     told = {
-        "accuracy": (mean[:, 0] > mean[:, -1]).to(r.dtype),
+        "accuracy": right.masked_fill(equal, 0.5),  # of a tie, whatever is said
         "margin": mean[:, 0] - mean[:, -1],
         "reward_mean": mean.mean(1),
-        "disagreement": _spread(r[..., 0] - r[..., -1]),
+        "disagreement": _spread(w - l),
     }
     if n == 2:
         per_item = per_item + c.centring * centring_loss(w, l)
@@ -113,7 +114,7 @@ def of_compared(
 
 
 def of_single(
-    model: RewardModel, items: Sequence[Liked] | Sequence[Scored], device: torch.device
+    model: AnyRewardModel, items: Sequence[Liked] | Sequence[Scored], device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of single replies, and what is logged of each [P]."""
     r = rewards_of(model, [item.row for item in items], device)
@@ -128,7 +129,7 @@ def of_single(
 
 
 def loss(
-    model: RewardModel, items: Sequence[Item], c: Config, device: torch.device
+    model: AnyRewardModel, items: Sequence[Item], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over items, summed over members; and sums over items."""
     total, sums = torch.zeros((), device=device), {}
@@ -147,9 +148,14 @@ def loss(
 
 
 def train(
-    c: Config, items: Sequence[Item], heldout: Sequence[Item], model: RewardModel, run: Run, seed: int
-) -> RewardModel:
+    c: Config, items: Sequence[Item], heldout: Sequence[Item], model: AnyRewardModel, run: Run, seed: int
+) -> AnyRewardModel:
     """Fit `model`, in place."""
+
+    def judged(part: Sequence[Item]) -> dict[str, Tensor]:
+        model.eval()
+        return loss(model, part, c, device)[1]
+
     run.world.place(model)
     learner = Learner(model, adamw(model, c.lr, c.weight_decay))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
@@ -161,12 +167,7 @@ def train(
         lr = c.lr * warmup_linear(step, total, c.warmup)
         descend(model, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
         if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: chunks(heldout, 2 * c.batch_size),
-                lambda part: loss(model, part, c, device)[1],
-            )
+            seen = run.heldout(step, total, lambda: chunks(heldout, 2 * c.batch_size), judged)
             run.log(step, run.world.means(sums) | seen)
     return model
 

@@ -1,7 +1,18 @@
-"""Reward models: a scalar for a whole reply, read where it ends."""
+"""Reward models: a scalar for a whole reply, read where it ends; alone, or several that disagree.
+
+An ensemble is [E, B] rewards of the same rows. Its members have apart, from the cheapest on,
+
+    heads       RewardModel(trunk, width, ensemble=E): one trunk, read once
+    adapters    RewardEnsemble of models whose trunks share frozen weights (`models/lm_reward.py` makes them)
+    trunks      RewardEnsemble of models that share nothing
+
+The more they have apart, the more their disagreement says of what was not learnt (Eisenstein et al. 2023,
+arXiv:2312.09244: members that share what was pretrained are wrong together).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,3 +39,19 @@ class RewardModel(nn.Module):
         features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         rows = torch.arange(len(ids), device=ids.device)
         return self.heads(features[rows, final]).transpose(0, 1)
+
+
+class RewardEnsemble(nn.Module):
+    """Reward models that read by themselves, one after the other; their heads are its members."""
+
+    def __init__(self, models: Sequence[RewardModel]):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, ids: Int[Tensor, "B T"], final: Int[Tensor, "B"]) -> Float[Tensor, "E B"]:
+        """Rewards by each head of each model, in order."""
+        return torch.cat([model(ids, final) for model in self.models])
+
+
+AnyRewardModel = RewardModel | RewardEnsemble
+"""forward(ids [B, T], final [B]) -> [E, B]"""

@@ -16,7 +16,7 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.models.lm import share_files
 from turnwise.models.lm_reward import load_classifier, save_classifier
-from turnwise.models.reward_model import RewardModel
+from turnwise.models.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.run.errors import InputError
 
 HEADS, SETTINGS = "heads.safetensors", "turnwise.json"
@@ -28,7 +28,7 @@ ROWS = 128
 class RewardScorer:
     """A reward model with the tokenizer that it reads with."""
 
-    model: RewardModel
+    model: AnyRewardModel
     tokenizer: Any
 
     @property
@@ -41,28 +41,37 @@ class RewardScorer:
         return scorer(self.model)(rows)
 
     def save(self, folder: Path) -> None:
-        """What `AutoModelForSequenceClassification` loads (the members' mean), with all heads beside it."""
-        save_classifier(folder, self.model, self.tokenizer)
-        heads = self.model.heads.weight.detach().cpu().contiguous()
-        save_file({"heads": heads}, folder / HEADS)
-        (folder / SETTINGS).write_text(json.dumps({"kind": "reward"}) + "\n", encoding="utf-8")
+        """What `AutoModelForSequenceClassification` loads, the mean of its heads; all heads beside it.
+
+        Models that read by themselves go to folders of their own, member-0, member-1, ...
+        """
+        stop = self.chat.stop
+        models = list(self.model.models) if isinstance(self.model, RewardEnsemble) else [self.model]
+        alone = len(models) == 1
+        for i, model in enumerate(models):
+            where = folder if alone else folder / f"member-{i}"
+            assert isinstance(model, RewardModel)
+            save_classifier(where, model, self.tokenizer, stop)
+            save_file({"heads": model.heads.weight.detach().cpu().contiguous()}, where / HEADS)
+        settings = {"kind": "reward", "models": len(models)}
+        (folder / SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
         share_files(folder)
 
 
-def scorer(model: RewardModel) -> Callable[[Sequence[Tokens]], np.ndarray]:
+def scorer(model: AnyRewardModel) -> Callable[[Sequence[Tokens]], np.ndarray]:
     """Rows -> [E, n]; rows of like lengths are read together."""
 
     @torch.inference_mode()
     def score(rows: Sequence[Tokens]) -> np.ndarray:
         model.eval()
-        device = model.heads.weight.device
+        device = next(model.parameters()).device
         order = np.argsort([len(t) for t in rows], kind="stable")
-        found = np.empty((model.heads.weight.shape[0], len(rows)))
+        found = []
         for start in range(0, len(rows), ROWS):
-            part = order[start : start + ROWS]
-            b = pack_tokens([rows[i] for i in part], gamma=1.0).to(device)
-            found[:, part] = model(b.inputs, b.decisions[:, -1]).double().cpu().numpy()
-        return found
+            b = pack_tokens([rows[i] for i in order[start : start + ROWS]], gamma=1.0).to(device)
+            found.append(model(b.inputs, b.decisions[:, -1]).double().cpu().numpy())
+        each = np.concatenate(found, 1)
+        return each[:, np.argsort(order)]
 
     return score
 
@@ -72,12 +81,18 @@ def load_reward(path: str | Path) -> RewardScorer:
     folder = Path(path)
     if (folder / "reward").is_dir():
         folder = folder / "reward"
-    settings = folder / SETTINGS
-    if not settings.exists() or json.loads(settings.read_text(encoding="utf-8")).get("kind") != "reward":
+    file = folder / SETTINGS
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if settings.get("kind") != "reward":
         raise InputError(f"{path}: expected the run of a reward model (turnwise train reward)")
-    trunk, tokenizer = load_classifier(folder)
-    heads = load_file(folder / HEADS)["heads"]
-    model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
-    with torch.no_grad():
-        model.heads.weight.copy_(heads)
-    return RewardScorer(model, tokenizer)
+    count = settings.get("models", 1)
+    parts = [folder] if count == 1 else [folder / f"member-{i}" for i in range(count)]
+    models, tokenizer = [], None
+    for part in parts:
+        trunk, tokenizer = load_classifier(part)
+        heads = load_file(part / HEADS)["heads"]
+        model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
+        with torch.no_grad():
+            model.heads.weight.copy_(heads)
+        models.append(model)
+    return RewardScorer(models[0] if count == 1 else RewardEnsemble(models), tokenizer)

@@ -1,0 +1,87 @@
+"""What the page of a reward model shows beside its learning curves: how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from turnwise.data.feedback_card import describe_feedback
+from turnwise.evaluation.plots import ACCENT, INK, LINE, MUTED, STYLE, number, svg
+
+_SIZE = 420, 380
+_NAMES = {
+    "tau": "Kendall’s tau",
+    "log_loss": "log loss, nats (a coin: 0.693)",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+    "length_correlation": "correlation of rewards with length",
+    "disagreement": "disagreement of the members",
+}
+
+
+def is_of_reward(config: Mapping[str, Any]) -> bool:
+    """Whether the run is of a reward model."""
+    return config.get("algorithm") == "reward"
+
+
+def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Accuracy and calibration on held-out feedback, and where it is most wrong."""
+    q = quality or {}
+    facts = []
+    if "accuracy" in q:
+        interval = f" ({q['low']:.1%} to {q['high']:.1%})" if "low" in q else ""
+        facts.append(("accuracy, held out", f"{q['accuracy']:.1%}{interval}"))
+    if q.get("base_rate") is not None:
+        facts.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
+    if q.get("longer_wins") is not None:
+        facts.append(("the longer reply wins", f"{q['longer_wins']:.1%}"))
+    if q.get("ties"):
+        facts.append(("ties, apart", number(q["ties"], 0)))
+    facts += [(text, number(q[k], 3)) for k, text in _NAMES.items() if q.get(k) is not None]
+    calibration = q.get("calibration")
+    if calibration:
+        facts += [("calibration error (ECE)", number(calibration["ece"], 3))]
+        facts += [("Brier score (a coin: 0.25)", number(calibration["brier"], 3))]
+    return {
+        "facts_of_reward": facts,
+        "items": q.get("items"),
+        "prompts": q.get("prompts"),
+        "folded": "longer_wins" in q,
+        "reliability": reliability_plot(calibration["curve"], "reliability") if calibration else None,
+        "by_margin": q.get("by_margin", []),
+        "by_length": q.get("by_length", []),
+        "worst": q.get("worst", []),
+        "card_lines": describe_feedback(card) if card else [],
+    }
+
+
+def reliability_plot(curve: Sequence[Mapping[str, Any]], key: str) -> Markup:
+    """How often it was so against what was said, counts beside the dots; the diagonal is perfect."""
+    width, height = _SIZE
+    most = max(b["count"] for b in curve)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width / 72, height / 72))
+        axes = figure.add_axes((52 / width, 44 / height, 1 - 96 / width, 1 - 62 / height))
+        axes.set(xlabel="probability that it gives", ylabel="share that was so", xlim=(0, 1), ylim=(0, 1))
+        axes.grid(axis="y", color=LINE, linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
+        axes.annotate("perfect", (1, 1), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED)
+        x, y = [b["said"] for b in curve], [b["happened"] for b in curve]
+        axes.plot(x, y, color=ACCENT, linewidth=1.7)
+        sizes = [10 + 60 * b["count"] / most for b in curve]
+        axes.scatter(x, y, s=sizes, color=ACCENT, zorder=3, linewidths=0, clip_on=False)
+        for b in curve:
+            below = b["happened"] > 0.12
+            axes.annotate(number(b["count"], 0), (b["said"], b["happened"]), color=INK, size=10,
+                          xytext=(7, -13) if below else (-7, 9), textcoords="offset points",
+                          ha="left" if below else "right")  # fmt: skip
+        told = "; ".join(
+            f"{number(b['said'], 2)} said, {number(b['happened'], 2)} so, {number(b['count'], 0)} times"
+            for b in curve
+        )
+        return svg(figure, key, f"Reliability: {told}")
