@@ -152,10 +152,10 @@ def own_online(kind: str, lm: Any, chat: ChatFormat, contents: list[str]) -> Cal
     def step(i: int) -> None:
         judged = talk.sample(policy, i, ROWS // GROUP, GROUP, 0)
         if kind == "grpo":
-            c = grpo.Config(prompts=ROWS // GROUP, group=GROUP, beta=0.0)
+            c = grpo.Config(prompts_per_step=ROWS // GROUP, group=GROUP, beta=0.0)
             grpo.update(policy, learner, None, judged, c, 0.0, 1e-4, device)
         else:
-            r = rloo.Config(prompts=ROWS // GROUP, group=GROUP, beta=0.05)
+            r = rloo.Config(prompts_per_step=ROWS // GROUP, group=GROUP, beta=0.05)
             rloo.update(policy, learner, rloo.experience(reference, judged, r, 0.05, device), r, 1e-4)
 
     return step

@@ -64,12 +64,12 @@ LEARNT, HELD = TASK.split()
 
 STEPS, BETA = 100, 0.05
 METHODS: dict[str, tuple[Any, Any]] = {
-    "RLOO": (rloo, rloo.Config(steps=STEPS, prompts=16, group=8, beta=BETA)),
-    "GRPO": (grpo, grpo.Config(steps=STEPS, prompts=16, group=8, beta=BETA)),
-    "PPO": (token_ppo, token_ppo.Config(steps=STEPS // 2, prompts=128, beta=BETA)),
-    "REINFORCE": (reply_reinforce, reply_reinforce.Config(steps=STEPS, prompts=128, beta=BETA)),
-    "online DPO": (online_dpo, online_dpo.Config(steps=STEPS, prompts=16, group=8)),
-    "rejection sampling": (best_of_n, best_of_n.Config(steps=STEPS, prompts=16, group=8)),
+    "RLOO": (rloo, rloo.Config(steps=STEPS, prompts_per_step=16, group=8, beta=BETA)),
+    "GRPO": (grpo, grpo.Config(steps=STEPS, prompts_per_step=16, group=8, beta=BETA)),
+    "PPO": (token_ppo, token_ppo.Config(steps=STEPS // 2, prompts_per_step=128, beta=BETA)),
+    "REINFORCE": (reply_reinforce, reply_reinforce.Config(steps=STEPS, prompts_per_step=128, beta=BETA)),
+    "online DPO": (online_dpo, online_dpo.Config(steps=STEPS, prompts_per_step=16, group=8)),
+    "rejection sampling": (best_of_n, best_of_n.Config(steps=STEPS, prompts_per_step=16, group=8)),
     "DPO": (dpo, dpo.Config(epochs=2.0)),
     "IPO": (dpo, dpo.Config(epochs=2.0, formula="ipo", beta=1.0)),
     "SimPO": (simpo, simpo.Config(epochs=2.0, lr=1e-4)),

@@ -40,15 +40,15 @@ from turnwise.run.training import Learner, Run
 CPU = torch.device("cpu")
 PROMPTS = [(Message("user", x),) for x in ("hello", "friend", "it works", "now")]
 ONLINE: dict[str, tuple[Any, Any]] = {
-    "rloo": (rloo, rloo.Config(steps=12, prompts=4, group=8, lr=3e-2, kl_target=3.0)),
-    "grpo": (grpo, grpo.Config(steps=12, prompts=4, group=8, lr=3e-2, epochs=2, minibatches=2)),
-    "token-ppo": (token_ppo, token_ppo.Config(steps=12, prompts=32, lr=3e-2)),
+    "rloo": (rloo, rloo.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2, kl_target=3.0)),
+    "grpo": (grpo, grpo.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2, epochs=2, minibatches=2)),
+    "token-ppo": (token_ppo, token_ppo.Config(steps=12, prompts_per_step=32, lr=3e-2)),
     "reply-reinforce": (
         reply_reinforce,
-        reply_reinforce.Config(steps=12, prompts=32, lr=3e-2, baseline="running"),
+        reply_reinforce.Config(steps=12, prompts_per_step=32, lr=3e-2, baseline="running"),
     ),
-    "online-dpo": (online_dpo, online_dpo.Config(steps=12, prompts=4, group=8, lr=6e-2, beta=0.02)),
-    "best-of-n": (best_of_n, best_of_n.Config(steps=12, prompts=4, group=8, lr=3e-2)),
+    "online-dpo": (online_dpo, online_dpo.Config(steps=12, prompts_per_step=4, group=8, lr=6e-2, beta=0.02)),
+    "best-of-n": (best_of_n, best_of_n.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2)),
 }
 
 
@@ -88,7 +88,10 @@ def gradient(policy: LmPolicy, of: torch.Tensor) -> torch.Tensor:
 def test_grpo_without_its_biases_is_rloo_but_for_a_factor(policy: LmPolicy, chat: ChatFormat) -> None:
     """(G-1)/G, at the policy that sampled and without KL: by the whole algorithm, not by its formula."""
     j = judged(policy, chat, 4)
-    r, g = rloo.Config(prompts=4, group=4, beta=0.0), grpo.Config(prompts=4, group=4, beta=0.0)
+    r, g = (
+        rloo.Config(prompts_per_step=4, group=4, beta=0.0),
+        grpo.Config(prompts_per_step=4, group=4, beta=0.0),
+    )
     (part,) = rloo.experience(Reference(policy.lm), j, r, 0.0, CPU)
     one = gradient(policy, rloo.loss(policy, part, 1.0, r)[0])
     batch = pack_tokens(j.rows(), gamma=1.0)
@@ -101,7 +104,7 @@ def test_grpo_without_its_biases_is_rloo_but_for_a_factor(policy: LmPolicy, chat
 def test_rloo_by_hand(policy: LmPolicy, chat: ChatFormat) -> None:
     """The reply as one action: -sum_i A_i sum_k log pi, with the KL of the reply taken off its reward."""
     j = judged(policy, chat, 4)
-    c = rloo.Config(prompts=4, group=4)
+    c = rloo.Config(prompts_per_step=4, group=4)
     reference = Reference(policy.lm)
     with torch.no_grad():
         for p in reference.lm.parameters():
@@ -122,7 +125,7 @@ def test_rloo_by_hand(policy: LmPolicy, chat: ChatFormat) -> None:
 def test_ppo_places_kl_on_tokens_and_the_reward_last(policy: LmPolicy, chat: ChatFormat) -> None:
     """Slow twin of rewards and GAE(lambda), one token at a time; the critic's zero head says V = 0 at first."""
     j = judged(policy, chat, 4)
-    c = token_ppo.Config(prompts=16, minibatches=2, lam=0.7)
+    c = token_ppo.Config(prompts_per_step=16, minibatches=2, lam=0.7)
     agent = token_ppo.ActorAndCritic(policy)
     with torch.no_grad():
         agent.critic.v.out.weight.normal_()

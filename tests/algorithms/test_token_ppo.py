@@ -21,7 +21,7 @@ from turnwise.rollout.replies import Reply
 
 CPU = torch.device("cpu")
 SAID = [([5, 6], [7, 8, 0]), ([9], [10, 0]), ([5, 11, 12], [13, 14, 15, 16, 0]), ([9, 9], [0])]
-C = Config(prompts=4, minibatches=2, lam=0.8, clip=0.2, value_clip=0.05, value_weight=0.7, beta=0.3)
+C = Config(prompts_per_step=4, minibatches=2, lam=0.8, clip=0.2, value_clip=0.05, value_weight=0.7, beta=0.3)
 
 
 def moved(model: torch.nn.Module, by: float) -> None:

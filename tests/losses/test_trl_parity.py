@@ -330,7 +330,7 @@ def test_grpo(scale: Any, loss_type: str, make: Callable[..., Peer]) -> None:
     judged = peer.judged()
     c = grpo.Config(
         group=G,
-        prompts=2,
+        prompts_per_step=2,
         beta=0.1,
         scale="deviation" if scale == "group" else "none",
         length="reply" if loss_type == "grpo" else "none",
@@ -352,7 +352,7 @@ def test_the_divergence_that_trl_weighs_with_the_ratio(make: Callable[..., Peer]
     peer = make()
     settings = {"beta": 0.5, "loss_type": "bnpo", "scale_rewards": "none"}
     trainer, inputs = peer.trl_groups("GRPO", use_bias_correction_kl=True, **settings)
-    judged, c = peer.judged(), grpo.Config(group=G, prompts=2)
+    judged, c = peer.judged(), grpo.Config(group=G, prompts_per_step=2)
     b, ref_logp = of_judged(peer, judged)
     assert b.behavior_logp is not None
     moved(peer.lm, 3, 0.02)
@@ -369,7 +369,7 @@ def test_rloo(by: float, make: Callable[..., Peer]) -> None:
     """The KL in the reward, siblings as baseline; on the policy, and a little off it: nothing is cut."""
     peer = make()
     trainer, inputs = peer.trl_groups("RLOO", beta=0.2)
-    judged, c = peer.judged(), rloo.Config(group=G, prompts=2, beta=0.2)
+    judged, c = peer.judged(), rloo.Config(group=G, prompts_per_step=2, beta=0.2)
     part = rloo.experience(peer.near, judged, c, 0.2, CPU)[0]
     assert_close(inputs["advantages"], part.advantages, rtol=1e-5, atol=1e-5)
     plain = leave_one_out(torch.tensor(REWARDS.reshape(2, G), dtype=torch.float32)).flatten()
@@ -398,7 +398,7 @@ def test_rloo_is_cut_elsewhere(make: Callable[..., Peer]) -> None:
     """
     peer = make()
     trainer, inputs = peer.trl_groups("RLOO", beta=0.0)
-    judged, c = peer.judged(), rloo.Config(group=G, prompts=2, beta=0.0)
+    judged, c = peer.judged(), rloo.Config(group=G, prompts_per_step=2, beta=0.0)
     part = rloo.experience(peer.near, judged, c, 0.0, CPU)[0]
     moved(peer.lm, 3, 0.05)
     theirs = trainer.compute_loss(peer.lm, inputs)

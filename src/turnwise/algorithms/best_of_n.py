@@ -32,7 +32,7 @@ class Config:
 
     steps: int = 200
     """updates of the experience: each samples anew"""
-    prompts: int = 16
+    prompts_per_step: int = 16
     """prompts a step"""
     group: int = 8
     """replies to each, of which the best is cloned"""
@@ -74,7 +74,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference = Reference(policy.lm)
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, c.group, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         rows = judged.rows()
         batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
         policy.lm.train()
@@ -82,6 +82,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)
         descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
         if run.due(step, c.steps):
-            kl = float(sums["kl_k1"]) / c.prompts
+            kl = float(sums["kl_k1"]) / c.prompts_per_step
             run.log(step, {**run.world.means(sums), "kl": kl, **judged.told()})
     return policy

@@ -1,7 +1,7 @@
 """Group relative policy optimisation: several replies to a prompt, each judged beside the others.
 
     A_i = (r_i - mean_j r_j) / std_j r_j                       for every token of reply i of a group of G
-    L   = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta k3(pi, pi_ref)    a token, rho = pi / pi_behaviour
+    L   = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta k3(pi, pi_ref)   a token, rho = pi / pi_behaviour
 
 Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4 (the paper's loss, a mean within each reply), and the mends
 of Liu et al. 2025, arXiv:2503.20783, section 3.1: dividing by the deviation weighs prompts by how little
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.groups import group_centred, group_standardised
-from turnwise.losses.kl import k1, k3
+from turnwise.losses.kl import estimated_kl, k1, k3, weighted_k3
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm_reference import Reference
@@ -40,7 +40,7 @@ class Config:
 
     steps: int = 200
     """updates of the experience: each samples anew"""
-    prompts: int = 16
+    prompts_per_step: int = 16
     """prompts a step"""
     group: int = 8
     """replies to each"""
@@ -66,6 +66,9 @@ class Config:
     """divide each reply's loss by its length: the paper's, a bias"""
     beta: float = 0.02
     """weight of the KL to the reference in the loss, reward per nat"""
+    kl: Literal["k1", "k2", "k3", "weighted-k3"] = "k3"
+    """estimator of the KL in the loss; its gradient counts: that of k1 is 0 on average, k2 and weighted-k3
+    (k3 times the ratio) have the KL's own, k3 (the paper's) that of the KL the other way round"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -76,6 +79,13 @@ def advantages(rewards: np.ndarray, c: Config) -> Tensor:
     """[P G] -> [P, G], each reply beside its group."""
     grouped = torch.as_tensor(rewards.reshape(-1, c.group), dtype=torch.float32)
     return group_standardised(grouped) if c.scale == "deviation" else group_centred(grouped)
+
+
+def divergence(logp: Tensor, ref_logp: Tensor, behavior_logp: Tensor, c: Config) -> Tensor:
+    """[B, A], the KL's estimate that the loss has."""
+    if c.kl == "weighted-k3":
+        return weighted_k3(logp, ref_logp, behavior_logp)
+    return estimated_kl(c.kl, logp, ref_logp)
 
 
 def loss(
@@ -95,7 +105,7 @@ def loss(
     surrogate = clipped_surrogate_loss(out.logp, batch.behavior_logp, A, c.clip, c.clip_high)
     objective = surrogate - c.entropy_weight * out.entropy
     if ref_logp is not None:
-        objective = objective + beta * k3(out.logp, ref_logp)
+        objective = objective + beta * divergence(out.logp, ref_logp, batch.behavior_logp, c)
     if c.length == "reply":
         lengths = mask.sum(1, keepdim=True)
         objective = objective / lengths * (mask.sum() / len(mask))
@@ -125,7 +135,7 @@ def update(
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
     advantage, rows = advantages(judged.rewards, c).flatten().to(device), judged.rows()
-    size = -(-c.prompts // c.minibatches) * c.group
+    size = -(-c.prompts_per_step // c.minibatches) * c.group
     parts = []
     for start in range(0, len(rows), size):
         batch = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
@@ -149,7 +159,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay), experience=kl)
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, c.group, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         due = run.due(step, c.steps)
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)
         near = reference if c.beta or due else None

@@ -31,7 +31,7 @@ class Config:
 
     steps: int = 200
     """updates"""
-    prompts: int = 64
+    prompts_per_step: int = 64
     """prompts a step"""
     group: int = 2
     """replies to each; the best and the worst are compared"""
@@ -88,7 +88,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference = Reference(policy.lm)
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, c.group, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         policy.lm.train()
         found = loss(policy, reference, judged, c, run.world.device)
         if found is None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.groups import leave_one_out
-from turnwise.losses.kl import k1, k3
+from turnwise.losses.kl import KlEstimator, estimated_kl, k1, k3
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm_reference import Reference
@@ -36,7 +36,7 @@ class Config:
 
     steps: int = 200
     """updates"""
-    prompts: int = 128
+    prompts_per_step: int = 128
     """prompts a step, one reply to each"""
     lr: float = 3e-4
     """peak learning rate of AdamW"""
@@ -52,6 +52,8 @@ class Config:
     """of the running mean, per step"""
     beta: float = 0.02
     """weight of the KL to the reference in the reward, reward per nat"""
+    kl: KlEstimator = "k1"
+    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -120,7 +122,7 @@ def update(
     """One gradient step on one batch of replies."""
     assert batch.behavior_logp is not None
     ref_logp = reference.logp(batch.inputs, batch.decisions, batch.actions, batch.mask)
-    kl = k1(batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
+    kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
     worth = rewards - carried.kl.beta * kl
     policy.lm.train()
     total, sums = loss(policy, batch, advantages(worth, c, carried), ref_logp, c)
@@ -135,7 +137,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference, carried = Reference(policy.lm), Carried(KlControl(c.beta, c.kl_target))
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay), experience=carried)
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, 1, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         batch = pack_tokens(judged.rows(), gamma=1.0).to(run.world.device)
         rewards = torch.as_tensor(judged.rewards, dtype=torch.float32, device=run.world.device)
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.groups import leave_one_out
-from turnwise.losses.kl import k1, k3, truncated_ratio
+from turnwise.losses.kl import KlEstimator, estimated_kl, k1, k3, truncated_ratio
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm_reference import Reference
@@ -36,7 +36,7 @@ class Config:
 
     steps: int = 200
     """updates of the experience: each samples anew"""
-    prompts: int = 16
+    prompts_per_step: int = 16
     """prompts a step"""
     group: int = 8
     """replies to each, 2 or more"""
@@ -56,6 +56,8 @@ class Config:
     """where importance ratios of replies are truncated"""
     beta: float = 0.02
     """weight of the KL to the reference in the reward, reward per nat"""
+    kl: KlEstimator = "k1"
+    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -79,14 +81,14 @@ def experience(
     """Replies in minibatches, each with its advantage: reward less KL, against its siblings."""
     rows = judged.rows()
     rewards = torch.as_tensor(judged.rewards, dtype=torch.float32, device=device)
-    size = -(-c.prompts // c.minibatches) * c.group
+    size = -(-c.prompts_per_step // c.minibatches) * c.group
     parts = []
     for start in range(0, len(rows), size):
         batch = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
         assert batch.behavior_logp is not None
         asked = (batch.inputs, batch.decisions, batch.actions, batch.mask)
         ref_logp = reference.logp(*asked, group=c.group)
-        kl = k1(batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
+        kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
         worth = rewards[start : start + size] - beta * kl
         parts.append(Part(batch, leave_one_out(worth.view(-1, c.group)).flatten(), ref_logp))
     return parts
@@ -134,7 +136,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay), experience=kl)
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, c.group, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         parts = experience(reference, judged, c, kl.beta, run.world.device)
         sums = update(policy, learner, parts, c, c.lr * warmup_linear(step, c.steps, c.warmup))
         per_reply = float(sums["kl_k1"]) / len(judged.replies) / c.epochs

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.estimators import standardised
-from turnwise.losses.kl import k1, k3
+from turnwise.losses.kl import KlEstimator, estimated_kl, k1, k3
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import lambda_returns
@@ -44,7 +44,7 @@ class Config:
 
     steps: int = 200
     """updates of the experience: each samples anew"""
-    prompts: int = 128
+    prompts_per_step: int = 128
     """prompts a step, one reply to each"""
     epochs: int = 2
     """passes over what was sampled"""
@@ -68,6 +68,8 @@ class Config:
     """of the critic's loss"""
     beta: float = 0.02
     """weight of the KL to the reference in the reward of each token, reward per nat"""
+    kl: KlEstimator = "k1"
+    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -110,7 +112,7 @@ def experience(
         b = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
         assert b.behavior_logp is not None
         ref_logp = reference.logp(b.inputs, b.decisions, b.actions, b.mask)
-        rewards = b.rewards - beta * k1(b.behavior_logp, ref_logp).masked_fill(~b.mask, 0.0)
+        rewards = b.rewards - beta * estimated_kl(c.kl, b.behavior_logp, ref_logp).masked_fill(~b.mask, 0.0)
         values = agent.critic(b.inputs, b.decisions)
         lam = torch.full_like(rewards, c.lam)
         returns = lambda_returns(rewards, b.discounts, values[:, 1:], b.mask, lam)
@@ -181,7 +183,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     run.world.place(agent)
     learner = Learner(agent, adamw(agent, c.lr, c.weight_decay), experience=kl)
     for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts, 1, seed)
+        judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         parts = experience(agent, reference, judged, c, kl.beta, run.world.device)
         sums = update(agent, learner, parts, c, c.lr * warmup_linear(step, c.steps, c.warmup))
         per_reply = float(sums["kl_k1"]) / len(judged.replies) / c.epochs

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.markup import escape
 
 from turnwise.cli.say import console, parse
@@ -17,6 +18,8 @@ from turnwise.data.feedback_files import read_feedback
 from turnwise.data.logs import read_logs, write_jsonl
 from turnwise.run.errors import InputError
 
+POSTCARDS = "postcards"
+
 
 @dataclass(frozen=True)
 class Make:
@@ -25,9 +28,11 @@ class Make:
     out: Path
     """file to write, .jsonl or .jsonl.gz"""
     task: str = "helpdesk"
-    """the built-in task whose scripted agent writes the logs"""
+    """the built-in task: helpdesk (conversations), or postcards (replies and what annotators say of them)"""
     conversations: int = 20_000
-    """how many"""
+    """how many; of postcards, how many rows"""
+    feedback: Literal["none", "pairs", "rankings", "likes", "scores"] = "none"
+    """of postcards: what annotators say; none: the writer's own cards, to be cloned"""
     seed: int = 0
     """the same seed writes the same logs"""
     overwrite: bool = False
@@ -87,19 +92,47 @@ def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
 
 
 def make(a: Make) -> dict[str, Any]:
-    """Write logs."""
-    task = find_task(a.task)
+    """Write logs, or feedback on postcards."""
+    task = None if a.task == POSTCARDS else find_task(a.task)
+    if a.feedback != "none" and task is not None:
+        raise InputError(f"--feedback {a.feedback}: only --task {POSTCARDS} has feedback; {a.task} has logs")
     if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"--out {a.out}: expected a name that ends in .jsonl or .jsonl.gz")
-    count = write_jsonl(a.out, task.logs(a.conversations, a.seed), overwrite=a.overwrite)
-    console(a.json).print(f"{count:,} conversations of {a.task} written to {a.out}")
+    rows = postcards(a) if task is None else task.logs(a.conversations, a.seed)
+    count = write_jsonl(a.out, rows, overwrite=a.overwrite)
+    what = "conversations" if a.feedback == "none" else a.feedback
+    console(a.json).print(f"{count:,} {what} of {a.task} written to {a.out}")
     return {
         "file": str(a.out),
         "conversations": count,
         "task": a.task,
         "seed": a.seed,
-        "tasks": sorted(TASKS),
+        "tasks": sorted([*TASKS, POSTCARDS]),
     }
+
+
+def postcards(a: Make) -> Iterator[dict[str, Any]]:
+    """Cards of the mediocre writer as logs of one turn with gold as outcome, or labels of the annotators."""
+    from turnwise.envs import annotators
+    from turnwise.envs.postcards import Postcards
+
+    task, rng = Postcards(), np.random.default_rng(a.seed)
+    if a.feedback != "none":
+        label = {
+            "pairs": annotators.label_pairs,
+            "rankings": annotators.label_rankings,
+            "likes": annotators.label_likes,
+            "scores": annotators.label_scores,
+        }[a.feedback]
+        yield from label(task, a.conversations, rng)
+        return
+    learnt, _ = task.split()
+    for i in range(a.conversations):
+        prompt = learnt[int(rng.integers(len(learnt)))]
+        text = task.write(prompt, rng)
+        messages = [{"role": m.role, "content": m.content} for m in prompt]
+        messages.append({"role": "assistant", "content": text})
+        yield {"id": f"card-{i + 1:06d}", "messages": messages, "outcome": task.gold(prompt, text)}
 
 
 def check(a: Check) -> dict[str, Any]:

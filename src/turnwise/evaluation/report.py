@@ -23,7 +23,9 @@ from markupsafe import Markup
 from turnwise.data.card import describe
 from turnwise.evaluation.agent_report import agent_view, is_agent
 from turnwise.evaluation.curves import bare, is_loss, panels, words
+from turnwise.evaluation.feedback_report import is_of_replies, reply_view
 from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
+from turnwise.evaluation.reward_report import is_of_reward, reward_view
 from turnwise.evaluation.solution_report import solution_view
 from turnwise.evaluation.standings import answer, comparison_plots, standings
 from turnwise.evaluation.transcripts import talks
@@ -152,6 +154,8 @@ def _single(folder: Path) -> dict[str, Any]:
     run = read_run(folder, folder.resolve().name)
     if run.config is not None and is_agent(run.config):
         return _agent(run)
+    if run.config is not None and (is_of_replies(run.config) or is_of_reward(run.config)):
+        return _feedback(run)
     config, result, card = run.config or {}, run.evaluation, run.card
     algorithm = str(config.get("algorithm") or run.name).upper()
     asked: dict[str, Any] = {"title": f"{algorithm}: {run.name}", "rows": [], "references": []}
@@ -233,6 +237,34 @@ def _agent(run: Run) -> dict[str, Any]:
         **agent_view(str(run.folder), run.config or {}, run.metrics, run.evaluation, probe, episodes),
         "command": (run.env or {}).get("command"),
         "runs": [],
+        "same": _same([run.config]),
+        "environment": _same([_flat(run.env)]),
+        "colours": _COLOURS,
+    }
+
+
+def _feedback(run: Run) -> dict[str, Any]:
+    """A reward model, or a policy that learnt from replies or preferences."""
+    config = run.config or {}
+    if is_of_reward(config):
+        parts = ("reward.html", "curves.html")
+        view = reward_view(run.card, _object(run.folder / "quality.json"))
+        asked = f"A reward model of {config.get('feedback')}."
+    else:
+        parts = ("replies.html", "curves.html")
+        view = reply_view(run.metrics, _object(run.folder / "replies.json"))
+        source = config.get("feedback") or config.get("prompts")
+        asked = f"Improve {config.get('policy')} with {str(config['algorithm']).upper()} on {source}."
+    shown = _run_view(run, run.name, 0, 1, _TALK_BYTES)
+    return {
+        "parts": parts,
+        "words": "feedback_words.html",
+        "title": f"{str(config['algorithm']).upper()}: {run.name}",
+        "asked": asked,
+        "command": (run.env or {}).get("command"),
+        "facts": _facts({}, [run], run.folder / "config.yaml"),
+        **view,
+        "runs": [shown],
         "same": _same([run.config]),
         "environment": _same([_flat(run.env)]),
         "colours": _COLOURS,

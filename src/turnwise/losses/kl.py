@@ -12,8 +12,20 @@ way round. Both hold of whole replies, given sums over tokens ([B, 1]); token by
 divergence at the states visited, and what an action does to the divergence of later tokens is left out.
 """
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
+
+KlEstimator = Literal["k1", "k2", "k3"]
+"""estimators of the KL from samples, by name"""
+
+
+def estimated_kl(
+    name: KlEstimator, logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]
+) -> Float[Tensor, "B A"]:
+    """The estimator of that name, per token."""
+    return {"k1": k1, "k2": k2, "k3": k3}[name](logp, ref_logp)
 
 
 def k1(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
