@@ -136,6 +136,8 @@ def closed(
             gold=gold,
             reference=reference,
         )
+        if reward is None:  # gold stood in for it
+            del measured[name]["reward"]
     if measured:
         write_json(a.out / "replies.json", measured)
     result = {
