@@ -106,7 +106,7 @@ def of_compared(
         "accuracy": right.masked_fill(equal, 0.5),  # of a tie, whatever is said
         "margin": mean[:, 0] - mean[:, -1],
         "reward_mean": mean.mean(1),
-        "disagreement": _spread(w - l),
+        **_disagreement(w - l),
     }
     if n == 2:
         per_item = per_item + c.centring * centring_loss(w, l)
@@ -119,7 +119,7 @@ def of_single(
     """Losses [E, P] of single replies, and what is logged of each [P]."""
     r = rewards_of(model, [item.row for item in items], device)
     mean = r.detach().mean(0)
-    told = {"reward_mean": mean, "disagreement": _spread(r)}
+    told = {"reward_mean": mean, **_disagreement(r)}
     first = items[0]
     if isinstance(first, Liked):
         good = torch.tensor([item.liked for item in items], device=device)  # pyright: ignore
@@ -172,6 +172,6 @@ def train(
     return model
 
 
-def _spread(r: Tensor) -> Tensor:
-    """[P], deviation over the members [E, P]; 0 for one."""
-    return r.detach().std(0, correction=0)
+def _disagreement(r: Tensor) -> dict[str, Tensor]:
+    """[P], deviation over the members [E, P]; one alone has none."""
+    return {"disagreement": r.detach().std(0, correction=0)} if len(r) > 1 else {}

@@ -14,7 +14,7 @@ from turnwise.evaluation.calibration import both_ways, log_loss, summary
 
 WORST = 8
 """items shown on which it is most wrong"""
-QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
 RESAMPLES = 2000
 
 ScoreRows = Callable[[Sequence[Tokens]], np.ndarray]
@@ -162,18 +162,17 @@ def prompt_interval(
 
 def quarters(x: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
     """Accuracy where x is small, ... , large: quarters of the items, fewer where many x are equal."""
-    edges = np.unique(np.quantile(x, QUARTERS, method="inverted_cdf"))
-    if len(edges) == 1:
-        edges = np.repeat(edges, 2)
-    found = []
-    for k, (low, high) in enumerate(pairwise(edges)):
-        inside = (x <= high) & ((x >= low) if k == 0 else (x > low))
-        least = float(x[inside].min())
-        found.append(
-            {"low": least, "high": float(high), "pairs": int(inside.sum())}
-            | {"accuracy": float(right[inside].mean())}
-        )
-    return found
+    tops = np.unique(np.quantile(x, QUARTERS, method="inverted_cdf"))
+    place = np.searchsorted(tops, x)
+    return [
+        {
+            "low": float(x[place == k].min()),
+            "high": float(top),
+            "pairs": int((place == k).sum()),
+            "accuracy": float(right[place == k].mean()),
+        }
+        for k, top in enumerate(tops)
+    ]
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
