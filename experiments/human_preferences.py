@@ -30,11 +30,11 @@ Methods, each from the same pairs:
 - reward model on the clone: the reward model again, with the clone's trunk to begin with.
 
 A Llama has 2 layers of width 64, and a tokenizer of 2,048 tokens that was learnt from the training texts. No
-text was cut or left out: the longest row has 258 tokens, the context 512. The epochs are few for want of time
-(half an epoch of DPO on ConvArg), and the settings of the Llamas were fixed beforehand, where the regression
-chose among 18. Intervals are 95% bootstraps over test pairs, for one trained model: they say nothing of the
-spread over seeds. Pairs that share a text, as those of ConvArg do, are not independent, and the intervals are
-too narrow there. Equal values count half; a coin has 0.5. `learnt from` is the same share in the first 2,000
+text was cut or left out: all rows fit the context of 512 tokens. The epochs are few for want of time (half an
+epoch of DPO on ConvArg), and the settings of the Llamas were fixed beforehand, where the regression chose
+among 18. Intervals are 95% bootstraps over test pairs, for one trained model: they say nothing of the spread
+over seeds. Pairs that share a text, as those of ConvArg do, are not independent, and the intervals are too
+narrow there. Equal values count half; a coin has 0.5. `learnt from` is the same share in the first 2,000
 pairs of the training set. CPU seconds are of one thread of a busy machine; what begins at the clone does not
 count the clone's.
 """
@@ -369,11 +369,14 @@ def table(folder: Path) -> None:
                 f"| {low:.3f} to {high:.3f} | {less} | {r['of those learnt from']:.3f} | {r['seconds']:.0f} |"
             )
         kept.append(r | {"tests": found})
+    there = {(r["data"], r["method"]) for r in rows}
+    missing = [f"{m} on {d}" for d in DATA for m in METHODS if (d, m) not in there]
     verdict = [
         "The regression on words is right more often (95% interval of the difference above 0) than: "
         + ("; ".join(behind) or "nothing")
         + ".",
-        "Right more often than the regression: " + ("; ".join(ahead) or "nothing") + ".",
+        "Right more often than the regression: " + ("; ".join(ahead) or "nothing") + ". A coin has 0.5.",
+        "Not run yet: " + (", ".join(missing) or "nothing") + ".",
     ]
     (HERE / "human_preferences.json").write_text(json.dumps({"rows": kept}, indent=1) + "\n")
     text = (__doc__ or "").split("\n\n", 2)[2].strip()
