@@ -123,7 +123,7 @@ def test_rloo_by_hand(policy: LmPolicy, chat: ChatFormat) -> None:
 
 
 def test_ppo_places_kl_on_tokens_and_the_reward_last(policy: LmPolicy, chat: ChatFormat) -> None:
-    """Slow twin of rewards and GAE(lambda), one token at a time; the critic's zero head says V = 0 at first."""
+    """Slow twin of rewards and GAE(lambda), one token at a time."""
     j = judged(policy, chat, 4)
     c = token_ppo.Config(prompts_per_step=16, minibatches=2, lam=0.7)
     agent = token_ppo.ActorAndCritic(policy)

@@ -85,6 +85,8 @@ def opened(a: AskedOfPolicy) -> Opened:
             f"--policy {a.policy}: this run has a critic; expected the run of a policy (turnwise train bc)"
         )
     world = distributed.start(a.device, "ddp")
+    if world.size > 1:
+        raise InputError(f"{world.size} processes: replies are learnt from by one; expected no torchrun")
     if world.device.type == "cpu":
         torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
@@ -114,6 +116,7 @@ def closed(
     reward: Reward | None,
     gold: Reward | None,
     extra: Mapping[str, Any],
+    columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Save the policy, measure it and where it began on held-out prompts, write the page."""
     distributed.stop()
@@ -135,6 +138,7 @@ def closed(
             reward=judge,
             gold=gold,
             reference=reference,
+            columns=columns,
         )
         if reward is None:  # gold stood in for it
             del measured[name]["reward"]

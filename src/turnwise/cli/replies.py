@@ -45,14 +45,18 @@ def gold_of(name: str | None) -> Reward | None:
     return Gold()
 
 
-def prompts_of(source: str) -> tuple[list[Prompt], list[Mapping[str, Any]], list[Prompt]]:
-    """(prompts to learn from, their other columns, prompts held out) of a file or the built-in task.
+Asked = list[tuple[Prompt, Mapping[str, Any]]]
+"""prompts with whatever else is known of each"""
+
+
+def prompts_of(source: str) -> tuple[Asked, Asked]:
+    """(prompts to learn from, prompts held out) of a file or the built-in task.
 
     Rows have `prompt`: text, or messages that end with the user's. Of a file every tenth is held out.
     """
     if source == BUILT_IN:
         learnt, held = Postcards().split()
-        return list(learnt), [{} for _ in learnt], list(held)
+        return [(p, {}) for p in learnt], [(p, {}) for p in held]
     prompts: dict[Prompt, Mapping[str, Any]] = {}
     for where, _, row in rows_of(source):
         if not isinstance(row, dict):
@@ -62,9 +66,7 @@ def prompts_of(source: str) -> tuple[list[Prompt], list[Mapping[str, Any]], list
     if not prompts:
         raise InputError(f"{source}: expected at least one prompt; found nothing (it is empty)")
     everything = list(prompts.items())
-    held = [p for p, _ in everything[9::10]]
-    learnt = [(p, c) for i, (p, c) in enumerate(everything) if i % 10 != 9]
-    return [p for p, _ in learnt], [c for _, c in learnt], held
+    return [x for i, x in enumerate(everything) if i % 10 != 9], everything[9::10]
 
 
 def _prompt(value: Any, where: str) -> Prompt:

@@ -111,7 +111,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
     if name in ("rloo", "online-dpo") and a.config.group < 2:
         raise InputError(f"--group {a.config.group}: expected 2 replies to a prompt or more")
-    prompts, columns, held = prompts_of(a.reward.prompts)
+    learnt, held = prompts_of(a.reward.prompts)
+    prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
     named, gold = named_reward(a.reward.reward), gold_of(a.reward.gold)
     o = opened(a.asked)
     judge = composed(named, a, o, prompts)
@@ -126,7 +127,17 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     )
     algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a), a.asked.seed)
     extra = {"prompts": len(prompts), "held_out": len(held)}
-    return closed(name, a.asked, o, held or prompts, reward=judge, gold=gold, extra=extra)
+    apart = held or learnt
+    return closed(
+        name,
+        a.asked,
+        o,
+        [p for p, _ in apart],
+        reward=judge,
+        gold=gold,
+        extra=extra,
+        columns=[c for _, c in apart],
+    )
 
 
 def composed(named: Reward | Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ def measure_replies(
     reference: Reference | None = None,
     best_of: int = 1,
     decoding: Decoding = POLICYS_OWN,
+    columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """`group` replies to each prompt, and what they are worth; with `best_of` n each is the best of n by
     the reward.
@@ -73,6 +74,7 @@ def measure_replies(
         seed=seed,
         max_new_tokens=max_new_tokens,
         decoding=decoding,
+        columns=columns,
     )
     rewards = reward(replies)
     if best_of > 1:

@@ -1,0 +1,172 @@
+"""`turnwise train dpo | kto | ... | rloo | ...` from a clone to a better policy, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from turnwise.cli import main
+
+SMALL = [
+    "--width",
+    "16",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--context",
+    "64",
+    "--vocab",
+    "400",
+    "--epochs",
+    "1",
+]
+REPLIES = ["--max-new-tokens", "4", "--evaluation-replies", "1"]
+FEW = ["--steps", "2", "--prompts-per-step", "2"]
+
+FUNCTION = """
+def short(prompts, completions, answer, **columns):
+    return [-float(len(c[0]["content"])) - a for c, a in zip(completions, answer, strict=True)]
+
+def nothing(prompts, **columns):
+    return []
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of a few postcards, feedback of each kind, prompts with a column, and a reward function."""
+    home = tmp_path_factory.mktemp("home")
+    cards = str(home / "cards.jsonl")
+    make = ["data", "make", "--task", "postcards", "--conversations"]
+    assert main([*make, "40", "--out", cards]) == 0
+    assert main(["train", "bc", "--logs", cards, "--out", str(home / "bc"), *SMALL]) == 0
+    for kind in ("pairs", "likes", "rankings", "scores"):
+        assert main([*make, "24", "--feedback", kind, "--out", str(home / f"{kind}.jsonl")]) == 0
+    asked = [{"prompt": f"Say {i}.", "answer": i} for i in range(20)]
+    (home / "asked.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
+    (home / "judges_of_replies.py").write_text(FUNCTION)
+    return home
+
+
+def trained(home: Path, out: Path, name: str, *words: str, capsys: Any) -> dict[str, Any]:
+    policy = ["--policy", str(home / "bc"), "--out", str(out)]
+    assert main(["train", name, *policy, *REPLIES, *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "more"),
+    [
+        ("dpo", "pairs", []),
+        ("dpo", "rankings", ["--formula", "ranking"]),
+        ("kto", "likes", []),
+        ("kto", "pairs", []),
+        ("simpo", "pairs", []),
+        ("orpo", "pairs", []),
+    ],
+)
+def test_a_policy_from_preferences(
+    name: str, file: str, more: list[str], home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Held-out prompts are kept apart; the policy loads in `transformers`; gold is told and nothing else."""
+    out = tmp_path / "run"
+    words = ["--feedback", str(home / f"{file}.jsonl"), "--gold", "postcards", "--heldout", "0.3", *more]
+    found = trained(home, out, name, *words, capsys=capsys)
+    rows = 48 if (name, file) == ("kto", "pairs") else 24
+    assert found["learnt"] + found["held_out"] == rows and found["held_out"]
+    assert set(found["measured"]) == {"before", "after"} and "reward" not in found["measured"]["after"]
+    assert found["measured"]["before"]["kl"] == pytest.approx(0, abs=1e-6)
+    AutoModelForCausalLM.from_pretrained(out / "policy")
+    page = (out / "report.html").read_text()
+    assert "Gold" in page and "does not sample while it learns" in page
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "token-ppo", "reply-reinforce", "online-dpo", "best-of-n"])
+def test_a_policy_from_its_own_replies(name: str, home: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "run"
+    words = ["--prompts", "postcards", "--reward", "postcards", "--gold", "postcards", "--steps", "2"]
+    words += ["--prompts-per-step", "4"] + (["--group", "4"] if name == "online-dpo" else [])
+    found = trained(home, out, name, *words, capsys=capsys)
+    after = found["measured"]["after"]
+    assert after["reward"] == after["gold"] and after["kl"] != 0
+    assert found["metrics"]["reward"] == pytest.approx(found["metrics"]["gold"])
+    assert {"kl", "entropy", "completions/mean_length"} <= set(found["metrics"])
+    page = (out / "report.html").read_text()
+    assert "square root of the KL" in page and found["measured"]["after"]["gold"]["mean"] < 10
+
+
+def test_functions_and_models_judge(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function sees the columns of its prompts; a model's reward is in deviations of the clone's replies."""
+    monkeypatch.chdir(home)
+    words = ["--prompts", str(home / "asked.jsonl"), "--group", "2", *FEW]
+    by_function = trained(
+        home, tmp_path / "f", "rloo", *words, "--reward", "judges_of_replies:short", capsys=capsys
+    )
+    assert by_function["prompts"] == 18 and by_function["held_out"] == 2
+    assert by_function["measured"]["before"]["reward"]["mean"] < -8  # answers 9 and 19 are held out
+    model = ["train", "reward", "--feedback", str(home / "pairs.jsonl"), "--model", str(home / "bc")]
+    assert main([*model, "--out", str(tmp_path / "rm"), "--json"]) == 0
+    capsys.readouterr()
+    judge = ["--reward", str(tmp_path / "rm"), "--clip-reward", "1", "--per-token", "-0.1"]
+    found = trained(home, tmp_path / "m", "grpo", *words, *judge, "--unfinished-penalty", "1", capsys=capsys)
+    assert -2.5 < found["measured"]["before"]["reward"]["mean"] < 1
+
+
+def test_resuming_asks_for_the_same_and_adapters_learn(home: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "run"
+    words = ["--prompts", "postcards", "--reward", "postcards", "--lora-rank", "2", *FEW]
+    first = trained(home, out, "rloo", *words, capsys=capsys)
+    again = trained(home, out, "rloo", *words, "--resume", capsys=capsys)
+    assert first["measured"] == again["measured"] and first["measured"]["after"]["kl"] != 0
+    policy = ["--policy", str(home / "bc"), "--out", str(out), *REPLIES]
+    assert main(["train", "rloo", *policy, *words, "--resume", "--seed", "7"]) == 2
+    assert "seed was 0 and is 7 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["dpo", "--feedback", "likes.jsonl"], "expected pairs or rankings for DPO; found likes"),
+        (["dpo", "--feedback", "rankings.jsonl"], "expected --formula ranking"),
+        (["kto", "--feedback", "scores.jsonl"], "expected likes"),
+        (["dpo", "--feedback", "pairs.jsonl", "--gold", "x"], "expected postcards"),
+        (
+            ["rloo", "--prompts", "postcards", "--reward", "nowhere"],
+            "expected the run folder of a reward model",
+        ),
+        (["rloo", "--prompts", "postcards", "--reward", "judges_of_replies:no"], "expected module:function"),
+        (["rloo", "--prompts", "postcards", "--reward", "bc"], "expected the run of a reward model"),
+        (
+            ["rloo", "--prompts", "asked.jsonl", "--reward", "judges_of_replies:nothing"],
+            "expected 32 rewards",
+        ),
+        (
+            ["rloo", "--prompts", "asked.jsonl", "--reward", "postcards"],
+            "expected the request for a postcard",
+        ),
+        (
+            ["rloo", "--prompts", "cards.jsonl", "--reward", "postcards"],
+            "cards.jsonl:1: prompt: expected text",
+        ),
+        (["rloo", "--prompts", "postcards", "--reward", "postcards", "--group", "1"], "--group 1"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_line(
+    words: list[str], expected: str, home: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(home)
+    name, *rest = words
+    more = [] if name in ("dpo", "kto") else ["--steps", "1", "--prompts-per-step", "4"]
+    out = tmp_path / "run"
+    assert main(["train", name, "--policy", "bc", "--out", str(out), *REPLIES, *rest, *more]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("turnwise: error: ") and expected in said
+    shutil.rmtree(out, ignore_errors=True)
