@@ -3,8 +3,8 @@
     python benchmarks/logp_memory.py --json logp_memory.json
 
 A Llama of 64 features with a vocabulary of 32,768 reads 32 rows of 64 + 64 tokens; log-probability and
-entropy of the 2,048 reply tokens, forward and backward. Each way runs in a process of its own; what is told is
-the highest resident memory above that after loading, and the time. `naive` forms [B, T, V] logits at every
+entropy of the 2,048 reply tokens, forward and backward. Each way runs in a process of its own; what is told
+is the highest resident memory above that after loading, and the time. `naive` forms [B, T, V] logits at every
 position, prompts included, as most trainers do; `decisions` at the replies alone; `chunks` as
 `score_replies` does, 2^24 numbers at a time (and so forms logits twice).
 """

@@ -104,7 +104,7 @@ def test_a_policy_from_its_own_replies(name: str, home: Path, tmp_path: Path, ca
 def test_functions_and_models_judge(
     home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A function sees the columns of its prompts; a model's reward is in deviations of the clone's replies."""
+    """A function sees its prompts' columns; a model's reward is in deviations of the clone's replies."""
     monkeypatch.chdir(home)
     words = ["--prompts", str(home / "asked.jsonl"), "--group", "2", *FEW]
     by_function = trained(
