@@ -85,7 +85,8 @@ def test_a_prompt_that_leaves_no_room_is_refused(policy: LmPolicy, chat: ChatFor
 def test_prompts_come_once_each_before_any_comes_again(chat: ChatFormat) -> None:
     talk = OneTurn(chat, PROMPTS * 2, Length(1.0))
     steps = [talk.chosen(step, 2, seed=5) for step in range(6)]
-    assert sorted(sum(steps[:3], [])) == sorted(sum(steps[3:], [])) == list(range(6))
+    first, second = (sorted(i for step in part for i in step) for part in (steps[:3], steps[3:]))
+    assert first == second == list(range(6))
     assert steps[:3] != steps[3:] and talk.chosen(4, 2, seed=5) == steps[4]
 
 
