@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/turnwise demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -26,8 +26,6 @@ ALGORITHMS = worker["ALGORITHMS"]
 STRATEGIES = ("ddp", "fully_shard")
 RESUMED = ("bc", "ilql")  # tied embeddings; target copies
 
-pytestmark = pytest.mark.xdist_group("processes")  # one launch for all tests here
-
 
 def launch(plan: list[dict[str, Any]], folder: Path) -> list[list[str]]:
     """Run a plan on two processes; what came of each job, per process."""

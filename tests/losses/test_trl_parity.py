@@ -46,7 +46,6 @@ from turnwise.rollout.replies import Reply
 
 trl: Any = pytest.importorskip("trl")
 pytestmark = [
-    pytest.mark.xdist_group("trl"),
     # TRL asks transformers for names that transformers is about to rename.
     pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning"),
 ]

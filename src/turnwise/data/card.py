@@ -98,23 +98,23 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("File", card["file"]),
         ("Conversations", f"{n:,}{heldout}"),
-        ("Agent's turns", f"{_plural(turns['mean'], 'turn')} on average ({turns['min']} to {turns['max']})"),
+        ("Agent's turns", f"{plural(turns['mean'], 'turn')} on average ({turns['min']} to {turns['max']})"),
         ("Messages", f"{card['messages']:,} of all roles"),
     ]
     if tokens:
-        mean, longest = _plural(tokens["mean"], "token"), f"{tokens['max']:,}"
+        mean, longest = plural(tokens["mean"], "token"), f"{tokens['max']:,}"
         lines.append(("Length", f"{mean} on average, {longest} at most, {tokens['total']:,} in all"))
-    spread = f"from {_figure(returns['min'])} to {_figure(returns['max'])}"
-    interval = f"95% interval {_figure(returns['low'])} to {_figure(returns['high'])}"
+    spread = f"from {short_figure(returns['min'])} to {short_figure(returns['max'])}"
+    interval = f"95% interval {short_figure(returns['low'])} to {short_figure(returns['high'])}"
     lines += [
-        ("Return", f"{_figure(returns['mean'])} on average ({interval}), {spread}"),
+        ("Return", f"{short_figure(returns['mean'])} on average ({interval}), {spread}"),
         ("Ends", f"{card['terminated']:,} at a true end, {card['truncated']:,} cut off"),
         ("Behaviour propensities", f"{propensities[card['propensities']]} of the agent"),
         ("Metadata", ", ".join(keys) if keys else "none"),
-        ("Duplicates", f"{_plural(card['duplicates'], 'conversation')} with the words of an earlier one"),
+        ("Duplicates", f"{plural(card['duplicates'], 'conversation')} with the words of an earlier one"),
     ]
     if over:
-        lines.append(("Over the context", f"{_plural(over, 'conversation')}, chained into segments"))
+        lines.append(("Over the context", f"{plural(over, 'conversation')}, chained into segments"))
     return lines
 
 
@@ -128,7 +128,7 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
         if likely:
             found[-1] += f" The column {likely[0]!r} is kept as metadata; is it the 'outcome'?"
     elif n > 1 and _equal(returns["min"], returns["max"]):
-        same = _figure(returns["mean"])
+        same = short_figure(returns["mean"])
         found.append(f"Every conversation returns {same}: values have no better and worse to learn from.")
     if cut > MANY_TRUNCATED * n:
         found.append(
@@ -153,14 +153,15 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
 def _share(count: int, n: int) -> str:
     percent = 100 * count / n
     shown = "under 1" if percent < 1 else f"{percent:.0f}"
-    return f"{count:,} of {_plural(n, 'conversation')} ({shown}%)"
+    return f"{count:,} of {plural(n, 'conversation')} ({shown}%)"
 
 
-def _plural(count: float, word: str) -> str:
-    return f"{_figure(count)} {word}{'' if count == 1 else 's'}"
+def plural(count: float, word: str) -> str:
+    """A count with its word: 1 turn, 2 turns."""
+    return f"{short_figure(count)} {word}{'' if count == 1 else 's'}"
 
 
-def _figure(value: float) -> str:
+def short_figure(value: float) -> str:
     """At most three decimals, and none that are zero: 5, 0.314, 12,345.5."""
     if value and (abs(value) < 5e-4 or abs(value) >= 1e9):
         return f"{value:.3g}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.agreement import agreeing, interval_alpha, nominal_alpha
-from turnwise.data.card import _figure, _plural
+from turnwise.data.card import plural, short_figure
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.feedback_files import kind_of
 
@@ -181,8 +181,8 @@ def describe_feedback(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     messages, words, turns = card["prompt_messages"], card["reply_words"], ""
     if messages["answered"]:
         turns = f"; {messages['answered']:,} with an earlier reply of the agent"
-    length = f"{_plural(messages['mean'], 'message')} on average ({messages['min']} to {messages['max']})"
-    spread = f"{_figure(words['median'])} in the middle, {_figure(words['q95'])} at the 95% mark"
+    length = f"{plural(messages['mean'], 'message')} on average ({messages['min']} to {messages['max']})"
+    spread = f"{short_figure(words['median'])} in the middle, {short_figure(words['q95'])} at the 95% mark"
     lines = [
         ("Feedback", f"{card['rows']:,} {_kind(card)}"),
         ("Prompts", f"{card['prompts']:,} different, {length}{turns}"),
@@ -191,12 +191,12 @@ def describe_feedback(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if card["ranked"]:
         ranked = card["ranked"]
-        replies = f"{_figure(ranked['mean'])} on average ({ranked['min']} to {ranked['max']})"
+        replies = f"{short_figure(ranked['mean'])} on average ({ranked['min']} to {ranked['max']})"
         lines.append(("Replies of a ranking", replies))
     if card["likes"]:
         lines.append(("Liked", f"{card['likes']['count']:,} ({card['likes']['share']:.0%})"))
     if card["scores"]:
-        mean, low, high = (_figure(card["scores"][key]) for key in ("mean", "min", "max"))
+        mean, low, high = (short_figure(card["scores"][key]) for key in ("mean", "min", "max"))
         lines.append(("Score", f"{mean} on average, from {low} to {high}"))
     if card["ties"] is not None:
         lines.append(("Ties", f"{card['ties']:,}"))
@@ -230,7 +230,7 @@ def _describe_judges(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if contradicted["count"]:
         told = f"{contradicted['count']:,} of {contradicted['of']:,} {_things(card)} judged in several ways"
         lines.append(("Contradictions", told))
-    lines.append(("Duplicates", _plural(card["duplicates"], "row") + " that only repeat an earlier one"))
+    lines.append(("Duplicates", plural(card["duplicates"], "row") + " that only repeat an earlier one"))
     return [*lines, ("Metadata", ", ".join(card["metadata_keys"]) or "none")]
 
 
@@ -264,7 +264,7 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
         found.append(f"{told} got more than one judgement, and nobody signed: is that noise or taste?")
     if card["duplicates"]:
         found.append(
-            f"{card['duplicates']:,} of {_plural(rows, 'row')} only repeat an earlier one: they count double."
+            f"{card['duplicates']:,} of {plural(rows, 'row')} only repeat an earlier one: they count double."
         )
     if card["prompts"] == 1 and rows > 1:
         found.append("All have the same prompt: none can be held out by prompt.")
@@ -300,7 +300,7 @@ def _warn_of_values(card: Mapping[str, Any]) -> list[str]:
         found.append(f"Only {margins['count']:,} of {rows:,} pairs have a margin.")
     if margins and margins["negative"]:
         found.append(
-            f"{_plural(margins['negative'], 'margin')} below 0: is the rejected reply the better one?"
+            f"{plural(margins['negative'], 'margin')} below 0: is the rejected reply the better one?"
         )
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from turnwise.data.dialogue import ROLES
 from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score
-from turnwise.data.logs import _is_text, _number, _present, write_jsonl
+from turnwise.data.logs import finite_number, is_text, without_nulls, write_jsonl
 from turnwise.data.sources import rows_of, unexpected
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
@@ -171,7 +171,7 @@ def _item(row: Mapping[str, Any], where: str, default_id: str, kind: Kind) -> Fe
     shared = {
         "annotator": annotator,
         "id": _name(row.get("id"), where, "id") or default_id,
-        "metadata": {k: _present(v) for k, v in row.items() if v is not None and k not in columns},
+        "metadata": {k: without_nulls(v) for k, v in row.items() if v is not None and k not in columns},
     }
     if openai:
         return _openai_pair(row, where, shared)
@@ -184,7 +184,7 @@ def _item(row: Mapping[str, Any], where: str, default_id: str, kind: Kind) -> Fe
     prompt, (completion,) = _split(prompt, {"completion": row.get("completion")}, where)
     if kind == "likes":
         return Like(prompt, completion, _flag(row.get("label"), where, "label"), **shared)
-    return Score(prompt, completion, _number(row.get("score"), where, "score"), **shared)
+    return Score(prompt, completion, finite_number(row.get("score"), where, "score"), **shared)
 
 
 def _openai_pair(row: Mapping[str, Any], where: str, shared: dict[str, Any]) -> Pair:
@@ -192,7 +192,7 @@ def _openai_pair(row: Mapping[str, Any], where: str, shared: dict[str, Any]) -> 
     if not isinstance(given, dict):
         raise unexpected(where, "input", "an object with messages", given)
     prompt = _prompt(given.get("messages"), where, "input.messages")
-    rest = {k: _present(v) for k, v in given.items() if v is not None and k != "messages"}
+    rest = {k: without_nulls(v) for k, v in given.items() if v is not None and k != "messages"}
     if rest:
         shared["metadata"]["input"] = rest
     sides = {side: row.get(side) for side in OPENAI[1:]}
@@ -207,7 +207,7 @@ def _pair(
     where: str,
     shared: dict[str, Any],
 ) -> Pair:
-    margin = None if row.get("margin") is None else _number(row["margin"], where, "margin")
+    margin = None if row.get("margin") is None else finite_number(row["margin"], where, "margin")
     tie = row.get("tie") is not None and _flag(row["tie"], where, "tie")
     if replies[0] == replies[1] and not tie:
         raise unexpected(where, sides[1], f"another reply than {sides[0]}, or a tie", replies[1])
@@ -316,7 +316,7 @@ def _expect_reply(prompt: Prompt, where: str, field: str) -> None:
 
 
 def _text(value: Any, where: str, field: str, hint: str = "") -> str:
-    if not isinstance(value, str) or not _is_text(value):
+    if not isinstance(value, str) or not is_text(value):
         raise unexpected(where, field, f"a string{hint}", value)
     return value
 
@@ -330,6 +330,6 @@ def _flag(value: Any, where: str, field: str) -> bool:
 def _name(value: Any, where: str, field: str) -> str | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or not _is_text(str(value)):
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or not is_text(str(value)):
         raise unexpected(where, field, "text or a whole number", value)
     return str(value)

@@ -133,19 +133,19 @@ def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bo
     name = row.get("id")
     if name is None:
         name = default_id
-    elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not _is_text(str(name)):
+    elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not is_text(str(name)):
         raise unexpected(where, "id", "text or a whole number", name)
     messages = _messages(row.get("messages"), where, agent_role, credit)
     outcome = row.get("outcome")
     if outcome is not None:
         last = max(i for i, m in enumerate(messages) if m.role == agent_role)
-        messages[last] = _rewarded(messages[last], _number(outcome, where, "outcome"))
+        messages[last] = _rewarded(messages[last], finite_number(outcome, where, "outcome"))
     return Dialogue(
         messages=tuple(messages),
         terminated=_terminated(row, where),
         id=str(name),
         agent_role=agent_role,
-        metadata={k: _present(v) for k, v in row.items() if v is not None and k not in FIELDS},
+        metadata={k: without_nulls(v) for k, v in row.items() if v is not None and k not in FIELDS},
     )
 
 
@@ -160,13 +160,13 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
         role, content = item.get("role"), item.get("content")
         if role not in ROLES:
             raise unexpected(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
-        if not isinstance(content, str) or not _is_text(content):
+        if not isinstance(content, str) or not is_text(content):
             hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
             raise unexpected(where, f"messages[{i}].content", f"a string{hint}", content)
         reward, logp = item.get("reward"), item.get("behavior_logp")
-        reward = 0.0 if reward is None else _number(reward, where, f"messages[{i}].reward")
+        reward = 0.0 if reward is None else finite_number(reward, where, f"messages[{i}].reward")
         if logp is not None:
-            logp = _number(logp, where, f"messages[{i}].behavior_logp")
+            logp = finite_number(logp, where, f"messages[{i}].behavior_logp")
             if logp > 0:
                 expected = "the log of a probability, 0 or below"
                 raise unexpected(where, f"messages[{i}].behavior_logp", expected, logp)
@@ -204,20 +204,21 @@ def _terminated(row: Mapping[str, Any], where: str) -> bool:
     return not truncated if terminated is None else terminated
 
 
-def _number(value: Any, where: str, field: str) -> float:
+def finite_number(value: Any, where: str, field: str) -> float:
+    """The value, or InputError where it is no number that training can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
     return float(value)
 
 
-def _present(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """Metadata without nulls in its objects: Arrow fills in every key that any row has."""
     if isinstance(value, dict):
-        return {k: _present(v) for k, v in value.items() if v is not None}
-    return [_present(v) for v in value] if isinstance(value, list) else value
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether UTF-8 can hold it: JSON can smuggle in half a character (a lone surrogate)."""
     if not text.isascii():
         try:

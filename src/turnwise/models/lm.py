@@ -80,18 +80,18 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     folder = Path(name_or_path)
     if folder.exists():
         expect_model_folder(folder)
-    _quiet()
+    without_bars()
     try:
-        model = _whole(AutoModelForCausalLM, name_or_path)
+        model = whole_model(AutoModelForCausalLM, name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except Exception as e:  # files that hold no model fail in any way they like
         raise InputError(
-            f"{name_or_path}: not a causal language model that can be loaded ({_first_line(e)})"
+            f"{name_or_path}: not a causal language model that can be loaded ({first_line(e)})"
         ) from e
     return model, tokenizer
 
 
-def _whole(kind: Any, name_or_path: str | Path) -> Any:
+def whole_model(kind: Any, name_or_path: str | Path) -> Any:
     """A model all of whose weights were stored: `from_pretrained` draws missing ones at random."""
     model, found = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     if found["missing_keys"]:
@@ -116,7 +116,7 @@ def expect_model_folder(folder: Path) -> None:
 def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer` load."""
     folder.mkdir(parents=True, exist_ok=True)
-    _quiet()
+    without_bars()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     share_files(folder)
@@ -162,14 +162,15 @@ def with_lora(model: Any, rank: int) -> Any:
     return get_peft_model(model, config)
 
 
-def _quiet() -> None:
+def without_bars() -> None:
     """No bars of transformers' own: verbs show their own progress."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
 
-def _first_line(e: Exception) -> str:
+def first_line(e: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
     text = str(e).strip() or type(e).__name__
     return text.splitlines()[0]
 
@@ -180,9 +181,9 @@ def load_trunk(folder: Path) -> nn.Module:
 
     expect_model_folder(folder)
     try:
-        return _whole(AutoModel, folder)
+        return whole_model(AutoModel, folder)
     except Exception as e:
-        raise InputError(f"{folder}: not a trunk that can be loaded ({_first_line(e)})") from e
+        raise InputError(f"{folder}: not a trunk that can be loaded ({first_line(e)})") from e
 
 
 def merged(model: Any) -> Any:

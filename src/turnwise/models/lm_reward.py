@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from turnwise.models.lm import (
-    _first_line,
-    _quiet,
-    _whole,
     expect_model_folder,
+    first_line,
     merge_adapters_,
     share_files,
     trunk_of,
+    whole_model,
     with_lora,
+    without_bars,
 )
 from turnwise.models.reward_model import RewardModel
 from turnwise.run.errors import InputError
@@ -53,7 +53,7 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     with torch.no_grad():
         classifier.score.weight.copy_(model.heads.weight.mean(0, keepdim=True))
     folder.mkdir(parents=True, exist_ok=True)
-    _quiet()
+    without_bars()
     classifier.to(model.heads.weight.dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     share_files(folder)
@@ -64,12 +64,12 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     expect_model_folder(folder)
-    _quiet()
+    without_bars()
     try:
-        classifier: Any = _whole(AutoModelForSequenceClassification, folder)
+        classifier: Any = whole_model(AutoModelForSequenceClassification, folder)
         return classifier.base_model, AutoTokenizer.from_pretrained(folder)
     except Exception as e:  # files that hold no model fail in any way they like
-        raise InputError(f"{folder}: not a reward model that can be loaded ({_first_line(e)})") from e
+        raise InputError(f"{folder}: not a reward model that can be loaded ({first_line(e)})") from e
 
 
 def set_padding_(tokenizer: Any, stop: int) -> int:
