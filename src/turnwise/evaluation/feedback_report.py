@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, number, svg, tick
+from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, apart, number, svg, tick
 
 REPLIES = (
     "dpo",
@@ -75,14 +75,18 @@ def overoptimisation_plot(points: Sequence[Mapping[str, Any]], key: str) -> Mark
         axes.spines["left"].set_visible(False)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y)))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        ends = []
+        ends, last = [], []
         for name, colour, dashes in series:
             if not any(name in m for m in points):
                 continue
             y = [float(m[name]) if name in m else math.nan for m in points]
             axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.7)
             axes.plot(x, y, "o", color=colour, markersize=3)
-            axes.annotate(name, (x[-1], y[-1]), xytext=(8, 0), textcoords="offset points", va="center",
-                          color=colour)  # fmt: skip
+            last.append((name, y[-1], colour))
             ends.append(f"{name} from {number(y[0])} to {number(y[-1])}")
+        bottom, top = axes.get_ylim()
+        room = height - 58
+        heights = apart([(y - bottom) / (top - bottom) * room for _, y, _ in last], 14)
+        for (name, _, colour), place in zip(last, heights, strict=True):
+            axes.text(1.02, place / room, name, transform=axes.transAxes, va="center_baseline", color=colour)
         return svg(figure, key, f"Over the square root of the KL up to {number(max(x))}: {'; '.join(ends)}")
