@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 export OMP_NUM_THREADS ?= 1
+# Compiled files are kept even where this is set, as in many containers: without them imports take twice as long.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test lint bench clean
 

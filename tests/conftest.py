@@ -1,19 +1,31 @@
 """What tests share: one thread, repeatable examples, rows written as text, tokenizers of every kind of chat.
 
-Nothing of the library is imported at the top: this file is read before the hook that checks shapes is set.
+Shapes in the library's signatures are checked at every call. For that, nothing of it is imported before the
+hook is set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
+SRC = Path(__file__).parents[1] / "src"
+install_import_hook(
+    [
+        ".".join(file.relative_to(SRC).with_suffix("").parts)
+        for file in SRC.rglob("*.py")
+        if "from jaxtyping import" in file.read_text(encoding="utf-8")
+    ],
+    "beartype.beartype",
+)
 settings.register_profile(
     "suite",
     max_examples=60,

@@ -114,7 +114,7 @@ def test_vectors_keep_their_parts_and_take_the_precision_asked_for() -> None:
         actions=np.array([[0.5], [0.25]], np.float32),
         states=None,
     )
-    b = pack_steps([e, episode_of_vectors()], gamma=1, dtype=f64)
+    b = pack_steps([e, episode_of_vectors()], gamma=1.0, dtype=f64)
     assert b.inputs.observation.dtype == b.actions.dtype == b.rewards.dtype == f64
     assert b.inputs.observation[0].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert b.inputs.previous_action[0].tolist() == [[0], [0.5], [0.25]]

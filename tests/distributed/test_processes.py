@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ worker = runpy.run_path(str(WORKER))
 ALGORITHMS = worker["ALGORITHMS"]
 STRATEGIES = ("ddp", "fully_shard")
 RESUMED = ("bc", "ilql")  # tied embeddings; target copies
+EPOCHS, STEPS = 2.0, 10
+STOP = 4  # the step, in the first epoch, that Ctrl-C comes in
+train = partial(worker["train"], epochs=EPOCHS)
 
 
 def launch(plan: list[dict[str, Any]], folder: Path) -> list[list[str]]:
@@ -45,16 +49,16 @@ def launch(plan: list[dict[str, Any]], folder: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of runs of 20 steps: `one`, and what must equal it in float64 or float32."""
+    """Folders of runs of 10 steps: `one`, and what must equal it in float64 or float32."""
     base = tmp_path_factory.mktemp("processes")
     for name in ALGORITHMS:
-        assert worker["train"](name, base / "one" / name) == "ended"
-        assert worker["train"](name, base / "one32" / name, dtype="float32") == "ended"
+        assert train(name, base / "one" / name) == "ended"
+        assert train(name, base / "one32" / name, dtype="float32") == "ended"
     plan: list[dict[str, Any]] = []
     expected: list[str] = []
 
     def ask(outcome: str, folder: Path, **job: Any) -> None:
-        plan.append({"folder": folder, **job})
+        plan.append({"folder": folder, "epochs": EPOCHS, **job})
         expected.append(outcome)
 
     for strategy in STRATEGIES:
@@ -64,9 +68,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ask("ended", base / f"{strategy}32" / name, **job, dtype="float32")
             if name in RESUMED:
                 begun_on_one = base / f"{strategy}_after_one" / name
-                assert worker["train"](name, begun_on_one, stop_at=8) == "interrupted"
+                assert train(name, begun_on_one, stop_at=STOP) == "interrupted"
                 ask("ended", begun_on_one, **job)
-                ask("interrupted", base / f"one_after_{strategy}" / name, **job, stop_at=8)
+                ask("interrupted", base / f"one_after_{strategy}" / name, **job, stop_at=STOP)
     broken = base / "broken"
     broken.mkdir()
     (broken / "checkpoint.pt").write_bytes(b"half a checkpoint")
@@ -77,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in RESUMED:
             begun = base / f"one_after_{strategy}" / name
             shutil.copytree(begun, base / f"stopped_{strategy}" / name)
-            assert worker["train"](name, begun) == "ended"
+            assert train(name, begun) == "ended"
     return base
 
 
@@ -105,7 +109,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 def assert_same(one: Path, two: Path, within: float, weights: bool = True) -> None:
     a, b = metrics(one), metrics(two)
-    assert [m["step"] for m in b] == list(range(20))
+    assert [m["step"] for m in b] == list(range(STEPS))
     for x, y in zip(a, b, strict=True):
         assert y == pytest.approx(x, rel=0, abs=within)
     if weights:
@@ -147,9 +151,9 @@ def test_a_run_begun_on_one_process_goes_on_on_two(runs: Path, name: str, strate
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_begun_on_two_processes_goes_on_on_one(runs: Path, name: str, strategy: str) -> None:
-    """Ctrl-C reached rank 1 alone, in its ninth step: both stopped there (rank 0 would hang otherwise)."""
+    """Ctrl-C reached rank 1 alone, in its fifth step: both stopped there (rank 0 would hang otherwise)."""
     stopped = torch.load(runs / f"stopped_{strategy}" / name / "checkpoint.pt", weights_only=True)
-    assert stopped["step"] == 9
+    assert stopped["step"] == STOP + 1
     assert_same(runs / "one" / name, runs / f"one_after_{strategy}" / name, within=1e-8)
 
 
@@ -163,16 +167,16 @@ def test_rank_0_alone_writes(runs: Path) -> None:
 def test_training_moves_what_is_compared(runs: Path) -> None:
     """Agreement on what stands still would prove nothing.
 
-    Heads start with last layers of zero. Adam moves a weight by about the learning rate a step: over 20
-    steps, 4 of them of warmup and then falling from 3e-3 to 1.5e-4, the rates add up to 0.03. Targets that
+    Heads start with last layers of zero. Adam moves a weight by about the learning rate a step: over 10
+    steps, 4 of them of warmup and then falling from 3e-3 to 1.5e-4, the rates add up to 0.016. Targets that
     follow at 0.05 a step are well behind.
     """
     trained = checkpoint(runs / "one" / "ilql")
     for head in ("q.0", "q.1", "v"):
         moved = trained[f"/module/{head}.out.weight"].abs().max()
         followed = trained[f"/target/{head}.out.weight"].abs().max()
-        assert 0.003 < moved < 0.06
-        assert 0.0003 < followed < 0.8 * moved
+        assert 0.0015 < moved < 0.03
+        assert 0.00015 < followed < 0.8 * moved
 
 
 def test_shares_of_a_batch_weigh_differently() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from turnwise.envs import classics
 from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
 from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
-from turnwise.exact.sarsop import solve
+from turnwise.exact.sarsop import Solution, solve
 from turnwise.exact.sarsop_kernels import beaten
 from turnwise.run.errors import InputError
 
@@ -27,6 +28,13 @@ def chance(rng: np.random.Generator, states: int = 5, actions: int = 2, seen: in
     ends = rng.random((actions, states, states)) < 0.1
     start = rng.dirichlet(np.ones(states))
     return pomdp_from_arrays(t, o, rng.normal(size=(actions, states)), discount=0.8, start=start, ends=ends)
+
+
+@functools.cache
+def solved(seed: int) -> tuple[POMDP, Solution]:
+    """A problem drawn by chance, solved to a gap of 0.01."""
+    p = chance(np.random.default_rng(seed))
+    return p, solve(p, gap=1e-2, deadline=10)
 
 
 def by_recursion(p: POMDP, b: np.ndarray, steps: int) -> float:
@@ -56,11 +64,10 @@ def test_tiger(discount: float, value: float) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bounds_hold_what_recursion_over_beliefs_finds(seed: int) -> None:
-    p = chance(np.random.default_rng(seed))
+    p, s = solved(seed)
     steps = 6
     near = by_recursion(p, p.start, steps)
     rest = 0.8**steps * np.abs(p.expected_rewards()).max() / 0.2
-    s = solve(p, gap=1e-2, deadline=10)
     assert s.lower - rest <= near <= s.upper + rest
     assert s.stopped == "gap"
 
@@ -68,8 +75,7 @@ def test_bounds_hold_what_recursion_over_beliefs_finds(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_controller_is_worth_the_lower_bound(seed: int) -> None:
     """V(node, s) of the returned plans, by iterating, is at least what their vectors say."""
-    p = chance(np.random.default_rng(seed))
-    found = solve(p, gap=1e-2, deadline=10)
+    p, found = solved(seed)
     pi = found.policy
     S, A, O = p.shape
     t, o = p.continuing().dense().reshape(A, S, S), p.emissions.dense().reshape(A, S, O)
@@ -91,7 +97,7 @@ def test_no_plan_is_worth_more_than_the_upper_bound(seed: int) -> None:
     t = rng.dirichlet(np.full(S, 0.3), (A, S))
     o = np.array([np.eye(S), np.kron(np.eye(3), np.ones((2, 1))) @ np.eye(3, S), np.full((S, S), 1 / S)])
     p = pomdp_from_arrays(t, o, 10 * rng.normal(size=(A, S)), discount=0.95, start=np.full(S, 1 / S))
-    s = solve(p, gap=-np.inf, deadline=0.3)
+    s = solve(p, gap=-np.inf, deadline=0.15)
     assert s.lower <= s.upper + 1e-9
 
 

@@ -23,7 +23,8 @@ from turnwise.rollout.step_lanes import StepLanes
 from turnwise.run.training import Run
 
 WIDTH, HORIZON = 32, 12
-SHORT: Any = {"steps": 6000, "lanes": 16, "rollout": 12, "warmup": 600, "updates": 32, "lr": 2e-3}
+SHORT: Any = {"steps": 6000, "lanes": 16, "rollout": 12, "warmup": 600}
+DQN = r2d2.Config(**SHORT, updates=16, lr=4e-3, gamma=0.9, polyak=0.05)
 MAZE = t_maze(2).showing_initial()
 BEST = 4 * 0.9**3
 COIN = (4 - 0.1) / 2 * 0.9**3
@@ -50,10 +51,10 @@ def test_histories_solve_the_t_maze(algorithm: str, tmp_path: Path) -> None:
     agent: QNetwork | SoftActorCritic
     if algorithm == "r2d2":
         agent = QNetwork(remembering(env), 4)
-        r2d2.train(r2d2.Config(gamma=0.9, polyak=0.05, **SHORT), env, agent, run, 0)
+        r2d2.train(DQN, env, agent, run, 0)
     else:
         agent = SoftActorCritic(remembering(env), remembering(env), 4)
-        sac.train(sac.Config(gamma=0.9, **SHORT), env, agent, run, 0)
+        sac.train(sac.Config(**SHORT, updates=32, lr=2e-3, gamma=0.9), env, agent, run, 0)
     lanes = StepLanes(TabularEnv(MAZE, 40), 500, np.random.default_rng(9), gamma=0.9)
     lanes.episodes(agent, 40)
     assert lanes.finished().discounted.mean() > (0.98 if algorithm == "r2d2" else 0.85) * BEST
@@ -64,7 +65,7 @@ def test_values_of_observations_fail_on_the_t_maze(tmp_path: Path) -> None:
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
     agent = QNetwork(Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1)), 4)
-    r2d2.train(r2d2.Config(gamma=0.9, polyak=0.05, **SHORT), env, agent, Run(tmp_path, quiet=True), 0)
+    r2d2.train(DQN, env, agent, Run(tmp_path, quiet=True), 0)
     value = value_of(MAZE, greedy_table(agent, env.symbols).numpy())
     assert value <= COIN + 1e-9  # whatever it learnt
     assert value == pytest.approx(COIN, abs=1e-9)  # and it did learn what can be learnt

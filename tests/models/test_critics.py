@@ -74,7 +74,7 @@ def test_a_critic_sees_what_its_name_says(name: str) -> None:
     actors = torch.randn(1, 5, D, dtype=f64)
 
     def value(e: Episode) -> float:
-        return float(critic(pack_steps([e], gamma=1, dtype=f64), actors, None)[0, 2].detach())
+        return float(critic(pack_steps([e], gamma=1.0, dtype=f64), actors, None)[0, 2].detach())
 
     moves = {what for what in ("before", "now", "after", "state") if value(changed(what)) != value(episode())}
     assert moves == seen
@@ -84,12 +84,12 @@ def test_the_final_states_value_is_that_of_what_the_last_action_led_to() -> None
     torch.manual_seed(0)
     critic = Critic(StateView(S, D)).double()
     torch.nn.init.normal_(critic.value.out.weight)
-    values = critic(pack_steps([episode()], gamma=1, dtype=f64), torch.zeros(1, 5, D, dtype=f64), None)[0]
+    values = critic(pack_steps([episode()], gamma=1.0, dtype=f64), torch.zeros(1, 5, D, dtype=f64), None)[0]
     assert values[2] == values[4] and len(values.unique()) == 4  # states 3, 2, 1, 0, 1
 
 
 def test_an_environment_that_hides_its_states_has_no_critic_of_them() -> None:
-    batch = pack_steps([replace(episode(), states=None)], gamma=1)
+    batch = pack_steps([replace(episode(), states=None)], gamma=1.0)
     with pytest.raises(ValueError, match="states"):
         Critic(StateView(S, D))(batch, torch.zeros(1, 5, D), None)
 
@@ -100,7 +100,7 @@ def test_memories_of_two_views_stand_side_by_side() -> None:
     critic = Critic(Joint(history(), Joint(StateView(S, D), history()))).double()
     torch.nn.init.normal_(critic.value.out.weight)
     assert critic.state_size == 2 * D
-    batch, state = pack_steps([episode()], gamma=1, dtype=f64), torch.zeros(1, 2 * D, dtype=f64)
+    batch, state = pack_steps([episode()], gamma=1.0, dtype=f64), torch.zeros(1, 2 * D, dtype=f64)
     for t in range(2):
         state = critic.step(type(batch.inputs)(*(x[:, t] for x in batch.inputs)), state)
     e = episode()
@@ -115,7 +115,7 @@ def test_memories_of_two_views_stand_side_by_side() -> None:
         previous_reward=1.0,
         memory=state[0].detach().numpy(),
     )
-    after = pack_steps([rest], gamma=1, dtype=f64)
+    after = pack_steps([rest], gamma=1.0, dtype=f64)
     found = critic(after, torch.zeros(1, 3, D, dtype=f64), after.state0)
     whole = critic(batch, torch.zeros(1, 5, D, dtype=f64), None)
     assert_close(found, whole[:, 2:], rtol=0, atol=1e-12)

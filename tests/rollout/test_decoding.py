@@ -18,7 +18,7 @@ ALMOST_ONE = 1 - 2.0**-53
     ("how", "expected"),
     [
         (Decoding(), [0.15, 0.5, 0.1, 0.25]),
-        (Decoding(temperature=0), [0, 1, 0, 0]),
+        (Decoding(temperature=0.0), [0, 1, 0, 0]),
         (Decoding(temperature=0.5), [0.0225 / 0.345, 0.25 / 0.345, 0.01 / 0.345, 0.0625 / 0.345]),
         (Decoding(top_k=2), [0, 2 / 3, 0, 1 / 3]),
         (Decoding(top_k=9), [0.15, 0.5, 0.1, 0.25]),
@@ -42,7 +42,7 @@ def test_temperature_then_top_k_then_top_p(how: Decoding, expected: list[float])
 def test_ties() -> None:
     """Greedy takes the first of equals; top-k keeps all that tie with the k-th."""
     tied = torch.tensor([[1.0, 3.0, 3.0, 0.0]])
-    assert distribution(tied, Decoding(temperature=0)).tolist() == [[0, 1, 0, 0]]
+    assert distribution(tied, Decoding(temperature=0.0)).tolist() == [[0, 1, 0, 0]]
     torch.testing.assert_close(
         distribution(tied, Decoding(top_k=1)), torch.tensor([[0, 0.5, 0.5, 0]], dtype=torch.float64)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,12 @@ from turnwise.rollout.lanes import Conversation, converse
 from turnwise.rollout.sampler import Policy, Sampler
 
 
-@dataclass
-class Table(nn.Module):
-    """A policy of fixed logits, standing where a language model's policy stands."""
+class Table(LmPolicy):
+    """The same logits everywhere."""
 
-    row: Tensor
-    trunks: Sequence[nn.Module] = ()
-
-    def __post_init__(self) -> None:
-        super().__init__()
+    def __init__(self, row: Tensor) -> None:
+        super().__init__(None)
+        self.row = row
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
         return self.row.expand(len(features[0]), -1)

@@ -17,6 +17,7 @@ from turnwise.rollout.lanes import Conversation, converse
 from turnwise.rollout.rerank import Reranker
 
 CONTEXT = 160
+LANES = 250
 GOOD, BAD = 9, 10
 OPENING = [5, 6, 7]
 
@@ -48,7 +49,7 @@ def say_one_word(
             policy,
             reader,
             lambda f: sign * score(f),
-            lanes=50,
+            lanes=LANES,
             proposals=proposals,
             beta=beta,
             context=CONTEXT,
@@ -57,7 +58,7 @@ def say_one_word(
         )
         words = []
         for r in range(rounds):
-            for lane in range(50):
+            for lane in range(LANES):
                 model.reset(lane, seed=1000 * r + lane)
                 model.submit(lane, OPENING)
             while new := model.collect():
@@ -88,7 +89,7 @@ def test_how_often_the_better_word_is_said(
     .625. At a beta beyond measure it is said unless no proposal is good: 1 - 1/4, 1 - 1/16. Six standard
     errors of 1,000 draws; a right choice fails in fewer than one of 10^8 seeds.
     """
-    words = say_one_word(proposals, beta, 1.0, 20)
+    words = say_one_word(proposals, beta, 1.0, 4)
     assert len(words) == 1000
     margin = 6 * np.sqrt(expected * (1 - expected) / 1000)
     assert (words == GOOD).mean() == pytest.approx(expected, abs=margin)
@@ -96,7 +97,7 @@ def test_how_often_the_better_word_is_said(
 
 def test_a_score_turned_round_prefers_the_other(say_one_word: Callable[..., np.ndarray]) -> None:
     """1 - 1/16 of the time, as above."""
-    assert (say_one_word(4, 1e6, -1.0, 20) == BAD).mean() == pytest.approx(0.9375, abs=0.046)
+    assert (say_one_word(4, 1e6, -1.0, 4) == BAD).mean() == pytest.approx(0.9375, abs=0.046)
 
 
 def reranked(

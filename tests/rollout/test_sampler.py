@@ -91,7 +91,7 @@ def test_recorded_logp_is_of_the_distribution_sampled_from(
 def test_greedy_says_the_likeliest_token(tiny: Callable[..., Any], hold: Callable[..., Any]) -> None:
     """And says it with probability 1."""
     lm = tiny()
-    for c in hold(lm, lanes=4, episodes=6, decoding=Decoding(temperature=0)):
+    for c in hold(lm, lanes=4, episodes=6, decoding=Decoding(temperature=0.0)):
         t = c.tokens
         with torch.inference_mode():
             best = lm(torch.as_tensor(t.ids[:CONTEXT]).unsqueeze(0)).logits[0].argmax(-1).numpy()

@@ -212,8 +212,8 @@ def test_the_memory_of_a_segment_is_that_of_its_episode(core: str) -> None:
                     states=None,
                     behavior_logp=None,
                 )
-                one, two = agent(pack_steps([row], gamma=1, dtype=f64)), None
-                two = agent(pack_steps([whole], gamma=1, dtype=f64))
+                one, two = agent(pack_steps([row], gamma=1.0, dtype=f64)), None
+                two = agent(pack_steps([whole], gamma=1.0, dtype=f64))
                 n = len(row)
                 torch.testing.assert_close(one.policy[:, :n], two.policy[:, -n:], rtol=0, atol=1e-10)
                 torch.testing.assert_close(one.values, two.values[:, -n - 1 :], rtol=0, atol=1e-10)
@@ -231,7 +231,7 @@ def test_acting_and_reading_agree_on_log_probabilities(core: str) -> None:
     lanes.collect(agent, 7)
     rows = lanes.collect(agent, 7)
     assert any(r.age for r in rows) and any(not r.age for r in rows)
-    batch = pack_steps(rows, gamma=1, dtype=f64)
+    batch = pack_steps(rows, gamma=1.0, dtype=f64)
     logp = agent.head.logp(agent(batch).policy, batch.actions)
     assert batch.behavior_logp is not None
     torch.testing.assert_close(logp[batch.mask], batch.behavior_logp[batch.mask], rtol=0, atol=1e-10)

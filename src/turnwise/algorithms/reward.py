@@ -125,7 +125,8 @@ def of_single(
         good = torch.tensor([item.liked for item in items], device=device)  # pyright: ignore
         return like_loss(r, good), told | {"accuracy": ((mean > 0) == good).to(r.dtype)}
     worth = torch.tensor([item.score for item in items], dtype=r.dtype, device=device)  # pyright: ignore
-    return squared_error(r, worth), told
+    one_decision = squared_error(r.unsqueeze(-1), worth.unsqueeze(-1))
+    return one_decision.squeeze(-1), told
 
 
 def loss(

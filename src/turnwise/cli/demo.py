@@ -25,6 +25,17 @@ SELECTION = (
     "beta was picked on {validation} validation conversations of another seed; the rest is the preset's"
 )
 
+PROMPT = "$ "
+ONE_AFTER_THE_OTHER = f"""
+import json, sys
+from turnwise.cli import main
+for words in json.loads(sys.argv[1]):
+    print({PROMPT!r} + "turnwise " + " ".join(words), flush=True)
+    if code := main(words):
+        sys.exit(code)
+"""
+"""a program: verbs by one process, which loads the libraries once"""
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -142,26 +153,32 @@ def _verbs(a: Demo) -> tuple[list[list[str]], list[list[list[str]]]]:
 
 
 def _run_chain(name: str, chain: Sequence[Sequence[str]], a: Demo, began: float) -> None:
-    """Run verbs one after the other, each as a process of its own; what they say is shown with their name."""
-    for words in chain:
-        if _done(a, words):
-            continue
-        resume = ["--resume"] if words[0] == "train" and a.resume else []
-        notice(f"[{_clock(time.monotonic() - began)}] turnwise {' '.join([*words, *resume])}")
-        with subprocess.Popen(
-            [sys.executable, "-m", "turnwise.cli", *words, *resume],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+    """Run verbs one after the other in a process of their own; what they say is shown with their name."""
+    left = [
+        [*words, "--resume"] if words[0] == "train" and a.resume else list(words)
+        for words in chain
+        if not _done(a, words)
+    ]
+    if not left:
+        return
+    verb = ""
+    with subprocess.Popen(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(left)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(PROMPT):
+                verb = line.removeprefix(PROMPT).rstrip()
+                notice(f"[{_clock(time.monotonic() - began)}] {verb}")
+            else:
                 notice(f"  {name:<11}{line.rstrip()}" if name else f"  {line.rstrip()}")
-        code = process.returncode
-        if code == 130:
-            raise Interrupted(f"stopped in {' '.join(words[:2])}")
-        if code:
-            raise InputError(f"turnwise {' '.join(words)}: failed (exit code {code})")
+    if process.returncode == 130:
+        raise Interrupted(f"stopped in {verb}")
+    if process.returncode:
+        raise InputError(f"{verb}: failed (exit code {process.returncode})")
 
 
 def _done(a: Demo, words: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch
@@ -46,7 +46,7 @@ class ActorCritic(nn.Module):
         features = at_decisions(self.memory.unroll(batch.inputs, mine), batch.decisions)
         return ActorCriticOutput(self.head(features[:, :-1]), self.critic(batch, features, critics))
 
-    def see_(self, observations: Float[Tensor, "M d"]) -> None:
+    def see_(self, observations: Shaped[Tensor, "M *d"]) -> None:
         """Whoever standardises observations, of actor and critic, is shown these."""
         for part in self.modules():
             if isinstance(part, Standardised):
