@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,8 @@ def test_stopping_and_resuming_changes_no_bit(
 ) -> None:
     """The reference of the resumed run is where the policy began, and not where it was stopped."""
     algorithm, c = (ONLINE | OFFLINE)[name]
+    if name in ONLINE:
+        c = replace(c, steps=6)
     learn: Callable[..., Any] = algorithm.train
 
     def go(p: LmPolicy, run: Run) -> None:
@@ -273,16 +276,16 @@ def test_stopping_and_resuming_changes_no_bit(
 
     whole, halved = copy.deepcopy(policy), copy.deepcopy(policy)
     go(whole, Run(tmp_path / "whole", quiet=True))
-    run = Run(tmp_path / "halved", quiet=True, checkpoint_every=5)
+    run = Run(tmp_path / "halved", quiet=True, checkpoint_every=2)
     seen = run.steps
 
-    def until_six(total: int, learner: Learner) -> Any:
+    def until_three(total: int, learner: Learner) -> Any:
         for step in seen(total, learner):
-            if step == 6:
+            if step == 3:
                 raise Interrupted("stopped")
             yield step
 
-    monkeypatch.setattr(run, "steps", until_six)
+    monkeypatch.setattr(run, "steps", until_three)
     with pytest.raises(Interrupted):
         go(halved, run)
     resumed = copy.deepcopy(policy)

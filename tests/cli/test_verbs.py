@@ -103,10 +103,10 @@ def test_critics_train_save_load_act_and_report(name, options, logs, cloned, tmp
     assert agent.acting == again.acting
     for a, b in zip(agent.critic.parameters(), again.critic.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert main(["evaluate", "--run", str(out), "--episodes", "12", "--lanes", "4", "--betas", "1", "2",
-                 "--validation-episodes", "4", "--json"]) == 0  # fmt: skip
+    assert main(["evaluate", "--run", str(out), "--episodes", "6", "--lanes", "4", "--betas", "1", "2",
+                 "--validation-episodes", "2", "--json"]) == 0  # fmt: skip
     found = printed_json(capsys)
-    assert found["low"] <= found["mean"] <= found["high"] and found["episodes"] == 12
+    assert found["low"] <= found["mean"] <= found["high"] and found["episodes"] == 6
     assert found["optimum"] == pytest.approx(0.5675, abs=1e-4)
     assert {t["beta"] for t in found["validation"]} == {1.0, 2.0}
     lines = (out / "conversations.jsonl").read_text().strip("\n").split("\n")
@@ -272,15 +272,15 @@ def test_show_prints_decisions_and_discounts(logs, capsys):
 
 def test_the_demo_end_to_end(tmp_path, capsys):
     """Tiny, with one method beside the clone: the rows, the optimum, the page."""
-    words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "40", "--episodes", "6"]
+    words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "24", "--episodes", "4"]
     assert main([*words, "--validation-episodes", "2", "--methods", "ilql", "--json"]) == 0
     found = printed_json(capsys)
     assert [r["name"] for r in found["rows"]] == ["BC", "ILQL"]
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "0.5675" in page and "ILQL" in page
-    assert main([*words[:3], "--conversations", "41", "--resume"]) == 2
-    assert "conversations was 40 and is 41 now" in capsys.readouterr().err
+    assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
+    assert "conversations was 24 and is 25 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from turnwise.run.training import Learner, Run
 
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
 worker = runpy.run_path(str(WORKER))
-train = worker["train"]
+STEPS = 12
+train = partial(worker["train"], epochs=2.4)
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def assert_identical(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
-def assert_same_run(whole: Path, resumed: Path, steps: int = 20) -> None:
+def assert_same_run(whole: Path, resumed: Path, steps: int = STEPS) -> None:
     assert [m["step"] for m in metrics(resumed)] == list(range(steps))  # none missing, none twice
     assert metrics(resumed) == metrics(whole)
     assert_identical(checkpoint(resumed), checkpoint(whole))
@@ -62,7 +64,7 @@ def assert_same_run(whole: Path, resumed: Path, steps: int = 20) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", worker["ALGORITHMS"])
 def test_stopped_and_resumed_equals_whole(name: str, dtype: str, tmp_path: Path) -> None:
-    """Stopped in its tenth step of 20: inside the second epoch, and off the checkpoints at 7 and 14."""
+    """Stopped in its tenth step of 12: inside the second epoch, and off the checkpoint at 7."""
     assert train(name, tmp_path / "whole", dtype=dtype) == "ended"
     assert train(name, tmp_path / "parts", dtype=dtype, stop_at=9) == "interrupted"
     assert checkpoint(tmp_path / "parts")["step"] == 10
@@ -92,7 +94,7 @@ def test_adapters_resume(tmp_path: Path) -> None:
 def test_stopped_in_the_last_step(tmp_path: Path) -> None:
     """All is done and saved; it still stops, and resuming finds nothing left to do."""
     train("bc", tmp_path / "whole")
-    assert train("bc", tmp_path / "parts", stop_at=19) == "interrupted"
+    assert train("bc", tmp_path / "parts", stop_at=11) == "interrupted"
     assert train("bc", tmp_path / "parts") == "ended"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -107,7 +109,7 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     run = Run(tmp_path / "parts", log_every=1, checkpoint_every=7, quiet=True)
     rows, heldout = worker["conversations"](25, 5), worker["conversations"](7, 6)
     with pytest.raises(KeyboardInterrupt):
-        mc.train(worker["config"]("mc", 4.0), rows, heldout, module.double(), run, 11)
+        mc.train(worker["config"]("mc", 2.4), rows, heldout, module.double(), run, 11)
     assert checkpoint(tmp_path / "parts")["step"] == 7
     assert metrics(tmp_path / "parts")[-1]["step"] == 9
     assert train("mc", tmp_path / "parts") == "ended"
