@@ -6,7 +6,7 @@ hook is set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 torch.set_num_threads(1)
 SRC = Path(__file__).parents[1] / "src"
@@ -163,6 +163,14 @@ def packed_twin() -> Callable[[Any, float, float], list[dict[str, Any]]]:
         return found
 
     return decisions
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """No shapes: learning calls the same functions with the same ones thousands of times."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -170,6 +170,7 @@ TRAIN: dict[str, Callable[[ActorCritic, Run, int, float], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", TRAIN)
 def test_a_sign_is_remembered(name: str, tmp_path: Path) -> None:
     """V* = 4 * 0.9 = 3.6; without memory the turn is a coin's, 1.755 at best. Seed 0, threshold 3.3."""
@@ -180,6 +181,7 @@ def test_a_sign_is_remembered(name: str, tmp_path: Path) -> None:
     assert lanes.finished().discounted.mean() > 3.3
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_without_memory_it_is_not(tmp_path: Path) -> None:
     env = maze()
     torch.manual_seed(0)

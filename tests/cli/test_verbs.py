@@ -38,6 +38,8 @@ SMALL = [
     "400",
     "--epochs",
     "1",
+    "--max-new-tokens",
+    "12",
 ]
 
 
@@ -96,6 +98,7 @@ def test_a_cloned_policy_loads_without_turnwise(cloned):
 def test_critics_train_save_load_act_and_report(name, options, logs, cloned, tmp_path, capsys):
     out = tmp_path / name
     words = ["train", name, "--logs", str(logs), "--policy", str(cloned), "--out", str(out), "--epochs", "1"]
+    words += ["--max-new-tokens", "12"]
     assert main([*words, *options, "--json"]) == 0
     result = printed_json(capsys)
     assert result["algorithm"] == name and result["metrics"]["step"] >= 0
@@ -168,7 +171,7 @@ def test_any_causal_lm_by_path(kind, logs, tmp_path, capsys):
         "--out",
         str(tmp_path / "q"),
     ]
-    assert main([*words, "--epochs", "1", "--lora-rank", "2"]) == 0
+    assert main([*words, "--epochs", "1", "--lora-rank", "2", "--max-new-tokens", "12"]) == 0
     assert main(["evaluate", "--run", str(tmp_path / "q"), "--episodes", "2"]) == 0
 
 

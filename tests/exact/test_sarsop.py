@@ -39,20 +39,23 @@ def solved(seed: int) -> tuple[POMDP, Solution]:
 
 def by_recursion(p: POMDP, b: np.ndarray, steps: int) -> float:
     """Optimal value of `steps` steps by looking at every action and observation."""
-    if steps == 0:
-        return 0.0
     S, A, O = p.shape
     t, o = p.continuing().dense().reshape(A, S, S), p.emissions.dense().reshape(A, S, O)
-    best = -np.inf
-    for a in range(A):
-        joint = (b @ t[a])[:, None] * o[a]
-        q = b @ p.expected_rewards()[a]
-        for z in range(O):
-            mass = joint[:, z].sum()
-            if mass > 0:
-                q += p.discount * mass * by_recursion(p, joint[:, z] / mass, steps - 1)
-        best = max(best, q)
-    return best
+    now = p.expected_rewards()
+
+    def value(b: np.ndarray, left: int) -> float:
+        q = now @ b
+        if left > 1:
+            for a in range(A):
+                joint = (b @ t[a])[:, None] * o[a]
+                q[a] += p.discount * sum(
+                    mass * value(joint[:, z] / mass, left - 1)
+                    for z, mass in enumerate(joint.sum(0))
+                    if mass > 0
+                )
+        return q.max()
+
+    return value(b, steps)
 
 
 @pytest.mark.parametrize(("discount", "value"), [(0.95, 19.3714), (0.75, 1.93344)])

@@ -17,6 +17,7 @@ from turnwise.rollout.step_lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 SEED = 0
 CONFIG = ppo.Config(
     steps=20_000,

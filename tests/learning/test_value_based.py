@@ -22,6 +22,7 @@ from turnwise.models.window import ObservationEncoder, Window
 from turnwise.rollout.step_lanes import StepLanes
 from turnwise.run.training import Run
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 WIDTH, HORIZON = 32, 12
 SHORT: Any = {"steps": 6000, "lanes": 16, "rollout": 12, "warmup": 600}
 DQN = r2d2.Config(**SHORT, updates=16, lr=4e-3, gamma=0.9, polyak=0.05)

@@ -99,7 +99,9 @@ class Agent:
         """What the agent thinks of a conversation, per decision: `logp`, and `q`, `v` where it has a critic.
 
         Per token for a token critic (or none), per turn for a turn critic; q and v in units of the return.
+        What follows the last action is not read: the partner's last message may reach beyond the context.
         """
+        row = row.window(0, int(np.flatnonzero(row.action)[-1]) + 1)
         if isinstance(self.critic, TurnCritic):
             batch = pack_turns([row], gamma=1.0)
             out = self.critic(batch.inputs, batch.decisions, batch.ends)
