@@ -201,6 +201,7 @@ def test_mismatched_rows_are_prompts_with_their_neighbours_replies(chat: ChatFor
     assert [r.action.tolist() for r in swapped] == [r.action.tolist() for r in expected]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ONLINE)
 def test_replies_get_better(name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path) -> None:
     """The share of even ids, .51 of a fresh policy, rises by at least .06 in 12 steps (seed 0).
@@ -244,6 +245,7 @@ def preference(policy: LmPolicy, chat: ChatFormat) -> torch.Tensor:
     return logp[:, 0] - logp[:, 1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", OFFLINE)
 def test_what_was_preferred_becomes_likelier(
     name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path
@@ -257,6 +259,7 @@ def test_what_was_preferred_becomes_likelier(
     assert '"heldout/rewards/accuracies": 1.0' in (tmp_path / "metrics.jsonl").read_text()
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", [*ONLINE, "dpo", "kto"])
 def test_stopping_and_resuming_changes_no_bit(
     name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

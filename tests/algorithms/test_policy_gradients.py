@@ -193,6 +193,7 @@ def test_without_memory_it_is_not(tmp_path: Path) -> None:
     assert lanes.finished().discounted.mean() < 2.1
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", TRAIN)
 def test_stopped_and_resumed_equals_whole(name: str, tmp_path: Path) -> None:
     """Ctrl-C in mid-training, and a fresh agent of another seed goes on: the same weights to the last bit."""

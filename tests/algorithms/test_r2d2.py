@@ -261,6 +261,7 @@ def assert_identical(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("algorithm", ["r2d2", "sac"])
 def test_stopped_and_resumed_equals_whole(algorithm: str, tmp_path: Path) -> None:
     """Stopped in step 17 of 40, when rows are being dropped: weights, targets, replay, metrics to the bit."""

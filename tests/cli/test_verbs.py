@@ -273,15 +273,34 @@ def test_show_prints_decisions_and_discounts(logs, capsys):
     assert tokens[0]["discount"] == 1 and "".join(t["action"] for t in tokens).startswith(turns[0]["action"])
 
 
+def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
+    """Critics choose their beta on conversations of their own; the dry run writes nothing."""
+    words = ["demo", "--out", str(tmp_path / "demo"), "--validation-episodes", "7", "--dry-run", "--json"]
+    assert main(words) == 0
+    verbs = [" ".join(v) for v in printed_json(capsys)["verbs"]]
+    assert [v.split()[1] for v in verbs if v.startswith("train")] == [
+        "bc",
+        "ilql",
+        "mc",
+        "turn-iql",
+        "bc",
+        "bc",
+    ]
+    chosen = [v for v in verbs if "--betas" in v]
+    assert [v.split()[2].rsplit("/", 1)[1] for v in chosen] == ["ilql", "mc", "turn-iql"]
+    assert all("--validation-episodes 7" in v for v in chosen)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_demo_end_to_end(tmp_path, capsys):
     """Tiny, with one method beside the clone: the rows, the optimum, the page."""
     words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "24", "--episodes", "4"]
-    assert main([*words, "--validation-episodes", "2", "--methods", "ilql", "--json"]) == 0
+    assert main([*words, "--validation-episodes", "2", "--methods", "bc-success", "--json"]) == 0
     found = printed_json(capsys)
-    assert [r["name"] for r in found["rows"]] == ["BC", "ILQL"]
+    assert [r["name"] for r in found["rows"]] == ["BC", "BC, success only"]
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert "0.5675" in page and "ILQL" in page
+    assert "0.5675" in page and "BC, success only" in page
     assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
     assert "conversations was 24 and is 25 now" in capsys.readouterr().err
 
