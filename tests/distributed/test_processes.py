@@ -29,7 +29,8 @@ RESUMED = ("bc", "ilql")  # tied embeddings; target copies
 EPOCHS, STEPS = 2.0, 10
 FLOAT32: dict[str, Any] = {"dtype": "float32", "epochs": 1.0}  # a whole epoch, its single-row batch included
 STOP = 4  # the step, in the first epoch, that Ctrl-C comes in
-train = partial(worker["train"], epochs=EPOCHS)
+SAVING = {"checkpoint_every": STEPS}  # gathering what is split takes long: it is saved where it stops
+train = partial(worker["train"], epochs=EPOCHS, **SAVING)
 
 
 def launch(plan: list[dict[str, Any]], folder: Path) -> list[list[str]]:
@@ -59,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     expected: list[str] = []
 
     def ask(outcome: str, folder: Path, **job: Any) -> None:
-        plan.append({"folder": folder, "epochs": EPOCHS, **job})
+        plan.append({"folder": folder, "epochs": EPOCHS, **SAVING, **job})
         expected.append(outcome)
 
     for strategy in STRATEGIES:

@@ -108,6 +108,7 @@ def train(
     epochs: float = 4.0,
     stop_at: int | None = None,
     lora: int = 0,
+    checkpoint_every: int = 7,
 ) -> str:
     """Train in `folder`, from its checkpoint if it has one; "ended", "interrupted", or why it was refused.
 
@@ -120,7 +121,7 @@ def train(
     if stop_at is not None and world.rank == world.size - 1:
         interrupt_at(trunk, stop_at)
     own = Path(folder) if world.main else Path(f"{folder}-of-rank-{world.rank}")
-    run = Run(own, world, log_every=1, checkpoint_every=7, quiet=True)
+    run = Run(own, world, log_every=1, checkpoint_every=checkpoint_every, quiet=True)
     story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
     try:
         story(config(algorithm, epochs), conversations(25, 5), conversations(7, 6), module, run, 11)
