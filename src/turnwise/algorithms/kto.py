@@ -10,7 +10,7 @@ Weights should make both sides count alike: w_liked n_liked / (w_disliked n_disl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +73,30 @@ def loss(
         "loss": per_item.detach(),
         "rewards/liked": c.beta * h.detach() * good,
         "rewards/disliked": c.beta * h.detach() * ~good,
+        "liked": good.to(h.dtype),
         "rewards/accuracies": ((h.detach() > z) == good).to(h.dtype),
         "kl": z.expand(len(items)),
     }
     totals = {name: x.sum().cpu() for name, x in sums.items()}
     totals["decisions"] = torch.tensor(len(items))
     return per_item.mean(), totals
+
+
+def of_each_side(means: Mapping[str, float]) -> dict[str, float]:
+    """Means over all replies, but of `rewards/liked` and `rewards/disliked` over the replies of their side.
+
+    Of a side without replies nothing is told.
+    """
+    told = dict(means)
+    for of in ("", "heldout/"):
+        liked = told.get(f"{of}liked")
+        if liked is None:
+            continue
+        for side, share in ((f"{of}rewards/liked", liked), (f"{of}rewards/disliked", 1 - liked)):
+            total = told.pop(side)
+            if share > 0:
+                told[side] = total / share
+    return told
 
 
 def train(
@@ -103,5 +121,5 @@ def train(
                 lambda: chunks(heldout, c.batch_size),
                 lambda part: loss(policy, reference, part, c, run.world.device)[1],
             )
-            run.log(step, run.world.means(sums) | seen)
+            run.log(step, of_each_side(run.world.means(sums) | seen))
     return policy
