@@ -170,3 +170,29 @@ def test_what_cannot_work_is_said_in_a_line(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("turnwise: error: ") and expected in said
     shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["dpo", "--feedback", "pairs", "--batch-size", "5", "--epochs", "2"], {"learnt": 24, "steps": 10}),
+        (["kto", "--feedback", "likes", "--batch-size", "24"], {"learnt": 24, "steps": 1}),
+        (
+            ["reward", "--feedback", "pairs", "--batch-size", "7", "--epochs", "3"],
+            {"learnt": 24, "steps": 12},
+        ),
+        (["grpo", "--prompts", "postcards", "--reward", "postcards", "--steps", "9"], {"steps": 9}),
+    ],
+)
+def test_a_dry_run_times_a_few_steps_and_writes_nothing(
+    words: list[str], expected: dict[str, int], home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    name, flag, what, *more = words
+    data = str(home / f"{what}.jsonl") if flag == "--feedback" else what
+    more += ["--heldout", "0"] if flag == "--feedback" else ["--prompts-per-step", "2", *REPLIES]
+    more += ["--model" if name == "reward" else "--policy", str(home / "bc"), "--out", str(tmp_path / "x")]
+    assert main(["train", name, flag, data, *more, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {k: plan[k] for k in expected} == expected
+    assert plan["algorithm"] == name and plan["parameters"] > 1000 and plan["estimated_seconds"] > 0
+    assert not list(tmp_path.iterdir())

@@ -27,7 +27,7 @@ from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_config, write_json
 from turnwise.run.training import Run
 
-SILENT = ("resume", "json", "device", "threads")
+SILENT = ("resume", "dry_run", "json", "device", "threads")
 """flags that only say how a call behaves"""
 
 
@@ -49,6 +49,8 @@ class AskedOfPolicy:
     """replies to each held-out prompt when the trained policy is measured"""
     resume: bool = False
     """go on from the checkpoint in the run folder"""
+    dry_run: bool = False
+    """print the plan with sizes and estimated time, and stop"""
     json: bool = False
     """print one result object on stdout"""
     device: str = "auto"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 
 from turnwise.algorithms import bc, ilql, mc, turn_iql
+from turnwise.cli.plan import told_plan
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.card import data_card, warnings
 from turnwise.data.corpus import rows_of, split_heldout
@@ -349,12 +348,7 @@ def _plan(name: str, a: Any, job: Job, card: dict[str, Any], out: Any) -> dict[s
     order = BatchOrder([len(t) for t in job.rows], a.config.batch_size, a.asked.seed)
     steps = max(1, round(a.config.epochs * order.batches_per_epoch))
     few = [job.rows[i] for step in range(min(3, order.batches_per_epoch)) for i in order.rows(step)]
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        trial = replace(a.config, epochs=1.0)
-        job.train(trial, few, [], Run(Path(folder), what="timing", quiet=True))
-        per_step = (time.perf_counter() - began) / max(1, -(-len(few) // a.config.batch_size))
-    plan = {
+    sizes = {
         "algorithm": name,
         "conversations": card["conversations"],
         "held_out": card["heldout"],
@@ -362,15 +356,11 @@ def _plan(name: str, a: Any, job: Job, card: dict[str, Any], out: Any) -> dict[s
         "tokens": sum(len(t) for t in job.rows),
         "actions": sum(len(t.decisions) for t in job.rows),
         "parameters": parameter_count(job.module),
-        "steps": steps,
-        "estimated_seconds": round(per_step * steps, 1),
     }
-    out.print("plan (nothing is written):")
-    for key, value in plan.items():
-        out.print(
-            f"  {key.replace('_', ' '):<20}{value:,}" if not isinstance(value, str) else f"  {key:<20}{value}"
-        )
-    return plan
+    timed = max(1, -(-len(few) // a.config.batch_size))
+    return told_plan(
+        out, sizes, steps, timed, lambda run: job.train(replace(a.config, epochs=1.0), few, [], run)
+    )
 
 
 def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from turnwise.algorithms import dpo, kto, orpo, simpo
+from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import AskedOfPolicy, closed, opened, session
 from turnwise.cli.replies import gold_of
-from turnwise.cli.say import notice, parse
+from turnwise.cli.say import console, notice, parse
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.feedback_files import read_feedback
 from turnwise.data.preference_rows import compared, liked, split_by_prompt
+from turnwise.models.lm import parameter_count
 from turnwise.run.errors import InputError
 
 
@@ -83,6 +85,18 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     o = opened(a.asked)
     rows = [rows_of(part, o.chat, o.context) for part in (learnt, held)]
     train: Any = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}[name]
+    if a.asked.dry_run:
+        sizes = {"algorithm": name, "learnt": len(learnt), "held_out": len(held)}
+        sizes["parameters"] = parameter_count(o.policy.lm)
+        size = a.config.batch_size
+        few = rows[0][: 2 * size]
+        return told_plan(
+            console(a.asked.json),
+            sizes,
+            max(1, round(a.config.epochs * -(-len(rows[0]) // size))),
+            -(-len(few) // size),
+            lambda run: train.train(replace(a.config, epochs=1.0), few, [], o.policy, run, a.asked.seed),
+        )
     train.train(a.config, rows[0], rows[1], o.policy, session(name, a.asked, o, a), a.asked.seed)
     prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
     extra = {"learnt": len(learnt), "held_out": len(held)}

@@ -5,14 +5,16 @@ replies, judged by a reward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from turnwise.algorithms import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
 from turnwise.cli.replies import gold_of, named_reward, prompts_of
-from turnwise.cli.say import parse
+from turnwise.cli.say import console, parse
+from turnwise.models.lm import parameter_count
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import sample_replies
@@ -125,6 +127,17 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         max_new_tokens=a.asked.max_new_tokens,
         decoding=Decoding(),
     )
+    if a.asked.dry_run:
+        sizes = {"algorithm": name, "prompts": len(prompts), "held_out": len(held)}
+        sizes["parameters"] = parameter_count(o.policy.lm)
+        few = replace(a.config, steps=min(2, a.config.steps))
+        return told_plan(
+            console(a.asked.json),
+            sizes,
+            a.config.steps,
+            few.steps,
+            lambda run: algorithm.train(few, talk, o.policy, run, a.asked.seed),
+        )
     algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a), a.asked.seed)
     extra = {"prompts": len(prompts), "held_out": len(held)}
     apart = held or learnt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from turnwise.algorithms import reward
+from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import SILENT, last_metrics
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
@@ -62,6 +63,8 @@ class Asked:
     """train low-rank adapters of this rank instead of all weights; 0 trains all"""
     resume: bool = False
     """go on from the checkpoint in the run folder"""
+    dry_run: bool = False
+    """print the plan with sizes and estimated time, and stop"""
     json: bool = False
     """print one result object on stdout"""
     device: str = "auto"
@@ -104,6 +107,21 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     torch.manual_seed(asked.seed)
     scorer, context = fresh_or_loaded(a, learnt)
     rows = [reward.items_of(part, scorer.chat, context) for part in (learnt, held)]
+    if asked.dry_run:
+        few, size = rows[0][: 2 * a.config.batch_size], a.config.batch_size
+        trial = replace(a.config, epochs=1.0)
+        return told_plan(
+            out,
+            {
+                "algorithm": "reward",
+                "learnt": len(learnt),
+                "held_out": len(held),
+                "parameters": parameter_count(scorer.model),
+            },
+            max(1, round(a.config.epochs * -(-len(rows[0]) // size))),
+            -(-len(few) // size),
+            lambda run: reward.train(trial, few, [], scorer.model, run, asked.seed),
+        )
     card = {"file": asked.feedback, **feedback_card(items)}
     write_config(asked.out, {"algorithm": "reward", **settings(a)}, resume=asked.resume)
     write_json(asked.out / "card.json", card)
