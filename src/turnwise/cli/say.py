@@ -71,4 +71,5 @@ def as_input_errors(option: str) -> Any:
 
 def notice(text: str) -> None:
     """One line about what is being done, for people."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # at once: threads would write between the words and the line's end
+    sys.stderr.flush()
