@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from turnwise.algorithms import (
     best_of_n,
@@ -31,7 +33,7 @@ from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm import llama
 from turnwise.models.lm_reference import Reference
-from turnwise.models.lm_replies import score_replies
+from turnwise.models.lm_replies import Scored, score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.rollout.replies import Reply
@@ -195,7 +197,7 @@ def test_rankings_of_any_length_share_a_batch(policy: LmPolicy, chat: ChatFormat
 
 def test_mismatched_rows_are_prompts_with_their_neighbours_replies(chat: ChatFormat) -> None:
     rows = [chat.reply(p, t) for p, t in zip(PROMPTS[:2], ("my friend", "now"), strict=True)]
-    swapped = mismatched(rows)
+    swapped = mismatched(rows, 32)
     expected = [chat.reply(p, t) for p, t in zip(PROMPTS[:2], ("now", "my friend"), strict=True)]
     assert [r.ids.tolist() for r in swapped] == [r.ids.tolist() for r in expected]
     assert [r.action.tolist() for r in swapped] == [r.action.tolist() for r in expected]
@@ -303,3 +305,29 @@ def test_rewards_of_each_side_are_means_over_it() -> None:
     assert kto.of_each_side(mixed) == mixed | {"rewards/liked": 2.0, "rewards/disliked": -1.0}
     held = {"heldout/rewards/liked": 0.3, "heldout/rewards/disliked": 0.0, "heldout/liked": 1.0}
     assert kto.of_each_side(held) == {"heldout/rewards/liked": 0.3, "heldout/liked": 1.0}
+
+
+def test_dropout_is_off_where_replies_are_learnt_from(chat: ChatFormat, tmp_path: Path) -> None:
+    """GPT-2 with much dropout: the first update's policy is the one that spoke, at no distance."""
+    torch.manual_seed(0)
+    size = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    odds = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5)
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(chat.tokenizer), **size, **odds)).train()
+    c = replace(ONLINE["grpo"][1], steps=1, epochs=1, minibatches=1)
+    grpo.train(c, talk(chat), LmPolicy(lm), Run(tmp_path, quiet=True), 0)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert abs(json.loads(line)["kl"]) < 1e-4 and json.loads(line)["clip_ratio"] == 0
+
+
+def test_orpo_of_certain_replies_has_a_finite_gradient(policy: LmPolicy, chat: ChatFormat) -> None:
+    """Where the chosen reply's probability rounds to 1, what a tie would have cost must not be NaN."""
+    rows = compared([Pair(PROMPTS[0], "friend", "now")], chat, 32)
+    logp = torch.tensor([[0.0], [-2.0]], requires_grad=True)
+
+    def certain(lm: Any, ids: Any, decisions: Any, actions: Any, mask: Any, *, group: int = 1) -> Any:
+        return Scored(logp.expand_as(mask) * mask, logp.detach().expand_as(mask) * 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orpo, "score_replies", certain)
+        orpo.loss(policy, rows, orpo.Config(), CPU)[0].backward()
+    assert logp.grad is not None and torch.isfinite(logp.grad).all()

@@ -243,3 +243,15 @@ def test_feedback_that_cannot_be_learnt_from_is_refused(chat: ChatFormat) -> Non
         reward.items_of([Pair(ONE, "friend", "now"), Like(ONE, "now", True)], chat, 32)
     with pytest.raises(InputError, match=r"item 'x': prompt and reply have .* more than the context of 8"):
         reward.items_of([Pair(ONE, "friend " * 9, "now", id="x")], chat, 8)
+
+
+def test_a_ranking_without_an_order_teaches_none(chat: ChatFormat) -> None:
+    """Three replies with one rank: half of the order as it stands, half of the other way round."""
+    model = made(chat)
+    texts = ("friend", "now", "works")
+    r = rewards(model, chat, ONE, *texts)[0]
+    both = []
+    for x in (np.exp(r), np.exp(r[::-1])):
+        both.append(-math.log(x[0] / x.sum()) - math.log(x[1] / x[1:].sum()))
+    value, _ = told(model, [Ranking(ONE, texts, (1, 1, 1))], chat, reward.Config())
+    assert value.item() == pytest.approx(sum(both) / 2, abs=1e-5)

@@ -238,7 +238,7 @@ def test_kto(far: bool, make: Callable[..., Peer]) -> None:
     peer = make(by=0.05)
     said = [reply for replies in REPLIES for reply in replies]
     rows = [written(PROMPTS[i // 2], reply) for i, reply in enumerate(said)]
-    z = peer.ratios(mismatched(rows))[0].mean().item()
+    z = peer.ratios(mismatched(rows, 64))[0].mean().item()
     if (z > 0) != far:  # the other way round, it is of the other sign
         peer.lm, peer.reference = peer.reference, peer.lm
         peer.policy, peer.near, z = LmPolicy(peer.lm), Reference(peer.reference), -z
@@ -259,7 +259,7 @@ def test_kto(far: bool, make: Callable[..., Peer]) -> None:
             "KL_completion_ids": other.ids[other.action].tolist(),
             "label": good,
         }
-        for row, other, good in zip(rows, mismatched(rows), liked, strict=True)
+        for row, other, good in zip(rows, mismatched(rows, 64), liked, strict=True)
     ]
     theirs = trainer.compute_loss(peer.lm, trainer.data_collator(examples))
     c = kto.Config(beta=0.4, liked_weight=1.5, disliked_weight=0.7)

@@ -26,6 +26,7 @@ from transformers import (
 from turnwise.models.heads import TokenCritic
 from turnwise.models.lm import (
     context_of,
+    expect_plain_head,
     llama,
     lm_head_of,
     load_lm,
@@ -300,3 +301,17 @@ def test_adapters_alone_learn_and_fold_back(family: str, tokenizer: Any, tmp_pat
     with torch.no_grad():
         assert_close(loaded(input_ids=ids).logits, folded(input_ids=ids).logits)
     assert merged(loaded) is loaded
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    """Gemma 2 has a softcap behind its output layer, which would be left out here; without it it is taken."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    shared: dict[str, Any] = {
+        "vocab_size": 30, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match="here: gemma2 changes its output layer's logits"):
+        expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=0.1)), "here")
+    expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=None)), "here")

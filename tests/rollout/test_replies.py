@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
+from turnwise.evaluation.one_turn import divergence
 from turnwise.models.lm import llama
+from turnwise.models.lm_reference import Reference
 from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.decoding import Decoding
@@ -107,12 +110,33 @@ def test_functions_of_trls_kind_are_rewards(policy: LmPolicy, chat: ChatFormat) 
     assert found[0] == float(len(some[0].text) > 0) and np.isnan(found[1:]).all()
 
 
+def test_text_for_text(policy: LmPolicy, chat: ChatFormat) -> None:
+    """As TRL has it: a function made for plain text measures the text and not a list of one message."""
+    some = sample_replies(policy, chat, PROMPTS, seed=0, max_new_tokens=4)
+    length = FromFunction(
+        lambda prompts, completions, **_: [len(p + c) for p, c in zip(prompts, completions, strict=True)],
+        text=True,
+    )
+    assert length(some).tolist() == [len(r.prompt[-1].content + r.text) for r in some]
+
+
+async def asynchronous(**_: Any) -> list[float]:
+    return [1.0] * 3
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
         (lambda **_: [1.0], "expected 3 rewards"),
-        (lambda **_: 7, "expected a list of numbers"),
-        (lambda **_: ["x"] * 3, "expected a list of numbers"),
+        (lambda **_: 7, "expected a list of finite numbers"),
+        (lambda **_: ["1"] * 3, "expected a list of finite numbers"),
+        (lambda **_: [float("inf")] * 3, "expected a list of finite numbers"),
+        (
+            lambda answers, **_: [1.0] * 3,
+            "missing 1 required .*answers.*was given prompts, completions, comp",
+        ),
+        (lambda **_: {}["x"], r"KeyError: 'x' \(test_replies.py:"),
+        (asynchronous, "found an async one"),
     ],
 )
 def test_functions_that_return_no_rewards_are_refused(
@@ -164,3 +188,16 @@ def test_the_weight_of_the_kl_moves_to_its_target() -> None:
     fixed = KlControl(0.5)
     fixed.saw_(100.0)
     assert fixed.beta == 0.5
+
+
+def test_a_reply_that_fills_the_context_is_scored(chat: ChatFormat) -> None:
+    """GPT-2, 40 positions: with the stop token after a reply cut short all are taken; one more is refused."""
+    torch.manual_seed(0)
+    size = {"n_positions": 40, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    lm = LmPolicy(GPT2LMHeadModel(GPT2Config(vocab_size=len(chat.tokenizer), **size)).double())
+    room = 40 - len(chat.opening(PROMPTS[0])) - 1
+    some = sample_replies(lm, chat, PROMPTS[:1], group=2, seed=0, max_new_tokens=room)
+    assert max(len(r.tokens) for r in some) == 40
+    assert divergence(lm.lm, Reference(lm.lm), some)["kl"] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(InputError, match="do not fit the context of 40"):
+        sample_replies(lm, chat, PROMPTS[:1], seed=0, max_new_tokens=room + 1)

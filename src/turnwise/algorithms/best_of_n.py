@@ -77,7 +77,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         rows = judged.rows()
         batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
-        policy.lm.train()
+        policy.lm.eval()  # no dropout: what it says now is what it said then
         total, sums = loss(policy, reference, batch)
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)
         descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)

@@ -143,7 +143,7 @@ def update(
         ref_logp = None if reference is None else reference.logp(*asked, group=c.group)
         parts.append((batch, advantage[start : start + size], ref_logp))
     denominator = sum(int(b.mask.sum()) for b, _, _ in parts) / len(parts)
-    policy.lm.train()
+    policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for batch, weights, ref_logp in parts:

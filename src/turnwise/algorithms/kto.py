@@ -4,7 +4,8 @@
     z  = max(0, mean of h over mismatched prompts and replies), without gradient: how far the policy went
     L  = w_liked (1 - sigmoid(beta (h - z)))  of a liked reply,  w_disliked (1 - sigmoid(beta (z - h)))  else
 
-Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8. A mismatched reply is that of the batch's next row.
+Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8. A mismatched reply is that of the batch's next
+row; in a batch of one z is 0.
 Weights should make both sides count alike: w_liked n_liked / (w_disliked n_disliked) between 1 and 4/3.
 """
 
@@ -21,6 +22,7 @@ from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Liked, mismatched
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import kto_loss
+from turnwise.models.lm import context_of
 from turnwise.models.lm_reference import Reference
 from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
@@ -64,8 +66,10 @@ def loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the replies; and sums over them."""
     rows = [item.row for item in items]
+    others = mismatched(rows, context_of(policy.lm))
     with torch.no_grad():
-        z = ratios(policy, reference, mismatched(rows), device).mean().clamp(min=0.0)
+        z = ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
+        z = z.clamp(min=0.0)
     h = ratios(policy, reference, rows, device)
     good = torch.tensor([item.liked for item in items], device=device)
     per_item = kto_loss(h, good, z, c.beta, c.liked_weight, c.disliked_weight)
@@ -109,7 +113,7 @@ def train(
     order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.train()
+        policy.lm.eval()  # no dropout: what it says now is what it said then
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
         lr = c.lr * warmup_linear(step, total, c.warmup)

@@ -89,7 +89,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
-        policy.lm.train()
+        policy.lm.eval()  # no dropout: what it says now is what it said then
         found = loss(policy, reference, judged, c, run.world.device)
         if found is None:
             continue

@@ -53,9 +53,10 @@ def loss(
     means = (logp.sum(1) / b.mask.sum(1)).view(-1, 2)
     w, l = means[:, 0], means[:, 1]
     per_item = -w + c.weight * orpo_odds_loss(w, l)
-    other = -l + c.weight * orpo_odds_loss(l, w)
     ties = torch.tensor([item.tie for item in items], device=device)
-    per_item = torch.where(ties, (per_item + other) / 2, per_item)
+    # Of ties alone: the other way round has no finite gradient where a chosen reply is certain.
+    other = -l[ties] + c.weight * orpo_odds_loss(l[ties], w[ties])
+    per_item = per_item.masked_scatter(ties, (per_item[ties] + other) / 2)
     sums = {
         "loss": per_item.detach(),
         "logps/chosen": w.detach(),
@@ -81,7 +82,7 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.train()
+        policy.lm.eval()  # no dropout: what it says now is what it said then
         objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
         lr = c.lr * warmup_linear(step, total, c.warmup)
         descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)

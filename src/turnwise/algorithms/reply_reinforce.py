@@ -124,7 +124,7 @@ def update(
     ref_logp = reference.logp(batch.inputs, batch.decisions, batch.actions, batch.mask)
     kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
     worth = rewards - carried.kl.beta * kl
-    policy.lm.train()
+    policy.lm.eval()  # no dropout: what it says now is what it said then
     total, sums = loss(policy, batch, advantages(worth, c, carried), ref_logp, c)
     descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
     carried.saw_(worth, c.decay)

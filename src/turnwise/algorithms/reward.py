@@ -96,7 +96,9 @@ def of_compared(
     w, l = r[..., 0], r[..., -1]
     equal = torch.tensor([item.tie for item in items], device=device)
     if n > 2:
-        per_item = plackett_luce_loss(r, torch.ones(len(items), n, dtype=torch.bool, device=device))
+        every = torch.ones(len(items), n, dtype=torch.bool, device=device)
+        one_way, other_way = plackett_luce_loss(r, every), plackett_luce_loss(r.flip(-1), every)
+        per_item = torch.where(equal, (one_way + other_way) / 2, one_way)
     else:
         margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=device)
         per_item = torch.where(equal, bradley_terry_tie_loss(w, l), bradley_terry_loss(w, l, margin))

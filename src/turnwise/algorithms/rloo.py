@@ -120,7 +120,7 @@ def update(
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
     denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
-    policy.lm.train()
+    policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for part in parts:

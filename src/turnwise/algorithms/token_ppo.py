@@ -158,7 +158,7 @@ def update(
 ) -> dict[str, Tensor]:
     """`epochs` passes over the replies; sums over tokens of all of them."""
     denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
-    agent.policy.lm.train()
+    agent.policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for i in torch.randperm(len(parts)).tolist():
@@ -172,8 +172,8 @@ def explained(parts: Sequence[Part]) -> float:
     """1 - Var(G - V) / Var(G) over the tokens: how much of the returns V knew before the update."""
     returns = torch.cat([p.returns[p.batch.mask] for p in parts])
     left = torch.cat([(p.returns - p.old_values)[p.batch.mask] for p in parts])
-    spread = float(returns.var())
-    return 1 - float(left.var()) / spread if spread else 0.0
+    spread = float(returns.var(correction=0))
+    return 1 - float(left.var(correction=0)) / spread if spread else 0.0
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:

@@ -130,6 +130,7 @@ def _overview() -> str:
 
 
 def _topics(verb: str) -> str:
-    rows = "\n".join(f"  {name:<10}{what}" for name, what in TOPICS[verb].items())
+    width = max(map(len, TOPICS[verb])) + 2
+    rows = "\n".join(f"  {name:<{width}}{what}" for name, what in TOPICS[verb].items())
     tell = f"turnwise {verb} NAME --help tells every option."
     return f"usage: turnwise {verb} NAME [options]\n\n{VERBS[verb]}\n\n{rows}\n\n{tell}"

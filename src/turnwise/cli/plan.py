@@ -23,7 +23,7 @@ def told_plan(
         began = time.perf_counter()
         trial(run)
         per_step = (time.perf_counter() - began) / timed
-    plan = {**sizes, "steps": steps, "estimated_seconds": round(per_step * steps, 1)}
+    plan = {**sizes, "steps": steps, "estimated_seconds": float(f"{per_step * steps:.3g}")}
     out.print("plan (nothing is written):")
     for key, value in plan.items():
         words = key.replace("_", " ")

@@ -124,6 +124,7 @@ def closed(
     distributed.stop()
     lm = merged(o.policy.lm)
     Agent(lm, o.tokenizer, None, Acting(max_new_tokens=a.max_new_tokens)).save(a.out / "policy")
+    o.before.to(next(lm.parameters()).device)
     reference = Reference(o.before)
     judge = reward or gold
     measured: dict[str, Any] = {}
@@ -162,12 +163,19 @@ def closed(
         told = [f"reward {interval(m['reward'])}"] if reward is not None else []
         told += [f"gold {interval(m['gold'])}"] if gold is not None else []
         out.print(f"{name:>7}: {'  '.join(told)}  KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
-    out.print(f"{algorithm}: {a.out}  report {result['report']}")
+    constant = {m["reward"][k] for m in measured.values() if "reward" in m for k in ("low", "high")}
+    if len(constant) == 1 and None not in constant:
+        out.print("mind: the reward was the same for every prompt; there was nothing to learn from it")
+    last = result["metrics"]
+    heldout = [f"{k} {last[k]:.3f}" for k in ("heldout/rewards/accuracies", "heldout/loss") if k in last]
+    out.print("  ".join([f"{algorithm}: {a.out}", *heldout, f"report {result['report']}"]))
     return result
 
 
-def interval(found: Mapping[str, float]) -> str:
-    """mean (low to high)"""
+def interval(found: Mapping[str, Any]) -> str:
+    """mean (low to high), the mean alone where nothing is known of its spread"""
+    if found["low"] is None:
+        return f"{found['mean']:.3f}"
     return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 

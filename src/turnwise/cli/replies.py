@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,24 +49,40 @@ Asked = list[tuple[Prompt, Mapping[str, Any]]]
 """prompts with whatever else is known of each"""
 
 
-def prompts_of(source: str) -> tuple[Asked, Asked]:
-    """(prompts to learn from, prompts held out) of a file or the built-in task.
+class Prompts(NamedTuple):
+    """What is asked; `text` where all of it was given as text, not as messages."""
+
+    learnt: Asked
+    held: Asked
+    text: bool
+
+
+REPLIES = ("prompt", "chosen", "rejected", "completion", "completions", "completion_ids")
+"""columns of files of feedback that a reward function does not get: it gets the policy's replies"""
+
+
+def prompts_of(source: str) -> Prompts:
+    """Prompts to learn from and prompts held out, of a file or the built-in task.
 
     Rows have `prompt`: text, or messages that end with the user's. Of a file every tenth is held out.
     """
     if source == BUILT_IN:
         learnt, held = Postcards().split()
-        return [(p, {}) for p in learnt], [(p, {}) for p in held]
+        return Prompts([(p, {}) for p in learnt], [(p, {}) for p in held], text=False)
     prompts: dict[Prompt, Mapping[str, Any]] = {}
+    text = True
     for where, _, row in rows_of(source):
         if not isinstance(row, dict):
             raise unexpected(where, "", "a JSON object with a prompt", row)
-        kept = ("prompt", "id", "chosen", "rejected", "completion", "completions", "label")
-        prompts.setdefault(_prompt(row.get("prompt"), where), {k: v for k, v in row.items() if k not in kept})
+        text &= isinstance(row.get("prompt"), str)
+        prompts.setdefault(
+            _prompt(row.get("prompt"), where), {k: v for k, v in row.items() if k not in REPLIES}
+        )
     if not prompts:
         raise InputError(f"{source}: expected at least one prompt; found nothing (it is empty)")
     everything = list(prompts.items())
-    return [x for i, x in enumerate(everything) if i % 10 != 9], everything[9::10]
+    learnt = [x for i, x in enumerate(everything) if i % 10 != 9]
+    return Prompts(learnt, everything[9::10], text)
 
 
 def _prompt(value: Any, where: str) -> Prompt:
@@ -102,15 +118,18 @@ def function_of(name: str) -> Callable[..., Any]:
     return found
 
 
-def named_reward(name: str) -> Reward | Path:
-    """A function (`module:function`), the built-in task's gold, or the folder of a reward model."""
+def named_reward(name: str, text: bool = False) -> Reward | Path:
+    """A function (`module:function`), the built-in task's gold, or the folder of a reward model.
+
+    A function is given plain text if `text`.
+    """
     if name == BUILT_IN:
         return Gold()
     folder = Path(name)
     if folder.is_dir():
         return folder
     if ":" in name:
-        return FromFunction(function_of(name))
+        return FromFunction(function_of(name), text)
     raise InputError(
         f"--reward {name}: expected the run folder of a reward model (turnwise train reward), a function as "
         f"module:function, or {BUILT_IN}"

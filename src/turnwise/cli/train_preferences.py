@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from turnwise.algorithms import dpo, kto, orpo, simpo
 from turnwise.cli.plan import told_plan
@@ -12,9 +12,11 @@ from turnwise.cli.policies import AskedOfPolicy, closed, opened, session
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.feedback_card import feedback_card, feedback_warnings
 from turnwise.data.feedback_files import read_feedback
 from turnwise.data.preference_rows import compared, liked, split_by_prompt
 from turnwise.models.lm import parameter_count
+from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
 
 
@@ -24,6 +26,8 @@ class AskedOfFeedback:
 
     feedback: str
     """JSONL or Parquet file of pairs, rankings or likes, a folder, or a datasets name or folder"""
+    kind: Literal["pairs", "rankings", "likes"] | None = None
+    """of the feedback; none: told from its columns"""
     heldout: float = 0.1
     """share of prompts that are not learnt from, picked by their words"""
     gold: str | None = None
@@ -73,8 +77,12 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     """Parse and train."""
     kind = KINDS[name]
     a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
-    items = usable(name, read_feedback(a.feedback.feedback), a)
+    if name == "dpo" and a.config.formula == "ipo" and not a.config.beta:
+        raise InputError("--beta 0: expected a number above 0 for --formula ipo, whose gap is 1 / (2 beta)")
+    items = usable(name, read_feedback(a.feedback.feedback, a.feedback.kind), a)
     gold = gold_of(a.feedback.gold)
+    for hint in feedback_warnings(feedback_card(items)):
+        notice(f"mind: {hint}")
     learnt, held = split_by_prompt(items, a.feedback.heldout)
     if not learnt:
         raise InputError(
@@ -83,6 +91,9 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     if a.feedback.heldout and not held:
         notice(f"mind: --heldout {a.feedback.heldout}: nothing is held out of {len(items):,} items")
     o = opened(a.asked)
+    prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
+    if gold is not None:
+        expect_room(o.policy, o.chat, prompts, a.asked.max_new_tokens)
     rows = [rows_of(part, o.chat, o.context) for part in (learnt, held)]
     train: Any = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}[name]
     if a.asked.dry_run:
@@ -98,7 +109,6 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             lambda run: train.train(replace(a.config, epochs=1.0), few, [], o.policy, run, a.asked.seed),
         )
     train.train(a.config, rows[0], rows[1], o.policy, session(name, a.asked, o, a), a.asked.seed)
-    prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
     extra = {"learnt": len(learnt), "held_out": len(held)}
     return closed(name, a.asked, o, prompts, reward=None, gold=gold, extra=extra)
 
@@ -111,12 +121,17 @@ def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
             return list(items)
         if kind is Pair:
             pairs = [p for p in cast(Sequence[Pair], items) if not p.tie]
+            if not pairs:
+                raise InputError(f"{where}: all pairs are ties; expected some with a chosen reply for KTO")
             return [
                 Like(p.prompt, t, liked=i == 0, annotator=p.annotator, id=f"{p.id}-{i}")
                 for p in pairs
                 for i, t in enumerate(p.replies)
             ]
-        raise InputError(f"{where}: expected likes (prompt, completion, label) or pairs for KTO")
+        found = f"{kind.__name__.lower()}s"
+        raise InputError(
+            f"{where}: expected likes (prompt, completion, label) or pairs for KTO; found {found}"
+        )
     if kind is Pair:
         return list(items)
     if kind is Ranking and name == "dpo":

@@ -17,9 +17,9 @@ from turnwise.cli.say import console, parse
 from turnwise.models.lm import parameter_count
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import sample_replies
+from turnwise.rollout.replies import expect_room, sample_replies
 from turnwise.rollout.reward_scorer import load_reward
-from turnwise.rollout.rewards import Clipped, FromModel, Length, Reward, Unfinished, Weighted
+from turnwise.rollout.rewards import Clipped, FromModel, Length, Reward, Unfinished, Weighted, opinions
 from turnwise.run.errors import InputError
 
 
@@ -111,13 +111,24 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     """Parse and train."""
     kind, algorithm = KINDS[name]
     a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
-    if name in ("rloo", "online-dpo") and a.config.group < 2:
+    if name in ("rloo", "grpo", "online-dpo") and a.config.group < 2:
         raise InputError(f"--group {a.config.group}: expected 2 replies to a prompt or more")
-    learnt, held = prompts_of(a.reward.prompts)
+    if name == "reply-reinforce" and a.config.baseline == "batch" and a.config.prompts_per_step < 2:
+        raise InputError(
+            "--prompts-per-step 1: expected 2 or more for --baseline batch, which compares replies of a step"
+        )
+    if getattr(a.config, "kl_target", None) is not None and not a.config.beta:
+        raise InputError("--kl-target moves --beta, which is 0 and stays so; expected --beta above 0")
+    learnt, held, text = prompts_of(a.reward.prompts)
     prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
-    named, gold = named_reward(a.reward.reward), gold_of(a.reward.gold)
+    named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold)
     o = opened(a.asked)
+    expect_room(o.policy, o.chat, [p for p, _ in learnt + held], a.asked.max_new_tokens)
     judge = composed(named, a, o, prompts)
+    probe = sample_replies(
+        o.policy, o.chat, prompts[:2], seed=0, max_new_tokens=a.asked.max_new_tokens, columns=columns[:2]
+    )
+    opinions(judge, probe)  # what is wrong with a reward is said before anything is written
     talk = OneTurn(
         o.chat,
         prompts,

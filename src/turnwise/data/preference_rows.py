@@ -75,13 +75,17 @@ def scored(items: Sequence[Score], chat: ChatFormat, context: int) -> list[Score
     return [Scored(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.score) for i in items]
 
 
-def mismatched(rows: Sequence[Tokens]) -> list[Tokens]:
-    """Each prompt with the reply to the next one, for a policy's divergence from its reference (KTO)."""
+def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
+    """Each prompt with the reply to the next one, for a policy's divergence from its reference (KTO).
+
+    Replies are cut where the context ends. A row alone has no next one: empty.
+    """
     found = []
-    for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True):
+    for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True) if len(rows) > 1 else ():
+        prompt = row.ids[: int(row.action.argmax())].tolist()
         writer = TokenWriter()
-        writer.read(row.ids[: int(row.action.argmax())].tolist())
-        writer.act(other.ids[other.action].tolist(), 0.0, None)
+        writer.read(prompt)
+        writer.act(other.ids[other.action][: context - len(prompt)].tolist(), 0.0, None)
         found.append(writer.tokens(True, next_known=True, id=row.id))
     return found
 

@@ -55,7 +55,9 @@ def reply_view(metrics: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]
     }
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def _interval(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:
+        return number(found["mean"], 3)
     return f"{number(found['mean'], 3)} ({number(found['low'], 3)} to {number(found['high'], 3)})"
 
 

@@ -18,7 +18,7 @@ from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward
+from turnwise.rollout.rewards import Reward, opinions
 
 ROWS = 256
 """replies read at a time"""
@@ -41,9 +41,14 @@ def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[
     return {"kl": kl / len(replies), "entropy": entropy / tokens}
 
 
-def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float]:
-    """Mean of values [P G] with a 95% bootstrap interval over prompts: replies to one prompt go together."""
+def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
+    """Mean of values [P G] with a 95% bootstrap interval over prompts: replies to one prompt go together.
+
+    One prompt tells nothing of the spread: `low` and `high` are None then.
+    """
     means = values.reshape(-1, group).mean(1)
+    if len(means) == 1:
+        return {"mean": float(means[0]), "low": None, "high": None}
     low, high = bootstrap_interval(means, rng=np.random.default_rng(seed))
     return {"mean": float(means.mean()), "low": low, "high": high}
 
@@ -76,7 +81,7 @@ def measure_replies(
         decoding=decoding,
         columns=columns,
     )
-    rewards = reward(replies)
+    rewards = opinions(reward, replies)
     if best_of > 1:
         tried = rewards.reshape(-1, best_of)
         kept = np.arange(len(tried)) * best_of + tried.argmax(1)

@@ -88,7 +88,24 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
         raise InputError(
             f"{name_or_path}: not a causal language model that can be loaded ({first_line(e)})"
         ) from e
+    expect_plain_head(model, name_or_path)
     return model, tokenizer
+
+
+@torch.no_grad()
+def expect_plain_head(model: Any, name: str) -> None:
+    """Refuse a model that scales or caps its logits: here they are what its output layer gives."""
+    ids = torch.arange(min(4, model.config.vocab_size)).unsqueeze(0)
+    was = model.training
+    model.eval()
+    whole = model(input_ids=ids, use_cache=False).logits
+    parts = lm_head_of(model)(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    model.train(was)
+    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"{name}: {model.config.model_type} changes its output layer's logits (by a scale or a cap); "
+            "expected a model that does not"
+        )
 
 
 def whole_model(kind: Any, name_or_path: str | Path) -> Any:

@@ -14,8 +14,7 @@ from turnwise.models.policies import LmPolicy
 from turnwise.rollout.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.lanes import episode_seed
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward
-from turnwise.run.errors import InputError
+from turnwise.rollout.rewards import Reward, opinions
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,7 @@ class OneTurn:
             decoding=self.decoding,
             columns=None if self.columns is None else [self.columns[i] for i in chosen],
         )
-        rewards = self.reward(replies)
-        if np.isnan(rewards).any():
-            text = replies[int(np.flatnonzero(np.isnan(rewards))[0])].text
-            raise InputError(f"no reward has an opinion of the reply {text[:60]!r}; expected a number")
+        rewards = opinions(self.reward, replies)
         return Judged(replies, rewards, None if self.gold is None else self.gold(replies))
 
     def chosen(self, step: int, prompts: int, seed: int) -> list[int]:

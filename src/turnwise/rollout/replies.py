@@ -61,6 +61,7 @@ def sample_replies(
     What is said depends on `seed` and the prompt's place alone. InputError for a prompt that leaves no room
     in the context.
     """
+    expect_room(policy, chat, prompts, max_new_tokens)
     policy.lm.eval()
     known = [{}] * len(prompts) if columns is None else columns
     at_once = max(1, lanes // group)
@@ -69,11 +70,6 @@ def sample_replies(
         part = prompts[start : start + at_once]
         opened = [chat.opening(p) for p in part]
         longest = max(map(len, opened)) + max_new_tokens
-        if longest > context_of(policy.lm):
-            raise InputError(
-                f"a prompt of {max(map(len, opened))} tokens and a reply of {max_new_tokens} do not fit the "
-                f"context of {context_of(policy.lm)}; expected --max-new-tokens that fit, or shorter prompts"
-            )
         sampler = Sampler(
             policy,
             lanes=len(part) * group,
@@ -91,6 +87,19 @@ def sample_replies(
             for u in said
         ]
     return replies
+
+
+def expect_room(policy: LmPolicy, chat: ChatFormat, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    """InputError for a prompt that leaves no room for a reply and the stop token after a reply cut short."""
+    context = context_of(policy.lm)
+    for prompt in prompts:
+        length = len(chat.opening(prompt))
+        if length + max_new_tokens + 1 > context:
+            raise InputError(
+                f"the prompt {prompt[-1].content[:40]!r} has {length} tokens; with a reply of "
+                f"{max_new_tokens} and its end they do not fit the context of {context}; expected "
+                "--max-new-tokens that fit, or shorter prompts"
+            )
 
 
 def _say(sampler: Sampler, opened: Sequence[list[int]], group: int) -> list[Utterance]:

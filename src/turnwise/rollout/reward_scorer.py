@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import ChatFormat, Tokens
-from turnwise.models.lm import share_files
+from turnwise.models.lm import context_of, share_files
 from turnwise.models.lm_reward import load_classifier, save_classifier
 from turnwise.models.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.run.errors import InputError
@@ -37,7 +37,14 @@ class RewardScorer:
         return ChatFormat(self.tokenizer)
 
     def score(self, rows: Sequence[Tokens]) -> np.ndarray:
-        """[E, n], rewards of rows by each member."""
+        """[E, n], rewards of rows by each member. InputError for a row beyond the model's context."""
+        one = self.model.models[0] if isinstance(self.model, RewardEnsemble) else self.model
+        longest, context = max(map(len, rows), default=0), context_of(one.trunk)
+        if longest > context:
+            raise InputError(
+                f"prompt and reply have {longest} tokens for the reward model, more than its context of "
+                f"{context}; expected shorter replies, or a reward model with a longer context"
+            )
         return scorer(self.model)(rows)
 
     def save(self, folder: Path) -> None:

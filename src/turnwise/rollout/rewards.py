@@ -5,8 +5,12 @@ A reward maps replies to one number each; nan says that it has nothing to say of
 
 from __future__ import annotations
 
+import inspect
+import math
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,30 +38,51 @@ def chat_of(prompt: Prompt) -> list[dict[str, str]]:
 class FromFunction:
     """A reward function in TRL's signature: f(prompts, completions, completion_ids, **columns) -> numbers.
 
-    Prompts and completions are chats ([{role, content}]), `completion_ids` lists of ids, columns lists of
-    what else is known of each prompt. None is no opinion. InputError where it returns anything but one number
-    a reply.
+    Prompts and completions are chats ([{role, content}]), or plain text where the prompts were given as text
+    (`text`); `completion_ids` lists of ids, columns lists of what else is known of each prompt. None is no
+    opinion. InputError where it fails, or returns anything but one finite number a reply.
     """
 
     function: Callable[..., Any]
+    text: bool = False
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """Call it on all replies at once."""
-        names = sorted({name for r in replies for name in r.columns})
-        found = self.function(
-            prompts=[chat_of(r.prompt) for r in replies],
-            completions=[[{"role": "assistant", "content": r.text}] for r in replies],
-            completion_ids=[r.tokens.ids[r.tokens.action].tolist() for r in replies],
-            **{name: [r.columns.get(name) for r in replies] for name in names},
-        )
+        columns = {name: [r.columns.get(name) for r in replies] for r in replies for name in r.columns}
+        completions = [r.text if self.text else [{"role": "assistant", "content": r.text}] for r in replies]
         name = getattr(self.function, "__name__", "the reward function")
         try:
-            values = np.array([np.nan if x is None else float(x) for x in found], np.float64)
+            found = self.function(
+                prompts=[r.prompt[-1].content if self.text else chat_of(r.prompt) for r in replies],
+                completions=completions,
+                completion_ids=[r.tokens.ids[r.tokens.action].tolist() for r in replies],
+                **columns,
+            )
+        except Exception as e:  # whatever somebody's function raises
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            given = ", ".join(["prompts", "completions", "completion_ids", *columns])
+            raise InputError(
+                f"{name} failed with {type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno}); "
+                f"it was given {given}"
+            ) from e
+        if inspect.iscoroutine(found):
+            found.close()
+            raise InputError(f"{name}: expected a function that returns rewards; found an async one")
+        try:
+            values = np.array([np.nan if x is None else _number(x) for x in found], np.float64)
         except (TypeError, ValueError):
-            raise InputError(f"{name}: expected a list of numbers or None; found {str(found)[:60]}") from None
+            raise InputError(
+                f"{name}: expected a list of finite numbers or None; found {str(found)[:60]}"
+            ) from None
         if len(values) != len(replies):
             raise InputError(f"{name}: expected {len(replies)} rewards, one a reply; found {len(values)}")
         return values
+
+
+def _number(x: Any) -> float:
+    if isinstance(x, str) or not math.isfinite(x):
+        raise ValueError
+    return float(x)
 
 
 @dataclass(frozen=True)
@@ -106,6 +131,15 @@ class Length:
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """By the tokens that were chosen, the stop token included."""
         return self.per_token * np.array([max(0, r.length - self.free) for r in replies], np.float64)
+
+
+def opinions(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
+    """Rewards of replies [n]. InputError where the reward has none for one of them."""
+    rewards = reward(replies)
+    if np.isnan(rewards).any():
+        text = replies[int(np.flatnonzero(np.isnan(rewards))[0])].text
+        raise InputError(f"no reward has an opinion of the reply {text[:60]!r}; expected a number")
+    return rewards
 
 
 @dataclass(frozen=True)
