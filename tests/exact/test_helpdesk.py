@@ -68,10 +68,10 @@ def test_against_a_slow_twin_on_beliefs(discount):
 
 @pytest.mark.parametrize("discount", [1.0, 0.95])
 def test_optimum_is_what_the_optimal_desk_earns_in_conversation(discount):
-    """6,000 conversations through the text alone; within 3 standard errors."""
+    """4,000 conversations through the text alone; within 3 standard errors."""
     player, task, rng = OptimalDesk(discount), HelpDesk(), np.random.default_rng(5)
     returns = []
-    for seed in range(6000):
+    for seed in range(4000):
         history = list(task.reset([0], [seed])[0])
         total, weight, over = 0.0, 1.0, False
         while not over:

@@ -100,7 +100,7 @@ def test_no_plan_is_worth_more_than_the_upper_bound(seed: int) -> None:
     t = rng.dirichlet(np.full(S, 0.3), (A, S))
     o = np.array([np.eye(S), np.kron(np.eye(3), np.ones((2, 1))) @ np.eye(3, S), np.full((S, S), 1 / S)])
     p = pomdp_from_arrays(t, o, 10 * rng.normal(size=(A, S)), discount=0.95, start=np.full(S, 1 / S))
-    s = solve(p, gap=-np.inf, deadline=0.15)
+    s = solve(p, gap=-np.inf, deadline=0.1)
     assert s.lower <= s.upper + 1e-9
 
 

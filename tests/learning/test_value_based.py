@@ -43,22 +43,34 @@ def value_of(problem: POMDP, table: np.ndarray) -> float:
     return controller_value(problem, Controller(probabilities))
 
 
-@pytest.mark.parametrize("algorithm", ["r2d2", "sac"])
-def test_histories_solve_the_t_maze(algorithm: str, tmp_path: Path) -> None:
-    """Seed 0. R2D2 reaches the optimum, 2.916, in seeds 0 to 2, SAC, which samples, 2.78 to 2.91."""
+def earned(agent: QNetwork | SoftActorCritic, problem: POMDP) -> float:
+    """The mean discounted return of 500 episodes."""
+    lanes = StepLanes(TabularEnv(problem, 40), 500, np.random.default_rng(9), gamma=0.9)
+    lanes.episodes(agent, 40)
+    return float(lanes.finished().discounted.mean())
+
+
+def test_r2d2_with_a_memory_solves_the_t_maze(tmp_path: Path) -> None:
+    """Seed 0 (seeds 0 to 2 reach the optimum, 2.916, to three digits)."""
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
-    run = Run(tmp_path, quiet=True)
-    agent: QNetwork | SoftActorCritic
-    if algorithm == "r2d2":
-        agent = QNetwork(remembering(env), 4)
-        r2d2.train(DQN, env, agent, run, 0)
-    else:
-        agent = SoftActorCritic(remembering(env), remembering(env), 4)
-        sac.train(sac.Config(**SHORT, updates=32, lr=2e-3, gamma=0.9), env, agent, run, 0)
-    lanes = StepLanes(TabularEnv(MAZE, 40), 500, np.random.default_rng(9), gamma=0.9)
-    lanes.episodes(agent, 40)
-    assert lanes.finished().discounted.mean() > (0.98 if algorithm == "r2d2" else 0.85) * BEST
+    agent = QNetwork(remembering(env), 4)
+    r2d2.train(DQN, env, agent, Run(tmp_path, quiet=True), 0)
+    assert earned(agent, MAZE) > 0.98 * BEST
+
+
+def test_sac_with_a_memory_solves_a_short_t_maze(tmp_path: Path) -> None:
+    """Seed 0; without a corridor V* = 3.6, a coin has 1.755. SAC, which samples: 3.55 to 3.59 (seeds 0 to 2).
+
+    In the maze above it takes twice as long and comes to 2.78 to 2.91 of 2.916.
+    """
+    maze = t_maze(0).showing_initial()
+    env = TabularEnv(maze, 8)
+    torch.manual_seed(0)
+    agent = SoftActorCritic(remembering(env), remembering(env), 4)
+    c = sac.Config(steps=3000, lanes=16, rollout=12, warmup=300, updates=32, lr=2e-3, gamma=0.9)
+    sac.train(c, env, agent, Run(tmp_path, quiet=True), 0)
+    assert earned(agent, maze) > 0.95 * 3.6
 
 
 def test_values_of_observations_fail_on_the_t_maze(tmp_path: Path) -> None:
