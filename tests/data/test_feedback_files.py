@@ -316,6 +316,10 @@ BAD_PAIRS = [
 BAD_RANKINGS = [
     ({"completions": "x"}, 'completions: expected a list of two or more replies; found "x"'),
     ({"completions": ["x"]}, 'completions: expected a list of two or more replies; found ["x"]'),
+    (
+        {"completions": ["x", "y"], "labels": [True, False]},
+        "ranks: expected ranks of the completions (labels of steps are not read); found nothing",
+    ),
     ({"completions": ["x", 1]}, f"completions[1]: {MESSAGES}; found 1"),
     ({"ranks": [1, 2]}, "ranks: expected a list of 3 whole numbers, one for each reply; found [1, 2]"),
     ({"ranks": [1, 2.5, 3]}, "ranks[1]: expected a whole number, the smaller the better; found 2.5"),

@@ -216,6 +216,8 @@ def _pair(
 
 def _ranking(row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: dict[str, Any]) -> Ranking:
     given, ranks = row.get("completions"), row.get("ranks")
+    if isinstance(row.get("labels"), list) and ranks is None:
+        raise unexpected(where, "ranks", "ranks of the completions (labels of steps are not read)", ranks)
     if not isinstance(given, list) or len(given) < 2:
         raise unexpected(where, "completions", "a list of two or more replies", given)
     prompt, replies = _split(prompt, {f"completions[{i}]": reply for i, reply in enumerate(given)}, where)
