@@ -113,7 +113,7 @@ def train(
     order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.eval()  # no dropout: what it says now is what it said then
+        policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
         lr = c.lr * warmup_linear(step, total, c.warmup)

@@ -82,7 +82,7 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.eval()  # no dropout: what it says now is what it said then
+        policy.lm.eval()  # no dropout, as when held-out rows are read
         objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
         lr = c.lr * warmup_linear(step, total, c.warmup)
         descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)

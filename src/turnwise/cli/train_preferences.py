@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from turnwise.algorithms import dpo, kto, orpo, simpo
-from turnwise.cli.plan import told_plan
+from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import AskedOfPolicy, closed, opened, session
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
@@ -99,14 +99,12 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     if a.asked.dry_run:
         sizes = {"algorithm": name, "learnt": len(learnt), "held_out": len(held)}
         sizes["parameters"] = parameter_count(o.policy.lm)
-        size = a.config.batch_size
-        few = rows[0][: 2 * size]
-        return told_plan(
+        return told_plan_of_items(
             console(a.asked.json),
             sizes,
-            max(1, round(a.config.epochs * -(-len(rows[0]) // size))),
-            -(-len(few) // size),
-            lambda run: train.train(replace(a.config, epochs=1.0), few, [], o.policy, run, a.asked.seed),
+            a.config,
+            rows[0],
+            lambda c, few, run: train.train(c, few, [], o.policy, run, a.asked.seed),
         )
     train.train(a.config, rows[0], rows[1], o.policy, session(name, a.asked, o, a), a.asked.seed)
     extra = {"learnt": len(learnt), "held_out": len(held)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from turnwise.algorithms import reward
-from turnwise.cli.plan import told_plan
+from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import SILENT, last_metrics
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
@@ -108,9 +108,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     scorer, context = fresh_or_loaded(a, learnt)
     rows = [reward.items_of(part, scorer.chat, context) for part in (learnt, held)]
     if asked.dry_run:
-        few, size = rows[0][: 2 * a.config.batch_size], a.config.batch_size
-        trial = replace(a.config, epochs=1.0)
-        return told_plan(
+        return told_plan_of_items(
             out,
             {
                 "algorithm": "reward",
@@ -118,9 +116,9 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
                 "held_out": len(held),
                 "parameters": parameter_count(scorer.model),
             },
-            max(1, round(a.config.epochs * -(-len(rows[0]) // size))),
-            -(-len(few) // size),
-            lambda run: reward.train(trial, few, [], scorer.model, run, asked.seed),
+            a.config,
+            rows[0],
+            lambda c, few, run: reward.train(c, few, [], scorer.model, run, asked.seed),
         )
     card = {"file": asked.feedback, **feedback_card(items)}
     write_config(asked.out, {"algorithm": "reward", **settings(a)}, resume=asked.resume)
