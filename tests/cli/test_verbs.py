@@ -295,7 +295,8 @@ def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
 def test_the_demo_end_to_end(tmp_path, capsys):
     """Tiny, with one method beside the clone: the rows, the optimum, the page."""
     words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "24", "--episodes", "4"]
-    assert main([*words, "--validation-episodes", "2", "--methods", "bc-success", "--json"]) == 0
+    words_of_one = [*words, "--validation-episodes", "2", "--methods", "bc-success", "--workers", "1"]
+    assert main([*words_of_one, "--json"]) == 0
     found = printed_json(capsys)
     assert [r["name"] for r in found["rows"]] == ["BC", "BC, success only"]
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)

@@ -6,8 +6,8 @@ import json
 import os
 import runpy
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ worker = runpy.run_path(str(WORKER))
 ALGORITHMS = worker["ALGORITHMS"]
 STRATEGIES = ("ddp", "fully_shard")
 RESUMED = ("bc", "ilql")  # tied embeddings; target copies
+SINGLE = [("ddp", name) for name in ALGORITHMS] + [("fully_shard", name) for name in RESUMED]
+"""what is compared in single precision too"""
 EPOCHS, STEPS = 2.0, 10
 FLOAT32: dict[str, Any] = {"dtype": "float32", "epochs": 1.0}  # a whole epoch, its single-row batch included
 STOP = 4  # the step, in the first epoch, that Ctrl-C comes in
@@ -33,20 +35,12 @@ SAVING = {"checkpoint_every": STEPS}  # gathering what is split takes long: it i
 train = partial(worker["train"], epochs=EPOCHS, **SAVING)
 
 
-def launch(plan: list[dict[str, Any]], folder: Path) -> list[list[str]]:
-    """Run a plan on two processes; what came of each job, per process."""
-    file = folder / "plan.json"
-    file.write_text(json.dumps([{**job, "folder": str(job["folder"])} for job in plan]))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", str(WORKER), str(file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(Path(f"{file}.{rank}").read_text()) for rank in (0, 1)]
+def outcomes(plan: list[dict[str, Any]], file: Path, size: int) -> list[list[str]]:
+    """Do what a plan says on several processes; what came of each job, per process."""
+    for process in worker["launch"](plan, file, size):
+        process.join(240)
+        assert process.exitcode == 0
+    return [json.loads(Path(f"{file}.{rank}").read_text()) for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ALGORITHMS:
             job = {"algorithm": name, "strategy": strategy}
             ask("ended", base / strategy / name, **job)
-            ask("ended", base / f"{strategy}32" / name, **job, **FLOAT32)
+            if (strategy, name) in SINGLE:
+                ask("ended", base / f"{strategy}32" / name, **job, **FLOAT32)
             if name in RESUMED:
                 begun_on_one = base / f"{strategy}_after_one" / name
                 assert train(name, begun_on_one, stop_at=STOP) == "interrupted"
@@ -78,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (broken / "checkpoint.pt").write_bytes(b"half a checkpoint")
     wrong = f"{broken / 'checkpoint.pt'}: cannot be read; expected a checkpoint that a run wrote"
     ask(wrong, broken, algorithm="bc")
-    assert launch(plan, base) == [expected, expected]
+    assert outcomes(plan, base / "plan", 2) == [expected, expected]
     for strategy in STRATEGIES:
         for name in RESUMED:
             begun = base / f"one_after_{strategy}" / name
@@ -138,8 +133,7 @@ def test_trained_weights_come_out_whole(runs: Path, name: str, strategy: str) ->
         torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(("strategy", "name"), SINGLE)
 def test_losses_equal_in_float32(runs: Path, name: str, strategy: str) -> None:
     assert_same(runs / "one32" / name, runs / f"{strategy}32" / name, within=1e-4, steps=5, weights=False)
 
@@ -215,3 +209,30 @@ def test_every_row_is_some_process_s() -> None:
             assert batch.mask.any()
             assert not batch.loss_mask.any()
             assert not bc.partner_tokens(batch).any()
+
+
+def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
+    """A real SIGINT to a training process, whenever it comes; resumed here, in a fresh process."""
+    folder = tmp_path / "parts"
+    began = time.monotonic()
+    (process,) = worker["launch"](
+        [{"algorithm": "ilql", "folder": folder, "epochs": 100.0}], tmp_path / "plan", 1
+    )
+    while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < 5:
+        assert process.is_alive() and time.monotonic() - began < 120
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 0
+    assert json.loads((tmp_path / "plan.0").read_text()) == ["interrupted"]
+    stopped = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    assert 5 <= stopped < 500
+    epochs = (stopped // 5) + 2.0
+    # The schedule of the learning rate depends on the number of steps: both runs are told the same 500.
+    alone = partial(worker["train"], "ilql", epochs=100.0)
+    assert alone(folder, stop_at=int(5 * epochs) - stopped) == "interrupted"
+    assert alone(tmp_path / "whole", stop_at=int(5 * epochs)) == "interrupted"
+    assert metrics(folder) == metrics(tmp_path / "whole")
+    assert [m["step"] for m in metrics(folder)] == list(range(int(5 * epochs) + 1))
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(folder)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[k], parts[k]) for k in whole)

@@ -1,15 +1,22 @@
 """Small training runs of every language-model algorithm, alone or as one of several processes.
 
-`torchrun --nproc-per-node 2 worker.py PLAN.json`: a plan is a list of keyword arguments of `train`.
+A plan is a list of keyword arguments of `train`. `launch` begins processes as torchrun does: the same
+variables tell them who they are. They are forked from one that has loaded the libraries, which takes longer
+than the runs.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
+import runpy
 import signal
-import sys
+import socket
+import warnings
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +143,46 @@ def train(
     return "ended"
 
 
-def main(plan: str) -> None:
-    """Do what the plan says; every process writes what came of it to PLAN.json.RANK."""
-    worlds = {}
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload([
+    "turnwise.algorithms.bc",
+    "turnwise.algorithms.ilql",
+    "turnwise.algorithms.mc",
+    "turnwise.algorithms.turn_iql",
+    "turnwise.models.lm",
+    "torch._dynamo",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+])  # fmt: skip
+
+
+def launch(plan: Sequence[dict[str, Any]], file: Path, size: int) -> list[BaseProcess]:
+    """Begin `size` processes that do what a plan says and write what came of it to FILE.RANK."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    begun = []
+    for rank in map(str, range(size)):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(size)}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        # Nothing can import this file by a name: the new process runs it.
+        args = (__file__, {"PLAN": (plan, f"{file}.{rank}", own)}, "__main__")
+        begun.append(FORKED.Process(target=runpy.run_path, args=args))
+        begun[-1].start()
+    return begun
+
+
+def main(plan: Sequence[dict[str, Any]], file: str, variables: dict[str, str]) -> None:
+    """Do what the plan says, as one of the processes."""
+    warnings.simplefilter("error")
+    os.environ.update(variables)
     outcomes = []
-    for job in json.loads(Path(plan).read_text()):
-        strategy = job.pop("strategy", "ddp")
-        world = worlds.setdefault(strategy, distributed.start("cpu", strategy))
+    for job in plan:
+        world = distributed.start("cpu", job.pop("strategy", "ddp"))
         outcomes.append(train(job.pop("algorithm"), job.pop("folder"), world, **job))
-    Path(f"{plan}.{os.environ.get('RANK', '0')}").write_text(json.dumps(outcomes))
+    Path(file).write_text(json.dumps(outcomes))
     distributed.stop()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*globals()["PLAN"])

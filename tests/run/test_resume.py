@@ -7,9 +7,6 @@ import json
 import os
 import runpy
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,28 +111,6 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert metrics(tmp_path / "parts")[-1]["step"] == 9
     assert train("mc", tmp_path / "parts") == "ended"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
-    """A real SIGINT to a training process, whenever it comes; resumed here, in a fresh process."""
-    plan = tmp_path / "plan.json"
-    folder = tmp_path / "parts"
-    plan.write_text(json.dumps([{"algorithm": "ilql", "folder": str(folder), "epochs": 100.0}]))
-    began = time.monotonic()
-    with subprocess.Popen([sys.executable, str(WORKER), str(plan)]) as process:
-        while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < 5:
-            assert process.poll() is None and time.monotonic() - began < 120
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    assert json.loads((tmp_path / "plan.json.0").read_text()) == ["interrupted"]
-    stopped = checkpoint(folder)["step"]
-    assert 5 <= stopped < 500
-    epochs = (stopped // 5) + 2.0
-    # The schedule of the learning rate depends on the number of steps: both runs are told the same 500.
-    assert train("ilql", folder, epochs=100.0, stop_at=int(5 * epochs) - stopped) == "interrupted"
-    assert train("ilql", tmp_path / "whole", epochs=100.0, stop_at=int(5 * epochs)) == "interrupted"
-    assert_same_run(tmp_path / "whole", folder, steps=int(5 * epochs) + 1)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:

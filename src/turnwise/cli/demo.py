@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from turnwise.cli.say import comparison_table, console, notice, parse
@@ -25,16 +27,22 @@ SELECTION = (
     "beta was picked on {validation} validation conversations of another seed; the rest is the preset's"
 )
 
-PROMPT = "$ "
-ONE_AFTER_THE_OTHER = f"""
+DONE = "$ exit code "
+VERBS = f"""
 import json, sys
 from turnwise.cli import main
-for words in json.loads(sys.argv[1]):
-    print({PROMPT!r} + "turnwise " + " ".join(words), flush=True)
-    if code := main(words):
-        sys.exit(code)
+code = 0
+try:
+    for words in map(json.loads, sys.stdin):
+        code = main(words)
+        print("{DONE}%d" % code, flush=True)
+        if code == 130:
+            break
+except KeyboardInterrupt:
+    code = 130
+sys.exit(code)
 """
-"""a program: verbs by one process, which loads the libraries once"""
+"""a program: the verbs that it is told, until Ctrl-C; the libraries are loaded once"""
 
 
 @dataclass(frozen=True)
@@ -106,11 +114,15 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     decisive = ("conversations", "seed", "episodes", "validation_episodes")
     write_config(a.out, {"algorithm": "demo"} | {k: getattr(a, k) for k in decisive}, resume=a.resume)
     began = time.monotonic()
-    _run_chain("", first, a, began)
-    with ThreadPoolExecutor(a.workers) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(a.workers) as pool:
+        idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        for _ in range(min(a.workers, max(1, len(chains)))):
+            idle.put(stack.enter_context(_process()))
+        _run_chain("", first, a, idle, began)
         names = _chosen(a)[1:]
         waiting = [
-            pool.submit(_run_chain, m.run, chain, a, began) for m, chain in zip(names, chains, strict=True)
+            pool.submit(_run_chain, m.run, chain, a, idle, began)
+            for m, chain in zip(names, chains, strict=True)
         ]
         for job in waiting:
             job.result()
@@ -152,33 +164,57 @@ def _verbs(a: Demo) -> tuple[list[list[str]], list[list[list[str]]]]:
     return [*first, *chains[0]], chains[1:]
 
 
-def _run_chain(name: str, chain: Sequence[Sequence[str]], a: Demo, began: float) -> None:
-    """Run verbs one after the other in a process of their own; what they say is shown with their name."""
-    left = [
-        [*words, "--resume"] if words[0] == "train" and a.resume else list(words)
-        for words in chain
-        if not _done(a, words)
-    ]
-    if not left:
-        return
-    verb = ""
-    with subprocess.Popen(
-        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(left)],
+@contextmanager
+def _process() -> Iterator[subprocess.Popen[str]]:
+    """A process that runs verbs; at the end it has finished the one that it was at."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", VERBS],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    ) as process:
-        assert process.stdout is not None
+    )
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def _run_chain(
+    name: str, chain: Sequence[Sequence[str]], a: Demo, idle: SimpleQueue[subprocess.Popen[str]], began: float
+) -> None:
+    """Run verbs one after the other in an idle process; what they say is shown with their name."""
+    process = idle.get()
+    try:
+        for words in chain:
+            if not _done(a, words):
+                resume = ["--resume"] if words[0] == "train" and a.resume else []
+                _run_verb(name, [*words, *resume], process, began)
+    finally:
+        idle.put(process)
+
+
+def _run_verb(name: str, words: Sequence[str], process: subprocess.Popen[str], began: float) -> None:
+    """Run one verb in a process."""
+    assert process.stdin is not None and process.stdout is not None
+    verb = "turnwise " + " ".join(words)
+    code = ""
+    if process.poll() is None:
+        notice(f"[{_clock(time.monotonic() - began)}] {verb}")
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(words) + "\n")
+            process.stdin.flush()
         for line in process.stdout:
-            if line.startswith(PROMPT):
-                verb = line.removeprefix(PROMPT).rstrip()
-                notice(f"[{_clock(time.monotonic() - began)}] {verb}")
-            else:
-                notice(f"  {name:<11}{line.rstrip()}" if name else f"  {line.rstrip()}")
-    if process.returncode == 130:
+            if line.startswith(DONE):
+                code = line.removeprefix(DONE).strip()
+                break
+            notice(f"  {name:<11}{line.rstrip()}" if name else f"  {line.rstrip()}")
+    code = int(code or process.wait())
+    if code == 130:
+        process.wait()
         raise Interrupted(f"stopped in {verb}")
-    if process.returncode:
-        raise InputError(f"{verb}: failed (exit code {process.returncode})")
+    if code:
+        raise InputError(f"{verb}: failed (exit code {code})")
 
 
 def _done(a: Demo, words: Sequence[str]) -> bool:
