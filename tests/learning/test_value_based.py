@@ -24,7 +24,7 @@ from turnwise.run.training import Run
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 WIDTH, HORIZON = 32, 12
-SHORT: Any = {"steps": 6000, "lanes": 16, "rollout": 12, "warmup": 600}
+SHORT: Any = {"steps": 2500, "lanes": 16, "rollout": 12, "warmup": 300}
 DQN = r2d2.Config(**SHORT, updates=16, lr=4e-3, gamma=0.9, polyak=0.05)
 MAZE = t_maze(2).showing_initial()
 BEST = 4 * 0.9**3
@@ -51,7 +51,10 @@ def earned(agent: QNetwork | SoftActorCritic, problem: POMDP) -> float:
 
 
 def test_r2d2_with_a_memory_solves_the_t_maze(tmp_path: Path) -> None:
-    """Seed 0 (seeds 0 to 2 reach the optimum, 2.916, to three digits)."""
+    """Seed 0 (seeds 0 to 3 reach the optimum, 2.916, to three digits, in as few steps as here).
+
+    Ending a run at any step is a draw: at 3,500 steps one of the four ends with a policy worth half of it.
+    """
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
     agent = QNetwork(remembering(env), 4)
