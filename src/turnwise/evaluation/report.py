@@ -7,6 +7,7 @@ loaded from anywhere, and text from conversations is data, never markup.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -353,11 +354,18 @@ def _same(maps: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
 
 def _page(view: Mapping[str, Any]) -> str:
     """The HTML. Its content security policy forbids every load, and every script but the page's own."""
+    environment = _templates()
+    script = environment.get_template("script.html").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(**view, script=Markup(script), digest=digest)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """What pages are made of, read once."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["number"] = number
-    script = environment.get_template("script.html").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(**view, script=Markup(script), digest=digest)
+    return environment
