@@ -180,6 +180,7 @@ def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
         reference=reference,
         best_of=UNTRAINED.get(method, 1),
     )
+    del found["by_prompt"]
     return {"method": method, "seed": seed, "labels": labels, "seconds": seconds, **known, **found} | {
         "curve": curve(home / name)
     }

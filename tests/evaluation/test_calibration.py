@@ -158,8 +158,11 @@ def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:
     assert found["tau"] == pytest.approx(np.mean([t.statistic for t in taus]))
     tied = Ranking(ONE, ("a", "b", "c"), (1, 1, 2))
     half = of_rankings([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
-    assert half == {"tau": 0.0, "accuracy": 0.5}, "one prompt has no interval"
-    assert of_rankings([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int)) == {"tau": None}
+    assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": None}, "one prompt has no interval"
+    nothing = of_rankings([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
+    assert nothing == {"tau": None, "longer_wins": None}
+    lengths = Ranking(ONE, ("aaa", "a", "aa"), (1, 2, 3))  # longer wins 1 > 2 and 1 > 3, and not 2 > 3
+    assert of_rankings([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
 
 
 def test_likes(chat: ChatFormat) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from turnwise.cli.say import console
+from turnwise.cli.say import console, notice
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat
-from turnwise.evaluation.one_turn import measure_replies
+from turnwise.evaluation.one_turn import gained, measure_replies
 from turnwise.evaluation.report import write_report
 from turnwise.models.lm import context_of, merged, parameter_count, with_lora
 from turnwise.models.lm_reference import Reference
@@ -144,8 +144,11 @@ def closed(
             columns=columns,
         )
         if reward is None:  # gold stood in for it
-            del measured[name]["reward"]
+            del measured[name]["reward"], measured[name]["by_prompt"]["reward"]
     if measured:
+        measured["gained"] = gained(measured["before"], measured["after"])
+        for name in ("before", "after"):
+            del measured[name]["by_prompt"]
         write_json(a.out / "replies.json", measured)
     result = {
         "algorithm": algorithm,
@@ -160,16 +163,24 @@ def closed(
     write_json(a.out / "result.json", result)
     out = console(a.json)
     for name, m in measured.items():
-        told = [f"reward {interval(m['reward'])}"] if reward is not None else []
-        told += [f"gold {interval(m['gold'])}"] if gold is not None else []
-        out.print(f"{name:>7}: {'  '.join(told)}  KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
-    constant = {m["reward"][k] for m in measured.values() if "reward" in m for k in ("low", "high")}
+        told = [f"{key} {interval(m[key])}" for key in ("reward", "gold") if key in m]
+        if name != "gained":
+            told.append(f"KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
+        out.print(f"{name:>7}: {'  '.join(told)}")
+    both = [measured[name] for name in ("before", "after") if name in measured]
+    constant = {m["reward"][k] for m in both if "reward" in m for k in ("low", "high")}
     if len(constant) == 1 and None not in constant:
         out.print("mind: the reward was the same for every prompt; there was nothing to learn from it")
     last = result["metrics"]
     heldout = [f"{k} {last[k]:.3f}" for k in ("heldout/rewards/accuracies", "heldout/loss") if k in last]
     out.print("  ".join([f"{algorithm}: {a.out}", *heldout, f"report {result['report']}"]))
     return result
+
+
+def told_left_out(count: int, of: int, why: str) -> None:
+    """How much of what was brought is not used."""
+    if count:
+        notice(f"mind: {count:,} of {of:,} {why}, and left out")
 
 
 def interval(found: Mapping[str, Any]) -> str:

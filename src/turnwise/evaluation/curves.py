@@ -89,9 +89,17 @@ def _family(key: str) -> str:
     )
 
 
-def _rank(key: str) -> int:
-    order = (bare(key)[0] == "loss", is_loss(key), "q|v" in _family(key), "adv" in key or "value" in key)
-    return order.index(True) if any(order) else len(order)
+_FIRST = ("reward", "gold", "kl", "completions/mean_length", "accuracy", "rewards/accuracies")
+"""of policies on replies and of reward models: what they are judged by, in this order"""
+
+
+def _rank(key: str) -> tuple[int, int]:
+    """Groups in order, and places in the first one."""
+    name = bare(key)[0]
+    if name in _FIRST:
+        return 0, _FIRST.index(name)
+    order = (name == "loss", is_loss(key), "q|v" in _family(key), "adv" in key or "value" in key)
+    return 1 + (order.index(True) if any(order) else len(order)), 0
 
 
 def _title(keys: Sequence[str]) -> str:

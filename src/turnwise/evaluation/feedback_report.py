@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from turnwise.data.feedback_card import describe_feedback, feedback_warnings
 from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, apart, number, svg, tick
 
 REPLIES = (
@@ -34,17 +35,26 @@ def is_of_replies(config: Mapping[str, Any]) -> bool:
     return config.get("algorithm") in REPLIES
 
 
-def reply_view(metrics: Sequence[Mapping[str, Any]], measured: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Reward and gold against the distance from the reference, and replies before and after."""
+def reply_view(
+    config: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    measured: Mapping[str, Any] | None,
+    card: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What training came to; reward and gold against the distance from the reference; replies before and
+    after; the feedback that was learnt from.
+    """
+    algorithm = str(config["algorithm"]).upper()
     points = [m for m in metrics if "kl" in m and "reward" in m]
     rows = []
     for name, m in (measured or {}).items():
-        if isinstance(m, Mapping):
-            told = {k: _interval(m[k]) for k in ("reward", "gold") if k in m}
+        if name != "gained":
+            told = {k: "".join(_figures(m[k])) for k in ("reward", "gold") if k in m}
             rows.append({"name": name, "kl": m.get("kl"), "length": m.get("length"), **told})
     after = (measured or {}).get("after", {})
     before = (measured or {}).get("before", {})
     return {
+        "answer": answer_of_replies(algorithm, measured) or answer_of_feedback(algorithm, metrics, card),
         "rows": rows,
         "gold": any("gold" in r for r in rows),
         "rewarded": any("reward" in r for r in rows),
@@ -52,13 +62,93 @@ def reply_view(metrics: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]
         "golden": any("gold" in m for m in points),
         "examples": after.get("examples", []),
         "before": before.get("examples", []),
+        "judge": "Gold" if rows and not any("reward" in r for r in rows) else "Reward",
+        "card_lines": describe_feedback(card) if card else [],
+        "minds": feedback_warnings(card) if card else [],
+        "learnt": (card or {}).get("learnt"),
+        "held": (card or {}).get("held_out"),
     }
 
 
-def _interval(found: Mapping[str, Any]) -> str:
+def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How reward and gold moved, and whether that is an improvement."""
+    before, after, gained = ((measured or {}).get(key) for key in ("before", "after", "gained"))
+    if not before or not after or not gained:
+        return None
+    names = {"reward": "the reward of its replies", "gold": "gold, their true worth,"}
+    if "reward" not in gained:
+        names["gold"] = "the gold of its replies, their true worth,"
+    moved = []
+    for key in (k for k in names if k in gained):
+        places = _decimals(gained[key])
+        was, now = (number(m[key]["mean"], places) for m in (before, after))
+        form = "{} from <b>{}</b> to <b>{}</b> (by {}{})"
+        moved.append(Markup(form).format(names[key], was, now, *_figures(gained[key], places, signed=True)))
+    form = Markup("<b>{}</b> moves {}; it went {} nats a reply from where it began.")
+    sentence = form.format(name, Markup(" and ").join(moved), number(after["kl"], 1))
+    return {"sentence": sentence, "notes": _verdict({k: _way(x) for k, x in gained.items()})}
+
+
+def _verdict(way: Mapping[str, int]) -> list[str]:
+    """Whether replies got better (1), worse (-1) or neither can be said (0), by the reward and in truth."""
+    truth = way.get("gold")
+    if truth is None:
+        said = {
+            1: "By the reward that it was trained on, replies got better.",
+            -1: "By the reward that it was trained on, replies got worse.",
+            0: "The interval holds 0: these replies do not settle whether the reward changed.",
+        }[way["reward"]]
+        return [said, "Whether they got better in truth, that reward cannot say."]
+    if truth < 0 and way.get("reward", 0) > 0:
+        return ["The reward rises and the truth falls: the policy exploits what the reward gets wrong."]
+    return [
+        {
+            1: "Replies got better in truth.",
+            -1: "Replies got worse in truth.",
+            0: "The interval of gold holds 0: these replies do not settle whether they got better.",
+        }[truth]
+    ]
+
+
+def _way(difference: Mapping[str, Any]) -> int:
+    """1 or -1 where the whole interval lies above or below 0, else 0."""
+    low, high = difference["low"], difference["high"]
+    return 0 if low is None else int(low > 0) - int(high < 0)
+
+
+def _decimals(found: Mapping[str, Any]) -> int:
+    """As many as the interval carries."""
+    width = 0.0 if found["low"] is None else found["high"] - found["low"]
+    return min(4, max(0, 1 - math.floor(math.log10(width / 2)))) if width else 3
+
+
+def answer_of_feedback(
+    name: str, metrics: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """How often the policy agrees with feedback that it did not learn from."""
+    last = {k: v for row in metrics for k, v in row.items() if k == "heldout/rewards/accuracies"}
+    if not last or not card:
+        return None
+    share = f"{last['heldout/rewards/accuracies']:.1%}"
+    if card["kind"] == "likes" or name == "KTO":
+        form = "<b>{}</b> tells liked from disliked replies in <b>{}</b> of {} judgements held out."
+        beside = []
+    else:
+        form = "<b>{}</b> prefers what people preferred in <b>{}</b> of {} items held out."
+        longer = card.get("longer_wins")
+        beside = [f"The longer reply wins in {longer['share']:.1%} of all comparisons."] if longer else []
+    sentence = Markup(form).format(name, share, number(card["held_out"], 0))
+    unknown = "What its own replies are worth was not measured: nothing was given that could judge them."
+    return {"sentence": sentence, "notes": [*beside, unknown]}
+
+
+def _figures(found: Mapping[str, Any], decimals: int = 3, *, signed: bool = False) -> tuple[str, str]:
+    """A mean; and its interval, where it has one."""
+    mean = number(found["mean"], decimals, signed=signed)
     if found["low"] is None:
-        return number(found["mean"], 3)
-    return f"{number(found['mean'], 3)} ({number(found['low'], 3)} to {number(found['high'], 3)})"
+        return mean, ""
+    ends = (number(found[k], decimals, signed=signed) for k in ("low", "high"))
+    return mean, ", {} to {}".format(*ends) if signed else " ({} to {})".format(*ends)
 
 
 def overoptimisation_plot(points: Sequence[Mapping[str, Any]], key: str) -> Markup:

@@ -53,6 +53,16 @@ def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict
     return {"mean": float(means.mean()), "low": low, "high": high}
 
 
+def gained(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Of two measurements on the same prompts: the mean difference, with its interval.
+
+    Prompts differ more than policies do: the interval of the differences is narrower than the two of the
+    means suggest.
+    """
+    one, two = before["by_prompt"], after["by_prompt"]
+    return {k: interval_over_prompts(np.subtract(two[k], one[k]), 1) for k in two if k in one}
+
+
 def measure_replies(
     policy: LmPolicy,
     chat: ChatFormat,
@@ -69,7 +79,7 @@ def measure_replies(
     columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """`group` replies to each prompt, and what they are worth; with `best_of` n each is the best of n by
-    the reward.
+    the reward. `by_prompt` has the means over a prompt's replies, in the order of the prompts.
     """
     replies = sample_replies(
         policy,
@@ -94,8 +104,11 @@ def measure_replies(
         "unfinished": float(np.mean([not r.stopped for r in replies])),
         "distinct": len({r.text for r in replies}) / len(replies),
     }
+    values = {"reward": rewards}
     if gold is not None:
-        found["gold"] = interval_over_prompts(gold(replies), group)
+        values["gold"] = gold(replies)
+        found["gold"] = interval_over_prompts(values["gold"], group)
+    found["by_prompt"] = {k: x.reshape(-1, group).mean(1).tolist() for k, x in values.items()}
     if reference is not None and best_of == 1:
         found |= divergence(policy.lm, reference, replies)
     found["examples"] = [

@@ -253,12 +253,13 @@ def _feedback(run: Run) -> dict[str, Any]:
         asked = f"A reward model of {config.get('feedback')}."
     else:
         parts = ("replies.html", "curves.html")
-        view = reply_view(run.metrics, _object(run.folder / "replies.json"))
+        view = reply_view(config, run.metrics, _object(run.folder / "replies.json"), run.card)
         source = config.get("feedback") or config.get("prompts")
         asked = f"Improve {config.get('policy')} with {str(config['algorithm']).upper()} on {source}."
     shown = _run_view(run, run.name, 0, 1, _TALK_BYTES)
     return {
         "parts": parts,
+        "ended": _ended(run),
         "words": "feedback_words.html",
         "title": f"{str(config['algorithm']).upper()}: {run.name}",
         "asked": asked,
@@ -285,17 +286,24 @@ def _histogram(card: Mapping[str, Any], key: str) -> Markup | None:
     return bins and histogram_plot(bins["edges"], bins["counts"], card["return"]["mean"], key)
 
 
+def _ended(run: Run) -> bool:
+    """Whether training came to its end, where it writes what it trained."""
+    return (run.folder / "policy").is_dir() or (run.folder / "reward").is_dir()
+
+
 def _facts(asked: Mapping[str, Any], runs: Sequence[Run], source: Path) -> list[tuple[str, str]]:
     seeds = sorted({str(run.config["seed"]) for run in runs if run.config and "seed" in run.config})
     written = datetime.fromtimestamp(source.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts = [("task", asked.get("task")), ("when", written), ("seed", ", ".join(seeds))]
+    if len(runs) == 1 and runs[0].config is not None and not _ended(runs[0]):
+        facts.append(("state", "training has not come to its end"))
     return [(name, str(value)) for name, value in facts if value]
 
 
 def _run_view(run: Run, title: str, index: int, runs: int, room: int) -> dict[str, Any]:
     found = panels(run.metrics)
     agent = str((run.config or {}).get("agent_role", "assistant"))
-    most = min(9, max(2, _PLOTS // runs))
+    most = min(12, max(2, _PLOTS // runs))
     plots = [(p.title, panel_plot(p, f"curve-{index}-{i}")) for i, p in enumerate(found[:most])]
     trained = []
     if run.metrics and "step" in run.metrics[-1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,20 +95,23 @@ def of_rankings(
 
     Replies of equal rank are no pair (so with ties it is Goodman & Kruskal's gamma, 1954).
     """
-    taus, right, whose = list[float](), list[bool](), list[int]()
+    taus, right, whose, longer = list[float](), list[bool](), list[int](), list[bool]()
     for r, ranking, prompt in zip(worth, rankings, prompts, strict=True):
-        signs = [
-            float(np.sign((ranking.ranks[j] - ranking.ranks[i]) * (r[i] - r[j])))
-            for i in range(len(r))
-            for j in range(i + 1, len(r))
-            if ranking.ranks[i] != ranking.ranks[j]
-        ]
+        # Each two replies of different rank, the better one first.
+        two = [(i, j) for i, j in permutations(range(len(r)), 2) if ranking.ranks[i] < ranking.ranks[j]]
+        signs = [float(np.sign(r[i] - r[j])) for i, j in two]
+        sizes = [len(ranking.replies[i]) - len(ranking.replies[j]) for i, j in two]
+        longer += [size > 0 for size in sizes if size]
         if signs:
             taus.append(float(np.mean(signs)))
             right += [s > 0 for s in signs]
             whose += [int(prompt)] * len(signs)
     tau = float(np.mean(taus)) if taus else None
-    return {"tau": tau, **accuracy(np.array(right, bool), np.array(whose, int))}
+    return {
+        "tau": tau,
+        **accuracy(np.array(right, bool), np.array(whose, int)),
+        "longer_wins": float(np.mean(longer)) if longer else None,
+    }
 
 
 def of_likes(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from turnwise.data.feedback_card import describe_feedback
+from turnwise.data.feedback_card import describe_feedback, feedback_warnings
 from turnwise.evaluation.plots import ACCENT, INK, LINE, MUTED, STYLE, number, svg
 
 _SIZE = 420, 380
@@ -33,8 +33,8 @@ def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | Non
     q = quality or {}
     facts = []
     if "accuracy" in q:
-        interval = f" ({q['low']:.1%} to {q['high']:.1%})" if "low" in q else ""
-        facts.append(("accuracy, held out", f"{q['accuracy']:.1%}{interval}"))
+        of = "accuracy over pairs of replies, held out" if "tau" in q else "accuracy, held out"
+        facts.append((of, f"{q['accuracy']:.1%}{_interval(q)}"))
     if q.get("base_rate") is not None:
         facts.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
     if q.get("longer_wins") is not None:
@@ -47,16 +47,47 @@ def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | Non
         facts += [("calibration error (ECE)", number(calibration["ece"], 3))]
         facts += [("Brier score (a coin: 0.25)", number(calibration["brier"], 3))]
     return {
+        "answer": answer_of_reward(q),
         "facts_of_reward": facts,
+        "ranked": "tau" in q,
         "items": q.get("items"),
         "prompts": q.get("prompts"),
-        "folded": "longer_wins" in q,
+        "folded": "longer_wins" in q and "tau" not in q,
         "reliability": reliability_plot(calibration["curve"], "reliability") if calibration else None,
         "by_margin": q.get("by_margin", []),
         "by_length": q.get("by_length", []),
         "worst": q.get("worst", []),
         "card_lines": describe_feedback(card) if card else [],
+        "minds": feedback_warnings(card) if card else [],
+        "learnt": (card or {}).get("learnt"),
+        "held": (card or {}).get("held_out"),
     }
+
+
+def _interval(q: Mapping[str, Any]) -> str:
+    return f" ({q['low']:.1%} to {q['high']:.1%})" if "low" in q else ""
+
+
+def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How good it is on what was held out, beside what no model is needed for."""
+    if "accuracy" not in q:
+        return None
+    plain, what = q.get("longer_wins"), "choosing the longer reply"
+    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the pairs held out."
+    if q.get("base_rate") is not None:
+        plain, what = q["base_rate"], "always giving the commoner answer"
+        form = "It tells liked from disliked in <b>{}</b>{} of the replies held out."
+    sentence = Markup(form).format(f"{q['accuracy']:.1%}", _interval(q))
+    if plain is None:
+        return {"sentence": sentence, "notes": []}
+    right = f"{what} is right in {plain:.1%}"
+    if q.get("low", q["accuracy"]) > plain:
+        note = f"That is more than without a model: {right}."
+    elif q.get("high", q["accuracy"]) < plain:
+        note = f"That is less than without a model: {right}."
+    else:
+        note = f"Without a model {right}: these items do not settle whether it does better."
+    return {"sentence": sentence, "notes": [note]}
 
 
 def reliability_plot(curve: Sequence[Mapping[str, Any]], key: str) -> Markup:

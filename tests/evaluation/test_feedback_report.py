@@ -1,0 +1,84 @@
+"""What the page of a policy on replies says that training came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from turnwise.evaluation.feedback_report import answer_of_feedback, answer_of_replies
+from turnwise.evaluation.one_turn import gained
+from turnwise.evaluation.reward_report import answer_of_reward
+
+
+def interval(mean: float, spread: float = 0.1) -> dict[str, float]:
+    return {"mean": mean, "low": mean - spread, "high": mean + spread}
+
+
+def measured(**differences: float) -> dict[str, Any]:
+    before = {key: interval(0.0, 1.0) for key in differences}
+    after = {key: interval(x, 1.0) for key, x in differences.items()}
+    return {
+        "before": {**before, "kl": 0.0},
+        "after": {**after, "kl": 7.22},
+        "gained": {key: interval(x) for key, x in differences.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ({"reward": 1.3, "gold": -2.5}, "The reward rises and the truth falls"),
+        ({"reward": 1.3, "gold": 0.5}, "Replies got better in truth."),
+        ({"reward": -1.3, "gold": -0.5}, "Replies got worse in truth."),
+        ({"reward": 1.3, "gold": 0.05}, "these replies do not settle whether they got better"),
+        ({"reward": 1.3}, "By the reward that it was trained on, replies got better."),
+        ({"reward": 0.0}, "these replies do not settle whether the reward changed"),
+        ({"gold": 0.5}, "Replies got better in truth."),
+    ],
+)
+def test_the_verdict_is_of_the_difference(differences: dict[str, float], verdict: str) -> None:
+    """The two intervals overlap in every case here; that of the difference decides."""
+    found = answer_of_replies("GRPO", measured(**differences))
+    assert found is not None and verdict in " ".join(found["notes"])
+    assert "7.2 nats" in found["sentence"] and ("reward" in found["sentence"]) == ("reward" in differences)
+    cannot = "Whether they got better in truth, that reward cannot say." in found["notes"]
+    assert cannot == ("gold" not in differences)
+
+
+def test_a_difference_is_of_the_same_prompts() -> None:
+    """Prompts worth 0, 10, 20, ...: each gains 1 or 2. The interval is that of the gains."""
+    base = 10.0 * np.arange(30)
+    gain = 1.0 + np.arange(30) % 2
+    found = gained({"by_prompt": {"gold": base}}, {"by_prompt": {"gold": base + gain, "reward": gain}})
+    assert set(found) == {"gold"}
+    assert found["gold"]["mean"] == pytest.approx(1.5)
+    low, high = found["gold"]["low"], found["gold"]["high"]
+    assert low is not None and high is not None and 1.25 < low < 1.4 and 1.6 < high < 1.75
+
+
+def test_agreement_with_feedback_stands_beside_length() -> None:
+    card = {"kind": "pairs", "held_out": 159, "longer_wins": {"share": 0.675}}
+    metrics = [{"heldout/rewards/accuracies": 0.5}, {"heldout/rewards/accuracies": 0.698}, {"loss": 1.0}]
+    found = answer_of_feedback("DPO", metrics, card)
+    assert found is not None and "<b>69.8%</b> of 159 items" in found["sentence"]
+    assert found["notes"][0] == "The longer reply wins in 67.5% of all comparisons."
+    assert answer_of_feedback("DPO", metrics, None) is None
+    likes = answer_of_feedback("KTO", metrics, card)
+    assert likes is not None and "tells liked from disliked" in likes["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        ({"longer_wins": 0.675}, "these items do not settle whether it does better"),
+        ({"longer_wins": 0.5}, "more than without a model: choosing the longer reply is right in 50.0%"),
+        ({"longer_wins": 0.9}, "less than without a model"),
+        ({"base_rate": 0.5}, "always giving the commoner answer is right in 50.0%"),
+    ],
+)
+def test_a_reward_model_stands_beside_what_needs_none(quality: dict[str, float], said: str) -> None:
+    found = answer_of_reward({"accuracy": 0.635, "low": 0.58, "high": 0.69, **quality})
+    assert found is not None and said in found["notes"][0]
+    assert answer_of_reward({}) is None
