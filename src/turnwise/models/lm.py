@@ -80,6 +80,8 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     folder = Path(name_or_path)
     if folder.exists():
         expect_model_folder(folder)
+    else:
+        expect_on_hub(name_or_path)
     without_bars()
     try:
         model = whole_model(AutoModelForCausalLM, name_or_path)
@@ -92,14 +94,30 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def expect_on_hub(name: str) -> None:
+    """Refuse what is no folder and no model that the hub has, or that was taken from it earlier, at once:
+    loading would try again and again first.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            HfApi().model_info(name, timeout=10)
+    except Exception as e:  # names, networks and permissions each fail in a way of their own
+        raise InputError(
+            f"{name}: no such folder here, and no model that the hub gives by this name ({first_line(e)})"
+        ) from e
+
+
 @torch.no_grad()
 def expect_plain_head(model: Any, name: str) -> None:
     """Refuse a model that scales or caps its logits: here they are what its output layer gives."""
-    ids = torch.arange(min(4, model.config.vocab_size)).unsqueeze(0)
+    head = lm_head_of(model)
+    ids = torch.arange(min(4, model.get_input_embeddings().num_embeddings)).unsqueeze(0)
     was = model.training
     model.eval()
     whole = model(input_ids=ids, use_cache=False).logits
-    parts = lm_head_of(model)(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    parts = head(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
     model.train(was)
     if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
         raise InputError(
