@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,6 +113,8 @@ def train(
     learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
     order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
+    # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
+    heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
     for step in run.steps(total, learner):
         policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
