@@ -30,7 +30,7 @@ def test_check_feedback(tmp_path, capsys):
         (["--logs", "x", "--feedback", "y"], "expected either --logs or --feedback; found both"),
         (["--logs", "x", "--kind", "likes"], "--kind likes: expected --feedback with it; found --logs"),
         (["--feedback", "x.jsonl", "--agent-role", "user"], "expected --logs with them; found --feedback"),
-        (["--feedback", "x.jsonl"], "x.jsonl: expected a file or folder with logs; found no such file"),
+        (["--feedback", "x.jsonl"], "x.jsonl: expected a file, a folder or a dataset; found no such file"),
     ],
 )
 def test_words_that_do_not_go_together(words, said, capsys):

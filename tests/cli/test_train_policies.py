@@ -83,11 +83,17 @@ def test_a_policy_from_preferences(
     found = trained(home, out, name, *words, capsys=capsys)
     rows = 48 if (name, file) == ("kto", "pairs") else 24
     assert found["learnt"] + found["held_out"] == rows and found["held_out"]
-    assert set(found["measured"]) == {"before", "after"} and "reward" not in found["measured"]["after"]
+    assert (
+        set(found["measured"]) == {"before", "after", "gained"} and "reward" not in found["measured"]["after"]
+    )
     assert found["measured"]["before"]["kl"] == pytest.approx(0, abs=1e-6)
     AutoModelForCausalLM.from_pretrained(out / "policy")
     page = (out / "report.html").read_text()
-    assert "Gold" in page and "does not sample while it learns" in page
+    assert "the gold of its replies, their true worth," in page and "Reward against distance" not in page
+    before, after, gained = (found["measured"][k]["gold"] for k in ("before", "after", "gained"))
+    assert gained["mean"] == pytest.approx(after["mean"] - before["mean"])
+    card = json.loads((out / "card.json").read_text())
+    assert (card["learnt"], card["held_out"]) == (found["learnt"], found["held_out"])
 
 
 @pytest.mark.parametrize("name", ["rloo", "grpo", "token-ppo", "reply-reinforce", "online-dpo", "best-of-n"])
@@ -231,3 +237,41 @@ def test_a_dry_run_times_a_few_steps_and_writes_nothing(
     assert {k: plan[k] for k in expected} == expected
     assert plan["algorithm"] == name and plan["parameters"] > 1000 and plan["estimated_seconds"] > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_too_long_is_left_out_and_told(home: Path, tmp_path: Path, capsys: Any) -> None:
+    """One pair and one prompt more than fit a context of 64; where none fits it is an error."""
+    long = {"prompt": "far " * 80, "chosen": "One.", "rejected": "Two."}
+    rows = [*(home / "pairs.jsonl").read_text().splitlines(), json.dumps(long)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows) + "\n")
+    words = ["--policy", str(home / "bc"), *REPLIES, "--heldout", "0.3", "--feedback"]
+    out = ["--out", str(tmp_path / "run"), "--json"]
+    assert main(["train", "dpo", *words, str(tmp_path / "pairs.jsonl"), *out]) == 0
+    said = capsys.readouterr()
+    assert "mind: 1 of 25 items are longer than the context of 64, and left out" in said.err
+    found = json.loads(said.out)
+    assert found["learnt"] + found["held_out"] == 24
+    (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
+    words[words.index("--heldout") + 1] = "0"
+    assert main(["train", "dpo", *words, str(tmp_path / "long.jsonl"), "--out", str(tmp_path / "no")]) == 2
+    assert "none of 1 items fits the context of 64 tokens (the shortest, " in capsys.readouterr().err
+
+    asked = [{"prompt": f"Say {i}."} for i in range(5)] + [{"prompt": long["prompt"]}]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
+    words = ["--policy", str(home / "bc"), *REPLIES, *FEW, "--reward", "len_of:nothing", "--prompts"]
+    (tmp_path / "len_of.py").write_text("def nothing(completions, **c): return [len(x) for x in completions]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        assert (
+            main(["train", "rloo", *words, str(tmp_path / "asked.jsonl"), "--out", str(tmp_path / "r")]) == 0
+        )
+    assert "mind: 1 of 6 prompts leave no room for 4 tokens in the context of 64" in capsys.readouterr().err
+
+
+def test_a_page_of_a_run_that_has_not_ended_says_so(home: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "run"
+    trained(home, folder, "dpo", "--feedback", str(home / "pairs.jsonl"), capsys=capsys)
+    assert "has not come to its end" not in (folder / "report.html").read_text()
+    shutil.rmtree(folder / "policy")
+    assert main(["report", "--run", str(folder)]) == 0
+    assert "training has not come to its end" in (folder / "report.html").read_text()

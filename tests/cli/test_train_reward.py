@@ -110,7 +110,7 @@ def test_adapters_of_members_on_a_model_that_is_there(tmp_path: Path, capsys: An
         ),
         (["--ensemble", "0"], "--ensemble 0: expected 1 member or more"),
         (["--centring", "-1"], "--centring -1.0: expected 0 or more"),
-        (["--context", "8", "--vocab", "300"], "more than the context of 8; expected shorter ones"),
+        (["--context", "8", "--vocab", "300"], "fits the context of 8 tokens (the shortest, "),
         (["--heldout", "0.99999"], "nothing is left to learn from; expected a smaller share"),
     ],
 )

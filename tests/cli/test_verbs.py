@@ -320,7 +320,7 @@ def test_the_demo_end_to_end(tmp_path, capsys):
         (["evaluate", "--run", "r", "--betas", "1", "inf"], "--betas inf: expected 0 or more"),
         (["evaluate", "--run", "nowhere"], "--run nowhere: no such folder"),
         (["data", "make", "--out", "x.parquet"], "expected a name that ends in .jsonl or .jsonl.gz"),
-        (["data", "check", "--logs", ""], "the logs have no name"),
+        (["data", "check", "--logs", ""], "no name is given; expected a file"),
     ],
 )
 def test_what_a_flag_does_not_take(words: list[str], said: str, tmp_path, capsys, monkeypatch):

@@ -95,6 +95,22 @@ def test_the_same_pair_in_every_shape(prompt, chosen, rejected, tmp_path):
     assert read_feedback(written(tmp_path, row)) == [Pair(ASKED, "The fuse.", "The bulb.", id="1")]
 
 
+def test_transcripts_are_messages(tmp_path):
+    """Texts of Human: and Assistant:, without a prompt; an empty line inside a message is no new turn."""
+    asked = "\n\nHuman: Why is\n\nit dark?\n\nAssistant: The bulb.\n\nHuman: It is new.\n\nAssistant:"
+    prompt = (
+        Message("user", "Why is\n\nit dark?"),
+        Message("assistant", "The bulb."),
+        Message("user", "It is new."),
+    )
+    (pair,) = read_feedback(
+        written(tmp_path, {"chosen": asked + " The fuse.", "rejected": asked + " No idea."})
+    )
+    assert (pair.prompt, pair.replies) == (prompt, ("The fuse.", "No idea."))
+    (like,) = read_feedback(written(tmp_path, {"completion": asked + " The fuse.", "label": True}))
+    assert (like.prompt, like.completion) == (prompt, "The fuse.")
+
+
 def test_openai_pairs(tmp_path):
     """What else its input holds is metadata, empty values kept."""
     row = {

@@ -125,17 +125,17 @@ NUMBER = "expected a finite number (at most 1e+30 in size); found"
 BAD_ROWS = [
     (
         b'{"messages": [',
-        ": expected a JSON object (one conversation a line); found malformed JSON (Expecting",
+        ": expected a JSON object a line; found malformed JSON (Expecting",
     ),
     (b'{"a": 1} x', "found malformed JSON (Extra data at column 10): {"),
     (
         b'{"a": ' + b"9" * 5000 + b"}",
-        ": expected a JSON object (one conversation a line); found a number with",
+        ": expected a JSON object a line; found a number with",
     ),
-    (b"[" * 100_000, ": expected a JSON object (one conversation a line); found values nested too deeply"),
-    ([GOOD], ": expected a JSON object (one conversation a line); found [{"),
-    ("hello", ': expected a JSON object (one conversation a line); found "hello"'),
-    (None, ": expected a JSON object (one conversation a line); found nothing"),
+    (b"[" * 100_000, ": expected a JSON object a line; found values nested too deeply"),
+    ([GOOD], ": expected a JSON object a line; found [{"),
+    ("hello", ': expected a JSON object a line; found "hello"'),
+    (None, ": expected a JSON object a line; found nothing"),
     (b'{"messages": "caf\xe9"}', ": expected UTF-8 text; found byte 0xe9 at byte 18 of the line"),
     ({}, ": messages: expected a list of messages, each with role and content; found nothing"),
     ({"messages": "hi"}, ': messages: expected a list of messages, each with role and content; found "hi"'),

@@ -61,7 +61,7 @@ def test_bad_places(tmp_path):
     empty = written(tmp_path, b"", name="empty.jsonl")
     assert refusal(empty) == f"{empty}: expected at least one conversation; found nothing (it is empty)"
     missing = tmp_path / "missing.jsonl"
-    assert refusal(missing) == f"{missing}: expected a file or folder with logs; found no such file"
+    assert refusal(missing) == f"{missing}: expected a file, a folder or a dataset; found no such file"
     csv = written(tmp_path, b"a,b", name="logs.csv")
     assert refusal(csv) == (
         f'{csv}: expected a name that ends in .jsonl, .json, .jsonl.gz, .json.gz, .parquet; found "logs.csv"'
@@ -71,7 +71,7 @@ def test_bad_places(tmp_path):
     written(folder, GOOD, name=".hidden.jsonl")
     assert refusal(folder) == f"{folder}: expected .jsonl, .jsonl.gz, .parquet files in it; found none"
     long = tmp_path / ("x" * 5000)
-    assert refusal(long).startswith(f"{long}: expected logs that can be read; found [Errno 36] File name too")
+    assert refusal(long).startswith(f"{long}: expected what can be read; found [Errno 36] File name too")
 
 
 def test_gzip(tmp_path):
@@ -194,7 +194,7 @@ def test_datasets_names(tmp_path, datasets, monkeypatch):
     )
     assert asked == [("some/desk", "train"), ("desk", "test"), ("some/desk", "dev")]
     for missing in ("desk.jsonl", "./desk", "/nowhere/desk", "a/b/c", "desk.jsonl:test"):
-        assert refusal(missing) == f"{missing}: expected a file or folder with logs; found no such file"
+        assert refusal(missing) == f"{missing}: expected a file, a folder or a dataset; found no such file"
 
 
 def test_what_to_install(tmp_path, monkeypatch):

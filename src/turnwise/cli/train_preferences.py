@@ -8,16 +8,17 @@ from typing import Any, Literal, cast
 
 from turnwise.algorithms import dpo, kto, orpo, simpo
 from turnwise.cli.plan import told_plan_of_items
-from turnwise.cli.policies import AskedOfPolicy, closed, opened, session
+from turnwise.cli.policies import AskedOfPolicy, closed, opened, session, told_left_out
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.feedback_card import feedback_card, feedback_warnings
 from turnwise.data.feedback_files import read_feedback
-from turnwise.data.preference_rows import compared, liked, split_by_prompt
+from turnwise.data.preference_rows import compared, liked, split_by_prompt, with_rows
 from turnwise.models.lm import parameter_count
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
+from turnwise.run.folder import write_json
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         raise InputError("--beta 0: expected a number above 0 for --formula ipo, whose gap is 1 / (2 beta)")
     items = usable(name, read_feedback(a.feedback.feedback, a.feedback.kind), a)
     gold = gold_of(a.feedback.gold)
-    for hint in feedback_warnings(feedback_card(items)):
+    card = {"file": a.feedback.feedback, **feedback_card(items)}
+    for hint in feedback_warnings(card):
         notice(f"mind: {hint}")
     learnt, held = split_by_prompt(items, a.feedback.heldout)
     if not learnt:
@@ -91,10 +93,14 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     if a.feedback.heldout and not held:
         notice(f"mind: --heldout {a.feedback.heldout}: nothing is held out of {len(items):,} items")
     o = opened(a.asked)
+    fit = rows_of(items, o.chat, o.context)
+    told_left_out(len(items) - len(fit), len(items), f"items are longer than the context of {o.context}")
+    (learnt, rows), (held, held_rows) = (with_rows(part, fit) for part in (learnt, held))
+    if not learnt:
+        raise InputError(f"{a.feedback.feedback}: only held-out items fit the context of {o.context}")
     prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
     if gold is not None:
         expect_room(o.policy, o.chat, prompts, a.asked.max_new_tokens)
-    rows = [rows_of(part, o.chat, o.context) for part in (learnt, held)]
     train: Any = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}[name]
     if a.asked.dry_run:
         sizes = {"algorithm": name, "learnt": len(learnt), "held_out": len(held)}
@@ -103,11 +109,13 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             console(a.asked.json),
             sizes,
             a.config,
-            rows[0],
+            rows,
             lambda c, few, run: train.train(c, few, [], o.policy, run, a.asked.seed),
         )
-    train.train(a.config, rows[0], rows[1], o.policy, session(name, a.asked, o, a), a.asked.seed)
     extra = {"learnt": len(learnt), "held_out": len(held)}
+    run = session(name, a.asked, o, a)
+    write_json(a.asked.out / "card.json", card | extra)
+    train.train(a.config, rows, held_rows, o.policy, run, a.asked.seed)
     return closed(name, a.asked, o, prompts, reward=None, gold=gold, extra=extra)
 
 

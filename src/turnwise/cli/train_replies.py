@@ -11,13 +11,13 @@ from typing import Any
 
 from turnwise.algorithms import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.cli.plan import told_plan
-from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
-from turnwise.cli.replies import gold_of, named_reward, prompts_of
+from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
+from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
 from turnwise.cli.say import console, parse
 from turnwise.models.lm import parameter_count
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import expect_room, sample_replies
+from turnwise.rollout.replies import expect_room, has_room, sample_replies
 from turnwise.rollout.reward_scorer import load_reward
 from turnwise.rollout.rewards import Clipped, FromModel, Length, Reward, Unfinished, Weighted, opinions
 from turnwise.run.errors import InputError
@@ -120,10 +120,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     if getattr(a.config, "kl_target", None) is not None and not a.config.beta:
         raise InputError("--kl-target moves --beta, which is 0 and stays so; expected --beta above 0")
     learnt, held, text = prompts_of(a.reward.prompts)
-    prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
     named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold)
     o = opened(a.asked)
-    expect_room(o.policy, o.chat, [p for p, _ in learnt + held], a.asked.max_new_tokens)
+    learnt, held = (with_room(part, o, a.asked.max_new_tokens) for part in (learnt, held))
+    prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
     judge = composed(named, a, o, prompts)
     probe = sample_replies(
         o.policy, o.chat, prompts[:2], seed=0, max_new_tokens=a.asked.max_new_tokens, columns=columns[:2]
@@ -162,6 +162,19 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         extra=extra,
         columns=[c for _, c in apart],
     )
+
+
+def with_room(asked: Asked, o: Opened, max_new_tokens: int) -> Asked:
+    """Prompts after which there is room for a reply. InputError where there is none after any."""
+    kept = [x for x in asked if has_room(o.policy, o.chat, x[0], max_new_tokens)]
+    if asked and not kept:
+        expect_room(o.policy, o.chat, [p for p, _ in asked], max_new_tokens)
+    told_left_out(
+        len(asked) - len(kept),
+        len(asked),
+        f"prompts leave no room for {max_new_tokens} tokens in the context of {o.context}",
+    )
+    return kept
 
 
 def composed(named: Reward | Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:

@@ -13,13 +13,13 @@ import torch
 
 from turnwise.algorithms import reward
 from turnwise.cli.plan import told_plan_of_items
-from turnwise.cli.policies import SILENT, last_metrics
+from turnwise.cli.policies import SILENT, last_metrics, told_left_out
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.feedback_card import feedback_card, feedback_warnings
 from turnwise.data.feedback_files import read_feedback
-from turnwise.data.preference_rows import split_by_prompt
+from turnwise.data.preference_rows import split_by_prompt, with_rows
 from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.report import write_report
 from turnwise.evaluation.reward_quality import judge
@@ -106,7 +106,11 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     scorer, context = fresh_or_loaded(a, learnt)
-    rows = [reward.items_of(part, scorer.chat, context) for part in (learnt, held)]
+    fit = reward.items_of(items, scorer.chat, context)
+    told_left_out(len(items) - len(fit), len(items), f"items are longer than the context of {context}")
+    (learnt, rows), (held, held_rows) = (with_rows(part, fit) for part in (learnt, held))
+    if not learnt:
+        raise InputError(f"{asked.feedback}: only held-out items fit the context of {context}")
     if asked.dry_run:
         return told_plan_of_items(
             out,
@@ -117,16 +121,16 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
                 "parameters": parameter_count(scorer.model),
             },
             a.config,
-            rows[0],
+            rows,
             lambda c, few, run: reward.train(c, few, [], scorer.model, run, asked.seed),
         )
-    card = {"file": asked.feedback, **feedback_card(items)}
+    card = {"file": asked.feedback, **feedback_card(items), "learnt": len(learnt), "held_out": len(held)}
     write_config(asked.out, {"algorithm": "reward", **settings(a)}, resume=asked.resume)
     write_json(asked.out / "card.json", card)
     for hint in [*feedback_warnings(card), *far_from_standard(learnt)]:
         notice(f"mind: {hint}")
     session = Run(asked.out, world, what="reward", checkpoint_every=asked.checkpoint_every)
-    reward.train(a.config, rows[0], rows[1], scorer.model, session, asked.seed)
+    reward.train(a.config, rows, held_rows, scorer.model, session, asked.seed)
     distributed.stop()
     scorer.save(asked.out / "reward")
     quality = judge(scorer.score, held, scorer.chat) if held else {}

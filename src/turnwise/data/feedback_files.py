@@ -6,6 +6,7 @@ and scores beside them; OpenAI's pairs are read too. `docs/feedback.md` has the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -279,9 +280,11 @@ def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> 
     """Prompt and reply together."""
     if isinstance(value, str):
         reply = Message("assistant", _text(value, where, field))
-        if prompt is None:
-            raise unexpected(where, "prompt", _MESSAGES, None)
-        return (*prompt, reply)
+        if prompt is not None:
+            return (*prompt, reply)
+        if talk := _transcript(value):
+            return talk
+        raise unexpected(where, "prompt", _MESSAGES, None)
     messages = _messages(value, where, field)
     if prompt is None or messages[: len(prompt)] == prompt:
         return messages
@@ -289,6 +292,17 @@ def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> 
         expected = "expected what the assistant says after the prompt, or the prompt and then that"
         raise InputError(f"{where}: {field}[0].role: {expected}; found a message of the {messages[0].role}")
     return (*prompt, *messages)
+
+
+def _transcript(text: str) -> Prompt:
+    """The messages of a text of `Human:` and `Assistant:` after empty lines (Bai et al. 2022,
+    arXiv:2204.05862, write it so); none where it does not begin with the human.
+    """
+    before, *turns = re.split(r"(?:\A|\n\n)\s*(Human|Assistant):", text)
+    if before.strip() or not turns or turns[0] != "Human":
+        return ()
+    said = zip(turns[::2], turns[1::2], strict=True)
+    return tuple(Message("user" if who == "Human" else "assistant", words.strip()) for who, words in said)
 
 
 def _messages(items: Any, where: str, field: str) -> Prompt:

@@ -129,7 +129,7 @@ def _jsonable(value: Any) -> Any:
 
 def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bool) -> Dialogue:
     if not isinstance(row, dict):
-        raise unexpected(where, "", "a JSON object (one conversation a line)", row)
+        raise unexpected(where, "", "a JSON object a line", row)
     name = row.get("id")
     if name is None:
         name = default_id

@@ -27,6 +27,11 @@ class Compared:
         """Tokens of the longest row."""
         return max(map(len, self.rows))
 
+    @property
+    def id(self) -> str:
+        """Of the item that they are the rows of."""
+        return self.rows[0].id
+
 
 @dataclass(frozen=True)
 class Liked:
@@ -39,6 +44,11 @@ class Liked:
     def size(self) -> int:
         """Tokens of the row."""
         return len(self.row)
+
+    @property
+    def id(self) -> str:
+        """Of the item that it is the row of."""
+        return self.row.id
 
 
 @dataclass(frozen=True)
@@ -53,26 +63,34 @@ class Scored:
         """Tokens of the row."""
         return len(self.row)
 
+    @property
+    def id(self) -> str:
+        """Of the item that it is the row of."""
+        return self.row.id
+
+
+Row = TypeVar("Row", bound=Compared | Liked | Scored)
+
 
 def compared(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Compared]:
-    """Rows of pairs and rankings. InputError for one that does not fit the context."""
+    """Rows of the pairs and rankings that fit the context; InputError where none does."""
     found = []
     for item in items:
         replies = item.replies if isinstance(item, Pair) else tuple(item.replies[i] for i in item.order)
-        rows = tuple(_fitting(chat.reply(item.prompt, r, id=item.id), context) for r in replies)
+        rows = tuple(chat.reply(item.prompt, r, id=item.id) for r in replies)
         tie = item.tie if isinstance(item, Pair) else len(set(item.ranks)) == 1
         found.append(Compared(rows, tie, item.margin if isinstance(item, Pair) else None))
-    return found
+    return _fitting(found, context)
 
 
 def liked(items: Sequence[Like], chat: ChatFormat, context: int) -> list[Liked]:
-    """Rows of likes. InputError for one that does not fit the context."""
-    return [Liked(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.liked) for i in items]
+    """Rows of the likes that fit the context; InputError where none does."""
+    return _fitting([Liked(chat.reply(i.prompt, i.completion, id=i.id), i.liked) for i in items], context)
 
 
 def scored(items: Sequence[Score], chat: ChatFormat, context: int) -> list[Scored]:
-    """Rows of scores. InputError for one that does not fit the context."""
-    return [Scored(_fitting(chat.reply(i.prompt, i.completion, id=i.id), context), i.score) for i in items]
+    """Rows of the scores that fit the context; InputError where none does."""
+    return _fitting([Scored(chat.reply(i.prompt, i.completion, id=i.id), i.score) for i in items], context)
 
 
 def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
@@ -90,6 +108,13 @@ def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
     return found
 
 
+def with_rows(items: Sequence[F], rows: Sequence[Row]) -> tuple[list[F], list[Row]]:
+    """The items of which there are rows (those that fit), and these in the same order."""
+    of = {row.id: row for row in rows}
+    kept = [item for item in items if item.id in of]
+    return kept, [of[item.id] for item in kept]
+
+
 def split_by_prompt(items: Sequence[F], fraction: float) -> tuple[list[F], list[F]]:
     """(learnt from, held out): all items of a prompt are on one side, by the prompt's words alone."""
     keys = ["\0".join(f"{m.role}\1{m.content}" for m in item.prompt) for item in items]
@@ -100,10 +125,13 @@ def split_by_prompt(items: Sequence[F], fraction: float) -> tuple[list[F], list[
     )
 
 
-def _fitting(row: Tokens, context: int) -> Tokens:
-    if len(row) > context:
+def _fitting(items: list[Row], context: int) -> list[Row]:
+    fit = [item for item in items if item.size <= context]
+    if items and not fit:
+        shortest = min(items, key=lambda item: item.size)
         raise InputError(
-            f"item {row.id!r}: prompt and reply have {len(row)} tokens, more than the context of {context}; "
-            "expected shorter ones, or a larger --context"
+            f"none of {len(items):,} items fits the context of {context} tokens (the shortest, "
+            f"{shortest.id!r}, has {shortest.size}, prompt included); expected shorter ones, or a larger "
+            "--context"
         )
-    return row
+    return fit

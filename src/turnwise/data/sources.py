@@ -26,7 +26,7 @@ def rows_of(text: str) -> Iterator[tuple[str, str, Any]]:
     two with `:split` where it is not train). Raises InputError for what is not there or cannot be read.
     """
     if not text.strip():
-        raise InputError("the logs have no name; expected a file, a folder or a dataset")
+        raise InputError("no name is given; expected a file, a folder or a dataset")
     try:
         before, colon, after = text.partition(":")
         name, split = (before, after) if colon and not Path(text).exists() else (text, None)
@@ -46,11 +46,11 @@ def rows_of(text: str) -> Iterator[tuple[str, str, Any]]:
             yield from _dataset_rows(name, split, on_disk=False)
             return
         else:
-            raise InputError(f"{text}: expected a file or folder with logs; found no such file")
+            raise InputError(f"{text}: expected a file, a folder or a dataset; found no such file")
         for file in files:
             yield from _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
     except OSError as error:
-        raise InputError(f"{text}: expected logs that can be read; found {one_line(error)}") from None
+        raise InputError(f"{text}: expected what can be read; found {one_line(error)}") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
@@ -80,7 +80,7 @@ def _parse(line: bytes, where: str, first: bool) -> Any:
         found = "a number with thousands of digits"
     except RecursionError:
         found = "values nested too deeply"
-    raise InputError(f"{where}: expected a JSON object (one conversation a line); found {found}")
+    raise InputError(f"{where}: expected a JSON object a line; found {found}")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, str, Any]]:

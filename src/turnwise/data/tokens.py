@@ -215,6 +215,9 @@ class ChatFormat:
         ids = self._ids.get((text, literally))
         if ids is None:
             options = {"add_special_tokens": False, "split_special_tokens": literally}
+            options["verbose"] = (
+                False  # it warns of texts longer than the model's context: that is our business
+            )
             ids = self._ids[text, literally] = self.tokenizer.encode(text, **options) if text else []
         return ids
 

@@ -89,16 +89,19 @@ def sample_replies(
     return replies
 
 
+def has_room(policy: LmPolicy, chat: ChatFormat, prompt: Prompt, max_new_tokens: int) -> bool:
+    """Whether a reply, and the stop token after one that is cut short, fit the context after a prompt."""
+    return len(chat.opening(prompt)) + max_new_tokens + 1 <= context_of(policy.lm)
+
+
 def expect_room(policy: LmPolicy, chat: ChatFormat, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """InputError for a prompt that leaves no room for a reply and the stop token after a reply cut short."""
-    context = context_of(policy.lm)
+    """InputError for a prompt that leaves no room for a reply."""
     for prompt in prompts:
-        length = len(chat.opening(prompt))
-        if length + max_new_tokens + 1 > context:
+        if not has_room(policy, chat, prompt, max_new_tokens):
             raise InputError(
-                f"the prompt {prompt[-1].content[:40]!r} has {length} tokens; with a reply of "
-                f"{max_new_tokens} and its end they do not fit the context of {context}; expected "
-                "--max-new-tokens that fit, or shorter prompts"
+                f"the prompt {prompt[-1].content[:40]!r} has {len(chat.opening(prompt))} tokens; a reply of "
+                f"{max_new_tokens} and its end do not fit the context of {context_of(policy.lm)} after it; "
+                "expected --max-new-tokens that fit, or shorter prompts"
             )
 
 
