@@ -47,7 +47,8 @@ def panels(metrics: Sequence[Mapping[str, Any]], x: str = "step") -> list[Panel]
     for key in curves:
         groups.setdefault(_family(key), []).append(key)
     found = []
-    for keys in sorted(groups.values(), key=lambda keys: _rank(keys[0])):
+    judged = any(bare(key)[0] in _FIRST[:4] for key in curves)
+    for keys in sorted(groups.values(), key=lambda keys: _rank(keys[0], judged)):
         lines = [Curve(_label(k, keys), *_sorted(curves[k])) for k in sorted(keys, key=lambda k: bare(k)[1])]
         found.append(Panel(_title(keys), tuple(lines)))
     return found
@@ -89,14 +90,14 @@ def _family(key: str) -> str:
     )
 
 
-_FIRST = ("reward", "gold", "kl", "completions/mean_length", "accuracy", "rewards/accuracies")
+_FIRST = ("reward", "gold", "accuracy", "rewards/accuracies", "kl", "completions/mean_length")
 """of policies on replies and of reward models: what they are judged by, in this order"""
 
 
-def _rank(key: str) -> tuple[int, int]:
-    """Groups in order, and places in the first one."""
+def _rank(key: str, judged: bool) -> tuple[int, int]:
+    """Groups in order, and places in the first one, which only what is judged by replies has."""
     name = bare(key)[0]
-    if name in _FIRST:
+    if judged and name in _FIRST:
         return 0, _FIRST.index(name)
     order = (name == "loss", is_loss(key), "q|v" in _family(key), "adv" in key or "value" in key)
     return 1 + (order.index(True) if any(order) else len(order)), 0
