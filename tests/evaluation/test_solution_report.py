@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from turnwise.evaluation.report import write_report
+from turnwise.evaluation.solution_figures import between, bounds
 from turnwise.evaluation.solution_graph import laid_out
-from turnwise.evaluation.solution_report import between, bounds
 from turnwise.run.errors import InputError
 
 ODD = "<b>open</b> & go"

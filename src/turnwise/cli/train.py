@@ -14,6 +14,7 @@ from torch import nn
 
 from turnwise.algorithms import bc, ilql, mc, turn_iql
 from turnwise.cli.plan import told_plan
+from turnwise.cli.policies import last_metrics
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.card import data_card, warnings
 from turnwise.data.corpus import rows_of, split_heldout
@@ -218,7 +219,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
         "parameters": parameter_count(job.module),
         "conversations": len(learnt),
         "rows": len(job.rows),
-        "metrics": _last_metrics(asked.out),
+        "metrics": last_metrics(asked.out),
         "report": str(write_report(asked.out)),
     }
     write_json(asked.out / "result.json", result)
@@ -370,11 +371,6 @@ def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
     fitting = [(d, t) for d, t in zip(shown, chat.encode(shown), strict=True) if len(t) <= context]
     lines = [json.dumps(annotate(agent, d, t, source="log"), ensure_ascii=False) for d, t in fitting]
     write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))
-
-
-def _last_metrics(folder: Path) -> dict[str, float]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1]) if lines else {}
 
 
 def _flat(a: Any) -> dict[str, Any]:

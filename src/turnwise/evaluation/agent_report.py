@@ -11,7 +11,7 @@ from markupsafe import Markup
 from turnwise.evaluation.agent_plots import LINES, probe_plot, return_plot, value_trace
 from turnwise.evaluation.curves import panels
 from turnwise.evaluation.plots import Interval, as_given, comparison_plot, number, panel_plot
-from turnwise.evaluation.solution_report import bounds
+from turnwise.evaluation.solution_figures import bounds
 from turnwise.run.errors import InputError
 
 SHOWN = 8

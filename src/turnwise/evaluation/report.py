@@ -9,16 +9,13 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
 from turnwise.data.card import describe
@@ -27,6 +24,7 @@ from turnwise.evaluation.curves import bare, is_loss, panels, words
 from turnwise.evaluation.feedback_report import is_of_replies, reply_view
 from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
 from turnwise.evaluation.reward_report import is_of_reward, reward_view
+from turnwise.evaluation.run_files import RUN_FILES, Run, lines_of, object_of, read_run
 from turnwise.evaluation.solution_report import solution_view
 from turnwise.evaluation.standings import answer, comparison_plots, standings
 from turnwise.evaluation.transcripts import talks
@@ -35,31 +33,8 @@ from turnwise.run.folder import write_text
 
 _TALK_BYTES = 1_200_000  # markup of all conversations together
 _PLOTS = 60  # learning-curve panels of all runs together
-_RUN_FILES = (
-    "config.yaml",
-    "env.json",
-    "metrics.jsonl",
-    "card.json",
-    "evaluation.json",
-    "conversations.jsonl",
-)
 _COLOURS = {"light": LIGHT, "dark": DARK, "levels": range(1, LEVELS + 1)}
-_NOT_A_NUMBER = {"NaN": None}.get  # NaN and infinities are read as missing
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder holds; a file that is missing is None or empty here."""
-
-    name: str
-    folder: Path
-    config: Mapping[str, Any] | None
-    env: Mapping[str, Any] | None
-    card: Mapping[str, Any] | None
-    evaluation: Mapping[str, Any] | None
-    metrics: Sequence[Mapping[str, Any]]
-    conversations: Sequence[Mapping[str, Any]]
 
 
 def write_report(folder: Path) -> Path:
@@ -79,61 +54,8 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
-    config = None
-    if (path := folder / "config.yaml").is_file():
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(config, dict):
-            raise InputError(f"{path}: expected keys with values")
-    env, card, evaluation = (_object(folder / f"{key}.json") for key in ("env", "card", "evaluation"))
-    metrics, conversations = (_lines(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
-    for i, conversation in enumerate(conversations, 1):
-        messages = conversation.get("messages")
-        if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
-            where = f"{folder / 'conversations.jsonl'}: conversation {i}"
-            raise InputError(f"{where}: messages: expected a list, each with role and content")
-    return Run(name, folder, config, env, card, evaluation, metrics, conversations)
-
-
-def _object(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_NOT_A_NUMBER)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected one JSON object")
-    return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSONL file. A last line without its end (an interrupted run) is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line, parse_constant=_NOT_A_NUMBER)
-        except json.JSONDecodeError as error:
-            if i == len(lines):  # what follows the last newline
-                break
-            raise InputError(f"{path}:{i}: not JSON ({error})") from None
-        if not isinstance(value, dict):
-            raise InputError(f"{path}:{i}: expected a JSON object")
-        found.append(value)
-    return found
-
-
 def _comparison(folder: Path) -> dict[str, Any]:
-    asked = _object(folder / "comparison.json") or {}
+    asked = object_of(folder / "comparison.json") or {}
     for key in ("rows", "references"):
         for i, row in enumerate(asked.get(key, []), 1):
             if not isinstance(row, dict) or not isinstance(row.get("name"), str):
@@ -150,7 +72,7 @@ def _comparison(folder: Path) -> dict[str, Any]:
 
 def _single(folder: Path) -> dict[str, Any]:
     """One run in the clothes of a comparison: its own row beside the logs' mean return and the optimum."""
-    if not any((folder / name).is_file() for name in _RUN_FILES):
+    if not any((folder / name).is_file() for name in RUN_FILES):
         raise InputError(f"{folder}: neither a run nor a comparison (no config.yaml, no comparison.json)")
     run = read_run(folder, folder.resolve().name)
     if run.config is not None and is_agent(run.config):
@@ -172,7 +94,7 @@ def _single(folder: Path) -> dict[str, Any]:
             logs = {key: card["return"][key] for key in ("mean", "low", "high")}
             note = "mean return of the logged conversations"
             asked["references"].append({"name": "behaviour policy (the logs)", "note": note, **logs})
-    source = next(folder / name for name in _RUN_FILES if (folder / name).is_file())
+    source = next(folder / name for name in RUN_FILES if (folder / name).is_file())
     return _view(asked, [run], {run.name: algorithm}, source)
 
 
@@ -220,7 +142,7 @@ def _solution(folder: Path) -> dict[str, Any]:
     return {
         "parts": ("solution.html",),
         "words": "solution_words.html",
-        **solution_view(path, _object(path) or {}),
+        **solution_view(path, object_of(path) or {}),
         "command": (run.env or {}).get("command"),
         "runs": [],
         "same": _same([run.config]),
@@ -231,7 +153,7 @@ def _solution(folder: Path) -> dict[str, Any]:
 
 def _agent(run: Run) -> dict[str, Any]:
     """An agent that acts in an environment."""
-    probe, episodes = _object(run.folder / "probe.json"), _lines(run.folder / "episodes.jsonl")
+    probe, episodes = object_of(run.folder / "probe.json"), lines_of(run.folder / "episodes.jsonl")
     return {
         "parts": ("agent.html",),
         "words": "agent_words.html",
@@ -249,11 +171,11 @@ def _feedback(run: Run) -> dict[str, Any]:
     config = run.config or {}
     if is_of_reward(config):
         parts = ("reward.html", "curves.html")
-        view = reward_view(run.card, _object(run.folder / "quality.json"))
+        view = reward_view(run.card, object_of(run.folder / "quality.json"))
         asked = f"A reward model of {config.get('feedback')}."
     else:
         parts = ("replies.html", "curves.html")
-        view = reply_view(config, run.metrics, _object(run.folder / "replies.json"), run.card)
+        view = reply_view(config, run.metrics, object_of(run.folder / "replies.json"), run.card)
         source = config.get("feedback") or config.get("prompts")
         asked = f"Improve {config.get('policy')} with {str(config['algorithm']).upper()} on {source}."
     shown = _run_view(run, run.name, 0, 1, _TALK_BYTES)
