@@ -31,12 +31,14 @@ from turnwise.data.feedback import Like, Pair, Ranking
 from turnwise.data.preference_rows import compared, liked, mismatched
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
+from turnwise.evaluation.one_turn import divergence
 from turnwise.models.lm import llama
 from turnwise.models.lm_reference import Reference
 from turnwise.models.lm_replies import Scored, score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.rollout.replies import Reply
+from turnwise.run.distributed import World
 from turnwise.run.errors import Interrupted
 from turnwise.run.training import Learner, Run
 
@@ -175,6 +177,50 @@ def test_a_tie_pulls_neither_way(policy: LmPolicy, chat: ChatFormat) -> None:
     items = compared([Pair(PROMPTS[0], "my friend", "there now", tie=True)], chat, 32)
     value, _ = dpo.loss(policy, Reference(policy.lm), items, dpo.Config(), CPU)
     assert gradient(policy, value).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "online-dpo", "token-ppo"])
+def test_the_kl_that_is_logged_is_of_all_replies(
+    name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path
+) -> None:
+    """Before the first update nothing has moved: 0, however the replies that are learnt from were picked.
+    Later it is near what fresh replies of the trained policy say.
+    """
+    algorithm, c = ONLINE[name]
+    before = Reference(policy.lm)
+    algorithm.train(c, talk(chat), policy, Run(tmp_path, log_every=1, quiet=True), 0)
+    logged = [json.loads(x)["kl"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert logged[0] == pytest.approx(0, abs=1e-5)
+    found = divergence(policy.lm, before, talk(chat).sample(policy, 0, 16, 16, seed=5).replies)["kl"]
+    assert found > 0.1 and 0.5 * found < logged[-1] < 1.5 * found
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_the_reference_is_where_the_policy_is(name: str, policy: LmPolicy, chat: ChatFormat) -> None:
+    """Moved to another device (one without numbers), the policy is copied there and not before."""
+    algorithm, c = ONLINE[name]
+    places: list[str] = []
+
+    def noted(lm: Any) -> Reference:
+        places.append(next(lm.parameters()).device.type)
+        return Reference(lm)
+
+    run = Run(Path("nowhere"), World(device=torch.device("meta")), quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(algorithm, "Reference", noted)
+        patch.setattr(run, "steps", lambda total, learner: iter(()))
+        algorithm.train(c, talk(chat), policy, run, 0)
+    assert places == ["meta"] and not Path("nowhere").exists()
+
+
+def test_a_ranking_of_ties_pulls_nowhere(policy: LmPolicy, chat: ChatFormat) -> None:
+    """Of three equal replies none is better, the middle one neither; and pairs' formulas read no third."""
+    items = compared([Ranking(PROMPTS[0], ("my", "friend", "there"), (1, 1, 1))], chat, 32)
+    reference = Reference(policy.lm)
+    value, _ = dpo.loss(policy, reference, items, dpo.Config(formula="ranking"), CPU)
+    assert gradient(policy, value).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="dpo of 3 replies; expected pairs, or the formula ranking"):
+        dpo.loss(policy, reference, items, dpo.Config(), CPU)
 
 
 def test_rankings_of_any_length_share_a_batch(policy: LmPolicy, chat: ChatFormat) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +247,11 @@ def test_feedback_that_cannot_be_learnt_from_is_refused(chat: ChatFormat) -> Non
 
 
 def test_a_ranking_without_an_order_teaches_none(chat: ChatFormat) -> None:
-    """Three replies with one rank: half of the order as it stands, half of the other way round."""
+    """Three replies with one rank: fair coins between each two of them, whatever their order."""
     model = made(chat)
     texts = ("friend", "now", "works")
     r = rewards(model, chat, ONE, *texts)[0]
-    both = []
-    for x in (np.exp(r), np.exp(r[::-1])):
-        both.append(-math.log(x[0] / x.sum()) - math.log(x[1] / x[1:].sum()))
-    value, _ = told(model, [Ranking(ONE, texts, (1, 1, 1))], chat, reward.Config())
-    assert value.item() == pytest.approx(sum(both) / 2, abs=1e-5)
+    coins = [np.log1p(np.exp(a - b)) + np.log1p(np.exp(b - a)) for a, b in combinations(r, 2)]
+    for order in permutations(texts):
+        value, _ = told(model, [Ranking(ONE, order, (1, 1, 1))], chat, reward.Config())
+        assert value.item() == pytest.approx(2 * np.mean(coins) / 2, abs=1e-5)

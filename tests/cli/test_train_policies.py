@@ -196,7 +196,7 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
             ["rloo", "--prompts", "asked.jsonl", "--reward", "judges_of_replies:others"],
             "others failed with TypeError",
         ),
-        ([*JUDGED, "--max-new-tokens", "60"], "do not fit the context of 64"),
+        ([*JUDGED, "--max-new-tokens", "60"], "prompts leave no room for 60 tokens in the context of 64"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_line(

@@ -9,7 +9,7 @@ import torch
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.policy import action_logp, entropy
-from turnwise.models.lm import llama, with_lora
+from turnwise.models.lm import llama, trunk_of, window_of, with_lora
 from turnwise.models.lm_reference import Reference
 from turnwise.models.lm_replies import features_at_decisions, score_replies
 from turnwise.models.policies import LmPolicy
@@ -124,3 +124,65 @@ def test_adapters_are_their_own_reference(lm: Any, batch: Batch) -> None:
     assert (moved - before).abs().max() > 1e-3
     torch.testing.assert_close(reference.logp(*asked(batch)), before, rtol=0, atol=1e-12)
     torch.testing.assert_close(score_replies(adapted, *asked(batch)).logp, moved, rtol=0, atol=0)
+
+
+def short_sighted(kind: str) -> Any:
+    """Causal LMs with layers that see the last few positions only."""
+    from transformers import (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        GPTNeoConfig,
+        GPTNeoForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+    )
+
+    torch.manual_seed(0)
+    if kind == "gpt-neo":
+        alternating: Any = [[["global", "local"], 1]]
+        neo = GPTNeoConfig(
+            vocab_size=V,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            window_size=4,
+            max_position_embeddings=32,
+            attention_types=alternating,
+        )
+        return GPTNeoForCausalLM(neo).double().eval()
+    shape: dict[str, Any] = {
+        "vocab_size": V,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "sliding_window": 4,
+    }
+    if kind == "mistral":
+        return MistralForCausalLM(MistralConfig(**shape)).double().eval()
+    types = ["sliding_attention", "full_attention"]
+    gemma = Gemma3TextConfig(**shape, head_dim=8, layer_types=types)
+    return Gemma3ForCausalLM(gemma).double().eval()
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3", "gpt-neo"])
+def test_a_shared_prompt_is_read_alone_where_layers_forget(kind: str, batch: Batch) -> None:
+    """Windows of 4 in rows of up to 9: groups give what each row gives by itself."""
+    lm = short_sighted(kind)
+    with torch.no_grad():
+        for p in lm.parameters():
+            p.mul_(3.0)  # so that what is seen decides
+        whole = lm(input_ids=batch.inputs).logits.log_softmax(-1)
+    at = whole[torch.arange(len(batch.inputs))[:, None], batch.decisions[:, :-1]]
+    assert batch.actions is not None
+    logp = at.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1).masked_fill(~batch.mask, 0.0)
+    for group in (1, 2):
+        torch.testing.assert_close(
+            score_replies(lm, *asked(batch), group=group).logp, logp, atol=1e-10, rtol=0
+        )
+
+
+def test_windows_of_every_name_are_known(lm: Any) -> None:
+    assert [window_of(trunk_of(short_sighted(k))) for k in ("mistral", "gemma3", "gpt-neo")] == [4, 4, 4]
+    assert window_of(trunk_of(lm)) is None

@@ -155,6 +155,9 @@ def test_rewards_compose(replies: list[Reply]) -> None:
     assert whole(replies).tolist() == (np.minimum(2 * lengths, 7) - cut).tolist()
     assert Length(-0.5, free=4)(replies).tolist() == (-0.5 * np.maximum(lengths - 4, 0)).tolist()
     assert np.isnan(Weighted((nothing,), (1.0,))(replies)).all()
+    assert np.isnan(Weighted((nothing,), (1.0,), (Length(1.0),))(replies)).all(), "a length is no opinion"
+    both = Weighted((Length(2.0),), (1.0,), (Unfinished(1.0),))
+    assert both(replies).tolist() == (2 * lengths - cut).tolist()
 
 
 def test_a_models_reward_holds_back_where_members_disagree(replies: list[Reply]) -> None:

@@ -82,6 +82,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)
         descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
         if run.due(step, c.steps):
-            kl = float(sums["kl_k1"]) / c.prompts_per_step
+            kl = judged.kl_to(reference, run.world.device, c.group)
             run.log(step, {**run.world.means(sums), "kl": kl, **judged.told()})
     return policy

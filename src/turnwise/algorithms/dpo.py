@@ -26,6 +26,7 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Compared
 from turnwise.losses.preference import (
+    all_tied_loss,
     conservative_dpo_loss,
     dpo_loss,
     ipo_loss,
@@ -67,6 +68,8 @@ class Config:
 
 def formula(ratios: Tensor, lengths: Tensor, known: Tensor, c: Config) -> Tensor:
     """[P] losses of ratios [P, n], the best reply first; `known` [P, n] is False at padding."""
+    if ratios.shape[1] > 2 and c.formula != "ranking":
+        raise ValueError(f"{c.formula} of {ratios.shape[1]} replies; expected pairs, or the formula ranking")
     if c.formula == "ranking":
         return ranking_dpo_loss(ratios, known, c.beta)
     if c.formula == "ipo":
@@ -95,8 +98,11 @@ def scored(
     per_item = formula(ratios, lengths, known, c)
     ties = torch.tensor([item.tie for item in items], device=device)
     if bool(ties.any()):
-        other = formula(ratios.flip(1), lengths.flip(1), known, c)
-        per_item = torch.where(ties, (per_item + other) / 2, per_item)
+        if n > 2:
+            even = all_tied_loss(c.beta * ratios)
+        else:
+            even = (per_item + formula(ratios.flip(1), lengths.flip(1), known, c)) / 2
+        per_item = torch.where(ties, even, per_item)
     h, logps = ratios.detach(), logp.detach().sum(1).view(-1, n)
     return per_item, {
         "loss": per_item.detach(),

@@ -74,7 +74,6 @@ def loss(
         "loss": per_pair.detach(),
         "rewards/margins": c.beta * (h[:, 0] - h[:, 1]).detach(),
         "rewards/accuracies": (h[:, 0] > h[:, 1]).to(h.dtype),
-        "kl": h.detach().mean(1),
         "entropy": spread.view(-1, 2).mean(1),
     }
     totals = {name: x.sum().cpu() for name, x in sums.items()}
@@ -96,5 +95,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         lr = c.lr * warmup_linear(step, c.steps, c.warmup)
         descend(policy, learner.optimizer, found[0], lr=lr, grad_clip=c.grad_clip)
         if run.due(step, c.steps):
-            run.log(step, {**run.world.means(found[1]), **judged.told()})
+            kl = judged.kl_to(reference, run.world.device, c.group)
+            run.log(step, {**run.world.means(found[1]), "kl": kl, **judged.told()})
     return policy

@@ -53,7 +53,7 @@ class Config:
     beta: float = 0.02
     """weight of the KL to the reference in the reward, reward per nat"""
     kl: KlEstimator = "k1"
-    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
+    """estimator of the KL in the reward; k1 alone has its gradient there, k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0

@@ -28,6 +28,7 @@ from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Compared, Liked, Scored, compared, liked, scored
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.losses.preference import (
+    all_tied_loss,
     bradley_terry_loss,
     bradley_terry_tie_loss,
     centring_loss,
@@ -97,8 +98,7 @@ def of_compared(
     equal = torch.tensor([item.tie for item in items], device=device)
     if n > 2:
         every = torch.ones(len(items), n, dtype=torch.bool, device=device)
-        one_way, other_way = plackett_luce_loss(r, every), plackett_luce_loss(r.flip(-1), every)
-        per_item = torch.where(equal, (one_way + other_way) / 2, one_way)
+        per_item = torch.where(equal, all_tied_loss(r), plackett_luce_loss(r, every))
     else:
         margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=device)
         per_item = torch.where(equal, bradley_terry_tie_loss(w, l), bradley_terry_loss(w, l, margin))

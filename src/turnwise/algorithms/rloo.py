@@ -57,7 +57,7 @@ class Config:
     beta: float = 0.02
     """weight of the KL to the reference in the reward, reward per nat"""
     kl: KlEstimator = "k1"
-    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
+    """estimator of the KL in the reward; k1 alone has its gradient there, k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -73,6 +73,12 @@ class Part:
     """[B]"""
     ref_logp: Tensor
     """[B, A]"""
+
+    @property
+    def kl(self) -> float:
+        """k1 summed over the tokens, nats: what its replies say of the KL of the policy that spoke."""
+        assert self.batch.behavior_logp is not None
+        return float(k1(self.batch.behavior_logp, self.ref_logp)[self.batch.mask].sum())
 
 
 def experience(
@@ -139,7 +145,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         parts = experience(reference, judged, c, kl.beta, run.world.device)
         sums = update(policy, learner, parts, c, c.lr * warmup_linear(step, c.steps, c.warmup))
-        per_reply = float(sums["kl_k1"]) / len(judged.replies) / c.epochs
+        per_reply = sum(p.kl for p in parts) / len(judged.replies)
         kl.saw_(per_reply)
         if run.due(step, c.steps):
             run.log(step, {**run.world.means(sums), "kl": per_reply, "beta": kl.beta, **judged.told()})

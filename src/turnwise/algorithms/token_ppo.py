@@ -69,7 +69,7 @@ class Config:
     beta: float = 0.02
     """weight of the KL to the reference in the reward of each token, reward per nat"""
     kl: KlEstimator = "k1"
-    """estimator of the KL in the reward: k1 is unbiased there; k2 and k3 are never negative"""
+    """estimator of the KL in the reward; k1 alone has its gradient there, k2 and k3 are never negative"""
     kl_target: float | None = None
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
@@ -98,6 +98,12 @@ class Part:
     """[B, A]"""
     ref_logp: Tensor
     """[B, A]"""
+
+    @property
+    def kl(self) -> float:
+        """k1 summed over the tokens, nats: what its replies say of the KL of the policy that spoke."""
+        assert self.batch.behavior_logp is not None
+        return float(k1(self.batch.behavior_logp, self.ref_logp)[self.batch.mask].sum())
 
 
 @torch.no_grad()
@@ -158,7 +164,6 @@ def update(
 ) -> dict[str, Tensor]:
     """`epochs` passes over the replies; sums over tokens of all of them."""
     denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
-    agent.policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for i in torch.randperm(len(parts)).tolist():
@@ -178,15 +183,16 @@ def explained(parts: Sequence[Part]) -> float:
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
+    run.world.place(policy)
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
-    agent = ActorAndCritic(policy)
+    agent = ActorAndCritic(policy).eval()  # no dropout: what it says now is what it said then
     run.world.place(agent)
     learner = Learner(agent, adamw(agent, c.lr, c.weight_decay), experience=kl)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         parts = experience(agent, reference, judged, c, kl.beta, run.world.device)
         sums = update(agent, learner, parts, c, c.lr * warmup_linear(step, c.steps, c.warmup))
-        per_reply = float(sums["kl_k1"]) / len(judged.replies) / c.epochs
+        per_reply = sum(p.kl for p in parts) / len(judged.replies)
         kl.saw_(per_reply)
         if run.due(step, c.steps):
             told = {"kl": per_reply, "beta": kl.beta, "critic/vf_explained_var": explained(parts)}

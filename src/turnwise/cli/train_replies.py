@@ -17,8 +17,8 @@ from turnwise.cli.say import console, parse
 from turnwise.models.lm import parameter_count
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import expect_room, has_room, sample_replies
-from turnwise.rollout.reward_scorer import load_reward
+from turnwise.rollout.replies import has_room, sample_replies
+from turnwise.rollout.reward_scorer import RewardScorer, load_reward
 from turnwise.rollout.rewards import Clipped, FromModel, Length, Reward, Unfinished, Weighted, opinions
 from turnwise.run.errors import InputError
 
@@ -122,9 +122,11 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     learnt, held, text = prompts_of(a.reward.prompts)
     named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold)
     o = opened(a.asked)
-    learnt, held = (with_room(part, o, a.asked.max_new_tokens) for part in (learnt, held))
+    o.policy.to(o.world.device)
+    scorer = load_reward(named) if isinstance(named, Path) else None
+    learnt, held = (with_room(part, o, scorer, a.asked.max_new_tokens) for part in (learnt, held))
     prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
-    judge = composed(named, a, o, prompts)
+    judge = composed(named if scorer is None else of_model(scorer, a, o, prompts), a)
     probe = sample_replies(
         o.policy, o.chat, prompts[:2], seed=0, max_new_tokens=a.asked.max_new_tokens, columns=columns[:2]
     )
@@ -164,37 +166,44 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def with_room(asked: Asked, o: Opened, max_new_tokens: int) -> Asked:
-    """Prompts after which there is room for a reply. InputError where there is none after any."""
+def with_room(asked: Asked, o: Opened, scorer: RewardScorer | None, max_new_tokens: int) -> Asked:
+    """Prompts after which there is room for a reply, for the policy and for the model that judges it."""
     kept = [x for x in asked if has_room(o.policy, o.chat, x[0], max_new_tokens)]
-    if asked and not kept:
-        expect_room(o.policy, o.chat, [p for p, _ in asked], max_new_tokens)
-    told_left_out(
-        len(asked) - len(kept),
-        len(asked),
-        f"prompts leave no room for {max_new_tokens} tokens in the context of {o.context}",
-    )
+    context = o.context
+    if scorer is not None:
+        context = min(context, scorer.context)
+        own = scorer.chat
+        kept = [x for x in kept if len(own.opening(x[0])) + max_new_tokens + 1 <= scorer.context]
+    why = f"prompts leave no room for {max_new_tokens} tokens in the context of {context}"
+    if not kept and asked:
+        raise InputError(
+            f"all {len(asked):,} {why}; expected --max-new-tokens that fit, shorter prompts, or a longer "
+            "context"
+        )
+    told_left_out(len(asked) - len(kept), len(asked), why)
     return kept
 
 
-def composed(named: Reward | Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
-    """The reward with its clip and its terms of length; a model's is standardised on the policy's replies."""
+def composed(reward: Any, a: Any) -> Reward:
+    """The reward with its clip and its terms of length."""
     r: AskedOfReward = a.reward
-    reward = named if not isinstance(named, Path) else _of_model(named, a, o, prompts)
     if r.clip_reward is not None:
         reward = Clipped(reward, -r.clip_reward, r.clip_reward)
-    terms: list[Reward] = [reward]
+    terms: list[Reward] = []
     if r.per_token:
         terms.append(Length(r.per_token))
     if r.unfinished_penalty:
         terms.append(Unfinished(r.unfinished_penalty))
-    return reward if len(terms) == 1 else Weighted(tuple(terms), (1.0,) * len(terms))
+    return Weighted((reward,), (1.0,), tuple(terms)) if terms else reward
 
 
-def _of_model(folder: Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
-    scorer = load_reward(folder)
-    same = scorer.tokenizer.get_vocab() == o.tokenizer.get_vocab()
-    model = FromModel(scorer.score, None if same else scorer.chat, doubt=a.reward.doubt)
+def of_model(scorer: RewardScorer, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
+    """A reward model's opinion, standardised on replies of the policy."""
+    scorer.model.to(o.world.device)
+    chat = scorer.chat
+    same = scorer.tokenizer.get_vocab() == o.tokenizer.get_vocab() and chat.stop == o.chat.stop
+    same = same and chat.opening(prompts[0]) == o.chat.opening(prompts[0])
+    model = FromModel(scorer.score, None if same else chat, doubt=a.reward.doubt)
     few = list(prompts)[:256]
     own = sample_replies(
         o.policy, o.chat, few, group=2, seed=a.asked.seed + 7, max_new_tokens=a.asked.max_new_tokens
@@ -202,4 +211,4 @@ def _of_model(folder: Path, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward
     try:
         return model.standardised_on(own)
     except ValueError as e:
-        raise InputError(f"--reward {folder}: {e}") from e
+        raise InputError(f"--reward {a.reward.reward}: {e}") from e

@@ -28,6 +28,14 @@ def bradley_terry_tie_loss(
     return (bradley_terry_loss(first, second) + bradley_terry_loss(second, first)) / 2
 
 
+def all_tied_loss(rewards: Float[Tensor, "*E P n"]) -> Float[Tensor, "*E P"]:
+    """(n - 1) times the mean of `bradley_terry_tie_loss` over the pairs of n replies: least where all are
+    equal, whatever their order. Plackett-Luce read in both directions would prefer the middle ones.
+    """
+    i, j = torch.triu_indices(rewards.shape[-1], rewards.shape[-1], 1, device=rewards.device)
+    return (rewards.shape[-1] - 1) * bradley_terry_tie_loss(rewards[..., i], rewards[..., j]).mean(-1)
+
+
 def centring_loss(chosen: Float[Tensor, "*E P"], rejected: Float[Tensor, "*E P"]) -> Float[Tensor, "*E P"]:
     """(r_w + r_l)^2: comparisons leave the level of rewards open, this pulls it to 0.
 

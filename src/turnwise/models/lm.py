@@ -109,6 +109,15 @@ def expect_on_hub(name: str) -> None:
         ) from e
 
 
+def window_of(trunk: Any) -> int | None:
+    """How many positions back the most short-sighted layer attends; None where all see everything."""
+    config = trunk.config
+    spans = [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
+        spans.append(config.window_size)
+    return min((span for span in spans if span is not None), default=None)
+
+
 @torch.no_grad()
 def expect_plain_head(model: Any, name: str) -> None:
     """Refuse a model that scales or caps its logits: here they are what its output layer gives."""

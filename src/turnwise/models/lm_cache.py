@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from turnwise.models.lm import window_of
 from turnwise.models.lm_attention import compiled_attention
 from turnwise.run.errors import InputError
 
@@ -95,7 +96,7 @@ class LaneMemory(Cache):
     """
 
     def __init__(self, trunk: Any, lanes: int, context: int, compiled: bool = True):
-        window = getattr(trunk.config, "sliding_window", None)
+        window = window_of(trunk)
         if window is not None and window < context:
             raise InputError(
                 f"a {trunk.config.model_type} model that attends to the last {window} of {context} positions "

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 
 from turnwise.losses.policy import entropy
 from turnwise.models.heads import at_decisions
-from turnwise.models.lm import lm_head_of, trunk_of
+from turnwise.models.lm import lm_head_of, trunk_of, window_of
 
 MOST_LOGITS = 2**24
 """numbers of logits that exist at a time (64 MiB in float32); what is beyond is computed in chunks"""
@@ -74,9 +74,12 @@ def features_at_decisions(
 ) -> Float[Tensor, "B A D"]:
     """Features from which actions are taken; with `group` > 1 what its rows share is read once.
 
-    ValueError where rows of a group differ before their first decision.
+    A trunk with layers that do not see as far back as rows are long reads every row by itself: the masks
+    and caches of such layers are its own business. ValueError where rows of a group differ before their
+    first decision.
     """
-    if group == 1:
+    window = window_of(trunk)
+    if group == 1 or (window is not None and window < ids.shape[1]):
         features = trunk(input_ids=ids, use_cache=False).last_hidden_state
         return at_decisions(features, decisions[:, :-1])
     first = decisions[:, 0]

@@ -25,14 +25,15 @@ class RewardModel(nn.Module):
 
     `trunk` maps ids [B, T] to an output whose `last_hidden_state` is [B, T, D] (the base model of a
     `transformers` causal LM). With one head it is what `AutoModelForSequenceClassification` with
-    `num_labels=1` computes. Heads begin at random so that they differ (members of an ensemble).
+    `num_labels=1` computes. Heads begin at random so that they differ (members of an ensemble), and smaller
+    than in Stiennon et al. 2020 (arXiv:2009.01325, B.1: variance 1/(D+1)): rewards begin near 0.
     """
 
     def __init__(self, trunk: Any, width: int, *, ensemble: int = 1):
         super().__init__()
         self.trunk = trunk
         self.heads = nn.Linear(width, ensemble, bias=False)
-        nn.init.normal_(self.heads.weight, std=1 / (width + 1))  # Stiennon et al. 2020, arXiv:2009.01325, B.1
+        nn.init.normal_(self.heads.weight, std=1 / (width + 1))
 
     def forward(self, ids: Int[Tensor, "B T"], final: Int[Tensor, "B"]) -> Float[Tensor, "E B"]:
         """Rewards by each head; `final` is the position of each row's last token."""

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from turnwise.data.batch import pack_tokens
 from turnwise.data.feedback import Prompt
+from turnwise.data.order import chunks
 from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.models.lm_reference import Reference
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.lanes import episode_seed
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, opinions
+
+ROWS = 256
+"""replies read at a time"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,19 @@ class Judged:
     def rows(self) -> list[Tokens]:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""
         return [r.tokens for r in self.replies]
+
+    @torch.inference_mode()
+    def kl_to(self, reference: Reference, device: torch.device, group: int) -> float:
+        """KL(policy || reference) in nats a reply, by the policy's log-probabilities when it spoke: unbiased,
+        of all replies, whichever are learnt from.
+        """
+        kl, rows = 0.0, self.rows()
+        for part in chunks(rows, group * max(1, ROWS // group)):
+            b = pack_tokens(part, gamma=1.0).to(device)
+            assert b.behavior_logp is not None
+            ref_logp = reference.logp(b.inputs, b.decisions, b.actions, b.mask, group=group)
+            kl += float((b.behavior_logp - ref_logp)[b.mask].sum())
+        return kl / len(rows)
 
     def told(self) -> dict[str, float]:
         """What is logged of them, under the names that the field greps for."""

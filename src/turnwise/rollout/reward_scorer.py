@@ -36,14 +36,19 @@ class RewardScorer:
         """Messages to ids."""
         return ChatFormat(self.tokenizer)
 
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and reply that it can read."""
+        one = self.model.models[0] if isinstance(self.model, RewardEnsemble) else self.model
+        return context_of(one.trunk)
+
     def score(self, rows: Sequence[Tokens]) -> np.ndarray:
         """[E, n], rewards of rows by each member. InputError for a row beyond the model's context."""
-        one = self.model.models[0] if isinstance(self.model, RewardEnsemble) else self.model
-        longest, context = max(map(len, rows), default=0), context_of(one.trunk)
-        if longest > context:
+        longest = max(map(len, rows), default=0)
+        if longest > self.context:
             raise InputError(
                 f"prompt and reply have {longest} tokens for the reward model, more than its context of "
-                f"{context}; expected shorter replies, or a reward model with a longer context"
+                f"{self.context}; expected shorter replies, or a reward model with a longer context"
             )
         return scorer(self.model)(rows)
 

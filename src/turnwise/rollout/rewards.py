@@ -48,7 +48,8 @@ class FromFunction:
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """Call it on all replies at once."""
-        columns = {name: [r.columns.get(name) for r in replies] for r in replies for name in r.columns}
+        names = dict.fromkeys(name for r in replies for name in r.columns)
+        columns = {name: [r.columns.get(name) for r in replies] for name in names}
         completions = [r.text if self.text else [{"role": "assistant", "content": r.text}] for r in replies]
         name = getattr(self.function, "__name__", "the reward function")
         try:
@@ -87,10 +88,12 @@ def _number(x: Any) -> float:
 
 @dataclass(frozen=True)
 class Weighted:
-    """sum_i w_i r_i over the rewards that have an opinion; nan where none has."""
+    """sum_i w_i r_i over the rewards that have an opinion, and the terms; nan where no reward has one."""
 
     rewards: tuple[Reward, ...]
     weights: tuple[float, ...]
+    terms: tuple[Reward, ...] = ()
+    """what is added to an opinion and is none by itself: a length, say"""
 
     def __post_init__(self) -> None:
         if not self.rewards or len(self.rewards) != len(self.weights):
@@ -101,7 +104,8 @@ class Weighted:
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """Each reward once, then the sum."""
         each = np.stack([w * r(replies) for r, w in zip(self.rewards, self.weights, strict=True)])
-        return np.where(np.isnan(each).all(0), np.nan, np.nansum(each, axis=0))
+        whole = np.where(np.isnan(each).all(0), np.nan, np.nansum(each, axis=0))
+        return whole + sum(term(replies) for term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,10 @@ class FromModel:
     """A reward model's opinion: `score` gives rows of ids [E, n] rewards, E members of an ensemble.
 
     Rewards are (mean - doubt * deviation of the members - shift) / scale: `doubt` holds back where members
-    disagree (Coste et al. 2023, arXiv:2310.02743, section 3.2); shift and scale put the reference policy's
-    replies at mean 0 and deviation 1, so that weights of the KL mean the same for every model. Where the
-    model reads with the policy's tokenizer (`chat` None) it reads the sampled ids themselves, else the text.
+    disagree (Coste et al. 2023, arXiv:2310.02743, section 3.2, with their variance); shift and scale put the
+    reference policy's replies at mean 0 and deviation 1, so that weights of the KL mean the same for every
+    model. Where the model reads with the policy's tokenizer (`chat` None) it reads the sampled ids
+    themselves, else the text.
     """
 
     score: Callable[[Sequence[Tokens]], np.ndarray]
