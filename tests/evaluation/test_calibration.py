@@ -128,7 +128,9 @@ def test_a_reward_of_length(chat: ChatFormat) -> None:
     assert (found["items"], found["prompts"], found["ties"]) == (5, 3, 1)
     assert found["accuracy"] == 0.5 and found["low"] < 0.5 < found["high"]
     assert found["log_loss"] == pytest.approx(np.mean(np.log1p(np.exp(-np.array(margins)))))
-    assert found["longer_wins"] == pytest.approx(2 / 3)
+    # The longer reply is right on 2 of these 4, too: once wrong, and once of equal length, which counts half.
+    assert found["longer_wins"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert found["gain"]["mean"] == pytest.approx(0.5 - 2.5 / 4)
     assert [w["margin"] for w in found["worst"]] == [-3]
     assert found["worst"][0]["chosen"] == "my friend" and found["worst"][0]["prompt"] == "hello there"
     assert found["length_correlation"] == pytest.approx(1)
@@ -158,9 +160,10 @@ def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:
     assert found["tau"] == pytest.approx(np.mean([t.statistic for t in taus]))
     tied = Ranking(ONE, ("a", "b", "c"), (1, 1, 2))
     half = of_rankings([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
-    assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": None}, "one prompt has no interval"
+    even = {"mean": 0.0, "low": None, "high": None}
+    assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": 0.5, "gain": even}, "one prompt, no interval"
     nothing = of_rankings([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
-    assert nothing == {"tau": None, "longer_wins": None}
+    assert nothing == {"tau": None}
     lengths = Ranking(ONE, ("aaa", "a", "aa"), (1, 2, 3))  # longer wins 1 > 2 and 1 > 3, and not 2 > 3
     assert of_rankings([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
 
@@ -206,7 +209,7 @@ def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
     view = reward_view(None, found)
     facts = dict(view["facts_of_reward"])
     assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%})"
-    assert (facts["ties, apart"], facts["the longer reply wins"]) == ("1", "66.7%")
+    assert (facts["ties, apart"], facts["the longer reply wins"]) == ("1", "62.5%")
     for b in found["calibration"]["curve"]:
         assert f"{b['count']} times" in str(view["reliability"])
     empty = reward_view(None, {})

@@ -72,13 +72,18 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
 @pytest.mark.parametrize(
     ("quality", "said"),
     [
-        ({"longer_wins": 0.675}, "these items do not settle whether it does better"),
-        ({"longer_wins": 0.5}, "more than without a model: choosing the longer reply is right in 50.0%"),
-        ({"longer_wins": 0.9}, "less than without a model"),
-        ({"base_rate": 0.5}, "always giving the commoner answer is right in 50.0%"),
+        ({"longer_wins": 0.60, "gain": interval(0.035)}, "these items do not settle whether it does better"),
+        (
+            {"longer_wins": 0.60, "gain": interval(0.035, 0.02)},
+            "more than without a model: choosing the longer reply is right in 60.0%. The difference on the "
+            "same items is +1.5 to +5.5 points (95%).",
+        ),
+        ({"longer_wins": 0.66, "gain": interval(-0.025, 0.02)}, "less than without a model"),
+        ({"base_rate": 0.5, "gain": interval(0.135)}, "always giving the commoner answer is right in 50.0%"),
     ],
 )
-def test_a_reward_model_stands_beside_what_needs_none(quality: dict[str, float], said: str) -> None:
+def test_a_reward_model_stands_beside_what_needs_none(quality: dict[str, Any], said: str) -> None:
+    """The interval of the difference decides, not those of the two shares."""
     found = answer_of_reward({"accuracy": 0.635, "low": 0.58, "high": 0.69, **quality})
     assert found is not None and said in found["notes"][0]
     assert answer_of_reward({}) is None

@@ -14,10 +14,12 @@ from turnwise.evaluation.intervals import Estimate, bootstrap_interval, mean_int
 def test_two_episodes_by_hand():
     """Means of two draws from {0, 1}: 0, 1/2, 1 with probability 1/4, 1/2, 1/4.
 
-    So the 2.5% and 97.5% quantiles are 0 and 1, and the 30% and 70% quantiles are both 1/2.
+    So the 2.5% and 97.5% quantiles are 0 and 1, and the 30% and 70% quantiles are both 1/2. The ends are
+    moved away from 1/2 by sqrt(2) t / z, and with one degree of freedom t is tan(0.475 pi) = 12.706.
     """
     rng = np.random.default_rng(0)
-    assert bootstrap_interval([0.0, 1.0], rng=rng) == (0.0, 1.0)
+    away = 0.5 * np.sqrt(2) * np.tan(0.475 * np.pi) / 1.959964
+    assert bootstrap_interval([0.0, 1.0], rng=rng) == pytest.approx((0.5 - away, 0.5 + away), rel=1e-6)
     assert bootstrap_interval([0.0, 1.0], confidence=0.4, rng=rng) == (0.5, 0.5)
 
 
@@ -48,6 +50,19 @@ def test_normal_limit():
     low, high = bootstrap_interval(x, rng=np.random.default_rng(5))
     assert low == pytest.approx(x.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(x.mean() + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 40])
+def test_few_values_are_covered_too(n: int):
+    """Of normal values the interval holds the true mean 95% of the time, to 3 standard errors of 2,000 tries
+    and 2% for what the bootstrap misses; without widening it is 79%, 84%, 90% and 94%.
+    """
+    rng = np.random.default_rng(8)
+    held = []
+    for x in rng.normal(size=(2000, n)):
+        low, high = bootstrap_interval(x, resamples=200, rng=rng)
+        held.append(low <= 0 <= high)
+    assert abs(np.mean(held) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 2000) + 0.02
 
 
 def test_shift_and_scale():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 _DRAWS_AT_ONCE = 2**20  # indices held in memory at once: 8 MiB, whatever the number of episodes
 
@@ -27,11 +29,12 @@ def bootstrap_interval(
     resamples: int = 2000,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent `values` (one an episode).
+    """Percentile bootstrap interval of the mean of independent `values` (one an episode), widened for few.
 
     Draw n values with replacement, take their mean, `resamples` times; the interval runs from the
     (1 - confidence)/2 to the (1 + confidence)/2 quantile of those means (Efron, 1979; Efron and
-    Tibshirani, 1993, section 13.3). It says nothing of the spread between training seeds.
+    Tibshirani, 1993, section 13.3), both ends moved away from the mean by `widening`. It says nothing of
+    the spread between training seeds.
 
     Raises ValueError for fewer than two values (one episode tells nothing of the spread; the formula
     would return an interval of width zero), values that are not finite or not one-dimensional, a
@@ -51,7 +54,25 @@ def bootstrap_interval(
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         means[start:stop] = x[rng.integers(0, x.size, size=(stop - start, x.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return widened(
+        np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]), x.mean(), x.size, confidence
+    )
+
+
+def widening(n: int, confidence: float = 0.95) -> float:
+    """sqrt(n / (n - 1)) t / z, the quantiles of Student's t with n - 1 degrees and of the normal.
+
+    The bootstrap's spread is that of n values about their own mean, and its quantiles are nearly normal: of
+    few values both are too narrow (Hesterberg 2015, section 3.2, whose factor this is). 9.2 for two values,
+    1.19 for ten, 1.0008 for two thousand.
+    """
+    tail = (1 + confidence) / 2
+    return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, tail) / ndtri(tail))
+
+
+def widened(ends: np.ndarray, mean: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high) with both distances from the mean of `n` independent values multiplied by `widening`."""
+    low, high = mean + widening(n, confidence) * (np.asarray(ends) - mean)
     return float(low), float(high)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.evaluation.calibration import both_ways, log_loss, summary
+from turnwise.evaluation.intervals import widened
 
 WORST = 8
 """items shown on which it is most wrong"""
@@ -28,7 +29,7 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     sigmoid(r_chosen - r_rejected) with each pair counted in both directions, accuracy by the size of the
     difference and by length. Rankings: Kendall's tau and the accuracy of their pairs. Likes: accuracy at
     r = 0 and calibration of sigmoid(r). Scores: RMSE and R^2. An ensemble is judged by its mean; its
-    `disagreement` is the mean over items of the members' deviation, of r_first - r_last or of a single r.
+    `disagreement` is the mean over items of the members' deviation, of r_best - r_worst or of a single r.
     """
     rows = [chat.reply(item.prompt, text) for item in items for text in item.replies]
     each = score(rows)
@@ -49,9 +50,15 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     lengths = np.array([len(text) for item in items for text in item.replies], np.float64)
     found["length_correlation"] = correlation(mean, lengths)
     if len(each) > 1:
-        asked = each[:, at[:-1]] - (each[:, at[1:] - 1] if len(first.replies) > 1 else 0.0)
+        best, worst = (at[:-1] + np.array([_ends(item)[i] for item in items]) for i in (0, 1))
+        asked = each[:, best] - (each[:, worst] if len(first.replies) > 1 else 0.0)
         found["disagreement"] = float(asked.std(0).mean())
     return found
+
+
+def _ends(item: Feedback) -> tuple[int, int]:
+    """Places of the best and of the worst reply."""
+    return (item.order[0], item.order[-1]) if isinstance(item, Ranking) else (0, len(item.replies) - 1)
 
 
 def of_pairs(worth: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: np.ndarray) -> dict[str, Any]:
@@ -70,9 +77,9 @@ def of_pairs(worth: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: np.nda
     return {
         "ties": len(pairs) - len(decided),
         **accuracy(right, prompts[decided]),
+        **beside(right, "longer_wins", by_length(longer), prompts[decided]),
         "log_loss": log_loss(margin, np.ones(len(margin))),
         "calibration": summary(p, happened),
-        "longer_wins": float((longer[longer != 0] > 0).mean()) if (longer != 0).any() else None,
         "by_margin": sure,
         "by_length": quarters(longer, right),
         "worst": [
@@ -95,31 +102,29 @@ def of_rankings(
 
     Replies of equal rank are no pair (so with ties it is Goodman & Kruskal's gamma, 1954).
     """
-    taus, right, whose, longer = list[float](), list[bool](), list[int](), list[bool]()
+    taus, right, whose, longer = list[float](), list[bool](), list[int](), list[int]()
     for r, ranking, prompt in zip(worth, rankings, prompts, strict=True):
         # Each two replies of different rank, the better one first.
         two = [(i, j) for i, j in permutations(range(len(r)), 2) if ranking.ranks[i] < ranking.ranks[j]]
         signs = [float(np.sign(r[i] - r[j])) for i, j in two]
-        sizes = [len(ranking.replies[i]) - len(ranking.replies[j]) for i, j in two]
-        longer += [size > 0 for size in sizes if size]
+        longer += [len(ranking.replies[i]) - len(ranking.replies[j]) for i, j in two]
         if signs:
             taus.append(float(np.mean(signs)))
             right += [s > 0 for s in signs]
             whose += [int(prompt)] * len(signs)
     tau = float(np.mean(taus)) if taus else None
-    return {
-        "tau": tau,
-        **accuracy(np.array(right, bool), np.array(whose, int)),
-        "longer_wins": float(np.mean(longer)) if longer else None,
-    }
+    so, whom = np.array(right, bool), np.array(whose, int)
+    rule = by_length(np.array(longer, int))
+    return {"tau": tau, **accuracy(so, whom), **beside(so, "longer_wins", rule, whom)}
 
 
 def of_likes(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
     """r is the log-odds of a like."""
     said = liked.astype(float)
+    right = (r > 0) == liked
     return {
-        **accuracy((r > 0) == liked, prompts),
-        "base_rate": float(max(said.mean(), 1 - said.mean())),
+        **accuracy(right, prompts),
+        **beside(right, "base_rate", said if said.mean() >= 0.5 else 1 - said, prompts),
         "log_loss": log_loss(r, liked),
         "calibration": summary(1 / (1 + np.exp(-r)), said),
     }
@@ -142,6 +147,25 @@ def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
     )
 
 
+def by_length(longer: np.ndarray) -> np.ndarray:
+    """How right it is to choose the longer reply, which is so much longer: 1, 0, or 1/2 at equal lengths."""
+    return (np.sign(longer) + 1) / 2
+
+
+def beside(right: np.ndarray, name: str, rule: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
+    """A rule that needs no model, right by `rule` [n] on the same items; and `gain`: by how much the model
+    is right more often, with the interval of that difference.
+    """
+    if not len(right):
+        return {}
+    more = right.astype(float) - rule
+    gain: dict[str, Any] = {"mean": float(more.mean()), "low": None, "high": None}
+    interval = prompt_interval(more, prompts, rng=np.random.default_rng(0))
+    if interval is not None:
+        gain |= {"low": interval[0], "high": interval[1]}
+    return {name: float(rule.mean()), "gain": gain}
+
+
 def prompt_interval(
     values: np.ndarray, prompts: np.ndarray, *, confidence: float = 0.95, rng: np.random.Generator
 ) -> tuple[float, float] | None:
@@ -149,7 +173,7 @@ def prompt_interval(
 
     What was said of one prompt is not independent: drawing single values would make the interval too narrow
     (Field & Welsh 2007, the cluster bootstrap). With a prompt to each value it is the ordinary bootstrap.
-    None for a single prompt.
+    Widened where prompts are few, within what values can be; None for a single prompt.
     """
     _, index = np.unique(prompts, return_inverse=True)
     sums, counts = np.bincount(index, values), np.bincount(index)
@@ -159,8 +183,9 @@ def prompt_interval(
     for i in range(RESAMPLES):
         drawn = rng.integers(0, len(sums), len(sums))
         means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = widened(ends, float(values.mean()), len(sums), confidence)
+    return max(low, float(values.min())), min(high, float(values.max()))
 
 
 def quarters(x: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:

@@ -80,13 +80,14 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
     sentence = Markup(form).format(f"{q['accuracy']:.1%}", _interval(q))
     if plain is None:
         return {"sentence": sentence, "notes": []}
-    right = f"{what} is right in {plain:.1%}"
-    if q.get("low", q["accuracy"]) > plain:
-        note = f"That is more than without a model: {right}."
-    elif q.get("high", q["accuracy"]) < plain:
-        note = f"That is less than without a model: {right}."
-    else:
+    right, gain = f"{what} is right in {plain:.1%}", q["gain"]
+    if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
         note = f"Without a model {right}: these items do not settle whether it does better."
+    else:
+        note = f"That is {'more' if gain['low'] > 0 else 'less'} than without a model: {right}."
+    if gain["low"] is not None:
+        ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
+        note += f" The difference on the same items is {ends} points (95%)."
     return {"sentence": sentence, "notes": [note]}
 
 
