@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
 from turnwise.cli import main
+from turnwise.cli.replies import prompts_of
+from turnwise.data.preference_rows import is_held_out
+from turnwise.envs.dialogue import Message
 
 SMALL = [
     "--width",
@@ -54,6 +58,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = [{"prompt": f"Say {i}.", "answer": i} for i in range(20)]
     (home / "asked.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
     (home / "judges_of_replies.py").write_text(FUNCTION)
+    pair = {"prompt": "Say 1.", "chosen": "one", "rejected": "two"}
+    (home / "asked_pairs.jsonl").write_text(json.dumps(pair) + "\n")
     return home
 
 
@@ -119,8 +125,11 @@ def test_functions_and_models_judge(
     by_function = trained(
         home, tmp_path / "f", "rloo", *words, "--reward", "judges_of_replies:short", capsys=capsys
     )
-    assert by_function["prompts"] == 18 and by_function["held_out"] == 2
-    assert by_function["measured"]["before"]["reward"]["mean"] < -8  # answers 9 and 19 are held out
+    held = [i for i in range(20) if is_held_out((Message("user", f"Say {i}."),), 0.1)]
+    assert held and by_function["prompts"] == 20 - len(held) and by_function["held_out"] == len(held)
+    # A reply has some letters, and its prompt's answer is taken off.
+    assert by_function["measured"]["before"]["reward"]["mean"] < -np.mean(held)
+    assert f"{len(held)} prompts that this run did not learn from" in (tmp_path / "f/report.html").read_text()
     model = ["train", "reward", "--feedback", str(home / "pairs.jsonl"), "--model", str(home / "bc")]
     assert main([*model, "--out", str(tmp_path / "rm"), "--json"]) == 0
     capsys.readouterr()
@@ -138,6 +147,8 @@ def test_a_single_prompt_has_no_interval(home: Path, tmp_path: Path, capsys: Any
         found = trained(home, tmp_path / "run", "grpo", *words, "--group", "2", capsys=capsys)
     told = found["measured"]["after"]["reward"]
     assert told["low"] is None and told["mean"] < 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "prompts that it learnt from: none was held out" in page and "nothing of the spread" in page
     assert f"{told['mean']:.3f}".lstrip("-") in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -176,6 +187,23 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
             ["rloo", "--prompts", "asked.jsonl", "--reward", "postcards"],
             "expected the request for a postcard",
         ),
+        (
+            ["dpo", "--feedback", "asked_pairs.jsonl", "--gold", "postcards"],
+            "gold of postcards: prompt: expected the request for a postcard",
+        ),
+        (
+            [
+                "rloo",
+                "--prompts",
+                "asked.jsonl",
+                "--reward",
+                "judges_of_replies:short",
+                "--gold",
+                "postcards",
+            ],
+            "gold of postcards: prompt: expected the request for a postcard",
+        ),
+        ([*JUDGED, "--minibatches", "5"], "--minibatches 5: expected at most the 4 prompts of a step"),
         (
             ["rloo", "--prompts", "cards.jsonl", "--reward", "postcards"],
             "cards.jsonl:1: prompt: expected text",
@@ -248,7 +276,7 @@ def test_what_is_too_long_is_left_out_and_told(home: Path, tmp_path: Path, capsy
     out = ["--out", str(tmp_path / "run"), "--json"]
     assert main(["train", "dpo", *words, str(tmp_path / "pairs.jsonl"), *out]) == 0
     said = capsys.readouterr()
-    assert "mind: 1 of 25 items are longer than the context of 64, and left out" in said.err
+    assert "mind: 1 of 25 items are longer than the context of 64; left out" in said.err
     found = json.loads(said.out)
     assert found["learnt"] + found["held_out"] == 24
     (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
@@ -256,16 +284,50 @@ def test_what_is_too_long_is_left_out_and_told(home: Path, tmp_path: Path, capsy
     assert main(["train", "dpo", *words, str(tmp_path / "long.jsonl"), "--out", str(tmp_path / "no")]) == 2
     assert "none of 1 items fits the context of 64 tokens (the shortest, " in capsys.readouterr().err
 
-    asked = [{"prompt": f"Say {i}."} for i in range(5)] + [{"prompt": long["prompt"]}]
+    # The long prompt alone is held out, and does not fit: the others are measured.
+    kept = [p for p in (f"Say {i}." for i in range(40)) if not is_held_out((Message("user", p),), 0.1)][:5]
+    far = next(p for p in ("far " * n for n in range(80, 200)) if is_held_out((Message("user", p),), 0.1))
+    asked = [{"prompt": p} for p in (*kept, far)]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
-    words = ["--policy", str(home / "bc"), *REPLIES, *FEW, "--reward", "len_of:nothing", "--prompts"]
     (tmp_path / "len_of.py").write_text("def nothing(completions, **c): return [len(x) for x in completions]")
+    words = ["--policy", str(home / "bc"), *REPLIES, *FEW, "--reward", "len_of:nothing", "--prompts"]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
         assert (
             main(["train", "rloo", *words, str(tmp_path / "asked.jsonl"), "--out", str(tmp_path / "r")]) == 0
         )
     assert "mind: 1 of 6 prompts leave no room for 4 tokens in the context of 64" in capsys.readouterr().err
+
+
+def test_prompts_come_from_any_feedback(tmp_path: Path, capsys: Any) -> None:
+    """Chats, transcripts, OpenAI's pairs: none has a column prompt; repeats with other columns are told."""
+    ask, say = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+    no = {"role": "assistant", "content": "No."}
+    rows: list[dict[str, Any]] = [
+        {"chosen": [ask, say], "rejected": [ask, no], "source": "a"},
+        {"chosen": "\n\nHuman: How?\n\nAssistant: So.", "rejected": "\n\nHuman: How?\n\nAssistant: No."},
+        {"prompt": "\n\nHuman: Who?\n\nAssistant:", "chosen": " I.", "rejected": " You."},
+        {"input": {"messages": [{**ask, "content": "What?"}]}, "preferred_output": [say],
+         "non_preferred_output": [no]},
+        {"prompt": "Why?", "source": "b"},
+    ]  # fmt: skip
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = prompts_of(str(path))
+    said = {p[-1].content: c for p, c in found.learnt + found.held}
+    assert set(said) == {"Why?", "How?", "Who?", "What?"} and not found.text
+    assert said["Why?"] == {"source": "a"}
+    assert "mind: 1 rows repeat an earlier prompt with other columns" in capsys.readouterr().err
+
+
+def test_resuming_on_other_data_is_refused(home: Path, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "pairs.jsonl"
+    shutil.copy(home / "pairs.jsonl", path)
+    trained(home, tmp_path / "run", "dpo", "--feedback", str(path), capsys=capsys)
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    words = ["--policy", str(home / "bc"), "--out", str(tmp_path / "run"), *REPLIES]
+    assert main(["train", "dpo", *words, "--feedback", str(path), "--resume"]) == 2
+    assert "data was '24 rows, " in (said := capsys.readouterr().err) and "is '23 rows, " in said
 
 
 def test_a_page_of_a_run_that_has_not_ended_says_so(home: Path, tmp_path: Path, capsys: Any) -> None:

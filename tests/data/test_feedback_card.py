@@ -187,7 +187,7 @@ def test_warnings():
     same = [Pair(ASKED, "b", "d"), Pair(ASKED, "b", "d"), Pair(ASKED, "d", "b")]
     assert told(same) == (
         "1 of 1 comparisons got more than one judgement, and nobody signed: is that noise or taste? "
-        "1 of 3 rows only repeat an earlier one: they count double. "
+        "1 of 3 rows only repeats an earlier one and counts double. "
         "All have the same prompt: none can be held out by prompt."
     )
     coin = [Like((Message("user", str(i)),), "a", i % 4 < 2 if by else i % 2 == 0, str(by))

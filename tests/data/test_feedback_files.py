@@ -109,6 +109,9 @@ def test_transcripts_are_messages(tmp_path):
     assert (pair.prompt, pair.replies) == (prompt, ("The fuse.", "No idea."))
     (like,) = read_feedback(written(tmp_path, {"completion": asked + " The fuse.", "label": True}))
     assert (like.prompt, like.completion) == (prompt, "The fuse.")
+    for chosen in ("The fuse.", asked + " The fuse."):  # with the prompt in a column of its own
+        (pair,) = read_feedback(written(tmp_path, {"prompt": asked, "chosen": chosen, "rejected": "No."}))
+        assert (pair.prompt, pair.replies) == (prompt, ("The fuse.", "No."))
 
 
 def test_openai_pairs(tmp_path):

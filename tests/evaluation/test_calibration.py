@@ -15,7 +15,14 @@ from turnwise.data.feedback import Like, Pair, Ranking, Score
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.calibration import Bin, both_ways, brier, calibration_error, log_loss, reliability
-from turnwise.evaluation.reward_quality import judge, of_rankings, of_scores, prompt_interval, quarters
+from turnwise.evaluation.reward_quality import (
+    judge,
+    of_pairs,
+    of_rankings,
+    of_scores,
+    prompt_interval,
+    quarters,
+)
 from turnwise.evaluation.reward_report import reward_view
 
 ONE, TWO, THREE = ((Message("user", x),) for x in ("hello there", "it works", "now"))
@@ -148,6 +155,17 @@ def test_members_are_judged_by_their_mean(chat: ChatFormat) -> None:
     one = judge(ByRule(chat, lambda t: len(t) / 4), PAIRS, chat)
     assert found["log_loss"] == pytest.approx(one["log_loss"])
     assert found["disagreement"] == pytest.approx(0.75 * np.mean([9, 3, 12, 2, 0]))
+
+
+def test_shorter_is_a_rule_too_and_all_right_is_no_certainty() -> None:
+    """Right on all of five prompts: Clopper and Pearson's low end is .025^(1/5) = .478. Always preferring the
+    shorter reply is right on all of them as well: nothing is gained."""
+    pairs = [Pair((Message("user", str(i)),), "a", "long") for i in range(5)]
+    found = of_pairs([np.array([1.0, 0.0])] * 5, pairs, np.arange(5))
+    assert (found["accuracy"], found["low"], found["high"]) == pytest.approx((1.0, 0.025 ** (1 / 5), 1.0))
+    assert found["longer_wins"] == 0 and found["gain"]["mean"] == 0
+    wrong = of_pairs([np.array([0.0, 1.0])] * 5, pairs, np.arange(5))
+    assert (wrong["low"], wrong["high"]) == pytest.approx((0.0, 1 - 0.025 ** (1 / 5)))
 
 
 def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:

@@ -58,13 +58,32 @@ def test_a_difference_is_of_the_same_prompts() -> None:
     assert low is not None and high is not None and 1.25 < low < 1.4 and 1.6 < high < 1.75
 
 
+def test_what_tells_nothing_is_said_to() -> None:
+    """One prompt has no interval; where the reward is the same for all there was nothing to learn."""
+    alone = measured(reward=0.2)
+    alone["gained"]["reward"] |= {"low": None, "high": None}
+    found = answer_of_replies("GRPO", alone)
+    assert found is not None and found["notes"] == ["A single prompt tells nothing of the spread."]
+    same = measured(reward=0.0)
+    for when in ("before", "after"):
+        same[when]["reward"] = interval(1.0, 0.0)
+    same["gained"]["reward"] = interval(0.0, 0.0)
+    found = answer_of_replies("GRPO", same)
+    assert found is not None and "there was nothing to learn" in found["notes"][0]
+
+
 def test_agreement_with_feedback_stands_beside_length() -> None:
     card = {"kind": "pairs", "held_out": 159, "longer_wins": {"share": 0.675}}
     metrics = [{"heldout/rewards/accuracies": 0.5}, {"heldout/rewards/accuracies": 0.698}, {"loss": 1.0}]
     found = answer_of_feedback("DPO", metrics, card)
-    assert found is not None and "<b>69.8%</b> of 159 items" in found["sentence"]
-    assert found["notes"][0] == "The longer reply wins in 67.5% of all comparisons."
+    assert found is not None and "<b>69.8%</b> of 159 pairs" in found["sentence"]
+    assert found["notes"][0] == "The longer reply wins in 67.5% of all pairs."
     assert answer_of_feedback("DPO", metrics, None) is None
+    tied = answer_of_feedback("DPO", metrics, {**card, "ties": 3})
+    assert tied is not None and "A tie counts one half." in tied["notes"]
+    ranked = answer_of_feedback("DPO", metrics, {**card, "kind": "rankings"})
+    assert ranked is not None and "the first reply above the last" in ranked["sentence"]
+    assert "longer" not in " ".join(ranked["notes"]), "that is of all pairs of replies"
     likes = answer_of_feedback("KTO", metrics, card)
     assert likes is not None and "tells liked from disliked" in likes["sentence"]
 
@@ -79,6 +98,7 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
             "same items is +1.5 to +5.5 points (95%).",
         ),
         ({"longer_wins": 0.66, "gain": interval(-0.025, 0.02)}, "less than without a model"),
+        ({"longer_wins": 0.2, "gain": interval(-0.2)}, "choosing the shorter reply is right in 80.0%"),
         ({"base_rate": 0.5, "gain": interval(0.135)}, "always giving the commoner answer is right in 50.0%"),
     ],
 )

@@ -315,3 +315,14 @@ def test_a_model_that_caps_its_logits_is_refused() -> None:
     with pytest.raises(InputError, match="here: gemma2 changes its output layer's logits"):
         expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=0.1)), "here")
     expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=None)), "here")
+
+
+def test_a_tokenizer_of_nothing_is_refused(tmp_path: Path) -> None:
+    """Of a GPT-2 without its tokenizer's files `transformers` makes one that knows no word."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=16, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(InputError, match="its tokenizer turns every text into nothing"):
+        load_lm(str(tmp_path))

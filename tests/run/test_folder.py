@@ -86,7 +86,7 @@ def test_resuming_with_the_same_settings_changes_nothing(tmp_path: Path) -> None
     [
         ({"lr": 1e-4}, "lr was 1e-05 and is 0.0001 now"),
         ({"betas": (1.0,)}, r"betas was \[1.0, 4.0\] and is \[1.0\] now"),
-        ({"gamma": 0.9}, "gamma was None and is 0.9 now"),
+        ({"gamma": 0.9}, "gamma was none and is 0.9 now"),
     ],
 )
 def test_resuming_with_other_settings_names_the_field(tmp_path: Path, change: dict, words: str) -> None:

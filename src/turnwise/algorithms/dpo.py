@@ -109,7 +109,7 @@ def scored(
         "rewards/chosen": c.beta * h[:, 0],
         "rewards/rejected": c.beta * h[:, -1],
         "rewards/margins": c.beta * (h[:, 0] - h[:, -1]),
-        "rewards/accuracies": (h[:, 0] > h[:, -1]).to(h.dtype),
+        "rewards/accuracies": (h[:, 0] > h[:, -1]).to(h.dtype).masked_fill(ties, 0.5),
         "logps/chosen": logps[:, 0],
         "logps/rejected": logps[:, -1],
     }

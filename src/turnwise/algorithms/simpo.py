@@ -62,7 +62,7 @@ def loss(
         "loss": per_item.detach(),
         "logps/chosen": w.detach(),
         "logps/rejected": l.detach(),
-        "rewards/accuracies": (w > l).to(w.dtype),
+        "rewards/accuracies": (w > l).to(w.dtype).masked_fill(ties, 0.5),
     }
     totals = {name: x.sum().cpu() for name, x in sums.items()}
     totals["decisions"] = torch.tensor(len(items))

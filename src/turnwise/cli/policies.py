@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from turnwise.rollout.rewards import Reward
 from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError
-from turnwise.run.folder import expect_fresh, write_config, write_json
+from turnwise.run.folder import digest, expect_fresh, write_config, write_json
 from turnwise.run.training import Run
 
 SILENT = ("resume", "dry_run", "json", "device", "threads")
@@ -97,9 +97,9 @@ def opened(a: AskedOfPolicy) -> Opened:
     return Opened(LmPolicy(lm), agent.chat, agent.tokenizer, context_of(before), world, before)
 
 
-def session(algorithm: str, a: AskedOfPolicy, o: Opened, settings: Any) -> Run:
-    """The run folder, with what was asked."""
-    asked = {"algorithm": algorithm} | {
+def session(algorithm: str, a: AskedOfPolicy, o: Opened, settings: Any, data: Iterable[Any]) -> Run:
+    """The run folder, with what was asked and a hash of the data."""
+    asked = {"algorithm": algorithm, "data": digest(data)} | {
         k: str(v) if isinstance(v, Path) else v
         for part in asdict(settings).values()
         for k, v in (part.items() if isinstance(part, Mapping) else [])
@@ -115,12 +115,13 @@ def closed(
     o: Opened,
     prompts: Sequence[Prompt],
     *,
+    held_out: bool,
     reward: Reward | None,
     gold: Reward | None,
     extra: Mapping[str, Any],
     columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Save the policy, measure it and where it began on held-out prompts, write the page."""
+    """Save the policy, measure it and where it began on `prompts`, write the page."""
     distributed.stop()
     lm = merged(o.policy.lm)
     Agent(lm, o.tokenizer, None, Acting(max_new_tokens=a.max_new_tokens)).save(a.out / "policy")
@@ -149,6 +150,7 @@ def closed(
         measured["gained"] = gained(measured["before"], measured["after"])
         for name in ("before", "after"):
             del measured[name]["by_prompt"]
+        measured["held_out"] = len(prompts) if held_out else 0
         write_json(a.out / "replies.json", measured)
     result = {
         "algorithm": algorithm,
@@ -157,12 +159,16 @@ def closed(
         "parameters": parameter_count(lm),
         **extra,
         "metrics": last_metrics(a.out),
-        "measured": {name: {k: v for k, v in m.items() if k != "examples"} for name, m in measured.items()},
+        "measured": {
+            name: {k: v for k, v in measured[name].items() if k != "examples"}
+            for name in ("before", "after", "gained")
+            if name in measured
+        },
         "report": str(write_report(a.out)),
     }
     write_json(a.out / "result.json", result)
     out = console(a.json)
-    for name, m in measured.items():
+    for name, m in result["measured"].items():
         told = [f"{key} {interval(m[key])}" for key in ("reward", "gold") if key in m]
         if name != "gained":
             told.append(f"KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
@@ -180,7 +186,7 @@ def closed(
 def told_left_out(count: int, of: int, why: str) -> None:
     """How much of what was brought is not used."""
     if count:
-        notice(f"mind: {count:,} of {of:,} {why}, and left out")
+        notice(f"mind: {count:,} of {of:,} {why}; left out")
 
 
 def interval(found: Mapping[str, Any]) -> str:

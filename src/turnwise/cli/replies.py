@@ -5,21 +5,25 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from turnwise.cli.say import notice
 from turnwise.data.feedback import Prompt
+from turnwise.data.feedback_files import prompt_of
+from turnwise.data.preference_rows import is_held_out
 from turnwise.data.sources import rows_of, unexpected
-from turnwise.envs.dialogue import Message
 from turnwise.envs.postcards import Postcards
 from turnwise.rollout.replies import Reply
 from turnwise.rollout.rewards import FromFunction, Reward
 from turnwise.run.errors import InputError
 
 BUILT_IN = "postcards"
+HELD = 0.1
+"""share of a file's prompts that is held out"""
 
 
 class Gold:
@@ -30,19 +34,26 @@ class Gold:
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """[n], in units of gold."""
+        return np.array([self.worth(r.prompt, r.text) for r in replies])
+
+    def worth(self, prompt: Prompt, text: str) -> float:
+        """Of one reply. InputError where the prompt is none of the task's."""
         try:
-            return np.array([self.task.gold(r.prompt, r.text) for r in replies])
+            return self.task.gold(prompt, text)
         except ValueError as e:
             raise InputError(f"gold of {BUILT_IN}: {e}") from e
 
 
-def gold_of(name: str | None) -> Reward | None:
-    """The truth of the built-in task of that name."""
+def gold_of(name: str | None, prompts: Iterable[Prompt]) -> Reward | None:
+    """The truth of the built-in task of that name; InputError where a prompt is none of the task's."""
     if name is None:
         return None
     if name != BUILT_IN:
         raise InputError(f"--gold {name}: expected {BUILT_IN}, the built-in task whose truth is known")
-    return Gold()
+    gold = Gold()
+    for prompt in prompts:
+        gold.worth(prompt, "")
+    return gold
 
 
 Asked = list[tuple[Prompt, Mapping[str, Any]]]
@@ -64,44 +75,36 @@ REPLIES = ("prompt", "chosen", "rejected", "completion", "completions", "complet
 def prompts_of(source: str) -> Prompts:
     """Prompts to learn from and prompts held out, of a file or the built-in task.
 
-    Rows have `prompt`: text, or messages that end with the user's. Of a file every tenth is held out.
+    Rows have `prompt`: text, or messages that end with the user's; of rows of feedback without one it is what
+    their replies begin with. Of a file a tenth is held out, by the prompts' words as the other verbs do it.
     """
     if source == BUILT_IN:
         learnt, held = Postcards().split()
         return Prompts([(p, {}) for p in learnt], [(p, {}) for p in held], text=False)
     prompts: dict[Prompt, Mapping[str, Any]] = {}
-    text = True
+    text, again = True, 0
     for where, _, row in rows_of(source):
         if not isinstance(row, dict):
             raise unexpected(where, "", "a JSON object with a prompt", row)
-        text &= isinstance(row.get("prompt"), str)
-        prompts.setdefault(
-            _prompt(row.get("prompt"), where), {k: v for k, v in row.items() if k not in REPLIES}
-        )
+        if clash := sorted({"prompts", "self"} & row.keys()):
+            raise unexpected(
+                where, clash[0], "another name (reward functions are given it already)", row[clash[0]]
+            )
+        prompt = prompt_of(row, where)
+        text &= isinstance(row.get("prompt"), str) and len(prompt) == 1
+        columns = {k: v for k, v in row.items() if k not in REPLIES}
+        again += prompts.setdefault(prompt, columns) != columns
     if not prompts:
         raise InputError(f"{source}: expected at least one prompt; found nothing (it is empty)")
-    everything = list(prompts.items())
-    learnt = [x for i, x in enumerate(everything) if i % 10 != 9]
-    return Prompts(learnt, everything[9::10], text)
-
-
-def _prompt(value: Any, where: str) -> Prompt:
-    if isinstance(value, str) and value.strip():
-        return (Message("user", value),)
-    if not isinstance(value, list) or not value:
-        raise unexpected(where, "prompt", "text, or messages with role and content", value)
-    found = []
-    for i, m in enumerate(value):
-        if (
-            not isinstance(m, dict)
-            or not isinstance(m.get("content"), str)
-            or not isinstance(m.get("role"), str)
-        ):
-            raise unexpected(where, f"prompt[{i}]", "an object with role and content", m)
-        found.append(Message(m["role"], m["content"]))
-    if found[-1].role == "assistant":
-        raise unexpected(where, "prompt", "a last message that is not the assistant's", value[-1])
-    return tuple(found)
+    if again:
+        notice(f"mind: {again:,} rows repeat an earlier prompt with other columns, and are left out")
+    held = [x for x in prompts.items() if is_held_out(x[0], HELD)]
+    learnt = [x for x in prompts.items() if not is_held_out(x[0], HELD)]
+    if not learnt:
+        learnt, held = held, []
+    if not held:
+        notice(f"mind: none of {len(learnt):,} prompts is held out: what is measured, it has learnt from")
+    return Prompts(learnt, held, text)
 
 
 def function_of(name: str) -> Callable[..., Any]:

@@ -41,7 +41,7 @@ from turnwise.models.policies import LmPolicy
 from turnwise.rollout.agent import Acting, Agent, load_agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
-from turnwise.run.folder import expect_fresh, write_config, write_json, write_text
+from turnwise.run.folder import digest, expect_fresh, write_config, write_json, write_text
 from turnwise.run.training import Run
 
 SHOWN = 12
@@ -200,7 +200,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
     )
     if asked.dry_run:
         return _plan(name, a, job, card, out)
-    world.on_main(lambda: _open_folder(name, a, card, warnings(card, dialogues)))
+    world.on_main(lambda: _open_folder(name, a, card, warnings(card, dialogues), digest(dialogues)))
     plain = copy.deepcopy(job.module)
     session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     job.train(a.config, job.rows, job.heldout, session)
@@ -248,9 +248,9 @@ def _expect_possible(a: Any) -> None:
                 )
 
 
-def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str]) -> None:
+def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str], data: str) -> None:
     """What is known before the first step."""
-    write_config(a.asked.out, {"algorithm": name, **_flat(a)}, resume=a.asked.resume)
+    write_config(a.asked.out, {"algorithm": name, "data": data, **_flat(a)}, resume=a.asked.resume)
     write_json(a.asked.out / "card.json", card)
     for hint in hints:
         notice(f"mind: {hint}")
@@ -380,4 +380,6 @@ def _flat(a: Any) -> dict[str, Any]:
         merged_fields |= part
     for name in ("resume", "dry_run", "json", "device", "threads", "strategy"):
         merged_fields.pop(name)
+    if isinstance(a, Bc) and a.model.model is not None:  # sizes are those of a fresh model
+        merged_fields = {k: v for k, v in merged_fields.items() if k == "model" or k not in vars(a.model)}
     return {k: str(v) if isinstance(v, Path) else v for k, v in merged_fields.items()}

@@ -18,7 +18,7 @@ from turnwise.data.preference_rows import compared, liked, split_by_prompt, with
 from turnwise.models.lm import parameter_count
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
-from turnwise.run.folder import write_json
+from turnwise.run.folder import expect_fresh, write_json
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
     if name == "dpo" and a.config.formula == "ipo" and not a.config.beta:
         raise InputError("--beta 0: expected a number above 0 for --formula ipo, whose gap is 1 / (2 beta)")
-    items = usable(name, read_feedback(a.feedback.feedback, a.feedback.kind), a)
-    gold = gold_of(a.feedback.gold)
-    card = {"file": a.feedback.feedback, **feedback_card(items)}
+    expect_fresh(a.asked.out, resume=a.asked.resume)
+    brought = read_feedback(a.feedback.feedback, a.feedback.kind)
+    items = usable(name, brought, a)
+    gold = gold_of(a.feedback.gold, {item.prompt for item in items})
+    card = {"file": a.feedback.feedback, **feedback_card(brought)}
+    if card["margins"] and card["margins"]["count"]:
+        notice(f"mind: {name} does not use the margins of pairs")
     for hint in feedback_warnings(card):
         notice(f"mind: {hint}")
     learnt, held = split_by_prompt(items, a.feedback.heldout)
@@ -113,10 +117,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             lambda c, few, run: train.train(c, few, [], o.policy, run, a.asked.seed),
         )
     extra = {"learnt": len(learnt), "held_out": len(held)}
-    run = session(name, a.asked, o, a)
+    run = session(name, a.asked, o, a, brought)
     write_json(a.asked.out / "card.json", card | extra)
     train.train(a.config, rows, held_rows, o.policy, run, a.asked.seed)
-    return closed(name, a.asked, o, prompts, reward=None, gold=gold, extra=extra)
+    return closed(name, a.asked, o, prompts, held_out=bool(held), reward=None, gold=gold, extra=extra)
 
 
 def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
@@ -127,6 +131,7 @@ def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
             return list(items)
         if kind is Pair:
             pairs = [p for p in cast(Sequence[Pair], items) if not p.tie]
+            told_left_out(len(items) - len(pairs), len(items), "pairs are ties: neither reply is liked")
             if not pairs:
                 raise InputError(f"{where}: all pairs are ties; expected some with a chosen reply for KTO")
             return [

@@ -15,6 +15,7 @@ from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
 from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
 from turnwise.cli.say import console, parse
 from turnwise.models.lm import parameter_count
+from turnwise.models.reward_model import RewardModel
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies
@@ -117,14 +118,22 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         raise InputError(
             "--prompts-per-step 1: expected 2 or more for --baseline batch, which compares replies of a step"
         )
+    parts, whole = getattr(a.config, "minibatches", 1), getattr(a.config, "prompts_per_step", 1)
+    if parts > whole:
+        raise InputError(f"--minibatches {parts}: expected at most the {whole} prompts of a step")
     if getattr(a.config, "kl_target", None) is not None and not a.config.beta:
         raise InputError("--kl-target moves --beta, which is 0 and stays so; expected --beta above 0")
     learnt, held, text = prompts_of(a.reward.prompts)
-    named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold)
+    named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold, [p for p, _ in learnt + held])
     o = opened(a.asked)
     o.policy.to(o.world.device)
     scorer = load_reward(named) if isinstance(named, Path) else None
-    learnt, held = (with_room(part, o, scorer, a.asked.max_new_tokens) for part in (learnt, held))
+    everything = learnt + held
+    kept = with_room(everything, o, scorer, a.asked.max_new_tokens)
+    fits = {p for p, _ in kept}
+    learnt, held = ([x for x in part if x[0] in fits] for part in (learnt, held))
+    if not learnt:
+        raise InputError(f"--prompts {a.reward.prompts}: only held-out prompts leave room for a reply")
     prompts, columns = [p for p, _ in learnt], [c for _, c in learnt]
     judge = composed(named if scorer is None else of_model(scorer, a, o, prompts), a)
     probe = sample_replies(
@@ -151,7 +160,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             few.steps,
             lambda run: algorithm.train(few, talk, o.policy, run, a.asked.seed),
         )
-    algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a), a.asked.seed)
+    algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a, everything), a.asked.seed)
     extra = {"prompts": len(prompts), "held_out": len(held)}
     apart = held or learnt
     return closed(
@@ -159,6 +168,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         a.asked,
         o,
         [p for p, _ in apart],
+        held_out=bool(held),
         reward=judge,
         gold=gold,
         extra=extra,
@@ -200,6 +210,11 @@ def composed(reward: Any, a: Any) -> Reward:
 def of_model(scorer: RewardScorer, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
     """A reward model's opinion, standardised on replies of the policy."""
     scorer.model.to(o.world.device)
+    if a.reward.doubt and isinstance(scorer.model, RewardModel) and len(scorer.model.heads.weight) == 1:
+        raise InputError(
+            f"--doubt {a.reward.doubt}: {a.reward.reward} is one model, which has no doubt; expected an "
+            "ensemble (turnwise train reward --ensemble)"
+        )
     chat = scorer.chat
     same = scorer.tokenizer.get_vocab() == o.tokenizer.get_vocab() and chat.stop == o.chat.stop
     same = same and chat.opening(prompts[0]) == o.chat.opening(prompts[0])

@@ -37,7 +37,7 @@ from turnwise.models.reward_model import RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
-from turnwise.run.folder import expect_fresh, write_config, write_json
+from turnwise.run.folder import digest, expect_fresh, write_config, write_json
 from turnwise.run.training import Run
 
 
@@ -125,7 +125,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             lambda c, few, run: reward.train(c, few, [], scorer.model, run, asked.seed),
         )
     card = {"file": asked.feedback, **feedback_card(items), "learnt": len(learnt), "held_out": len(held)}
-    write_config(asked.out, {"algorithm": "reward", **settings(a)}, resume=asked.resume)
+    told = {"algorithm": "reward", "data": digest(items), **settings(a)}
+    write_config(asked.out, told, resume=asked.resume)
     write_json(asked.out / "card.json", card)
     for hint in [*feedback_warnings(card), *far_from_standard(learnt)]:
         notice(f"mind: {hint}")
@@ -153,7 +154,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
 
 def settings(a: Reward) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
-    flat = {k: v for part in asdict(a).values() for k, v in part.items() if k not in SILENT}
+    own = (
+        {} if a.model.model is None else {k for k in asdict(a.model) if k != "model"}
+    )  # sizes of a fresh one
+    flat = {k: v for part in asdict(a).values() for k, v in part.items() if k not in SILENT and k not in own}
     return {k: str(v) if isinstance(v, Path) else v for k, v in flat.items()}
 
 

@@ -68,6 +68,16 @@ def read_feedback(path: str | Path, kind: Kind | None = None) -> list[Feedback]:
     return found
 
 
+def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
+    """What is asked in a row: its column `prompt`, or what the replies of a row of feedback begin with."""
+    if row.get("prompt") is not None:
+        return _prompt(row["prompt"], where, "prompt")
+    columns = {name for name, value in row.items() if value is not None}
+    if columns.isdisjoint({"chosen", "rejected", "completions", "completion", *OPENAI[1:]}):
+        raise unexpected(where, "prompt", _MESSAGES, None)
+    return _item(row, where, where, _told(row, where, None)[0]).prompt
+
+
 def kind_of(item: Feedback) -> Kind:
     """What it is called in files and on the command line."""
     if isinstance(item, Pair):
@@ -241,8 +251,12 @@ def _ranking(row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: 
 
 def _prompt(value: Any, where: str, field: str) -> Prompt:
     if isinstance(value, str):
-        return (Message("user", _text(value, where, field)),)
-    messages = _messages(value, where, field)
+        talk = _transcript(value)
+        if talk and talk[-1] == Message("assistant", ""):  # where the reply is to come
+            talk = talk[:-1]
+        messages = talk or (Message("user", _text(value, where, field)),)
+    else:
+        messages = _messages(value, where, field)
     _expect_reply(messages, where, field)
     return messages
 
@@ -280,10 +294,11 @@ def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> 
     """Prompt and reply together."""
     if isinstance(value, str):
         reply = Message("assistant", _text(value, where, field))
+        talk = _transcript(value)
+        if talk and (prompt is None or talk[: len(prompt)] == prompt):
+            return talk
         if prompt is not None:
             return (*prompt, reply)
-        if talk := _transcript(value):
-            return talk
         raise unexpected(where, "prompt", _MESSAGES, None)
     messages = _messages(value, where, field)
     if prompt is None or messages[: len(prompt)] == prompt:

@@ -85,7 +85,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrit
     if path.is_dir():
         raise InputError(f"{path}: expected the name of a file to write; found a folder")
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: expected a new file; found one that exists (overwrite replaces it)")
+        raise InputError(f"{path}: expected a new file; found one that exists (--overwrite replaces it)")
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected an existing folder to write in; found no folder {path.parent}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -75,7 +75,8 @@ def _parse(line: bytes, where: str, first: bool) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        found = f"malformed JSON ({error.msg} at column {error.pos + 1}): {_cut(ascii(text.strip())[1:-1])}"
+        what = f"{error.msg.removesuffix(' at')} at column {error.pos + 1}"
+        found = f"malformed JSON ({what}): {_cut(ascii(text.strip())[1:-1])}"
     except ValueError:
         found = "a number with thousands of digits"
     except RecursionError:

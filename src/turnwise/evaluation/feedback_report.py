@@ -48,7 +48,7 @@ def reply_view(
     points = [m for m in metrics if "kl" in m and "reward" in m]
     rows = []
     for name, m in (measured or {}).items():
-        if name != "gained":
+        if name in ("before", "after"):
             told = {k: "".join(_figures(m[k])) for k in ("reward", "gold") if k in m}
             rows.append({"name": name, "kl": m.get("kl"), "length": m.get("length"), **told})
     after = (measured or {}).get("after", {})
@@ -62,9 +62,11 @@ def reply_view(
         "golden": any("gold" in m for m in points),
         "examples": after.get("examples", []),
         "before": before.get("examples", []),
+        "both": all("gold" in e for e in after.get("examples", [])) and any("reward" in r for r in rows),
         "judge": "Gold" if rows and not any("reward" in r for r in rows) else "Reward",
         "card_lines": describe_feedback(card) if card else [],
         "minds": feedback_warnings(card) if card else [],
+        "apart": (measured or {}).get("held_out"),
         "learnt": (card or {}).get("learnt"),
         "held": (card or {}).get("held_out"),
     }
@@ -86,6 +88,13 @@ def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str
         moved.append(Markup(form).format(names[key], was, now, *_figures(gained[key], places, signed=True)))
     form = Markup("<b>{}</b> moves {}; it went {} nats a reply from where it began.")
     sentence = form.format(name, Markup(" and ").join(moved), number(after["kl"], 1))
+    if any(x["low"] is None for x in gained.values()):
+        return {"sentence": sentence, "notes": ["A single prompt tells nothing of the spread."]}
+    if "reward" in after and after["reward"]["low"] == after["reward"]["high"] == before["reward"]["low"]:
+        return {
+            "sentence": sentence,
+            "notes": ["The reward is the same for all: there was nothing to learn."],
+        }
     return {"sentence": sentence, "notes": _verdict({k: _way(x) for k, x in gained.items()})}
 
 
@@ -112,8 +121,7 @@ def _verdict(way: Mapping[str, int]) -> list[str]:
 
 def _way(difference: Mapping[str, Any]) -> int:
     """1 or -1 where the whole interval lies above or below 0, else 0."""
-    low, high = difference["low"], difference["high"]
-    return 0 if low is None else int(low > 0) - int(high < 0)
+    return int(difference["low"] > 0) - int(difference["high"] < 0)
 
 
 def _decimals(found: Mapping[str, Any]) -> int:
@@ -134,9 +142,14 @@ def answer_of_feedback(
         form = "<b>{}</b> tells liked from disliked replies in <b>{}</b> of {} judgements held out."
         beside = []
     else:
-        form = "<b>{}</b> prefers what people preferred in <b>{}</b> of {} items held out."
+        form = "<b>{}</b> prefers what people preferred in <b>{}</b> of {} pairs held out."
         longer = card.get("longer_wins")
-        beside = [f"The longer reply wins in {longer['share']:.1%} of all comparisons."] if longer else []
+        beside = [f"The longer reply wins in {longer['share']:.1%} of all pairs."] if longer else []
+        if card["kind"] == "rankings":
+            form = "<b>{}</b> puts the first reply above the last in <b>{}</b> of {} rankings held out."
+            beside = []
+        elif card.get("ties"):
+            beside.append("A tie counts one half.")
     sentence = Markup(form).format(name, share, number(card["held_out"], 0))
     unknown = "What its own replies are worth was not measured: nothing was given that could judge them."
     return {"sentence": sentence, "notes": [*beside, unknown]}

@@ -111,8 +111,10 @@ def measure_replies(
     found["by_prompt"] = {k: x.reshape(-1, group).mean(1).tolist() for k, x in values.items()}
     if reference is not None and best_of == 1:
         found |= divergence(policy.lm, reference, replies)
+    shown = np.unique(np.linspace(0, len(prompts) - 1, 8).round().astype(int)) * group
     found["examples"] = [
-        {"prompt": r.prompt[-1].content, "reply": r.text, "reward": float(x)}
-        for r, x in list(zip(replies, rewards, strict=True))[:: max(1, len(replies) // 8)][:8]
+        {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text}
+        | {k: float(x[i]) for k, x in values.items()}
+        for i in shown
     ]
     return found

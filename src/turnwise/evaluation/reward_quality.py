@@ -138,10 +138,16 @@ def of_scores(r: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
 
 
 def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Share of `right`, with its interval where there are two prompts or more."""
+    """Share of `right`, with its interval where there are two prompts or more.
+
+    Where all are right, or none, that of Clopper & Pearson 1934 with a prompt for a trial.
+    """
     if not len(right):
         return {}
     interval = prompt_interval(right.astype(float), prompts, rng=np.random.default_rng(0))
+    if interval is not None and interval[0] == interval[1]:  # all alike, of which nothing can be drawn
+        end = 0.025 ** (1 / len(np.unique(prompts)))
+        interval = (end, 1.0) if right.all() else (0.0, 1 - end)
     return {"accuracy": float(right.mean())} | (
         {"low": interval[0], "high": interval[1]} if interval is not None else {}
     )
@@ -154,11 +160,12 @@ def by_length(longer: np.ndarray) -> np.ndarray:
 
 def beside(right: np.ndarray, name: str, rule: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
     """A rule that needs no model, right by `rule` [n] on the same items; and `gain`: by how much the model
-    is right more often, with the interval of that difference.
+    is right more often than the rule, or than its opposite where that is better, with the interval of that
+    difference.
     """
     if not len(right):
         return {}
-    more = right.astype(float) - rule
+    more = right.astype(float) - (rule if rule.mean() >= 0.5 else 1 - rule)
     gain: dict[str, Any] = {"mean": float(more.mean()), "low": None, "high": None}
     interval = prompt_interval(more, prompts, rng=np.random.default_rng(0))
     if interval is not None:

@@ -68,11 +68,26 @@ def _interval(q: Mapping[str, Any]) -> str:
     return f" ({q['low']:.1%} to {q['high']:.1%})" if "low" in q else ""
 
 
+def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
+    form = "On scores held out it is off by <b>{}</b> (root mean square)."
+    sentence = Markup(form).format(number(q["rmse"], 3))
+    if q["r2"] is None:
+        return {"sentence": sentence, "notes": ["All of them are the same."]}
+    if q["r2"] <= 0:
+        return {"sentence": sentence, "notes": ["That is no better than always giving their mean."]}
+    note = f"Its squared error is {1 - q['r2']:.0%} of what always giving their mean would have."
+    return {"sentence": sentence, "notes": [note]}
+
+
 def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
     """How good it is on what was held out, beside what no model is needed for."""
+    if "rmse" in q:
+        return _of_scores(q)
     if "accuracy" not in q:
         return None
     plain, what = q.get("longer_wins"), "choosing the longer reply"
+    if plain is not None and plain < 0.5:
+        plain, what = 1 - plain, "choosing the shorter reply"
     form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the pairs held out."
     if q.get("base_rate") is not None:
         plain, what = q["base_rate"], "always giving the commoner answer"
@@ -82,7 +97,7 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"sentence": sentence, "notes": []}
     right, gain = f"{what} is right in {plain:.1%}", q["gain"]
     if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
-        note = f"Without a model {right}: these items do not settle whether it does better."
+        note = f"Without a model, {right}: these items do not settle whether it does better."
     else:
         note = f"That is {'more' if gain['low'] > 0 else 'less'} than without a model: {right}."
     if gain["low"] is not None:

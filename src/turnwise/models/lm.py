@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
         raise InputError(
             f"{name_or_path}: not a causal language model that can be loaded ({first_line(e)})"
         ) from e
+    if not tokenizer.encode("Hello there.", add_special_tokens=False):
+        raise InputError(
+            f"{name_or_path}: its tokenizer turns every text into nothing; expected a folder or name "
+            "that has the tokenizer's files too"
+        )
     expect_plain_head(model, name_or_path)
     return model, tokenizer
 
@@ -203,7 +209,10 @@ def with_lora(model: Any, rank: int) -> Any:
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft asks transformers for a name that transformers is about to rename.
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
+        return get_peft_model(model, config)
 
 
 def without_bars() -> None:

@@ -147,6 +147,8 @@ def load_agent(path: str | Path) -> Agent:
     folder = Path(path)
     if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
         if not (folder / "policy").is_dir():
+            if (folder / "reward").is_dir():
+                raise InputError(f"{folder}: this is the run of a reward model; expected that of a policy")
             raise InputError(f"{folder}: this run has no policy yet; expected a finished run (--resume it)")
         folder = folder / "policy"
     lm, tokenizer = load_lm(str(folder if folder.exists() else path))

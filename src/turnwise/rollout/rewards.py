@@ -64,7 +64,7 @@ class FromFunction:
             given = ", ".join(["prompts", "completions", "completion_ids", *columns])
             raise InputError(
                 f"{name} failed with {type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno}); "
-                f"it was given {given}"
+                f"it was given {given}{_TAKE_ALL if isinstance(e, TypeError) else ''}"
             ) from e
         if inspect.iscoroutine(found):
             found.close()
@@ -78,6 +78,9 @@ class FromFunction:
         if len(values) != len(replies):
             raise InputError(f"{name}: expected {len(replies)} rewards, one a reply; found {len(values)}")
         return values
+
+
+_TAKE_ALL = " (a function takes what it does not need as **columns)"
 
 
 def _number(x: Any) -> float:

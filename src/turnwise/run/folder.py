@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,7 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def digest(rows: Iterable[Any]) -> str:
+    """How many rows there are and a short hash of them, to tell whether a run is resumed on the same."""
+    found, count = hashlib.sha256(), 0
+    for row in rows:
+        found.update(repr(row).encode())
+        count += 1
+    return f"{count} rows, {found.hexdigest()[:12]}"
+
+
 def expect_fresh(folder: Path, *, resume: bool) -> None:
     """Refuse to write into a folder that holds something, unless it is a run to be resumed."""
     if folder.exists() and not folder.is_dir():
@@ -63,8 +73,9 @@ def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
         before = read_config(folder)
         for key in sorted({*before, *asked}):
             if before.get(key) != asked.get(key):
+                was, now = ("none" if x.get(key) is None else repr(x[key]) for x in (before, asked))
                 raise InputError(
-                    f"--resume {folder}: {key} was {before.get(key)!r} and is {asked.get(key)!r} now; "
+                    f"--resume {folder}: {key} was {was} and is {now} now; "
                     "expected the settings that the run began with"
                 )
         return
