@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,23 @@ def test_a_folder_that_cannot_be_made_is_refused_before_solving(
     assert "expected a folder that can be written into" in said.err and said.out == ""
 
 
-def test_ctrl_c_gives_the_best_so_far(tmp_path: Path) -> None:
+class PressedWhenSearching(io.StringIO):
+    """Ctrl-C, a real one, as soon as the search says how far it is."""
+
+    pressed = False
+
+    def write(self, text: str) -> int:
+        if "left at most" in text and not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
+
+
+def test_ctrl_c_gives_the_best_so_far(capsys: Any) -> None:
     words = ["solve", "rock-sample-5-5", "--target-gap", "0", "--deadline", "100", "--json"]
-    job = subprocess.Popen(
-        [sys.executable, "-m", "turnwise.cli", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert job.stderr is not None
-    while "left at most" not in job.stderr.readline():  # the search is under way
-        pass
-    job.send_signal(signal.SIGINT)
-    said, _ = job.communicate(timeout=60)
-    found = json.loads(said)
-    assert job.returncode == 0 and found["stopped"] == "interrupted"
+    said = PressedWhenSearching()
+    with contextlib.redirect_stderr(said):
+        assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert said.pressed and found["stopped"] == "interrupted"
     assert found["lower"] <= 19.24 <= found["upper"]

@@ -58,14 +58,16 @@ def assert_same_run(whole: Path, resumed: Path, steps: int = STEPS) -> None:
     assert sorted(f.name for f in resumed.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", worker["ALGORITHMS"])
-def test_stopped_and_resumed_equals_whole(name: str, dtype: str, tmp_path: Path) -> None:
-    """Stopped in its tenth step of 12: inside the second epoch, and off the checkpoint at 7."""
-    assert train(name, tmp_path / "whole", dtype=dtype) == "ended"
-    assert train(name, tmp_path / "parts", dtype=dtype, stop_at=9) == "interrupted"
+def test_stopped_and_resumed_equals_whole(name: str, tmp_path: Path) -> None:
+    """Stopped in its tenth step of 12: inside the second epoch, and off the checkpoint at 7.
+
+    In single precision, as people train; the tests below run in double.
+    """
+    assert train(name, tmp_path / "whole", dtype="float32") == "ended"
+    assert train(name, tmp_path / "parts", dtype="float32", stop_at=9) == "interrupted"
     assert checkpoint(tmp_path / "parts")["step"] == 10
-    assert train(name, tmp_path / "parts", dtype=dtype) == "ended"
+    assert train(name, tmp_path / "parts", dtype="float32") == "ended"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
