@@ -14,19 +14,19 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from turnwise.data.feedback_card import describe_feedback, feedback_warnings
 from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, apart, number, svg, tick
 
-REPLIES = (
-    "dpo",
-    "kto",
-    "simpo",
-    "orpo",
-    "rloo",
-    "grpo",
-    "token-ppo",
-    "reply-reinforce",
-    "online-dpo",
-    "best-of-n",
-)
-"""algorithms whose runs are of policies on replies"""
+REPLIES = {
+    "dpo": "DPO",
+    "kto": "KTO",
+    "simpo": "SimPO",
+    "orpo": "ORPO",
+    "rloo": "RLOO",
+    "grpo": "GRPO",
+    "token-ppo": "PPO",
+    "reply-reinforce": "REINFORCE",
+    "online-dpo": "Online DPO",
+    "best-of-n": "Best of n",
+}
+"""algorithms whose runs are of policies on replies, and what they are called"""
 _SIZE = 460, 300
 
 
@@ -44,7 +44,7 @@ def reply_view(
     """What training came to; reward and gold against the distance from the reference; replies before and
     after; the feedback that was learnt from.
     """
-    algorithm = str(config["algorithm"]).upper()
+    algorithm = REPLIES[config["algorithm"]]
     points = [m for m in metrics if "kl" in m and "reward" in m]
     rows = []
     for name, m in (measured or {}).items():

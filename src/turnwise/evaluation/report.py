@@ -21,7 +21,7 @@ from markupsafe import Markup
 from turnwise.data.card import describe
 from turnwise.evaluation.agent_report import agent_view, is_agent
 from turnwise.evaluation.curves import bare, is_loss, panels, words
-from turnwise.evaluation.feedback_report import is_of_replies, reply_view
+from turnwise.evaluation.feedback_report import REPLIES, is_of_replies, reply_view
 from turnwise.evaluation.plots import DARK, LEVELS, LIGHT, histogram_plot, number, panel_plot
 from turnwise.evaluation.reward_report import is_of_reward, reward_view
 from turnwise.evaluation.run_files import RUN_FILES, Run, lines_of, object_of, read_run
@@ -172,18 +172,19 @@ def _feedback(run: Run) -> dict[str, Any]:
     if is_of_reward(config):
         parts = ("reward.html", "curves.html")
         view = reward_view(run.card, object_of(run.folder / "quality.json"))
-        asked = f"A reward model of {config.get('feedback')}."
+        asked, name = f"A reward model of {config.get('feedback')}.", "Reward model"
     else:
         parts = ("replies.html", "curves.html")
         view = reply_view(config, run.metrics, object_of(run.folder / "replies.json"), run.card)
         source = config.get("feedback") or config.get("prompts")
-        asked = f"Improve {config.get('policy')} with {str(config['algorithm']).upper()} on {source}."
+        name = REPLIES[config["algorithm"]]
+        asked = f"Improve {config.get('policy')} with {name} on {source}."
     shown = _run_view(run, run.name, 0, 1, _TALK_BYTES)
     return {
         "parts": parts,
         "ended": _ended(run),
         "words": "feedback_words.html",
-        "title": f"{str(config['algorithm']).upper()}: {run.name}",
+        "title": f"{name}: {run.name}",
         "asked": asked,
         "command": (run.env or {}).get("command"),
         "facts": _facts({}, [run], run.folder / "config.yaml"),
