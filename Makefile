@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+COMPILED := .venv/.compiled
 
 export OMP_NUM_THREADS ?= 1
 # Compiled files are kept even where this is set, as in many containers: without them imports take twice as long.
@@ -13,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE =
 demo: $(READY)
 	$(BIN)/turnwise demo --out demo
 
-test: $(READY)
+test: $(READY) $(COMPILED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
@@ -32,4 +33,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("turnwise needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[data,fast,dev]' -c constraints.txt
+	touch $@
+
+# The solver's kernels, once: both workers of the tests would compile them at the same time.
+$(COMPILED): $(READY) $(wildcard src/turnwise/exact/*_kernels.py)
+	$(BIN)/turnwise solve tiger > /dev/null
 	touch $@
