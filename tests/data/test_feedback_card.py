@@ -187,7 +187,7 @@ def test_warnings():
     same = [Pair(ASKED, "b", "d"), Pair(ASKED, "b", "d"), Pair(ASKED, "d", "b")]
     assert told(same) == (
         "1 of 1 comparisons got more than one judgement, and nobody signed: is that noise or taste? "
-        "1 of 3 rows only repeats an earlier one and counts double. "
+        "1 of 3 rows with nothing but an earlier one: that counts double. "
         "All have the same prompt: none can be held out by prompt."
     )
     coin = [Like((Message("user", str(i)),), "a", i % 4 < 2 if by else i % 2 == 0, str(by))
@@ -227,7 +227,7 @@ def test_words_of_a_card():
         ),
         ("Asked again", "0 of 1 times the same answer"),
         ("Contradictions", "1 of 1 replies judged in several ways"),
-        ("Duplicates", "0 rows that only repeat an earlier one"),
+        ("Duplicates", "0 rows with nothing but an earlier one"),
         ("Metadata", "source"),
     ]
     assert all(value.isprintable() for _, value in describe_feedback(feedback_card(items[:1])))

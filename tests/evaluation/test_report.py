@@ -457,7 +457,7 @@ def test_failed_report_leaves_the_old_one(run):
     [
         ("metrics.jsonl", '{"step": 1}\n{"step": \n{"step": 3}\n', r"metrics\.jsonl:2: not JSON"),
         ("evaluation.json", "[1]", r"evaluation\.json: expected one JSON object"),
-        ("config.yaml", "- a\n", r"config\.yaml: expected keys"),
+        ("config.yaml", "- a\n", r"config\.yaml: expected settings by name"),
         ("card.json", '{"conversations": 3}', r"card\.json: no 'agent_turns'"),
     ],
 )

@@ -12,6 +12,7 @@ so that an estimator's expectation is a sum and its bias is a number and not noi
     biased                                                        bias   cosine
         divided by the group's deviation (GRPO), G = 2 and 3       .42 .23  .953 .974
         divided by the reply's length (GRPO)                       .45      .927
+        divided by the tokens of one group (RLOO), G = 2 and 3     .19 .12
         V = 0 with lambda .95, .5, 0                                .04 .38 .66
         replies of another policy, ratios cut at 2, at 1           .59 .73
             no ratios at all                                       .84
@@ -287,6 +288,19 @@ def test_only_k1_in_the_reward_has_the_gradient_of_the_divergence(
     step = torch.tensor(np.random.default_rng(0).normal(size=L.logits.shape))
     found, exact = pull(L.logp_of(L.logits.detach() + 0.02 * step))
     assert float(found.norm() / exact.norm()) == pytest.approx(near, abs=5e-3)
+
+
+@pytest.mark.parametrize(("G", "off"), [(2, 0.191), (3, 0.119)])
+def test_dividing_by_the_tokens_of_the_sample_is_a_bias(G: int, off: float, language: Language) -> None:
+    """RLOO of one prompt, its sum over the tokens of its G replies, against the gradient over their mean."""
+    L = language
+    rows, chance = L.groups(G)
+    weights = leave_one_out(L.rewards[rows]).flatten()
+    each = policy_gradient_loss(L.logp[rows.flatten()], weights.unsqueeze(1).expand(-1, LONGEST)).sum(1)
+    tokens = L.lengths[rows].sum(1)
+    found = L.gradient(-(chance * each.view(-1, G).sum(1) / tokens).sum())
+    exact = L.exact * G / (chance * tokens).sum()
+    assert bias(found, exact) == pytest.approx(off, abs=1e-3)
 
 
 def test_k1_in_the_loss_does_nothing(language: Language) -> None:

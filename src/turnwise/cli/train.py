@@ -103,6 +103,10 @@ class AskedOfBc:
     vocab: int = 1024
     """most tokens that the fresh tokenizer may have"""
 
+    def told(self) -> dict[str, Any]:
+        """What a run says of its model: sizes are those of a fresh one."""
+        return asdict(self) if self.model is None else {"model": self.model}
+
 
 @dataclass(frozen=True)
 class AskedOfValues:
@@ -376,10 +380,8 @@ def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
 def _flat(a: Any) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
     merged_fields: dict[str, Any] = {}
-    for part in asdict(a).values():
+    for part in (asdict(a) | ({"model": a.model.told()} if isinstance(a, Bc) else {})).values():
         merged_fields |= part
     for name in ("resume", "dry_run", "json", "device", "threads", "strategy"):
         merged_fields.pop(name)
-    if isinstance(a, Bc) and a.model.model is not None:  # sizes are those of a fresh model
-        merged_fields = {k: v for k, v in merged_fields.items() if k == "model" or k not in vars(a.model)}
     return {k: str(v) if isinstance(v, Path) else v for k, v in merged_fields.items()}

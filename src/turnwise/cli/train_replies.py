@@ -15,7 +15,6 @@ from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
 from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
 from turnwise.cli.say import console, parse
 from turnwise.models.lm import parameter_count
-from turnwise.models.reward_model import RewardModel
 from turnwise.rollout.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies
@@ -118,10 +117,11 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         raise InputError(
             "--prompts-per-step 1: expected 2 or more for --baseline batch, which compares replies of a step"
         )
-    parts, whole = getattr(a.config, "minibatches", 1), getattr(a.config, "prompts_per_step", 1)
+    numbers = vars(a.config)
+    parts, whole = numbers.get("minibatches", 1), a.config.prompts_per_step
     if parts > whole:
         raise InputError(f"--minibatches {parts}: expected at most the {whole} prompts of a step")
-    if getattr(a.config, "kl_target", None) is not None and not a.config.beta:
+    if numbers.get("kl_target") is not None and not a.config.beta:
         raise InputError("--kl-target moves --beta, which is 0 and stays so; expected --beta above 0")
     learnt, held, text = prompts_of(a.reward.prompts)
     named, gold = named_reward(a.reward.reward, text), gold_of(a.reward.gold, [p for p, _ in learnt + held])
@@ -210,7 +210,7 @@ def composed(reward: Any, a: Any) -> Reward:
 def of_model(scorer: RewardScorer, a: Any, o: Opened, prompts: Sequence[Any]) -> Reward:
     """A reward model's opinion, standardised on replies of the policy."""
     scorer.model.to(o.world.device)
-    if a.reward.doubt and isinstance(scorer.model, RewardModel) and len(scorer.model.heads.weight) == 1:
+    if a.reward.doubt and scorer.members == 1:
         raise InputError(
             f"--doubt {a.reward.doubt}: {a.reward.reward} is one model, which has no doubt; expected an "
             "ensemble (turnwise train reward --ensemble)"

@@ -154,10 +154,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
 
 def settings(a: Reward) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
-    own = (
-        {} if a.model.model is None else {k for k in asdict(a.model) if k != "model"}
-    )  # sizes of a fresh one
-    flat = {k: v for part in asdict(a).values() for k, v in part.items() if k not in SILENT and k not in own}
+    told = asdict(a) | {"model": a.model.told()}
+    flat = {k: v for part in told.values() for k, v in part.items() if k not in SILENT}
     return {k: str(v) if isinstance(v, Path) else v for k, v in flat.items()}
 
 

@@ -230,17 +230,7 @@ def _describe_judges(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if contradicted["count"]:
         told = f"{contradicted['count']:,} of {contradicted['of']:,} {_things(card)} judged in several ways"
         lines.append(("Contradictions", told))
-    lines.append(
-        (
-            "Duplicates",
-            plural(card["duplicates"], "row")
-            + (
-                " that only repeats an earlier one"
-                if card["duplicates"] == 1
-                else " that only repeat an earlier one"
-            ),
-        )
-    )
+    lines.append(("Duplicates", plural(card["duplicates"], "row") + " with nothing but an earlier one"))
     return [*lines, ("Metadata", ", ".join(card["metadata_keys"]) or "none")]
 
 
@@ -274,13 +264,8 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
         found.append(f"{told} got more than one judgement, and nobody signed: is that noise or taste?")
     if card["duplicates"]:
         found.append(
-            f"{card['duplicates']:,} of {plural(rows, 'row')} only "
-            + (
-                "repeats an earlier one and counts"
-                if card["duplicates"] == 1
-                else "repeat an earlier one and count"
-            )
-            + " double."
+            f"{card['duplicates']:,} of {plural(rows, 'row')} with nothing but an earlier one: "
+            "that counts double."
         )
     if card["prompts"] == 1 and rows > 1:
         found.append("All have the same prompt: none can be held out by prompt.")

@@ -214,10 +214,8 @@ class ChatFormat:
         """Ids of a text; `literally`, what looks like a special token (the stop, say) is spelt out."""
         ids = self._ids.get((text, literally))
         if ids is None:
-            options = {"add_special_tokens": False, "split_special_tokens": literally}
-            options["verbose"] = (
-                False  # it warns of texts longer than the model's context: that is our business
-            )
+            # Not verbose: it would warn of texts longer than the model's context, which is our business.
+            options = {"add_special_tokens": False, "split_special_tokens": literally, "verbose": False}
             ids = self._ids[text, literally] = self.tokenizer.encode(text, **options) if text else []
         return ids
 

@@ -47,7 +47,7 @@ def panels(metrics: Sequence[Mapping[str, Any]], x: str = "step") -> list[Panel]
     for key in curves:
         groups.setdefault(_family(key), []).append(key)
     found = []
-    judged = any(bare(key)[0] in _FIRST[:4] for key in curves)
+    judged = any(bare(key)[0] in _JUDGED_BY for key in curves)
     for keys in sorted(groups.values(), key=lambda keys: _rank(keys[0], judged)):
         lines = [Curve(_label(k, keys), *_sorted(curves[k])) for k in sorted(keys, key=lambda k: bare(k)[1])]
         found.append(Panel(_title(keys), tuple(lines)))
@@ -90,8 +90,10 @@ def _family(key: str) -> str:
     )
 
 
-_FIRST = ("reward", "gold", "accuracy", "rewards/accuracies", "kl", "completions/mean_length")
-"""of policies on replies and of reward models: what they are judged by, in this order"""
+_JUDGED_BY = ("reward", "gold", "accuracy", "rewards/accuracies")
+"""policies on replies and reward models, and nothing else"""
+_FIRST = (*_JUDGED_BY, "kl", "completions/mean_length")
+"""of those the first panels, in this order"""
 
 
 def _rank(key: str, judged: bool) -> tuple[int, int]:

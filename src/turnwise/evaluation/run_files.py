@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from turnwise.run.errors import InputError
+from turnwise.run.folder import read_config
 
 RUN_FILES = (
     "config.yaml",
@@ -39,14 +38,7 @@ class Run:
 
 def read_run(folder: Path, name: str) -> Run:
     """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
-    config = None
-    if (path := folder / "config.yaml").is_file():
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(config, dict):
-            raise InputError(f"{path}: expected keys with values")
+    config = read_config(folder) if (folder / "config.yaml").is_file() else None
     env, card, evaluation = (object_of(folder / f"{key}.json") for key in ("env", "card", "evaluation"))
     metrics, conversations = (lines_of(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
     for i, conversation in enumerate(conversations, 1):

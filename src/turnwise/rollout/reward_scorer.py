@@ -37,10 +37,20 @@ class RewardScorer:
         return ChatFormat(self.tokenizer)
 
     @property
+    def parts(self) -> list[RewardModel]:
+        """Models that read by themselves."""
+        models = self.model.models if isinstance(self.model, RewardEnsemble) else [self.model]
+        return [model for model in models if isinstance(model, RewardModel)]
+
+    @property
     def context(self) -> int:
         """Tokens of prompt and reply that it can read."""
-        one = self.model.models[0] if isinstance(self.model, RewardEnsemble) else self.model
-        return context_of(one.trunk)
+        return context_of(self.parts[0].trunk)
+
+    @property
+    def members(self) -> int:
+        """Opinions that it gives."""
+        return sum(len(part.heads.weight) for part in self.parts)
 
     def score(self, rows: Sequence[Tokens]) -> np.ndarray:
         """[E, n], rewards of rows by each member. InputError for a row beyond the model's context."""
@@ -58,11 +68,10 @@ class RewardScorer:
         Models that read by themselves go to folders of their own, member-0, member-1, ...
         """
         stop = self.chat.stop
-        models = list(self.model.models) if isinstance(self.model, RewardEnsemble) else [self.model]
+        models = self.parts
         alone = len(models) == 1
         for i, model in enumerate(models):
             where = folder if alone else folder / f"member-{i}"
-            assert isinstance(model, RewardModel)
             save_classifier(where, model, self.tokenizer, stop)
             save_file({"heads": model.heads.weight.detach().cpu().contiguous()}, where / HEADS)
         settings = {"kind": "reward", "models": len(models)}
