@@ -231,7 +231,7 @@ def test_a_trunk_that_forgets_is_refused() -> None:
 def test_compiled_attention_is_the_same_attention(kind: str, tiny: Callable[..., Any]) -> None:
     """Lanes that read one id beside lanes that read several, some lanes idle: features equal to 1e-10."""
     trunk = trunk_of(tiny(kind))
-    memories = [LaneMemory(trunk, lanes=5, context=CONTEXT, compiled=x) for x in (True, False)]
+    memories = [LaneMemory(trunk, lanes=5, context=CONTEXT, may_compile=x) for x in (True, False)]
     assert memories[0].kernel is not None
     rng, lengths = np.random.default_rng(0), np.zeros(5, np.int64)
     for counts in ([3, 0, 90, 1, 2], [1, 2, 1, 1, 0], [1, 0, 1, 1, 1], [0, 5, 0, 0, 7]):

@@ -5,47 +5,57 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 
+def can_compile() -> bool:
+    """Whether numba is installed (extra `fast`)."""
+    return find_spec("numba") is not None
+
+
 @functools.cache
-def compiled_attention() -> Callable[..., None] | None:
-    """The compiled function, or None where numba is not installed.
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as machine code, which is kept on disk."""
+    from numba import njit
 
-    `attend(q, keys, values, lanes, positions, scale, out)` writes softmax(scale q k) v to `out`. q, out
-    [M, heads, D]; keys, values [N, positions, key heads, D], each read by heads / key heads neighbouring
-    heads; lanes, positions [M]: id m sees positions 0 .. positions[m] of lane lanes[m].
-
-    PyTorch's own attention reads a block of lanes to the end of the longest one. Decoding is bound by
-    reading memory, so that here a lane costs what it holds.
-    """
-    try:
-        from numba import njit
-    except ImportError:
-        return None
-    return njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(_attend)
+    return njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(function)
 
 
-def _attend(
+def attend(
     q: np.ndarray,
     keys: np.ndarray,
     values: np.ndarray,
     lanes: np.ndarray,
     positions: np.ndarray,
+    origins: np.ndarray,
+    shared: np.ndarray,
     scale: Any,
     out: np.ndarray,
 ) -> None:
+    """Write softmax(scale q k) v to `out`.
+
+    q, out [M, heads, D]; keys, values [N, positions, key heads, D], each read by heads / key heads
+    neighbouring heads; lanes, positions [M]: id m sees positions 0 .. positions[m] of lane lanes[m].
+    origins, shared [N]: the first shared[n] positions of lane n are those of lane origins[n], and are read
+    there, so that lanes of one prompt read the same memory.
+
+    PyTorch's own attention reads a block of lanes to the end of the longest one. Decoding is bound by
+    reading memory, so that here a lane costs what it holds and others do not.
+    """
     ids, heads, width = q.shape
     group = heads // keys.shape[2]
     number = q.dtype.type
     scores = np.empty((heads, keys.shape[1]), q.dtype)
     for m in range(ids):
         lane, length = lanes[m], positions[m] + 1
+        lead = min(shared[lane], length)
         for t in range(length):  # all heads of a position at once: memory is read in its own order
+            place = origins[lane] if t < lead else lane
             for head in range(heads):
-                query, key = q[m, head], keys[lane, t, head // group]
+                query, key = q[m, head], keys[place, t, head // group]
                 score = number(0)
                 for d in range(width):
                     score += query[d] * key[d]
@@ -61,7 +71,8 @@ def _attend(
         mixed = out[m]
         mixed[:] = 0
         for t in range(length):
+            place = origins[lane] if t < lead else lane
             for head in range(heads):
-                weight, value, place = scores[head, t], values[lane, t, head // group], mixed[head]
+                weight, value, sum_ = scores[head, t], values[place, t, head // group], mixed[head]
                 for d in range(width):
-                    place[d] += weight * value[d]
+                    sum_[d] += weight * value[d]

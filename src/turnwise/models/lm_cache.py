@@ -14,7 +14,8 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from turnwise.models.lm import window_of
-from turnwise.models.lm_attention import compiled_attention
+from turnwise.models.lm_attention import attend, can_compile, compiled
+from turnwise.models.lm_llama import LlamaPass, is_plain_llama
 from turnwise.run.errors import InputError
 
 GROWTH = 64
@@ -43,34 +44,32 @@ class _LaneLayer(CacheLayerMixin):
     """One layer's keys and values [N, positions, heads, head width], written where the lanes stand."""
 
     is_sliding = False
+    keys: Any
+    values: Any
 
     def __init__(self, memory: LaneMemory):
         super().__init__()
         self.memory = memory
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        n = self.memory.lanes
-        self.keys, self.values = (
-            x.new_zeros(n, 0, x.shape[1], x.shape[3]) for x in (key_states, value_states)
-        )
-        self.is_initialized = True
+        self.make_room(*((x.shape[1], x.shape[3]) for x in (key_states, value_states)), like=key_states)
+
+    def make_room(self, keys: tuple[int, int], values: tuple[int, int], like: Tensor) -> None:
+        """For as many positions as the memory has; keys and values are (heads, head width) each."""
+        if not self.is_initialized:
+            self.keys, self.values = (like.new_zeros(self.memory.lanes, 0, *x) for x in (keys, values))
+            self.is_initialized = True
+        if self.keys.shape[1] != self.memory.capacity:
+            self.keys, self.values = (_grown(x, self.memory.capacity) for x in (self.keys, self.values))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys = self._written(self.keys, key_states)
-        self.values = self._written(self.values, value_states)
+        self.lazy_initialization(key_states, value_states)
+        for whole, new in ((self.keys, key_states), (self.values, value_states)):
+            flat = whole.view(-1, whole.shape[2] * whole.shape[3])
+            flat.index_copy_(0, self.memory.slots, new.transpose(1, 2).reshape(-1, flat.shape[1]))
         if self.memory.packed:  # what attends finds its lanes itself
             return self.keys, self.values
         return self._seen(self.keys), self._seen(self.values)
-
-    def _written(self, whole: Any, new: Tensor) -> Tensor:
-        m = self.memory
-        if whole.shape[1] != m.capacity:
-            whole = _grown(whole, m.capacity)
-        flat = whole.view(-1, whole.shape[2] * whole.shape[3])
-        flat.index_copy_(0, m.slots, new.transpose(1, 2).reshape(-1, flat.shape[1]))
-        return whole
 
     def _seen(self, whole: Any) -> Tensor:
         return whole[:, : self.memory.longest].index_select(0, self.memory.rows).transpose(1, 2)
@@ -90,12 +89,13 @@ class LaneMemory(Cache):
 
     It grows with the longest conversation. Where the trunk lets its attention be replaced, ids of all lanes
     are read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
-    padding (on a CPU by compiled code, unless `compiled` is False); other trunks read a padded block.
+    padding (on a CPU by compiled code, unless `may_compile` is False); other trunks read a padded block.
+    Compiled code reads what lanes have in common by `copy_lane` in one place, while it stands there.
     InputError for a trunk that forgets (sliding-window attention) within the context: all that was read
     stays here.
     """
 
-    def __init__(self, trunk: Any, lanes: int, context: int, compiled: bool = True):
+    def __init__(self, trunk: Any, lanes: int, context: int, may_compile: bool = True):
         window = window_of(trunk)
         if window is not None and window < context:
             raise InputError(
@@ -107,11 +107,14 @@ class LaneMemory(Cache):
         weights = next(trunk.parameters())
         self.device, self.dtype = weights.device, weights.dtype
         on_cpu = self.device.type == "cpu" and self.dtype in (torch.float32, torch.float64)
-        self.kernel = compiled_attention() if compiled and self.packed and on_cpu else None
+        may_compile = may_compile and self.packed and on_cpu and can_compile()
+        self.kernel = compiled(attend) if may_compile else None
+        self.llama = LlamaPass(trunk) if may_compile and is_plain_llama(trunk) else None
+        self.origins, self.shared = np.arange(lanes), np.zeros(lanes, np.int64)
         self.capacity = self.longest = 0
         self.slots = self.rows = torch.zeros(0, dtype=torch.long)
         self.attending: tuple[_Attending, ...] = ()
-        self.places = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.places: tuple[np.ndarray, ...] = ()
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray) -> Tensor:
@@ -123,29 +126,41 @@ class LaneMemory(Cache):
         self.longest = int((start + counts).max())
         if self.longest >= self.capacity:  # the position behind the longest is a bin for padding
             self.capacity = self.longest + GROWTH
+        self._overwrite(rows, start)
         return (self._read_packed if self.packed else self._read_padded)(ids, rows, start, counts)
 
-    def copy_lane(self, source: int, lanes: list[int]) -> None:
-        """Overwrite the memory of `lanes` with that of `source`."""
+    def copy_lane(self, source: int, lanes: list[int], length: int) -> None:
+        """Overwrite the memory of `lanes` with that of `source`, which has read `length` ids."""
         layers: list[Any] = self.layers
         for layer in layers:
             if layer.is_initialized:
                 layer.keys[lanes] = layer.keys[source].clone()
                 layer.values[lanes] = layer.values[source].clone()
+        self._overwrite(np.array(lanes, np.int64), 0)
+        self.origins[lanes], self.shared[lanes] = source, length
+
+    def _overwrite(self, lanes: np.ndarray, start: np.ndarray | int) -> None:
+        """From position `start` on `lanes` no longer hold what they have in common with others."""
+        kept = np.full(self.lanes, self.context)
+        kept[lanes] = start
+        self.shared = np.minimum(self.shared, np.minimum(kept, kept[self.origins]))
 
     def _read_packed(
         self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
     ) -> Tensor:
         first = np.cumsum(counts) - counts
         positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
-        self.places = np.repeat(rows, counts), positions
+        packed = np.concatenate([np.asarray(x, np.int64) for x in ids])
+        self.places = np.repeat(rows, counts), positions, self.origins, self.shared
+        if self.llama is not None:
+            return self.llama.read(packed, *self.places, self.layers)[first + counts - 1]
         self.slots = self._on(self.places[0] * self.capacity + positions)
         if self.kernel is None:
             groups = [g for g in (counts == 1, counts > 1) if g.any()]
             self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
         with _attention(self.trunk, PACKED):
             features = self.trunk(
-                input_ids=self._on(np.concatenate([np.asarray(x) for x in ids])).unsqueeze(0),
+                input_ids=self._on(packed).unsqueeze(0),
                 position_ids=self._on(positions).unsqueeze(0),
                 past_key_values=self,
                 use_cache=True,

@@ -145,7 +145,7 @@ class Sampler:
         """Let `lanes` remember what `source` does (their randomness stays their own)."""
         others = [lane for lane in lanes if lane != source]
         for memory in self.memories:
-            memory.copy_lane(source, others)
+            memory.copy_lane(source, others, int(self.lengths[source]))
         for features in self.features:
             if features is not None:
                 features[others] = features[source].clone()
