@@ -73,6 +73,7 @@ def trained(home: Path, out: Path, name: str, *words: str, capsys: Any) -> dict[
     ("name", "file", "more"),
     [
         ("dpo", "pairs", []),
+        ("dpo", "pairs", ["--formula", "ipo"]),
         ("dpo", "rankings", ["--formula", "ranking"]),
         ("kto", "likes", []),
         ("kto", "pairs", []),
@@ -83,7 +84,10 @@ def trained(home: Path, out: Path, name: str, *words: str, capsys: Any) -> dict[
 def test_a_policy_from_preferences(
     name: str, file: str, more: list[str], home: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """Held-out prompts are kept apart; the policy loads in `transformers`; gold is told and nothing else."""
+    """Held-out prompts are kept apart; the policy loads in `transformers`; gold is told and nothing else.
+
+    How well it tells held-out pairs apart is, at the end, what was logged of the last step.
+    """
     out = tmp_path / "run"
     words = ["--feedback", str(home / f"{file}.jsonl"), "--gold", "postcards", "--heldout", "0.3", *more]
     found = trained(home, out, name, *words, capsys=capsys)
@@ -100,6 +104,12 @@ def test_a_policy_from_preferences(
     assert gained["mean"] == pytest.approx(after["mean"] - before["mean"])
     card = json.loads((out / "card.json").read_text())
     assert (card["learnt"], card["held_out"]) == (found["learnt"], found["held_out"])
+    quality, logged = found["quality"], found["metrics"]["heldout/rewards/accuracies"]
+    assert quality["items"] == found["held_out"] and "held out. " in page
+    if file == "pairs" and name != "kto":
+        assert quality["accuracy"] == logged and not quality["ties"] and quality["gain"]
+    else:
+        assert ("tau" in quality) == (file == "rankings") and ("base_rate" in quality) == (name == "kto")
 
 
 @pytest.mark.parametrize("name", ["rloo", "grpo", "token-ppo", "reply-reinforce", "online-dpo", "best-of-n"])

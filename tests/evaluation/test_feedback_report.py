@@ -73,19 +73,20 @@ def test_what_tells_nothing_is_said_to() -> None:
 
 
 def test_agreement_with_feedback_stands_beside_length() -> None:
-    card = {"kind": "pairs", "held_out": 159, "longer_wins": {"share": 0.675}}
-    metrics = [{"heldout/rewards/accuracies": 0.5}, {"heldout/rewards/accuracies": 0.698}, {"loss": 1.0}]
-    found = answer_of_feedback("DPO", metrics, card)
-    assert found is not None and "<b>69.8%</b> of 159 pairs" in found["sentence"]
-    assert found["notes"][0] == "The longer reply wins in 67.5% of all pairs."
-    assert answer_of_feedback("DPO", metrics, None) is None
-    tied = answer_of_feedback("DPO", metrics, {**card, "ties": 3})
-    assert tied is not None and "A tie counts one half." in tied["notes"]
-    ranked = answer_of_feedback("DPO", metrics, {**card, "kind": "rankings"})
-    assert ranked is not None and "the first reply above the last" in ranked["sentence"]
-    assert "longer" not in " ".join(ranked["notes"]), "that is of all pairs of replies"
-    likes = answer_of_feedback("KTO", metrics, card)
+    """Ties are in no pair of these; of rankings all pairs of their replies count."""
+    quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3}
+    pairs = {**quality, "longer_wins": 0.675, "gain": interval(0.023, 0.01)}
+    found = answer_of_feedback("DPO", pairs)
+    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%) of 159 pairs" in found["sentence"]
+    assert found["notes"][0].startswith(
+        "That is more than without a model: choosing the longer reply is right"
+    )
+    assert answer_of_feedback("DPO", {}) is None
+    ranked = answer_of_feedback("DPO", {**pairs, "tau": 0.3})
+    assert ranked is not None and "the better of two replies" in ranked["sentence"]
+    likes = answer_of_feedback("KTO", {**quality, "base_rate": 0.5, "gain": interval(0.01)})
     assert likes is not None and "tells liked from disliked" in likes["sentence"]
+    assert "do not settle" in likes["notes"][0]
 
 
 @pytest.mark.parametrize(

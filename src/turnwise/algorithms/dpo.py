@@ -25,6 +25,7 @@ from torch import Tensor
 from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Compared
+from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
     all_tied_loss,
     conservative_dpo_loss,
@@ -66,16 +67,15 @@ class Config:
     """probability that a label is wrong, for conservative and robust"""
 
 
-def formula(ratios: Tensor, lengths: Tensor, known: Tensor, c: Config) -> Tensor:
-    """[P] losses of ratios [P, n], the best reply first; `known` [P, n] is False at padding."""
-    if ratios.shape[1] > 2 and c.formula != "ranking":
-        raise ValueError(f"{c.formula} of {ratios.shape[1]} replies; expected pairs, or the formula ranking")
+def formula(h: Tensor, c: Config) -> Tensor:
+    """[P] losses of log-ratios [P, n], the best reply first."""
+    if h.shape[1] > 2 and c.formula != "ranking":
+        raise ValueError(f"{c.formula} of {h.shape[1]} replies; expected pairs, or the formula ranking")
     if c.formula == "ranking":
-        return ranking_dpo_loss(ratios, known, c.beta)
+        return ranking_dpo_loss(h, torch.ones_like(h, dtype=torch.bool), c.beta)
+    w, l = h[:, 0], h[:, 1]
     if c.formula == "ipo":
-        means = ratios / lengths
-        return ipo_loss(means[:, 0], means[:, 1], c.beta)
-    w, l = ratios[:, 0], ratios[:, 1]
+        return ipo_loss(w, l, c.beta)
     if c.formula == "conservative":
         return conservative_dpo_loss(w, l, c.beta, c.noise)
     if c.formula == "robust":
@@ -88,22 +88,16 @@ def scored(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [P] of items that have equally many replies, and what is logged of each."""
     n = len(items[0].rows)
-    b = pack_tokens([row for item in items for row in item.rows], gamma=1.0).to(device)
-    asked = (b.inputs, b.decisions, b.actions, b.mask)
-    ref_logp = reference.logp(*asked, group=n)
-    logp = score_replies(policy.lm, *asked, group=n).logp
-    ratios = (logp - ref_logp).sum(1).view(-1, n)
-    lengths = b.mask.sum(1).view(-1, n)
-    known = torch.ones_like(ratios, dtype=torch.bool)
-    per_item = formula(ratios, lengths, known, c)
+    h, logps = (
+        x.view(-1, n)
+        for x in log_ratios(policy, reference, [row for item in items for row in item.rows], c, device, n)
+    )
+    per_item = formula(h, c)
     ties = torch.tensor([item.tie for item in items], device=device)
     if bool(ties.any()):
-        if n > 2:
-            even = all_tied_loss(c.beta * ratios)
-        else:
-            even = (per_item + formula(ratios.flip(1), lengths.flip(1), known, c)) / 2
+        even = all_tied_loss(c.beta * h) if n > 2 else (per_item + formula(h.flip(1), c)) / 2
         per_item = torch.where(ties, even, per_item)
-    h, logps = ratios.detach(), logp.detach().sum(1).view(-1, n)
+    h, logps = h.detach(), logps.detach()
     return per_item, {
         "loss": per_item.detach(),
         "rewards/chosen": c.beta * h[:, 0],
@@ -113,6 +107,31 @@ def scored(
         "logps/chosen": logps[:, 0],
         "logps/rejected": logps[:, -1],
     }
+
+
+def log_ratios(
+    policy: LmPolicy,
+    reference: Reference,
+    rows: Sequence[Tokens],
+    c: Config,
+    device: torch.device,
+    group: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """h [B] of each reply, per token for ipo; and its log-probability."""
+    b = pack_tokens(rows, gamma=1.0).to(device)
+    asked = (b.inputs, b.decisions, b.actions, b.mask)
+    ref_logp = reference.logp(*asked, group=group)
+    logp = score_replies(policy.lm, *asked, group=group).logp
+    h = (logp - ref_logp).sum(1)
+    return h / b.mask.sum(1) if c.formula == "ipo" else h, logp.sum(1)
+
+
+def implicit_rewards(
+    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
+) -> Tensor:
+    """beta h [B]: by what it prefers one reply to another."""
+    parts = chunks(rows, c.batch_size)
+    return c.beta * torch.cat([log_ratios(policy, reference, part, c, device)[0] for part in parts])
 
 
 def loss(

@@ -17,6 +17,7 @@ from torch import Tensor
 from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Compared
+from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import orpo_odds_loss
 from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
@@ -66,6 +67,16 @@ def loss(
     totals = {name: x.sum().cpu() for name, x in sums.items()}
     totals["decisions"] = torch.tensor(len(items))
     return per_item.mean(), totals
+
+
+def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
+    """m [B]: by what it prefers one reply to another."""
+    means = []
+    for part in chunks(rows, c.batch_size):
+        b = pack_tokens(part, gamma=1.0).to(device)
+        logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp
+        means.append(logp.sum(1) / b.mask.sum(1))
+    return torch.cat(means)
 
 
 def train(

@@ -120,8 +120,12 @@ def closed(
     gold: Reward | None,
     extra: Mapping[str, Any],
     columns: Sequence[Mapping[str, Any]] | None = None,
+    quality: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save the policy, measure it and where it began on `prompts`, write the page."""
+    """Save the policy, measure it and where it began on `prompts`, write the page.
+
+    `quality`: how well it tells apart held-out feedback.
+    """
     distributed.stop()
     lm = merged(o.policy.lm)
     Agent(lm, o.tokenizer, None, Acting(max_new_tokens=a.max_new_tokens)).save(a.out / "policy")
@@ -158,6 +162,7 @@ def closed(
         "policy": str(a.out / "policy"),
         "parameters": parameter_count(lm),
         **extra,
+        **({} if quality is None else {"quality": {k: v for k, v in quality.items() if k != "worst"}}),
         "metrics": last_metrics(a.out),
         "measured": {
             name: {k: v for k, v in measured[name].items() if k != "examples"}
@@ -178,8 +183,9 @@ def closed(
     if len(constant) == 1 and None not in constant:
         out.print("mind: the reward was the same for every prompt; there was nothing to learn from it")
     last = result["metrics"]
-    heldout = [f"{k} {last[k]:.3f}" for k in ("heldout/rewards/accuracies", "heldout/loss") if k in last]
-    out.print("  ".join([f"{algorithm}: {a.out}", *heldout, f"report {result['report']}"]))
+    heldout = [f"{k} {last[k]:.3f}" for k in ("heldout/loss",) if k in last]
+    agrees = in_words(quality or {})
+    out.print("  ".join([f"{algorithm}: {a.out}{agrees}", *heldout, f"report {result['report']}"]))
     return result
 
 
@@ -187,6 +193,20 @@ def told_left_out(count: int, of: int, why: str) -> None:
     """How much of what was brought is not used."""
     if count:
         notice(f"mind: {count:,} of {of:,} {why}; left out")
+
+
+def in_words(quality: Mapping[str, Any]) -> str:
+    """What was measured on held-out items, for people."""
+    told = ""
+    if "accuracy" in quality:
+        told += f"  held-out accuracy {quality['accuracy']:.1%}"
+        told += f" ({quality['low']:.1%} to {quality['high']:.1%})" if "low" in quality else ""
+    if quality.get("tau") is not None:
+        told += f"  tau {quality['tau']:.3f}"
+    if "rmse" in quality:
+        told += f"  held-out RMSE {quality['rmse']:.3f}"
+        told += f"  R2 {quality['r2']:.3f}" if quality["r2"] is not None else ""
+    return told
 
 
 def interval(found: Mapping[str, Any]) -> str:

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import numpy as np
+import torch
+
 from turnwise.algorithms import dpo, kto, orpo, simpo
 from turnwise.cli.plan import told_plan_of_items
-from turnwise.cli.policies import AskedOfPolicy, closed, opened, session, told_left_out
+from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.feedback_card import feedback_card, feedback_warnings
 from turnwise.data.feedback_files import read_feedback
 from turnwise.data.preference_rows import compared, liked, split_by_prompt, with_rows
+from turnwise.data.tokens import Tokens
+from turnwise.evaluation.reward_quality import judge
 from turnwise.models.lm import parameter_count
+from turnwise.models.lm_reference import Reference
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_json
@@ -120,7 +126,23 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     run = session(name, a.asked, o, a, brought)
     write_json(a.asked.out / "card.json", card | extra)
     train.train(a.config, rows, held_rows, o.policy, run, a.asked.seed)
-    return closed(name, a.asked, o, prompts, held_out=bool(held), reward=None, gold=gold, extra=extra)
+    quality = agreement(train, a.config, o, held) if held else {}
+    write_json(a.asked.out / "quality.json", quality)
+    return closed(
+        name, a.asked, o, prompts, held_out=bool(held), reward=None, gold=gold, extra=extra, quality=quality
+    )
+
+
+def agreement(algorithm: Any, c: Any, o: Opened, held: Sequence[Feedback]) -> dict[str, Any]:
+    """How well the policy tells apart, by its implicit rewards, what was held out."""
+    device = o.world.device
+    beside = (Reference(o.before.to(device)),) if algorithm in (dpo, kto) else ()
+
+    @torch.inference_mode()
+    def score(rows: Sequence[Tokens]) -> np.ndarray:
+        return algorithm.implicit_rewards(o.policy, *beside, rows, c, device).double().cpu().numpy()[None]
+
+    return judge(score, held, o.chat)
 
 
 def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 
 from turnwise.algorithms import reward
 from turnwise.cli.plan import told_plan_of_items
-from turnwise.cli.policies import SILENT, last_metrics, told_left_out
+from turnwise.cli.policies import SILENT, in_words, last_metrics, told_left_out
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
 from turnwise.data.feedback import Feedback, Score
@@ -157,20 +157,6 @@ def settings(a: Reward) -> dict[str, Any]:
     told = asdict(a) | {"model": a.model.told()}
     flat = {k: v for part in told.values() for k, v in part.items() if k not in SILENT}
     return {k: str(v) if isinstance(v, Path) else v for k, v in flat.items()}
-
-
-def in_words(quality: Mapping[str, Any]) -> str:
-    """What was measured on held-out items, for people."""
-    told = ""
-    if "accuracy" in quality:
-        told += f"  held-out accuracy {quality['accuracy']:.1%}"
-        told += f" ({quality['low']:.1%} to {quality['high']:.1%})" if "low" in quality else ""
-    if quality.get("tau") is not None:
-        told += f"  tau {quality['tau']:.3f}"
-    if "rmse" in quality:
-        told += f"  held-out RMSE {quality['rmse']:.3f}"
-        told += f"  R2 {quality['r2']:.3f}" if quality["r2"] is not None else ""
-    return told
 
 
 def expect_possible(a: Reward) -> None:

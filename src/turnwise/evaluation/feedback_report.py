@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from turnwise.data.feedback_card import describe_feedback, feedback_warnings
 from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, apart, number, svg, tick
+from turnwise.evaluation.reward_report import share_right, without_model
 
 REPLIES = {
     "dpo": "DPO",
@@ -40,6 +41,7 @@ def reply_view(
     metrics: Sequence[Mapping[str, Any]],
     measured: Mapping[str, Any] | None,
     card: Mapping[str, Any] | None,
+    quality: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What training came to; reward and gold against the distance from the reference; replies before and
     after; the feedback that was learnt from.
@@ -54,7 +56,8 @@ def reply_view(
     after = (measured or {}).get("after", {})
     before = (measured or {}).get("before", {})
     return {
-        "answer": answer_of_replies(algorithm, measured) or answer_of_feedback(algorithm, metrics, card),
+        "answer": answer_of_replies(algorithm, measured),
+        "agrees": answer_of_feedback(algorithm, quality or {}),
         "rows": rows,
         "gold": any("gold" in r for r in rows),
         "rewarded": any("reward" in r for r in rows),
@@ -130,29 +133,21 @@ def _decimals(found: Mapping[str, Any]) -> int:
     return min(4, max(0, 1 - math.floor(math.log10(width / 2)))) if width else 3
 
 
-def answer_of_feedback(
-    name: str, metrics: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """How often the policy agrees with feedback that it did not learn from."""
-    last = {k: v for row in metrics for k, v in row.items() if k == "heldout/rewards/accuracies"}
-    if not last or not card:
+def answer_of_feedback(name: str, q: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How often the policy's implicit rewards agree with feedback that it did not learn from."""
+    if "accuracy" not in q:
         return None
-    share = f"{last['heldout/rewards/accuracies']:.1%}"
-    if card["kind"] == "likes" or name == "KTO":
-        form = "<b>{}</b> tells liked from disliked replies in <b>{}</b> of {} judgements held out."
-        beside = []
+    if "base_rate" in q:
+        form = "<b>{}</b> tells liked from disliked replies in <b>{}</b>{} of {} judgements held out."
+    elif "tau" in q:
+        form = (
+            "<b>{}</b> prefers the better of two replies in <b>{}</b>{} of the pairs in {} rankings held out."
+        )
     else:
-        form = "<b>{}</b> prefers what people preferred in <b>{}</b> of {} pairs held out."
-        longer = card.get("longer_wins")
-        beside = [f"The longer reply wins in {longer['share']:.1%} of all pairs."] if longer else []
-        if card["kind"] == "rankings":
-            form = "<b>{}</b> puts the first reply above the last in <b>{}</b> of {} rankings held out."
-            beside = []
-        elif card.get("ties"):
-            beside.append("A tie counts one half.")
-    sentence = Markup(form).format(name, share, number(card["held_out"], 0))
-    unknown = "What its own replies are worth was not measured: nothing was given that could judge them."
-    return {"sentence": sentence, "notes": [*beside, unknown]}
+        form = "<b>{}</b> prefers what people preferred in <b>{}</b>{} of {} pairs held out."
+    decided = q["items"] - q.get("ties", 0)
+    sentence = Markup(form).format(name, *share_right(q), number(decided, 0))
+    return {"sentence": sentence, "notes": without_model(q)}
 
 
 def _figures(found: Mapping[str, Any], decimals: int = 3, *, signed: bool = False) -> tuple[str, str]:

@@ -175,7 +175,8 @@ def _feedback(run: Run) -> dict[str, Any]:
         asked, name = f"A reward model of {config.get('feedback')}.", "Reward model"
     else:
         parts = ("replies.html", "curves.html")
-        view = reply_view(config, run.metrics, object_of(run.folder / "replies.json"), run.card)
+        measured, quality = (object_of(run.folder / f"{name}.json") for name in ("replies", "quality"))
+        view = reply_view(config, run.metrics, measured, run.card, quality)
         source = config.get("feedback") or config.get("prompts")
         name = REPLIES[config["algorithm"]]
         asked = f"Improve {config.get('policy')} with {name} on {source}."

@@ -85,16 +85,26 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
         return _of_scores(q)
     if "accuracy" not in q:
         return None
+    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the pairs held out."
+    if q.get("base_rate") is not None:
+        form = "It tells liked from disliked in <b>{}</b>{} of the replies held out."
+    return {"sentence": Markup(form).format(*share_right(q)), "notes": without_model(q)}
+
+
+def share_right(q: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy; and its interval, where it has one."""
+    return f"{q['accuracy']:.1%}", _interval(q)
+
+
+def without_model(q: Mapping[str, Any]) -> list[str]:
+    """How right one would be without a model, and whether the difference is settled."""
     plain, what = q.get("longer_wins"), "choosing the longer reply"
     if plain is not None and plain < 0.5:
         plain, what = 1 - plain, "choosing the shorter reply"
-    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the pairs held out."
     if q.get("base_rate") is not None:
         plain, what = q["base_rate"], "always giving the commoner answer"
-        form = "It tells liked from disliked in <b>{}</b>{} of the replies held out."
-    sentence = Markup(form).format(f"{q['accuracy']:.1%}", _interval(q))
     if plain is None:
-        return {"sentence": sentence, "notes": []}
+        return []
     right, gain = f"{what} is right in {plain:.1%}", q["gain"]
     if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
         note = f"Without a model, {right}: these items do not settle whether it does better."
@@ -103,7 +113,7 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
     if gain["low"] is not None:
         ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
         note += f" The difference on the same items is {ends} points (95%)."
-    return {"sentence": sentence, "notes": [note]}
+    return [note]
 
 
 def reliability_plot(curve: Sequence[Mapping[str, Any]], key: str) -> Markup:
