@@ -221,6 +221,7 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
         (["kto", "--feedback", "rankings.jsonl"], "found rankings"),
         (["dpo", "--feedback", "pairs.jsonl", "--formula", "robust", "--noise", "0.5"], "--noise 0.5"),
         (["dpo", "--feedback", "pairs.jsonl", "--formula", "ipo", "--beta", "0"], "--beta 0"),
+        (["dpo", "--feedback", "pairs.jsonl", "--noise", "0.2"], "expected --formula conservative or robust"),
         ([*JUDGED, "--group", "1"], "--group 1: expected 2"),
         (["grpo", *JUDGED[1:], "--group", "1"], "--group 1: expected 2"),
         (["best-of-n", *JUDGED[1:], "--group", "0"], "--group 0: expected 1 or more"),

@@ -77,6 +77,7 @@ class Orpo:
     config: orpo.Config = field(default_factory=orpo.Config)
 
 
+NOISY = ("conservative", "robust")
 KINDS = {"dpo": Dpo, "kto": Kto, "simpo": Simpo, "orpo": Orpo}
 
 
@@ -86,6 +87,11 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     a: Any = parse(kind, args, f"train {name}", kind.__doc__ or "")
     if name == "dpo" and a.config.formula == "ipo" and not a.config.beta:
         raise InputError("--beta 0: expected a number above 0 for --formula ipo, whose gap is 1 / (2 beta)")
+    if name == "dpo" and a.config.noise != dpo.Config.noise and a.config.formula not in NOISY:
+        raise InputError(
+            f"--noise {a.config.noise} with --formula {a.config.formula}: expected --formula conservative or "
+            "robust, which alone take it"
+        )
     expect_fresh(a.asked.out, resume=a.asked.resume)
     brought = read_feedback(a.feedback.feedback, a.feedback.kind)
     items = usable(name, brought, a)
