@@ -200,9 +200,14 @@ def test_likes(chat: ChatFormat) -> None:
 def test_scores(chat: ChatFormat) -> None:
     """Their mean has R^2 = 0, the truth 1, and an error of 1 beside a variance of 2/3 has -1/2."""
     scores = np.array([1.0, 2.0, 3.0])
-    assert of_scores(np.full(3, 2.0), scores)["r2"] == 0
-    assert of_scores(scores, scores) == {"rmse": 0, "r2": 1}
-    assert of_scores(scores + 1, scores)["r2"] == pytest.approx(-0.5)
+    prompts = np.arange(3)
+    assert of_scores(np.full(3, 2.0), scores, prompts)["r2"] == 0
+    off = of_scores(scores, scores, prompts)
+    assert (off["rmse"], off["low"], off["high"], off["r2"]) == (0, 0, 0, 1)
+    off = of_scores(scores + 1, scores, prompts)
+    assert off["r2"] == off["gain"]["mean"] == pytest.approx(-0.5) and off["low"] == off["high"] == 1
+    assert of_scores(scores, np.full(3, 2.0), prompts)["r2"] is None
+    assert "low" not in of_scores(scores, scores, np.zeros(3))
     items = [Score(ONE, t, float(len(t))) for t in ("my", "friend", "works now")]
     assert judge(ByRule(chat, lambda t: len(t) - 3), items, chat)["rmse"] == pytest.approx(3)
     with pytest.raises(ValueError, match="several kinds"):

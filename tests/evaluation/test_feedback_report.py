@@ -108,3 +108,17 @@ def test_a_reward_model_stands_beside_what_needs_none(quality: dict[str, Any], s
     found = answer_of_reward({"accuracy": 0.635, "low": 0.58, "high": 0.69, **quality})
     assert found is not None and said in found["notes"][0]
     assert answer_of_reward({}) is None
+
+
+def test_scores_stand_beside_their_mean() -> None:
+    """R^2 of .2 (.1 to .3) is a squared error of 80% (70% to 90%) of the mean's."""
+    off = {"rmse": 0.5, "low": 0.4, "high": 0.6, "r2": 0.2, "gain": interval(0.2)}
+    found = answer_of_reward(off)
+    assert found is not None and "<b>0.500</b> (0.400 to 0.600)" in found["sentence"]
+    assert found["notes"] == [
+        "Its squared error is 80% of what always giving their mean would have (70% to 90%, 95%)."
+    ]
+    unsure = answer_of_reward({**off, "r2": 0.05, "gain": interval(0.05)})
+    assert unsure is not None and "do not settle whether it does better" in unsure["notes"][0]
+    same = answer_of_reward({"rmse": 0.5, "r2": None})
+    assert same is not None and same["notes"] == ["All of them are the same."]

@@ -205,6 +205,7 @@ def in_words(quality: Mapping[str, Any]) -> str:
         told += f"  tau {quality['tau']:.3f}"
     if "rmse" in quality:
         told += f"  held-out RMSE {quality['rmse']:.3f}"
+        told += f" ({quality['low']:.3f} to {quality['high']:.3f})" if "low" in quality else ""
         told += f"  R2 {quality['r2']:.3f}" if quality["r2"] is not None else ""
     return told
 

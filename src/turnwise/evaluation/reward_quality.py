@@ -28,8 +28,9 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     Pairs: accuracy with a 95% bootstrap interval over prompts (ties apart), log loss, calibration of
     sigmoid(r_chosen - r_rejected) with each pair counted in both directions, accuracy by the size of the
     difference and by length. Rankings: Kendall's tau and the accuracy of their pairs. Likes: accuracy at
-    r = 0 and calibration of sigmoid(r). Scores: RMSE and R^2. An ensemble is judged by its mean; its
-    `disagreement` is the mean over items of the members' deviation, of r_best - r_worst or of a single r.
+    r = 0 and calibration of sigmoid(r). Scores: RMSE with its interval, and R^2. An ensemble is judged by its
+    mean; its `disagreement` is the mean over items of the members' deviation, of r_best - r_worst or of a
+    single r.
     """
     rows = [chat.reply(item.prompt, text) for item in items for text in item.replies]
     each = score(rows)
@@ -46,7 +47,7 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     elif isinstance(first, Like):
         found |= of_likes(mean, np.array([item.liked for item in _only(items, Like)]), prompts)
     else:
-        found |= of_scores(mean, np.array([item.score for item in _only(items, Score)]))
+        found |= of_scores(mean, np.array([item.score for item in _only(items, Score)]), prompts)
     lengths = np.array([len(text) for item in items for text in item.replies], np.float64)
     found["length_correlation"] = correlation(mean, lengths)
     if len(each) > 1:
@@ -130,11 +131,21 @@ def of_likes(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str,
     }
 
 
-def of_scores(r: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """R^2 against the mean score of these items: 0 for that mean, below 0 for what is worse than it."""
-    spread = float(((scores - scores.mean()) ** 2).mean())
-    error = float(((scores - r) ** 2).mean())
-    return {"rmse": error**0.5, "r2": 1 - error / spread if spread else None}
+def of_scores(r: np.ndarray, scores: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
+    """R^2 against the mean score of these items: 0 for that mean, below 0 for what is worse than it.
+
+    `low` and `high` are of the root mean squared error; `gain` is by how much the squared error is less than
+    that of the mean score, in units of the variance, so that its mean is R^2.
+    """
+    error, spread = (scores - r) ** 2, (scores - scores.mean()) ** 2
+    found: dict[str, Any] = {"rmse": float(error.mean()) ** 0.5, "r2": None}
+    interval = prompt_interval(error, prompts, rng=np.random.default_rng(0))
+    if interval is not None:
+        found |= {"low": interval[0] ** 0.5, "high": interval[1] ** 0.5}
+    if np.ptp(scores):
+        less = (spread - error) / spread.mean()
+        found |= {"r2": float(less.mean()), "gain": with_interval(less, prompts)}
+    return found
 
 
 def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
@@ -166,11 +177,13 @@ def beside(right: np.ndarray, name: str, rule: np.ndarray, prompts: np.ndarray) 
     if not len(right):
         return {}
     more = right.astype(float) - (rule if rule.mean() >= 0.5 else 1 - rule)
-    gain: dict[str, Any] = {"mean": float(more.mean()), "low": None, "high": None}
-    interval = prompt_interval(more, prompts, rng=np.random.default_rng(0))
-    if interval is not None:
-        gain |= {"low": interval[0], "high": interval[1]}
-    return {name: float(rule.mean()), "gain": gain}
+    return {name: float(rule.mean()), "gain": with_interval(more, prompts)}
+
+
+def with_interval(values: np.ndarray, prompts: np.ndarray) -> dict[str, float | None]:
+    """Their mean with its `prompt_interval`, None where there is one prompt."""
+    low, high = prompt_interval(values, prompts, rng=np.random.default_rng(0)) or (None, None)
+    return {"mean": float(values.mean()), "low": low, "high": high}
 
 
 def prompt_interval(

@@ -69,14 +69,19 @@ def _interval(q: Mapping[str, Any]) -> str:
 
 
 def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
-    form = "On scores held out it is off by <b>{}</b> (root mean square)."
-    sentence = Markup(form).format(number(q["rmse"], 3))
+    form = "On scores held out it is off by <b>{}</b>{} (root mean square)."
+    ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)})" if "low" in q else ""
+    sentence = Markup(form).format(number(q["rmse"], 3), ends)
     if q["r2"] is None:
         return {"sentence": sentence, "notes": ["All of them are the same."]}
-    if q["r2"] <= 0:
-        return {"sentence": sentence, "notes": ["That is no better than always giving their mean."]}
-    note = f"Its squared error is {1 - q['r2']:.0%} of what always giving their mean would have."
-    return {"sentence": sentence, "notes": [note]}
+    note = f"Its squared error is {1 - q['r2']:.0%} of what always giving their mean would have"
+    gain = q["gain"]
+    if gain["low"] is None:
+        return {"sentence": sentence, "notes": [f"{note}."]}
+    note += f" ({1 - gain['high']:.0%} to {1 - gain['low']:.0%}, 95%)"
+    if gain["low"] <= 0 <= gain["high"]:
+        note += ": these items do not settle whether it does better"
+    return {"sentence": sentence, "notes": [f"{note}."]}
 
 
 def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:

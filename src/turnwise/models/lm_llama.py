@@ -83,6 +83,7 @@ def is_plain_llama(trunk: Any) -> bool:
     return (
         type(trunk) is LlamaModel
         and trunk.config.hidden_act == "silu"
+        and trunk.config.num_hidden_layers == len(trunk.layers)
         and not (trunk.config.attention_bias or trunk.config.mlp_bias)
         and all(p.dtype is torch.float32 and p.device.type == "cpu" for p in trunk.parameters())
         and all(type(m) in PARTS for layer in trunk.layers for m in layer.modules())
