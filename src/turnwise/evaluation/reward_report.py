@@ -69,7 +69,7 @@ def _interval(q: Mapping[str, Any]) -> str:
 
 
 def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
-    form = "On scores held out it is off by <b>{}</b>{} (root mean square)."
+    form = "On scores held out its root mean squared error is <b>{}</b>{}."
     ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)})" if "low" in q else ""
     sentence = Markup(form).format(number(q["rmse"], 3), ends)
     if q["r2"] is None:
