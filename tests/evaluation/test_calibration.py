@@ -16,6 +16,7 @@ from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.calibration import Bin, both_ways, brier, calibration_error, log_loss, reliability
 from turnwise.evaluation.reward_quality import (
+    auc,
     judge,
     of_pairs,
     of_rankings,
@@ -214,6 +215,32 @@ def test_scores(chat: ChatFormat) -> None:
         judge(ByRule(chat, len), [*items, Like(ONE, "my", True)], chat)
 
 
+def test_the_interval_of_r2_is_of_the_ratio() -> None:
+    """R^2 = .9 of 60 items, 200 times: the interval holds the truth about as often as it says.
+
+    An interval of the error alone, over the variance of all items, would be five times as wide.
+    """
+    held, widths = 0, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        r = rng.normal(size=60)
+        found = of_scores(r, r + rng.normal(size=60) / 3, np.arange(60))["gain"]
+        held += found["low"] < 0.9 < found["high"] <= 1
+        widths.append(found["high"] - found["low"])
+    assert 180 <= held < 200 and 0.08 < np.mean(widths) < 0.14
+
+
+def test_auc_counts_pairs_of_a_liked_and_a_disliked_reply() -> None:
+    """Of 2 x 3 pairs 3 are right and one is even: 3.5/6. Above 0 or below plays no part."""
+    r, liked = np.array([1.0, 3.0, 0.0, 1.0, 4.0]), np.array([True, True, False, False, False])
+    found = auc(r, liked, np.arange(5))
+    assert found is not None and found["mean"] == pytest.approx(3.5 / 6)
+    assert auc(r - 100, liked, np.arange(5)) == found
+    assert auc(r, np.ones(5, bool), np.arange(5)) is None
+    both = auc(np.repeat([0.0, 1.0], 10), np.repeat([False, True], 10), np.arange(20) % 10)
+    assert both == {"mean": 1.0, "low": pytest.approx(0.025**0.1), "high": 1.0}
+
+
 def test_quarters_hold_every_item_once(rng: np.random.Generator) -> None:
     x = rng.integers(0, 7, 101).astype(float)
     right = rng.random(101) < 0.4
@@ -231,7 +258,7 @@ def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
     found = judge(ByRule(chat, len), PAIRS, chat)
     view = reward_view(None, found)
     facts = dict(view["facts_of_reward"])
-    assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%})"
+    assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%}, 95%)"
     assert (facts["ties, apart"], facts["the longer reply wins"]) == ("1", "62.5%")
     for b in found["calibration"]["curve"]:
         assert f"{b['count']} times" in str(view["reliability"])

@@ -76,17 +76,26 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
     """Ties are in no pair of these; of rankings all pairs of their replies count."""
     quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3}
     pairs = {**quality, "longer_wins": 0.675, "gain": interval(0.023, 0.01)}
-    found = answer_of_feedback("DPO", pairs)
-    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%) of 159 pairs" in found["sentence"]
-    assert found["notes"][0].startswith(
-        "That is more than without a model: choosing the longer reply is right"
-    )
-    assert answer_of_feedback("DPO", {}) is None
-    ranked = answer_of_feedback("DPO", {**pairs, "tau": 0.3})
+    found = answer_of_feedback("dpo", [], pairs)
+    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%, 95%) of 159 pairs" in found["sentence"]
+    assert found["notes"][0].startswith("That is more than without a model: choosing the longer reply")
+    assert "more likely than where it began" in found["notes"][1]
+    ranked = answer_of_feedback("dpo", [], {**pairs, "tau": 0.3})
     assert ranked is not None and "the better of two replies" in ranked["sentence"]
-    likes = answer_of_feedback("KTO", {**quality, "base_rate": 0.5, "gain": interval(0.01)})
-    assert likes is not None and "tells liked from disliked" in likes["sentence"]
-    assert "do not settle" in likes["notes"][0]
+    alone = answer_of_feedback("simpo", [], {**pairs, "before": 0.484})
+    assert alone is not None and alone["notes"][1:] == [
+        "SimPO prefers what it gives the higher log-probability a token.",
+        "Where it began that was right in 48.4%.",
+    ]
+    likes = answer_of_feedback("kto", [], {"auc": {"mean": 0.6, "low": 0.55, "high": 0.65}})
+    assert likes is not None and "<b>60.0%</b> (55.0% to 65.0%, 95%) of all such pairs" in likes["sentence"]
+
+
+def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
+    metrics = [{"heldout/rewards/accuracies": 0.5}, {"heldout/rewards/accuracies": 0.698}, {"loss": 1.0}]
+    found = answer_of_feedback("dpo", metrics, {})
+    assert found is not None and "when last looked at, with <b>69.8%</b>" in found["sentence"]
+    assert answer_of_feedback("dpo", [{"loss": 1.0}], {}) is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +123,7 @@ def test_scores_stand_beside_their_mean() -> None:
     """R^2 of .2 (.1 to .3) is a squared error of 80% (70% to 90%) of the mean's."""
     off = {"rmse": 0.5, "low": 0.4, "high": 0.6, "r2": 0.2, "gain": interval(0.2)}
     found = answer_of_reward(off)
-    assert found is not None and "<b>0.500</b> (0.400 to 0.600)" in found["sentence"]
+    assert found is not None and "<b>0.500</b> (0.400 to 0.600, 95%)" in found["sentence"]
     assert found["notes"] == [
         "Its squared error is 80% of what always giving their mean would have (70% to 90%, 95%)."
     ]

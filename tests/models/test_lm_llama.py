@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from turnwise.models.lm import trunk_of, with_lora
+from turnwise.models.lm_attention import can_compile
 from turnwise.models.lm_cache import LaneMemory
 from turnwise.models.lm_llama import is_plain_llama
 
@@ -136,7 +138,7 @@ def test_weights_that_have_changed_are_read(fused: bool) -> None:
 
 
 def test_only_plain_llamas_are_read_so() -> None:
-    """Adapters, biases, other activations and other precisions are left to their modules."""
+    """Adapters, biases, hooks, other activations and other precisions are left to their modules."""
     lm = model()
     assert is_plain_llama(trunk_of(lm))
     others = [
@@ -148,3 +150,21 @@ def test_only_plain_llamas_are_read_so() -> None:
         torch.nn.Linear(3, 3),
     ]
     assert not any(is_plain_llama(trunk) for trunk in others)
+    hooked, replaced, shorter, normed = (trunk_of(model()) for _ in range(4))
+    hooked.layers[0].mlp.register_forward_hook(lambda *_: None)
+    replaced.layers[0].mlp.forward = lambda x: x
+    shorter.config.num_hidden_layers = 1
+    normed.norm = torch.nn.LayerNorm(32)
+    assert not any(is_plain_llama(trunk) for trunk in (hooked, replaced, shorter, normed))
+
+
+def test_without_numba_pytorch_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is installed and cannot be imported, as beside a NumPy that it does not know."""
+    lm = model()
+    expected = Reader(LaneMemory(trunk_of(lm), LANES, CONTEXT)).read(SCRIPT[0])
+    monkeypatch.setitem(sys.modules, "numba", None)
+    can_compile.cache_clear()
+    memory = LaneMemory(trunk_of(lm), LANES, CONTEXT)
+    can_compile.cache_clear()
+    assert memory.kernel is None and memory.llama is None
+    np.testing.assert_allclose(Reader(memory).read(SCRIPT[0]), expected, rtol=0, atol=1e-5)

@@ -90,12 +90,10 @@ def loss(
 def implicit_rewards(
     policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
 ) -> Tensor:
-    """beta (h - z) [B], above 0 where a reply is taken to be liked; z over all rows, in a random order."""
-    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-    others = mismatched(shuffled, context_of(policy.lm))
-    z = sum(float(ratios(policy, reference, part, device).sum()) for part in chunks(others, c.batch_size))
-    h = torch.cat([ratios(policy, reference, part, device) for part in chunks(rows, c.batch_size)])
-    return c.beta * (h - max(0.0, z / max(1, len(others))))
+    """beta h [B]: by what it prefers one reply to another."""
+    return c.beta * torch.cat(
+        [ratios(policy, reference, part, device) for part in chunks(rows, c.batch_size)]
+    )
 
 
 def of_each_side(means: Mapping[str, float]) -> dict[str, float]:

@@ -183,9 +183,8 @@ def closed(
     if len(constant) == 1 and None not in constant:
         out.print("mind: the reward was the same for every prompt; there was nothing to learn from it")
     last = result["metrics"]
-    heldout = [f"{k} {last[k]:.3f}" for k in ("heldout/loss",) if k in last]
-    agrees = in_words(quality or {})
-    out.print("  ".join([f"{algorithm}: {a.out}{agrees}", *heldout, f"report {result['report']}"]))
+    loss = f"  heldout/loss {last['heldout/loss']:.3f}" if "heldout/loss" in last else ""
+    out.print(f"{algorithm}: {a.out}{in_words(quality or {})}{loss}  report {result['report']}")
     return result
 
 
@@ -199,15 +198,19 @@ def in_words(quality: Mapping[str, Any]) -> str:
     """What was measured on held-out items, for people."""
     told = ""
     if "accuracy" in quality:
-        told += f"  held-out accuracy {quality['accuracy']:.1%}"
-        told += f" ({quality['low']:.1%} to {quality['high']:.1%})" if "low" in quality else ""
+        told += f"  held-out accuracy {quality['accuracy']:.1%}{_ends(quality, '.1%')}"
+    elif quality.get("auc"):
+        told += f"  held-out AUC {quality['auc']['mean']:.1%}{_ends(quality['auc'], '.1%')}"
     if quality.get("tau") is not None:
         told += f"  tau {quality['tau']:.3f}"
     if "rmse" in quality:
-        told += f"  held-out RMSE {quality['rmse']:.3f}"
-        told += f" ({quality['low']:.3f} to {quality['high']:.3f})" if "low" in quality else ""
+        told += f"  held-out RMSE {quality['rmse']:.3f}{_ends(quality, '.3f')}"
         told += f"  R2 {quality['r2']:.3f}" if quality["r2"] is not None else ""
     return told
+
+
+def _ends(found: Mapping[str, Any], form: str) -> str:
+    return f" ({found['low']:{form}} to {found['high']:{form}}, 95%)" if found.get("low") is not None else ""
 
 
 def interval(found: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.evaluation.reward_quality import judge
 from turnwise.models.lm import parameter_count
 from turnwise.models.lm_reference import Reference
+from turnwise.models.policies import LmPolicy
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_json
@@ -78,6 +79,9 @@ class Orpo:
 
 
 NOISY = ("conservative", "robust")
+ALGORITHMS: dict[str, Any] = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}
+NO_PROBABILITY = ("members", "log_loss", "calibration", "by_margin")
+"""of a reward model, whose differences are log-odds"""
 KINDS = {"dpo": Dpo, "kto": Kto, "simpo": Simpo, "orpo": Orpo}
 
 
@@ -117,7 +121,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
     if gold is not None:
         expect_room(o.policy, o.chat, prompts, a.asked.max_new_tokens)
-    train: Any = {"dpo": dpo, "kto": kto, "simpo": simpo, "orpo": orpo}[name]
+    train = ALGORITHMS[name]
     if a.asked.dry_run:
         sizes = {"algorithm": name, "learnt": len(learnt), "held_out": len(held)}
         sizes["parameters"] = parameter_count(o.policy.lm)
@@ -132,23 +136,48 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     run = session(name, a.asked, o, a, brought)
     write_json(a.asked.out / "card.json", card | extra)
     train.train(a.config, rows, held_rows, o.policy, run, a.asked.seed)
-    quality = agreement(train, a.config, o, held) if held else {}
+    quality = agreement(name, a, o, judged(held, brought)) if held else {}
     write_json(a.asked.out / "quality.json", quality)
     return closed(
         name, a.asked, o, prompts, held_out=bool(held), reward=None, gold=gold, extra=extra, quality=quality
     )
 
 
-def agreement(algorithm: Any, c: Any, o: Opened, held: Sequence[Feedback]) -> dict[str, Any]:
-    """How well the policy tells apart, by its implicit rewards, what was held out."""
+def judged(held: Sequence[Any], brought: Sequence[Feedback]) -> Sequence[Feedback]:
+    """What the policy is asked about: the items held out, and of likes that were pairs the pairs."""
+    if not isinstance(held[0], Like) or not isinstance(brought[0], Pair):
+        return held
+    there = {like.id for like in held}
+    return [p for p in cast(Sequence[Pair], brought) if set(ids_of(p)) <= there]
+
+
+def agreement(name: str, a: Any, o: Opened, items: Sequence[Feedback]) -> dict[str, Any]:
+    """How well the policy tells apart, by its implicit rewards, what was held out; `before`: of those that
+    have no reference, how well it did where it began.
+    """
+    if not items:
+        return {}
     device = o.world.device
-    beside = (Reference(o.before.to(device)),) if algorithm in (dpo, kto) else ()
+    start = o.policy.lm if a.asked.lora_rank else o.before.to(device)
+    beside = (Reference(start),) if name in ("dpo", "kto") else ()
 
-    @torch.inference_mode()
-    def score(rows: Sequence[Tokens]) -> np.ndarray:
-        return algorithm.implicit_rewards(o.policy, *beside, rows, c, device).double().cpu().numpy()[None]
+    def told(policy: LmPolicy) -> dict[str, Any]:
+        @torch.inference_mode()
+        def score(rows: Sequence[Tokens]) -> np.ndarray:
+            worth = ALGORITHMS[name].implicit_rewards(policy, *beside, rows, a.config, device)
+            return worth.double().cpu().numpy()[None]
 
-    return judge(score, held, o.chat)
+        return {k: v for k, v in judge(score, items, o.chat).items() if k not in NO_PROBABILITY}
+
+    found = told(o.policy)
+    if isinstance(items[0], Like):  # from which h on a reply is liked KTO leaves open
+        found = {k: found[k] for k in ("items", "prompts", "auc", "length_correlation")}
+    return found if beside else found | {"before": told(LmPolicy(o.before.to(device))).get("accuracy")}
+
+
+def ids_of(pair: Pair) -> tuple[str, str]:
+    """Of the like and the dislike that a pair is to KTO."""
+    return f"{pair.id}-0", f"{pair.id}-1"
 
 
 def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
@@ -163,9 +192,9 @@ def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
             if not pairs:
                 raise InputError(f"{where}: all pairs are ties; expected some with a chosen reply for KTO")
             return [
-                Like(p.prompt, t, liked=i == 0, annotator=p.annotator, id=f"{p.id}-{i}")
+                Like(p.prompt, t, liked=i == 0, annotator=p.annotator, id=id)
                 for p in pairs
-                for i, t in enumerate(p.replies)
+                for i, (t, id) in enumerate(zip(p.replies, ids_of(p), strict=True))
             ]
         found = f"{kind.__name__.lower()}s"
         raise InputError(

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from turnwise.data.feedback_card import describe_feedback, feedback_warnings
 from turnwise.evaluation.plots import ACCENT, LINE, STYLE, WARM, apart, number, svg, tick
-from turnwise.evaluation.reward_report import share_right, without_model
+from turnwise.evaluation.reward_report import share_above, share_right, without_model
 
 REPLIES = {
     "dpo": "DPO",
@@ -57,7 +57,8 @@ def reply_view(
     before = (measured or {}).get("before", {})
     return {
         "answer": answer_of_replies(algorithm, measured),
-        "agrees": answer_of_feedback(algorithm, quality or {}),
+        "agrees": answer_of_feedback(config["algorithm"], metrics, quality or {}),
+        "judged_by": config.get("reward") or config.get("gold"),
         "rows": rows,
         "gold": any("gold" in r for r in rows),
         "rewarded": any("reward" in r for r in rows),
@@ -133,21 +134,38 @@ def _decimals(found: Mapping[str, Any]) -> int:
     return min(4, max(0, 1 - math.floor(math.log10(width / 2)))) if width else 3
 
 
-def answer_of_feedback(name: str, q: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How often the policy's implicit rewards agree with feedback that it did not learn from."""
+def answer_of_feedback(
+    algorithm: str, metrics: Sequence[Mapping[str, Any]], q: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """How often the policy agrees with feedback that it did not learn from; of a run without a measurement,
+    by what was logged last.
+    """
+    name = REPLIES[algorithm]
+    if "accuracy" not in q and not q.get("auc"):
+        logged = [m["heldout/rewards/accuracies"] for m in metrics if "heldout/rewards/accuracies" in m]
+        if not logged:
+            return None
+        form = "<b>{}</b> agreed, when last looked at, with <b>{}</b> of the feedback held out."
+        return {"sentence": Markup(form).format(name, f"{logged[-1]:.1%}"), "notes": []}
+    by = (
+        f"{name} prefers what it makes more likely than where it began did."
+        if algorithm in ("dpo", "kto")
+        else f"{name} prefers what it gives the higher log-probability a token."
+    )
     if "accuracy" not in q:
-        return None
-    if "base_rate" in q:
-        form = "<b>{}</b> tells liked from disliked replies in <b>{}</b>{} of {} judgements held out."
-    elif "tau" in q:
+        form = "<b>{}</b> puts a liked reply above a disliked one in <b>{}</b>{} of all such pairs held out."
+        sentence = Markup(form).format(name, *share_above(q))
+        return {"sentence": sentence, "notes": [f"A coin is right in 50%. {by}"]}
+    form = "<b>{}</b> prefers what people preferred in <b>{}</b>{} of {} pairs held out."
+    if "tau" in q:
         form = (
             "<b>{}</b> prefers the better of two replies in <b>{}</b>{} of the pairs in {} rankings held out."
         )
-    else:
-        form = "<b>{}</b> prefers what people preferred in <b>{}</b>{} of {} pairs held out."
-    decided = q["items"] - q.get("ties", 0)
-    sentence = Markup(form).format(name, *share_right(q), number(decided, 0))
-    return {"sentence": sentence, "notes": without_model(q)}
+    decided = number(q["items"] - q.get("ties", 0), 0)
+    notes = [*without_model(q), by]
+    if q.get("before") is not None:
+        notes.append(f"Where it began that was right in {q['before']:.1%}.")
+    return {"sentence": Markup(form).format(name, *share_right(q), decided), "notes": notes}
 
 
 def _figures(found: Mapping[str, Any], decimals: int = 3, *, signed: bool = False) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise, permutations
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 RESAMPLES = 2000
 
 ScoreRows = Callable[[Sequence[Tokens]], np.ndarray]
+Statistic = Callable[[np.ndarray], float]
+"""of items, each so many times [n]; not a number where that has no value"""
 F = TypeVar("F", bound=Feedback)
 
 
@@ -28,9 +31,9 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     Pairs: accuracy with a 95% bootstrap interval over prompts (ties apart), log loss, calibration of
     sigmoid(r_chosen - r_rejected) with each pair counted in both directions, accuracy by the size of the
     difference and by length. Rankings: Kendall's tau and the accuracy of their pairs. Likes: accuracy at
-    r = 0 and calibration of sigmoid(r). Scores: RMSE with its interval, and R^2. An ensemble is judged by its
-    mean; its `disagreement` is the mean over items of the members' deviation, of r_best - r_worst or of a
-    single r.
+    r = 0, `auc`, calibration of sigmoid(r). Scores: RMSE and R^2, with intervals. An ensemble is judged by
+    its mean; its `disagreement` is the mean over items of the members' deviation, of r_best - r_worst or of
+    a single r.
     """
     rows = [chat.reply(item.prompt, text) for item in items for text in item.replies]
     each = score(rows)
@@ -126,42 +129,65 @@ def of_likes(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str,
     return {
         **accuracy(right, prompts),
         **beside(right, "base_rate", said if said.mean() >= 0.5 else 1 - said, prompts),
+        "auc": auc(r, liked, prompts),
         "log_loss": log_loss(r, liked),
         "calibration": summary(1 / (1 + np.exp(-r)), said),
     }
 
 
 def of_scores(r: np.ndarray, scores: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """R^2 against the mean score of these items: 0 for that mean, below 0 for what is worse than it.
-
-    `low` and `high` are of the root mean squared error; `gain` is by how much the squared error is less than
-    that of the mean score, in units of the variance, so that its mean is R^2.
+    """Root mean squared error, and R^2 against the mean score of these items: 0 for that mean, below 0 for
+    what is worse than it. `low` and `high` are of the error; `gain` is R^2 with its interval.
     """
-    error, spread = (scores - r) ** 2, (scores - scores.mean()) ** 2
+    error = (scores - r) ** 2
     found: dict[str, Any] = {"rmse": float(error.mean()) ** 0.5, "r2": None}
     interval = prompt_interval(error, prompts, rng=np.random.default_rng(0))
     if interval is not None:
         found |= {"low": interval[0] ** 0.5, "high": interval[1] ** 0.5}
     if np.ptp(scores):
-        less = (spread - error) / spread.mean()
-        found |= {"r2": float(less.mean()), "gain": with_interval(less, prompts)}
+
+        def r2(times: np.ndarray) -> float:
+            off = scores - times @ scores / times.sum()
+            return 1 - (times @ error) / (times @ off**2) if (off[times > 0] != 0).any() else math.nan
+
+        found |= {"r2": r2(np.ones(len(scores))), "gain": with_interval(r2, prompts, (-math.inf, 1.0))}
     return found
 
 
-def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Share of `right`, with its interval where there are two prompts or more.
-
-    Where all are right, or none, that of Clopper & Pearson 1934 with a prompt for a trial.
+def auc(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str, float | None] | None:
+    """How often, of a liked and a disliked reply, the liked one has the higher r, with its interval; equal
+    ones count half. None where all are alike. Unlike accuracy it needs no r from which on a reply is liked.
     """
+    if liked.all() or not liked.any():
+        return None
+    values, place = np.unique(r, return_inverse=True)
+
+    def share(times: np.ndarray) -> float:
+        likes, dislikes = (np.bincount(place, times * side, len(values)) for side in (liked, ~liked))
+        pairs = likes.sum() * dislikes.sum()
+        return float(likes @ (dislikes.cumsum() - dislikes / 2) / pairs) if pairs else math.nan
+
+    return proportion(share, prompts)
+
+
+def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
+    """Share of `right`, with its interval where there are two prompts or more."""
     if not len(right):
         return {}
-    interval = prompt_interval(right.astype(float), prompts, rng=np.random.default_rng(0))
-    if interval is not None and interval[0] == interval[1]:  # all alike, of which nothing can be drawn
+    found = proportion(mean_of(right.astype(float)), prompts)
+    ends = {} if found["low"] is None else {"low": found["low"], "high": found["high"]}
+    return {"accuracy": found["mean"], **ends}
+
+
+def proportion(statistic: Statistic, prompts: np.ndarray) -> dict[str, float | None]:
+    """With its interval; where it is 0 or 1, of which nothing can be drawn, that of Clopper & Pearson 1934
+    with a prompt for a trial.
+    """
+    found = with_interval(statistic, prompts, (0.0, 1.0))
+    if found["low"] == found["high"] and found["low"] in (0.0, 1.0):
         end = 0.025 ** (1 / len(np.unique(prompts)))
-        interval = (end, 1.0) if right.all() else (0.0, 1 - end)
-    return {"accuracy": float(right.mean())} | (
-        {"low": interval[0], "high": interval[1]} if interval is not None else {}
-    )
+        found |= {"low": end} if found["high"] == 1 else {"high": 1 - end}
+    return found
 
 
 def by_length(longer: np.ndarray) -> np.ndarray:
@@ -177,35 +203,56 @@ def beside(right: np.ndarray, name: str, rule: np.ndarray, prompts: np.ndarray) 
     if not len(right):
         return {}
     more = right.astype(float) - (rule if rule.mean() >= 0.5 else 1 - rule)
-    return {name: float(rule.mean()), "gain": with_interval(more, prompts)}
+    return {name: float(rule.mean()), "gain": with_interval(mean_of(more), prompts, (-1.0, 1.0))}
 
 
-def with_interval(values: np.ndarray, prompts: np.ndarray) -> dict[str, float | None]:
-    """Their mean with its `prompt_interval`, None where there is one prompt."""
-    low, high = prompt_interval(values, prompts, rng=np.random.default_rng(0)) or (None, None)
-    return {"mean": float(values.mean()), "low": low, "high": high}
+def mean_of(values: np.ndarray) -> Statistic:
+    """The mean of `values` [n]."""
+    return lambda times: float(times @ values / times.sum())
+
+
+def with_interval(
+    statistic: Statistic, prompts: np.ndarray, within: tuple[float, float]
+) -> dict[str, float | None]:
+    """Of all items, with the interval over prompts; None where there is one prompt."""
+    low, high = interval_of(statistic, prompts, within, rng=np.random.default_rng(0)) or (None, None)
+    return {"mean": statistic(np.ones(len(prompts))), "low": low, "high": high}
 
 
 def prompt_interval(
     values: np.ndarray, prompts: np.ndarray, *, confidence: float = 0.95, rng: np.random.Generator
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean of `values` [n]; prompts are drawn, with all that is theirs.
+    """`interval_of` the mean of `values` [n]."""
+    within = float(values.min()), float(values.max())
+    return interval_of(mean_of(values), prompts, within, confidence=confidence, rng=rng)
 
-    What was said of one prompt is not independent: drawing single values would make the interval too narrow
-    (Field & Welsh 2007, the cluster bootstrap). With a prompt to each value it is the ordinary bootstrap.
-    Widened where prompts are few, within what values can be; None for a single prompt.
+
+def interval_of(
+    statistic: Statistic,
+    prompts: np.ndarray,
+    within: tuple[float, float],
+    *,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval; prompts are drawn, with all that is theirs.
+
+    What was said of one prompt is not independent: drawing single items would make the interval too narrow
+    (Field & Welsh 2007, the cluster bootstrap). With a prompt to each item it is the ordinary bootstrap.
+    Widened where prompts are few, `within` what it can be; draws without a value are left out; None for a
+    single prompt.
     """
     _, index = np.unique(prompts, return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    if len(sums) < 2:
+    n = int(index.max()) + 1
+    if n < 2:
         return None
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = widened(ends, float(values.mean()), len(sums), confidence)
-    return max(low, float(values.min())), min(high, float(values.max()))
+    draws = [
+        statistic(np.bincount(rng.integers(0, n, n), minlength=n)[index].astype(float))
+        for _ in range(RESAMPLES)
+    ]
+    ends = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = widened(ends, statistic(np.ones(len(prompts))), n, confidence)
+    return max(low, within[0]), min(high, within[1])
 
 
 def quarters(x: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:

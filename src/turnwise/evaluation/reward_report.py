@@ -39,6 +39,8 @@ def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | Non
         facts.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
     if q.get("longer_wins") is not None:
         facts.append(("the longer reply wins", f"{q['longer_wins']:.1%}"))
+    if q.get("auc"):
+        facts.append(("a liked reply above a disliked one (AUC)", "".join(share_above(q))))
     if q.get("ties"):
         facts.append(("ties, apart", number(q["ties"], 0)))
     facts += [(text, number(q[k], 3)) for k, text in _NAMES.items() if q.get(k) is not None]
@@ -65,12 +67,12 @@ def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | Non
 
 
 def _interval(q: Mapping[str, Any]) -> str:
-    return f" ({q['low']:.1%} to {q['high']:.1%})" if "low" in q else ""
+    return f" ({q['low']:.1%} to {q['high']:.1%}, 95%)" if q.get("low") is not None else ""
 
 
 def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
     form = "On scores held out its root mean squared error is <b>{}</b>{}."
-    ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)})" if "low" in q else ""
+    ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)}, 95%)" if "low" in q else ""
     sentence = Markup(form).format(number(q["rmse"], 3), ends)
     if q["r2"] is None:
         return {"sentence": sentence, "notes": ["All of them are the same."]}
@@ -99,6 +101,11 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
 def share_right(q: Mapping[str, Any]) -> tuple[str, str]:
     """Accuracy; and its interval, where it has one."""
     return f"{q['accuracy']:.1%}", _interval(q)
+
+
+def share_above(q: Mapping[str, Any]) -> tuple[str, str]:
+    """How often a liked reply stands above a disliked one; and its interval."""
+    return f"{q['auc']['mean']:.1%}", _interval(q["auc"])
 
 
 def without_model(q: Mapping[str, Any]) -> list[str]:

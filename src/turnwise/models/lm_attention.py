@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 
+@functools.cache
 def can_compile() -> bool:
-    """Whether numba is installed (extra `fast`)."""
-    return find_spec("numba") is not None
+    """Whether numba is there (extra `fast`) and works with what else is installed."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 @functools.cache

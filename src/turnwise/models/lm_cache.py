@@ -91,6 +91,7 @@ class LaneMemory(Cache):
     are read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
     padding (on a CPU by compiled code, unless `may_compile` is False); other trunks read a padded block.
     Compiled code reads what lanes have in common by `copy_lane` in one place, while it stands there.
+    It belongs to the trunk as it is now: weights may change, adapters and hooks may not come or go.
     InputError for a trunk that forgets (sliding-window attention) within the context: all that was read
     stays here.
     """
@@ -134,8 +135,8 @@ class LaneMemory(Cache):
         layers: list[Any] = self.layers
         for layer in layers:
             if layer.is_initialized:
-                layer.keys[lanes] = layer.keys[source].clone()
-                layer.values[lanes] = layer.values[source].clone()
+                layer.keys[lanes, :length] = layer.keys[source, :length].clone()
+                layer.values[lanes, :length] = layer.values[source, :length].clone()
         self._overwrite(np.array(lanes, np.int64), 0)
         self.origins[lanes], self.shared[lanes] = source, length
 

@@ -1,8 +1,8 @@
 """A Llama's pass over packed lanes on a CPU, in a few calls a layer.
 
-Who samples reads one id a lane at a time. The arithmetic of a small layer is then done in half a millisecond,
-and the calls of its modules, some sixty, take as long again. Here a layer is twelve calls, on the trunk's own
-weights: sums are made in place, and norms and rotations are compiled.
+Who samples reads one id a lane at a time. The arithmetic of a small layer is then done in half a
+millisecond, and the calls of its modules, some sixty, take as long again. Here a layer is a dozen calls, on
+the trunk's own weights: sums are made in place, and norms and rotations are compiled.
 """
 
 from __future__ import annotations
@@ -79,14 +79,16 @@ class LlamaPass:
 
 
 def is_plain_llama(trunk: Any) -> bool:
-    """Whether a trunk is a `LlamaModel` on a CPU, in float32, its layers as they are built (no adapters)."""
+    """Whether a trunk is a `LlamaModel` on a CPU, in float32, with layers as they are built: no adapters, no
+    hooks, no other `forward`.
+    """
     return (
         type(trunk) is LlamaModel
-        and trunk.config.hidden_act == "silu"
         and trunk.config.num_hidden_layers == len(trunk.layers)
         and not (trunk.config.attention_bias or trunk.config.mlp_bias)
         and all(p.dtype is torch.float32 and p.device.type == "cpu" for p in trunk.parameters())
-        and all(type(m) in PARTS for layer in trunk.layers for m in layer.modules())
+        and all(type(m) in PARTS for layer in (*trunk.layers, trunk.norm) for m in layer.modules())
+        and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in trunk.modules())
     )
 
 
