@@ -216,18 +216,18 @@ def test_scores(chat: ChatFormat) -> None:
 
 
 def test_the_interval_of_r2_is_of_the_ratio() -> None:
-    """R^2 = .9 of 60 items, 200 times: the interval holds the truth about as often as it says.
+    """R^2 = .9 of 60 items, 20 times: the interval holds the truth about as often as it says.
 
     An interval of the error alone, over the variance of all items, would be five times as wide.
     """
     held, widths = 0, []
-    for seed in range(200):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         r = rng.normal(size=60)
         found = of_scores(r, r + rng.normal(size=60) / 3, np.arange(60))["gain"]
         held += found["low"] < 0.9 < found["high"] <= 1
         widths.append(found["high"] - found["low"])
-    assert 180 <= held < 200 and 0.08 < np.mean(widths) < 0.14
+    assert held >= 17 and 0.08 < np.mean(widths) < 0.14
 
 
 def test_auc_counts_pairs_of_a_liked_and_a_disliked_reply() -> None:
