@@ -26,7 +26,7 @@ Methods, each from the same pairs:
 - clone: the same Llama, taught to say the chosen replies (behaviour cloning); right where it gives the chosen
   one the higher log-probability, of the whole reply or per token.
 - DPO: from the clone, `turnwise.algorithms.dpo`; right where beta (log pi - log pi_ref) is higher, pi_ref
-  being the clone.
+  being the clone; of the whole reply, as it was trained, or of the same policy per token.
 - reward model on the clone: the reward model again, with the clone's trunk to begin with.
 
 A Llama has 2 layers of width 64, and a tokenizer of 2,048 tokens that was learnt from the training texts. No
@@ -89,6 +89,7 @@ METHODS = (
     "clone",
     "clone, per token",
     "DPO",
+    "DPO, per token",
     "reward model on the clone",
 )
 SEEDLESS = METHODS[:2]
@@ -287,26 +288,27 @@ def learnt(
 ) -> tuple[Callable[[Sequence[Pair]], np.ndarray], Any]:
     """The margin of pairs by a trained model, and its settings."""
     name = data.name
-    run = folder / f"{name}-{method.replace(' ', '_')}-{seed}"
+    kind = method.removesuffix(", per token")
+    run = folder / f"{name}-{kind.replace(' ', '_')}-{seed}"
     if method == "reward model":
         return reward_model(data, fresh(name, seed), seed, quiet(run)), asdict(REWARD[name])
     policy = clone(data, seed, folder)
     if method == "reward model on the clone":
         return reward_model(data, policy.lm, seed, quiet(run)), asdict(REWARD[name])
     before = copy.deepcopy(policy)
-    if method == "DPO":
+    if kind == "DPO":
         items = compared(data.train, chat_of(name), CONTEXT)
         dpo.train(DPO[name], items, [], policy, quiet(run), seed)
 
     def margins(pairs: Sequence[Pair]) -> np.ndarray:
         each, tokens = logp(policy, pairs, name)
-        if method == "DPO":
+        if kind == "DPO":
             each = each - logp(before, pairs, name)[0]
-        elif method == "clone, per token":
+        if kind != method:
             each = each / tokens
         return each[:, 0] - each[:, 1]
 
-    return margins, asdict(DPO[name] if method == "DPO" else CLONE[name])
+    return margins, asdict(DPO[name] if kind == "DPO" else CLONE[name])
 
 
 def one(method: str, data: Data, seed: int, folder: Path) -> dict[str, Any]:
