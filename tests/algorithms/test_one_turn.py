@@ -34,7 +34,7 @@ from turnwise.envs.dialogue import Message
 from turnwise.evaluation.one_turn import divergence
 from turnwise.models.lm import llama
 from turnwise.models.lm_reference import Reference
-from turnwise.models.lm_replies import Scored, score_replies
+from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.rollout.replies import Reply
@@ -368,12 +368,8 @@ def test_dropout_is_off_where_replies_are_learnt_from(chat: ChatFormat, tmp_path
 def test_orpo_of_certain_replies_has_a_finite_gradient(policy: LmPolicy, chat: ChatFormat) -> None:
     """Where the chosen reply's probability rounds to 1, what a tie would have cost must not be NaN."""
     rows = compared([Pair(PROMPTS[0], "friend", "now")], chat, 32)
-    logp = torch.tensor([[0.0], [-2.0]], requires_grad=True)
-
-    def certain(lm: Any, ids: Any, decisions: Any, actions: Any, mask: Any, *, group: int = 1) -> Any:
-        return Scored(logp.expand_as(mask) * mask, logp.detach().expand_as(mask) * 0)
-
+    logp = torch.tensor([0.0, -2.0], requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orpo, "score_replies", certain)
+        patch.setattr(orpo, "mean_logp", lambda lm, rows, device, group: logp)
         orpo.loss(policy, rows, orpo.Config(), CPU)[0].backward()
     assert logp.grad is not None and torch.isfinite(logp.grad).all()

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.preference_rows import Compared
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import simpo_loss
-from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
+from turnwise.rollout.replies import mean_logp
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.training import Learner, Run
 
@@ -51,9 +50,7 @@ def loss(
     policy: LmPolicy, items: Sequence[Compared], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
-    b = pack_tokens([row for item in items for row in item.rows], gamma=1.0).to(device)
-    logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask, group=2).logp
-    means = (logp.sum(1) / b.mask.sum(1)).view(-1, 2)
+    means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
     w, l = means[:, 0], means[:, 1]
     per_item = simpo_loss(w, l, c.beta, c.margin)
     other = simpo_loss(l, w, c.beta, c.margin)
@@ -72,12 +69,8 @@ def loss(
 
 def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
     """beta m [B]: by what it prefers one reply to another."""
-    means = []
-    for part in chunks(rows, c.batch_size):
-        b = pack_tokens(part, gamma=1.0).to(device)
-        logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp
-        means.append(logp.sum(1) / b.mask.sum(1))
-    return c.beta * torch.cat(means)
+    parts = chunks(rows, c.batch_size)
+    return c.beta * torch.cat([mean_logp(policy.lm, part, device) for part in parts])
 
 
 def train(

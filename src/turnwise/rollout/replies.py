@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from turnwise.data.batch import pack_tokens
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
 from turnwise.models.lm import context_of
+from turnwise.models.lm_replies import score_replies
 from turnwise.models.policies import LmPolicy
 from turnwise.rollout.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.lanes import episode_seed
@@ -131,3 +135,10 @@ def _reply(
     if not u.stopped:
         row.read([chat.stop])
     return Reply(prompt, chat.text(u.ids), row.tokens(True, next_known=True, id=""), u.stopped, columns)
+
+
+def mean_logp(lm: Any, rows: Sequence[Tokens], device: torch.device, group: int = 1) -> Tensor:
+    """[B], log-probability of each reply per token, with gradient; rows of a group share their prompt."""
+    b = pack_tokens(rows, gamma=1.0).to(device)
+    logp = score_replies(lm, b.inputs, b.decisions, b.actions, b.mask, group=group).logp
+    return logp.sum(1) / b.mask.sum(1)
