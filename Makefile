@@ -36,6 +36,6 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # The solver's kernels, once: both workers of the tests would compile them at the same time.
-$(COMPILED): $(READY) $(wildcard src/turnwise/exact/*_kernels.py)
+$(COMPILED): $(READY) $(wildcard src/turnwise/exact/*/*kernels.py)
 	$(BIN)/turnwise solve tiger > /dev/null
 	touch $@

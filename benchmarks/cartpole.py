@@ -36,10 +36,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from turnwise.algorithms import ppo
-from turnwise.envs.hidden_velocity import CartPole
-from turnwise.envs.lanes import Step
-from turnwise.rollout.agent_spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.algorithms.acting import ppo
+from turnwise.envs.problems.hidden_velocity import CartPole
+from turnwise.envs.protocol import Step
+from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
 from turnwise.run.training import Run
 
 SOLVED, EPISODES = 475.0, 100

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from turnwise.losses.policy import action_logp, entropy
-from turnwise.models.heads import at_decisions
-from turnwise.models.lm import llama
-from turnwise.models.lm_replies import score_replies
+from turnwise.models.lm.critics import at_decisions
+from turnwise.models.lm.load import llama
+from turnwise.models.lm.replies import score_replies
 
 ROWS, PROMPT, REPLY, VOCAB = 32, 64, 64, 32_768
 WAYS = ("naive", "decisions", "chunks")

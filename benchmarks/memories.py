@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from turnwise.models.attention import CausalTransformer
-from turnwise.models.linear_recurrence import LinearRecurrence
-from turnwise.models.memory import Core
-from turnwise.models.recurrent import GRU, LSTM
-from turnwise.models.window import Window
+from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.linear_recurrence import LinearRecurrence
+from turnwise.models.memory.recurrent import GRU, LSTM
+from turnwise.models.memory.remembering import Core
+from turnwise.models.memory.window import Window
 
 BAR = 0.6
 """of a GRU's time, which an update of the linear recurrence may take at most"""

@@ -31,13 +31,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnwise.algorithms import dpo, grpo, rloo
-from turnwise.data.preference_rows import Compared
+from turnwise.algorithms.feedback import dpo
+from turnwise.algorithms.replies import grpo, rloo
+from turnwise.data.comparisons import Compared
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
-from turnwise.models.lm import llama, lm_head_of, parameter_count, save_lm, train_tokenizer
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
+from turnwise.models.lm.load import llama, lm_head_of, parameter_count, save_lm, train_tokenizer
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.run.optim import adamw, descend
 from turnwise.run.training import Learner

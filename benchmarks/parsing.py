@@ -15,12 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from turnwise.envs.classics import CLASSICS
-from turnwise.exact.pomdp_write import write_pomdp
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.exact.files.write import write_pomdp
 
 READ = """
 import re, sys, time
-from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.exact.files.pomdp import read_pomdp
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 before, began = peak(), time.perf_counter()
 problem = read_pomdp(sys.argv[1])

@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import bc
+from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import DialogueTask, Message, Response
-from turnwise.envs.helpdesk import (
+from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
+from turnwise.envs.tasks.helpdesk.task import (
     ACTS,
     COMPLAINTS,
     CONFUSED_WORDINGS,
@@ -45,11 +46,10 @@ from turnwise.envs.helpdesk import (
     pick,
     wordings,
 )
-from turnwise.envs.helpdesk_logs import helpdesk_logs
-from turnwise.models.lm import llama, load_lm, parameter_count, save_lm, train_tokenizer
-from turnwise.models.policies import LmPolicy
-from turnwise.rollout.lanes import converse
-from turnwise.rollout.sampler import LaneModel, Sampler, Utterance
+from turnwise.models.lm.load import llama, load_lm, parameter_count, save_lm, train_tokenizer
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.rollout.conversations import converse
+from turnwise.rollout.engines.sampler import LaneModel, Sampler, Utterance
 from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.training import Learner
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from turnwise.envs.classics import CLASSICS
 from turnwise.envs.pomdp import POMDP, Rows
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.exact.pomdp_write import write_pomdp
-from turnwise.exact.sarsop import solve
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.files.write import write_pomdp
+from turnwise.exact.sarsop.solve import solve
 
 PROBLEMS = {
     "tiger-grid": "tiger-grid.POMDP",

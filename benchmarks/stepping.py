@@ -31,7 +31,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from turnwise.envs.gymnasium_door import PomdpVectorEnv
+from turnwise.envs.gymnasium.door import PomdpVectorEnv
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 from turnwise.envs.tabular import TabularEnv
 

@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 
-from turnwise.algorithms import bc, ilql
+from turnwise.algorithms.logs import bc, ilql
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
-from turnwise.envs.helpdesk_logs import helpdesk_logs
-from turnwise.models.heads import TokenCritic
-from turnwise.models.lm import llama, parameter_count, train_tokenizer, trunk_of
-from turnwise.models.policies import LmPolicy
+from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
+from turnwise.models.lm.critics import TokenCritic
+from turnwise.models.lm.load import llama, parameter_count, train_tokenizer, trunk_of
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.optim import adamw
 from turnwise.run.training import Learner

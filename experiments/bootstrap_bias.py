@@ -34,19 +34,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import a2c, reinforce
+from turnwise.algorithms.acting import a2c, reinforce
 from turnwise.data.steps import StepInputs
 from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.models.action_heads import Categorical
-from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.critics import Critic, HistoryView, Joint, ObservationView, StateView, View
-from turnwise.models.memory import Encoder, Remembering
-from turnwise.models.recurrent import GRU
-from turnwise.models.window import ObservationEncoder, Window
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.models.agents.action_heads import Categorical
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.critics import Critic, HistoryView, Joint, ObservationView, StateView, View
+from turnwise.models.memory.recurrent import GRU
+from turnwise.models.memory.remembering import Encoder, Remembering
+from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent

@@ -27,9 +27,9 @@ import torch
 from turnwise.cli import main as turnwise
 from turnwise.data.batch import pack_tokens
 from turnwise.data.corpus import rows_of
-from turnwise.data.logs import read_logs, write_jsonl
+from turnwise.data.files.logs import read_logs, write_jsonl
 from turnwise.data.order import chunks
-from turnwise.envs.negotiation import (
+from turnwise.envs.tasks.negotiation.game import (
     Negotiation,
     NegotiationTable,
     Read,
@@ -42,14 +42,14 @@ from turnwise.envs.negotiation import (
     to_log,
     values_by_counts,
 )
-from turnwise.envs.negotiation_reading import AllocationReader, agreement, fit_reader
-from turnwise.evaluation.intervals import mean_interval
-from turnwise.evaluation.rollouts import best_setting, hold
+from turnwise.envs.tasks.negotiation.reading import AllocationReader, agreement, fit_reader
+from turnwise.evaluation.measures.conversations import best_setting, hold
+from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.losses.policy import action_logp
-from turnwise.models.lm import context_of
-from turnwise.models.policies import LmPolicy
+from turnwise.models.lm.load import context_of
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.agent import Agent, load_agent
-from turnwise.rollout.lanes import Conversation
+from turnwise.rollout.conversations import Conversation
 from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel
 from turnwise.run.progress import Progress
 

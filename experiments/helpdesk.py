@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from turnwise.cli import main as turnwise
-from turnwise.exact.helpdesk import behavior_value, optimal_value
+from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 
 HERE = Path(__file__).parent
 CONVERSATIONS, EPISODES, VALIDATION = 20_000, 2_000, 300

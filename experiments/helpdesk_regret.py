@@ -25,12 +25,12 @@ import torch
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
-from turnwise.envs.helpdesk import ACTS, NONE, HelpDesk, read_act
-from turnwise.envs.helpdesk_logs import helpdesk_logs
-from turnwise.evaluation.rollouts import hold
-from turnwise.exact.helpdesk import OptimalDesk, net_answers
+from turnwise.envs.tasks.helpdesk.exact import OptimalDesk, net_answers
+from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
+from turnwise.envs.tasks.helpdesk.task import ACTS, NONE, HelpDesk, read_act
+from turnwise.evaluation.measures.conversations import hold
 from turnwise.rollout.agent import Agent, load_agent
-from turnwise.rollout.lanes import Conversation
+from turnwise.rollout.conversations import Conversation
 
 SEED = 555
 KINDS = ("early fix", "late test", "wrong fix", "wrong test", "unread")

@@ -31,20 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from turnwise.algorithms import ppo
+from turnwise.algorithms.acting import ppo
 from turnwise.data.steps import StepInputs
-from turnwise.envs.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_stochastic_memoryless
-from turnwise.exact.sarsop import solve
-from turnwise.models.action_heads import Categorical
-from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.belief import BeliefMemory
-from turnwise.models.critics import ActorsView, Critic
-from turnwise.models.memory import Memory
-from turnwise.rollout.agent_spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.exact.sarsop.solve import solve
+from turnwise.models.agents.action_heads import Categorical
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.critics import ActorsView, Critic
+from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.memory.belief import BeliefMemory
+from turnwise.models.memory.remembering import Memory
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
 

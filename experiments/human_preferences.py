@@ -22,11 +22,11 @@ Methods, each from the same pairs:
 - bag of words: Bradley-Terry with a weight for each lower-cased word that stands in at least two of the texts
   to learn from, on counts or on presence. Which of the two, and the L2 penalty, are chosen on a tenth of what
   is to learn from, no text of which is in the rest (ConvArg: two whole debates); then fitted to all of it.
-- reward model: `turnwise.algorithms.reward` on a Llama with fresh weights.
+- reward model: `turnwise.algorithms.feedback.reward` on a Llama with fresh weights.
 - clone: the same Llama, taught to say the chosen replies (behaviour cloning); right where it gives the chosen
   one the higher log-probability, of the whole reply or per token.
-- DPO: from the clone, `turnwise.algorithms.dpo`; right where beta (log pi - log pi_ref) is higher, pi_ref
-  being the clone; of the whole reply, as it was trained, or of the same policy per token.
+- DPO: from the clone, `turnwise.algorithms.feedback.dpo`; right where beta (log pi - log pi_ref) is higher,
+  pi_ref being the clone; of the whole reply, as it was trained, or of the same policy per token.
 - reward model on the clone: the reward model again, with the clone's trunk to begin with.
 
 A Llama has 2 layers of width 64, and a tokenizer of 2,048 tokens that was learnt from the training texts. No
@@ -61,17 +61,18 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from turnwise.algorithms import bc, dpo, reward
+from turnwise.algorithms.feedback import dpo, reward
+from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
+from turnwise.data.comparisons import compared
 from turnwise.data.feedback import Pair
 from turnwise.data.order import chunks
-from turnwise.data.preference_rows import compared
 from turnwise.data.tokens import ChatFormat, Tokens
-from turnwise.evaluation.intervals import bootstrap_interval
-from turnwise.models.lm import llama, train_tokenizer, trunk_of, width_of
-from turnwise.models.lm_replies import score_replies
-from turnwise.models.policies import LmPolicy
-from turnwise.models.reward_model import RewardModel
+from turnwise.evaluation.measures.intervals import bootstrap_interval
+from turnwise.models.lm.load import llama, train_tokenizer, trunk_of, width_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.training import Run
 

@@ -30,7 +30,7 @@ from turnwise.exact.controller_search import (
     best_deterministic_memoryless,
     best_stochastic_memoryless,
 )
-from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.run.errors import InputError
 
 HERE = Path(__file__).parent

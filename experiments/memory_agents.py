@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import ppo
-from turnwise.envs.classics import cheese_maze, t_maze, tiger
+from turnwise.algorithms.acting import ppo
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_stochastic_memoryless
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.exact.sarsop import solve
-from turnwise.rollout.agent_spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.sarsop.solve import solve
+from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
 

@@ -27,29 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import (
-    bc,
-    best_of_n,
-    dpo,
-    grpo,
-    kto,
-    online_dpo,
-    reply_reinforce,
-    reward,
-    rloo,
-    simpo,
-    token_ppo,
-)
+from turnwise.algorithms.feedback import dpo, kto, reward, simpo
+from turnwise.algorithms.logs import bc
+from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+from turnwise.data.comparisons import compared, liked
 from turnwise.data.feedback import Like, Pair
-from turnwise.data.preference_rows import compared, liked
 from turnwise.data.tokens import ChatFormat
-from turnwise.envs.annotators import label_pairs
-from turnwise.envs.postcards import Postcards
-from turnwise.evaluation.one_turn import measure_replies
-from turnwise.models.lm import llama, train_tokenizer, trunk_of, width_of
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
-from turnwise.models.reward_model import RewardModel
+from turnwise.envs.tasks.annotators import label_pairs
+from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.evaluation.measures.replies import measure_replies
+from turnwise.models.lm.load import llama, train_tokenizer, trunk_of, width_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.reward_scorer import scorer

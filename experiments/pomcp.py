@@ -7,9 +7,9 @@
 Returns are means over episodes with one standard error. `rollouts`: `random` are actions at random among the
 legal ones, `listen` (Tiger) listens for ever, `informed` takes with probability 1/2 what were best if the
 state were seen, else any. `belief`: drawn from exactly, or particles. Bounds are certified by SARSOP
-(`turnwise.exact.sarsop`, and APPL's for RockSample[7,8]). "Published" are means of POMCP as remembered from
-the comparison in Somani et al. 2013, whose rollouts know more about the problem than `random` does; they are
-there for orientation. Exploration constants were chosen on a few episodes of seed 1; these are of seed 0.
+(`turnwise.exact.sarsop.solve`, and APPL's for RockSample[7,8]). "Published" are means of POMCP as remembered
+from the comparison in Somani et al. 2013, whose rollouts know more about the problem than `random` does; they
+are there for orientation. Exploration constants were chosen on a few episodes of seed 1; these are of seed 0.
 Simulations a second are those of the first move, on one core.
 """
 
@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.classics import CLASSICS
 from turnwise.envs.pomdp import POMDP
-from turnwise.exact.pomcp import Config, Planner, informed, plan_episodes
-from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.pomcp.planner import Config, Planner, informed, plan_episodes
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.classics import CLASSICS
 from turnwise.envs.pomdp import POMDP
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.exact.sarsop import solve
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.sarsop.solve import solve
 from turnwise.exact.simulation import simulate
 
 HERE = Path(__file__).parent

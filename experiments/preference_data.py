@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from turnwise.data.feedback import Pair, Prompt, Ranking
-from turnwise.data.feedback_files import write_feedback
+from turnwise.data.files.feedback import write_feedback
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 

@@ -34,17 +34,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import r2d2
-from turnwise.envs.classics import cheese_maze, t_maze
+from turnwise.algorithms.acting import r2d2
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import cheese_maze, t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Chain, Controller, controller_value
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.exact.sarsop import solve
-from turnwise.models.q_network import QNetwork, greedy_table
-from turnwise.rollout.agent_spec import MemorySpec, Spaces, memory_of
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.sarsop.solve import solve
+from turnwise.models.agents.q_network import QNetwork, greedy_table
+from turnwise.models.agents.spec import MemorySpec, Spaces, memory_of
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
 

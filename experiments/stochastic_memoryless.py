@@ -30,19 +30,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms import ppo, reinforce
+from turnwise.algorithms.acting import ppo, reinforce
 from turnwise.data.steps import StepInputs
-from turnwise.envs.classics import t_maze
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.exact.pomdp_file import read_pomdp
-from turnwise.models.action_heads import Categorical
-from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.critics import Critic, ObservationView, StateView
-from turnwise.models.memory import Remembering
-from turnwise.models.window import ObservationEncoder, Window
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.models.agents.action_heads import Categorical
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.critics import Critic, ObservationView, StateView
+from turnwise.models.memory.remembering import Remembering
+from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError
 from turnwise.run.training import Run
 

@@ -82,7 +82,7 @@ def test_greedy_is_the_likeliest_action(folder: Path, capsys: Any) -> None:
 def test_a_mean_above_what_is_possible_is_code_1(
     folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnwise.evaluation.truth.bound_above", lambda *_: -100.0)
+    monkeypatch.setattr("turnwise.evaluation.measures.truth.bound_above", lambda *_: -100.0)
     assert main(["evaluate", str(folder), "--episodes", "50"]) == 1
     assert "impossible" in capsys.readouterr().out
     assert json.loads((folder / "evaluation.json").read_text())["above"]

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from turnwise.cli import main
-from turnwise.models.lm import save_lm, train_tokenizer
+from turnwise.models.lm.load import save_lm, train_tokenizer
 from turnwise.rollout.agent import load_agent
 
 SMALL = [

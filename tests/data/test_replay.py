@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from turnwise.data.episode import Episode
 from turnwise.data.replay import Replay
 from turnwise.data.steps import StepInputs, pack_steps
-from turnwise.envs.lanes import Discrete, Step
-from turnwise.models.actor_critic import Acted
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.envs.protocol import Discrete, Step
+from turnwise.models.agents.actor_critic import Acted
+from turnwise.rollout.episodes import StepLanes
 
 
 class Counting:

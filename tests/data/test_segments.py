@@ -14,7 +14,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from turnwise.algorithms.mc import whole_returns
+from turnwise.algorithms.logs.mc import whole_returns
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.tokens import Tokens, TokenWriter, segments
 from turnwise.losses.returns import discounted_returns, td_targets

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter, segments
 from turnwise.envs.dialogue import Message, Response
-from turnwise.rollout.lanes import converse
-from turnwise.rollout.sampler import Utterance
+from turnwise.rollout.conversations import converse
+from turnwise.rollout.engines.sampler import Utterance
 from turnwise.run.errors import InputError
 
 FREE = ("own", "plain", "plain, spaced")  # take messages in any order

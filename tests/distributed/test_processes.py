@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from turnwise.algorithms import bc
+from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens, pack_turns
 from turnwise.data.order import BatchOrder
 from turnwise.run.distributed import World

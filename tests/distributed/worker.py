@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from turnwise.algorithms import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.data.tokens import Tokens, TokenWriter
-from turnwise.models.heads import TokenCritic, TurnCritic
-from turnwise.models.lm import llama, trunk_of, with_lora
-from turnwise.models.policies import LmPolicy
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.load import llama, trunk_of, with_lora
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.training import Run
@@ -145,11 +145,11 @@ def train(
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([
-    "turnwise.algorithms.bc",
-    "turnwise.algorithms.ilql",
-    "turnwise.algorithms.mc",
-    "turnwise.algorithms.turn_iql",
-    "turnwise.models.lm",
+    "turnwise.algorithms.logs.bc",
+    "turnwise.algorithms.logs.ilql",
+    "turnwise.algorithms.logs.mc",
+    "turnwise.algorithms.logs.turn_iql",
+    "turnwise.models.lm.load",
     "torch._dynamo",
     "transformers.models.llama.modeling_llama",
     "peft",

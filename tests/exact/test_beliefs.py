@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from turnwise.envs.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.pomdp import pomdp_from_arrays
+from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.beliefs import BeliefFilter, entropy
 

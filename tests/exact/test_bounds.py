@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from turnwise.envs import classics
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.problems import classics
 from turnwise.exact.bounds import Unbounded, blind_plans, fib_q, mdp_q
 
 

@@ -18,7 +18,7 @@ from turnwise.exact.controller_search import (
     inputs_that_occur,
 )
 from turnwise.exact.controllers import Chain, controller_value
-from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.run.errors import InputError
 
 NULL, SHOWN = False, True

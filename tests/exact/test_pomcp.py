@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from turnwise.envs.classics import CLASSICS, tiger
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.exact.beliefs import BeliefFilter
 from turnwise.exact.horizon import horizon_value
-from turnwise.exact.pomcp import BeliefLost, Config, Planner, TabularSimulator, informed, plan_episodes
+from turnwise.exact.pomcp.planner import (
+    BeliefLost,
+    Config,
+    Planner,
+    TabularSimulator,
+    informed,
+    plan_episodes,
+)
 from turnwise.run.errors import InputError
 
 LISTEN, OPEN_LEFT, OPEN_RIGHT = range(3)

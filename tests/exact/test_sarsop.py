@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from turnwise.envs import classics
 from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
+from turnwise.envs.problems import classics
 from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
-from turnwise.exact.sarsop import Solution, solve
-from turnwise.exact.sarsop_kernels import beaten
+from turnwise.exact.sarsop.kernels import beaten
+from turnwise.exact.sarsop.solve import Solution, solve
 from turnwise.run.errors import InputError
 
 

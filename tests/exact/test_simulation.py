@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from turnwise.envs.classics import cheese_maze, corridor, t_maze, tiger
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.problems.classics import cheese_maze, corridor, t_maze, tiger
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value, without_observations
-from turnwise.exact.sarsop import solve
+from turnwise.exact.sarsop.solve import solve
 from turnwise.exact.simulation import horizon_of, simulate, watch
 
 

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from turnwise.algorithms import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.losses.returns import discounted_returns, td_targets
-from turnwise.models.heads import TokenCritic, TokenValues, TurnCritic, TurnValues
-from turnwise.models.lm import llama, trunk_of
-from turnwise.models.policies import LmPolicy
+from turnwise.models.lm.critics import TokenCritic, TokenValues, TurnCritic, TurnValues
+from turnwise.models.lm.load import llama, trunk_of
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 
 f64 = torch.float64

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from turnwise.algorithms import ppo
+from turnwise.algorithms.acting import ppo
 from turnwise.data.steps import StepInputs
-from turnwise.envs.memory_tasks import MemoryTask, repeat_previous
-from turnwise.models.actor_critic import ActorCritic
-from turnwise.models.memory import Memory
-from turnwise.rollout.agent_spec import CriticSpec, MemoryName, MemorySpec, Spaces, actor_critic_of
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.envs.problems.memory_tasks import MemoryTask, repeat_previous
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.spec import CriticSpec, MemoryName, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.memory.remembering import Memory
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import Run
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from turnwise.algorithms import r2d2, sac
-from turnwise.envs.classics import cheese_maze, t_maze
+from turnwise.algorithms.acting import r2d2, sac
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import cheese_maze, t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.models.memory import Encoder, Remembering
-from turnwise.models.q_network import QNetwork, greedy_table
-from turnwise.models.recurrent import GRU
-from turnwise.models.soft_actor_critic import SoftActorCritic
-from turnwise.models.window import ObservationEncoder, Window
-from turnwise.rollout.step_lanes import StepLanes
+from turnwise.models.agents.q_network import QNetwork, greedy_table
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.memory.recurrent import GRU
+from turnwise.models.memory.remembering import Encoder, Remembering
+from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.rollout.episodes import StepLanes
 from turnwise.run.training import Run
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from turnwise.algorithms import ilql, turn_iql
+from turnwise.algorithms.logs import ilql, turn_iql
 from turnwise.data.batch import pack_tokens, pack_turns
-from turnwise.models.heads import TokenValues, TurnValues
+from turnwise.models.lm.critics import TokenValues, TurnValues
 from turnwise.models.target import polyak_, slow_copy
 
 GAMMA = 0.9

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from turnwise.envs.classics import t_maze, tiger
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import t_maze, tiger
 from turnwise.exact.controller_search import best_deterministic_memoryless
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.losses.returns import discounted_returns, lambda_returns

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from turnwise.algorithms import dpo, grpo, kto, rloo
+from turnwise.algorithms.feedback import dpo, kto
+from turnwise.algorithms.replies import grpo, rloo
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.preference_rows import Compared, Liked, mismatched
+from turnwise.data.comparisons import Compared, Liked, mismatched
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.losses.groups import group_centred, leave_one_out
 from turnwise.losses.kl import truncated_ratio, weighted_k3
@@ -38,9 +39,9 @@ from turnwise.losses.preference import (
     robust_dpo_loss,
 )
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
-from turnwise.models.reward_model import RewardModel
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.one_turn import Judged
 from turnwise.rollout.replies import Reply
 

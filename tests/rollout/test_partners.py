@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from turnwise.envs.negotiation import SELECTION, NegotiationTable, Scenario
-from turnwise.models.lm import llama, train_tokenizer
+from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable, Scenario
+from turnwise.models.lm.load import llama, train_tokenizer
 from turnwise.rollout.agent import Agent
-from turnwise.rollout.lanes import converse
+from turnwise.rollout.conversations import converse
 from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel
 
 SCENARIO = Scenario(counts=(1, 2, 3), values_a=(1, 3, 1), values_b=(4, 0, 2))

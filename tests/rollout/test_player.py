@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from turnwise.data.steps import StepInputs
-from turnwise.envs.classics import t_maze
-from turnwise.envs.gymnasium_door import register_environments
-from turnwise.envs.lanes import Discrete, Space, Vector
+from turnwise.envs.gymnasium.door import register_environments
+from turnwise.envs.problems.classics import t_maze
+from turnwise.envs.protocol import Discrete, Space, Vector
 from turnwise.envs.tabular import TabularEnv
-from turnwise.rollout.agent_spec import CriticName, CriticSpec, MemoryName, MemorySpec, Spaces, agent_of
+from turnwise.models.agents.spec import CriticName, CriticSpec, MemoryName, MemorySpec, Spaces, agent_of
+from turnwise.rollout.episodes import StepLanes
 from turnwise.rollout.player import Player, Saved, load_player, load_saved
-from turnwise.rollout.step_lanes import StepLanes
 from turnwise.run.errors import InputError
 
 SYMBOLS = Spaces(Discrete(5), Discrete(4), Discrete(9))
@@ -160,7 +160,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_lanes_of_an_environment_that_cannot_be_pickled_begin_anew() -> None:
-    from turnwise.envs.gymnasium_lanes import lanes_by_id
+    from turnwise.envs.gymnasium.lanes import lanes_by_id
 
     env = lanes_by_id("Pendulum-v1", 2)
     agent = agent_of("actor-critic", MemorySpec(width=8), CriticSpec(), Spaces.of(env))

@@ -12,12 +12,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
-from turnwise.evaluation.one_turn import divergence
-from turnwise.models.lm import llama
-from turnwise.models.lm_reference import Reference
-from turnwise.models.lm_replies import score_replies
-from turnwise.models.policies import LmPolicy
-from turnwise.rollout.decoding import Decoding
+from turnwise.evaluation.measures.replies import divergence
+from turnwise.models.lm.load import llama
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.replies import score_replies
+from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import KlControl, OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Clipped, FromFunction, FromModel, Length, Unfinished, Weighted

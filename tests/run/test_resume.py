@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from turnwise.algorithms import mc
+from turnwise.algorithms.logs import mc
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.optim import descend
 from turnwise.run.training import Learner, Run

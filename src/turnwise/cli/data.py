@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from turnwise.cli.say import console, parse
 from turnwise.cli.tasks import TASKS, find_task
-from turnwise.data.card import data_card, describe, warnings
-from turnwise.data.feedback_card import describe_feedback, feedback_card, feedback_warnings
-from turnwise.data.feedback_files import read_feedback
-from turnwise.data.logs import read_logs, write_jsonl
+from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
+from turnwise.data.cards.logs import data_card, describe, warnings
+from turnwise.data.files.feedback import read_feedback
+from turnwise.data.files.logs import read_logs, write_jsonl
 from turnwise.run.errors import InputError
 
 POSTCARDS = "postcards"
@@ -113,8 +113,8 @@ def make(a: Make) -> dict[str, Any]:
 
 def postcards(a: Make) -> Iterator[dict[str, Any]]:
     """Cards of the mediocre writer as logs of one turn with gold as outcome, or labels of the annotators."""
-    from turnwise.envs import annotators
-    from turnwise.envs.postcards import Postcards
+    from turnwise.envs.tasks import annotators
+    from turnwise.envs.tasks.postcards.task import Postcards
 
     task, rng = Postcards(), np.random.default_rng(a.seed)
     if a.feedback != "none":

@@ -128,7 +128,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
             job.result()
     found = _compare(a)
     out.print(comparison_table(found))
-    from turnwise.evaluation.report import write_report
+    from turnwise.evaluation.pages.report import write_report
 
     page = write_report(a.out)
     seconds = time.monotonic() - began
@@ -229,7 +229,7 @@ def _done(a: Demo, words: Sequence[str]) -> bool:
 def _compare(a: Demo) -> dict[str, Any]:
     """comparison.json of the folder."""
     from turnwise.cli.tasks import find_task
-    from turnwise.evaluation.comparison import comparison, row
+    from turnwise.evaluation.pages.comparison import comparison, row
 
     task = find_task("helpdesk")
     card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from turnwise.envs.gymnasium_lanes import lanes_by_id
-from turnwise.envs.lanes import LaneEnv
+from turnwise.envs.gymnasium.lanes import lanes_by_id
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
-from turnwise.exact.pomdp_file import read_pomdp
+from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.run.errors import InputError
 
 LONGEST = 100

@@ -93,9 +93,9 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     """The same for callers in Python: pick beta on validation conversations, then measure."""
     import torch
 
-    from turnwise.evaluation.report import write_report
-    from turnwise.evaluation.rollouts import best_setting, hold, summary
-    from turnwise.evaluation.viewer import annotate
+    from turnwise.evaluation.measures.conversation_views import annotate
+    from turnwise.evaluation.measures.conversations import best_setting, hold, summary
+    from turnwise.evaluation.pages.report import write_report
     from turnwise.rollout.agent import load_agent, save_acting
     from turnwise.run.progress import Progress
 

@@ -97,10 +97,10 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     """The same for callers in Python."""
     config = read_config(a.run)
     saved, env, problem, gamma, longest = _prepared(a, config)
-    from turnwise.evaluation.agent_episodes import annotated
-    from turnwise.evaluation.report import write_report
-    from turnwise.evaluation.step_rollouts import Greedy, play, summary, tail_of
-    from turnwise.evaluation.truth import bound_above, exact_value, share_of
+    from turnwise.evaluation.measures.episode_views import annotated
+    from turnwise.evaluation.measures.episodes import Greedy, play, summary, tail_of
+    from turnwise.evaluation.measures.truth import bound_above, exact_value, share_of
+    from turnwise.evaluation.pages.report import write_report
     from turnwise.run.progress import Progress
 
     agent: Any = Greedy(saved.agent) if a.greedy else saved.agent
@@ -147,8 +147,8 @@ def _prepared(a: EvaluateAgent, config: dict[str, Any]) -> tuple[Any, Any, Any, 
 
     from turnwise.cli.environments import find_environment, problem_of
     from turnwise.envs.tabular import TabularEnv
-    from turnwise.evaluation.step_rollouts import MOST_STEPS, horizon_for
-    from turnwise.rollout.agent_spec import Spaces
+    from turnwise.evaluation.measures.episodes import MOST_STEPS, horizon_for
+    from turnwise.models.agents.spec import Spaces
     from turnwise.rollout.player import load_saved
 
     if "env" not in config:
@@ -182,7 +182,7 @@ def _prepared(a: EvaluateAgent, config: dict[str, Any]) -> tuple[Any, Any, Any, 
 
 
 def _truth(a: EvaluateAgent, env: Any, problem: Any) -> dict[str, Any]:
-    from turnwise.evaluation.truth import Limits, truth_of_problem, truth_of_task
+    from turnwise.evaluation.measures.truth import Limits, truth_of_problem, truth_of_task
 
     if problem is None:
         return truth_of_task(env)
@@ -197,8 +197,8 @@ def _probe(
     """What the memory knows; written into probe.json. None where there is nothing to probe."""
     import torch
 
-    from turnwise.evaluation.belief_probe import MOST_STATES, probe
-    from turnwise.rollout.agent_spec import agent_of
+    from turnwise.evaluation.measures.belief_probe import MOST_STATES, probe
+    from turnwise.models.agents.spec import agent_of
     from turnwise.run.progress import Progress
 
     path = a.run / "probe.json"

@@ -14,11 +14,11 @@ import torch
 from turnwise.cli.say import console, notice
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat
-from turnwise.evaluation.one_turn import gained, measure_replies
-from turnwise.evaluation.report import write_report
-from turnwise.models.lm import context_of, merged, parameter_count, with_lora
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
+from turnwise.evaluation.measures.replies import gained, measure_replies
+from turnwise.evaluation.pages.report import write_report
+from turnwise.models.lm.load import context_of, merged, parameter_count, with_lora
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
 from turnwise.rollout.agent import Acting, Agent, load_agent
 from turnwise.rollout.rewards import Reward
 from turnwise.run import distributed

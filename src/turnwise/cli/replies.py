@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from turnwise.cli.say import notice
+from turnwise.data.comparisons import is_held_out
 from turnwise.data.feedback import Prompt
-from turnwise.data.feedback_files import prompt_of
-from turnwise.data.preference_rows import is_held_out
-from turnwise.data.sources import rows_of, unexpected
-from turnwise.envs.postcards import Postcards
+from turnwise.data.files.feedback import prompt_of
+from turnwise.data.files.sources import rows_of, unexpected
+from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.rollout.replies import Reply
 from turnwise.rollout.rewards import FromFunction, Reward
 from turnwise.run.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 
 from turnwise.cli.evaluate import named_run
 from turnwise.cli.say import console, parse
-from turnwise.evaluation.report import write_report
+from turnwise.evaluation.pages.report import write_report
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,9 @@ def load(where: str, initial_observation: str) -> Any:
     """The problem of a file or of a name."""
     from dataclasses import replace
 
-    from turnwise.envs.classics import CLASSICS
-    from turnwise.exact.pomdp_file import read_pomdp
-    from turnwise.exact.pomdpx_file import read_pomdpx
+    from turnwise.envs.problems.classics import CLASSICS
+    from turnwise.exact.files.pomdp import read_pomdp
+    from turnwise.exact.files.pomdpx import read_pomdpx
 
     path = Path(where)
     if where in CLASSICS:
@@ -131,8 +131,8 @@ def _facts(problem: Any, lower: float, upper: float | None, seconds: float) -> d
 def _exact(a: Solve, problem: Any, out: Any) -> dict[str, Any]:
     import numpy as np
 
-    from turnwise.exact.sarsop import solve
-    from turnwise.exact.sarsop_search import compile_kernels
+    from turnwise.exact.sarsop.search import compile_kernels
+    from turnwise.exact.sarsop.solve import solve
 
     began = time.perf_counter()
     compile_kernels()
@@ -153,14 +153,14 @@ def _exact(a: Solve, problem: Any, out: Any) -> dict[str, Any]:
     )
     out.print(f"policy: {len(found.policy):,} plans (alpha vectors); searched {found.beliefs:,} beliefs")
     if a.out is not None:
-        from turnwise.evaluation.solution import save_policies
+        from turnwise.evaluation.pages.solution_files import save_policies
 
         _begin_folder(a)
         save_policies(a.out, problem, found, result)
     if a.simulate:
         result["simulation"] = _simulated(a, problem, found, out)
     if a.out is not None:
-        from turnwise.evaluation.solution import save_solution
+        from turnwise.evaluation.pages.solution_files import save_solution
 
         notice("looking at where the policy looks, and writing the page")
         page = save_solution(a.out, problem, found, result, np.random.default_rng(a.seed))
@@ -211,7 +211,7 @@ def _limited(a: Solve, problem: Any, nodes: int, out: Any) -> dict[str, Any]:
 
     from turnwise.exact.bounds import fib_q
     from turnwise.exact.controller_search import best_controller, best_deterministic_memoryless
-    from turnwise.exact.sarsop_search import first_beliefs
+    from turnwise.exact.sarsop.search import first_beliefs
     from turnwise.run.progress import Progress
 
     if a.simulate:
@@ -249,7 +249,7 @@ def _limited(a: Solve, problem: Any, nodes: int, out: Any) -> dict[str, Any]:
         + ("" if upper is None else f"; the fast informed bound of all policies is {upper:.6g}")
     )
     if a.out is not None:
-        from turnwise.evaluation.solution import save_controller
+        from turnwise.evaluation.pages.solution_files import save_controller
 
         _begin_folder(a)
         page = save_controller(a.out, problem, best, result)

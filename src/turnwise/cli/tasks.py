@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwise.envs.dialogue import DialogueTask
-from turnwise.envs.helpdesk import HelpDesk
-from turnwise.envs.helpdesk_logs import helpdesk_logs
-from turnwise.exact.helpdesk import behavior_value, optimal_value
+from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
+from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.run.errors import InputError
 
 

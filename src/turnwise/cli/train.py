@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from turnwise.algorithms import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import last_metrics
 from turnwise.cli.say import console, notice, parse
-from turnwise.data.card import data_card, warnings
+from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.corpus import rows_of, split_heldout
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.logs import read_logs
+from turnwise.data.files.logs import read_logs
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import ChatFormat, Tokens
-from turnwise.evaluation.report import write_report
-from turnwise.evaluation.viewer import annotate
-from turnwise.models.heads import TokenCritic, TurnCritic
-from turnwise.models.lm import (
+from turnwise.evaluation.measures.conversation_views import annotate
+from turnwise.evaluation.pages.report import write_report
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.load import (
     context_of,
     llama,
     load_lm,
@@ -37,7 +37,7 @@ from turnwise.models.lm import (
     width_of,
     with_lora,
 )
-from turnwise.models.policies import LmPolicy
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.agent import Acting, Agent, load_agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError

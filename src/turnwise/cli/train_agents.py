@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from turnwise.algorithms import a2c, ppo, r2d2, reinforce, sac
+from turnwise.algorithms.acting import a2c, ppo, r2d2, reinforce, sac
 from turnwise.cli.environments import find_environment
 from turnwise.cli.say import console, notice, parse
-from turnwise.rollout.agent_spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of, parameters_of
+from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of, parameters_of
 from turnwise.rollout.player import Saved
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
@@ -149,7 +149,7 @@ def train(name: str, a: Any, env: Any) -> dict[str, Any]:
         "parameters": parameters_of(agent),
         "metrics": _last(asked.out / "metrics.jsonl"),
     }
-    from turnwise.evaluation.report import write_report
+    from turnwise.evaluation.pages.report import write_report
 
     result["report"] = str(write_report(asked.out))
     write_json(asked.out / "result.json", result)

@@ -9,20 +9,20 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from turnwise.algorithms import dpo, kto, orpo, simpo
+from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
 from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
+from turnwise.data.cards.feedback import feedback_card, feedback_warnings
+from turnwise.data.comparisons import compared, liked, split_by_prompt, with_rows
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
-from turnwise.data.feedback_card import feedback_card, feedback_warnings
-from turnwise.data.feedback_files import read_feedback
-from turnwise.data.preference_rows import compared, liked, split_by_prompt, with_rows
+from turnwise.data.files.feedback import read_feedback
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.reward_quality import judge
-from turnwise.models.lm import parameter_count
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
+from turnwise.evaluation.measures.judges import judge
+from turnwise.models.lm.load import parameter_count
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_json

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from turnwise.algorithms import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
 from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
 from turnwise.cli.say import console, parse
-from turnwise.models.lm import parameter_count
-from turnwise.rollout.decoding import Decoding
+from turnwise.models.lm.load import parameter_count
+from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies
 from turnwise.rollout.reward_scorer import RewardScorer, load_reward

@@ -11,19 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from turnwise.algorithms import reward
+from turnwise.algorithms.feedback import reward
 from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import SILENT, in_words, last_metrics, told_left_out
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
+from turnwise.data.cards.feedback import feedback_card, feedback_warnings
+from turnwise.data.comparisons import split_by_prompt, with_rows
 from turnwise.data.feedback import Feedback, Score
-from turnwise.data.feedback_card import feedback_card, feedback_warnings
-from turnwise.data.feedback_files import read_feedback
-from turnwise.data.preference_rows import split_by_prompt, with_rows
+from turnwise.data.files.feedback import read_feedback
 from turnwise.data.tokens import ChatFormat
-from turnwise.evaluation.report import write_report
-from turnwise.evaluation.reward_quality import judge
-from turnwise.models.lm import (
+from turnwise.evaluation.measures.judges import judge
+from turnwise.evaluation.pages.report import write_report
+from turnwise.models.lm.classifier import adapted_trunks
+from turnwise.models.lm.load import (
     context_of,
     llama,
     load_lm,
@@ -32,8 +33,7 @@ from turnwise.models.lm import (
     trunk_of,
     width_of,
 )
-from turnwise.models.lm_reward import adapted_trunks
-from turnwise.models.reward_model import RewardEnsemble, RewardModel
+from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run import distributed
 from turnwise.run.errors import InputError

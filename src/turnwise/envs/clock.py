@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from turnwise.envs.lanes import Discrete, Space
+from turnwise.envs.protocol import Discrete, Space
 
 
 class Clock:

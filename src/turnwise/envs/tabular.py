@@ -14,8 +14,8 @@ import numpy as np
 
 from turnwise.envs.alias import Alias
 from turnwise.envs.clock import Clock
-from turnwise.envs.lanes import Discrete, Step
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.protocol import Discrete, Step
 
 JOINT_LIMIT = 1 << 20
 """joint outcomes in one table, at most; a slot takes 49 bytes and there are fewer than two per outcome"""

@@ -12,8 +12,8 @@ from scipy.sparse.linalg import spsolve
 
 from turnwise.envs.pomdp import POMDP, Rows
 from turnwise.exact.bounds import mdp_q
-from turnwise.exact.sarsop import Solution, solve
-from turnwise.exact.sarsop_search import Search
+from turnwise.exact.sarsop.search import Search
+from turnwise.exact.sarsop.solve import Solution, solve
 
 
 def without_observations(problem: POMDP) -> POMDP:

@@ -16,12 +16,12 @@ from torch import nn
 from turnwise.data.batch import pack_tokens, pack_turns
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.losses.policy import action_logp
-from turnwise.models.heads import TokenCritic, TurnCritic
-from turnwise.models.lm import context_of, load_lm, load_trunk, save_lm, share_files, width_of
-from turnwise.models.policies import GuidedPolicy, LmPolicy
-from turnwise.rollout.decoding import Decoding
-from turnwise.rollout.rerank import Reranker
-from turnwise.rollout.sampler import LaneModel, Sampler
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.load import context_of, load_lm, load_trunk, save_lm, share_files, width_of
+from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
+from turnwise.rollout.engines.decoding import Decoding
+from turnwise.rollout.engines.rerank import Reranker
+from turnwise.rollout.engines.sampler import LaneModel, Sampler
 from turnwise.run.errors import InputError
 
 SETTINGS = "turnwise.json"

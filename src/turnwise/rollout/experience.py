@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwise.data.replay import Replay
-from turnwise.rollout.step_lanes import Acts, StepLanes
+from turnwise.rollout.episodes import Acts, StepLanes
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
 from turnwise.data.tokens import ChatFormat, Tokens
-from turnwise.models.lm_reference import Reference
-from turnwise.models.policies import LmPolicy
-from turnwise.rollout.decoding import POLICYS_OWN, Decoding
-from turnwise.rollout.lanes import episode_seed
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.rollout.conversations import episode_seed
+from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, opinions
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.envs.dialogue import Message, Response
-from turnwise.envs.negotiation import NegotiationTable, Scenario
+from turnwise.envs.tasks.negotiation.game import NegotiationTable, Scenario
 from turnwise.rollout.agent import Agent
 
 

@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from turnwise.data.steps import StepInputs
-from turnwise.envs.lanes import Discrete, Vector
-from turnwise.models.lm import share_files
-from turnwise.rollout.agent_spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
-from turnwise.rollout.step_lanes import to_bounds
+from turnwise.envs.protocol import Discrete, Vector
+from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
+from turnwise.models.lm.load import share_files
+from turnwise.rollout.episodes import to_bounds
 from turnwise.run.errors import InputError
 
 SETTINGS = "agent.json"

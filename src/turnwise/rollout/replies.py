@@ -13,12 +13,12 @@ from torch import Tensor
 from turnwise.data.batch import pack_tokens
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
-from turnwise.models.lm import context_of
-from turnwise.models.lm_replies import score_replies
-from turnwise.models.policies import LmPolicy
-from turnwise.rollout.decoding import POLICYS_OWN, Decoding
-from turnwise.rollout.lanes import episode_seed
-from turnwise.rollout.sampler import Sampler, Utterance
+from turnwise.models.lm.load import context_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.replies import score_replies
+from turnwise.rollout.conversations import episode_seed
+from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.engines.sampler import Sampler, Utterance
 from turnwise.run.errors import InputError
 
 

@@ -1,0 +1,190 @@
+"""Recurrent replay distributed DQN. Kapturowski et al. 2019, "Recurrent experience replay in distributed
+reinforcement learning" (ICLR), section 2.3 and section 3.
+
+    v_k   = Q'(h_k, argmax_a Q(h_k, a))                                Q': slow copy        (double Q)
+    G_k   = r_k + ... + gamma^{n-1} r_{k+n-1} + gamma^n v_{k+n}        cut at a true end    (n-step)
+    delta = G_k - Q(h_k, a_k)
+    L     = w_b delta^2 / scale^2                                      w: undoes the priorities of rows
+    p_b   = eta max_k |delta| + (1 - eta) mean_k |delta|
+    Q'    <- (1 - polyak) Q' + polyak Q                                after each step
+
+Rows are segments of `rollout` steps. Each is read from the memory that acting had before the row `burn_in`
+rows earlier; what is read before the row itself is not learnt from. Differs from the paper: values are scaled
+affinely and not by h (models/agents/q_network.py says why); targets move by Polyak averaging; gradients run
+through burn-in too (they are small there, and right); rows do not overlap. The memory is the agent's affair:
+with a transformer it is Q at every position; with a memory of the observation alone it is the Q(o, a) that a
+POMDP does not have, kept as the example of what goes wrong (docs/r2d2.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise.data.batch import Batch
+from turnwise.data.replay import Replay
+from turnwise.data.steps import pack_steps
+from turnwise.envs.protocol import LaneEnv
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.returns import n_step_returns
+from turnwise.losses.value import squared_error
+from turnwise.models.agents.q_network import EpsilonGreedy, QNetwork, spread
+from turnwise.models.target import polyak_, slow_copy
+from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.experience import Experience
+from turnwise.run.optim import adam, descend
+from turnwise.run.seeds import generator
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of R2D2."""
+
+    steps: int = 150_000
+    """steps of the environment, over all lanes"""
+    lanes: int = 32
+    """episodes under way at a time"""
+    rollout: int = 32
+    """steps in each lane between updates: the length of rows"""
+    capacity: int = 100_000
+    """steps that the replay holds"""
+    warmup: int = 5_000
+    """steps in the replay before learning begins"""
+    updates: int = 16
+    """gradient steps after each collection"""
+    batch_size: int = 32
+    """rows per gradient step"""
+    burn_in: int = 1
+    """rows before the row learnt from that are read first"""
+    lr: float = 1e-3
+    """learning rate of Adam at first; it falls linearly to a twentieth"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    gamma: float = 0.99
+    """discount per step"""
+    n: int = 1
+    """rewards in a target before it bootstraps: above 1 it also counts what exploring actions cost"""
+    polyak: float = 0.02
+    """share of the weights that the slow copy takes on at each gradient step"""
+    priority_exponent: float = 0.6
+    """of priorities when rows are drawn: 0 draws all alike, 1 in proportion"""
+    importance_exponent: float = 0.4
+    """of what undoes it in the loss: 1 entirely"""
+    eta: float = 0.9
+    """share of the largest error of a row in its priority; the rest is the mean's"""
+    priority_floor: float = 1e-2
+    """added to every priority, in units of the values' scale"""
+    epsilon: float = 1.0
+    """probability of a uniform action in the lane that explores most, at first: at 1 all lanes are random"""
+    epsilon_end: float = 0.1
+    """the same at the end; it falls linearly"""
+    epsilon_alpha: float = 7.0
+    """how much less others explore: lane i has epsilon^(1 + alpha i / (lanes - 1))"""
+    scale_rate: float = 0.01
+    """how fast mean and scale of values follow those of targets, per gradient step"""
+
+
+@torch.no_grad()
+def targets(target: QNetwork, q: Tensor, batch: Batch, c: Config) -> Tensor:
+    """[B, A], n-step returns with the double-Q bootstrap; `q` [B, A+1, V] is the online one."""
+    best = q.argmax(-1, keepdim=True)
+    values = target(batch).gather(-1, best).squeeze(-1)
+    return n_step_returns(batch.rewards, batch.discounts, values[:, 1:], batch.mask, c.n)
+
+
+def loss(
+    agent: QNetwork, target: QNetwork, batch: Batch, weights: Tensor, denominator: float, c: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss; targets [B, A]; errors [B, A] in units of the values' scale."""
+    q = agent(batch)
+    taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+    returns = targets(target, q, batch, c)
+    scale = agent.head.value.scale
+    error = weights.unsqueeze(-1) * squared_error(taken, returns) / scale**2
+    td = ((returns - taken) / scale).detach()
+    return sum_over_decisions(error, batch.loss_mask) / denominator, returns, td
+
+
+def priorities(td: Tensor, mask: Tensor, c: Config) -> Tensor:
+    """[B], eta max + (1 - eta) mean of |td| over what is learnt from, and the floor."""
+    size = td.abs().masked_fill(~mask, 0.0)
+    mean = size.sum(1) / mask.sum(1)
+    return c.eta * size.amax(1) + (1 - c.eta) * mean + c.priority_floor
+
+
+def update(
+    learner: Learner, replay: Replay, rng: np.random.Generator, c: Config, left: float
+) -> dict[str, Tensor]:
+    """One gradient step on rows from the replay; sums over decisions."""
+    agent, target = learner.module, learner.target
+    assert isinstance(agent, QNetwork)
+    like = next(agent.parameters())
+    drawn = replay.sample(rng, c.batch_size, c.importance_exponent)
+    batch = pack_steps([replay.read(i, c.burn_in) for i in drawn.rows], gamma=c.gamma, dtype=like.dtype)
+    batch = batch.to(like.device)
+    weights = torch.as_tensor(drawn.weights).to(like)
+    denominator = c.batch_size * replay.steps / len(replay)
+    total, returns, td = loss(agent, target, batch, weights, denominator, c)
+    descend(agent, learner.optimizer, total, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+    polyak_(target, agent, c.polyak)
+    seen = returns[batch.loss_mask]
+    for network in (agent, target):  # the same seen by both: they stay in the same units
+        network.head.value.rescale_(seen, c.scale_rate)
+    replay.reprioritise(drawn.rows, priorities(td, batch.loss_mask, c).double().cpu().numpy())
+    return {
+        "td": sum_over_decisions(td**2, batch.loss_mask),
+        "target": seen.sum(),
+        "decisions": batch.loss_mask.sum(),
+    }
+
+
+@torch.no_grad()
+def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: Config) -> float | None:
+    """How much Q depends on how old the stored memory is: mean |Q - Q_fresh|, in units of values' scale.
+
+    Q is read from the memory stored `back` rows before each row, Q_fresh from the beginning of the episode,
+    as far as the replay holds it; over actions and decisions of those `rows` where the two differ in what
+    they read. None: there are no such rows. Section 3 of the paper has Delta Q over max Q, at single
+    decisions.
+    """
+    like = next(agent.parameters())
+    pairs = [(replay.read(i, back), replay.read(i, None)) for i in rows]
+    pairs = [(near, far) for near, far in pairs if near.age > far.age]
+    if not pairs:
+        return None
+    q = []
+    for episodes in zip(*pairs, strict=True):
+        batch = pack_steps(episodes, gamma=c.gamma, dtype=like.dtype).to(like.device)
+        q.append(agent(batch)[:, :-1][batch.loss_mask])
+    return float((q[0] - q[1]).abs().mean() / agent.head.value.scale)
+
+
+def train(c: Config, env: LaneEnv, agent: QNetwork, run: Run, seed: int) -> QNetwork:
+    """Improve `agent` in place by acting in `env` and replaying what happened."""
+    run.world.place(agent)
+    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.begins_while_stepping)
+    experience = Experience(lanes, replay)
+    learner = Learner(agent, adam(agent, c.lr), slow_copy(agent), experience)
+    total = max(1, round(c.steps / (c.lanes * c.rollout)))
+    for step in run.steps(total, learner):
+        left = 1 - step / total
+        epsilon = c.epsilon_end + (c.epsilon - c.epsilon_end) * left
+        experience.collect(EpsilonGreedy(agent, spread(epsilon, c.epsilon_alpha, c.lanes)), c.rollout)
+        rng, sums = generator(seed, 1, step), {}
+        for _ in range(c.updates if replay.steps >= min(c.warmup, c.capacity) else 0):
+            part = update(learner, replay, rng, c, left)
+            sums = {name: sums.get(name, 0.0) + value for name, value in part.items()}
+        if run.due(step, total):
+            metrics = {"steps": (step + 1) * c.lanes * c.rollout, "epsilon": epsilon, **told(lanes)}
+            metrics |= run.world.means(sums) if sums else {}
+            rows = replay.sample(rng, c.batch_size).rows
+            for name, back in (("staleness", 0), ("staleness_trained", c.burn_in)):
+                stale = staleness(agent, replay, rows, back, c)
+                metrics |= {} if stale is None else {name: stale}
+            run.log(step, metrics)
+    return agent

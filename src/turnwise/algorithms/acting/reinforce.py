@@ -1,0 +1,111 @@
+"""REINFORCE with memory and a baseline. Williams 1992, "Simple statistical gradient-following algorithms".
+
+    G_k   = r_k + gamma G_{k+1}                Monte Carlo: no value stands in for anything
+    L_pi  = -log pi(a_k|h_k) (G_k - V_k) / scale                      V is a baseline alone
+    L_V   = (G_k - V_k)^2 / scale^2
+    L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
+
+Whole episodes, one in each lane, and one gradient step on them. A baseline leaves the expected gradient as
+it is whatever it sees, the observation alone or the hidden state (models/agents/critics.py): this is the
+estimator to doubt the others with. The sum over decisions is divided by the number of episodes, a constant,
+and decision k has weight `visit_discount`^k: with gamma, L_pi's gradient is in expectation that of -J /
+scale, J the discounted return. Differs from the paper: episodes are cut after `longest` steps and what lies
+beyond is lost, values are in units of the returns (Pop-Art), Adam. With `value_weight` 0 there is no baseline: V
+stays at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from turnwise.data.batch import Batch
+from turnwise.data.episode import Episode
+from turnwise.data.steps import observations_of, pack_steps
+from turnwise.envs.protocol import LaneEnv
+from turnwise.losses.policy import policy_gradient_loss
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.returns import discounted_returns
+from turnwise.losses.value import squared_error
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.rollout.episodes import StepLanes, told
+from turnwise.run.optim import adam, descend
+from turnwise.run.seeds import generator
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of REINFORCE."""
+
+    episodes: int = 20_000
+    """of all lanes together"""
+    lanes: int = 64
+    """episodes between updates"""
+    longest: int = 200
+    """steps after which an episode is cut"""
+    lr: float = 2e-3
+    """learning rate of Adam at first; it falls linearly to a twentieth"""
+    grad_clip: float = 5.0
+    """largest global gradient norm"""
+    gamma: float = 0.99
+    """discount per step"""
+    entropy_weight: float = 0.01
+    """of the bonus on the policy's entropy, at first"""
+    entropy_end: float = 0.0
+    """of the bonus, at the end; it falls linearly"""
+    value_weight: float = 0.5
+    """of the baseline's loss; no matter where trunks are separate, except that 0 is no baseline"""
+    visit_discount: float = 1.0
+    """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+
+
+def loss(
+    agent: ActorCritic, batch: Batch, returns: Tensor, c: Config, entropy_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The three terms as a sum over decisions, from returns [B, A]; and what is logged, as sums."""
+    if batch.ages is None:
+        raise ValueError("rows of one's own acting have ages")
+    out = agent(batch)
+    baseline, scale = out.values[:, :-1], agent.critic.value.scale
+    weights = c.visit_discount ** batch.ages.to(returns.dtype)
+    logp = agent.head.logp(out.policy, batch.actions)
+    policy = weights * policy_gradient_loss(logp, (returns - baseline.detach()) / scale)
+    error = squared_error(baseline, returns) / scale**2
+    entropy = agent.head.entropy(out.policy)
+    objective = policy + c.value_weight * error - entropy_weight * weights * entropy
+    logged = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
+    sums = {name: sum_over_decisions(x.detach(), batch.loss_mask) for name, x in logged.items()}
+    sums["decisions"] = batch.loss_mask.sum()
+    return sum_over_decisions(objective, batch.loss_mask), sums
+
+
+def update(
+    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, left: float, run: Run
+) -> dict[str, Tensor]:
+    """One gradient step on whole episodes; `left` is the share of training that is still to come."""
+    dtype = next(agent.parameters()).dtype
+    batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
+    returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
+    agent.critic.value.rescale_(returns[batch.loss_mask])
+    entropy_weight = c.entropy_end + (c.entropy_weight - c.entropy_end) * left
+    total, sums = loss(agent, batch, returns, c, entropy_weight)
+    descend(agent, learner.optimizer, total / c.lanes, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+    return sums
+
+
+def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> ActorCritic:
+    """Improve `agent` in place by its own acting in `env`."""
+    run.world.place(agent)
+    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    learner = Learner(agent, adam(agent, c.lr), experience=lanes)
+    total = max(1, round(c.episodes / c.lanes))
+    for step in run.steps(total, learner):
+        rows = lanes.episodes(agent, c.longest)
+        sums = update(learner, agent, rows, c, 1 - step / total, run)
+        agent.see_(observations_of(rows).to(run.world.device))
+        if run.due(step, total):
+            run.log(step, {"seen": (step + 1) * c.lanes, **run.world.means(sums), **told(lanes)})
+    return agent

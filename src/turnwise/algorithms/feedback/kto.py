@@ -1,0 +1,141 @@
+"""Kahneman-Tversky optimisation: a policy from likes and dislikes of single replies.
+
+    h  = sum_k (log pi(a_k) - log pi_ref(a_k))
+    z  = max(0, mean of h over mismatched prompts and replies), without gradient: how far the policy went
+    L  = w_liked (1 - sigmoid(beta (h - z)))  of a liked reply,  w_disliked (1 - sigmoid(beta (z - h)))  else
+
+Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8. A mismatched reply is that of the batch's next
+row; in a batch of one z is 0.
+Weights should make both sides count alike: w_liked n_liked / (w_disliked n_disliked) between 1 and 4/3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise.data.batch import pack_tokens
+from turnwise.data.comparisons import Liked, mismatched
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.preference import kto_loss
+from turnwise.models.lm.load import context_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.replies import score_replies
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of KTO."""
+
+    epochs: float = 1.0
+    """passes over the likes"""
+    batch_size: int = 64
+    """replies per step"""
+    lr: float = 3e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 20
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    beta: float = 0.1
+    """units of implicit reward per nat: small lets the policy go far"""
+    liked_weight: float = 1.0
+    """of liked replies"""
+    disliked_weight: float = 1.0
+    """of disliked replies"""
+
+
+def ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device) -> Tensor:
+    """[B], log-probability of each reply less the reference's."""
+    b = pack_tokens(rows, gamma=1.0).to(device)
+    asked = (b.inputs, b.decisions, b.actions, b.mask)
+    return (score_replies(policy.lm, *asked).logp - reference.logp(*asked)).sum(1)
+
+
+def loss(
+    policy: LmPolicy, reference: Reference, items: Sequence[Liked], c: Config, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the replies; and sums over them."""
+    rows = [item.row for item in items]
+    others = mismatched(rows, context_of(policy.lm))
+    with torch.no_grad():
+        z = ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
+        z = z.clamp(min=0.0)
+    h = ratios(policy, reference, rows, device)
+    good = torch.tensor([item.liked for item in items], device=device)
+    per_item = kto_loss(h, good, z, c.beta, c.liked_weight, c.disliked_weight)
+    sums = {
+        "loss": per_item.detach(),
+        "rewards/liked": c.beta * h.detach() * good,
+        "rewards/disliked": c.beta * h.detach() * ~good,
+        "liked": good.to(h.dtype),
+        "rewards/accuracies": ((h.detach() > z) == good).to(h.dtype),
+        "kl": z.expand(len(items)),
+    }
+    totals = {name: x.sum().cpu() for name, x in sums.items()}
+    totals["decisions"] = torch.tensor(len(items))
+    return per_item.mean(), totals
+
+
+def implicit_rewards(
+    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
+) -> Tensor:
+    """beta h [B]: by what it prefers one reply to another."""
+    return c.beta * torch.cat(
+        [ratios(policy, reference, part, device) for part in chunks(rows, c.batch_size)]
+    )
+
+
+def of_each_side(means: Mapping[str, float]) -> dict[str, float]:
+    """Means over all replies, but of `rewards/liked` and `rewards/disliked` over the replies of their side.
+
+    Of a side without replies nothing is told.
+    """
+    told = dict(means)
+    for of in ("", "heldout/"):
+        liked = told.get(f"{of}liked")
+        if liked is None:
+            continue
+        for side, share in ((f"{of}rewards/liked", liked), (f"{of}rewards/disliked", 1 - liked)):
+            total = told.pop(side)
+            if share > 0:
+                told[side] = total / share
+    return told
+
+
+def train(
+    c: Config, items: Sequence[Liked], heldout: Sequence[Liked], policy: LmPolicy, run: Run, seed: int
+) -> LmPolicy:
+    """Move `policy`, in place, towards what was liked."""
+    run.world.place(policy)
+    reference = Reference(policy.lm)
+    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
+    heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
+    for step in run.steps(total, learner):
+        policy.lm.eval()  # no dropout, as when held-out rows are read
+        chosen = [items[i] for i in order.rows(step)]
+        objective, sums = loss(policy, reference, chosen, c, run.world.device)
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: chunks(heldout, c.batch_size),
+                lambda part: loss(policy, reference, part, c, run.world.device)[1],
+            )
+            run.log(step, of_each_side(run.world.means(sums) | seen))
+    return policy

@@ -1,0 +1,101 @@
+"""Odds-ratio preference optimisation: cloning of what was chosen, and a push from what was rejected.
+
+    L = -m_chosen - weight log sigmoid(log odds(m_chosen) - log odds(m_rejected)),  odds(m) = e^m / (1 - e^m)
+
+with m = (1 / |y|) sum_k log pi(a_k). Hong et al. 2024, arXiv:2403.07691, eq. 6 and 7: one stage in place of
+cloning and then preferring, with no reference. It is length-normalised. A tie is half of each direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from turnwise.data.comparisons import Compared
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.preference import orpo_odds_loss
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.rollout.replies import mean_logp
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of ORPO."""
+
+    epochs: float = 1.0
+    """passes over the pairs"""
+    batch_size: int = 32
+    """pairs per step"""
+    lr: float = 3e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 20
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    weight: float = 0.25
+    """of the odds-ratio term beside the likelihood (lambda in the paper)"""
+
+
+def loss(
+    policy: LmPolicy, items: Sequence[Compared], c: Config, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the pairs; and sums over them."""
+    means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
+    w, l = means[:, 0], means[:, 1]
+    per_item = -w + c.weight * orpo_odds_loss(w, l)
+    ties = torch.tensor([item.tie for item in items], device=device)
+    # Of ties alone: the other way round has no finite gradient where a chosen reply is certain.
+    other = -l[ties] + c.weight * orpo_odds_loss(l[ties], w[ties])
+    per_item = per_item.masked_scatter(ties, (per_item[ties] + other) / 2)
+    sums = {
+        "loss": per_item.detach(),
+        "logps/chosen": w.detach(),
+        "logps/rejected": l.detach(),
+        "rewards/accuracies": (w > l).to(w.dtype).masked_fill(ties, 0.5),
+    }
+    totals = {name: x.sum().cpu() for name, x in sums.items()}
+    totals["decisions"] = torch.tensor(len(items))
+    return per_item.mean(), totals
+
+
+def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
+    """m [B]: by what it prefers one reply to another."""
+    parts = chunks(rows, c.batch_size)
+    return torch.cat([mean_logp(policy.lm, part, device) for part in parts])
+
+
+def train(
+    c: Config,
+    items: Sequence[Compared],
+    heldout: Sequence[Compared],
+    policy: LmPolicy,
+    run: Run,
+    seed: int,
+) -> LmPolicy:
+    """Move `policy`, in place, towards what was preferred."""
+    run.world.place(policy)
+    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    order = BatchOrder([item.size for item in items], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    for step in run.steps(total, learner):
+        policy.lm.eval()  # no dropout, as when held-out rows are read
+        objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: chunks(heldout, c.batch_size),
+                lambda part: loss(policy, part, c, run.world.device)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return policy

@@ -1,0 +1,102 @@
+"""Simple preference optimisation: no reference; a reply's reward is its mean log-probability per token.
+
+    L = -log sigmoid(beta (m_chosen - m_rejected) - margin),    m = (1 / |y|) sum_k log pi(a_k)
+
+Meng et al. 2024, arXiv:2405.14734, eq. 6. It is length-normalised, and nothing holds the policy to where it
+began but the learning rate and the number of steps. A tie is half of each direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from turnwise.data.comparisons import Compared
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.preference import simpo_loss
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.rollout.replies import mean_logp
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of SimPO."""
+
+    epochs: float = 1.0
+    """passes over the pairs"""
+    batch_size: int = 32
+    """pairs per step"""
+    lr: float = 3e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 20
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    beta: float = 2.0
+    """units of implicit reward per nat a token"""
+    margin: float = 0.5
+    """by which the chosen reply is to win, in units of implicit reward (gamma in the paper)"""
+
+
+def loss(
+    policy: LmPolicy, items: Sequence[Compared], c: Config, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the pairs; and sums over them."""
+    means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
+    w, l = means[:, 0], means[:, 1]
+    per_item = simpo_loss(w, l, c.beta, c.margin)
+    other = simpo_loss(l, w, c.beta, c.margin)
+    ties = torch.tensor([item.tie for item in items], device=device)
+    per_item = torch.where(ties, (per_item + other) / 2, per_item)
+    sums = {
+        "loss": per_item.detach(),
+        "logps/chosen": w.detach(),
+        "logps/rejected": l.detach(),
+        "rewards/accuracies": (w > l).to(w.dtype).masked_fill(ties, 0.5),
+    }
+    totals = {name: x.sum().cpu() for name, x in sums.items()}
+    totals["decisions"] = torch.tensor(len(items))
+    return per_item.mean(), totals
+
+
+def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
+    """beta m [B]: by what it prefers one reply to another."""
+    parts = chunks(rows, c.batch_size)
+    return c.beta * torch.cat([mean_logp(policy.lm, part, device) for part in parts])
+
+
+def train(
+    c: Config,
+    items: Sequence[Compared],
+    heldout: Sequence[Compared],
+    policy: LmPolicy,
+    run: Run,
+    seed: int,
+) -> LmPolicy:
+    """Move `policy`, in place, towards what was preferred."""
+    run.world.place(policy)
+    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    order = BatchOrder([item.size for item in items], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    for step in run.steps(total, learner):
+        policy.lm.eval()  # no dropout, as when held-out rows are read
+        objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: chunks(heldout, c.batch_size),
+                lambda part: loss(policy, part, c, run.world.device)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return policy

@@ -1,0 +1,160 @@
+"""Behaviour cloning: maximise the likelihood of the agent's tokens, all of them or those of the best
+conversations only.
+
+    L = -sum_k log pi(a_k | s_k) / (decisions of an average batch)
+
+Pomerleau 1991; filtered variants
+(keep the top tenth by return, or those above a return) as in Decision Transformer's %BC baseline, Chen et
+al. 2021, arXiv:2106.01345.
+
+Differs from plain language modelling: partners' tokens are read and not predicted, unless
+`partner_weight` asks for them as an auxiliary loss (a trunk that predicts the partner has to keep track
+of what it knows about him). The stop token is an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.policy import action_logp
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.models.lm.critics import at_decisions
+from turnwise.models.lm.load import lm_head_of, trunk_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.run.errors import InputError
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of behaviour cloning."""
+
+    epochs: float = 3.0
+    """passes over the kept conversations"""
+    batch_size: int = 32
+    """conversations (or segments of long ones) per step, over all processes"""
+    lr: float = 2e-3
+    """peak learning rate of AdamW; suits models of 0.1 to 3 million parameters"""
+    warmup: int = 50
+    """steps of rising learning rate"""
+    weight_decay: float = 0.01
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    partner_weight: float = 0.0
+    """weight of predicting what partners say, per token, beside the agent's tokens"""
+    keep_top: float = 1.0
+    """fraction of conversations to learn from, those of highest return"""
+    min_return: float | None = None
+    """learn only from conversations whose return is above this"""
+
+
+class Objective(nn.Module):
+    """The policy and, under `partner_weight`, its predictions of everything else that is read."""
+
+    def __init__(self, policy: LmPolicy):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch, partner: bool) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities of the actions [B, A], and of every next token [B, T-1] if `partner`."""
+        if not partner:
+            return action_logp(self.policy(batch.inputs, batch.decisions), batch.actions), None
+        lm = self.policy.lm
+        features = trunk_of(lm)(input_ids=batch.inputs, use_cache=False).last_hidden_state
+        logits = lm_head_of(lm)(features[:, :-1])
+        logp = action_logp(logits, batch.inputs[:, 1:])
+        # The decision at position t is about token t+1, which is where logp[:, t] stands.
+        padded = nn.functional.pad(logp, (0, 1)).unsqueeze(-1)
+        return at_decisions(padded, batch.decisions[:, :-1]).squeeze(-1), logp
+
+
+def keep(dialogues: Sequence[Dialogue], c: Config) -> list[Dialogue]:
+    """The conversations to learn from, in their order."""
+    returns = np.array([d.undiscounted_return() for d in dialogues])
+    kept = np.ones(len(dialogues), bool)
+    if c.keep_top < 1:
+        best = np.argsort(-returns, kind="stable")[: max(1, round(c.keep_top * len(dialogues)))]
+        kept[:] = False
+        kept[best] = True
+    if c.min_return is not None:
+        kept &= returns > c.min_return
+    if not kept.any():
+        raise InputError(
+            f"--min-return {c.min_return}: no conversation has a higher return; expected a lower bound"
+        )
+    return [d for d, k in zip(dialogues, kept, strict=True) if k]
+
+
+def loss(
+    objective: nn.Module, batch: Batch, denominator: float, c: Config
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood of the agent's tokens (nats), plus the partner's if asked; and its sums."""
+    logp, all_logp = objective(batch, c.partner_weight > 0)
+    nll = sum_over_decisions(-logp, batch.loss_mask)
+    sums = {"loss": nll, "decisions": batch.loss_mask.sum()}
+    if all_logp is None:
+        return nll / denominator, sums
+    partner = sum_over_decisions(-all_logp, partner_tokens(batch))
+    return (nll + c.partner_weight * partner) / denominator, sums | {"partner_loss": partner}
+
+
+def partner_tokens(batch: Batch) -> Tensor:
+    """[B, T-1] True where the next token was read and not chosen by the agent (padding excluded)."""
+    B, T = batch.inputs.shape
+    final = batch.decisions[:, -1:]
+    real = torch.arange(T - 1, device=batch.inputs.device) < final
+    chosen = torch.zeros(B, T, dtype=torch.bool, device=batch.inputs.device)
+    rows = torch.arange(B, device=batch.inputs.device).unsqueeze(-1).expand_as(batch.mask)
+    chosen[rows[batch.mask], batch.decisions[:, :-1][batch.mask]] = True
+    return real & ~chosen[:, :-1]
+
+
+def update(
+    objective: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
+) -> dict[str, Tensor]:
+    """One gradient step."""
+    total, sums = loss(objective, batch, denominator, c)
+    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    return sums
+
+
+def train(
+    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], policy: LmPolicy, run: Run, seed: int
+) -> LmPolicy:
+    """Clone the agent of the logs into `policy`, in place."""
+    objective = Objective(policy)
+    run.world.place(objective)
+    learner = Learner(objective, adamw(objective, c.lr, c.weight_decay))
+    wrapped = run.world.wrap(objective)
+    dtype = next(objective.parameters()).dtype
+    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+
+    def pack(chosen: Sequence[Tokens]) -> Batch:
+        return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)
+
+    for step in run.steps(total, learner):
+        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        sums = update(wrapped, learner, batch, denominator, c, lr)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: map(pack, chunks(heldout, c.batch_size)),
+                lambda b: loss(wrapped, b, 1.0, c)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return policy

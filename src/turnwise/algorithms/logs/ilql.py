@@ -1,0 +1,159 @@
+"""Implicit language Q-learning (ILQL), per token. Snell et al. 2022, arXiv:2206.11871, section 4.
+
+    L_Q   = sum_i (G_k - Q_i(s_k, a_k))^2,  G_k = r_k + d_k V(s_{k+1})     V: online head, no gradient
+    L_V   = |tau_k - 1(u < 0)| u^2,  u = X_k - V(s_k)
+    X_k   = min_i Qbar_i(s_m, a_m) d_k ... d_{m-1},  m: last token of k's turn   Qbar: slow copies, trunk too
+    L_CQL = sum_i logsumexp Q_i(s_k, .) - Q_i(s_k, a_k)
+    L     = L_Q + L_V + cql_weight L_CQL
+    act: log pi + min(clip, beta (min_i Q_i - V)),  pi: frozen behaviour clone
+
+s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
+the paper: V looks at what the whole utterance is worth (`lookahead` 1; at 0 X_k is the token's own
+min Qbar, as in the paper). Within a turn nothing happens that the agent does not choose, so this is the same
+fixed point for tau towards 1, but optimism is taken once a turn and not once a token: an expectile over
+noisy values is too high, and fifty of them in a row are far too high. Where a turn begins tau is `tau`,
+inside it `tau_within_turn`. The target bootstraps after truncation and not after termination through
+`discounts`; the policy is cloned beforehand and kept in a model of its own (as LMRL-Gym does,
+arXiv:2311.18232); the trunk starts from it; heads start as the mean return; G_k begins as the logged return
+and becomes the one-step target over the first part of training (lambda from 1 to 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.returns import discounted_returns, lambda_returns
+from turnwise.losses.value import cql_loss, expectile_loss, squared_error
+from turnwise.models.lm.critics import TokenCritic
+from turnwise.models.target import polyak_, slow_copy
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of ILQL."""
+
+    epochs: float = 4.0
+    """passes over the conversations"""
+    batch_size: int = 32
+    """conversations (or segments of long ones) per step, over all processes"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW"""
+    warmup: int = 50
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    gamma: float = 1.0
+    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    gamma_within_turn: float = 1.0
+    """discount between two tokens of a turn; .99 would be .37 after a hundred"""
+    tau: float = 0.95
+    """expectile of V where a turn begins: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    tau_within_turn: float = 0.8
+    """expectile of V between the tokens of a turn"""
+    lookahead: float = 1.0
+    """what V learns from within a turn: 1 the whole utterance's worth, 0 the next token's (the paper)"""
+    cql_weight: float = 0.01
+    """weight of the conservative term, nats"""
+    polyak: float = 0.05
+    """share of the online weights that targets take on at each step"""
+    anneal: float = 0.5
+    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
+    beta: float = 16.0
+    """how strongly advantages (in units of the return) shift log-probabilities when acting"""
+    adv_clip: float | None = None
+    """largest upward shift of a log-probability when acting; 0 only makes bad tokens rarer"""
+    top_k: int | None = None
+    """act among the k tokens that the cloned policy finds likeliest"""
+
+
+def loss(
+    critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The three terms together; and their sums over decisions."""
+    values = critic(batch.inputs, batch.decisions)
+    q, v = values.q, values.v
+    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    with torch.no_grad():
+        slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
+        lams = torch.full_like(batch.rewards, lam)
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lams)
+        worth, taus = outlook(batch, slow, c)
+    sums = {
+        "td": sum_over_decisions(squared_error(taken, bootstrap), batch.loss_mask),
+        "expectile": sum_over_decisions(expectile_loss(v[:, :-1], worth, taus), batch.loss_mask),
+        "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
+        "q": sum_over_decisions(taken, batch.loss_mask) / q.shape[0],
+        "v": sum_over_decisions(v[:, :-1], batch.loss_mask),
+        "decisions": batch.loss_mask.sum(),
+    }
+    return (sums["td"] + sums["expectile"] + c.cql_weight * sums["cql"]) / denominator, sums
+
+
+def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
+    """What V learns from, X [B, A], and the expectile that it takes of it [B, A].
+
+    X_k = (1 - l_k) slow_k + l_k d_k X_{k+1} with l_k = `lookahead` where the next token is of the same turn
+    and has a target of its own, else 0.
+    """
+    goes_on = batch.decisions[:, 1:] == batch.ends
+    follows = goes_on & nn.functional.pad(batch.loss_mask[:, 1:], (0, 1))
+    ahead = c.lookahead * follows.to(slow.dtype)
+    worth = discounted_returns((1 - ahead) * slow, ahead * batch.discounts, batch.loss_mask)
+    inside = nn.functional.pad(goes_on[:, :-1], (1, 0))
+    return worth, torch.full_like(slow, c.tau).masked_fill(inside, c.tau_within_turn)
+
+
+def update(
+    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
+) -> dict[str, Tensor]:
+    """One gradient step, then the targets move."""
+    total, sums = loss(critic, learner.target, batch, denominator, c, lam)
+    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    polyak_(learner.target, learner.module, c.polyak)
+    return sums
+
+
+def train(
+    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TokenCritic, run: Run, seed: int
+) -> TokenCritic:
+    """Fit `critic` (two Q heads and V) in place."""
+    target = slow_copy(critic)
+    run.world.place(critic)
+    run.world.place(target, methods=["q_of_actions"])
+    learner = Learner(critic, adamw(critic, c.lr, c.weight_decay), target)
+    wrapped = run.world.wrap(critic)
+    dtype = next(critic.parameters()).dtype
+    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+
+    def pack(chosen: Sequence[Tokens]) -> Batch:
+        packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)
+        return packed.to(run.world.device)
+
+    for step in run.steps(total, learner):
+        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
+        sums = update(wrapped, learner, batch, denominator, c, lr, lam)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: map(pack, chunks(heldout, c.batch_size)),
+                lambda b: loss(wrapped, target, b, 1.0, c)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return critic

@@ -1,0 +1,140 @@
+"""Monte-Carlo values per token: regress Q(s, a) on the return that followed, then prefer what Q likes.
+
+    L = (Q(s_k, a_k) - G_k)^2 + cql_weight (logsumexp Q(s_k, .) - Q(s_k, a_k))
+    act: log pi + beta (Q - V),  V = sum_a pi(a) Q(a)
+
+The honest baseline of value-based RL for language: one step of policy improvement over the behaviour, no
+bootstrapping (LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232, "MC returns"; G from Sutton & Barto 2018,
+eq. 3.9).
+
+Differs from LMRL-Gym: the advantage instead of Q is added to the policy's logits, which is the same
+distribution unless clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.returns import discounted_returns
+from turnwise.losses.value import cql_loss, squared_error
+from turnwise.models.lm.critics import TokenCritic
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of Monte-Carlo value learning."""
+
+    epochs: float = 3.0
+    """passes over the conversations"""
+    batch_size: int = 32
+    """conversations (or segments of long ones) per step, over all processes"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW"""
+    warmup: int = 50
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    gamma: float = 1.0
+    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    gamma_within_turn: float = 1.0
+    """discount between two tokens of a turn"""
+    cql_weight: float = 0.01
+    """weight of the conservative term, nats"""
+    beta: float = 16.0
+    """how strongly advantages (in units of the return) shift log-probabilities when acting"""
+    adv_clip: float | None = None
+    """largest upward shift of a log-probability when acting; 0 only makes bad tokens rarer"""
+    top_k: int | None = None
+    """act among the k tokens that the cloned policy finds likeliest"""
+
+
+def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:
+    """Fold what a long conversation earned after each cut into the last reward before it.
+
+    Rows of one conversation are neighbours. Monte-Carlo returns do not bootstrap, so the return across a cut
+    is the logged one; the folded row then counts as ended.
+    """
+    out = list(rows)
+    for i in range(len(rows) - 2, -1, -1):
+        row, following = rows[i], out[i + 1]
+        if not row.continues:
+            continue
+        batch = pack_tokens(
+            [following], gamma=gamma, gamma_within_turn=gamma_within_turn, dtype=torch.float64
+        )
+        returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)[0]
+        after = float(returns[np.searchsorted(following.decisions, following.learn_from)])
+        last = int(row.decisions[-1]) + 1
+        rewards = row.rewards.copy()
+        rewards[last] += (gamma if row.turn_end[last] else gamma_within_turn) * after
+        out[i] = replace(row, rewards=rewards, terminated=True)
+    return out
+
+
+def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared error against the return, plus the conservative term; and the sums over decisions."""
+    q = critic(batch.inputs, batch.decisions).q
+    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
+    sums = {
+        "loss": sum_over_decisions(squared_error(taken, returns), batch.loss_mask),
+        "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
+        "q": sum_over_decisions(taken, batch.loss_mask) / q.shape[0],
+        "return_to_go": sum_over_decisions(returns, batch.loss_mask),
+        "decisions": batch.loss_mask.sum(),
+    }
+    return (sums["loss"] + c.cql_weight * sums["cql"]) / denominator, sums
+
+
+def update(
+    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
+) -> dict[str, Tensor]:
+    """One gradient step."""
+    total, sums = loss(critic, batch, denominator, c)
+    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    return sums
+
+
+def train(
+    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TokenCritic, run: Run, seed: int
+) -> TokenCritic:
+    """Fit `critic` (one Q head, no V head) in place."""
+    run.world.place(critic)
+    learner = Learner(critic, adamw(critic, c.lr, c.weight_decay))
+    wrapped = run.world.wrap(critic)
+    dtype = next(critic.parameters()).dtype
+    rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
+    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+
+    def pack(chosen: Sequence[Tokens]) -> Batch:
+        packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)
+        return packed.to(run.world.device)
+
+    for step in run.steps(total, learner):
+        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        sums = update(wrapped, learner, batch, denominator, c, lr)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: map(pack, chunks(heldout, c.batch_size)),
+                lambda b: loss(wrapped, b, 1.0, c)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return critic

@@ -1,0 +1,123 @@
+"""Implicit Q-learning per turn: a critic of whole utterances that picks among what a cloned policy proposes.
+
+    L_Q = sum_i (r_k + d_k V(s_{k+1}) - Q_i(s_k, u_k))^2                 Q read where utterance u_k ends
+    L_V = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, u_k) - V(s_k)    V read before it begins
+    act: sample n utterances of the clone, say one of them with probability softmax(beta min_i Q_i)
+
+IQL: Kostrikov et al. 2021, arXiv:2110.06169, eq. 5 and 6, on the turns of a conversation; choosing among
+samples of a language model by Q as CHAI does (Verma et al. 2022, arXiv:2204.08426). Every formula is the one
+that the per-token algorithm uses; only the packer differs. Differs from CHAI: no maximum over samples inside
+the backup (the expectile takes its place), the trunk learns, and targets begin as logged returns and
+become one-step ones over the first part of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch, pack_turns
+from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.tokens import Tokens
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.returns import lambda_returns
+from turnwise.losses.value import expectile_loss, squared_error
+from turnwise.models.lm.critics import TurnCritic
+from turnwise.models.target import polyak_, slow_copy
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of implicit Q-learning per turn."""
+
+    epochs: float = 4.0
+    """passes over the conversations"""
+    batch_size: int = 32
+    """conversations (or segments of long ones) per step, over all processes"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW"""
+    warmup: int = 50
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    gamma: float = 1.0
+    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    tau: float = 0.95
+    """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    polyak: float = 0.05
+    """share of the online weights that targets take on at each step"""
+    anneal: float = 0.5
+    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
+    beta: float = 32.0
+    """inverse temperature, per unit of return, of the choice among proposals"""
+    proposals: int = 8
+    """utterances sampled from the cloned policy at each turn"""
+
+
+def loss(
+    critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config, lam: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Both terms together; and their sums over turns."""
+    values = critic(batch.inputs, batch.decisions, batch.ends)
+    with torch.no_grad():
+        slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)
+        lams = torch.full_like(batch.rewards, lam)
+        bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.loss_mask, lams)
+    sums = {
+        "td": sum_over_decisions(squared_error(values.q, bootstrap), batch.loss_mask),
+        "expectile": sum_over_decisions(expectile_loss(values.v[:, :-1], slow, c.tau), batch.loss_mask),
+        "q": sum_over_decisions(values.q, batch.loss_mask) / values.q.shape[0],
+        "v": sum_over_decisions(values.v[:, :-1], batch.loss_mask),
+        "decisions": batch.loss_mask.sum(),
+    }
+    return (sums["td"] + sums["expectile"]) / denominator, sums
+
+
+def update(
+    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
+) -> dict[str, Tensor]:
+    """One gradient step, then the targets move."""
+    total, sums = loss(critic, learner.target, batch, denominator, c, lam)
+    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    polyak_(learner.target, learner.module, c.polyak)
+    return sums
+
+
+def train(
+    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TurnCritic, run: Run, seed: int
+) -> TurnCritic:
+    """Fit `critic` in place."""
+    target = slow_copy(critic)
+    run.world.place(critic)
+    run.world.place(target)
+    learner = Learner(critic, adamw(critic, c.lr, c.weight_decay), target)
+    wrapped = run.world.wrap(critic)
+    dtype = next(critic.parameters()).dtype
+    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    total = max(1, round(c.epochs * order.batches_per_epoch))
+    denominator = sum(int(t.turn_end.sum()) for t in rows) / order.batches_per_epoch / run.world.size
+
+    def pack(chosen: Sequence[Tokens]) -> Batch:
+        return pack_turns(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)
+
+    for step in run.steps(total, learner):
+        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
+        lr = c.lr * warmup_linear(step, total, c.warmup)
+        lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
+        sums = update(wrapped, learner, batch, denominator, c, lr, lam)
+        if run.due(step, total):
+            seen = run.heldout(
+                step,
+                total,
+                lambda: map(pack, chunks(heldout, c.batch_size)),
+                lambda b: loss(wrapped, target, b, 1.0, c)[1],
+            )
+            run.log(step, run.world.means(sums) | seen)
+    return critic

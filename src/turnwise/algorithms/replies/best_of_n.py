@@ -1,0 +1,87 @@
+"""Rejection sampling: of n replies to a prompt the best by the reward is cloned, again and again.
+
+    sample n replies to each prompt; L = -sum_k log pi(a_k) of the best one
+
+Also called RAFT or expert iteration (Dong et al. 2023, arXiv:2304.06767, algorithm 1). Without training, the
+best of n is a policy too, of KL at most log n - (n-1)/n nats from the one it samples (Beirami et al. 2024,
+arXiv:2401.01879, theorem 1); `best_of` picks it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from turnwise.data.batch import Batch, pack_tokens
+from turnwise.losses.kl import k1
+from turnwise.losses.reduce import sum_over_decisions
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.replies import score_replies
+from turnwise.rollout.one_turn import Judged, OneTurn
+from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.training import Learner, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of rejection sampling."""
+
+    steps: int = 200
+    """updates of the experience: each samples anew"""
+    prompts_per_step: int = 16
+    """prompts a step"""
+    group: int = 8
+    """replies to each, of which the best is cloned"""
+    lr: float = 3e-4
+    """peak learning rate of AdamW"""
+    warmup: int = 5
+    """steps of rising learning rate"""
+    weight_decay: float = 0.0
+    """decoupled, of AdamW"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+
+
+def best_of(judged: Judged, group: int) -> np.ndarray:
+    """Places of the best reply of each group."""
+    rewards = judged.rewards.reshape(-1, group)
+    return np.arange(len(rewards)) * group + rewards.argmax(1)
+
+
+def kl_of_best(n: int) -> float:
+    """log n - (n - 1) / n, nats: a bound on the KL of the best of n from the policy sampled."""
+    return math.log(n) - (n - 1) / n
+
+
+def loss(policy: LmPolicy, reference: Reference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood per token; and sums over tokens."""
+    asked = (batch.inputs, batch.decisions, batch.actions, batch.mask)
+    out = score_replies(policy.lm, *asked)
+    mask = batch.loss_mask
+    sums = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(*asked)), "entropy": out.entropy}
+    totals = {name: sum_over_decisions(x.detach(), mask).cpu() for name, x in sums.items()}
+    totals["decisions"] = mask.sum().cpu()
+    return sum_over_decisions(-out.logp, mask) / mask.sum(), totals
+
+
+def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
+    """Improve `policy` in place by cloning the best of its own replies."""
+    run.world.place(policy)
+    reference = Reference(policy.lm)
+    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    for step in run.steps(c.steps, learner):
+        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
+        rows = judged.rows()
+        batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
+        policy.lm.eval()  # no dropout: what it says now is what it said then
+        total, sums = loss(policy, reference, batch)
+        lr = c.lr * warmup_linear(step, c.steps, c.warmup)
+        descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+        if run.due(step, c.steps):
+            kl = judged.kl_to(reference, run.world.device, c.group)
+            run.log(step, {**run.world.means(sums), "kl": kl, **judged.told()})
+    return policy

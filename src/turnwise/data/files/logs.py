@@ -1,0 +1,228 @@
+"""Logged conversations from files of anyone's: JSONL, Parquet, `datasets`; and back to JSONL.
+
+Every row passes one parser, whatever it was read from, so that the same conversation gives the same
+`Dialogue` and the same error everywhere. `docs/logs.md` has the format and all errors.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from turnwise.data.dialogue import ROLES, Dialogue
+from turnwise.data.files.sources import one_line, rows_of, unexpected
+from turnwise.envs.dialogue import Message
+from turnwise.run.errors import InputError
+
+FIELDS = ("messages", "outcome", "terminated", "truncated", "id")
+LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
+
+
+def read_logs(
+    path: str | Path, *, agent_role: str = "assistant", credit_partner_rewards: bool = False
+) -> list[Dialogue]:
+    """All conversations of a file, a folder of files, or a `datasets` folder or name (`name:split`).
+
+    `agent_role` is whose messages are learnt from. With `credit_partner_rewards` a reward on a partner's
+    message is added to the agent's message before it; without, it is refused. Anything wrong is an
+    `InputError` in one line: `file:line: field: expected ...; found ...`.
+    """
+    if agent_role not in ROLES:
+        raise unexpected("agent_role", "", f"one of {', '.join(ROLES)}", agent_role)
+    dialogues: list[Dialogue] = []
+    places: dict[str, str] = {}
+    for where, default_id, row in rows_of(str(path)):
+        try:
+            dialogue = _dialogue(row, where, default_id, agent_role, credit_partner_rewards)
+        except RecursionError:
+            raise InputError(f"{where}: expected a conversation; found values nested too deeply") from None
+        earlier = places.get(dialogue.id)
+        if earlier is not None:
+            raise unexpected(where, "id", f"an id of its own ({earlier} has it too)", dialogue.id)
+        places[dialogue.id] = where
+        dialogues.append(dialogue)
+    if not dialogues:
+        raise InputError(f"{path}: expected at least one conversation; found nothing (it is empty)")
+    return dialogues
+
+
+def to_row(dialogue: Dialogue) -> dict[str, Any]:
+    """The row that `read_logs` turns into `dialogue` again; rewards stand on the messages, no outcome.
+
+    Raises ValueError where a metadata key is a field of the format.
+    """
+    clash = sorted(set(dialogue.metadata) & set(FIELDS))
+    if clash:
+        raise ValueError(f"metadata keys {clash} are fields of the log format")
+    messages = []
+    for m in dialogue.messages:
+        item: dict[str, Any] = {"role": m.role, "content": m.content}
+        if m.role == dialogue.agent_role:
+            item["reward"] = m.reward
+        if m.behavior_logp is not None:
+            item["behavior_logp"] = m.behavior_logp
+        messages.append(item)
+    row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
+    row |= {"messages": messages, ("terminated" if dialogue.terminated else "truncated"): True}
+    return row | dict(dialogue.metadata)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
+    """Write one JSON object a line (gzipped where the name ends in .gz) and return how many.
+
+    The rows go to a hidden file beside `path` that is renamed when complete: whatever happens on the way,
+    `path` holds all of them or what it held before. Raises InputError where `path` exists (unless
+    `overwrite`), its folder does not, or a row holds what JSON cannot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: expected the name of a file to write; found a folder")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: expected a new file; found one that exists (--overwrite replaces it)")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: expected an existing folder to write in; found no folder {path.parent}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            if path.suffix == ".gz":  # no name and no time inside: the same rows give the same bytes
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as zipped:
+                    count = _write_lines(path, rows, zipped)
+            else:
+                count = _write_lines(path, rows, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]], file: IO[bytes] | gzip.GzipFile) -> int:
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        try:
+            line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False, default=_jsonable).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            place = f"{path}:{count}"
+            raise InputError(f"{place}: expected values that JSON holds; found {one_line(error)}") from None
+        file.write(line + b"\n")
+    return count
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
+# --- one conversation ---------------------------------------------------------------------------------
+
+
+def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bool) -> Dialogue:
+    if not isinstance(row, dict):
+        raise unexpected(where, "", "a JSON object a line", row)
+    name = row.get("id")
+    if name is None:
+        name = default_id
+    elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not is_text(str(name)):
+        raise unexpected(where, "id", "text or a whole number", name)
+    messages = _messages(row.get("messages"), where, agent_role, credit)
+    outcome = row.get("outcome")
+    if outcome is not None:
+        last = max(i for i, m in enumerate(messages) if m.role == agent_role)
+        messages[last] = _rewarded(messages[last], finite_number(outcome, where, "outcome"))
+    return Dialogue(
+        messages=tuple(messages),
+        terminated=_terminated(row, where),
+        id=str(name),
+        agent_role=agent_role,
+        metadata={k: without_nulls(v) for k, v in row.items() if v is not None and k not in FIELDS},
+    )
+
+
+def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Message]:
+    if not isinstance(items, list):
+        raise unexpected(where, "messages", "a list of messages, each with role and content", items)
+    messages: list[Message] = []
+    last = None  # where the agent spoke last
+    for i, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise unexpected(where, f"messages[{i}]", "an object with role and content", item)
+        role, content = item.get("role"), item.get("content")
+        if role not in ROLES:
+            raise unexpected(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
+        if not isinstance(content, str) or not is_text(content):
+            hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
+            raise unexpected(where, f"messages[{i}].content", f"a string{hint}", content)
+        reward, logp = item.get("reward"), item.get("behavior_logp")
+        reward = 0.0 if reward is None else finite_number(reward, where, f"messages[{i}].reward")
+        if logp is not None:
+            logp = finite_number(logp, where, f"messages[{i}].behavior_logp")
+            if logp > 0:
+                expected = "the log of a probability, 0 or below"
+                raise unexpected(where, f"messages[{i}].behavior_logp", expected, logp)
+        if role == agent_role:
+            last = i
+        elif reward:
+            if not credit or last is None:
+                expected = f"expected a message of the agent ({agent_role}) before it"
+                if not credit:
+                    expected = f"expected rewards on messages of the agent ({agent_role}) alone"
+                    expected += " (--credit-partner-rewards gives them to its message before)"
+                found = f"found {reward:g} on a message of the {role}"
+                raise InputError(f"{where}: messages[{i}].reward: {expected}; {found}")
+            messages[last] = _rewarded(messages[last], reward)
+            reward = 0.0
+        messages.append(Message(role, content, reward, logp))
+    if last is None:
+        found = f"only {', '.join(sorted({m.role for m in messages}))}" if messages else "no messages"
+        raise InputError(f"{where}: messages: expected a message of the agent ({agent_role}); found {found}")
+    return messages
+
+
+def _rewarded(m: Message, reward: float) -> Message:
+    return Message(m.role, m.content, m.reward + reward, m.behavior_logp)
+
+
+def _terminated(row: Mapping[str, Any], where: str) -> bool:
+    terminated, truncated = row.get("terminated"), row.get("truncated")
+    for field, value in (("terminated", terminated), ("truncated", truncated)):
+        if value is not None and not isinstance(value, bool):
+            raise unexpected(where, field, "true or false", value)
+    if terminated is not None and terminated is truncated:
+        found = "true" if terminated else "false"
+        raise InputError(f"{where}: terminated: expected either terminated or truncated; found both {found}")
+    return not truncated if terminated is None else terminated
+
+
+def finite_number(value: Any, where: str, field: str) -> float:
+    """The value, or InputError where it is no number that training can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
+    return float(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """Metadata without nulls in its objects: Arrow fills in every key that any row has."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON can smuggle in half a character (a lone surrogate)."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True

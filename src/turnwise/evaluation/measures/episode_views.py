@@ -1,0 +1,130 @@
+"""Episodes of an agent as the report page shows them: what it saw, thought and did, and what was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise.data.batch import Batch
+from turnwise.data.episode import Episode
+from turnwise.data.steps import pack_steps
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.protocol import Discrete, LaneEnv, Space
+from turnwise.envs.tabular import TabularEnv
+from turnwise.evaluation.measures.belief_probe import beliefs_along
+from turnwise.evaluation.measures.episodes import discounted
+from turnwise.models.agents.action_heads import Categorical
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.q_network import QNetwork
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.rollout.episodes import to_environment
+
+SHOWN_STEPS = 200
+"""of an episode, that are kept"""
+LIKELIEST = 4
+"""states of a belief that are kept"""
+RARE = 0.005
+"""states less likely than this are not kept"""
+
+
+def annotated(
+    agent: Any, env: LaneEnv, episodes: Sequence[Episode], *, gamma: float | None
+) -> list[dict[str, Any]]:
+    """Each episode with its steps: observation, action, reward, hidden state, belief, values, probabilities.
+
+    What an environment or an agent does not have is left out of its steps.
+    """
+    problem = env.problem if isinstance(env, TabularEnv) else None
+    values, probabilities, q = _thoughts(agent, pack_steps(episodes, gamma=gamma or 1.0))
+    beliefs = _beliefs(problem, episodes) if problem is not None else None
+    found = []
+    for i, e in enumerate(episodes):
+        rows = []
+        acted = to_environment(e.actions, env)
+        for t in range(min(len(e), SHOWN_STEPS)):
+            row: dict[str, Any] = {
+                "observation": _observation(e.observations[t], env),
+                "action": _named(acted[t], env.action_space, problem and problem.actions),
+                "reward": float(e.rewards[t]),
+            }
+            if e.states is not None and env.state_space is not None:
+                row["state"] = _named(e.states[t], env.state_space, problem and problem.states)
+            if beliefs is not None:
+                row["belief"] = beliefs[i][t]
+            if values is not None:
+                row["value"] = float(values[i, t])
+            if probabilities is not None:
+                row["probabilities"] = [float(p) for p in probabilities[i, t]]
+            if q is not None:
+                row["q"] = [float(x) for x in q[i, t]]
+            rows.append(row)
+        found.append(
+            {
+                "id": f"episode {i + 1}",
+                "return": float(e.rewards.sum()),
+                "discounted": None if gamma is None else discounted(e, gamma),
+                "length": len(e),
+                "ended": "terminated" if e.terminated else "truncated",
+                "actions": _action_names(env.action_space, problem),
+                "steps": rows,
+            }
+        )
+    return found
+
+
+def _thoughts(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """V [B, A], probabilities of actions [B, A, n], Q [B, A, n]; None for what an agent does not have.
+
+    V is what the critic says, be it one that sees more than the agent; of Q its maximum; of a soft
+    actor-critic sum_a pi(a) min(Q_1, Q_2)(a), without its entropy.
+    """
+    with torch.inference_mode():
+        if isinstance(agent, ActorCritic):
+            out = agent(batch)
+            discrete = isinstance(agent.head, Categorical)
+            return out.values[:, :-1], out.policy.softmax(-1) if discrete else None, None
+        if isinstance(agent, QNetwork):
+            q = agent(batch)[:, :-1]
+            return q.max(-1).values, None, q
+        if isinstance(agent, SoftActorCritic):
+            p = agent.policy(batch)[:, :-1].softmax(-1)
+            q = agent.critics(batch, None).amin(0)[:, :-1]
+            return (p * q).sum(-1), p, None
+    return None, None, None
+
+
+def _beliefs(problem: POMDP, episodes: Sequence[Episode]) -> list[list[list[list[Any]]]]:
+    """Of each episode and step the likeliest states, [name, probability] from the likeliest on."""
+    found: list[list[list[list[Any]]]] = [[] for _ in episodes]
+    for running, beliefs in beliefs_along(problem, episodes, SHOWN_STEPS):
+        for i, row in zip(running, beliefs, strict=True):
+            p, states = row.data, row.indices
+            best = np.argsort(-p, kind="stable")[:LIKELIEST]
+            found[i].append([[problem.states[states[k]], float(p[k])] for k in best if p[k] >= RARE])
+    return found
+
+
+def _observation(seen: Any, env: LaneEnv) -> str:
+    if isinstance(env, TabularEnv) and seen == env.null:
+        return "(nothing yet)"
+    names = env.problem.observations if isinstance(env, TabularEnv) else None
+    return _named(seen, env.observation_space, names)
+
+
+def _named(value: Any, space: Space, names: Sequence[str] | None) -> str:
+    """The name of a symbol, else its number; vectors abbreviated."""
+    if isinstance(space, Discrete):
+        return str(names[int(value)] if names is not None else int(value))
+    shown = [f"{x:.3g}" for x in np.asarray(value)[:4]]
+    more = f", … ({space.size})" if space.size > 4 else ""
+    return f"({', '.join(shown)}{more})"
+
+
+def _action_names(space: Space, problem: POMDP | None) -> list[str] | None:
+    if not isinstance(space, Discrete):
+        return None
+    return list(problem.actions) if problem is not None else [str(a) for a in range(space.n)]

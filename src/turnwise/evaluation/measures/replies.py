@@ -1,0 +1,120 @@
+"""What a policy's replies are worth: mean reward and gold over prompts, and how far it went for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from turnwise.data.batch import pack_tokens
+from turnwise.data.feedback import Prompt
+from turnwise.data.order import chunks
+from turnwise.data.tokens import ChatFormat
+from turnwise.evaluation.measures.intervals import bootstrap_interval
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.replies import score_replies
+from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.replies import Reply, sample_replies
+from turnwise.rollout.rewards import Reward, opinions
+
+ROWS = 256
+"""replies read at a time"""
+
+
+@torch.inference_mode()
+def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[str, float]:
+    """KL(policy || reference) in nats a reply, estimated by the mean log-ratio of the policy's own replies
+    (k1, unbiased); and the policy's entropy, nats a token.
+    """
+    device = next(lm.parameters()).device
+    kl = entropy = tokens = 0.0
+    for part in chunks(replies, ROWS):
+        b = pack_tokens([r.tokens for r in part], gamma=1.0).to(device)
+        asked = (b.inputs, b.decisions, b.actions, b.mask)
+        out = score_replies(lm, *asked)
+        kl += float((out.logp - reference.logp(*asked)).sum())
+        entropy += float(out.entropy.sum())
+        tokens += int(b.mask.sum())
+    return {"kl": kl / len(replies), "entropy": entropy / tokens}
+
+
+def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
+    """Mean of values [P G] with a 95% bootstrap interval over prompts: replies to one prompt go together.
+
+    One prompt tells nothing of the spread: `low` and `high` are None then.
+    """
+    means = values.reshape(-1, group).mean(1)
+    if len(means) == 1:
+        return {"mean": float(means[0]), "low": None, "high": None}
+    low, high = bootstrap_interval(means, rng=np.random.default_rng(seed))
+    return {"mean": float(means.mean()), "low": low, "high": high}
+
+
+def gained(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Of two measurements on the same prompts: the mean difference, with its interval.
+
+    Prompts differ more than policies do: the interval of the differences is narrower than the two of the
+    means suggest.
+    """
+    one, two = before["by_prompt"], after["by_prompt"]
+    return {k: interval_over_prompts(np.subtract(two[k], one[k]), 1) for k in two if k in one}
+
+
+def measure_replies(
+    policy: LmPolicy,
+    chat: ChatFormat,
+    prompts: Sequence[Prompt],
+    *,
+    group: int,
+    seed: int,
+    max_new_tokens: int,
+    reward: Reward,
+    gold: Reward | None = None,
+    reference: Reference | None = None,
+    best_of: int = 1,
+    decoding: Decoding = POLICYS_OWN,
+    columns: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """`group` replies to each prompt, and what they are worth; with `best_of` n each is the best of n by
+    the reward. `by_prompt` has the means over a prompt's replies, in the order of the prompts.
+    """
+    replies = sample_replies(
+        policy,
+        chat,
+        prompts,
+        group=group * best_of,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        decoding=decoding,
+        columns=columns,
+    )
+    rewards = opinions(reward, replies)
+    if best_of > 1:
+        tried = rewards.reshape(-1, best_of)
+        kept = np.arange(len(tried)) * best_of + tried.argmax(1)
+        replies, rewards = [replies[i] for i in kept], rewards[kept]
+    found: dict[str, Any] = {
+        "replies": len(replies),
+        "prompts": len(prompts),
+        "reward": interval_over_prompts(rewards, group),
+        "length": float(np.mean([r.length for r in replies])),
+        "unfinished": float(np.mean([not r.stopped for r in replies])),
+        "distinct": len({r.text for r in replies}) / len(replies),
+    }
+    values = {"reward": rewards}
+    if gold is not None:
+        values["gold"] = gold(replies)
+        found["gold"] = interval_over_prompts(values["gold"], group)
+    found["by_prompt"] = {k: x.reshape(-1, group).mean(1).tolist() for k, x in values.items()}
+    if reference is not None and best_of == 1:
+        found |= divergence(policy.lm, reference, replies)
+    shown = np.unique(np.linspace(0, len(prompts) - 1, 8).round().astype(int)) * group
+    found["examples"] = [
+        {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text}
+        | {k: float(x[i]) for k, x in values.items()}
+        for i in shown
+    ]
+    return found

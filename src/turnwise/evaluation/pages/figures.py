@@ -1,0 +1,91 @@
+"""Figures of solved POMDPs as people write them: bounds that stay apart, columns of like decimals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from turnwise.evaluation.pictures.plots import as_given, number
+
+NOTHING = 1e-9
+"""a reward or a value below this is rounding"""
+_STOPPED = {
+    "gap": "the gap asked for was reached",
+    "deadline": "the deadline",
+    "interrupted": "interrupted",
+}
+
+
+def bounds(lower: float, upper: float) -> tuple[str, str]:
+    """Both as text with the decimals that their gap is worth, rounded outwards so that they stay bounds."""
+    gap, largest = upper - lower, max(abs(lower), abs(upper))
+    if gap <= 1e-9 * max(1.0, largest):
+        text = as_given((lower + upper) / 2)
+        return text, text
+    size = math.floor(math.log10(largest))
+    decimals = max(0, 2 - size, min(math.ceil(-math.log10(gap / 5)), 5 - size))
+    down = math.floor(lower * 10**decimals + 1e-6) / 10**decimals
+    up = math.ceil(upper * 10**decimals - 1e-6) / 10**decimals
+    return _ended(number(down, decimals)), _ended(number(up, decimals))
+
+
+def _ended(text: str) -> str:
+    """Without a long fraction of zeros only."""
+    whole, _, fraction = text.partition(".")
+    return text if fraction.strip("0") or len(fraction) < 3 else whole
+
+
+def between(low: float, high: float) -> str:
+    """A range of something that cannot be negative, as short as it is true."""
+    low = max(0.0, low)
+    if high < NOTHING:
+        return "nothing"
+    if number(low) == number(high):
+        return number(high)
+    if low < NOTHING:
+        return f"at most {rounded_up(high)}"
+    return " to ".join(bounds(low, high))
+
+
+def rounded_up(value: float) -> str:
+    """Two significant digits, rounded up."""
+    decimals = max(0, 1 - math.floor(math.log10(value)))
+    return number(math.ceil(value * 10**decimals - 1e-6) / 10**decimals, decimals)
+
+
+def decimals_of(values: Iterable[float]) -> int:
+    """Decimals for a column: three significant digits of its largest entry."""
+    largest = max((abs(v) for v in values), default=0.0)
+    return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > NOTHING else 0
+
+
+def small(value: float, decimals: int) -> str:
+    """A column's entry; what is not zero never reads as zero."""
+    if abs(value) <= NOTHING:
+        return "0"
+    return (
+        number(value, decimals)
+        if abs(value) >= 0.5 * 10**-decimals
+        else f"< {number(10**-decimals, decimals)}"
+    )
+
+
+def facts_of(s: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands under the title: the problem and how it was solved."""
+    shown = "shown before the first action" if s["initial_observation"] == "shown" else "not shown"
+    facts = [
+        ("states", number(s["states"], 0)),
+        ("actions", number(s["actions"], 0)),
+        ("observations", number(s["observations"], 0)),
+        ("discount", f"{s['discount']:g}"),
+        ("episodes", "end" if s.get("episodic") else "go on for ever"),
+        ("initial observation", shown),
+        ("solved in", f"{number(s['seconds'])} s"),
+    ]
+    if "stopped" in s:
+        facts.append(("stopped by", _STOPPED.get(s["stopped"], str(s["stopped"]))))
+    for key, name in (("plans", "plans"), ("beliefs", "beliefs searched"), ("trials", "trials")):
+        if key in s:
+            facts.append((name, number(s[key], 0)))
+    return facts

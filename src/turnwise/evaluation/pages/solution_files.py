@@ -1,0 +1,181 @@
+"""The run folder of a solved POMDP: policy, bounds over time, what information is worth, a report page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.envs.pomdp import POMDP
+from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy, write_appl
+from turnwise.exact.controller_search import Best
+from turnwise.exact.reference_policies import best_open_loop, qmdp_value
+from turnwise.exact.sarsop.search import first_beliefs
+from turnwise.exact.sarsop.solve import Solution
+from turnwise.exact.simulation import Looks, horizon_of, watch
+from turnwise.run.folder import whole_file, write_json
+
+WATCHED = 64
+"""episodes that are followed closely"""
+WATCHED_STEPS = 60
+EXAMPLES = 3
+GRAPH_NODES = 40
+"""a policy graph with more is not drawn"""
+REFERENCE_SECONDS = 10.0
+"""for each of the policies that the optimum is compared with"""
+NOTHING = 1e-9
+"""rewards and values up to this are none"""
+NAMES = 400
+"""names of more states than this are not kept in solution.json"""
+
+
+def save_policies(folder: Path, problem: POMDP, found: Solution, result: dict[str, Any]) -> None:
+    """Write policy.npz, policy.policy (APPL) and result.json: what must not be lost."""
+    save_policy(found.policy, folder / "policy.npz")
+    write_appl(found.policy, folder / "policy.policy", problem.name)
+    write_json(folder / "result.json", result)
+
+
+def save_solution(
+    folder: Path, problem: POMDP, found: Solution, result: dict[str, Any], rng: np.random.Generator
+) -> Path:
+    """Write solution.json and report.html, beside what `save_policies` wrote; the path of the page."""
+    from turnwise.evaluation.pages.report import write_report
+
+    steps = min(WATCHED_STEPS, horizon_of(problem)[0])
+    looks = watch(problem, found.policy, rng, WATCHED, steps)
+    solution = {
+        **result,
+        "episodic": problem.episodic,
+        "state_names": list(problem.states) if len(problem.states) <= NAMES else None,
+        "action_names": list(problem.actions),
+        "observation_names": list(problem.observations),
+        "trace": [list(row) for row in found.trace],
+        "references": references(problem, found),
+        "value_over_belief": value_over_belief(problem, found.policy),
+        "graph": policy_graph(problem, found.policy),
+        "information": information(problem, looks),
+    }
+    write_json(folder / "solution.json", solution)
+    write_json(folder / "result.json", result)
+    return write_report(folder)
+
+
+def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, Any]) -> Path:
+    """Write controller.npz (array `probabilities`), solution.json and report.html; the path of the page."""
+    from turnwise.evaluation.pages.report import write_report
+
+    with whole_file(folder / "controller.npz") as part, part.open("wb") as file:
+        np.savez_compressed(file, probabilities=best.controller.probabilities)
+    inputs = [*problem.observations, *(["(nothing yet)"] if problem.initial is None else [])]
+    small = best.controller.probabilities.size <= 20_000
+    solution = {
+        **result,
+        "episodic": problem.episodic,
+        "action_names": list(problem.actions),
+        "input_names": inputs,
+        "starts": list(best.values),
+        "controller": best.controller.probabilities.tolist() if small else None,
+    }
+    write_json(folder / "solution.json", solution)
+    write_json(folder / "result.json", result)
+    return write_report(folder)
+
+
+def references(problem: POMDP, found: Solution) -> list[dict[str, Any]]:
+    """What the policies that may not, or do not, look for information are worth, beside the optimum."""
+    gap = max(1e-4, min(found.gap, 1e-3))
+    rows = [{"name": "optimal policy", "lower": found.lower, "upper": found.upper}]
+    qmdp = qmdp_value(problem, gap=gap, deadline=REFERENCE_SECONDS)
+    if qmdp is not None:
+        rows.append({"name": "QMDP", "lower": qmdp[0], "upper": qmdp[1]})
+    blind = best_open_loop(problem, gap=gap, deadline=REFERENCE_SECONDS)
+    rows.append({"name": "best open-loop policy", "lower": blind.lower, "upper": blind.upper})
+    return rows
+
+
+def value_over_belief(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any] | None:
+    """The policy's value and action over all beliefs of 2 or 3 states, on a grid; None with more states."""
+    S = len(problem.states)
+    if S == 2:
+        p = np.linspace(0, 1, 201)
+        beliefs = np.stack([1 - p, p], 1)
+    elif S == 3:
+        n = 60
+        grid = [(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)]
+        beliefs = np.array(grid) / n
+    else:
+        return None
+    best = policy.best(beliefs)
+    return {
+        "beliefs": beliefs.tolist(),
+        "values": (beliefs @ policy.alphas.T).max(1).tolist(),
+        "actions": policy.actions[best].tolist(),
+        "vectors": policy.alphas.tolist() if S == 2 else None,
+    }
+
+
+def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
+    """The policy as a controller: nodes with actions, and where each observation leads that can be seen.
+
+    `nodes` is None where there are more than are drawn.
+    """
+    S, _, O = problem.shape
+    e = problem.emissions
+    if len(policy) > GRAPH_NODES:
+        return {"count": len(policy), "nodes": None}
+    can = np.zeros((len(problem.actions), O), bool)
+    can[e.of_entries() // S, e.indices] = True
+    starts = sorted({int(policy.best(b[None])[0]) for _, b in first_beliefs(problem)})
+    nodes = [
+        {"action": int(a), "name": "at random" if a == RANDOM else problem.actions[a]} for a in policy.actions
+    ]
+    edges: dict[tuple[int, int], list[int]] = {}
+    for i, a in enumerate(policy.actions):
+        for o in range(O):
+            if a == RANDOM or can[a, o]:
+                edges.setdefault((i, int(policy.follow[i, o])), []).append(o)
+    listed = [{"from": i, "to": j, "observations": seen} for (i, j), seen in edges.items()]
+    return {"count": len(policy), "nodes": nodes, "edges": listed, "starts": starts}
+
+
+def information(problem: POMDP, looks: Looks) -> dict[str, Any]:
+    """How entropy falls over time, what each action gives up and learns, and a few episodes step by step."""
+    by_time = []
+    for t in range(int(looks.time.max()) + 1):
+        h = looks.entropy[looks.time == t]
+        low, high = np.quantile(h, [0.1, 0.9])
+        by_time.append([t, float(h.mean()), float(low), float(high), len(h)])
+    actions = []
+    for a, name in enumerate(problem.actions):
+        here = looks.action == a
+        if here.any():
+            actions.append(
+                {
+                    "name": name,
+                    "share": float(here.mean()),
+                    "entropy": float(looks.entropy[here].mean()),
+                    "given_up": float(looks.given_up[here].mean()),
+                    "look": float(looks.look[here].mean()),
+                    "pays": float(((looks.given_up > NOTHING) & (looks.look > NOTHING))[here].mean()),
+                }
+            )
+    examples = []
+    for lane in range(min(EXAMPLES, int(looks.lane.max()) + 1)):
+        at = np.flatnonzero(looks.lane == lane)
+        at = at[np.argsort(looks.time[at])][:25]
+        examples.append(
+            [
+                {
+                    "action": problem.actions[looks.action[i]],
+                    "observation": problem.observations[looks.observation[i]],
+                    "reward": float(looks.reward[i]),
+                    "entropy": float(looks.entropy[i]),
+                    "given_up": float(looks.given_up[i]),
+                    "look": float(looks.look[i]),
+                }
+                for i in at
+            ]
+        )
+    return {"episodes": WATCHED, "entropy": by_time, "actions": actions, "examples": examples}

@@ -1,0 +1,272 @@
+"""What the report page of a solved POMDP shows, computed from `solution.json`; templates only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from turnwise.evaluation.pages.figures import (
+    NOTHING,
+    between,
+    bounds,
+    decimals_of,
+    facts_of,
+    rounded_up,
+    small,
+)
+from turnwise.evaluation.pages.limited_memory import limited_view
+from turnwise.evaluation.pictures.graph import drawn, laid_out
+from turnwise.evaluation.pictures.plots import as_given, number
+from turnwise.evaluation.pictures.solutions import (
+    bounds_plot,
+    entropy_plot,
+    gap_plot,
+    interval_plot,
+    line_of_beliefs,
+    triangle_of_beliefs,
+)
+from turnwise.run.errors import InputError
+
+_DENSE = 45
+"""a graph with more arrows is easier read as a table"""
+_NOTES = {
+    "optimal policy": "May remember everything and looks where that pays. The policy in this folder is "
+    "worth at least the lower bound.",
+    "QMDP": "Acts as if the state would be seen after the next step, so it never chooses an action for what "
+    "the action shows (Littman et al. 1995). It does use what it happens to see.",
+    "best open-loop policy": "The best sequence of actions fixed beforehand: it sees nothing at all.",
+}
+
+
+def solution_view(path: Path, solution: Mapping[str, Any]) -> dict[str, Any]:
+    """Title, answer, facts and parts of the page. Raises InputError, naming `path`, if it is no solution."""
+    try:
+        return limited_view(solution) if "value" in solution else _solved(solution)
+    except KeyError as error:
+        raise InputError(f"{path}: no {error.args[0]!r}; expected what turnwise solve --out writes") from None
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"{path}: expected what turnwise solve --out writes ({error})") from None
+
+
+def _solved(s: Mapping[str, Any]) -> dict[str, Any]:
+    lower, upper = bounds(s["lower"], s["upper"])
+    name = s["problem"] or "A POMDP"
+    return {
+        "title": name,
+        "asked": f"Solve {name}: a policy that may remember everything, and bounds of the best one’s worth.",
+        "facts": facts_of(s),
+        "answer": {"sentence": _sentence(s, lower, upper), "notes": _notes(s)},
+        "limited": None,
+        "bounds": _over_time(s, (lower, upper)),
+        "policies": _policies(s.get("references") or []),
+        "information": _information(s["information"]) if s.get("information") else None,
+        "beliefs": _beliefs(s),
+        "graph": _graph(s),
+        "states": s["states"],
+    }
+
+
+def _sentence(s: Mapping[str, Any], lower: str, upper: str) -> Markup:
+    if lower == upper:
+        said = Markup("The best policy is worth <b>{}</b>").format(lower)
+    else:
+        said = Markup("The best policy is worth between <b>{}</b> and <b>{}</b>").format(lower, upper)
+    blind = next((r for r in s.get("references") or [] if "open-loop" in r["name"]), None)
+    if blind is None:
+        return said + "."
+    low, high = s["lower"] - blind["upper"], s["upper"] - blind["lower"]
+    if low < NOTHING <= high:
+        return said + Markup("; never looking costs {}, perhaps nothing.").format(between(low, high))
+    return said + Markup("; never looking costs <b>{}</b>.").format(between(low, high))
+
+
+def _notes(s: Mapping[str, Any]) -> list[str]:
+    what = "expected sums of rewards" if s["discount"] == 1 else "expected sums of discounted rewards"
+    notes = [f"Worth and costs are {what} from the start of an episode, in the units of the problem."]
+    gap = s["upper"] - s["lower"]
+    if gap > NOTHING:
+        notes.append(f"The policy in this folder falls short of the best by at most {rounded_up(gap)}.")
+    if s.get("stopped") in ("deadline", "interrupted"):
+        cut = "The deadline ended the search" if s["stopped"] == "deadline" else "The search was interrupted"
+        notes.append(f"{cut} before the gap asked for: the bounds hold, and a longer search narrows them.")
+    if check := s.get("simulation"):
+        notes.append(
+            f"{number(check['episodes'], 0)} simulated episodes of it earned {number(check['mean'], 3)} on "
+            f"average (standard error {number(check['standard_error'])}), "
+            + ("which agrees with the bounds." if check["inside"] else "which is outside the bounds.")
+        )
+    return notes
+
+
+def _over_time(s: Mapping[str, Any], ends: tuple[str, str]) -> dict[str, Any] | None:
+    """Pictures of the bounds and of their gap; bounds that are not finite yet are left out."""
+    trace = [row for row in s.get("trace") or [] if None not in row]
+    if not trace:
+        return None
+    gap = s["upper"] - s["lower"]
+    closed = gap <= NOTHING
+    return {
+        "plot": bounds_plot(trace, ends),
+        "gap": None if closed else gap_plot(trace, rounded_up(gap)),
+        "log": trace[0][0] > 0 and trace[-1][0] > 10 * trace[0][0],
+    }
+
+
+def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not references:
+        return None
+    best = references[0]
+    rows, drawn_rows = [], []
+    for r in references:
+        low, high = sorted((float(r["lower"]), float(r["upper"])))
+        ends = bounds(low, high)
+        shown = ends[0] if ends[0] == ends[1] else " to ".join(ends)
+        own = r is best
+        loss = (0.0, high - low) if own else (best["lower"] - high, best["upper"] - low)
+        rows.append(
+            {"name": r["name"], "note": _NOTES.get(r["name"], ""), "value": shown, "loss": between(*loss),
+             "best": own}
+        )  # fmt: skip
+        drawn_rows.append((r["name"], low, high, shown))
+    return {
+        "rows": rows,
+        "plots": [interval_plot(drawn_rows, narrow=narrow) for narrow in (False, True)],
+        "qmdp": any(r["name"] == "QMDP" for r in references),
+    }
+
+
+def _pays(row: Mapping[str, Any]) -> bool:
+    if "pays" in row:  # of an action: the share of its steps
+        return row["pays"] > 0
+    return row["given_up"] > NOTHING and row["look"] > NOTHING
+
+
+def _information(found: Mapping[str, Any]) -> dict[str, Any]:
+    actions, entropy, episodes = found["actions"], found["entropy"], found["episodes"]
+    steps = [row for example in found["examples"] for row in example]
+    d = {key: decimals_of(row[key] for row in [*actions, *steps]) for key in ("given_up", "look")}
+
+    def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+        texts = {key: small(row[key], d[key]) for key in d}
+        return {**texts, "entropy": number(row["entropy"], 3), "pays": _pays(row)}
+
+    running, last = entropy[-1][4], entropy[-1][0] + 1
+    if running == episodes:
+        still = f"All {episodes} episodes still run at step {last}, where watching stops."
+    else:
+        still = (
+            f"{running} of {episodes} episodes still run at step {last}, the last one watched; line and band "
+            "are of those that run."
+        )
+    return {
+        "episodes": episodes,
+        "still": still,
+        "plot": entropy_plot(entropy),
+        "said": _looks_in_words(actions, d),
+        "actions": [
+            {"name": row["name"], "share": f"{number(100 * row['share'], 1)}%", **shown(row)}
+            for row in actions
+        ],
+        "examples": [
+            [
+                {key: row[key] for key in ("action", "observation")}
+                | {"reward": as_given(row["reward"]), **shown(row)}
+                for row in example
+            ]
+            for example in found["examples"]
+        ],
+        "paid": any(_pays(row) for row in [*actions, *steps]),
+    }
+
+
+def _looks_in_words(actions: Sequence[Mapping[str, Any]], decimals: Mapping[str, int]) -> Markup:
+    """Where the policy gains from seeing, and where it also gives up reward of the moment for it."""
+    paying = [row for row in actions if _pays(row)]
+    free = [row for row in actions if row["look"] > NOTHING and not _pays(row)]
+    said = []
+    if len(paying) > 2:
+        each = Markup(", ").join(
+            Markup("<b>{}</b> (gives up {}, sees {})").format(
+                row["name"], *(small(row[key], decimals[key]) for key in ("given_up", "look"))
+            )
+            for row in sorted(paying, key=lambda row: -row["look"])
+        )
+        said.append(
+            Markup(
+                "It pays to look with {}: the reward to be had now that this gives up, and what seeing what "
+                "follows is worth, both on average."
+            ).format(each)
+        )
+    else:
+        said += [_paid(row, decimals) for row in sorted(paying, key=lambda row: -row["look"])]
+    if free:
+        names = Markup(", ").join(
+            Markup("<b>{}</b> ({})").format(row["name"], small(row["look"], decimals["look"]))
+            for row in sorted(free, key=lambda row: -row["look"])
+        )
+        said.append(
+            Markup(
+                "It gains from seeing what follows {}, and gives up nothing for that: at the beliefs where "
+                "it acts so, no other action has a higher expected reward now. What such an action itself "
+                "costs stands in its reward."
+            ).format(names)
+        )
+    if not said:
+        return Markup("In these episodes nothing that the policy sees is worth anything to it.")
+    if not paying:
+        said.append(Markup("Nowhere does it give up reward of the moment for a look."))
+    return Markup(" ").join(said)
+
+
+def _paid(row: Mapping[str, Any], decimals: Mapping[str, int]) -> Markup:
+    look, lost = (small(row[key], decimals[key]) for key in ("look", "given_up"))
+    if row["look"] > row["given_up"]:
+        ends = "more than it gives up"
+    else:
+        ends = "less than it gives up, so that the rest must come from what the action leads to"
+    return Markup(
+        "It pays to look with <b>{}</b>: on average that gives up {} of the reward to be had now, and seeing "
+        "what follows is worth {}, {}."
+    ).format(row["name"], lost, look, ends)
+
+
+def _beliefs(s: Mapping[str, Any]) -> dict[str, Any] | None:
+    grid = s.get("value_over_belief")
+    if not grid:
+        return None
+    names = s["action_names"]
+    states = s.get("state_names") or [f"state {i + 1}" for i in range(s["states"])]
+    beliefs, values = np.array(grid["beliefs"], float), np.array(grid["values"], float)
+    actions = ["at random" if a < 0 else names[a] for a in grid["actions"]]
+    if beliefs.shape[1] == 3:
+        return {"plot": triangle_of_beliefs(states, beliefs, values, actions), "vectors": None, "drawn": None}
+    vectors = None if grid.get("vectors") is None else np.array(grid["vectors"], float)
+    if vectors is None:
+        return {"plot": line_of_beliefs(states, beliefs, values, actions, None), "vectors": 0, "drawn": 0}
+    top = np.unique((beliefs @ vectors.T).argmax(1))
+    kept = vectors[top]
+    return {
+        "plot": line_of_beliefs(states, beliefs, values, actions, kept),
+        "vectors": len(vectors),
+        "drawn": len(kept),
+    }
+
+
+def _graph(s: Mapping[str, Any]) -> dict[str, Any] | None:
+    graph = s.get("graph")
+    if not graph:
+        return None
+    if graph.get("nodes") is None:
+        return {"count": number(graph["count"], 0), "plot": None}
+    found = laid_out(graph, s["observation_names"])
+    return {
+        "count": number(graph["count"], 0),
+        "plot": drawn(found),
+        "rows": found.rows,
+        "dense": len(found.arrows) > _DENSE,
+        "unreached": found.unreached,
+    }

@@ -1,0 +1,126 @@
+"""Conversations on the report page: each message and token with its figures, and V over the turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import escape
+
+from turnwise.evaluation.pictures.plots import level, number, value_line
+
+SHOWN = 12  # conversations of a run at most
+
+
+def talks(conversations: Sequence[Mapping[str, Any]], agent: str, index: int, budget: int) -> dict[str, Any]:
+    """Conversations of run number `index` as the templates show them, coloured on one scale.
+
+    As many as fit into `budget` bytes of markup, the first one at least (cut short where it must be) and
+    `SHOWN` at most. `agent` is the role whose messages are scored.
+    """
+    shown, used = [], 0
+    for conversation in conversations[:SHOWN]:
+        blank = dict.fromkeys(("id", "ended", "source", "hidden", "return"))
+        talk = {**blank, **conversation, "messages": [_scored(m, agent) for m in conversation["messages"]]}
+        size = _cut(talk, budget - used)
+        if shown and talk["cut"]:
+            break
+        shown.append(talk)
+        used += size
+    said = [m for talk in shown for m in talk["messages"] if m["agent"]]
+    tokens = [t["advantage"] for m in said for t in m["tokens"] if t.get("advantage") is not None]
+    messages = [m["advantage"] for m in said if m["advantage"] is not None]
+    limit, dots = (_full_colour([abs(a) for a in values]) for values in (tokens or messages, messages))
+    values = [m["v"] for m in said if m["v"] is not None]
+    span = (min(values, default=0.0), max(values, default=0.0))
+    decimals = 3 if limit < 0.1 else 2 if limit < 10 else 1
+    for i, talk in enumerate(shown):
+        _colour(talk, limit, dots, decimals, tokens=bool(tokens))
+        _trace(talk, span, decimals)
+        talk["key"] = f"talk-{index}-{i}"
+        talk["id"] = talk["id"] or f"conversation {i + 1}"
+    scale = "token" if tokens else "message" if messages else None
+    return {"items": shown, "limit": f"{limit:g}", "dots": f"{dots:g}", "decimals": decimals, "scale": scale,
+            "bytes": used, "left_out": len(conversations) - len(shown)}  # fmt: skip
+
+
+def _scored(message: Mapping[str, Any], agent: str) -> dict[str, Any]:
+    """A message with all fields; of one scored per token, V before the first and the sum of advantages."""
+    fields = {key: message.get(key) for key in ("v", "q", "advantage", "reward")}
+    tokens = [dict(t) for t in message.get("tokens") or ()]
+    advantages = [t["advantage"] for t in tokens if t.get("advantage") is not None]
+    if advantages and fields["advantage"] is None:
+        fields["advantage"] = math.fsum(advantages)
+    if tokens and fields["v"] is None:
+        fields["v"] = tokens[0].get("v")
+    return {**fields, "role": message["role"], "content": message["content"], "tokens": tokens,
+            "agent": message["role"] == agent}  # fmt: skip
+
+
+def _cut(talk: dict[str, Any], budget: int) -> int:
+    """Drop the messages that do not fit into `budget` bytes of markup; returns what the rest takes."""
+    left, kept = budget - 1500, 0  # what surrounds the messages: head, entry of the list, two lines of V
+    for message in talk["messages"]:
+        texts = [t["text"] for t in message["tokens"]] or [message["content"]]
+        left -= (450 if message["agent"] else 120) + sum(105 + len(escape(text).encode()) for text in texts)
+        if left < 0 and kept:
+            break
+        kept += 1
+    talk["cut"] = len(talk["messages"]) - kept
+    talk["messages"] = talk["messages"][:kept]
+    return budget - max(0, left)
+
+
+def _full_colour(sizes: Sequence[float]) -> float:
+    """The advantage with full colour: the 95% quantile of the sizes, rounded up to a plain figure."""
+    if not sizes or max(sizes) == 0:
+        return 1.0
+    size = sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1] or max(sizes)
+    power = 10.0 ** math.floor(math.log10(size))
+    return next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * m >= size * (1 - 1e-9))
+
+
+def _colour(talk: Mapping[str, Any], limit: float, dots: float, decimals: int, *, tokens: bool) -> None:
+    """Colour class and hover text of every token and message; full colour at `limit` and at `dots`."""
+    for message in talk["messages"]:
+        scored = message["advantage"] is not None
+        message["shade"] = level(message["advantage"], dots) if scored else "z"
+        message["whole"] = scored and not tokens
+        message["figures"] = _figures(message, decimals)
+        message["hover"] = " · ".join(f"{name} {value}" for name, value in message["figures"])
+        for token in message["tokens"]:
+            has = token.get("advantage") is not None
+            token["shade"] = level(token["advantage"], limit) if has else "z"
+            token["hover"] = " · ".join(f"{name} {value}" for name, value in _figures(token, decimals))
+
+
+def _figures(entry: Mapping[str, Any], decimals: int) -> list[tuple[str, str]]:
+    names = (("V", "v"), ("Q", "q"), ("advantage", "advantage"), ("log-prob", "logp"))
+    found = [
+        (name, number(entry[key], decimals, signed=key == "advantage"))
+        for name, key in names
+        if entry.get(key) is not None
+    ]
+    if (reward := entry.get("reward")) is not None:  # a figure of the log or the task: shown as it is
+        found.append(("reward", f"{reward:+.4g}".replace("-", "−") if reward else "0"))
+    return found
+
+
+def _trace(talk: dict[str, Any], span: tuple[float, float], decimals: int) -> None:
+    """V over the turns: the small line, the large one, and its largest swing in words."""
+    scored = [
+        (i, m) for i, m in enumerate((m for m in talk["messages"] if m["agent"]), 1) if m["v"] is not None
+    ]
+    values, shades = [m["v"] for _, m in scored], [m["shade"] for _, m in scored]
+    talk["spark"] = value_line(values, shades, span) if values else None
+    talk["line"] = value_line(values, shades, span, large=True) if values else None
+    talk["swing"] = None
+    for (_, before), (_, message) in pairwise(scored):
+        message["moved"] = message["v"] - before["v"]
+    if len(values) > 1:
+        k = max(range(1, len(values)), key=lambda k: abs(values[k] - values[k - 1]))
+        was, now = (number(v, decimals) for v in values[k - 1 : k + 1])
+        talk["swing"] = f"V moved most from turn {scored[k - 1][0]} to turn {scored[k][0]}: {was} to {now}."
+    talk["worth"] = None if talk["return"] is None else number(talk["return"], 2, signed=True)

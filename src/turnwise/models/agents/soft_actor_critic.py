@@ -1,0 +1,100 @@
+"""An actor and two critics Q of a history: two memories, one for the actor and one for the critics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch
+from turnwise.data.steps import StepInputs
+from turnwise.models.agents.action_heads import Categorical
+from turnwise.models.agents.actor_critic import Acted
+from turnwise.models.agents.q_network import QHead
+from turnwise.models.lm.critics import at_decisions
+from turnwise.models.memory.remembering import Memory
+
+
+class TwinQ(nn.Module):
+    """E = 2 heads on one memory, each with a hidden layer of its own; both work in the same units."""
+
+    def __init__(self, memory: Memory, actions: int):
+        super().__init__()
+        self.memory = memory
+        self.heads = nn.ModuleList(QHead(memory.width, actions, dueling=False) for _ in range(2))
+
+    @property
+    def scale(self) -> Tensor:
+        """[], of the values, in units of the return."""
+        heads: list[Any] = list(self.heads)
+        return heads[0].value.scale
+
+    def forward(self, batch: Batch, state0: Float[Tensor, "B K"] | None) -> Float[Tensor, "E B A1 V"]:
+        """Q at the decisions of rows, the final state included."""
+        features = at_decisions(self.memory.unroll(batch.inputs, state0), batch.decisions)
+        return torch.stack([head(features) for head in self.heads])
+
+    def rescale_(self, targets: Float[Tensor, "M"], rate: float) -> None:
+        """Move the units of both towards those of `targets`."""
+        heads: list[Any] = list(self.heads)
+        for head in heads:
+            head.value.rescale_(targets, rate)
+
+
+class SoftActorCritic(nn.Module):
+    """It acts by sampling. Its state [N, K] is the actor's memory and then the critics'.
+
+    Ni et al. 2021, arXiv:2110.05038, section 4: with one memory for both, the critics' gradients, far larger
+    than the actor's, drown it.
+    """
+
+    def __init__(self, memory: Memory, critics_memory: Memory, actions: int):
+        super().__init__()
+        self.memory, self.head = memory, Categorical(memory.width, actions)
+        self.critics = TwinQ(critics_memory, actions)
+        self.slow_log_temperature = nn.Parameter(torch.tensor(0.0))
+        self.state_size = memory.state_size + critics_memory.state_size
+
+    @property
+    def temperature(self) -> Float[Tensor, ""]:
+        """Of the policy, in units of the critics' scale per nat: 1 at first.
+
+        Ten times its parameter is its logarithm, so that it moves faster than weights do.
+        """
+        return (10 * self.slow_log_temperature).exp()
+
+    def parts(self, state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The actor's memory and the critics'."""
+        k = self.memory.state_size
+        return (None, None) if state is None else (state[:, :k], state[:, k:])
+
+    def policy(self, batch: Batch) -> Float[Tensor, "B A1 V"]:
+        """Unnormalised logits at the decisions of rows, the final state included."""
+        mine, _ = self.parts(batch.state0)
+        return self.head(at_decisions(self.memory.unroll(batch.inputs, mine), batch.decisions))
+
+    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+        """One sampled action in each lane."""
+        logits, after = self._step(inputs, state)
+        actions = self.head.sample(logits)
+        return Acted(actions, self.head.logp(logits, actions), after)
+
+    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+        """The likeliest action in each lane."""
+        logits, after = self._step(inputs, state)
+        actions = self.head.mode(logits)
+        return Acted(actions, self.head.logp(logits, actions), after)
+
+    def _step(
+        self, inputs: StepInputs, state: Float[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N K"]]:
+        k = self.memory.state_size
+        features, mine = self.memory.step(inputs, state[:, :k])
+        after = torch.cat([mine, self.critics.memory.step(inputs, state[:, k:])[1]], -1)
+        return self.head(features), after
+
+    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+        """The memory of nothing."""
+        return torch.cat([self.memory.nothing(lanes), self.critics.memory.nothing(lanes)], -1)

@@ -1,0 +1,178 @@
+"""What it takes to build an agent with memory, and to build it again: parts by the field's names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from turnwise.envs.protocol import Discrete, LaneEnv, Space, Vector
+from turnwise.models.agents.action_heads import ActionHead, Categorical, Gaussian
+from turnwise.models.agents.actor_critic import ActorCritic
+from turnwise.models.agents.critics import (
+    ActorsView,
+    Critic,
+    HistoryView,
+    Joint,
+    ObservationView,
+    StateView,
+    View,
+)
+from turnwise.models.agents.q_network import QNetwork
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.linear_recurrence import LinearRecurrence
+from turnwise.models.memory.recurrent import GRU, LSTM
+from turnwise.models.memory.remembering import Encoder, Memory, Remembering
+from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.run.errors import InputError
+
+MemoryName = Literal["none", "window", "gru", "lstm", "linear", "transformer"]
+CriticName = Literal["history", "history+state", "state", "observation"]
+
+
+@dataclass(frozen=True)
+class MemorySpec:
+    """Which memory, how large."""
+
+    memory: MemoryName = "gru"
+    """none sees the observation alone; linear is a diagonal linear recurrence (a state-space model)"""
+    width: int = 64
+    """features"""
+    layers: int = 1
+    """of the linear recurrence or the transformer"""
+    window: int = 4
+    """inputs that a window holds"""
+    context: int = 64
+    """positions that each layer of a transformer attends to"""
+    heads: int = 4
+    """of the transformer"""
+
+
+@dataclass(frozen=True)
+class CriticSpec:
+    """What the critic of a policy gradient sees."""
+
+    critic: CriticName = "history"
+    """history; history+state and state (privileged, training only); observation (broken as a bootstrap)"""
+    separate: bool = False
+    """give the critic a memory of its own; else it reads the actor's"""
+
+
+Kind = Literal["actor-critic", "q", "soft"]
+"""an actor with a critic (policy gradients), Q alone (R2D2), an actor with twin Q (soft actor-critic)"""
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Of the environment that an agent was made for."""
+
+    observations: Space
+    actions: Space
+    states: Space | None
+
+    @staticmethod
+    def of(env: LaneEnv) -> Spaces:
+        """Of an environment."""
+        return Spaces(env.observation_space, env.action_space, env.state_space)
+
+    def written(self) -> dict[str, Any]:
+        """For JSON."""
+        return {k: None if s is None else {type(s).__name__: asdict(s)} for k, s in vars(self).items()}
+
+    @staticmethod
+    def read(written: dict[str, Any]) -> Spaces:
+        """From JSON."""
+        kinds = {"Discrete": Discrete, "Vector": Vector}
+        made = {}
+        for key, value in written.items():
+            if value is None:
+                made[key] = None
+                continue
+            ((kind, fields),) = value.items()
+            made[key] = kinds[kind](**fields)
+        return Spaces(**made)
+
+
+def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
+    """A fresh memory."""
+    w = spec.width
+    if spec.memory == "none":
+        return Remembering(ObservationEncoder(spaces.observations, w), Window(w, 1))
+    encoder = Encoder(spaces.observations, spaces.actions, w)
+    if spec.memory == "window":
+        return Remembering(encoder, Window(w, spec.window))
+    if spec.memory == "gru":
+        return Remembering(encoder, GRU(w))
+    if spec.memory == "lstm":
+        return Remembering(encoder, LSTM(w))
+    if spec.memory == "linear":
+        return Remembering(encoder, LinearRecurrence(w, layers=spec.layers))
+    if w % spec.heads:
+        raise InputError(f"--heads {spec.heads}: {w} features cannot be split so; expected a divisor of them")
+    return Remembering(
+        encoder, CausalTransformer(w, layers=spec.layers, heads=spec.heads, context=spec.context)
+    )
+
+
+def head_of(actions: Space, width: int) -> ActionHead:
+    """Logits of symbols, or normals of vectors."""
+    if isinstance(actions, Discrete):
+        return Categorical(width, actions.n)
+    return Gaussian(width, actions.size)
+
+
+def view_of(spec: CriticSpec, memory: MemorySpec, spaces: Spaces) -> View:
+    """What the critic sees."""
+    w = memory.width
+    if spec.critic == "observation":
+        return ObservationView(spaces.observations, w)
+    if spec.critic == "state":
+        return StateView(_told(spec, spaces), w)
+    history: View = HistoryView(memory_of(memory, spaces)) if spec.separate else ActorsView(w)
+    if spec.critic == "history":
+        return history
+    return Joint(history, StateView(_told(spec, spaces), w))
+
+
+def _told(spec: CriticSpec, spaces: Spaces) -> Space:
+    if spaces.states is None:
+        raise InputError(
+            f"--critic {spec.critic}: this environment does not tell its hidden state; expected history or "
+            "observation"
+        )
+    return spaces.states
+
+
+def actor_critic_of(memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> ActorCritic:
+    """A fresh actor and its critic; weights from PyTorch's global generator."""
+    actor = memory_of(memory, spaces)
+    if memory.memory == "none" and critic.critic.startswith("history") and not critic.separate:
+        # A critic of histories needs a memory where the actor has none.
+        view: View = HistoryView(memory_of(MemorySpec("gru", memory.width), spaces))
+        if critic.critic == "history+state":
+            view = Joint(view, StateView(_told(critic, spaces), memory.width))
+    else:
+        view = view_of(critic, memory, spaces)
+    return ActorCritic(actor, head_of(spaces.actions, actor.width), Critic(view))
+
+
+def agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> Any:
+    """A fresh agent of a kind."""
+    if kind == "actor-critic":
+        return actor_critic_of(memory, critic, spaces)
+    if not isinstance(spaces.actions, Discrete):
+        raise InputError(
+            "r2d2 and sac choose among actions that can be counted; expected ppo, a2c or reinforce"
+        )
+    if kind == "q":
+        return QNetwork(memory_of(memory, spaces), spaces.actions.n)
+    if kind == "soft":
+        return SoftActorCritic(memory_of(memory, spaces), memory_of(memory, spaces), spaces.actions.n)
+    raise InputError(f"an agent of kind {kind!r} is not known; expected one that this version saves")
+
+
+def parameters_of(module: nn.Module) -> int:
+    """How many numbers are learnt."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

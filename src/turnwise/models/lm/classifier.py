@@ -1,0 +1,95 @@
+"""Reward models on language models; in the format of `transformers`, sequence classifiers of one label."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from turnwise.models.lm.load import (
+    expect_model_folder,
+    first_line,
+    merge_adapters_,
+    share_files,
+    trunk_of,
+    whole_model,
+    with_lora,
+    without_bars,
+)
+from turnwise.models.lm.reward_model import RewardModel
+from turnwise.run.errors import InputError
+
+
+def adapted_trunks(lm: Any, rank: int, members: int) -> list[nn.Module]:
+    """Trunks with low-rank adapters of their own on weights that are held once, and frozen."""
+    held = {id(x): x for x in [*lm.parameters(), *lm.buffers()]}
+    return [trunk_of(with_lora(copy.deepcopy(lm, dict(held)), rank)) for _ in range(members)]
+
+
+def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int) -> None:
+    """A folder for `AutoModelForSequenceClassification`: the logit is the mean reward of the heads.
+
+    Adapters are folded in. The classifier reads at the last id that is no padding, and replies end with
+    `stop`: so padding must be another id. Where the tokenizer pads with `stop`, another of its special tokens
+    takes its place; where it has no other, its padding is taken away, and `config.pad_token_id` is an id that
+    no row ends with. InputError for an architecture without a classifier of such a kind.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    trunk: Any = _plain(model.trunk)
+    tokenizer = copy.deepcopy(tokenizer)
+    config = trunk.config.__class__.from_dict(trunk.config.to_dict())
+    config.num_labels, config.pad_token_id = 1, set_padding_(tokenizer, stop)
+    try:
+        classifier: Any = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as e:
+        raise InputError(f"a {config.model_type} model has no sequence classifier in transformers") from e
+    if not isinstance(getattr(classifier, "score", None), nn.Linear):
+        raise InputError(f"the classifier of a {config.model_type} model has no linear layer called score")
+    classifier.base_model.load_state_dict(trunk.state_dict())
+    with torch.no_grad():
+        classifier.score.weight.copy_(model.heads.weight.mean(0, keepdim=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    without_bars()
+    classifier.to(model.heads.weight.dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    share_files(folder)
+
+
+def load_classifier(folder: Path) -> tuple[Any, Any]:
+    """The classifier's trunk, and its tokenizer. InputError where none can be loaded."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    expect_model_folder(folder)
+    without_bars()
+    try:
+        classifier: Any = whole_model(AutoModelForSequenceClassification, folder)
+        return classifier.base_model, AutoTokenizer.from_pretrained(folder)
+    except Exception as e:  # files that hold no model fail in any way they like
+        raise InputError(f"{folder}: not a reward model that can be loaded ({first_line(e)})") from e
+
+
+def set_padding_(tokenizer: Any, stop: int) -> int:
+    """Make the tokenizer pad with something else than `stop`; the id."""
+    if tokenizer.pad_token_id not in (None, stop):
+        return int(tokenizer.pad_token_id)
+    others = [i for i in sorted(tokenizer.all_special_ids) if i != stop]
+    if others:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
+        return others[0]
+    tokenizer.pad_token = None
+    return 0 if stop else 1
+
+
+def _plain(trunk: nn.Module) -> nn.Module:
+    """The trunk without adapters; a copy, where there are any: members may share what lies below."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not any(isinstance(m, BaseTunerLayer) for m in trunk.modules()):
+        return trunk
+    trunk = copy.deepcopy(trunk)
+    merge_adapters_(trunk)
+    return trunk

@@ -1,0 +1,142 @@
+"""A Llama's pass over packed lanes on a CPU, in a few calls a layer.
+
+Who samples reads one id a lane at a time. The arithmetic of a small layer is then done in half a
+millisecond, and the calls of its modules, some sixty, take as long again. Here a layer is a dozen calls, on
+the trunk's own weights: sums are made in place, and norms and rotations are compiled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+from transformers.activations import SiLUActivation
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaMLP,
+    LlamaModel,
+    LlamaRMSNorm,
+)
+
+from turnwise.models.lm.attention import attend, compiled
+
+PARTS = (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, nn.Linear, nn.SiLU, SiLUActivation)
+"""what a layer consists of; anything else, an adapter say, does something of its own"""
+
+
+class LlamaPass:
+    """What `LlamaModel` computes, to rounding, for ids of many lanes in one packed row."""
+
+    def __init__(self, trunk: Any):
+        config = trunk.config
+        self.trunk = trunk
+        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = int(trunk.layers[0].self_attn.head_dim)
+        self.scale = np.float32(self.width**-0.5)
+        self.attend, self.normalise, self.rotate = (compiled(f) for f in (attend, normalise, rotate))
+
+    def read(
+        self,
+        ids: np.ndarray,
+        lanes: np.ndarray,
+        positions: np.ndarray,
+        origins: np.ndarray,
+        shared: np.ndarray,
+        memory: Iterable[Any],
+    ) -> Tensor:
+        """Features [M, D] of `ids` [M], whose keys and values are written into each layer of `memory`."""
+        x = self.trunk.embed_tokens(torch.from_numpy(ids))
+        cos, sin = (a[0].numpy() for a in self.trunk.rotary_emb(x, torch.from_numpy(positions).unsqueeze(0)))
+        heads = self.key_heads, self.width
+        seen = x.new_empty(len(ids), self.heads, self.width)
+        for layer, held in zip(self.trunk.layers, memory, strict=True):
+            attention, mlp = layer.self_attn, layer.mlp
+            held.make_room(heads, heads, like=x)
+            keys, values = held.keys.numpy(), held.values.numpy()
+            read = self._normal(x, layer.input_layernorm)
+            q, k, v = (
+                product(read, projection).view(len(ids), -1, self.width).numpy()
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            self.rotate(q, k, v, cos, sin, lanes, positions, keys, values)
+            self.attend(q, keys, values, lanes, positions, origins, shared, self.scale, seen.numpy())
+            x.addmm_(seen.flatten(1), attention.o_proj.weight.t())
+            read = self._normal(x, layer.post_attention_layernorm)
+            gated = silu(product(read, mlp.gate_proj), inplace=True).mul_(product(read, mlp.up_proj))
+            x.addmm_(gated, mlp.down_proj.weight.t())
+        return self._normal(x, self.trunk.norm)
+
+    def _normal(self, x: Tensor, norm: Any) -> Tensor:
+        out = torch.empty_like(x)
+        self.normalise(x.numpy(), norm.weight.detach().numpy(), norm.variance_epsilon, out.numpy())
+        return out
+
+
+def is_plain_llama(trunk: Any) -> bool:
+    """Whether a trunk is a `LlamaModel` on a CPU, in float32, with layers as they are built: no adapters, no
+    hooks, no other `forward`.
+    """
+    return (
+        type(trunk) is LlamaModel
+        and trunk.config.num_hidden_layers == len(trunk.layers)
+        and not (trunk.config.attention_bias or trunk.config.mlp_bias)
+        and all(p.dtype is torch.float32 and p.device.type == "cpu" for p in trunk.parameters())
+        and all(type(m) in PARTS for layer in (*trunk.layers, trunk.norm) for m in layer.modules())
+        and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in trunk.modules())
+    )
+
+
+def product(x: Tensor, projection: nn.Linear) -> Tensor:
+    """x W', without the checks of a module's call."""
+    return torch.mm(x, projection.weight.t())
+
+
+def normalise(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> None:
+    """Write x / rms(x) times `weight` to `out` (Zhang and Sennrich 2019, eq. 4); x, out [M, D]."""
+    rows, width = x.shape
+    number = x.dtype.type
+    for m in range(rows):
+        square = number(0)
+        for d in range(width):
+            square += x[m, d] * x[m, d]
+        scale = number(1 / math.sqrt(square / width + eps))
+        for d in range(width):
+            out[m, d] = x[m, d] * scale * weight[d]
+
+
+def rotate(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    cos: np.ndarray,
+    sin: np.ndarray,
+    lanes: np.ndarray,
+    positions: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Turn q by its position, in place, and write k, so turned, and v where their lanes stand.
+
+    q [M, heads, D]; k, v [M, key heads, D]; cos, sin [M, D], whose halves are equal; keys, values
+    [N, positions, key heads, D]. Number d turns with number D/2 + d (Su et al. 2021, eq. 34, in the order of
+    the published weights).
+    """
+    ids, heads, width = q.shape
+    half, key_heads = width // 2, k.shape[1]
+    for m in range(ids):
+        lane, position = lanes[m], positions[m]
+        for head in range(heads + key_heads):
+            plain = q[m, head] if head < heads else k[m, head - heads]
+            turned = plain if head < heads else keys[lane, position, head - heads]
+            for d in range(half):
+                a, b = plain[d], plain[half + d]
+                turned[d] = a * cos[m, d] - b * sin[m, d]
+                turned[half + d] = b * cos[m, d] + a * sin[m, d]
+        for head in range(key_heads):
+            values[lane, position, head] = v[m, head]

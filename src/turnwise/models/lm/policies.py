@@ -1,0 +1,79 @@
+"""Policies over tokens: a language model alone, and one whose choices a critic perturbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from turnwise.losses.policy import advantage_logits
+from turnwise.models.lm.critics import TokenCritic, at_decisions
+from turnwise.models.lm.load import lm_head_of, trunk_of
+
+
+class LmPolicy(nn.Module):
+    """pi(token | history): a causal LM of `transformers`, its logits formed at decisions only."""
+
+    def __init__(self, lm: Any):
+        super().__init__()
+        self.lm = lm
+
+    @property
+    def trunks(self) -> Sequence[nn.Module]:
+        """What reads the history when acting."""
+        return (trunk_of(self.lm),)
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """[n, D] of the trunk -> [n, V]."""
+        return lm_head_of(self.lm)(features[0])
+
+    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A V"]:
+        """Logits at the decisions (not at the final state)."""
+        features = trunk_of(self.lm)(input_ids=ids, use_cache=False).last_hidden_state
+        return lm_head_of(self.lm)(at_decisions(features, decisions[:, :-1]))
+
+
+class GuidedPolicy(nn.Module):
+    """log pi + min(clip, beta (min Q - V)): a frozen LM policy, perturbed by a token critic.
+
+    Without a V head, V is the mean of Q under the LM's own distribution. `top_k` keeps the LM's k likeliest
+    tokens before the critic has its say.
+    """
+
+    def __init__(
+        self,
+        policy: LmPolicy,
+        critic: TokenCritic,
+        *,
+        beta: float,
+        clip: float | None = None,
+        top_k: int | None = None,
+    ):
+        super().__init__()
+        self.policy, self.critic = policy, critic
+        self.beta, self.clip, self.top_k = beta, clip, top_k
+
+    @property
+    def trunks(self) -> Sequence[nn.Module]:
+        """The policy's trunk and the critic's."""
+        return (*self.policy.trunks, self.critic.trunk)
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """[n, D] per trunk -> [n, V]."""
+        logp = self.policy.logits(features[:1]).log_softmax(-1)
+        q, v = self.values(logp, features[1])
+        guided = advantage_logits(logp, q - v, self.beta, self.clip)
+        if self.top_k is not None and self.top_k < logp.shape[-1]:
+            least = logp.topk(self.top_k, dim=-1).values[..., -1:]
+            guided = guided.masked_fill(logp < least, -torch.inf)
+        return guided
+
+    def values(self, logp: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """min Q [n, V] and V [n, 1], from the policy's log-probabilities and the critic's features."""
+        q = self.critic.q_min(features)
+        if self.critic.v is None:
+            return q, (logp.exp() * q).sum(-1, keepdim=True)
+        return q, self.critic.v(features)

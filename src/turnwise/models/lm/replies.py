@@ -1,0 +1,132 @@
+"""Log-probabilities of replies: a prompt that rows share is read once, logits never exist all at once.
+
+Rows of a group (the G replies that were sampled for a prompt, or a pair) begin with the same ids. Their keys
+and values are computed once, with gradient, and expanded over the group; the batch itself does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import DynamicCache
+
+from turnwise.losses.policy import entropy
+from turnwise.models.lm.critics import at_decisions
+from turnwise.models.lm.load import lm_head_of, trunk_of, window_of
+
+MOST_LOGITS = 2**24
+"""numbers of logits that exist at a time (64 MiB in float32); what is beyond is computed in chunks"""
+
+
+class Scored(NamedTuple):
+    """Of each decision [B, A]: log-probability of the action and entropy of the policy, 0 where masked."""
+
+    logp: Tensor
+    entropy: Tensor
+
+
+def score_replies(
+    lm: Any,
+    ids: Int[Tensor, "B T"],
+    decisions: Int[Tensor, "B A1"],
+    actions: Int[Tensor, "B A"],
+    mask: Bool[Tensor, "B A"],
+    *,
+    group: int = 1,
+    most_logits: int = MOST_LOGITS,
+) -> Scored:
+    """What a causal LM gives the actions; rows pG .. pG + G-1 share what stands before their first decision.
+
+    Logits are formed at decisions, `most_logits` numbers at a time, and formed again when gradients come
+    back, so that memory does not grow with B A V (Hsu et al. 2024, arXiv:2410.10989, section 3.2, chunk the
+    loss likewise).
+    """
+    features = features_at_decisions(trunk_of(lm), ids, decisions, group)
+    counted, chosen = features[mask], actions[mask]
+    head = lm_head_of(lm)
+    rows = max(1, most_logits // lm.config.vocab_size)
+    if len(chosen) <= rows:
+        parts = [_of_features(head, counted, chosen)]
+    else:
+        parts = [
+            checkpoint(_of_features, head, f, a, use_reentrant=False)
+            for f, a in zip(counted.split(rows), chosen.split(rows), strict=True)
+        ]
+    logp, spread = (torch.cat(x) for x in zip(*parts, strict=True))
+    nothing = logp.new_zeros(mask.shape)
+    return Scored(nothing.masked_scatter(mask, logp), nothing.masked_scatter(mask, spread))
+
+
+def _of_features(
+    head: nn.Module, features: Float[Tensor, "n D"], actions: Int[Tensor, "n"]
+) -> tuple[Tensor, Tensor]:
+    logits = head(features).float() if features.dtype != torch.float64 else head(features)
+    logp = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return logp, entropy(logits)
+
+
+def features_at_decisions(
+    trunk: Any, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], group: int = 1
+) -> Float[Tensor, "B A D"]:
+    """Features from which actions are taken; with `group` > 1 what its rows share is read once.
+
+    A trunk with layers that do not see as far back as rows are long reads every row by itself: the masks
+    and caches of such layers are its own business. ValueError where rows of a group differ before their
+    first decision.
+    """
+    window = window_of(trunk)
+    if group == 1 or (window is not None and window < ids.shape[1]):
+        features = trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return at_decisions(features, decisions[:, :-1])
+    first = decisions[:, 0]
+    lead = first[::group]
+    _expect_shared(ids, first, group)
+    shared = int(lead.max())
+    if not shared:  # a prompt of one token: nothing stands before the decision
+        return features_at_decisions(trunk, ids, decisions)
+    cache = DynamicCache(config=trunk.config)
+    trunk(input_ids=ids[::group, :shared], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(group)
+    last = int((decisions[:, -2] - first).max()) + 1  # the position of the last action is not read
+    own = (first.unsqueeze(1) + torch.arange(last, device=ids.device)).clamp(max=ids.shape[1] - 1)
+    features = trunk(
+        input_ids=ids.gather(1, own),
+        position_ids=own,
+        attention_mask=_seen(first, shared, last, cache),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return at_decisions(features, (decisions[:, :-1] - first.unsqueeze(1)).clamp(max=last - 1))
+
+
+def _expect_shared(ids: Tensor, first: Tensor, group: int) -> None:
+    """Refuse groups whose prompts differ."""
+    same_length = (first.view(-1, group) == first[::group].unsqueeze(1)).all()
+    leaders = ids[::group].repeat_interleave(group, 0)
+    before = torch.arange(ids.shape[1], device=ids.device) <= first.unsqueeze(1)
+    if not same_length or ((ids != leaders) & before).any():
+        raise ValueError(
+            f"rows of a group of {group} differ before their first decision; expected one prompt"
+        )
+
+
+def _seen(first: Int[Tensor, "B"], shared: int, own: int, cache: DynamicCache) -> Tensor | None:
+    """[B, 1, own, shared + own], added to attention scores: the prompt less its padding, then causal.
+
+    None where no prompt is padded: the trunk's own causal mask says the same.
+    """
+    if bool((first == shared).all()):
+        return None
+    layer: Any = cache.layers[0]
+    key = torch.arange(shared, device=first.device)
+    prompt = (key < first.unsqueeze(1))[:, None, None].expand(-1, 1, own, -1)
+    causal = (
+        torch.ones(own, own, dtype=torch.bool, device=first.device).tril().expand(len(first), 1, own, own)
+    )
+    hidden = ~torch.cat([prompt, causal], -1)
+    dtype = layer.keys.dtype
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)

@@ -1,0 +1,198 @@
+"""Acting with language models, many conversations at a time.
+
+A lane is one conversation with its own memory (the keys and values of every trunk). The lane loop speaks
+to whatever generates through `LaneModel`; `Sampler` is the one that runs here, in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from turnwise.models.lm.cache import LaneMemory
+from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, distribution, sample
+from turnwise.run.errors import InputError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a lane said: sampled ids, their log-probabilities under the distribution sampled from.
+
+    `stopped`: it ends with the stop token. `out_of_context`: the memory is full, the conversation cannot
+    go on. Neither: the limit on new tokens was reached, and the stop token is read as if it had been said.
+    """
+
+    lane: int
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    stopped: bool
+    out_of_context: bool
+
+
+class LaneModel(Protocol):
+    """Generates for lanes; an engine elsewhere needs no more than these three."""
+
+    def reset(self, lane: int, seed: int) -> None:
+        """Forget the lane; its next conversation draws its randomness from `seed`."""
+        ...
+
+    def submit(self, lane: int, ids: Sequence[int]) -> None:
+        """Let the lane read `ids` and then speak."""
+        ...
+
+    def collect(self) -> list[Utterance]:
+        """Wait for lanes that have finished speaking: at least one, if any was submitted."""
+        ...
+
+
+class Policy(Protocol):
+    """Trunks that read, and a map from their features to logits over the vocabulary."""
+
+    @property
+    def trunks(self) -> Sequence[nn.Module]:
+        """What reads the history, one memory each."""
+        ...
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """[n, D] per trunk -> [n, V]."""
+        ...
+
+
+class Sampler:
+    """Decodes in lanes: histories stay in the cache across turns, and a lane never waits for another.
+
+    At each step every speaking lane reads what it has not read, be it a partner's message or the token that
+    it said last, and says one token, drawn with a uniform number of the lane's own seed: what it says does
+    not depend on its neighbours. `collect` returns once `at_least` lanes have finished, so that partners
+    answer several lanes at a time.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        lanes: int,
+        context: int,
+        stop: int,
+        decoding: Decoding = POLICYS_OWN,
+        max_new_tokens: int = 64,
+        at_least: int | None = None,
+        read_stop: bool = False,
+    ):
+        self.policy, self.decoding, self.stop = policy, decoding, stop
+        self.lanes, self.context, self.max_new_tokens = lanes, context, max_new_tokens
+        self.at_least = max(1, lanes // 8) if at_least is None else at_least
+        self.read_stop = read_stop
+        self.memories = [LaneMemory(trunk, lanes, context) for trunk in policy.trunks]
+        self.device = next(policy.trunks[0].parameters()).device
+        self.features: list[Any] = [None] * len(
+            self.memories
+        )  # a tensor [N, D] each, from the first reading on
+        self.lengths = np.zeros(lanes, np.int64)
+        self.uniforms = np.zeros((lanes, context + 1))
+        self._unread: list[list[int]] = [[] for _ in range(lanes)]
+        self._said: list[list[int]] = [[] for _ in range(lanes)]
+        self._logp: list[list[float]] = [[] for _ in range(lanes)]
+        self._waiting: list[int] = []
+        self._speaking: list[int] = []
+
+    def reset(self, lane: int, seed: int) -> None:
+        """Forget the lane and seed its randomness."""
+        self.lengths[lane] = 0
+        self._unread[lane] = []
+        self._waiting = [x for x in self._waiting if x != lane]
+        self._speaking = [x for x in self._speaking if x != lane]
+        self.uniforms[lane] = np.random.default_rng(seed).random(self.context + 1)
+
+    def submit(self, lane: int, ids: Sequence[int]) -> None:
+        """Queue what the lane reads before it speaks. InputError if that is an opening too long to answer."""
+        if not self.lengths[lane] and len(ids) >= self.context:
+            raise InputError(
+                f"a conversation opens with {len(ids)} tokens, which leaves no room for an answer; expected "
+                f"a model whose context is longer than {self.context}"
+            )
+        self._unread[lane] += [int(i) for i in ids]
+        self._said[lane], self._logp[lane] = [], []
+        self._waiting.append(lane)
+
+    @torch.inference_mode()
+    def read(self, lanes: Sequence[int], ids: Sequence[Sequence[int]]) -> None:
+        """Let fresh `lanes` (ascending) read without speaking, so that others can be copies of them."""
+        for lane, heard in zip(lanes, ids, strict=True):
+            self._unread[lane] = [int(i) for i in heard]
+        self._read(lanes)
+
+    @torch.inference_mode()
+    def collect(self) -> list[Utterance]:
+        """Decode until enough lanes have finished."""
+        finished: list[Utterance] = []
+        full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
+        finished += [self._finish(lane, stopped=False, full=True) for lane in full]
+        reading = [x for x in self._waiting if x not in full]
+        self._speaking, self._waiting = sorted(self._speaking + reading), []
+        while self._speaking and len(finished) < self.at_least:
+            self._read(self._speaking)
+            finished += self._say_one_token()
+        return finished
+
+    @torch.inference_mode()
+    def copy_lane(self, source: int, lanes: Sequence[int]) -> None:
+        """Let `lanes` remember what `source` does (their randomness stays their own)."""
+        others = [lane for lane in lanes if lane != source]
+        for memory in self.memories:
+            memory.copy_lane(source, others, int(self.lengths[source]))
+        for features in self.features:
+            if features is not None:
+                features[others] = features[source].clone()
+        self.lengths[others] = self.lengths[source]
+        for lane in others:
+            self._unread[lane] = list(self._unread[source])
+
+    def _say_one_token(self) -> list[Utterance]:
+        """Every speaking lane says one token; those that are through are returned."""
+        rows = torch.as_tensor(self._speaking, device=self.device)
+        p = distribution(self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding)
+        drawn = self.uniforms[self._speaking, self.lengths[self._speaking]]
+        tokens = sample(p, torch.as_tensor(drawn, device=self.device))
+        logp = p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+        finished, going_on = [], []
+        for lane, token, log in zip(self._speaking, tokens.tolist(), logp.tolist(), strict=True):
+            self._said[lane].append(token)
+            self._logp[lane].append(log)
+            self._unread[lane].append(token)
+            full = self.lengths[lane] + 1 >= self.context
+            if token == self.stop or full or len(self._said[lane]) >= self.max_new_tokens:
+                finished.append(self._finish(lane, stopped=token == self.stop, full=full))
+            else:
+                going_on.append(lane)
+        if self.read_stop:
+            self._read([u.lane for u in finished if not u.out_of_context])
+        self._speaking = going_on
+        return finished
+
+    def _finish(self, lane: int, stopped: bool, full: bool) -> Utterance:
+        if not stopped:
+            self._unread[lane].append(self.stop)
+        return Utterance(
+            lane, tuple(self._said[lane]), tuple(self._logp[lane]), stopped, full and not stopped
+        )
+
+    def _read(self, lanes: Sequence[int]) -> None:
+        """Feed what is unread in `lanes` (ascending); their features become those of the last id."""
+        if not lanes:
+            return
+        ids, rows = [self._unread[lane] for lane in lanes], np.array(lanes)
+        at = torch.as_tensor(rows, device=self.device)
+        for i, memory in enumerate(self.memories):
+            features = memory.read(ids, rows, self.lengths[rows])
+            if self.features[i] is None:
+                self.features[i] = features.new_zeros(self.lanes, features.shape[-1])
+            self.features[i][at] = features
+        self.lengths[rows] += [len(x) for x in ids]
+        for lane in lanes:
+            self._unread[lane] = []

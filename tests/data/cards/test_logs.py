@@ -1,0 +1,178 @@
+"""The data card by hand arithmetic, its words, and what it warns of."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from turnwise.data.cards.logs import BINS, data_card, describe, warnings
+from turnwise.data.dialogue import Dialogue
+from turnwise.envs.dialogue import Message
+
+
+def talk(*rewards, words="Test it.", logp=None, terminated=True, **metadata):
+    """The agent speaks once a reward, the partner before each."""
+    messages = []
+    for i, reward in enumerate(rewards):
+        messages += [Message("user", f"It fails {i}."), Message("assistant", words, reward, logp)]
+    return Dialogue(tuple(messages), terminated, metadata=metadata)
+
+
+def told(dialogues):
+    return warnings(data_card(dialogues, file="x.jsonl"), dialogues)
+
+
+FOUR = [
+    talk(1.0, words="a", logp=-1.0, fault=1),
+    talk(-0.5, 0.5, words="b"),
+    talk(0.0, 0.0, 2.0, words="c", topic="x"),
+    talk(1.0, words="a", logp=-1.0, terminated=False),
+]
+
+
+def test_card_by_hand():
+    """Returns 1, 0, 2, 1: mean 1, squared deviations 0 + 1 + 1 + 0, so std = sqrt(2/3) = 0.8165 with n - 1;
+    the interval is 1 -+ 1.96 * 0.8165 / 2 = 1 -+ 0.8002. Turns 1, 2, 3, 1: mean 1.75; twice as many messages.
+    Bins of 0.1 from 0 to 2: 0 falls in the first, 1 in the eleventh, 2 in the last. The last conversation
+    says what the first says. Lengths 10 and 30 do not pass a context of 30, 31 does."""
+    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, heldout=1)
+    assert card.pop("return") == pytest.approx(
+        {"mean": 1, "std": math.sqrt(2 / 3), "min": 0, "max": 2, "low": 0.1998, "high": 1.8002}, abs=1e-4
+    )
+    histogram = card.pop("histogram")
+    assert histogram["edges"] == pytest.approx(np.arange(BINS + 1) / 10)
+    assert {i: c for i, c in enumerate(histogram["counts"]) if c} == {0: 1, 10: 2, 19: 1}
+    assert card == {
+        "file": "x.jsonl",
+        "conversations": 4,
+        "heldout": 1,
+        "agent_turns": {"mean": 1.75, "min": 1, "max": 3},
+        "messages": 14,
+        "tokens": {"mean": 20.0, "max": 31, "total": 80},
+        "terminated": 3,
+        "truncated": 1,
+        "propensities": "some",
+        "metadata_keys": ["fault", "topic"],
+        "duplicates": 1,
+        "over_context": 1,
+    }
+
+
+def test_what_is_not_known_is_none():
+    card = data_card(FOUR, file="x.jsonl")
+    assert (card["tokens"], card["over_context"], card["heldout"]) == (None, None, 0)
+    assert data_card(FOUR, file="x.jsonl", lengths=[1] * 4)["over_context"] is None
+
+
+def test_one_conversation_has_an_interval_of_no_width():
+    returns = data_card([talk(0.5)], file="x.jsonl")["return"]
+    assert returns == {"mean": 0.5, "std": 0, "min": 0.5, "max": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_returns_that_differ_by_rounding_are_equal():
+    """0.1 + 0.2 = 0.30000000000000004 and 0.3 are one return: one bin, and nothing to learn."""
+    dialogues = [talk(0.1 + 0.2), talk(0.3)]
+    assert data_card(dialogues, file="x.jsonl")["histogram"]["counts"] == [2]
+    assert told(dialogues)[0].startswith("Every conversation returns 0.3: ")
+
+
+def test_propensities_are_those_of_the_agents_messages():
+    partner = Message("user", "Hm.", behavior_logp=-1.0)
+    without = Dialogue((partner, Message("assistant", "Yes.")))
+    assert data_card([without], file="x")["propensities"] == "none"
+    assert data_card([talk(1.0, logp=0.0)], file="x")["propensities"] == "all"
+
+
+def test_a_card_needs_conversations_and_a_length_for_each():
+    with pytest.raises(ValueError, match="at least one conversation"):
+        data_card([], file="x")
+    with pytest.raises(ValueError, match="3 lengths for 4 conversations"):
+        data_card(FOUR, file="x", lengths=[1, 2, 3])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=3), min_size=1, max_size=6))
+def test_any_rewards_give_a_card_of_json(rewards):
+    dialogues = [talk(*r) for r in rewards]
+    card = data_card(dialogues, file="x.jsonl")
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+    assert sum(card["histogram"]["counts"]) == len(dialogues)
+    assert card["return"]["low"] <= card["return"]["mean"] <= card["return"]["high"]
+    assert all(value.isprintable() for _, value in describe(card))
+    assert all(text.endswith((".", "?")) for text in warnings(card, dialogues))
+
+
+def test_words():
+    """The numbers of the card by hand, rounded to three decimals; a large one is grouped."""
+    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, heldout=1)
+    assert describe(card) == [
+        ("File", "x.jsonl"),
+        ("Conversations", "4, 1 of them held out"),
+        ("Agent's turns", "1.75 turns on average (1 to 3)"),
+        ("Messages", "14 of all roles"),
+        ("Length", "20 tokens on average, 31 at most, 80 in all"),
+        ("Return", "1 on average (95% interval 0.2 to 1.8), from 0 to 2"),
+        ("Ends", "3 at a true end, 1 cut off"),
+        ("Behaviour propensities", "on some messages of the agent"),
+        ("Metadata", "fault, topic"),
+        ("Duplicates", "1 conversation with the words of an earlier one"),
+        ("Over the context", "1 conversation, chained into segments"),
+    ]
+    words = dict(describe(data_card([talk(12345.678, -1e-5)], file="x.jsonl", lengths=[20_000])))
+    assert words["Return"].startswith("12,345.678 on average")
+    assert words["Length"] == "20,000 tokens on average, 20,000 at most, 20,000 in all"
+    assert words["Metadata"] == "none"
+    assert "Over the context" not in words
+    assert dict(describe(data_card([talk(-1e-5)], file="x")))["Return"].startswith("-1e-05 on average")
+
+
+# --- warnings: what sets each off, and that it is quiet otherwise -----------------------------------------
+
+
+def test_nothing_to_warn_of():
+    """One in five cut is not above a fifth."""
+    assert told([talk(float(i), words=str(i), logp=-1.0, terminated=i > 0) for i in range(5)]) == []
+
+
+def test_no_reward():
+    dialogues = [talk(0.0, words="a", Score=1), talk(0.0, words="b", Score=0)]
+    assert told(dialogues) == [
+        "No reward anywhere: every outcome is 0 or missing, so there is nothing to learn from. "
+        "The column 'Score' is kept as metadata; is it the 'outcome'?"
+    ]
+    assert told([talk(0.0)])[0].endswith("nothing to learn from.")
+
+
+def test_equal_returns():
+    assert told([talk(1.0, words="a"), talk(0.5, 0.5, words="b")]) == [
+        "Every conversation returns 1: values have no better and worse to learn from."
+    ]
+    assert told([talk(1.0)]) == []
+
+
+def test_many_cut():
+    dialogues = [talk(float(i), words=str(i), terminated=i > 1) for i in range(8)]
+    assert told(dialogues) == [
+        "2 of 8 conversations (25%) were cut before their end: what they would have been worth is "
+        "estimated, not observed."
+    ]
+
+
+def test_propensities_on_some_messages():
+    """The conversation of three turns has none: 3 of 4 messages."""
+    assert told([talk(1.0, words="a", logp=-1.0), talk(0.0, 0.0, 0.0, words="b")]) == [
+        "3 of the agent's 4 messages have no behavior_logp: estimates that need it can use none of "
+        "their conversations."
+    ]
+
+
+def test_duplicates():
+    """Words decide, not rewards; the first of three is no repetition."""
+    dialogues = [talk(1.0), talk(2.0), talk(3.0), talk(1.0, words="b")]
+    assert told(dialogues) == [
+        "2 of 4 conversations (50%) repeat an earlier one word for word: they count double, and may "
+        "stand on both sides of the held-out split."
+    ]

@@ -1,0 +1,273 @@
+"""Calibration by hand and by simulation, and the judging of rewards by rules whose merits are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from turnwise.data.feedback import Like, Pair, Ranking, Score
+from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.envs.dialogue import Message
+from turnwise.evaluation.measures.calibration import (
+    Bin,
+    both_ways,
+    brier,
+    calibration_error,
+    log_loss,
+    reliability,
+)
+from turnwise.evaluation.measures.judges import (
+    auc,
+    judge,
+    of_pairs,
+    of_rankings,
+    of_scores,
+    prompt_interval,
+    quarters,
+)
+from turnwise.evaluation.pages.reward_models import reward_view
+
+ONE, TWO, THREE = ((Message("user", x),) for x in ("hello there", "it works", "now"))
+
+
+def test_bins_by_hand() -> None:
+    """.05 and .10 share no bin of ten, .95 and 1.0 do; empty bins are left out.
+
+    ECE = (1 |0 - .05| + 1 |1 - .1| + 2 |.5 - .975|) / 4 = (.05 + .9 + .95) / 4
+    Brier = (.0025 + .81 + .0025 + 1) / 4
+    """
+    p, happened = np.array([0.05, 0.1, 0.95, 1.0]), np.array([0, 1, 1, 0])
+    curve = reliability(p, happened)
+    assert curve[:2] == [Bin(0.0, 0.1, 1, 0.05, 0.0), Bin(0.1, 0.2, 1, 0.1, 1.0)]
+    assert vars(curve[2]) == pytest.approx(
+        {"low": 0.9, "high": 1, "count": 2, "said": 0.975, "happened": 0.5}
+    )
+    assert len(curve) == 3
+    assert calibration_error(curve) == pytest.approx(1.9 / 4)
+    assert brier(p, happened) == pytest.approx(1.815 / 4)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    for p, happened in (([], []), ([0.5], [1, 0]), ([1.2], [1]), ([math.nan], [1])):
+        with pytest.raises(ValueError, match="expected"):
+            reliability(np.array(p), np.array(happened))
+
+
+def test_a_coin_and_a_certain_error() -> None:
+    """log 2 and 1/4 for a coin; a margin of -1000 costs 1000 nats and nothing overflows."""
+    assert log_loss(np.zeros(3), np.array([1, 0, 1])) == pytest.approx(math.log(2))
+    assert brier(np.full(3, 0.5), np.array([1, 0, 1])) == 0.25
+    assert log_loss(np.array([-1000.0, 1000.0]), np.ones(2)) == pytest.approx(500)
+
+
+def test_both_directions_make_the_curve_symmetric(rng: np.random.Generator) -> None:
+    """Bin k and bin 9 - k have as many, and what they said and what was so add up to 1."""
+    p, happened = both_ways(rng.normal(size=400))
+    curve = reliability(p, happened)
+    assert len(p) == 800 and happened.mean() == 0.5
+    for a, b in zip(curve, curve[::-1], strict=True):
+        assert (a.count, a.said, a.happened) == pytest.approx((b.count, 1 - b.said, 1 - b.happened))
+
+
+def test_calibrated_and_overconfident(rng: np.random.Generator) -> None:
+    """20,000 outcomes at sigmoid(m): ECE below .02, though every bin errs a little; said of 3 m, above .1."""
+    m = rng.normal(size=20_000) * 1.5
+    happened = rng.random(20_000) < 1 / (1 + np.exp(-m))
+    honest, loud = (
+        calibration_error(reliability(1 / (1 + np.exp(-a * m)), happened.astype(float))) for a in (1, 3)
+    )
+    assert honest < 0.02 and loud > 0.1
+
+
+def test_an_interval_over_prompts_is_that_of_their_means() -> None:
+    """20 prompts judged 25 times with one result each: as wide as 20 values, 5 times as wide as 500.
+
+    One judgement a prompt: the ordinary interval, share +- 1.96 sqrt(p (1 - p) / n). One prompt: none.
+    """
+    values = np.array([1.0] * 13 + [0.0] * 7)
+    each = prompt_interval(values, np.arange(20), rng=np.random.default_rng(0))
+    many = prompt_interval(np.repeat(values, 25), np.repeat(np.arange(20), 25), rng=np.random.default_rng(0))
+    assert each == many
+    assert each is not None
+    half = 1.96 * math.sqrt(0.65 * 0.35 / 20)
+    assert each == pytest.approx((0.65 - half, 0.65 + half), abs=0.05)
+    assert prompt_interval(np.ones(9), np.zeros(9, int), rng=np.random.default_rng(0)) is None
+
+
+def test_unequal_prompts_weigh_by_their_judgements() -> None:
+    """Two prompts, of 1 and 3 judgements: the means are 0, 3/4 and 1, the interval's ends 0 and 1."""
+    found = prompt_interval(
+        np.array([0.0, 1, 1, 1]), np.array([5, 9, 9, 9]), rng=np.random.default_rng(0), confidence=0.3
+    )
+    assert found == (0.75, 0.75)
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizers: dict[str, Any]) -> ChatFormat:
+    return ChatFormat(tokenizers["own"])
+
+
+class ByRule:
+    """A reward that is a rule of the reply's text."""
+
+    def __init__(self, chat: ChatFormat, *rules: Any):
+        self.chat, self.rules = chat, rules
+
+    def __call__(self, rows: Sequence[Tokens]) -> np.ndarray:
+        texts = [self.chat.text(row.ids[row.action].tolist()) for row in rows]
+        return np.array([[float(rule(t)) for t in texts] for rule in self.rules])
+
+
+PAIRS = [
+    Pair(ONE, "hello hello", "my"),
+    Pair(ONE, "my friend", "it works now"),
+    Pair(TWO, "friend it works", "now"),
+    Pair(THREE, "now now", "hello", tie=True),
+    Pair(THREE, "there", "hello"),
+]
+
+
+def test_a_reward_of_length(chat: ChatFormat) -> None:
+    """Letters: +9, -3, +12 and 0, the tie apart. Equal rewards are no success: right on 2 of 4.
+
+    Log loss: log(1 + e^-9), log(1 + e^3), log(1 + e^-12), log 2. By length as by margin, since it is length.
+    """
+    found = judge(ByRule(chat, len), PAIRS, chat)
+    margins = [9, -3, 12, 0]
+    assert (found["items"], found["prompts"], found["ties"]) == (5, 3, 1)
+    assert found["accuracy"] == 0.5 and found["low"] < 0.5 < found["high"]
+    assert found["log_loss"] == pytest.approx(np.mean(np.log1p(np.exp(-np.array(margins)))))
+    # The longer reply is right on 2 of these 4, too: once wrong, and once of equal length, which counts half.
+    assert found["longer_wins"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert found["gain"]["mean"] == pytest.approx(0.5 - 2.5 / 4)
+    assert [w["margin"] for w in found["worst"]] == [-3]
+    assert found["worst"][0]["chosen"] == "my friend" and found["worst"][0]["prompt"] == "hello there"
+    assert found["length_correlation"] == pytest.approx(1)
+    assert [(r["low"], r["accuracy"]) for r in found["by_length"]] == [(-3, 0), (0, 0), (9, 1), (12, 1)]
+    assert [(r["high"], r["accuracy"]) for r in found["by_margin"]] == [(0, 0), (3, 0), (9, 1), (12, 1)]
+    assert [r["said"] for r in found["by_margin"]] == pytest.approx(
+        [1 / (1 + math.exp(-m)) for m in (0, 3, 9, 12)]
+    )
+    assert "disagreement" not in found and found["members"] == 1
+
+
+def test_members_are_judged_by_their_mean(chat: ChatFormat) -> None:
+    """len and -len / 2: the mean is len / 4. They differ on r_w - r_l by 1.5 d: the deviation is .75 |d|."""
+    found = judge(ByRule(chat, len, lambda t: -len(t) / 2), PAIRS, chat)
+    one = judge(ByRule(chat, lambda t: len(t) / 4), PAIRS, chat)
+    assert found["log_loss"] == pytest.approx(one["log_loss"])
+    assert found["disagreement"] == pytest.approx(0.75 * np.mean([9, 3, 12, 2, 0]))
+
+
+def test_shorter_is_a_rule_too_and_all_right_is_no_certainty() -> None:
+    """Right on all of five prompts: Clopper and Pearson's low end is .025^(1/5) = .478. Always preferring the
+    shorter reply is right on all of them as well: nothing is gained."""
+    pairs = [Pair((Message("user", str(i)),), "a", "long") for i in range(5)]
+    found = of_pairs([np.array([1.0, 0.0])] * 5, pairs, np.arange(5))
+    assert (found["accuracy"], found["low"], found["high"]) == pytest.approx((1.0, 0.025 ** (1 / 5), 1.0))
+    assert found["longer_wins"] == 0 and found["gain"]["mean"] == 0
+    wrong = of_pairs([np.array([0.0, 1.0])] * 5, pairs, np.arange(5))
+    assert (wrong["low"], wrong["high"]) == pytest.approx((0.0, 1 - 0.025 ** (1 / 5)))
+
+
+def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:
+    """Without equal ranks; with two equal of three, the pair of them counts nothing: (1 - 1) / 2 = 0."""
+    worth = [rng.normal(size=n) for n in (2, 4, 6, 5)]
+    ranks = [tuple(int(x) + 1 for x in rng.permutation(len(w))) for w in worth]
+    items = [Ranking(ONE, tuple(map(str, range(len(r)))), r) for r in ranks]
+    found = of_rankings(worth, items, np.arange(4))
+    taus: list[Any] = [kendalltau(-np.array(r), w) for r, w in zip(ranks, worth, strict=True)]
+    assert found["tau"] == pytest.approx(np.mean([t.statistic for t in taus]))
+    tied = Ranking(ONE, ("a", "b", "c"), (1, 1, 2))
+    half = of_rankings([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
+    even = {"mean": 0.0, "low": None, "high": None}
+    assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": 0.5, "gain": even}, "one prompt, no interval"
+    nothing = of_rankings([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
+    assert nothing == {"tau": None}
+    lengths = Ranking(ONE, ("aaa", "a", "aa"), (1, 2, 3))  # longer wins 1 > 2 and 1 > 3, and not 2 > 3
+    assert of_rankings([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
+
+
+def test_likes(chat: ChatFormat) -> None:
+    """r = +-2 by the word: three right of four; sigmoid(2) = .881 of which 2 of 3 were so."""
+    texts = [("friend", True), ("my friend", True), ("friend now", False), ("now", False)]
+    items = [Like(p, t, y) for (t, y), p in zip(texts, (ONE, TWO, THREE, ONE), strict=True)]
+    found = judge(ByRule(chat, lambda t: 2 if "friend" in t else -2), items, chat)
+    assert (found["accuracy"], found["base_rate"]) == (0.75, 0.5)
+    said = 1 / (1 + math.exp(-2))
+    assert found["calibration"]["ece"] == pytest.approx((3 * (said - 2 / 3) + (1 - said)) / 4)
+    assert found["log_loss"] == pytest.approx(-(3 * math.log(said) + math.log(1 - said)) / 4)
+
+
+def test_scores(chat: ChatFormat) -> None:
+    """Their mean has R^2 = 0, the truth 1, and an error of 1 beside a variance of 2/3 has -1/2."""
+    scores = np.array([1.0, 2.0, 3.0])
+    prompts = np.arange(3)
+    assert of_scores(np.full(3, 2.0), scores, prompts)["r2"] == 0
+    off = of_scores(scores, scores, prompts)
+    assert (off["rmse"], off["low"], off["high"], off["r2"]) == (0, 0, 0, 1)
+    off = of_scores(scores + 1, scores, prompts)
+    assert off["r2"] == off["gain"]["mean"] == pytest.approx(-0.5) and off["low"] == off["high"] == 1
+    assert of_scores(scores, np.full(3, 2.0), prompts)["r2"] is None
+    assert "low" not in of_scores(scores, scores, np.zeros(3))
+    items = [Score(ONE, t, float(len(t))) for t in ("my", "friend", "works now")]
+    assert judge(ByRule(chat, lambda t: len(t) - 3), items, chat)["rmse"] == pytest.approx(3)
+    with pytest.raises(ValueError, match="several kinds"):
+        judge(ByRule(chat, len), [*items, Like(ONE, "my", True)], chat)
+
+
+def test_the_interval_of_r2_is_of_the_ratio() -> None:
+    """R^2 = .9 of 60 items, 20 times: the interval holds the truth about as often as it says.
+
+    An interval of the error alone, over the variance of all items, would be .70 wide, not .10.
+    """
+    held, widths = 0, []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        r = rng.normal(size=60)
+        found = of_scores(r, r + rng.normal(size=60) / 3, np.arange(60))["gain"]
+        held += found["low"] < 0.9 < found["high"] <= 1
+        widths.append(found["high"] - found["low"])
+    assert held >= 17 and 0.08 < np.mean(widths) < 0.14
+
+
+def test_auc_counts_pairs_of_a_liked_and_a_disliked_reply() -> None:
+    """Of 2 x 3 pairs 3 are right and one is even: 3.5/6. Above 0 or below plays no part."""
+    r, liked = np.array([1.0, 3.0, 0.0, 1.0, 4.0]), np.array([True, True, False, False, False])
+    found = auc(r, liked, np.arange(5))
+    assert found is not None and found["mean"] == pytest.approx(3.5 / 6)
+    assert auc(r - 100, liked, np.arange(5)) == found
+    assert auc(r, np.ones(5, bool), np.arange(5)) is None
+    both = auc(np.repeat([0.0, 1.0], 10), np.repeat([False, True], 10), np.arange(20) % 10)
+    assert both == {"mean": 1.0, "low": pytest.approx(0.025**0.1), "high": 1.0}
+
+
+def test_quarters_hold_every_item_once(rng: np.random.Generator) -> None:
+    x = rng.integers(0, 7, 101).astype(float)
+    right = rng.random(101) < 0.4
+    found = quarters(x, right)
+    assert sum(r["pairs"] for r in found) == 101
+    assert sum(r["pairs"] * r["accuracy"] for r in found) == pytest.approx(right.sum())
+    assert all(a["high"] < b["low"] for a, b in pairwise(found))
+    assert quarters(np.full(3, 2.0), np.array([True, False, True])) == [
+        {"low": 2.0, "high": 2.0, "pairs": 3, "accuracy": pytest.approx(2 / 3)}
+    ]
+
+
+def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
+    """Percentages, the count of each bin in the picture's words, and nothing where nothing was held out."""
+    found = judge(ByRule(chat, len), PAIRS, chat)
+    view = reward_view(None, found)
+    facts = dict(view["facts_of_reward"])
+    assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%}, 95%)"
+    assert (facts["ties, apart"], facts["the longer reply wins"]) == ("1", "62.5%")
+    for b in found["calibration"]["curve"]:
+        assert f"{b['count']} times" in str(view["reliability"])
+    empty = reward_view(None, {})
+    assert empty["facts_of_reward"] == [] and empty["reliability"] is None
