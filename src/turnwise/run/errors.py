@@ -1,5 +1,7 @@
 """Errors that a person reads: one line, in the words of what was given, exit code 2."""
 
+from __future__ import annotations
+
 
 class InputError(Exception):
     """Something that the user gave is wrong.
@@ -7,6 +9,23 @@ class InputError(Exception):
     The message names the place (file, line, field) and what was expected. The command line prints it
     without a traceback and exits with code 2.
     """
+
+
+class SettingError(InputError, ValueError):
+    """A setting has a value that cannot work: `tau is 7.0; expected a number between 0 and 1`.
+
+    The text speaks Python. The command line, where the same setting is a flag, prints `as_flag`.
+    """
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        """`name`: the field or parameter; `expected`: what follows the word "expected"."""
+        self.name, self.value, self.expected = name, value, expected
+        super().__init__(f"{name} is {value!r}; expected {expected}")
+
+    def as_flag(self) -> str:
+        """The same in the words of the command line: `--tau 7.0: expected a number between 0 and 1`."""
+        value = "" if self.value is None else f" {self.value}"
+        return f"--{self.name.replace('_', '-')}{value}: expected {self.expected}"
 
 
 class Interrupted(Exception):

@@ -10,8 +10,8 @@ it is whatever it sees, the observation alone or the hidden state (models/agents
 estimator to doubt the others with. The sum over decisions is divided by the number of episodes, a constant,
 and decision k has weight `visit_discount`^k: with gamma, L_pi's gradient is in expectation that of -J /
 scale, J the discounted return. Differs from the paper: episodes are cut after `longest` steps and what lies
-beyond is lost, values are in units of the returns (Pop-Art), Adam. With `value_weight` 0 there is no baseline: V
-stays at 0.
+beyond is lost, values are in units of the returns (Pop-Art), Adam. With `value_weight` 0 there is no
+baseline: V stays at 0.
 """
 
 from __future__ import annotations
