@@ -13,7 +13,7 @@ rows earlier; what is read before the row itself is not learnt from. Differs fro
 affinely and not by h (models/agents/q_network.py says why); targets move by Polyak averaging; gradients run
 through burn-in too (they are small there, and right); rows do not overlap. The memory is the agent's affair:
 with a transformer it is Q at every position; with a memory of the observation alone it is the Q(o, a) that a
-POMDP does not have, kept as the example of what goes wrong (docs/r2d2.md).
+POMDP does not have, kept as the example of what goes wrong (docs/algorithms/acting/r2d2.md).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Item = tuple[Any, ...]
 
 
 def feedback_card(items: Sequence[Feedback]) -> dict[str, Any]:
-    """Counts of `items`, all of one kind, as plain JSON values; `docs/feedback.md` has every key.
+    """Counts of `items`, all of one kind, as plain JSON values; `docs/how-to/feedback.md` has every key.
 
     A ranking counts as the comparisons of its replies two by two wherever two replies are compared.
     """

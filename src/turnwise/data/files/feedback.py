@@ -1,7 +1,7 @@
 """Feedback from files of anyone's: pairs, rankings, likes and scores; and back to JSONL.
 
 Columns are those of TRL's data sets (`prompt, chosen, rejected`; `prompt, completion, label`), with rankings
-and scores beside them; OpenAI's pairs are read too. `docs/feedback.md` has the format and all errors.
+and scores beside them; OpenAI's pairs are read too. `docs/how-to/feedback.md` has the format and all errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Logged conversations from files of anyone's: JSONL, Parquet, `datasets`; and back to JSONL.
 
 Every row passes one parser, whatever it was read from, so that the same conversation gives the same
-`Dialogue` and the same error everywhere. `docs/logs.md` has the format and all errors.
+`Dialogue` and the same error everywhere. `docs/how-to/logs.md` has the format and all errors.
 """
 
 from __future__ import annotations

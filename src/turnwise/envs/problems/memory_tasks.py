@@ -5,7 +5,7 @@
 
 Rules and scale follow POPGym (Morad et al. 2023, "POPGym: Benchmarking partially observable reinforcement
 learning"): rewards of an episode sum to 1 for perfect play, and to -1 where every answer is wrong. The
-defaults are its Easy sizes. Differences, and what an agent without memory gets, are in docs/memory-tasks.md.
+defaults are its Easy sizes. Differences, and what an agent without memory gets, are in docs/tasks/memory.md.
 One of them matters in code: a task that is over has *terminated*, as nothing can be earned after it.
 
 Actions change rewards, never what is shown. So an episode is drawn as a whole when it begins, and a step of N

@@ -166,7 +166,7 @@ def informed(problem: POMDP, share: float = 0.5) -> np.ndarray:
     """[S, A], a policy for rollouts: with probability `share` what is best if the state is seen, else any.
 
     Its values promise too much, a random policy's far too little. Half of each does better than either on
-    RockSample and Tag (docs/pomcp.md).
+    RockSample and Tag (docs/how-to/pomcp.md).
     """
     q = mdp_q(problem)
     best = (q >= q.max(0) - 1e-9 * np.abs(q).max()).astype(float)

@@ -2,7 +2,7 @@
 
     gold = worth of the words + fluency + frame + zeal + length + cost of stray and of unknown words
 
-Everything is known: no annotator, no model, no noise. `docs/postcards.md` has the tables.
+Everything is known: no annotator, no model, no noise. `docs/tasks/postcards.md` has the tables.
 """
 
 from __future__ import annotations
