@@ -1,15 +1,23 @@
-"""What an agent thinks of a conversation that was held."""
+"""What an agent thinks of a conversation that was held, and what it replies to one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from turnwise.data.tokens import TokenWriter
+from turnwise.envs.dialogue import Message
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.load import llama, trunk_of
 from turnwise.rollout.agent import Agent
+from turnwise.rollout.conversations import converse, episode_seed
+from turnwise.run.errors import InputError
 
 CONTEXT = 160
 
@@ -32,3 +40,131 @@ def test_a_last_message_beyond_the_context_is_not_read(tiny: Callable[..., Any],
         logp = lm(torch.tensor([heard + said])).logits.log_softmax(-1)[0]
     expected = [float(logp[len(heard) + k - 1, token]) for k, token in enumerate(said)]
     np.testing.assert_allclose(long["logp"], expected, rtol=0, atol=1e-10)
+
+
+def critic_of(kind: str, tiny: Callable[..., Any]) -> TokenCritic | TurnCritic | None:
+    """A critic whose heads disagree with one another and with the policy, in float64."""
+    if kind == "no critic":
+        return None
+    lm = tiny(seed=1)
+    torch.manual_seed(2)
+    if kind == "token critic":
+        critic: TokenCritic | TurnCritic = TokenCritic(trunk_of(lm), 32, lm.config.vocab_size)
+    else:
+        critic = TurnCritic(trunk_of(lm), 32)
+    with torch.no_grad():
+        for head in critic.q:
+            head.out.weight.normal_()
+    return critic.double()
+
+
+@pytest.mark.parametrize("kind", ["no critic", "token critic", "turn critic"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_reply_is_what_the_lanes_say(
+    kind: str, temperature: float, tiny: Callable[..., Any], chat: Any
+) -> None:
+    """With the seed of a lane, one call says what the lane loop said in the first turn of a conversation,
+    whatever the number of lanes; greedily, so does any seed."""
+    agent = Agent(tiny(), chat.tokenizer, critic_of(kind, tiny)).with_acting(
+        temperature=temperature, beta=1.0, proposals=3, max_new_tokens=12
+    )
+    model = agent.lane_model(3, agent.chat.stop)
+    held = converse(model, HelpDesk(), agent.chat, episodes=range(6), seed=4, lanes=3)
+    replies = []
+    for c in held:
+        first = next(i for i, m in enumerate(c.dialogue.messages) if m.role == "assistant")
+        asked = c.dialogue.messages[:first]
+        replies.append(agent.reply(asked, seed=episode_seed(4, c.episode, 0)))
+        assert replies[-1] == c.dialogue.messages[first].content
+        if temperature == 0 and kind != "turn critic":
+            assert agent.reply([{"role": m.role, "content": m.content} for m in asked]) == replies[-1]
+    assert len(set(replies)) > 1 or temperature == 0
+
+
+@pytest.mark.parametrize("name", ["own", "plain, spaced", "headers"])
+def test_what_the_agent_said_before_is_read_as_the_lanes_wrote_it(name: str, tokenizers: Any) -> None:
+    """The ids before the second turn are the opening, the first turn with its stop token, and what lanes
+    read after it; the reply is the greedy continuation of them by passes without a cache."""
+    tokenizer = tokenizers[name]
+    torch.manual_seed(0)
+    lm = llama(len(tokenizer), width=32, layers=2, heads=2, context=128, eos=0, pad=1)
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.mul_(3)
+    agent = Agent(lm.double().eval(), tokenizer).with_acting(temperature=0.0, max_new_tokens=8)
+    chat = agent.chat
+    asked, said, again = (
+        Message("user", "hello there, my friend"),
+        Message("assistant", "ok then"),
+        Message("user", "it 's n't ok ."),
+    )
+    spoken = tokenizer.encode(said.content, add_special_tokens=False)
+    ids = [*chat.opening([asked]), *spoken, chat.stop, *chat.continuation([asked, said], [again])]
+    new: list[int] = []
+    with torch.inference_mode():
+        while len(new) < 8 and (not new or new[-1] != chat.stop):
+            new.append(int(lm(torch.tensor([ids + new])).logits[0, -1].argmax()))
+    assert agent.reply([asked, said, again]) == chat.text(new)
+
+
+def test_without_a_seed_replies_differ(tiny: Callable[..., Any], chat: Any) -> None:
+    """Twenty tokens at temperature 1 from weights that are far from certain: ten calls, ten replies."""
+    agent = Agent(tiny(), chat.tokenizer).with_acting(max_new_tokens=20)
+    asked = [{"role": "user", "content": "My screen is black."}]
+    assert len({agent.reply(asked) for _ in range(10)}) > 1
+    assert len({agent.reply(asked, seed=3) for _ in range(10)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (
+            [{"role": "bot", "content": "Hello."}],
+            "messages[0].role is 'bot'; expected one of system, user, assistant, tool",
+        ),
+        ([Message("user", "Hello."), {"role": "user"}], "messages[1].content is None; expected text"),
+        (["Hello."], "messages[0] is 'Hello.'; expected a mapping with role and content"),
+        (
+            "Hello.",
+            "messages is 'Hello.'; expected a list of messages, each with role and content",
+        ),
+        (
+            [Message("user", "Hello."), Message("assistant", "Hello.")],
+            "messages[1].role is 'assistant'; expected the last message to be one that the agent answers",
+        ),
+        (
+            [Message("user", "screen " * 200)],
+            "which leaves no room for a reply in the model's context of 160; expected a shorter conversation",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(
+    messages: Any, expected: str, tiny: Callable[..., Any], chat: Any
+) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        Agent(tiny(), chat.tokenizer).reply(messages)
+
+
+def test_a_conversation_that_just_fits_is_answered(tiny: Callable[..., Any], chat: Any) -> None:
+    """A conversation of 159 tokens leaves room for one token in a context of 160; one more is refused."""
+    agent = Agent(tiny(), chat.tokenizer).with_acting(temperature=0.0)
+    word = tokens_of(chat, " screen")
+    assert len(word) == 1
+    length = len(chat.opening([Message("user", "screen")]))
+    fits = Message("user", " ".join(["screen"] * (160 - length)))
+    assert len(chat.opening([fits])) == 159
+    with torch.inference_mode():
+        best = int(agent.lm(torch.tensor([chat.opening([fits])])).logits[0, -1].argmax())
+    assert agent.reply([fits]) == chat.text([best])
+    with pytest.raises(InputError, match="the conversation has 160 tokens"):
+        agent.reply([Message("user", fits.content + " screen")])
+
+
+def test_the_format_of_messages_is_made_once(tiny: Callable[..., Any], chat: Any) -> None:
+    """Making it renders the template a dozen times."""
+    agent = Agent(tiny(), chat.tokenizer)
+    assert agent.chat is agent.chat
+
+
+def tokens_of(chat: Any, text: str) -> list[int]:
+    return chat.tokenizer.encode(text, add_special_tokens=False)

@@ -27,7 +27,7 @@ def print_conversation(
     per: str,
 ) -> dict[str, Any]:
     """Messages with their rewards, then every decision: position, action, reward, discount."""
-    chat = ChatFormat(_tokenizer(corpus, model), d.agent_role)
+    chat = ChatFormat(_tokenizer(corpus, model))
     row = chat.encode([d])[0]
     batch = (
         pack_tokens([row], gamma=gamma, gamma_within_turn=gamma_within_turn)

@@ -265,7 +265,7 @@ def _clone_job(a: Bc, learnt: list[Dialogue], held: list[Dialogue]) -> Job:
     asked, m = a.asked, a.model
     if m.model is None:
         tokenizer = train_tokenizer((x.content for d in learnt for x in d.messages), m.vocab, m.context)
-        chat = ChatFormat(tokenizer, asked.agent_role)
+        chat = ChatFormat(tokenizer)
         lm = llama(
             len(tokenizer),
             width=m.width,
@@ -278,7 +278,7 @@ def _clone_job(a: Bc, learnt: list[Dialogue], held: list[Dialogue]) -> Job:
     else:
         start = Path(m.model) / "policy"
         lm, tokenizer = load_lm(str(start if start.is_dir() else m.model))
-        chat = ChatFormat(tokenizer, asked.agent_role)
+        chat = ChatFormat(tokenizer)
     context = context_of(lm)
     if asked.lora_rank:
         lm = with_lora(lm, asked.lora_rank)
@@ -309,7 +309,7 @@ def _critic_job(name: str, a: Mc | Ilql | TurnIql, learnt: list[Dialogue], held:
             f"--policy {a.policy.policy}: this run has a critic already; expected the run of a cloned policy "
             "(turnwise train bc)"
         )
-    chat = ChatFormat(cloned.tokenizer, asked.agent_role)
+    chat = ChatFormat(cloned.tokenizer)
     context = context_of(cloned.lm)
     own = copy.deepcopy(cloned.lm)
     if asked.lora_rank:

@@ -108,9 +108,8 @@ class ChatFormat:
     The template must be prefix-stable: the text of a conversation begins with the text of its beginning.
     """
 
-    def __init__(self, tokenizer: Any, agent_role: str = "assistant"):
+    def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        self.agent_role = agent_role
         if not tokenizer.chat_template:
             tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
         self._ids: dict[tuple[str, bool], list[int]] = {}

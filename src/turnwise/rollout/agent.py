@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from turnwise.data.batch import pack_tokens, pack_turns
+from turnwise.data.dialogue import ROLES, Dialogue
 from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.load import context_of, load_lm, load_trunk, save_lm, share_files, width_of
@@ -52,9 +55,9 @@ class Agent:
     critic: TokenCritic | TurnCritic | None = None
     acting: Acting = Acting()
 
-    @property
+    @cached_property
     def chat(self) -> ChatFormat:
-        """Messages to ids and back."""
+        """Messages to ids and back; made once, since it renders the template a dozen times."""
         return ChatFormat(self.tokenizer)
 
     def with_acting(self, **changes: Any) -> Agent:
@@ -93,6 +96,37 @@ class Agent:
             decoding=decoding,
             max_new_tokens=a.max_new_tokens,
         )
+
+    def reply(self, messages: Sequence[Message | Mapping[str, str]], seed: int | None = None) -> str:
+        """What the agent says next in a conversation of messages `{"role": ..., "content": ...}`.
+
+        Without messages the agent begins the conversation. The reply is a function of the messages and of
+        `seed`; None draws a new seed, so that another call may give another reply (not at temperature 0).
+        It ends at the agent's stop token, after `acting.max_new_tokens`, or where the context is full.
+        InputError for a message that is none, for a conversation whose last message is the agent's own, and
+        for one that leaves no room for a reply in the model's context.
+        """
+        ids = self._read(_messages(messages))
+        context = context_of(self.lm)
+        if len(ids) >= context:
+            raise InputError(
+                f"the conversation has {len(ids)} tokens, which leaves no room for a reply in the model's "
+                f"context of {context}; expected a shorter conversation"
+            )
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+        model = self.lane_model(1, self.chat.stop)
+        model.reset(0, seed)
+        model.submit(0, ids)
+        (utterance,) = model.collect()
+        return self.chat.text(utterance.ids)
+
+    def _read(self, messages: tuple[Message, ...]) -> list[int]:
+        """Ids before the reply. What the agent said earlier is encoded as its turns in a log are."""
+        if any(m.role == "assistant" for m in messages):
+            (row,) = self.chat.encode([Dialogue(messages, terminated=False)])
+            return row.ids.tolist()
+        return self.chat.opening(messages)
 
     @torch.inference_mode()
     def values(self, row: Tokens) -> Mapping[str, np.ndarray]:
@@ -158,6 +192,28 @@ def load_agent(path: str | Path) -> Agent:
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
     return Agent(lm, tokenizer, critic, Acting(**settings["acting"]))
+
+
+def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """Messages to be answered. InputError that names the message and the field which is wrong."""
+    if isinstance(given, str | Mapping):  # either can be iterated over, and neither holds messages
+        raise InputError(f"messages is {given!r}; expected a list of messages, each with role and content")
+    messages = []
+    for i, m in enumerate(given):
+        if not isinstance(m, Message | Mapping):
+            raise InputError(f"messages[{i}] is {m!r}; expected a mapping with role and content")
+        role, content = (m.role, m.content) if isinstance(m, Message) else (m.get("role"), m.get("content"))
+        if role not in ROLES:
+            raise InputError(f"messages[{i}].role is {role!r}; expected one of {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise InputError(f"messages[{i}].content is {content!r}; expected text")
+        messages.append(Message(role, content))
+    if messages and messages[-1].role == "assistant":
+        raise InputError(
+            f"messages[{len(messages) - 1}].role is 'assistant'; expected the last message to be one that "
+            "the agent answers"
+        )
+    return tuple(messages)
 
 
 def _kind(critic: nn.Module | None) -> Literal["lm", "token_critic", "turn_critic"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class RewardScorer:
     model: AnyRewardModel
     tokenizer: Any
 
-    @property
+    @cached_property
     def chat(self) -> ChatFormat:
         """Messages to ids."""
         return ChatFormat(self.tokenizer)
