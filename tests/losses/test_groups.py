@@ -30,6 +30,11 @@ def test_one_against_the_others_by_loops(rng: np.random.Generator) -> None:
     assert_close(leave_one_out(torch.tensor(rewards)), torch.tensor(np.array(slow)))
 
 
+def test_two_replies_are_compared_with_each_other() -> None:
+    """5 and 2: +3 and -3."""
+    assert leave_one_out(torch.tensor([[5.0, 2.0]])).tolist() == [[3.0, -3.0]]
+
+
 @pytest.mark.parametrize("G", [2, 3, 8])
 def test_centring_is_a_fraction_of_leaving_one_out(G: int, rng: np.random.Generator) -> None:
     """(G - 1) / G, the same for all."""

@@ -1,11 +1,13 @@
-"""Lambda-returns against hand arithmetic, their two limits, and padding."""
+"""Lambda-returns against hand arithmetic, the algorithms that are special cases of them, and padding."""
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import TokenWriter
-from turnwise.losses.returns import discounted_returns, lambda_returns
+from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
 
 R = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
 D = torch.tensor([[0.5, 0.5, 0.5]], dtype=torch.float64)
@@ -67,3 +69,103 @@ def test_a_cut_row_bootstraps_from_the_final_state_whatever_pads_it():
     for i, row in enumerate(rows):
         alone = targets([row])
         assert_close(together[i, : alone.shape[1]], alone[0], rtol=0, atol=0)
+
+
+class Rows:
+    """Rows of 5, 3 (ended) and 1 decisions with Q of 4 actions at each state, and the actions taken."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.lengths = [5, 3, 1]
+        self.mask = torch.arange(5) < torch.tensor(self.lengths)[:, None]
+        self.rewards = torch.tensor(rng.normal(size=(3, 5))) * self.mask
+        self.discounts = 0.9 * self.mask.double()
+        self.discounts[1, 2] = 0.0
+        self.q, self.pi = torch.tensor(rng.normal(size=(2, 3, 6, 4)))  # [B, A+1, V]: the final state's, too
+        self.pi = self.pi.softmax(-1)
+        self.actions = torch.tensor(rng.integers(0, 4, (3, 6)))
+
+    def at_actions(self, x: Tensor) -> Tensor:
+        """[B, A+1], x of the action taken."""
+        return x.gather(-1, self.actions.unsqueeze(-1)).squeeze(-1)
+
+    def final_states_have(self, values: Tensor, final: Tensor) -> Tensor:
+        """[B, A]: `values` of the states after each decision, but `final` at the end of each row."""
+        values = values.clone()
+        for b, n in enumerate(self.lengths):
+            values[b, n] = final[b, n]
+        return values[:, 1:]
+
+
+def test_sarsa_lambda_sums_errors_of_action_values(rng: np.random.Generator) -> None:
+    """G_k - Q_k = sum_l (d lambda)^l delta_{k+l}, delta of Q(s, a): Sutton & Barto (2018), eq. 12.18."""
+    x, lam = Rows(rng), 0.7
+    q = x.at_actions(x.q)
+    found = lambda_returns(x.rewards, x.discounts, q[:, 1:], x.mask, torch.full_like(x.rewards, lam))
+    for b, n in enumerate(x.lengths):
+        error = 0.0
+        for k in reversed(range(n)):
+            delta = x.rewards[b, k] + x.discounts[b, k] * q[b, k + 1] - q[b, k]
+            error = delta + lam * x.discounts[b, k] * error
+            assert_close(found[b, k], q[b, k] + error)
+
+
+def test_watkins_q_looks_as_far_as_actions_are_greedy(rng: np.random.Generator) -> None:
+    """With lambda 1 it is the rewards up to the first action that is not greedy, and max Q of its state."""
+    x = Rows(rng)
+    x.actions[0, 1:4] = x.q[0, 1:4].argmax(-1)  # greedy, greedy, greedy,
+    x.actions[0, 4] = x.q[0, 4].argmin()  # and not
+    greedy = (x.actions == x.q.argmax(-1)).double()
+    best = x.q.amax(-1)
+    found = lambda_returns(x.rewards, x.discounts, best[:, 1:], x.mask, greedy[:, 1:])
+    looked = []
+    for b, n in enumerate(x.lengths):
+        for k in range(n):
+            stop = k + 1
+            while stop < n and greedy[b, stop]:
+                stop += 1
+            looked.append(stop - k)
+            expected, weight = 0.0, 1.0
+            for j in range(k, stop):
+                expected += weight * x.rewards[b, j]
+                weight *= x.discounts[b, j]
+            assert_close(found[b, k], expected + weight * best[b, stop])
+    assert looked[0] == 4  # three actions after the first one were greedy
+
+
+def test_tree_backup_is_a_lambda_of_each_decision(rng: np.random.Generator) -> None:
+    """G_k = r_k + d (sum_{a != a'} pi(a) Q(a) + pi(a') G_{k+1}): Sutton & Barto (2018), eq. 7.16."""
+    x = Rows(rng)
+    mean, taken = (x.pi * x.q).sum(-1), x.at_actions(x.pi)
+    others = (mean - taken * x.at_actions(x.q)) / (1 - taken)
+    values = x.final_states_have(others, mean)  # no action was taken in the final state
+    found = lambda_returns(x.rewards, x.discounts, values, x.mask, taken[:, 1:])
+    for b, n in enumerate(x.lengths):
+        after = mean[b, n]
+        for k in reversed(range(n)):
+            after = x.rewards[b, k] + x.discounts[b, k] * after
+            assert_close(found[b, k], after)
+            a = int(x.actions[b, k])
+            rest = sum(x.pi[b, k, i] * x.q[b, k, i] for i in range(4) if i != a)
+            after = rest + x.pi[b, k, a] * after
+
+
+def test_v_trace_with_every_rho_one_is_a_lambda_of_each_decision(rng: np.random.Generator) -> None:
+    """V_k + sum_t (prod_{i<t} d_i c_i) (r_t + d_t V_{t+1} - V_t): Espeholt et al. 2018, eq. 1."""
+    x, v = Rows(rng), torch.tensor(rng.normal(size=(3, 6)))
+    c = torch.tensor(rng.random((3, 5)))
+    found = lambda_returns(x.rewards, x.discounts, v[:, 1:], x.mask, c)
+    for b, n in enumerate(x.lengths):
+        for k in range(n):
+            expected, trace = v[b, k].clone(), torch.tensor(1.0).double()
+            for t in range(k, n):
+                expected += trace * (x.rewards[b, t] + x.discounts[b, t] * v[b, t + 1] - v[b, t])
+                trace = trace * x.discounts[b, t] * c[b, t]
+            assert_close(found[b, k], expected)
+
+
+def test_decisions_are_shifted_by_one() -> None:
+    """Numbers and marks of the decision after and of the one before; nothing stands beyond a row's ends."""
+    x, marks = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[True, True, False]])
+    assert next_of(x).tolist() == [[2.0, 3.0, 0.0]] and previous_of(x).tolist() == [[0.0, 1.0, 2.0]]
+    assert next_of(marks).tolist() == [[True, False, False]]
+    assert previous_of(marks).tolist() == [[False, True, True]]

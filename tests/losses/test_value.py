@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from turnwise.losses.value import cql_loss, expectile_loss, squared_error
+from turnwise.losses.value import clipped_value_loss, cql_loss, expectile_loss, squared_error
 
 f64 = torch.float64
 
@@ -16,6 +16,22 @@ def test_squared_error_by_hand() -> None:
     values = torch.tensor([[[0.0, 5.0]], [[3.0, 4.0]]])
     found = squared_error(values, torch.tensor([[1.0, 5.0]]))
     assert found.tolist() == [[[1.0, 0.0]], [[4.0, 1.0]]]
+
+
+def test_clipped_value_by_hand() -> None:
+    """Old value 0, target 4, clip 1: V = 3 costs max(1, (4 - 1)^2) = 9; V = 1/2 and V = 0 cost their own
+    (3.5^2, 16); V = -2, which went the wrong way, costs (4 + 2)^2 = 36.
+    """
+    v = torch.tensor([[3.0, 0.5, 0.0, -2.0]], requires_grad=True)
+    found = clipped_value_loss(v, torch.zeros(1, 4), torch.full((1, 4), 4.0), 1.0)
+    assert found.tolist() == [[9.0, 12.25, 16.0, 36.0]]
+    found.sum().backward()
+    assert v.grad.tolist() == [[0.0, -7.0, -8.0, -12.0]]  # no gain from going further; the way back is open
+
+
+def test_a_large_value_clip_is_none(rng) -> None:
+    values, old, targets = torch.tensor(rng.normal(size=(3, 2, 3)))
+    assert_close(clipped_value_loss(values, old, targets, 1e9), squared_error(values, targets))
 
 
 def test_expectile_by_hand() -> None:

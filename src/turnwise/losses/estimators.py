@@ -1,12 +1,13 @@
-"""Returns that a policy gradient is weighted with: three formulas with one signature.
+"""Returns for policy gradients: three formulas with one signature, chosen by name.
 
-    advantage A_k = G_k - V_k, with G from one of
+The advantage of decision k is A_k = G_k - V_k, with G from one of
 
-    monte-carlo   G_k = r_k + d_k G_{k+1}                      no value is used; what a cut leaves out is lost
-    n-step        G_k = r_k + d_k (... + d v_{k+n})            the value stands in after n rewards
-    gae           G_k = r_k + d_k ((1-l) v_{k+1} + l G_{k+1})  a mixture of all of them; l = 0 one step, 1 all
+    monte-carlo   G_k = r_k + d_k G_{k+1}                       no value: what a cut left out is lost n-step
+    G_k = r_k + ... + d_k ... d_{k+n-1} v_{k+n}   n rewards, then the value gae           G_k = r_k + d_k
+    ((1-l) v_{k+1} + l G_{k+1})   a mixture; l = 0 is one step, l = 1 all of them
 
-Schulman et al. 2016, arXiv:1506.02438, eq. 16: GAE is the lambda-return less the value.
+Less bootstrapping means less bias (V is wrong at first) and more variance. GAE is the lambda-return minus the
+value: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def estimated_returns(
     n: int,
     lam: float,
 ) -> Float[Tensor, "B A"]:
-    """G [B, A] by the formula of that name; `n` is for n-step alone, `lam` for gae alone."""
+    """G [B, A] by the formula of that name; `n` has an effect on n-step alone, `lam` on gae alone.
+
+    `values` [B, A+1] hold the final state's, which bootstraps rows that were cut.
+    """
     if estimator == "monte-carlo":
         return discounted_returns(rewards, discounts, mask)
     if estimator == "n-step":
@@ -41,7 +45,8 @@ def estimated_returns(
 
 
 def standardised(x: Float[Tensor, "B A"], mask: Bool[Tensor, "B A"]) -> Float[Tensor, "B A"]:
-    """(x - mean) / deviation over the counted entries; where all are equal, 0."""
+    """(x - mean) / standard deviation, both over the entries where `mask` is True; 0 if all are equal."""
     counted = x[mask]
     spread = counted.std(correction=0)
+    # Equal entries are divided by 1 and not by 0 + epsilon: others are then standardised exactly.
     return (x - counted.mean()) / torch.where(spread > 0, spread, 1.0)

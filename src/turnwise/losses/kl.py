@@ -6,10 +6,17 @@ Schulman 2020, "Approximating KL divergence", for actions sampled from pi and r 
     k2 = (log r)^2 / 2       biased, small variance
     k3 = r - 1 - log r       unbiased, never negative
 
-In a loss on samples the gradient matters and not the value. That of k1 is 0 in expectation: k1 belongs in the
-reward. That of k2 is the gradient of KL(pi, pi_ref), that of k3 the gradient of KL(pi_ref, pi), the other
-way round. Both hold of whole replies, given sums over tokens ([B, 1]); token by token they hold of the
-divergence at the states visited, and what an action does to the divergence of later tokens is left out.
+In a loss the gradient of the samples' estimate matters and not its value, and there the three differ:
+
+    k1    0 in expectation: as a loss it does nothing. It belongs in the reward, where it is right.
+    k2    the gradient of KL(pi, pi_ref)
+    k3    the gradient of KL(pi_ref, pi): the other way round
+    k3, weighted with the ratio pi / pi_behaviour
+          the gradient of KL(pi, pi_ref), also if another policy acted
+
+This is exact for whole replies, given sums over their tokens ([B, 1]). Token by token it is exact for the
+divergence at the states visited; the effect of an action on the divergence of later tokens is left out.
+tests/losses/test_enumerated_gradients.py has each of these as a number.
 """
 
 from typing import Literal
@@ -24,39 +31,41 @@ KlEstimator = Literal["k1", "k2", "k3"]
 def estimated_kl(
     name: KlEstimator, logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
-    """The estimator of that name, per token."""
+    """The estimator of that name, per decision, in nats."""
     return {"k1": k1, "k2": k2, "k3": k3}[name](logp, ref_logp)
 
 
 def k1(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
-    """log pi - log pi_ref of the action taken, nats."""
+    """log pi - log pi_ref of the action taken, in nats. Summed over a reply it is the reply's log-ratio."""
     return logp - ref_logp
 
 
 def k2(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
-    """(log pi - log pi_ref)^2 / 2."""
+    """(log pi - log pi_ref)^2 / 2, in nats squared; near the reference its mean is the KL to second order."""
     return (logp - ref_logp) ** 2 / 2
 
 
 def k3(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
-    """pi_ref / pi - 1 - log(pi_ref / pi)."""
+    """pi_ref / pi - 1 - log(pi_ref / pi), in nats: k1 plus a control variate of mean 0 (r - 1)."""
     shift = ref_logp - logp
+    # expm1, because r - 1 loses all its digits where the policies are close, which is where training begins.
     return shift.expm1() - shift
 
 
 def weighted_k3(
     logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"], behavior_logp: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
-    """rho k3, rho = pi / pi_behaviour with its gradient: that of KL(pi, pi_ref), on the policy and off it.
+    """rho k3 with rho = pi / pi_behaviour: its gradient is that of KL(pi, pi_ref), whoever acted.
 
-    DeepSeek-AI 2025, arXiv:2512.02556, section 3.1. E_behaviour[rho k3] is the KL at the states visited, so
-    its gradient is the KL's, where k3 alone has that of KL(pi_ref, pi) and is right at rho = 1 in value only.
+    DeepSeek-AI 2025, arXiv:2512.02556, section 3.1. The mean of rho k3 over the behaviour's actions is the KL
+    at the states visited, for any pi; so its gradient is the KL's. The gradient runs through rho, too: on the
+    policy rho is 1, and without its gradient this would be k3.
     """
     return (logp - behavior_logp).exp() * k3(logp, ref_logp)
 
 
 def exact_kl(logits: Float[Tensor, "*N V"], ref_logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N"]:
-    """sum_a pi(a) (log pi(a) - log pi_ref(a)), from unnormalised logits."""
+    """sum_a pi(a) (log pi(a) - log pi_ref(a)), in nats, from unnormalised logits."""
     logp, ref_logp = logits.log_softmax(-1), ref_logits.log_softmax(-1)
     return (logp.exp() * (logp - ref_logp)).sum(-1)
 
@@ -66,6 +75,7 @@ def truncated_ratio(
 ) -> Float[Tensor, "*N"]:
     """min(pi / pi_behaviour, most): importance weights whose variance is bounded, at the price of a bias.
 
-    Ionides 2008; of an action, or of a reply given sums over its tokens.
+    Ionides 2008, "Truncated importance sampling". For an action, or for a whole reply given sums over its
+    tokens. Special cases: on the policy it is 1; without a bound (infinity) the weight is unbiased.
     """
     return (logp - behavior_logp).exp().clamp(max=most)

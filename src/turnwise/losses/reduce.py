@@ -1,15 +1,16 @@
-"""Reductions with their denominators in sight."""
+"""The reduction from [B, A] to one number. The algorithm divides, so that its denominator can be seen."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 
 def sum_over_decisions(x: Float[Tensor, "*E B A"], mask: Bool[Tensor, "B A"]) -> Float[Tensor, ""]:
-    """Sum of the counted entries; what is masked gets a gradient of exactly zero.
+    """Sum of x over the decisions where `mask` is True; the gradient elsewhere is exactly zero.
 
-    The algorithm divides: by the decisions of an average batch of its data, a constant, or by those of the
-    step's own sample. A mean per batch of data (or per process) would weigh a decision by how few neighbours
-    it happens to have: where lengths go together with what was done, as in batches of like lengths, that is
-    a bias and not noise. Of a sample it is a bias that falls with its size.
+    Divide by a constant: the number of decisions in an average batch of the data. Do not divide by the
+    decisions of the batch at hand. Batches hold conversations of similar length, so a per-batch mean gives
+    decisions in short conversations more weight: a bias, not noise. (Replies that were sampled in a step may
+    be divided by their own number of tokens: the same bias shrinks as more of them are sampled.)
     """
+    # Not x * mask: 0 times infinity is no number, and padding may hold either.
     return x.masked_fill(~mask, 0.0).sum()

@@ -1,16 +1,41 @@
-"""Returns on the decision axis: tensors are [B, A] and carry their discounts; time never shifts here."""
+"""Returns: what a decision turned out to be worth, as targets of values and weights of policy gradients.
+
+Tensors are [B, A], one number for each decision. `discounts[k]` multiplies the value of decision k+1: it is 0
+after a true end and never 0 after a cut, so no formula here needs a `done`. `next_values[k]` is the value of
+the state that decision k led to, which is the final state's for the last decision of a row. `mask` is True at
+real decisions; returns are 0 elsewhere, whatever the padding holds.
+"""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+
+
+def next_of(x: Shaped[Tensor, "B A"]) -> Shaped[Tensor, "B A"]:
+    """x of the decision after: y_k = x_{k+1}, and 0 (or False) after the last one.
+
+    The packer has shifted time already. What is left to shift is a quantity that belongs to decisions and is
+    made from them, such as a return or a mask. Values of states need no shift: they are [B, A+1] and hold
+    the final state, so `values[:, 1:]` are those that decisions led to.
+    """
+    return torch.nn.functional.pad(x[:, 1:], (0, 1))
+
+
+def previous_of(x: Shaped[Tensor, "B A"]) -> Shaped[Tensor, "B A"]:
+    """x of the decision before: y_k = x_{k-1}, and 0 (or False) at the first one."""
+    return torch.nn.functional.pad(x[:, :-1], (1, 0))
 
 
 def td_targets(
     rewards: Float[Tensor, "B A"], discounts: Float[Tensor, "B A"], next_values: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
-    """r_k + d_k v_{k+1}: one-step bootstrap; d = 0 after a termination, never after a truncation.
+    """The one-step target: the reward and the discounted value of where it leads.
 
-    Sutton & Barto (2018), eq. 6.2, with the discount per decision.
+        G_k = r_k + d_k v_{k+1}
+
+    Sutton & Barto (2018), eq. 6.2, with a discount of each decision. Special cases, by what `next_values`
+    are: V(s_{k+1}) for TD(0), Q(s_{k+1}, a_{k+1}) for Sarsa, max_a Q(s_{k+1}, a) for Q-learning, the mean of
+    Q under the policy for expected Sarsa.
     """
     return rewards + discounts * next_values
 
@@ -18,13 +43,18 @@ def td_targets(
 def discounted_returns(
     rewards: Float[Tensor, "B A"], discounts: Float[Tensor, "B A"], mask: Bool[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
-    """G_k = m_k (r_k + d_k G_{k+1}), with G = 0 beyond the last decision.
+    """The Monte Carlo return: all rewards to the end of the row, and no value.
 
-    Sutton & Barto (2018), eq. 3.9. A truncated row counts what was seen and nothing after it.
+        G_k = r_k + d_k r_{k+1} + d_k d_{k+1} r_{k+2} + ...
+            = r_k + d_k G_{k+1}                                    G is 0 after the row's last decision
+
+    Sutton & Barto (2018), eq. 3.9. If the row was cut, what would have come after it is lost: use
+    `lambda_returns` with lambda 1 to let the final state's value stand in for it.
     """
     returns = torch.zeros_like(rewards)
-    after = torch.zeros_like(rewards[:, 0])
+    after = torch.zeros_like(rewards[:, 0])  # [B]
     for k in range(rewards.shape[1] - 1, -1, -1):
+        # The mask is needed although padding has reward 0 and discount 0: callers may rewrite both.
         after = mask[:, k] * (rewards[:, k] + discounts[:, k] * after)
         returns[:, k] = after
     return returns
@@ -37,19 +67,43 @@ def lambda_returns(
     mask: Bool[Tensor, "B A"],
     lam: Float[Tensor, "B A"],
 ) -> Float[Tensor, "B A"]:
-    """G_k = m_k (r_k + d_k ((1 - lambda_k) v_{k+1} + lambda_k G_{k+1})), with lambda_k = 0 where m_{k+1} is.
+    """A mixture of bootstrapping after one step, after two, and so on; `lam` [B, A] says how far it looks.
 
-    Sutton & Barto (2018), eq. 12.18. lambda = 0 is the one-step target; lambda = 1 the return as logged, with
-    the final state's value where the row was cut. On logs of another policy, lambda > 0 leans towards what
-    that policy did (no correction, as in Peng's Q(lambda)). `mask` is of decisions that have a target: an
-    action whose next state nobody knows has none, and no trace runs through it.
+        G_k = r_k + d_k (1 - l_k) v_{k+1}
+                  + d_k l_k (r_{k+1} + d_{k+1} (1 - l_{k+1}) v_{k+2}
+                                     + d_{k+1} l_{k+1} (r_{k+2} + ...))
+            = r_k + d_k ((1 - l_k) v_{k+1} + l_k G_{k+1})
+
+    At a row's last decision l_k counts as 0, so that the value of the final state stands in for what was cut
+    (after a true end d_k is 0 and it counts for nothing). Sutton & Barto (2018), eq. 12.18.
+
+    Special cases by lambda:
+
+        0              the one-step target, `td_targets`
+        1              Monte Carlo, with the final state's value if the row was cut
+        a constant     TD(lambda); minus V it is GAE (Schulman et al. 2016, arXiv:1506.02438, eq. 16)
+        the traces c_k of V-trace
+                       V-trace with every rho = 1 (Espeholt et al. 2018, arXiv:1802.01561, eq. 1). With
+                       another rho it is no special case: rho weights the reward, too.
+
+    and, if values of actions are learnt, by what `next_values` are (s' and a' are those of decision k+1):
+
+        Q(s', a')      Sarsa(lambda)
+        max Q(s', .)   Peng's Q(lambda); Watkins's, if l_k is 0 whenever a' is not greedy
+        mean of Q(s', .) over the actions other than a', weighted by pi, with l_k = pi(a' | s')
+                       Tree Backup (Sutton & Barto 2018, eq. 7.16)
+
+    Nothing here corrects for the policy that acted: on logs of another policy, a constant lambda above 0
+    leans towards what that policy did. `mask` is True at decisions that have a target. An action whose next
+    state nobody knows has none, and no trace runs through it: l_k is 0 if decision k+1 is masked.
     """
+    lam = lam * next_of(mask)  # [B, A]
     returns = torch.zeros_like(rewards)
-    after, trace = next_values[:, -1], torch.zeros_like(lam[:, -1])
+    after = next_values[:, -1]  # [B]; any finite number would do: lam is 0 in the last column
     for k in range(rewards.shape[1] - 1, -1, -1):
-        after = mask[:, k] * (rewards[:, k] + discounts[:, k] * torch.lerp(next_values[:, k], after, trace))
+        mixed = torch.lerp(next_values[:, k], after, lam[:, k])
+        after = mask[:, k] * (rewards[:, k] + discounts[:, k] * mixed)
         returns[:, k] = after
-        trace = mask[:, k] * lam[:, k - 1]
     return returns
 
 
@@ -60,15 +114,18 @@ def n_step_returns(
     mask: Bool[Tensor, "B A"],
     n: int,
 ) -> Float[Tensor, "B A"]:
-    """G^n_k = m_k (r_k + d_k G^{n-1}_{k+1}), G^0_k = v_k: n rewards and the value of where they lead.
+    """n rewards, and the value of where they lead.
 
-    Sutton & Barto (2018), eq. 7.1. Where a row ends within n steps, the value of its final state stands in.
+        G_k = r_k + d_k r_{k+1} + ... + d_k ... d_{k+n-2} r_{k+n-1} + d_k ... d_{k+n-1} v_{k+n}
+
+    Sutton & Barto (2018), eq. 7.1. If the row has fewer than n decisions left, all of them count and the
+    value of the final state stands in. Special cases: n = 1 is `td_targets`; n of at least A is
+    `lambda_returns` with lambda 1. ValueError if n is below 1.
     """
     if n < 1:
         raise ValueError(f"n is {n}; expected 1 or more")
-    goes_on = torch.nn.functional.pad(mask[:, 1:], (0, 1))
-    returns = rewards + discounts * next_values
-    for _ in range(n - 1):
-        after = torch.where(goes_on, torch.nn.functional.pad(returns[:, 1:], (0, 1)), next_values)
-        returns = rewards + discounts * after
+    goes_on = next_of(mask)  # [B, A], True if decision k+1 is of the row
+    returns = td_targets(rewards, discounts, next_values)
+    for _ in range(n - 1):  # returns of m steps at k+1, with one reward before them, are of m+1 steps at k
+        returns = td_targets(rewards, discounts, torch.where(goes_on, next_of(returns), next_values))
     return returns.masked_fill(~mask, 0.0)

@@ -30,7 +30,7 @@ from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.losses.returns import discounted_returns, lambda_returns
+from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
 from turnwise.losses.value import cql_loss, expectile_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
@@ -108,11 +108,10 @@ def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
     and has a target of its own, else 0.
     """
     goes_on = batch.decisions[:, 1:] == batch.ends
-    follows = goes_on & nn.functional.pad(batch.loss_mask[:, 1:], (0, 1))
+    follows = goes_on & next_of(batch.loss_mask)
     ahead = c.lookahead * follows.to(slow.dtype)
     worth = discounted_returns((1 - ahead) * slow, ahead * batch.discounts, batch.loss_mask)
-    inside = nn.functional.pad(goes_on[:, :-1], (1, 0))
-    return worth, torch.full_like(slow, c.tau).masked_fill(inside, c.tau_within_turn)
+    return worth, torch.full_like(slow, c.tau).masked_fill(previous_of(goes_on), c.tau_within_turn)
 
 
 def update(
