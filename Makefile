@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean: each sets up .venv first, once, and again when what it is made of changes.
+# make demo | test | lint | docs | bench | clean: each sets up .venv first, once, and again when what it is made of changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled files are kept even where this is set, as in many containers: without them imports take twice as long.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/turnwise demo --out demo
@@ -22,11 +22,16 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Warnings are errors: a link that leads nowhere, a page that no other leads to. -E reads every page again, as a page that
+# did not change may stand on a docstring or a page that did.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -E -W --keep-going -c docs . build/docs
+
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo dist
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo dist build
 	find src -name "*.nb[ic]" -delete
 
 $(READY): pyproject.toml constraints.txt
