@@ -13,8 +13,8 @@ project = "Turnwise"
 html_title = "Turnwise"
 extensions = ["myst_parser"]
 html_theme = "furo"
-# The repository is the source folder, so that a link to README.md or to a table in experiments/ is the same link
-# on the site and in a checkout.
+# The repository is the source folder, so that a link to README.md or to a table in experiments/ is the same
+# link on the site and in a checkout.
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "experiments/*.md", "benchmarks/*.md"]
 exclude_patterns = [".venv", "build", "src", "tests"]
@@ -30,7 +30,7 @@ PUBLIC_NAMES = re.compile(r"^<!-- names of (\S+) -->$", re.MULTILINE)
 
 
 def prepare(app, docname: str, source: list[str]) -> None:
-    """Captions for blocks that are files, references where their marks stand, titles for tables of experiments."""
+    """Add what only the site has: captions of files, references at their marks, titles of bare tables."""
     text = FILE.sub(r"```{code-block} \1\n:caption: \2\n", source[0])
     text = PUBLIC_NAMES.sub(lambda mark: reference(mark[1]), text)
     if docname.startswith("experiments/") and not text.startswith("# "):
@@ -41,8 +41,8 @@ def prepare(app, docname: str, source: list[str]) -> None:
 def begin_at_the_root(app, exception: Exception | None) -> None:
     """A browser that opens build/docs finds the first page."""
     if exception is None:
-        page = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>Turnwise</title>'
-        (Path(app.outdir) / "index.html").write_text(page + "\n")
+        refresh = '<meta http-equiv="refresh" content="0; url=docs/index.html">'
+        (Path(app.outdir) / "index.html").write_text(f"<!doctype html>{refresh}<title>Turnwise</title>\n")
 
 
 def setup(app) -> None:

@@ -1,7 +1,7 @@
 """Reference pages from signatures and docstrings: what `<!-- names of MODULE -->` on a page turns into.
 
-Docstrings of this library are prose with `code` spans and indented formulas, no markup language. So they are read
-here as what they are, and set as reStructuredText, in which every character stands for itself.
+Docstrings of this library are prose with `code` spans and indented formulas, no markup language. So they are
+read here as what they are, and set as reStructuredText in which every character stands for itself.
 """
 
 import ast
@@ -117,7 +117,7 @@ def default_of(f: dataclasses.Field) -> str:
 
 
 def prose(doc: str) -> list[str]:
-    """A docstring as reStructuredText: paragraphs and lists as they are, indented lines as a literal block."""
+    """A docstring as reStructuredText: paragraphs and lists as they are, indented lines as literal blocks."""
     lines: list[str] = []
     before = "text"
     for line in doc.splitlines():
