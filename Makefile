@@ -41,6 +41,6 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # The solver's kernels, once: both workers of the tests would compile them at the same time.
-$(COMPILED): $(READY) $(wildcard src/turnwise/exact/*/*kernels.py)
+$(COMPILED): $(READY) $(wildcard src/turnwise/exact/compiled.py src/turnwise/exact/sarsop/*.py)
 	$(BIN)/turnwise solve tiger > /dev/null
 	touch $@

@@ -13,8 +13,8 @@ import pytest
 from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
 from turnwise.envs.problems import classics
 from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
-from turnwise.exact.sarsop.kernels import beaten
 from turnwise.exact.sarsop.solve import Solution, solve
+from turnwise.exact.sarsop.trials import dominating
 from turnwise.run.errors import InputError
 
 
@@ -86,7 +86,7 @@ def test_the_controller_is_worth_the_lower_bound(seed: int) -> None:
     now = p.expected_rewards()[pi.actions]
     exact = pi.alphas.copy()
     for _ in range(150):  # 0.8^150 is 3e-15
-        later = sum(step @ (o[pi.actions, :, z] * exact[pi.follow[:, z]])[:, :, None] for z in range(O))
+        later = sum(step @ (o[pi.actions, :, z] * exact[pi.successors[:, z]])[:, :, None] for z in range(O))
         exact = now + p.discount * later[:, :, 0]
     assert (exact >= pi.alphas - 1e-9).all()
     assert (exact @ p.start).max() >= found.lower - 1e-9
@@ -144,6 +144,13 @@ def test_the_deadline_ends_a_search_with_what_it_has() -> None:
     assert s.stopped == "deadline" and s.lower <= 19.3715 and s.upper >= 19.3713
 
 
+def test_a_search_that_could_never_end_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^gap is 0\.0; expected a number above 0 if there is no deadline$"):
+        solve(tiger(), gap=0.0, deadline=None)
+    with pytest.raises(InputError, match=r"^deadline is 0; expected a number of seconds above 0$"):
+        solve(tiger(), deadline=0)
+
+
 def test_ctrl_c_ends_a_search_with_what_it_has() -> None:
     def interrupt(*_: float) -> None:
         raise KeyboardInterrupt
@@ -168,9 +175,9 @@ def test_plain_python_finds_the_same() -> None:
     np.testing.assert_allclose([float(x) for x in done.stdout.split()], [s.lower, s.upper], atol=1e-9)
 
 
-def test_beaten_vectors_give_way() -> None:
+def test_dominated_vectors_give_way() -> None:
     rows = np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 0.0], [1.0, 0.5], [1.0, 1.0]])
-    by = beaten(rows)
+    by = dominating(rows)
     assert by[0] in (0, 4) and by[4] == by[0] and by[1] == by[0] and by[3] == by[0] and by[2] == 2
 
 
@@ -189,7 +196,7 @@ def test_the_best_plan_at_a_belief() -> None:
 def test_a_policy_comes_back_from_its_file(tmp_path: Path) -> None:
     save_policy(some_policy(), tmp_path / "policy.npz")
     back = load_policy(tmp_path / "policy.npz")
-    for field in ("alphas", "actions", "follow"):
+    for field in ("alphas", "actions", "successors"):
         np.testing.assert_array_equal(getattr(back, field), getattr(some_policy(), field))
 
 

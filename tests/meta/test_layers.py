@@ -34,7 +34,7 @@ RULES = {
     "__init__.py": _rule("", ""),
     "envs/gymnasium/*": _rule("envs", "numpy gymnasium"),
     "envs/*": _rule("envs", "numpy"),
-    "exact/*kernels.py": _rule("exact envs", "numpy numba"),
+    "exact/compiled.py": _rule("exact envs", "numba"),
     "exact/*": _rule("exact envs", "numpy scipy"),
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),

@@ -1,4 +1,8 @@
-"""A policy as alpha vectors: linear values of plans over beliefs, each with what to do now and next."""
+"""A policy as alpha vectors: values of plans, linear in the belief, each with what to do now and next.
+
+An alpha vector [S] holds what a plan is worth in each state; at a belief b the plan is worth alpha . b. The
+maximum over a set of plans is therefore convex and piecewise linear (Smallwood & Sondik 1973).
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,23 @@ import numpy as np
 from turnwise.run.errors import InputError
 
 RANDOM = -1
-"""the action of a plan that draws every action uniformly (it comes up at discount 1 only)"""
+"""action of a plan that draws every action uniformly (it occurs at discount 1 only)"""
 
 
 @dataclass(frozen=True)
 class AlphaPolicy:
     """Act by the plan that is worth most at the belief: argmax_i alphas[i] . b, then actions[i].
 
-    V(b) >= max_i alphas[i] . b for this policy, because every plan goes on with plans of the set. At
-    discount 1 that holds for who follows the plans (`follow`) and not for who chooses anew at every belief:
-    of two plans worth the same, one may only put off the other.
+    The policy is worth at least max_i alphas[i] . b, because every plan goes on with plans of the set. At
+    discount 1 this needs an agent that follows one plan to its end (`successors`). One that chooses anew
+    at every belief may earn less: of two plans worth the same, one may only put off the other.
     """
 
     alphas: np.ndarray
-    """[n, S], value of each plan in each state"""
+    """[n, S], the value of each plan in each state"""
     actions: np.ndarray
-    """[n], index of the first action, or RANDOM"""
-    follow: np.ndarray
+    """[n], index of each plan's first action, or RANDOM"""
+    successors: np.ndarray
     """[n, O], the plan that goes on after each observation: together they are a controller of n nodes"""
 
     def __len__(self) -> int:
@@ -38,32 +42,32 @@ class AlphaPolicy:
         return np.asarray(beliefs @ self.alphas.T).argmax(1)
 
     def value(self, belief: np.ndarray) -> float:
-        """max_i alphas[i] . belief, a lower bound of what the policy is worth there."""
+        """max_i alphas[i] . belief, a lower bound of the policy's value at `belief` [S]."""
         return float((self.alphas @ belief).max())
 
 
 def save_policy(policy: AlphaPolicy, path: Path) -> None:
-    """As a .npz of NumPy with the arrays `alphas` [n, S], `actions` [n] and `follow` [n, O]."""
+    """Write a .npz of NumPy with the arrays `alphas` [n, S], `actions` [n] and `successors` [n, O]."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        np.savez_compressed(file, alphas=policy.alphas, actions=policy.actions, follow=policy.follow)
+        np.savez_compressed(file, alphas=policy.alphas, actions=policy.actions, successors=policy.successors)
     part.replace(path)
 
 
 def load_policy(path: Path) -> AlphaPolicy:
-    """What `save_policy` wrote."""
+    """Read what `save_policy` wrote. Anything else is an InputError."""
     try:
         with np.load(path, allow_pickle=False) as found:
-            policy = AlphaPolicy(found["alphas"], found["actions"], found["follow"])
+            policy = AlphaPolicy(found["alphas"], found["actions"], found["successors"])
     except (OSError, ValueError, KeyError, EOFError) as e:
         raise InputError(f"{path}: expected a policy of alpha vectors (.npz): {e}") from e
     return policy
 
 
 def write_appl(policy: AlphaPolicy, path: Path, name: str) -> None:
-    """The same vectors in the format of APPL's solvers (`.policy`, XML): action and values, no successors.
+    """Write the vectors in the format of APPL's solvers (`.policy`, XML): actions and values, no successors.
 
-    Plans that draw actions at random have no place in it and are left out.
+    Plans that draw actions at random are left out, since the format has no word for them.
     """
     named = policy.actions != RANDOM
     n, S = policy.alphas[named].shape

@@ -53,7 +53,7 @@ def qmdp_value(
         w, i = heapq.heappop(queue)
         if i in steps or -w < weight[i] * 0.999:
             continue
-        now, p, kids = search.follow(i, q)
+        now, p, kids = search.greedy_step(i, q)
         steps[i] = (now, p, kids)
         left -= weight[i]
         for share, k in zip(p, kids.tolist(), strict=True):

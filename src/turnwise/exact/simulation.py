@@ -125,7 +125,7 @@ class _Walk:
             pick = np.zeros(len(self.running), np.int64)
             pick[at] = np.arange(len(at))
             self.beliefs = after[pick]
-            self.plans[at] = 1 + self.policy.follow[self.plans[at] - 1, step.observations[at]]
+            self.plans[at] = 1 + self.policy.successors[self.plans[at] - 1, step.observations[at]]
         return step.observations, step.rewards
 
 

@@ -135,7 +135,7 @@ def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
     for i, a in enumerate(policy.actions):
         for o in range(O):
             if a == RANDOM or can[a, o]:
-                edges.setdefault((i, int(policy.follow[i, o])), []).append(o)
+                edges.setdefault((i, int(policy.successors[i, o])), []).append(o)
     listed = [{"from": i, "to": j, "observations": seen} for (i, j), seen in edges.items()]
     return {"count": len(policy), "nodes": nodes, "edges": listed, "starts": starts}
 

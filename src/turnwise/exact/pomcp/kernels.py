@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from turnwise.exact.sarsop.kernels import compiled
+from turnwise.exact.compiled import compiled
 
 
 class Model(NamedTuple):

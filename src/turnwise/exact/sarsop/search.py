@@ -1,4 +1,4 @@
-"""The arrays that the kernels of SARSOP work on, and their growth."""
+"""One search under way: the graph of beliefs, its trials, its bounds, and the policy that it has found."""
 
 from __future__ import annotations
 
@@ -8,29 +8,14 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
 from turnwise.exact.alpha_policy import AlphaPolicy
-from turnwise.exact.bounds import blind_plans, fib_q
-from turnwise.exact.sarsop import graph_kernels as graph
-from turnwise.exact.sarsop import kernels
+from turnwise.exact.bounds import fib_q
+from turnwise.exact.sarsop import arrays, graph, node_bounds, trials
 
 KAPPA = 0.5
-"""a belief is settled when its gap is below this share of what the root's gap asks of it"""
-DEPTH = 2000
-"""longest walk"""
+"""A belief is deep enough when its gap is below this share of what the root's gap asks of it. Below 1, walks
+go a little deeper than they must, and the root improves by more at each."""
 CROSSED = 1e-9
 """share of the value by which rounding may put the lower bound above the upper"""
-ROOM = 1024
-"""first capacity"""
-
-_INT, _FLOAT = np.int64, np.float64
-_PER_NODE = {
-    "begin": _INT, "size": _INT, "lower": _FLOAT, "upper": _FLOAT, "vector": _INT,
-    "lower_seen": _INT, "upper_seen": _INT, "point": _INT, "record": _INT,
-}  # fmt: skip
-_PER_VISIT = {"q_upper": _FLOAT, "q_lower": _FLOAT, "now": _FLOAT, "kids": _INT, "n_kids": _INT}
-_PER_KID = {"kid_node": _INT, "kid_p": _FLOAT, "kid_o": _INT}
-_PER_STATE = {"pool_idx": np.int32, "pool_val": _FLOAT}
-_PER_POINT = {"node": _INT, "value": _FLOAT, "depth": _FLOAT, "serial": _INT, "follow": _INT}
-_PER_VECTOR = ("rows", "serial", "action", "follow")
 
 
 class Search:
@@ -38,29 +23,12 @@ class Search:
 
     def __init__(self, problem: POMDP):
         S, A, O = problem.shape
-        t, e = problem.continuing(), problem.emissions
-        fib = fib_q(problem)
-        self.model = graph.Model(
-            float(problem.discount), t.indptr, t.indices, t.data, e.indptr, e.indices, e.data,
-            problem.expected_rewards(), fib, O,
-        )  # fmt: skip
-        self.nodes = graph.Nodes(
-            count=np.zeros(4, _INT),
-            table=np.full(ROOM, -1, _INT),
-            **{f: np.zeros(ROOM, d) for f, d in {**_PER_NODE, **_PER_KID, **_PER_STATE}.items()},
-            **{f: np.zeros((ROOM, A), d) for f, d in _PER_VISIT.items()},
-        )
-        self.alphas = _first_vectors(problem)
-        self.points = graph.Points(
-            count=np.zeros(3, _INT),
-            corner=fib.max(0),
-            head=np.full(S, -1, _INT),
-            **{f: np.zeros(ROOM, d) for f, d in _PER_POINT.items()},
-        )
-        self.work = graph.Work(
-            dense=np.zeros(S), other=np.zeros(S), scores=np.zeros(len(self.alphas.serial)),
-            touched=np.zeros(S, _INT), mass=np.zeros(O), fill=np.zeros(O, _INT), path=np.zeros(DEPTH, _INT),
-        )  # fmt: skip
+        fib = fib_q(problem)  # [A, S]
+        self.model = arrays.model_of(problem, fib)
+        self.nodes = arrays.no_nodes(A)
+        self.alphas = arrays.blind_alphas(problem)
+        self.points = arrays.no_points(fib.max(0))
+        self.work = arrays.scratch(S, O, len(self.alphas.serial))
         self.roots = [(p, self._node(b)) for p, b in first_beliefs(problem)]
 
     def _node(self, belief: np.ndarray) -> int:
@@ -70,96 +38,81 @@ class Search:
 
     @property
     def beliefs(self) -> int:
-        """Nodes so far."""
-        return int(self.nodes.count[graph.NODES])
+        """Number of nodes so far."""
+        return int(self.nodes.count[arrays.NODES])
 
     def bounds(self) -> tuple[float, float]:
-        """(lower, upper) of the optimal value at the start."""
+        """(lower, upper) bound of the optimal value at the start."""
         found = []
         for p, root in self.roots:
-            graph.look_below(self.nodes, self.alphas, self.work, root)
-            graph.look_above(self.nodes, self.points, self.work, root)
+            node_bounds.refresh_lower(self.nodes, self.alphas, self.work, root)
+            node_bounds.refresh_upper(self.nodes, self.points, self.work, root)
             found.append((p * self.nodes.lower[root], p * self.nodes.upper[root]))
         lower, upper = (float(x) for x in np.sum(found, 0))
+        # Both are sums of thousands of rounded products. Once they meet, the lower one may come out above by
+        # a rounding error; a larger crossing is a fault, and `solve` raises.
         crossed = 0 < lower - upper <= CROSSED * max(1.0, abs(upper))
         return (upper if crossed else lower), upper
 
     def trial(self, precision: float) -> None:
-        """One walk from the root whose gap weighs most, with backups on the way back."""
+        """One walk from the root whose gap weighs most, with backups on the way back.
+
+        The gap of the start should come to `precision`, in units of the return.
+        """
         n = self.nodes
         _, root = max(self.roots, key=lambda r: r[0] * (n.upper[r[1]] - n.lower[r[1]] - KAPPA * precision))
         args = (self.model, n, self.alphas, self.points, self.work, root, precision, KAPPA)
-        if kernels.trial(*args) == kernels.FULL:
+        if trials.trial(*args) == trials.FULL:
             self._make_room()
         p = self.points.count
-        if 2 * p[graph.DEAD] > p[graph.USED] + 100:
-            graph.tidy_points(self.nodes, self.points)
+        if 2 * p[arrays.DEAD] > p[arrays.USED] + 100:  # more than half are dead: walking past them costs more
+            node_bounds.compact_points(self.nodes, self.points)
 
-    def follow(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """(R(b,a), probabilities, children) of the action that is best at a node by `q` [A, S]."""
+    def greedy_step(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """(R(b,a), probabilities [k], child nodes [k]) of the action with the largest b . q[a], q [A, S]."""
         self._make_room()
         n, k = self.nodes, self.nodes.begin[node]
         here = slice(k, k + n.size[node])
         a = int((q[:, n.pool_idx[here]] @ n.pool_val[here]).argmax())
-        r = graph.visit(self.model, n, node)
-        if n.kids[r, a] < 0:
+        r = graph.open_record(self.model, n, node)
+        if n.first_child[r, a] < 0:
             graph.expand(self.model, n, self.work, node, a)
-        kids = slice(n.kids[r, a], n.kids[r, a] + n.n_kids[r, a])
-        return float(n.now[r, a]), n.kid_p[kids].copy(), n.kid_node[kids].copy()
+        children = slice(n.first_child[r, a], n.first_child[r, a] + n.n_children[r, a])
+        return float(n.reward[r, a]), n.child_p[children].copy(), n.child[children].copy()
 
     def policy(self) -> AlphaPolicy:
-        """The best plan of each root and all that they go on with.
+        """The best plan of each root and all plans that they go on with.
 
-        A plan that another one beats in every state gives way to it, wherever it is gone on with: values can
-        only rise. Not at discount 1, where putting off for ever what is free looks as good as doing it; there
+        A plan that another one beats in every state is replaced by it, also as a successor: values can only
+        rise. Not at discount 1, where putting off for ever what is free looks as good as doing it; there
         every plan goes on with older ones only, down to plans that are sure to end.
         """
         g = self.alphas
-        used = int(g.count[graph.USED])
-        by = kernels.beaten(g.rows[:used]) if self.model.discount < 1 else np.arange(used)
+        used = int(g.count[arrays.USED])
+        # by[j]: the plan that stands for plan j
+        by = trials.dominating(g.rows[:used]) if self.model.discount < 1 else np.arange(used)
         waiting = [int(by[self.nodes.vector[root]]) for _, root in self.roots]
-        keep = dict.fromkeys(waiting)
+        keep = dict.fromkeys(waiting)  # a set in the order of discovery, so that plan 0 is a root's
         while waiting:
-            for j in np.unique(by[g.follow[waiting.pop()]]).tolist():
+            for j in np.unique(by[g.successor[waiting.pop()]]).tolist():
                 if j not in keep:
                     keep[j] = None
                     waiting.append(j)
         kept = np.array(list(keep))
-        rank = np.zeros(len(g.serial), np.int32)
+        rank = np.zeros(len(g.serial), np.int32)  # index among all vectors -> index among the kept ones
         rank[kept] = np.arange(len(kept))
-        return AlphaPolicy(g.rows[kept].copy(), g.action[kept].copy(), rank[by[g.follow[kept]]])
+        return AlphaPolicy(g.rows[kept].copy(), g.action[kept].copy(), rank[by[g.successor[kept]]])
 
     def _make_room(self) -> None:
         """Room for one more expansion and one more vector and point; what is full doubles."""
-        n, O = self.nodes, self.model.n_obs
         S = self.model.reward.shape[1]
-        used = n.count
-        wants = [
-            (_PER_NODE, used[graph.NODES] + O + 1),
-            (_PER_STATE, used[graph.POOL] + (O + 1) * S),
-            (_PER_VISIT, used[graph.RECORDS] + 2),
-            (_PER_KID, used[graph.KIDS] + O),
-        ]
-        grown = {}
-        for fields, want in wants:
-            for f in fields:
-                grown[f] = _grown(getattr(n, f), want)
-        table = 2 * (used[graph.NODES] + O + 1)
-        if len(n.table) <= table:
-            grown["table"] = np.full(1 << int(table).bit_length() + 1, -1, _INT)
-        self.nodes = n._replace(**grown)
-        if "table" in grown:
+        self.nodes, table_is_new = arrays.with_room_for_children(self.nodes, S, self.model.n_obs)
+        if table_is_new:
             graph.rehash(self.nodes)
-        g = self.alphas
-        if g.count[graph.USED] + 2 >= len(g.serial):
-            new = {f: _grown(getattr(g, f), len(g.serial) + 1) for f in _PER_VECTOR}
-            columns = np.zeros((S, len(new["serial"])))
-            columns[:, : len(g.serial)] = g.columns
-            self.alphas = g._replace(columns=columns, **new)
-            self.work = self.work._replace(scores=np.zeros(len(new["serial"])))
-        p = self.points
-        want = p.count[graph.USED] + 2
-        self.points = p._replace(**{f: _grown(getattr(p, f), want) for f in _PER_POINT})
+        self.alphas = arrays.with_room_for_alpha(self.alphas)
+        if len(self.work.scores) < len(self.alphas.serial):
+            self.work = self.work._replace(scores=np.zeros(len(self.alphas.serial)))
+        self.points = arrays.with_room_for_point(self.points)
 
 
 @functools.cache
@@ -171,7 +124,7 @@ def compile_kernels() -> None:
     search = Search(pomdp_from_arrays(stay, see, reward, discount=0.9, start=np.full(2, 0.5)))
     for _ in range(3):
         search.trial(0.01)
-    graph.tidy_points(search.nodes, search.points)
+    node_bounds.compact_points(search.nodes, search.points)
     search.policy()
 
 
@@ -179,27 +132,5 @@ def first_beliefs(problem: POMDP) -> list[tuple[float, np.ndarray]]:
     """(probability, belief [S]) before the first action: the start, or one for each first observation."""
     if problem.initial is None:
         return [(1.0, problem.start)]
-    joint = problem.start[:, None] * problem.initial.dense()
+    joint = problem.start[:, None] * problem.initial.dense()  # [S, O]
     return [(float(column.sum()), column / column.sum()) for column in joint.T if column.sum() > 0]
-
-
-def _grown(array: np.ndarray, want: int) -> np.ndarray:
-    """The same array, at least doubled if it has no more than `want` places."""
-    if len(array) > want:
-        return array
-    longer = np.zeros((max(2 * len(array), int(want) + 1), *array.shape[1:]), array.dtype)
-    longer[: len(array)] = array
-    return longer
-
-
-def _first_vectors(problem: POMDP) -> graph.Alphas:
-    """Plans that never look; each goes on with itself."""
-    S, _, O = problem.shape
-    values, actions = blind_plans(problem)
-    k = len(values)
-    n = max(64, 2 * k)
-    rows, columns, serial = np.zeros((n, S)), np.zeros((S, n)), np.zeros(n, _INT)
-    action, follow = np.zeros(n, _INT), np.zeros((n, O), np.int32)
-    rows[:k], columns[:, :k], serial[:k], action[:k] = values, values.T, np.arange(k), actions
-    follow[:k] = np.arange(k)[:, None]
-    return graph.Alphas(np.array([k, k]), rows, columns, serial, action, follow)

@@ -1,12 +1,23 @@
 """Optimal values with certified bounds, by point-based search: SARSOP (Kurniawati, Hsu & Lee, RSS 2008).
 
+    V*(b) = max over a of [ R(b,a) + g sum over o of P(o|b,a) V*(b_ao) ]
+
 The lower bound is a set of alpha vectors, each the value of a plan that can be followed; it starts with plans
-that never look. The upper bound is a sawtooth through beliefs (Hauskrecht 2000), which starts with the fast
+that never look. The upper bound is a sawtooth through beliefs (Hauskrecht 2000); it starts with the fast
 informed bound. Every trial walks from the start to where the two are far apart and improves both on the
-way back. How we differ: the upper bound itself predicts values (no bins); beliefs reached twice are one
-node; an action's children are made when its upper bound becomes the largest; no vector is pruned while
-searching, since a node looks at each only once, and what is returned are the plans that the best one goes
-on with.
+way back. In the paper's terms (figure 1): SAMPLE is the walk down, BACKUP the way back.
+
+How we differ
+- The prediction of V* that steers the walk (section III.C) is the upper bound itself; the paper learns one by
+  sorting beliefs into bins.
+- Beliefs that are reached twice are one node: a graph where the paper has a tree.
+- An action's children are made when its upper bound becomes the largest, not when its belief is first met.
+- PRUNE (section III.D) is left out while searching. A node looks at each vector once, so an old vector costs
+  nothing; and plans go on with old vectors, which therefore must stay. The policy that is returned holds only
+  the best plan and those that it goes on with.
+
+The rest of the room: `search` one search, `trials` the walk and the backups, `node_bounds` the two bounds,
+`graph` beliefs and their children, `arrays` the layout of it all.
 """
 
 from __future__ import annotations
@@ -18,28 +29,32 @@ from dataclasses import dataclass
 from turnwise.envs.pomdp import POMDP
 from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.sarsop.search import Search, compile_kernels
+from turnwise.run.errors import SettingError
 
 TRACE = 1.1
-"""a row is added to the trace when this factor more time has gone by"""
-TALK = 0.1
-"""seconds between calls of `progress`"""
+"""The trace gets a row each time the search has taken this factor longer: even steps on a logarithmic
+axis."""
+PROGRESS_SECONDS = 0.1
+"""time between calls of `progress`"""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What a search came to: `lower` <= V* <= `upper`, both in units of the return."""
+    """The result of a search: `lower` <= V* <= `upper`, both in units of the return."""
 
     lower: float
     upper: float
     seconds: float
-    """of the search and of the bounds that it starts from; compilation, once on a machine, not counted"""
+    """time of the search and of the bounds that it starts from; compilation, once on a machine, is not
+    counted"""
     trials: int
+    """walks down and up"""
     beliefs: int
-    """nodes of the search"""
+    """number of different beliefs that the search made"""
     policy: AlphaPolicy
     """worth at least `lower`"""
     trace: tuple[tuple[float, float, float], ...]
-    """(seconds, lower, upper) as they went"""
+    """(seconds, lower, upper) over time"""
     stopped: str
     """why the search ended: "gap", "deadline" or "interrupted" """
 
@@ -58,12 +73,17 @@ def solve(
 ) -> Solution:
     """Search until the bounds of V* are within `gap` (units of the return) or `deadline` seconds are over.
 
-    V* is the optimal value at the start; where the problem shows an initial observation, that of an agent
+    V* is the optimal value at the start. If the problem shows an initial observation, it is that of an agent
     that sees it. Ctrl-C ends the search with the best so far. `progress(seconds, lower, upper)` is called
-    about ten times a second. Raises `Unbounded` at discount 1 where returns need not be finite.
+    about ten times a second. Raises `Unbounded` at discount 1 if returns need not be finite, SettingError for
+    a deadline that is not above 0, and for a gap that is not above 0 without a deadline.
     """
+    if deadline is not None and not deadline > 0:
+        raise SettingError("deadline", deadline, "a number of seconds above 0")
+    if deadline is None and not gap > 0:
+        raise SettingError("gap", gap, "a number above 0 if there is no deadline")
     compile_kernels()
-    began = spoke = time.perf_counter()
+    began = reported = time.perf_counter()
     trace: list[tuple[float, float, float]] = []
     search, trials, stopped = Search(problem), 0, ""
     while True:
@@ -78,9 +98,11 @@ def solve(
                 trace.append((now - began, lower, upper))
             if stopped:
                 break
-            if progress is not None and now - spoke > TALK:
-                spoke = now
+            if progress is not None and now - reported > PROGRESS_SECONDS:
+                reported = now
                 progress(now - began, lower, upper)
+            # Half of today's gap, not the final one: walks that aim too far go deep where little is to be
+            # gained.
             search.trial(0.5 * max(upper - lower, gap))
             trials += 1
         except KeyboardInterrupt:
@@ -88,7 +110,9 @@ def solve(
             break
     lower, upper = search.bounds()
     if lower > upper:
-        raise RuntimeError(f"bounds crossed, {lower} above {upper}: a fault of the solver, not the problem")
+        raise RuntimeError(
+            f"bounds crossed, {lower} above {upper}: a fault of the solver, not of the problem"
+        )
     seconds = time.perf_counter() - began
     if stopped == "interrupted":
         trace.append((seconds, lower, upper))
