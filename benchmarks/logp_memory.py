@@ -24,7 +24,7 @@ import torch
 
 from turnwise.losses.policy import action_logp, entropy
 from turnwise.models.lm.critics import at_decisions
-from turnwise.models.lm.load import llama
+from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.replies import score_replies
 
 ROWS, PROMPT, REPLY, VOCAB = 32, 64, 64, 32_768

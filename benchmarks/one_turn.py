@@ -36,8 +36,10 @@ from turnwise.algorithms.replies import grpo, rloo
 from turnwise.data.comparisons import Compared
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
-from turnwise.models.lm.load import llama, lm_head_of, parameter_count, save_lm, train_tokenizer
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import lm_head_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.pretrained import save_lm
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.run.optim import adamw, descend

@@ -46,8 +46,10 @@ from turnwise.envs.tasks.helpdesk.task import (
     pick,
     wordings,
 )
-from turnwise.models.lm.load import llama, load_lm, parameter_count, save_lm, train_tokenizer
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.rollout.conversations import converse
 from turnwise.rollout.engines.sampler import LaneModel, Sampler, Utterance
 from turnwise.run.optim import adamw, warmup_linear

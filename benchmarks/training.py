@@ -32,7 +32,8 @@ from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
 from turnwise.models.lm.critics import TokenCritic
-from turnwise.models.lm.load import llama, parameter_count, train_tokenizer, trunk_of
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.optim import adamw

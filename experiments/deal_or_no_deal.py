@@ -46,7 +46,7 @@ from turnwise.envs.tasks.negotiation.reading import AllocationReader, agreement,
 from turnwise.evaluation.measures.conversations import best_setting, hold
 from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.losses.policy import action_logp
-from turnwise.models.lm.load import context_of
+from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.agent import Agent, load_agent
 from turnwise.rollout.conversations import Conversation

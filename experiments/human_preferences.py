@@ -69,7 +69,8 @@ from turnwise.data.feedback import Pair
 from turnwise.data.order import chunks
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.evaluation.measures.intervals import bootstrap_interval
-from turnwise.models.lm.load import llama, train_tokenizer, trunk_of, width_of
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.models.lm.reward_model import RewardModel

@@ -36,7 +36,8 @@ from turnwise.data.tokens import ChatFormat
 from turnwise.envs.tasks.annotators import label_pairs
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.evaluation.measures.replies import measure_replies
-from turnwise.models.lm.load import llama, train_tokenizer, trunk_of, width_of
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.reward_model import RewardModel

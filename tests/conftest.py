@@ -132,7 +132,7 @@ def row() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Any]:
     """One tokenizer for each kind of chat template."""
-    from turnwise.models.lm.load import train_tokenizer
+    from turnwise.models.lm.fresh import train_tokenizer
 
     return {
         "own": train_tokenizer(["hello there, my friend", "it works now"], 300, 64),

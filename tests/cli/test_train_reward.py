@@ -79,7 +79,8 @@ def s_message(text: str) -> Any:
 
 def test_adapters_of_members_on_a_model_that_is_there(tmp_path: Path, capsys: Any) -> None:
     """A reward model's folder is a trunk as well; its two adapted members go to folders of their own."""
-    from turnwise.models.lm.load import llama, save_lm, train_tokenizer
+    from turnwise.models.lm.fresh import llama, train_tokenizer
+    from turnwise.models.lm.pretrained import save_lm
 
     file = pairs(tmp_path)
     tokenizer = train_tokenizer(file.read_text().splitlines(), 300, 48)

@@ -27,7 +27,9 @@ from torch import nn
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.load import llama, trunk_of, with_lora
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.lora import with_lora
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, Interrupted
@@ -149,7 +151,7 @@ FORKED.set_forkserver_preload([
     "turnwise.algorithms.logs.ilql",
     "turnwise.algorithms.logs.mc",
     "turnwise.algorithms.logs.turn_iql",
-    "turnwise.models.lm.load",
+    "turnwise.models.lm.parts",
     "torch._dynamo",
     "transformers.models.llama.modeling_llama",
     "peft",

@@ -23,7 +23,8 @@ from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.losses.returns import discounted_returns, td_targets
 from turnwise.models.lm.critics import TokenCritic, TokenValues, TurnCritic, TurnValues
-from turnwise.models.lm.load import llama, trunk_of
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 

@@ -31,7 +31,7 @@ def chat() -> Any:
     """Messages to ids and back, with a tokenizer that knows HelpDesk's words."""
     from turnwise.data.tokens import ChatFormat
     from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
-    from turnwise.models.lm.load import train_tokenizer
+    from turnwise.models.lm.fresh import train_tokenizer
 
     texts = [m["content"] for log in helpdesk_logs(100, 0) for m in log["messages"]]
     return ChatFormat(train_tokenizer(texts, 400, CONTEXT))
@@ -42,7 +42,7 @@ def tiny(chat: Any) -> Callable[..., Any]:
     """A causal LM in float64 whose weights are large enough that what was read decides what is said."""
     from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-    from turnwise.models.lm.load import llama
+    from turnwise.models.lm.fresh import llama
 
     V = len(chat.tokenizer)
 
@@ -88,7 +88,7 @@ def fixed(chat: Any) -> Callable[..., Fixed]:
     """A policy with the given probabilities of tokens (the stop token's under "stop"), 0 for all others."""
 
     def make(lm: Any, probabilities: dict[Any, float]) -> Fixed:
-        from turnwise.models.lm.load import trunk_of
+        from turnwise.models.lm.parts import trunk_of
 
         table = torch.full((1, len(chat.tokenizer)), -torch.inf, dtype=torch.float64)
         for token, p in probabilities.items():

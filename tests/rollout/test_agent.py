@@ -14,7 +14,8 @@ from turnwise.data.tokens import TokenWriter
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.load import llama, trunk_of
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.parts import trunk_of
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import converse, episode_seed
 from turnwise.run.errors import InputError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable, Scenario
-from turnwise.models.lm.load import llama, train_tokenizer
+from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import converse
 from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel

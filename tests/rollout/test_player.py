@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         agent_of("actor-critic", MemorySpec(), CriticSpec("state"), VECTORS)
     with pytest.raises(InputError, match="actions that can be counted"):
         agent_of("q", MemorySpec(), CriticSpec(), VECTORS)
-    with pytest.raises(InputError, match="expected a divisor"):
+    with pytest.raises(InputError, match="width is 10; expected a multiple of 8, twice the number of heads"):
         agent_of("q", MemorySpec("transformer", width=10, heads=4), CriticSpec(), SYMBOLS)
     spec = MemorySpec(width=8)
     Saved(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).save(tmp_path)

@@ -16,7 +16,8 @@ from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.measures.replies import gained, measure_replies
 from turnwise.evaluation.pages.report import write_report
-from turnwise.models.lm.load import context_of, merged, parameter_count, with_lora
+from turnwise.models.lm.lora import merged, with_lora
+from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.agent import Acting, Agent, load_agent

@@ -11,7 +11,8 @@ from rich.text import Text
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import ChatFormat, Tokens
-from turnwise.models.lm.load import load_lm, train_tokenizer
+from turnwise.models.lm.fresh import train_tokenizer
+from turnwise.models.lm.pretrained import load_lm
 
 ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 

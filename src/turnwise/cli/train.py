@@ -25,19 +25,11 @@ from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.evaluation.measures.conversation_views import annotate
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.load import (
-    context_of,
-    llama,
-    load_lm,
-    merge_adapters_,
-    merged,
-    parameter_count,
-    train_tokenizer,
-    trunk_of,
-    width_of,
-    with_lora,
-)
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
+from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.pretrained import load_lm
 from turnwise.rollout.agent import Acting, Agent, load_agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError

@@ -20,7 +20,7 @@ from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.judges import judge
-from turnwise.models.lm.load import parameter_count
+from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.replies import expect_room

@@ -14,7 +14,7 @@ from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
 from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
 from turnwise.cli.say import console, parse
-from turnwise.models.lm.load import parameter_count
+from turnwise.models.lm.parts import parameter_count
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies

@@ -24,15 +24,9 @@ from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.measures.judges import judge
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.classifier import adapted_trunks
-from turnwise.models.lm.load import (
-    context_of,
-    llama,
-    load_lm,
-    parameter_count,
-    train_tokenizer,
-    trunk_of,
-    width_of,
-)
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
+from turnwise.models.lm.pretrained import load_lm
 from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run import distributed

@@ -20,8 +20,9 @@ from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.load import context_of, load_lm, load_trunk, save_lm, share_files, width_of
+from turnwise.models.lm.parts import context_of, width_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
+from turnwise.models.lm.pretrained import load_lm, load_trunk, save_lm, share_files
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.engines.rerank import Reranker
 from turnwise.rollout.engines.sampler import LaneModel, Sampler

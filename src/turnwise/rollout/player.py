@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Discrete, Vector
 from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
-from turnwise.models.lm.load import share_files
+from turnwise.models.lm.pretrained import share_files
 from turnwise.rollout.episodes import to_bounds
 from turnwise.run.errors import InputError
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from turnwise.data.batch import pack_tokens
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
-from turnwise.models.lm.load import context_of
+from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.conversations import episode_seed
@@ -105,7 +105,7 @@ def expect_room(policy: LmPolicy, chat: ChatFormat, prompts: Sequence[Prompt], m
             raise InputError(
                 f"the prompt {prompt[-1].content[:40]!r} has {len(chat.opening(prompt))} tokens; a reply of "
                 f"{max_new_tokens} and its end do not fit the context of {context_of(policy.lm)} after it; "
-                "expected --max-new-tokens that fit, or shorter prompts"
+                "expected a smaller max_new_tokens, or shorter prompts"
             )
 
 

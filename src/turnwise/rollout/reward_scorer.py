@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from turnwise.data.batch import pack_tokens
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.models.lm.classifier import load_classifier, save_classifier
-from turnwise.models.lm.load import context_of, share_files
+from turnwise.models.lm.parts import context_of
+from turnwise.models.lm.pretrained import share_files
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.run.errors import InputError
 

@@ -19,7 +19,8 @@ from turnwise.algorithms.feedback import reward
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
-from turnwise.models.lm.load import llama, trunk_of
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.errors import InputError, Interrupted

@@ -16,7 +16,8 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.critics import TokenCritic, TokenValues, TurnCritic, TurnValues
-from turnwise.models.lm.load import llama, trunk_of
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import InputError

@@ -22,7 +22,7 @@ from turnwise.data.feedback import Like, Pair, Ranking
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.replies import divergence
-from turnwise.models.lm.load import llama
+from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from turnwise.algorithms.replies.token_ppo import ActorAndCritic, Config, experience, loss
 from turnwise.data.tokens import TokenWriter
-from turnwise.models.lm.load import llama
+from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import Judged

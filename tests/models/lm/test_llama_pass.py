@@ -13,7 +13,8 @@ import torch
 from turnwise.models.lm.attention import can_compile
 from turnwise.models.lm.cache import LaneMemory
 from turnwise.models.lm.llama_pass import is_plain_llama
-from turnwise.models.lm.load import trunk_of, with_lora
+from turnwise.models.lm.lora import with_lora
+from turnwise.models.lm.parts import trunk_of
 
 LANES, CONTEXT, VOCAB = 6, 160, 50
 KINDS: dict[str, dict[str, Any]] = {

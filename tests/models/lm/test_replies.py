@@ -9,7 +9,9 @@ import torch
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.policy import action_logp, entropy
-from turnwise.models.lm.load import llama, trunk_of, window_of, with_lora
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.lora import with_lora
+from turnwise.models.lm.parts import trunk_of, window_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import features_at_decisions, score_replies

@@ -16,7 +16,8 @@ from torch.testing import assert_close
 from turnwise.data.tokens import ChatFormat, Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.classifier import adapted_trunks, set_padding_
-from turnwise.models.lm.load import llama, trunk_of, width_of
+from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import RewardScorer, load_reward, scorer
 from turnwise.run.errors import InputError

@@ -15,6 +15,7 @@ from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.remembering import Core, Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.run.errors import SettingError
 
 f64 = torch.float64
 D = 8
@@ -136,7 +137,7 @@ def test_a_window_tells_a_silent_input_from_one_never_seen() -> None:
 
 
 def test_a_window_has_at_least_one_input() -> None:
-    with pytest.raises(ValueError, match="a window of 0 inputs"):
+    with pytest.raises(SettingError, match="window is 0; expected 1 or more"):
         Window(D, 0)
 
 
@@ -242,5 +243,7 @@ def test_the_clock_tells_when_a_row_is_read() -> None:
 
 @pytest.mark.parametrize(("width", "heads", "context"), [(8, 3, 4), (4, 4, 4), (8, 2, 1)])
 def test_a_transformer_that_cannot_be(width: int, heads: int, context: int) -> None:
-    with pytest.raises(ValueError, match=r"features are no even number|remembers nothing"):
+    with pytest.raises(
+        ValueError, match=r"width is \d+; expected a multiple of \d+, twice|context is 1; expected 2 or more"
+    ):
         CausalTransformer(width, 1, heads, context)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.models.lm.cache import LaneMemory
-from turnwise.models.lm.load import trunk_of
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import Conversation, converse
 from turnwise.rollout.engines.decoding import Decoding

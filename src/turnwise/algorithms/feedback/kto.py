@@ -23,7 +23,7 @@ from turnwise.data.comparisons import Liked, mismatched
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import kto_loss
-from turnwise.models.lm.load import context_of
+from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies

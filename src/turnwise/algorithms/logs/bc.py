@@ -28,7 +28,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm.critics import at_decisions
-from turnwise.models.lm.load import lm_head_of, trunk_of
+from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.errors import InputError
 from turnwise.run.optim import adamw, descend, warmup_linear

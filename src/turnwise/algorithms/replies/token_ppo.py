@@ -29,7 +29,7 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import clipped_value_loss
 from turnwise.models.lm.critics import StateCritic
-from turnwise.models.lm.load import trunk_of, width_of
+from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies

@@ -26,7 +26,7 @@ from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.remembering import Encoder, Memory, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 MemoryName = Literal["none", "window", "gru", "lstm", "linear", "transformer"]
 CriticName = Literal["history", "history+state", "state", "observation"]
@@ -109,8 +109,6 @@ def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
         return Remembering(encoder, LSTM(w))
     if spec.memory == "linear":
         return Remembering(encoder, LinearRecurrence(w, layers=spec.layers))
-    if w % spec.heads:
-        raise InputError(f"--heads {spec.heads}: {w} features cannot be split so; expected a divisor of them")
     return Remembering(
         encoder, CausalTransformer(w, layers=spec.layers, heads=spec.heads, context=spec.context)
     )
@@ -138,9 +136,8 @@ def view_of(spec: CriticSpec, memory: MemorySpec, spaces: Spaces) -> View:
 
 def _told(spec: CriticSpec, spaces: Spaces) -> Space:
     if spaces.states is None:
-        raise InputError(
-            f"--critic {spec.critic}: this environment does not tell its hidden state; expected history or "
-            "observation"
+        raise SettingError(
+            "critic", spec.critic, "history or observation: this environment does not tell its hidden state"
         )
     return spaces.states
 

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from turnwise.models.lm.attention import attend, can_compile, compiled
 from turnwise.models.lm.llama_pass import LlamaPass, is_plain_llama
-from turnwise.models.lm.load import window_of
+from turnwise.models.lm.parts import window_of
 from turnwise.run.errors import InputError
 
 GROWTH = 64

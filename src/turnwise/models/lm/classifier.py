@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from turnwise.models.lm.load import (
+from turnwise.models.lm.lora import merge_adapters_, with_lora
+from turnwise.models.lm.parts import trunk_of
+from turnwise.models.lm.pretrained import (
     expect_model_folder,
     first_line,
-    merge_adapters_,
     share_files,
-    trunk_of,
     whole_model,
-    with_lora,
     without_bars,
 )
 from turnwise.models.lm.reward_model import RewardModel

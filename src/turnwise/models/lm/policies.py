@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from turnwise.losses.policy import advantage_logits
 from turnwise.models.lm.critics import TokenCritic, at_decisions
-from turnwise.models.lm.load import lm_head_of, trunk_of
+from turnwise.models.lm.parts import lm_head_of, trunk_of
 
 
 class LmPolicy(nn.Module):

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 
 from turnwise.losses.policy import entropy
 from turnwise.models.lm.critics import at_decisions
-from turnwise.models.lm.load import lm_head_of, trunk_of, window_of
+from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
 
 MOST_LOGITS = 2**24
 """numbers of logits that exist at a time (64 MiB in float32); what is beyond is computed in chunks"""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from turnwise.models.memory.remembering import Core
+from turnwise.run.errors import SettingError
 
 BLOCK = 256
 """queries whose scores are formed at once, at least; so no row needs a mask of T x T"""
@@ -30,9 +31,9 @@ class CausalTransformer(Core):
     def __init__(self, width: int, layers: int = 2, heads: int = 4, context: int = 64):
         super().__init__()
         if width % (2 * heads):
-            raise ValueError(f"{width} features are no even number for each of {heads} heads")
+            raise SettingError("width", width, f"a multiple of {2 * heads}, twice the number of heads")
         if context < 2:
-            raise ValueError(f"a context of {context} positions remembers nothing; Window(width, 1) is that")
+            raise SettingError("context", context, "2 or more: with one position nothing is remembered")
         self.width, self.heads, self.held = width, heads, context - 1
         self.state_size = 1 + 2 * layers * self.held * width
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))

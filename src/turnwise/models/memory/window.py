@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Space
 from turnwise.models.memory.remembering import Core, Embedding
+from turnwise.run.errors import SettingError
 
 
 class Window(Core):
@@ -22,7 +23,7 @@ class Window(Core):
     def __init__(self, width: int, k: int):
         super().__init__()
         if k < 1:
-            raise ValueError(f"a window of {k} inputs")
+            raise SettingError("window", k, "1 or more")
         self.width, self.k, self.state_size = width, k, (k - 1) * (width + 1)
         self.window = nn.Linear(k * (width + 1), width, bias=False)
         self.out = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())

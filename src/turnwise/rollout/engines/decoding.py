@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from turnwise.run.errors import SettingError
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -22,11 +24,11 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(f"temperature {self.temperature}: expected 0 (greedy) or more")
+            raise SettingError("temperature", self.temperature, "0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k {self.top_k}: expected 1 or more")
+            raise SettingError("top_k", self.top_k, "1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p}: expected a probability above 0")
+            raise SettingError("top_p", self.top_p, "a probability above 0")
 
 
 POLICYS_OWN = Decoding()

@@ -292,7 +292,7 @@ def test_the_lane_loop_runs_on_it() -> None:
     import torch
 
     from turnwise.data.tokens import ChatFormat
-    from turnwise.models.lm.load import llama, train_tokenizer
+    from turnwise.models.lm.fresh import llama, train_tokenizer
     from turnwise.models.lm.policies import LmPolicy
     from turnwise.rollout.conversations import converse
     from turnwise.rollout.engines.sampler import Sampler

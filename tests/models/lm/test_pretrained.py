@@ -24,23 +24,11 @@ from transformers import (
 )
 
 from turnwise.models.lm.critics import TokenCritic
-from turnwise.models.lm.load import (
-    context_of,
-    expect_plain_head,
-    llama,
-    lm_head_of,
-    load_lm,
-    load_trunk,
-    merged,
-    parameter_count,
-    save_lm,
-    share_files,
-    train_tokenizer,
-    trunk_of,
-    width_of,
-    with_lora,
-)
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.lora import merged, with_lora
+from turnwise.models.lm.parts import context_of, lm_head_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.pretrained import expect_plain_head, load_lm, load_trunk, save_lm, share_files
 from turnwise.run.errors import InputError
 
 VOCAB, CONTEXT = 300, 32
@@ -183,13 +171,13 @@ def test_words_are_the_same_token_wherever_they_stand(tokenizer: Any) -> None:
 def test_a_vocabulary_must_hold_the_bytes_and_the_roles() -> None:
     """256 bytes and 6 special tokens are 262; that many do, with no merges at all."""
     assert len(train_tokenizer(["hello hello"], 262, CONTEXT)) == 262
-    with pytest.raises(InputError, match="--vocab 261: expected at least 262"):
+    with pytest.raises(InputError, match="vocab is 261; expected at least 262"):
         train_tokenizer(["hello"], 261, CONTEXT)
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     """Rotary positions turn pairs of numbers: each head needs an even width."""
-    with pytest.raises(InputError, match="--width 18 with --heads 4: expected a multiple of twice the heads"):
+    with pytest.raises(InputError, match="width is 18; expected a multiple of 8, twice the number of heads"):
         llama(VOCAB, width=18, layers=1, heads=4, context=8, eos=0, pad=1)
 
 

@@ -1,0 +1,136 @@
+"""Causal LMs and trunks of critics, from and to folders of `transformers`; what cannot serve is refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from turnwise.models.lm.parts import lm_head_of, trunk_of
+from turnwise.run.errors import InputError
+
+
+def load_lm(name_or_path: str) -> tuple[Any, Any]:
+    """A causal LM in float32 and its tokenizer, by hub name or local folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(name_or_path)
+    if folder.exists():
+        expect_model_folder(folder)
+    else:
+        expect_on_hub(name_or_path)
+    without_bars()
+    try:
+        model = whole_model(AutoModelForCausalLM, name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except Exception as e:  # files that hold no model fail in any way they like
+        raise InputError(
+            f"{name_or_path}: not a causal language model that can be loaded ({first_line(e)})"
+        ) from e
+    if not tokenizer.encode("Hello there.", add_special_tokens=False):
+        raise InputError(
+            f"{name_or_path}: its tokenizer turns every text into nothing; expected a folder or name "
+            "that has the tokenizer's files too"
+        )
+    expect_plain_head(model, name_or_path)
+    return model, tokenizer
+
+
+def load_trunk(folder: Path) -> nn.Module:
+    """The trunk of a critic, as `save_pretrained` wrote it."""
+    from transformers import AutoModel
+
+    expect_model_folder(folder)
+    try:
+        return whole_model(AutoModel, folder)
+    except Exception as e:
+        raise InputError(f"{folder}: not a trunk that can be loaded ({first_line(e)})") from e
+
+
+def whole_model(kind: Any, name_or_path: str | Path) -> Any:
+    """A model all of whose weights were stored: `from_pretrained` draws missing ones at random."""
+    model, found = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} for one")
+    return model
+
+
+def expect_model_folder(folder: Path) -> None:
+    """Refuse a folder from which no causal LM can come."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with a saved model")
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: config.json is missing; expected a folder written by save_pretrained")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not weights:
+        raise InputError(
+            f"{folder}: no weights (*.safetensors); expected a folder written by save_pretrained"
+        )
+
+
+def expect_on_hub(name: str) -> None:
+    """Refuse what is no folder and no model that the hub has, or that was taken from it earlier, at once:
+    loading would try again and again first.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            HfApi().model_info(name, timeout=10)
+    except Exception as e:  # names, networks and permissions each fail in a way of their own
+        raise InputError(
+            f"{name}: no such folder here, and no model that the hub gives by this name ({first_line(e)})"
+        ) from e
+
+
+@torch.no_grad()
+def expect_plain_head(model: Any, name: str) -> None:
+    """Refuse a model that scales or caps its logits: here they are what its output layer gives."""
+    head = lm_head_of(model)
+    ids = torch.arange(min(4, model.get_input_embeddings().num_embeddings)).unsqueeze(0)
+    was = model.training
+    model.eval()
+    whole = model(input_ids=ids, use_cache=False).logits
+    parts = head(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    model.train(was)
+    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"{name}: {model.config.model_type} changes its output layer's logits (by a scale or a cap); "
+            "expected a model that does not"
+        )
+
+
+def first_line(e: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    text = str(e).strip() or type(e).__name__
+    return text.splitlines()[0]
+
+
+def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer` load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    without_bars()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    share_files(folder)
+
+
+def share_files(folder: Path) -> None:
+    """Give files the permissions that the user's umask asks for (safetensors writes owner-only ones)."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and stat.S_IMODE(file.stat().st_mode) == 0o600:
+            file.chmod(0o666 & ~umask)
+
+
+def without_bars() -> None:
+    """No bars of transformers' own: verbs show their own progress."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
