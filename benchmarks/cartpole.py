@@ -40,6 +40,7 @@ from turnwise.algorithms.acting import ppo
 from turnwise.envs.problems.hidden_velocity import CartPole
 from turnwise.envs.protocol import Step
 from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 SOLVED, EPISODES = 475.0, 100
@@ -63,7 +64,7 @@ OWN = (
         rollout=64,
         epochs=4,
         minibatches=4,
-        lr=3e-3,
+        optimizer=Adam(lr=3e-3, grad_clip=0.5),
         gamma=0.99,
         lam=0.95,
         entropy_weight=0.0,

@@ -47,6 +47,7 @@ from turnwise.models.memory.recurrent import GRU
 from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ def one_run(name: str, target: str, seed: int, memory: bool) -> dict[str, Any]:
                 episodes=STEPS // HORIZON,
                 lanes=LANES // 2,
                 longest=HORIZON,
-                lr=5e-3,
+                optimizer=Adam(lr=5e-3, grad_clip=5.0),
                 gamma=gamma,
                 entropy_weight=0.02,
                 visit_discount=gamma,
@@ -152,7 +153,7 @@ def one_run(name: str, target: str, seed: int, memory: bool) -> dict[str, Any]:
                 steps=STEPS // 4 if memory else STEPS,
                 lanes=LANES,
                 rollout=30,
-                lr=3e-3,
+                optimizer=Adam(lr=3e-3, grad_clip=0.5),
                 gamma=gamma,
                 estimator="gae",
                 lam=lam,

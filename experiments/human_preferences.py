@@ -75,13 +75,20 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.reward_scorer import scorer
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
 VOCAB, CONTEXT, WIDTH, LAYERS, HEADS = 2048, 512, 64, 2, 4
-REWARD = {"ethics": reward.Config(epochs=3.0, lr=1e-3), "convarg": reward.Config(epochs=1.0, lr=1e-3)}
+REWARD = {
+    "ethics": reward.Config(epochs=3.0, optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)),
+    "convarg": reward.Config(epochs=1.0, optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)),
+}
 CLONE = {"ethics": bc.Config(epochs=1.0), "convarg": bc.Config(epochs=1.0)}
-DPO = {"ethics": dpo.Config(epochs=1.0, lr=5e-4), "convarg": dpo.Config(epochs=0.5, lr=5e-4)}
+DPO = {
+    "ethics": dpo.Config(epochs=1.0, optimizer=AdamW(lr=5e-4, warmup=20)),
+    "convarg": dpo.Config(epochs=0.5, optimizer=AdamW(lr=5e-4, warmup=20)),
+}
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 REGRESSION = "bag of words"
 METHODS = (

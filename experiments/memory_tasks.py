@@ -38,6 +38,7 @@ from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_cr
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
@@ -57,7 +58,13 @@ class Task:
     late_at_most: float | None = None
 
 
-COMMON = {"gamma": 0.0, "lam": 0.0, "lanes": 64, "lr": 3e-3, "entropy_weight": 0.1}
+COMMON = {
+    "gamma": 0.0,
+    "lam": 0.0,
+    "lanes": 64,
+    "optimizer": Adam(lr=3e-3, grad_clip=0.5),
+    "entropy_weight": 0.1,
+}
 TASKS: dict[str, Task] = {}
 
 
@@ -183,12 +190,12 @@ TASKS |= {
     ),
     "autoencode": Task(
         MEMORY_TASKS["autoencode"],
-        {"steps": 3_200_000, "lr": 1e-3, "minibatches": 2, "epochs": 3},
+        {"steps": 3_200_000, "optimizer": Adam(lr=1e-3, grad_clip=0.5), "minibatches": 2, "epochs": 3},
         {"transformer": {"layers": 2, "context": 104}},
     ),
     "repeat-previous-start": Task(
         partial(repeat_previous, 4, 5, 5),
-        {"steps": 60_000, "lanes": 128, "lr": 1e-2, "minibatches": 2},
+        {"steps": 60_000, "lanes": 128, "optimizer": Adam(lr=1e-2, grad_clip=0.5), "minibatches": 2},
         {"gru": {"width": 32}, "late gru": {"width": 32}, "none": {"width": 32}},
         late_at_most=0.0,
     ),

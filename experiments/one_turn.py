@@ -45,6 +45,7 @@ from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.rollout.rewards import FromModel
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "rejection sampling": (best_of_n, best_of_n.Config(steps=STEPS, prompts_per_step=16, group=8)),
     "DPO": (dpo, dpo.Config(epochs=2.0)),
     "IPO": (dpo, dpo.Config(epochs=2.0, formula="ipo", beta=1.0)),
-    "SimPO": (simpo, simpo.Config(epochs=2.0, lr=1e-4)),
+    "SimPO": (simpo, simpo.Config(epochs=2.0, optimizer=AdamW(lr=1e-4, warmup=20))),
     "KTO": (kto, kto.Config(epochs=2.0)),
 }
 UNTRAINED = {"SFT": 1, "best of 16": 16}
@@ -143,7 +144,9 @@ def proxy(
 
 def reward_config(n: int) -> Any:
     """Passes so that few labels are seen more often, many less."""
-    return reward.Config(epochs=float(np.clip(15_000 / n, 2, 10)), lr=1e-3)
+    return reward.Config(
+        epochs=float(np.clip(15_000 / n, 2, 10)), optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)
+    )
 
 
 def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:

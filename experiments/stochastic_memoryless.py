@@ -44,6 +44,7 @@ from turnwise.models.agents.critics import Critic, ObservationView, StateView
 from turnwise.models.memory.remembering import Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 HERE = Path(__file__).parent
@@ -64,13 +65,18 @@ PRIVILEGED: dict[str, dict[str, Any]] = {
         "steps": 6_000_000,
         "lanes": 1024,
         "rollout": 32,
-        "lr": 1e-3,
+        "optimizer": Adam(lr=1e-3, grad_clip=0.5),
         "entropy_weight": 0.02,
         "visit_discount": 0.99,
     }
 }
 """problems for PPO with V(s), and its numbers"""
-BASE: dict[str, Any] = {"episodes": LANES * 300, "lanes": LANES, "lr": 5e-3, "entropy_weight": 0.02}
+BASE: dict[str, Any] = {
+    "episodes": LANES * 300,
+    "lanes": LANES,
+    "optimizer": Adam(lr=5e-3, grad_clip=5.0),
+    "entropy_weight": 0.02,
+}
 
 
 def problem_of(name: str) -> POMDP:

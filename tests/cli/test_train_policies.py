@@ -223,16 +223,25 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
         (["kto", "--feedback", "rankings.jsonl"], "found rankings"),
         (["dpo", "--feedback", "pairs.jsonl", "--formula", "robust", "--noise", "0.5"], "--noise 0.5"),
         (["dpo", "--feedback", "pairs.jsonl", "--formula", "ipo", "--beta", "0"], "--beta 0"),
-        (["dpo", "--feedback", "pairs.jsonl", "--noise", "0.2"], "expected --formula conservative or robust"),
+        (
+            ["dpo", "--feedback", "pairs.jsonl", "--noise", "0.2"],
+            "--noise 0.2: expected formula conservative or robust, which alone take it",
+        ),
         ([*JUDGED, "--group", "1"], "--group 1: expected 2"),
         (["grpo", *JUDGED[1:], "--group", "1"], "--group 1: expected 2"),
         (["best-of-n", *JUDGED[1:], "--group", "0"], "--group 0: expected 1 or more"),
         ([*JUDGED, "--clip-reward", "-1"], "--clip-reward -1.0: expected a number above 0"),
         ([*JUDGED, "--kl-target", "0"], "--kl-target 0.0: expected a number above 0"),
-        ([*JUDGED, "--kl-target", "1", "--beta", "0"], "expected --beta above 0"),
+        (
+            [*JUDGED, "--kl-target", "1", "--beta", "0"],
+            "--beta 0.0: expected a number above 0 with kl_target",
+        ),
         ([*JUDGED, "--evaluation-replies", "0"], "--evaluation-replies 0: expected 1 or more"),
         ([*JUDGED, "--prompts-per-step", "0"], "--prompts-per-step 0: expected 1 or more"),
-        (["reply-reinforce", *JUDGED[1:], "--prompts-per-step", "1"], "expected 2 or more for --baseline"),
+        (
+            ["reply-reinforce", *JUDGED[1:], "--prompts-per-step", "1"],
+            "--prompts-per-step 1: expected 2 or more for baseline batch",
+        ),
         (
             ["rloo", "--prompts", "asked.jsonl", "--reward", "judges_of_replies:others"],
             "others failed with TypeError",

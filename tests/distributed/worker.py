@@ -33,6 +33,7 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Run
 
 VOCAB, WIDTH = 23, 16
@@ -84,9 +85,7 @@ def config(algorithm: str, epochs: float) -> Any:
     shared: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": 6,
-        "lr": 3e-3,
-        "warmup": 4,
-        "weight_decay": 0.01,
+        "optimizer": AdamW(lr=3e-3, warmup=4, weight_decay=0.01),
     }
     if algorithm == "bc":
         return bc.Config(**shared, partner_weight=0.3)

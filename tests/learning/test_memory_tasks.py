@@ -15,6 +15,7 @@ from turnwise.models.agents.spec import CriticSpec, MemoryName, MemorySpec, Spac
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -24,7 +25,7 @@ CONFIG = ppo.Config(
     lanes=128,
     rollout=4,
     minibatches=2,
-    lr=1e-2,
+    optimizer=Adam(lr=1e-2, grad_clip=0.5),
     gamma=0.0,
     lam=0.0,
     entropy_weight=0.1,

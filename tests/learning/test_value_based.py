@@ -20,12 +20,13 @@ from turnwise.models.memory.recurrent import GRU
 from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 WIDTH, HORIZON = 32, 12
 SHORT: Any = {"steps": 2500, "lanes": 16, "rollout": 12, "warmup": 300}
-DQN = r2d2.Config(**SHORT, updates=16, lr=4e-3, gamma=0.9, polyak=0.05)
+DQN = r2d2.Config(**SHORT, updates=16, optimizer=Adam(lr=4e-3, grad_clip=1.0), gamma=0.9, polyak=0.05)
 MAZE = t_maze(2).showing_initial()
 BEST = 4 * 0.9**3
 COIN = (4 - 0.1) / 2 * 0.9**3
@@ -71,7 +72,15 @@ def test_sac_with_a_memory_solves_a_short_t_maze(tmp_path: Path) -> None:
     env = TabularEnv(maze, 8)
     torch.manual_seed(0)
     agent = SoftActorCritic(remembering(env), remembering(env), 4)
-    c = sac.Config(steps=3000, lanes=16, rollout=12, warmup=300, updates=32, lr=2e-3, gamma=0.9)
+    c = sac.Config(
+        steps=3000,
+        lanes=16,
+        rollout=12,
+        warmup=300,
+        updates=32,
+        optimizer=Adam(lr=2e-3, grad_clip=10.0),
+        gamma=0.9,
+    )
     sac.train(c, env, agent, Run(tmp_path, quiet=True), 0)
     assert earned(agent, maze) > 0.95 * 3.6
 

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from turnwise.envs.pomdp import Rows, pomdp_from_arrays
 from turnwise.exact.histories import History, history_value
-from turnwise.losses.estimators import Estimator, estimated_returns
+from turnwise.losses.estimators import estimated_returns
+from turnwise.losses.names import Estimator
 from turnwise.losses.policy import policy_gradient_loss
 
 f64 = torch.float64

@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from turnwise.run.optim import adamw
+from turnwise.run.settings import AdamW
 
 
 def test_only_matrices_decay() -> None:
     """With no gradient a step multiplies what decays by 1 - lr * weight_decay and leaves the rest alone."""
     net = nn.ModuleDict({"embed": nn.Embedding(4, 3), "norm": nn.LayerNorm(3), "out": nn.Linear(3, 2)})
     before = {k: v.clone() for k, v in net.named_parameters()}
-    optimizer = adamw(net, lr=0.1, weight_decay=0.5)
+    optimizer = adamw(net, AdamW(lr=0.1, weight_decay=0.5))
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -22,5 +23,5 @@ def test_only_matrices_decay() -> None:
 def test_what_does_not_learn_is_left_out() -> None:
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
-    held = [p for g in adamw(net, 0.1, 0.5).param_groups for p in g["params"]]
+    held = [p for g in adamw(net, AdamW(0.1, weight_decay=0.5)).param_groups for p in g["params"]]
     assert len(held) == 1 and held[0] is net.weight

@@ -18,6 +18,7 @@ from torch import nn
 from turnwise.algorithms.logs import mc
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.optim import descend
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
@@ -167,7 +168,7 @@ def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
         with contextlib.suppress(Interrupted):
             for step in Run(folder, quiet=True).steps(9, learner):
                 drawn.append(float(torch.rand(())))
-                descend(layer, learner.optimizer, layer(torch.ones(1, 1)).sum(), lr=0.1, grad_clip=1.0)
+                descend(layer, learner.optimizer, layer(torch.ones(1, 1)).sum(), AdamW(0.1), lr=0.1)
                 if step == stop:
                     os.kill(os.getpid(), signal.SIGINT)
         return drawn

@@ -86,13 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, topic: str | None, rest: list[str]) -> int:
-    from turnwise.run.errors import InputError, Interrupted
+    from turnwise.run.errors import InputError, Interrupted, SettingError
 
     try:
         module = importlib.import_module(f"turnwise.cli.{PLACES.get(topic or '', verb)}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
-        return _complain(str(e))
+        return _complain(e.as_flag() if isinstance(e, SettingError) else str(e))
     except Interrupted as e:
         resume = "" if "--resume" in rest else " --resume"
         words = " ".join(["turnwise", verb, *([topic] if topic else []), *rest])

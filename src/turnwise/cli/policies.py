@@ -26,6 +26,7 @@ from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json
+from turnwise.run.settings import flattened
 from turnwise.run.training import Run
 
 SILENT = ("resume", "dry_run", "json", "device", "threads")
@@ -102,8 +103,7 @@ def session(algorithm: str, a: AskedOfPolicy, o: Opened, settings: Any, data: It
     """The run folder, with what was asked and a hash of the data."""
     asked = {"algorithm": algorithm, "data": digest(data)} | {
         k: str(v) if isinstance(v, Path) else v
-        for part in asdict(settings).values()
-        for k, v in (part.items() if isinstance(part, Mapping) else [])
+        for k, v in flattened(asdict(settings)).items()
         if k not in SILENT
     }
     write_config(a.out, asked, resume=a.resume)

@@ -34,6 +34,7 @@ from turnwise.rollout.agent import Acting, Agent, load_agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json, write_text
+from turnwise.run.settings import flattened
 from turnwise.run.training import Run
 
 SHOWN = 12
@@ -371,9 +372,7 @@ def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
 
 def _flat(a: Any) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
-    merged_fields: dict[str, Any] = {}
-    for part in (asdict(a) | ({"model": a.model.told()} if isinstance(a, Bc) else {})).values():
-        merged_fields |= part
+    merged_fields = flattened(asdict(a) | ({"model": a.model.told()} if isinstance(a, Bc) else {}))
     for name in ("resume", "dry_run", "json", "device", "threads", "strategy"):
         merged_fields.pop(name)
     return {k: str(v) if isinstance(v, Path) else v for k, v in merged_fields.items()}

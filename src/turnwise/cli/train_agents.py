@@ -20,6 +20,7 @@ from turnwise.rollout.player import Saved
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_config, write_json
+from turnwise.run.settings import flattened
 from turnwise.run.training import Run
 
 
@@ -190,9 +191,7 @@ def _last(metrics: Path) -> dict[str, float]:
 
 def _flat(a: Any) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
-    merged: dict[str, Any] = {}
-    for part in asdict(a).values():
-        merged |= part
+    merged = flattened(asdict(a))
     for name in ("resume", "dry_run", "json", "device", "threads"):
         merged.pop(name)
     return {k: str(v) if isinstance(v, Path) else v for k, v in merged.items()}

@@ -32,6 +32,7 @@ from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json
+from turnwise.run.settings import flattened
 from turnwise.run.training import Run
 
 
@@ -149,7 +150,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
 def settings(a: Reward) -> dict[str, Any]:
     """Every flag and its value, but for those that only say how this call behaves."""
     told = asdict(a) | {"model": a.model.told()}
-    flat = {k: v for part in told.values() for k, v in part.items() if k not in SILENT}
+    flat = {k: v for k, v in flattened(told).items() if k not in SILENT}
     return {k: str(v) if isinstance(v, Path) else v for k, v in flat.items()}
 
 

@@ -12,15 +12,12 @@ value: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from turnwise.losses.names import Estimator
 from turnwise.losses.returns import discounted_returns, lambda_returns, n_step_returns
-
-Estimator = Literal["monte-carlo", "n-step", "gae"]
 
 
 def estimated_returns(

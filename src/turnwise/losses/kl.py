@@ -19,13 +19,10 @@ divergence at the states visited; the effect of an action on the divergence of l
 tests/losses/test_enumerated_gradients.py has each of these as a number.
 """
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
 
-KlEstimator = Literal["k1", "k2", "k3"]
-"""estimators of the KL from samples, by name"""
+from turnwise.losses.names import KlEstimator
 
 
 def estimated_kl(

@@ -11,10 +11,11 @@ class InputError(Exception):
     """
 
 
-class SettingError(InputError, ValueError):
+class SettingError(InputError):
     """A setting has a value that cannot work: `tau is 7.0; expected a number between 0 and 1`.
 
-    The text speaks Python. The command line, where the same setting is a flag, prints `as_flag`.
+    The text speaks Python. The command line, where the same setting is a flag, prints `as_flag`. It is no
+    ValueError: tyro catches those while it builds a `Config`, and would print the text in words of its own.
     """
 
     def __init__(self, name: str, value: object, expected: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from turnwise.run.settings import Adam, AdamW
 
-def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+
+def adamw(module: nn.Module, settings: AdamW) -> torch.optim.Optimizer:
     """AdamW over the parameters that learn (Loshchilov & Hutter 2017, arXiv:1711.05101).
 
     Only matrices decay. Gains, biases (a head's bias is the mean return) and embeddings, whose rows are each
@@ -16,35 +18,52 @@ def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Opti
     learning = [p for p in module.parameters() if p.requires_grad]
     decays = [p.ndim > 1 and id(p) not in whole for p in learning]
     groups = [
-        {"params": [p for p, d in zip(learning, decays, strict=True) if d], "weight_decay": weight_decay},
+        {
+            "params": [p for p, d in zip(learning, decays, strict=True) if d],
+            "weight_decay": settings.weight_decay,
+        },
         {"params": [p for p, d in zip(learning, decays, strict=True) if not d], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99))
 
 
-def adam(module: nn.Module, lr: float) -> torch.optim.Optimizer:
+def adam(module: nn.Module, settings: Adam) -> torch.optim.Optimizer:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980) for agents that learn from their own acting.
 
     Its epsilon is 1e-5: gradients of policies nearly vanish at times, and must not be blown up then. Fused:
     small agents have many small weights, and a step over them one by one costs as much as a backward pass.
     """
     learning = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.Adam(learning, lr=lr, eps=1e-5, fused=True)
+    return torch.optim.Adam(learning, lr=settings.lr, eps=1e-5, fused=True)
 
 
-def warmup_linear(step: int, total: int, warmup: int, floor: float = 0.05) -> float:
-    """Factor on the learning rate: rises over `warmup` steps, falls linearly to `floor` at `total`."""
-    rise = min(1.0, (step + 1) / max(1, warmup))
-    return rise * max(floor, 1 - step / total)
+LOWEST = 0.05
+"""share of the learning rate that is never fallen below"""
+
+
+def warmup_linear(settings: AdamW, step: int, total: int) -> float:
+    """Learning rate of a step: it rises over `warmup` steps and falls linearly to a twentieth at `total`."""
+    rise = min(1.0, (step + 1) / max(1, settings.warmup))
+    return settings.lr * (rise * max(LOWEST, 1 - step / total))
+
+
+def linear(settings: Adam, left: float) -> float:
+    """Learning rate that falls linearly to a twentieth; `left` is the share of training still to come."""
+    return settings.lr * max(LOWEST, left)
 
 
 def descend(
-    module: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, lr: float, grad_clip: float
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    settings: AdamW | Adam,
+    *,
+    lr: float,
 ) -> None:
-    """One gradient step at learning rate `lr`, the global gradient norm clipped to `grad_clip`."""
+    """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), grad_clip)
+    nn.utils.clip_grad_norm_(module.parameters(), settings.grad_clip)
     optimizer.step()

@@ -33,6 +33,7 @@ from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.errors import Interrupted
+from turnwise.run.settings import Adam
 from turnwise.run.training import Run
 
 f64 = torch.float64
@@ -147,21 +148,27 @@ def gru_agent(env: TabularEnv, seed: int) -> ActorCritic:
 
 TRAIN: dict[str, Callable[[ActorCritic, Run, int, float], Any]] = {
     "ppo": lambda agent, run, seed, long: ppo.train(
-        ppo.Config(steps=int(16_000 * long), lanes=32, rollout=15, gamma=0.9, lr=5e-3),
+        ppo.Config(
+            steps=int(16_000 * long), lanes=32, rollout=15, gamma=0.9, optimizer=Adam(lr=5e-3, grad_clip=0.5)
+        ),
         maze(),
         agent,
         run,
         seed,
     ),
     "a2c": lambda agent, run, seed, long: a2c.train(
-        a2c.Config(steps=int(48_000 * long), lanes=32, rollout=15, gamma=0.9, lr=1e-2),
+        a2c.Config(
+            steps=int(48_000 * long), lanes=32, rollout=15, gamma=0.9, optimizer=Adam(lr=1e-2, grad_clip=0.5)
+        ),
         maze(),
         agent,
         run,
         seed,
     ),
     "reinforce": lambda agent, run, seed, long: reinforce.train(
-        reinforce.Config(episodes=int(6_400 * long), lanes=64, longest=8, gamma=0.9, lr=1e-2),
+        reinforce.Config(
+            episodes=int(6_400 * long), lanes=64, longest=8, gamma=0.9, optimizer=Adam(lr=1e-2, grad_clip=5.0)
+        ),
         maze(),
         agent,
         run,

@@ -23,6 +23,7 @@ from turnwise.models.agents.critics import Critic, HistoryView
 from turnwise.models.memory.recurrent import GRU
 from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.rollout.episodes import StepLanes
+from turnwise.run.settings import Adam
 
 f64 = torch.float64
 C = Config(gamma=0.9, lam=0.8, visit_discount=0.95)
@@ -188,15 +189,17 @@ def test_weights_of_visits_go_on_in_segments() -> None:
 
 
 def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
-    """Numbers of one update: with a huge learning rate the clip shows, with none there is nothing to clip."""
+    """Numbers of one update: with a huge learning rate the clip shows; one too small to move a
+    weight leaves nothing to clip.
+    """
     from turnwise.run.optim import adam
     from turnwise.run.training import Learner, Run
 
-    for lr, wide in ((0.0, False), (0.3, True)):
+    for lr, wide in ((1e-30, False), (0.3, True)):
         agent, rows = agent_and_rows()
         torch.manual_seed(0)
-        c = replace(C, lr=lr, epochs=3, minibatches=2)
+        c = replace(C, optimizer=Adam(lr, grad_clip=0.5), epochs=3, minibatches=2)
         run = Run(tmp_path, quiet=True)
-        sums = ppo.update(Learner(agent, adam(agent, lr)), agent, rows, c, 1.0, run)
+        sums = ppo.update(Learner(agent, adam(agent, c.optimizer)), agent, rows, c, 1.0, run)
         assert float(sums["decisions"]) == 3 * sum(len(r) for r in rows)
         assert (float(sums["clipped"]) > 0) == wide

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 CPU = torch.device("cpu")
 ONE, TWO = (Message("user", "hello there"),), (Message("user", "it works"),)
 THREE = Ranking(TWO, ("my", "friend", "works now"), (2, 3, 1))
-FIT = reward.Config(epochs=70.0, batch_size=12, lr=3e-2, warmup=5, weight_decay=0.0, centring=0.0)
+FIT = reward.Config(epochs=70.0, batch_size=12, optimizer=AdamW(lr=3e-2, warmup=5), centring=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_three_of_four_are_log_3(chat: ChatFormat, tmp_path: Path) -> None:
     """Who wins 3 of 4 pairs is worth log 3 more; centring puts the two at +-log(3) / 2."""
     a, b = "friend", "now"
     items = [Pair(ONE, a, b)] * 3 + [Pair(ONE, b, a)]
-    c = reward.Config(**{**vars(FIT), "centring": 0.05})
+    c = replace(FIT, centring=0.05)
     w, l = rewards(fitted(items, chat, tmp_path, c), chat, ONE, a, b)[0]
     assert (w, l) == pytest.approx((math.log(3) / 2, -math.log(3) / 2), abs=0.03)
 
@@ -171,7 +173,7 @@ def test_the_log_odds_of_a_like(chat: ChatFormat, tmp_path: Path) -> None:
 
 def test_the_mean_of_scores(chat: ChatFormat, tmp_path: Path) -> None:
     items = [Score(ONE, "friend", x) for x in (0.0, 1.0, 2.0)] + [Score(ONE, "now", -0.5)]
-    c = reward.Config(**{**vars(FIT), "epochs": 150.0, "lr": 2e-2})
+    c = replace(FIT, epochs=150.0, optimizer=replace(FIT.optimizer, lr=2e-2))
     found = rewards(fitted(items, chat, tmp_path, c), chat, ONE, "friend", "now")[0]
     assert found == pytest.approx([1.0, -0.5], abs=0.05)
 
@@ -201,7 +203,7 @@ def test_a_rule_is_found_and_measured_where_it_was_not_learnt(chat: ChatFormat, 
         return Pair((Message("user", f"hello {i}"),), said[0] + " friend", said[1] + " my")
 
     rows = reward.items_of([pair(i) for i in range(80)], chat, 32)
-    c = reward.Config(epochs=8.0, batch_size=10, lr=1e-2, warmup=5)
+    c = reward.Config(epochs=8.0, batch_size=10, optimizer=AdamW(lr=1e-2, warmup=5, weight_decay=0.01))
     model = made(chat, 2)
     reward.train(c, rows[:60], rows[60:], model, Run(tmp_path, quiet=True), 0)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
@@ -214,7 +216,7 @@ def test_stopping_and_resuming_changes_no_bit(
 ) -> None:
     items = [Pair(ONE, "friend", "now"), Pair(TWO, "my", "now", tie=True), THREE] * 3
     rows = rows_of(items, chat)
-    c = reward.Config(epochs=4.0, batch_size=3, lr=1e-2)
+    c = reward.Config(epochs=4.0, batch_size=3, optimizer=AdamW(lr=1e-2, warmup=20, weight_decay=0.01))
     start = RewardEnsemble([made(chat, 2, seed=0), made(chat, seed=1)])
     whole, halved, resumed = (copy.deepcopy(start) for _ in range(3))
     reward.train(c, rows, rows, whole, Run(tmp_path / "whole", quiet=True), 0)

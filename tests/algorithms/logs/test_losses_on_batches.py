@@ -22,6 +22,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import InputError
 from turnwise.run.optim import adamw
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner
 
 f64 = torch.float64
@@ -254,7 +255,7 @@ def step(name: str, trunk: nn.Module, rows: list[Tokens]) -> tuple[nn.Module, nn
         for p in target.parameters():
             p.add_(torch.randn_like(p))
     before = {k: p.clone() for k, p in target.named_parameters()}
-    learner = Learner(critic, adamw(critic, 1e-2, 0.0), target)
+    learner = Learner(critic, adamw(critic, AdamW(1e-2)), target)
     if name == "ilql":
         batch = pack_tokens(rows, gamma=GAMMA, dtype=f64)
         ilql.update(critic, learner, batch, 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)

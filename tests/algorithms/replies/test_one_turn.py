@@ -30,20 +30,42 @@ from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.rollout.replies import Reply
 from turnwise.run.distributed import World
 from turnwise.run.errors import Interrupted
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 CPU = torch.device("cpu")
 PROMPTS = [(Message("user", x),) for x in ("hello", "friend", "it works", "now")]
 ONLINE: dict[str, tuple[Any, Any]] = {
-    "rloo": (rloo, rloo.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2, kl_target=3.0)),
-    "grpo": (grpo, grpo.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2, epochs=2, minibatches=2)),
-    "token-ppo": (token_ppo, token_ppo.Config(steps=12, prompts_per_step=32, lr=3e-2)),
+    "rloo": (
+        rloo,
+        rloo.Config(steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5), kl_target=3.0),
+    ),
+    "grpo": (
+        grpo,
+        grpo.Config(
+            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5), epochs=2, minibatches=2
+        ),
+    ),
+    "token-ppo": (
+        token_ppo,
+        token_ppo.Config(steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=5)),
+    ),
     "reply-reinforce": (
         reply_reinforce,
-        reply_reinforce.Config(steps=12, prompts_per_step=32, lr=3e-2, baseline="running"),
+        reply_reinforce.Config(
+            steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=5), baseline="running"
+        ),
     ),
-    "online-dpo": (online_dpo, online_dpo.Config(steps=12, prompts_per_step=4, group=8, lr=6e-2, beta=0.02)),
-    "best-of-n": (best_of_n, best_of_n.Config(steps=12, prompts_per_step=4, group=8, lr=3e-2)),
+    "online-dpo": (
+        online_dpo,
+        online_dpo.Config(
+            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=6e-2, warmup=5), beta=0.02
+        ),
+    ),
+    "best-of-n": (
+        best_of_n,
+        best_of_n.Config(steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5)),
+    ),
 }
 
 
@@ -257,13 +279,19 @@ def test_replies_get_better(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
 
 
 OFFLINE: dict[str, tuple[Any, Any]] = {
-    "dpo": (dpo, dpo.Config(epochs=12.0, batch_size=2, lr=5e-3)),
-    "ipo": (dpo, dpo.Config(epochs=12.0, batch_size=2, lr=5e-3, formula="ipo")),
-    "robust": (dpo, dpo.Config(epochs=12.0, batch_size=2, lr=5e-3, formula="robust")),
-    "conservative": (dpo, dpo.Config(epochs=12.0, batch_size=2, lr=5e-3, formula="conservative")),
-    "simpo": (simpo, simpo.Config(epochs=12.0, batch_size=2, lr=5e-3)),
-    "orpo": (orpo, orpo.Config(epochs=12.0, batch_size=2, lr=5e-3)),
-    "kto": (kto, kto.Config(epochs=12.0, batch_size=4, lr=5e-3)),
+    "dpo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
+    "ipo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="ipo")),
+    "robust": (
+        dpo,
+        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="robust"),
+    ),
+    "conservative": (
+        dpo,
+        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="conservative"),
+    ),
+    "simpo": (simpo, simpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
+    "orpo": (orpo, orpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
+    "kto": (kto, kto.Config(epochs=12.0, batch_size=4, optimizer=AdamW(lr=5e-3, warmup=20))),
 }
 PAIRS = [Pair(p, "my friend", "there now", id=str(i)) for i, p in enumerate(PROMPTS)]
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
@@ -26,14 +27,17 @@ from turnwise.data.batch import Batch
 from turnwise.data.episode import Episode
 from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.protocol import LaneEnv
-from turnwise.losses.estimators import Estimator, estimated_returns
+from turnwise.losses.estimators import estimated_returns
+from turnwise.losses.names import Estimator
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes import StepLanes, told
-from turnwise.run.optim import adam, descend
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
+from turnwise.run.optim import adam, descend, linear
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
 
 
@@ -47,10 +51,8 @@ class Config:
     """episodes under way at a time"""
     rollout: int = 16
     """steps in each lane between updates; gradients of memory reach as far back"""
-    lr: float = 2e-3
-    """learning rate of Adam at first; it falls linearly to a twentieth"""
-    grad_clip: float = 0.5
-    """largest global gradient norm"""
+    optimizer: Adam = Adam(lr=2e-3, grad_clip=0.5)
+    """Settings of the optimizer."""
     gamma: float = 0.99
     """discount per step"""
     estimator: Estimator = "n-step"
@@ -67,6 +69,22 @@ class Config:
     """of the critic's loss; no matter where trunks are separate"""
     visit_discount: float = 1.0
     """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            lanes=ONE_OR_MORE,
+            rollout=ONE_OR_MORE,
+            gamma=SHARE,
+            lam=SHARE,
+            n=ONE_OR_MORE,
+            entropy_weight=NOT_NEGATIVE,
+            entropy_end=NOT_NEGATIVE,
+            value_weight=NOT_NEGATIVE,
+            visit_discount=SHARE,
+        )
+        check_choice(self, estimator=get_args(Estimator))
 
 
 def loss(
@@ -104,8 +122,8 @@ def update(
         agent,
         learner.optimizer,
         total / (c.lanes * c.rollout),
-        lr=c.lr * max(0.05, left),
-        grad_clip=c.grad_clip,
+        c.optimizer,
+        lr=linear(c.optimizer, left),
     )
     agent.critic.value.rescale_(returns[batch.loss_mask])
     return sums
@@ -115,7 +133,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
-    learner = Learner(agent, adam(agent, c.lr), experience=lanes)
+    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -27,14 +28,17 @@ from turnwise.data.episode import Episode
 from turnwise.data.order import row_groups
 from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.protocol import LaneEnv
-from turnwise.losses.estimators import Estimator, estimated_returns, standardised
+from turnwise.losses.estimators import estimated_returns, standardised
+from turnwise.losses.names import Estimator
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes import StepLanes, told
-from turnwise.run.optim import adam, descend
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
+from turnwise.run.optim import adam, descend, linear
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
 
 
@@ -52,10 +56,8 @@ class Config:
     """passes over what was collected"""
     minibatches: int = 4
     """gradient steps per pass"""
-    lr: float = 1e-3
-    """learning rate of Adam at first; it falls linearly to a twentieth"""
-    grad_clip: float = 0.5
-    """largest global gradient norm"""
+    optimizer: Adam = Adam(lr=1e-3, grad_clip=0.5)
+    """Settings of the optimizer."""
     gamma: float = 0.99
     """discount per step"""
     estimator: Estimator = "gae"
@@ -74,6 +76,25 @@ class Config:
     """of the critic's loss; no matter where trunks are separate"""
     visit_discount: float = 1.0
     """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            lanes=ONE_OR_MORE,
+            rollout=ONE_OR_MORE,
+            epochs=POSITIVE,
+            minibatches=ONE_OR_MORE,
+            gamma=SHARE,
+            lam=SHARE,
+            n=ONE_OR_MORE,
+            clip=POSITIVE,
+            entropy_weight=NOT_NEGATIVE,
+            entropy_end=NOT_NEGATIVE,
+            value_weight=NOT_NEGATIVE,
+            visit_discount=SHARE,
+        )
+        check_choice(self, estimator=get_args(Estimator))
 
 
 @dataclass(frozen=True)
@@ -152,7 +173,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
             total, part = loss(agent, batches[i], told[i], denominator, c, entropy_weight)
-            descend(agent, learner.optimizer, total, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+            descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
             sums = {name: sums.get(name, torch.zeros(())) + value for name, value in part.items()}
     return sums
 
@@ -161,7 +182,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
-    learner = Learner(agent, adam(agent, c.lr), experience=lanes)
+    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)

@@ -35,8 +35,10 @@ from turnwise.models.agents.q_network import EpsilonGreedy, QNetwork, spread
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.episodes import StepLanes, told
 from turnwise.rollout.experience import Experience
-from turnwise.run.optim import adam, descend
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
+from turnwise.run.optim import adam, descend, linear
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
 
 
@@ -60,10 +62,8 @@ class Config:
     """rows per gradient step"""
     burn_in: int = 1
     """rows before the row learnt from that are read first"""
-    lr: float = 1e-3
-    """learning rate of Adam at first; it falls linearly to a twentieth"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: Adam = Adam(lr=1e-3, grad_clip=1.0)
+    """Settings of the optimizer."""
     gamma: float = 0.99
     """discount per step"""
     n: int = 1
@@ -86,6 +86,30 @@ class Config:
     """how much less others explore: lane i has epsilon^(1 + alpha i / (lanes - 1))"""
     scale_rate: float = 0.01
     """how fast mean and scale of values follow those of targets, per gradient step"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            lanes=ONE_OR_MORE,
+            rollout=ONE_OR_MORE,
+            capacity=ONE_OR_MORE,
+            warmup=NOT_NEGATIVE,
+            updates=ONE_OR_MORE,
+            batch_size=ONE_OR_MORE,
+            burn_in=NOT_NEGATIVE,
+            gamma=SHARE,
+            n=ONE_OR_MORE,
+            polyak=PART,
+            priority_exponent=NOT_NEGATIVE,
+            importance_exponent=SHARE,
+            eta=SHARE,
+            priority_floor=NOT_NEGATIVE,
+            epsilon=SHARE,
+            epsilon_end=SHARE,
+            epsilon_alpha=NOT_NEGATIVE,
+            scale_rate=PART,
+        )
 
 
 @torch.no_grad()
@@ -129,7 +153,7 @@ def update(
     weights = torch.as_tensor(drawn.weights).to(like)
     denominator = c.batch_size * replay.steps / len(replay)
     total, returns, td = loss(agent, target, batch, weights, denominator, c)
-    descend(agent, learner.optimizer, total, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
     polyak_(target, agent, c.polyak)
     seen = returns[batch.loss_mask]
     for network in (agent, target):  # the same seen by both: they stay in the same units
@@ -169,7 +193,7 @@ def train(c: Config, env: LaneEnv, agent: QNetwork, run: Run, seed: int) -> QNet
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
     replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.begins_while_stepping)
     experience = Experience(lanes, replay)
-    learner = Learner(agent, adam(agent, c.lr), slow_copy(agent), experience)
+    learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent), experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         left = 1 - step / total

@@ -31,8 +31,10 @@ from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes import StepLanes, told
-from turnwise.run.optim import adam, descend
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
+from turnwise.run.optim import adam, descend, linear
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
 
 
@@ -46,10 +48,8 @@ class Config:
     """episodes between updates"""
     longest: int = 200
     """steps after which an episode is cut"""
-    lr: float = 2e-3
-    """learning rate of Adam at first; it falls linearly to a twentieth"""
-    grad_clip: float = 5.0
-    """largest global gradient norm"""
+    optimizer: Adam = Adam(lr=2e-3, grad_clip=5.0)
+    """Settings of the optimizer."""
     gamma: float = 0.99
     """discount per step"""
     entropy_weight: float = 0.01
@@ -60,6 +60,19 @@ class Config:
     """of the baseline's loss; no matter where trunks are separate, except that 0 is no baseline"""
     visit_discount: float = 1.0
     """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            episodes=ONE_OR_MORE,
+            lanes=ONE_OR_MORE,
+            longest=ONE_OR_MORE,
+            gamma=SHARE,
+            entropy_weight=NOT_NEGATIVE,
+            entropy_end=NOT_NEGATIVE,
+            value_weight=NOT_NEGATIVE,
+            visit_discount=SHARE,
+        )
 
 
 def loss(
@@ -92,7 +105,7 @@ def update(
     agent.critic.value.rescale_(returns[batch.loss_mask])
     entropy_weight = c.entropy_end + (c.entropy_weight - c.entropy_end) * left
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    descend(agent, learner.optimizer, total / c.lanes, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+    descend(agent, learner.optimizer, total / c.lanes, c.optimizer, lr=linear(c.optimizer, left))
     return sums
 
 
@@ -100,7 +113,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
-    learner = Learner(agent, adam(agent, c.lr), experience=lanes)
+    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.episodes / c.lanes))
     for step in run.steps(total, learner):
         rows = lanes.episodes(agent, c.longest)

@@ -36,8 +36,10 @@ from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.episodes import StepLanes, told
 from turnwise.rollout.experience import Experience
-from turnwise.run.optim import adam, descend
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
+from turnwise.run.optim import adam, descend, linear
 from turnwise.run.seeds import generator
+from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
 
 
@@ -61,10 +63,8 @@ class Config:
     """rows per gradient step"""
     burn_in: int = 1
     """rows before the row learnt from that are read first"""
-    lr: float = 1e-3
-    """learning rate of Adam at first; it falls linearly to a twentieth"""
-    grad_clip: float = 10.0
-    """largest global gradient norm"""
+    optimizer: Adam = Adam(lr=1e-3, grad_clip=10.0)
+    """Settings of the optimizer."""
     gamma: float = 0.99
     """discount per step"""
     n: int = 1
@@ -77,6 +77,25 @@ class Config:
     """the same when three quarters of training are over, and from then on; it falls linearly"""
     scale_rate: float = 0.01
     """how fast mean and scale of values follow those of targets, per gradient step"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            lanes=ONE_OR_MORE,
+            rollout=ONE_OR_MORE,
+            capacity=ONE_OR_MORE,
+            warmup=NOT_NEGATIVE,
+            updates=ONE_OR_MORE,
+            batch_size=ONE_OR_MORE,
+            burn_in=NOT_NEGATIVE,
+            gamma=SHARE,
+            n=ONE_OR_MORE,
+            polyak=PART,
+            entropy=SHARE,
+            entropy_end=NOT_NEGATIVE,
+            scale_rate=PART,
+        )
 
 
 @torch.no_grad()
@@ -121,7 +140,7 @@ def update(
     share = c.entropy_end + (c.entropy - c.entropy_end) * max(0.0, left - 0.25) / 0.75
     aim = share * math.log(agent.head.logits.out_features)
     total, y, sums = loss(agent, target, batch, aim, c.batch_size * replay.steps / len(replay), c)
-    descend(agent, learner.optimizer, total, lr=c.lr * max(0.05, left), grad_clip=c.grad_clip)
+    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
     polyak_(target, agent.critics, c.polyak)
     for critics in (agent.critics, target):  # the same seen by both: they stay in the same units
         critics.rescale_(y[batch.loss_mask], c.scale_rate)
@@ -134,7 +153,7 @@ def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: Run, seed: int) 
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
     replay = Replay(c.capacity, c.lanes, pauses=env.begins_while_stepping)
     experience = Experience(lanes, replay)
-    learner = Learner(agent, adam(agent, c.lr), slow_copy(agent.critics), experience)
+    learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent.critics), experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         experience.collect(agent, c.rollout)

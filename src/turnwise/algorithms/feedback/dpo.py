@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,11 @@ from turnwise.losses.preference import (
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
+from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
+from turnwise.run.errors import SettingError
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 Formula = Literal["dpo", "ipo", "conservative", "robust", "ranking"]
@@ -51,20 +55,34 @@ class Config:
     """passes over the comparisons"""
     batch_size: int = 32
     """comparisons per step"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 20
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    """Settings of the optimizer."""
     beta: float = 0.1
     """units of implicit reward per nat: small lets the policy go far"""
     formula: Formula = "dpo"
     """of the loss"""
     noise: float = 0.1
     """probability that a label is wrong, for conservative and robust"""
+
+    def __post_init__(self) -> None:
+        check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, beta=NOT_NEGATIVE, noise=BELOW_HALF)
+        check_choice(self, formula=get_args(Formula))
+        if self.formula == "ipo" and not self.beta:
+            raise SettingError("beta", self.beta, "a number above 0 for formula ipo: its gap is 1 / (2 beta)")
+        if self.noise != Config.noise and self.formula not in ("conservative", "robust"):
+            alone = f"formula conservative or robust, which alone take it; found {self.formula}"
+            raise SettingError("noise", self.noise, alone)
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("preference loss", loss=True),
+    "rewards/chosen": Metric("implicit reward of chosen replies", "implicit reward"),
+    "rewards/rejected": Metric("implicit reward of rejected replies", "implicit reward"),
+    "rewards/margins": Metric("margin of implicit rewards", "implicit reward"),
+    "rewards/accuracies": Metric("accuracy of implicit rewards"),
+    "logps/chosen": Metric("log-probability of chosen replies", "nats"),
+    "logps/rejected": Metric("log-probability of rejected replies", "nats"),
+}
 
 
 def formula(h: Tensor, c: Config) -> Tensor:
@@ -159,15 +177,15 @@ def train(
     """Move `policy`, in place, towards what was preferred."""
     run.world.place(policy)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
         policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
-        lr = c.lr * warmup_linear(step, total, c.warmup)
-        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, total)
+        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
         if run.due(step, total):
             seen = run.heldout(
                 step,

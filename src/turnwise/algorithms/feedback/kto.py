@@ -27,7 +27,10 @@ from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -39,20 +42,34 @@ class Config:
     """passes over the likes"""
     batch_size: int = 64
     """replies per step"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 20
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    """Settings of the optimizer."""
     beta: float = 0.1
     """units of implicit reward per nat: small lets the policy go far"""
     liked_weight: float = 1.0
     """of liked replies"""
     disliked_weight: float = 1.0
     """of disliked replies"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            epochs=POSITIVE,
+            batch_size=ONE_OR_MORE,
+            beta=NOT_NEGATIVE,
+            liked_weight=NOT_NEGATIVE,
+            disliked_weight=NOT_NEGATIVE,
+        )
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("preference loss", loss=True),
+    "rewards/liked": Metric("implicit reward of liked replies", "implicit reward"),
+    "rewards/disliked": Metric("implicit reward of disliked replies", "implicit reward"),
+    "rewards/accuracies": Metric("accuracy of implicit rewards"),
+    "liked": Metric("share of liked replies"),
+    "kl": Metric("KL to the reference", "nats"),
+}
 
 
 def ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device) -> Tensor:
@@ -119,7 +136,7 @@ def train(
     """Move `policy`, in place, towards what was liked."""
     run.world.place(policy)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
@@ -128,8 +145,8 @@ def train(
         policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
-        lr = c.lr * warmup_linear(step, total, c.warmup)
-        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, total)
+        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
         if run.due(step, total):
             seen = run.heldout(
                 step,

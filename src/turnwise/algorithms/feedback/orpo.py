@@ -20,7 +20,10 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import orpo_odds_loss
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.replies import mean_logp
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -32,16 +35,21 @@ class Config:
     """passes over the pairs"""
     batch_size: int = 32
     """pairs per step"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 20
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    """Settings of the optimizer."""
     weight: float = 0.25
     """of the odds-ratio term beside the likelihood (lambda in the paper)"""
+
+    def __post_init__(self) -> None:
+        check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, weight=NOT_NEGATIVE)
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("preference loss", loss=True),
+    "logps/chosen": Metric("mean log-probability of chosen replies", "nats per token"),
+    "logps/rejected": Metric("mean log-probability of rejected replies", "nats per token"),
+    "rewards/accuracies": Metric("accuracy of implicit rewards"),
+}
 
 
 def loss(
@@ -82,14 +90,14 @@ def train(
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
     run.world.place(policy)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
         policy.lm.eval()  # no dropout, as when held-out rows are read
         objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
-        lr = c.lr * warmup_linear(step, total, c.warmup)
-        descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, total)
+        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
         if run.due(step, total):
             seen = run.heldout(
                 step,

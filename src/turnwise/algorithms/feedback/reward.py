@@ -37,8 +37,11 @@ from turnwise.losses.preference import (
 )
 from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.errors import InputError
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 Item = Compared | Liked | Scored
@@ -53,16 +56,22 @@ class Config:
     """passes over the feedback"""
     batch_size: int = 32
     """pairs, rankings, likes or scores per step"""
-    lr: float = 5e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 20
-    """steps of rising learning rate"""
-    weight_decay: float = 0.01
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=5e-4, warmup=20, weight_decay=0.01)
+    """Settings of the optimizer."""
     centring: float = 0.01
     """weight of the pull of pairs' rewards to 0"""
+
+    def __post_init__(self) -> None:
+        check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, centring=NOT_NEGATIVE)
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("reward loss", loss=True),
+    "accuracy": Metric("accuracy"),
+    "margin": Metric("margin of rewards", "reward"),
+    "reward_mean": Metric("mean reward", "reward"),
+    "disagreement": Metric("disagreement of the members", "reward"),
+}
 
 
 def items_of(feedback: Sequence[Feedback], chat: ChatFormat, context: int) -> list[Item]:
@@ -160,15 +169,15 @@ def train(
         return loss(model, part, c, device)[1]
 
     run.world.place(model)
-    learner = Learner(model, adamw(model, c.lr, c.weight_decay))
+    learner = Learner(model, adamw(model, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     device = run.world.device
     for step in run.steps(total, learner):
         model.train()
         objective, sums = loss(model, [items[i] for i in order.rows(step)], c, device)
-        lr = c.lr * warmup_linear(step, total, c.warmup)
-        descend(model, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, total)
+        descend(model, learner.optimizer, objective, c.optimizer, lr=lr)
         if run.due(step, total):
             seen = run.heldout(step, total, lambda: chunks(heldout, 2 * c.batch_size), judged)
             run.log(step, run.world.means(sums) | seen)

@@ -30,8 +30,11 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm.critics import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import InputError
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -43,20 +46,23 @@ class Config:
     """passes over the kept conversations"""
     batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
-    lr: float = 2e-3
-    """peak learning rate of AdamW; suits models of 0.1 to 3 million parameters"""
-    warmup: int = 50
-    """steps of rising learning rate"""
-    weight_decay: float = 0.01
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=2e-3, warmup=50, weight_decay=0.01)
+    """Settings of the optimizer. Its learning rate suits models of 0.1 to 3 million parameters."""
     partner_weight: float = 0.0
     """weight of predicting what partners say, per token, beside the agent's tokens"""
     keep_top: float = 1.0
     """fraction of conversations to learn from, those of highest return"""
     min_return: float | None = None
     """learn only from conversations whose return is above this"""
+
+    def __post_init__(self) -> None:
+        check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, partner_weight=NOT_NEGATIVE, keep_top=PART)
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("cloning loss", "nats per token", loss=True),
+    "partner_loss": Metric("loss on partners' tokens", "nats per token of the agent", loss=True),
+}
 
 
 class Objective(nn.Module):
@@ -125,7 +131,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step."""
     total, sums = loss(objective, batch, denominator, c)
-    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     return sums
 
 
@@ -135,7 +141,7 @@ def train(
     """Clone the agent of the logs into `policy`, in place."""
     objective = Objective(policy)
     run.world.place(objective)
-    learner = Learner(objective, adamw(objective, c.lr, c.weight_decay))
+    learner = Learner(objective, adamw(objective, c.optimizer))
     wrapped = run.world.wrap(objective)
     dtype = next(objective.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
@@ -147,7 +153,7 @@ def train(
 
     for step in run.steps(total, learner):
         batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = c.lr * warmup_linear(step, total, c.warmup)
+        lr = warmup_linear(c.optimizer, step, total)
         sums = update(wrapped, learner, batch, denominator, c, lr)
         if run.due(step, total):
             seen = run.heldout(

@@ -27,7 +27,10 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import cql_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -39,14 +42,8 @@ class Config:
     """passes over the conversations"""
     batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
-    lr: float = 1e-3
-    """peak learning rate of AdamW"""
-    warmup: int = 50
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
+    """Settings of the optimizer."""
     gamma: float = 1.0
     """discount per turn; 1 where agents are scored by undiscounted returns"""
     gamma_within_turn: float = 1.0
@@ -59,6 +56,27 @@ class Config:
     """largest upward shift of a log-probability when acting; 0 only makes bad tokens rarer"""
     top_k: int | None = None
     """act among the k tokens that the cloned policy finds likeliest"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            epochs=POSITIVE,
+            batch_size=ONE_OR_MORE,
+            gamma=SHARE,
+            gamma_within_turn=SHARE,
+            cql_weight=NOT_NEGATIVE,
+            beta=NOT_NEGATIVE,
+            adv_clip=NOT_NEGATIVE,
+            top_k=ONE_OR_MORE,
+        )
+
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric("squared error of Q", "squared return", loss=True),
+    "cql": Metric("CQL loss", "nats", loss=True),
+    "q": Metric("mean Q", "return"),
+    "return_to_go": Metric("mean return to go", "return"),
+}
 
 
 def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:
@@ -104,7 +122,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step."""
     total, sums = loss(critic, batch, denominator, c)
-    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     return sums
 
 
@@ -113,7 +131,7 @@ def train(
 ) -> TokenCritic:
     """Fit `critic` (one Q head, no V head) in place."""
     run.world.place(critic)
-    learner = Learner(critic, adamw(critic, c.lr, c.weight_decay))
+    learner = Learner(critic, adamw(critic, c.optimizer))
     wrapped = run.world.wrap(critic)
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
@@ -127,7 +145,7 @@ def train(
 
     for step in run.steps(total, learner):
         batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = c.lr * warmup_linear(step, total, c.warmup)
+        lr = warmup_linear(c.optimizer, step, total)
         sums = update(wrapped, learner, batch, denominator, c, lr)
         if run.due(step, total):
             seen = run.heldout(

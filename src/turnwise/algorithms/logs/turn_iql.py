@@ -27,7 +27,10 @@ from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import expectile_loss, squared_error
 from turnwise.models.lm.critics import TurnCritic
 from turnwise.models.target import polyak_, slow_copy
+from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
+from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -39,14 +42,8 @@ class Config:
     """passes over the conversations"""
     batch_size: int = 32
     """conversations (or segments of long ones) per step, over all processes"""
-    lr: float = 1e-3
-    """peak learning rate of AdamW"""
-    warmup: int = 50
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
+    """Settings of the optimizer."""
     gamma: float = 1.0
     """discount per turn; 1 where agents are scored by undiscounted returns"""
     tau: float = 0.95
@@ -59,6 +56,27 @@ class Config:
     """inverse temperature, per unit of return, of the choice among proposals"""
     proposals: int = 8
     """utterances sampled from the cloned policy at each turn"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            epochs=POSITIVE,
+            batch_size=ONE_OR_MORE,
+            gamma=SHARE,
+            tau=INSIDE,
+            polyak=PART,
+            anneal=SHARE,
+            beta=NOT_NEGATIVE,
+            proposals=ONE_OR_MORE,
+        )
+
+
+METRICS: dict[str, Metric] = {
+    "td": Metric("TD loss", "squared return", loss=True),
+    "expectile": Metric("expectile loss", "squared return", loss=True),
+    "q": Metric("mean Q", "return"),
+    "v": Metric("mean V", "return"),
+}
 
 
 def loss(
@@ -85,7 +103,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step, then the targets move."""
     total, sums = loss(critic, learner.target, batch, denominator, c, lam)
-    descend(learner.module, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
 
@@ -97,7 +115,7 @@ def train(
     target = slow_copy(critic)
     run.world.place(critic)
     run.world.place(target)
-    learner = Learner(critic, adamw(critic, c.lr, c.weight_decay), target)
+    learner = Learner(critic, adamw(critic, c.optimizer), target)
     wrapped = run.world.wrap(critic)
     dtype = next(critic.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
@@ -109,7 +127,7 @@ def train(
 
     for step in run.steps(total, learner):
         batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = c.lr * warmup_linear(step, total, c.warmup)
+        lr = warmup_linear(c.optimizer, step, total)
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
         if run.due(step, total):

@@ -22,7 +22,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
+from turnwise.run.checks import ONE_OR_MORE, check
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -36,14 +38,11 @@ class Config:
     """prompts a step"""
     group: int = 8
     """replies to each, of which the best is cloned"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 5
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    """Settings of the optimizer."""
+
+    def __post_init__(self) -> None:
+        check(self, steps=ONE_OR_MORE, prompts_per_step=ONE_OR_MORE, group=ONE_OR_MORE)
 
 
 def best_of(judged: Judged, group: int) -> np.ndarray:
@@ -72,15 +71,15 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     """Improve `policy` in place by cloning the best of its own replies."""
     run.world.place(policy)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    learner = Learner(policy, adamw(policy, c.optimizer))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         rows = judged.rows()
         batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
         policy.lm.eval()  # no dropout: what it says now is what it said then
         total, sums = loss(policy, reference, batch)
-        lr = c.lr * warmup_linear(step, c.steps, c.warmup)
-        descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, c.steps)
+        descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
         if run.due(step, c.steps):
             kl = judged.kl_to(reference, run.world.device, c.group)
             run.log(step, {**run.world.means(sums), "kl": kl, **judged.told()})

@@ -30,7 +30,10 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, KlControl, OneTurn
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE, check, check_choice
+from turnwise.run.errors import SettingError
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -48,14 +51,8 @@ class Config:
     """passes over what was sampled"""
     minibatches: int = 1
     """gradient steps a pass, whole groups in each"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 5
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    """Settings of the optimizer."""
     clip: float = 0.2
     """how far the ratio may fall below 1 before its gradient stops"""
     clip_high: float = 0.2
@@ -73,6 +70,29 @@ class Config:
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
     """of the bonus on the entropy, per token"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            prompts_per_step=ONE_OR_MORE,
+            group=TWO_OR_MORE,
+            epochs=POSITIVE,
+            minibatches=ONE_OR_MORE,
+            clip=POSITIVE,
+            clip_high=POSITIVE,
+            beta=NOT_NEGATIVE,
+            kl_target=POSITIVE,
+            entropy_weight=NOT_NEGATIVE,
+        )
+        check_choice(
+            self, scale=("none", "deviation"), length=("none", "reply"), kl=("k1", "k2", "k3", "weighted-k3")
+        )
+        if self.minibatches > self.prompts_per_step:
+            most = f"at most the {self.prompts_per_step} prompts of a step"
+            raise SettingError("minibatches", self.minibatches, most)
+        if self.kl_target is not None and not self.beta:
+            raise SettingError("beta", self.beta, "a number above 0 with kl_target, which multiplies it")
 
 
 def advantages(rewards: np.ndarray, c: Config) -> Tensor:
@@ -148,7 +168,7 @@ def update(
     for _ in range(c.epochs):
         for batch, weights, ref_logp in parts:
             objective, sums = loss(policy, batch, weights, ref_logp, denominator, c, beta)
-            descend(policy, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+            descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
             total = {name: total.get(name, torch.zeros(())) + x.cpu() for name, x in sums.items()}
     return total
 
@@ -157,11 +177,11 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay), experience=kl)
+    learner = Learner(policy, adamw(policy, c.optimizer), experience=kl)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         due = run.due(step, c.steps)
-        lr = c.lr * warmup_linear(step, c.steps, c.warmup)
+        lr = warmup_linear(c.optimizer, step, c.steps)
         near = reference if c.beta or due else None
         sums = update(policy, learner, near, judged, c, kl.beta, lr, run.world.device)
         if near is not None:

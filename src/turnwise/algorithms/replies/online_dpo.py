@@ -21,7 +21,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -35,16 +37,13 @@ class Config:
     """prompts a step"""
     group: int = 2
     """replies to each; the best and the worst are compared"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 5
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    """Settings of the optimizer."""
     beta: float = 0.1
     """units of implicit reward per nat: small lets the policy go far"""
+
+    def __post_init__(self) -> None:
+        check(self, steps=ONE_OR_MORE, prompts_per_step=ONE_OR_MORE, group=TWO_OR_MORE, beta=NOT_NEGATIVE)
 
 
 def best_and_worst(judged: Judged, group: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,15 +84,15 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     """Improve `policy` in place by comparing its own replies."""
     run.world.place(policy)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay))
+    learner = Learner(policy, adamw(policy, c.optimizer))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         policy.lm.eval()  # no dropout: what it says now is what it said then
         found = loss(policy, reference, judged, c, run.world.device)
         if found is None:
             continue
-        lr = c.lr * warmup_linear(step, c.steps, c.warmup)
-        descend(policy, learner.optimizer, found[0], lr=lr, grad_clip=c.grad_clip)
+        lr = warmup_linear(c.optimizer, step, c.steps)
+        descend(policy, learner.optimizer, found[0], c.optimizer, lr=lr)
         if run.due(step, c.steps):
             kl = judged.kl_to(reference, run.world.device, c.group)
             run.log(step, {**run.world.means(found[1]), "kl": kl, **judged.told()})

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.groups import leave_one_out
-from turnwise.losses.kl import KlEstimator, estimated_kl, k1, k3
+from turnwise.losses.kl import estimated_kl, k1, k3
+from turnwise.losses.names import KlEstimator
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import KlControl, OneTurn
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
+from turnwise.run.errors import SettingError
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -38,14 +42,8 @@ class Config:
     """updates"""
     prompts_per_step: int = 128
     """prompts a step, one reply to each"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW"""
-    warmup: int = 5
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    """Settings of the optimizer."""
     baseline: Literal["none", "running", "batch"] = "batch"
     """what rewards are compared with: 0, the mean of past ones, the mean of the step's other ones"""
     decay: float = 0.9
@@ -58,6 +56,23 @@ class Config:
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
     """of the bonus on the entropy, per token"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            prompts_per_step=ONE_OR_MORE,
+            decay=SHARE,
+            beta=NOT_NEGATIVE,
+            kl_target=POSITIVE,
+            entropy_weight=NOT_NEGATIVE,
+        )
+        check_choice(self, baseline=("none", "running", "batch"), kl=get_args(KlEstimator))
+        if self.baseline == "batch" and self.prompts_per_step < 2:
+            more = "2 or more for baseline batch, which compares replies of a step"
+            raise SettingError("prompts_per_step", self.prompts_per_step, more)
+        if self.kl_target is not None and not self.beta:
+            raise SettingError("beta", self.beta, "a number above 0 with kl_target, which multiplies it")
 
 
 @dataclass
@@ -126,7 +141,7 @@ def update(
     worth = rewards - carried.kl.beta * kl
     policy.lm.eval()  # no dropout: what it says now is what it said then
     total, sums = loss(policy, batch, advantages(worth, c, carried), ref_logp, c)
-    descend(policy, learner.optimizer, total, lr=lr, grad_clip=c.grad_clip)
+    descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
     carried.saw_(worth, c.decay)
     return sums
 
@@ -135,12 +150,12 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, carried = Reference(policy.lm), Carried(KlControl(c.beta, c.kl_target))
-    learner = Learner(policy, adamw(policy, c.lr, c.weight_decay), experience=carried)
+    learner = Learner(policy, adamw(policy, c.optimizer), experience=carried)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         batch = pack_tokens(judged.rows(), gamma=1.0).to(run.world.device)
         rewards = torch.as_tensor(judged.rewards, dtype=torch.float32, device=run.world.device)
-        lr = c.lr * warmup_linear(step, c.steps, c.warmup)
+        lr = warmup_linear(c.optimizer, step, c.steps)
         sums = update(policy, learner, reference, batch, rewards, c, carried, lr)
         per_reply = float(sums["kl_k1"]) / len(judged.replies)
         carried.kl.saw_(per_reply)

@@ -17,13 +17,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.estimators import standardised
-from turnwise.losses.kl import KlEstimator, estimated_kl, k1, k3
+from turnwise.losses.kl import estimated_kl, k1, k3
+from turnwise.losses.names import KlEstimator
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import lambda_returns
@@ -34,7 +36,10 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, KlControl, OneTurn
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
+from turnwise.run.errors import SettingError
 from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
 
 
@@ -50,14 +55,8 @@ class Config:
     """passes over what was sampled"""
     minibatches: int = 2
     """gradient steps a pass"""
-    lr: float = 3e-4
-    """peak learning rate of AdamW, of policy and critic"""
-    warmup: int = 5
-    """steps of rising learning rate"""
-    weight_decay: float = 0.0
-    """decoupled, of AdamW"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    """Settings of the optimizer. One for policy and critic."""
     lam: float = 0.95
     """lambda of GAE: 0 one step, 1 the whole reply"""
     clip: float = 0.2
@@ -74,6 +73,28 @@ class Config:
     """nats a reply that beta is moved to reach; none: beta is fixed"""
     entropy_weight: float = 0.0
     """of the bonus on the entropy, per token"""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            steps=ONE_OR_MORE,
+            prompts_per_step=ONE_OR_MORE,
+            epochs=POSITIVE,
+            minibatches=ONE_OR_MORE,
+            lam=SHARE,
+            clip=POSITIVE,
+            value_clip=POSITIVE,
+            value_weight=NOT_NEGATIVE,
+            beta=NOT_NEGATIVE,
+            kl_target=POSITIVE,
+            entropy_weight=NOT_NEGATIVE,
+        )
+        check_choice(self, kl=get_args(KlEstimator))
+        if self.minibatches > self.prompts_per_step:
+            most = f"at most the {self.prompts_per_step} prompts of a step"
+            raise SettingError("minibatches", self.minibatches, most)
+        if self.kl_target is not None and not self.beta:
+            raise SettingError("beta", self.beta, "a number above 0 with kl_target, which multiplies it")
 
 
 class ActorAndCritic(nn.Module):
@@ -168,7 +189,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(parts)).tolist():
             objective, sums = loss(agent, parts[i], denominator, c)
-            descend(agent, learner.optimizer, objective, lr=lr, grad_clip=c.grad_clip)
+            descend(agent, learner.optimizer, objective, c.optimizer, lr=lr)
             total = {name: total.get(name, torch.zeros(())) + x.cpu() for name, x in sums.items()}
     return total
 
@@ -187,11 +208,11 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
     agent = ActorAndCritic(policy).eval()  # no dropout: what it says now is what it said then
     run.world.place(agent)
-    learner = Learner(agent, adamw(agent, c.lr, c.weight_decay), experience=kl)
+    learner = Learner(agent, adamw(agent, c.optimizer), experience=kl)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         parts = experience(agent, reference, judged, c, kl.beta, run.world.device)
-        sums = update(agent, learner, parts, c, c.lr * warmup_linear(step, c.steps, c.warmup))
+        sums = update(agent, learner, parts, c, warmup_linear(c.optimizer, step, c.steps))
         per_reply = sum(p.kl for p in parts) / len(judged.replies)
         kl.saw_(per_reply)
         if run.due(step, c.steps):

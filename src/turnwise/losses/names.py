@@ -1,0 +1,8 @@
+"""Names of formulas that a setting chooses among. Nothing here imports torch: `--help` reads it at once."""
+
+from typing import Literal
+
+Estimator = Literal["monte-carlo", "n-step", "gae"]
+"""Estimators of returns (losses/estimators.py)."""
+KlEstimator = Literal["k1", "k2", "k3"]
+"""Estimators of the KL from samples (losses/kl.py)."""

@@ -1,0 +1,51 @@
+"""Settings that many algorithms share. Nothing here imports torch: `--help` reads it at once.
+
+A `Config` holds one of these as its field `optimizer`. To change one number and keep the algorithm's others:
+`replace(c, optimizer=replace(c.optimizer, lr=1e-4))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from turnwise.run.checks import NOT_NEGATIVE, POSITIVE, check
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW with a learning rate that rises and then falls (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+
+    lr: float
+    """Peak learning rate of AdamW. It falls linearly to a twentieth at the end."""
+    warmup: int = 20
+    """Steps over which the learning rate rises to its peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay. Only matrices decay: biases, gains and embeddings do not."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm; a longer gradient is scaled down to it."""
+
+    def __post_init__(self) -> None:
+        check(self, lr=POSITIVE, warmup=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE, grad_clip=POSITIVE)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with a falling learning rate (Kingma & Ba 2014, arXiv:1412.6980)."""
+
+    lr: float
+    """Learning rate of Adam at first. It falls linearly to a twentieth at the end."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm; a longer gradient is scaled down to it."""
+
+    def __post_init__(self) -> None:
+        check(self, lr=POSITIVE, grad_clip=POSITIVE)
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without their groups: `{"optimizer": {"lr": 1e-3}}` becomes `{"lr": 1e-3}`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flattened(value) if isinstance(value, Mapping) else {name: value}
+    return flat
