@@ -26,9 +26,9 @@ import torch
 
 from turnwise.cli import main as turnwise
 from turnwise.data.batch import pack_tokens
-from turnwise.data.corpus import rows_of
 from turnwise.data.files.logs import read_logs, write_jsonl
 from turnwise.data.order import chunks
+from turnwise.data.tokens import token_rows
 from turnwise.envs.tasks.negotiation.game import (
     Negotiation,
     NegotiationTable,
@@ -124,7 +124,7 @@ def perplexity(agent: Agent, logs: Path) -> float:
     words = sum(len(m.content.split()) + 1 for d in dialogues for m in d.turns)
     total = 0.0
     with torch.inference_mode():
-        for rows in chunks(rows_of(dialogues, agent.chat, context_of(agent.lm)), 32):
+        for rows in chunks(token_rows(dialogues, agent.chat, context_of(agent.lm)), 32):
             batch = pack_tokens(rows, gamma=1.0)
             logp = action_logp(LmPolicy(agent.lm)(batch.inputs, batch.decisions), batch.actions)
             total -= float(logp[batch.loss_mask].double().sum())

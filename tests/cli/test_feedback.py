@@ -13,7 +13,10 @@ def test_check_feedback(tmp_path, capsys):
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps(ROW) + "\n")
     assert main(["data", "check", "--feedback", str(path)]) == 2
-    assert "f.jsonl:1: expected columns of one kind, or the kind named (--kind)" in capsys.readouterr().err
+    assert (
+        "f.jsonl:1: expected columns of one kind, or the setting kind to say which is meant"
+        in capsys.readouterr().err
+    )
     assert main(["data", "check", "--feedback", str(path), "--kind", "scores"]) == 0
     assert "the busiest, [b]Ann, gave 1 of 1" in capsys.readouterr().out, "names are no markup"
     assert main(["data", "check", "--feedback", str(path), "--kind", "likes", "--json"]) == 0

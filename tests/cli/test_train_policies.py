@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from turnwise.cli import main
 from turnwise.cli.replies import prompts_of
-from turnwise.data.comparisons import is_held_out
+from turnwise.data.heldout import is_held_out
 from turnwise.envs.dialogue import Message
 
 SMALL = [

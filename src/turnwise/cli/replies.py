@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from turnwise.cli.say import notice
-from turnwise.data.comparisons import is_held_out
 from turnwise.data.feedback import Prompt
 from turnwise.data.files.feedback import prompt_of
-from turnwise.data.files.sources import rows_of, unexpected
+from turnwise.data.files.sources import read_rows, unexpected
+from turnwise.data.heldout import is_held_out
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.rollout.replies import Reply
 from turnwise.rollout.rewards import FromFunction, Reward
@@ -83,7 +83,7 @@ def prompts_of(source: str) -> Prompts:
         return Prompts([(p, {}) for p in learnt], [(p, {}) for p in held], text=False)
     prompts: dict[Prompt, Mapping[str, Any]] = {}
     text, again = True, 0
-    for where, _, row in rows_of(source):
+    for where, _, row in read_rows(source):
         if not isinstance(row, dict):
             raise unexpected(where, "", "a JSON object with a prompt", row)
         if clash := sorted({"prompts", "self"} & row.keys()):

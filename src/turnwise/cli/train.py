@@ -17,11 +17,11 @@ from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import last_metrics
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.cards.logs import data_card, warnings
-from turnwise.data.corpus import rows_of, split_heldout
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import read_logs
+from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import ChatFormat, Tokens, token_rows
 from turnwise.evaluation.measures.conversation_views import annotate
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
@@ -286,8 +286,8 @@ def _clone_job(a: Bc, learnt: list[Dialogue], held: list[Dialogue]) -> Job:
         chat=chat,
         context=context,
         module=policy,
-        rows=rows_of(bc.keep(learnt, a.config), chat, context),
-        heldout=rows_of(held, chat, context),
+        rows=token_rows(bc.keep(learnt, a.config), chat, context),
+        heldout=token_rows(held, chat, context),
         train=lambda c, rows, heldout, session: bc.train(c, rows, heldout, policy, session, asked.seed),
         agent=agent,
     )
@@ -334,8 +334,8 @@ def _critic_job(name: str, a: Mc | Ilql | TurnIql, learnt: list[Dialogue], held:
         chat=chat,
         context=context,
         module=critic,
-        rows=rows_of(learnt, chat, context),
-        heldout=rows_of(held, chat, context),
+        rows=token_rows(learnt, chat, context),
+        heldout=token_rows(held, chat, context),
         train=lambda c, rows, heldout, session: algorithm(c, rows, heldout, critic, session, asked.seed),
         agent=agent,
     )

@@ -15,9 +15,10 @@ from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session
 from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import compared, liked, split_by_prompt, with_rows
+from turnwise.data.comparisons import compared, liked, with_rows
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.files.feedback import read_feedback
+from turnwise.data.heldout import split_by_prompt
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.judges import judge
 from turnwise.models.lm.parts import parameter_count

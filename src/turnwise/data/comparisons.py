@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
 from turnwise.run.errors import InputError
 
@@ -113,21 +112,6 @@ def with_rows(items: Sequence[F], rows: Sequence[Row]) -> tuple[list[F], list[Ro
     of = {row.id: row for row in rows}
     kept = [item for item in items if item.id in of]
     return kept, [of[item.id] for item in kept]
-
-
-def is_held_out(prompt: Prompt, fraction: float) -> bool:
-    """Whether a prompt is among the `fraction` that nothing is learnt from, by its words alone."""
-    key = "\0".join(f"{m.role}\1{m.content}" for m in prompt)
-    return zlib.crc32(key.encode()) % 10_000 < fraction * 10_000
-
-
-def split_by_prompt(items: Sequence[F], fraction: float) -> tuple[list[F], list[F]]:
-    """(learnt from, held out): all items of a prompt are on one side, by the prompt's words alone."""
-    out = [is_held_out(item.prompt, fraction) for item in items]
-    return (
-        [x for x, held in zip(items, out, strict=True) if not held],
-        [x for x, held in zip(items, out, strict=True) if held],
-    )
 
 
 def _fitting(items: list[Row], context: int) -> list[Row]:

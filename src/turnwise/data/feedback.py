@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
@@ -102,6 +102,17 @@ class Score:
 
 
 Feedback = Pair | Ranking | Like | Score
+
+Kind = Literal["pairs", "rankings", "likes", "scores"]
+
+
+def kind_of(item: Feedback) -> Kind:
+    """The word for it in files and settings."""
+    if isinstance(item, Pair):
+        return "pairs"
+    if isinstance(item, Ranking):
+        return "rankings"
+    return "likes" if isinstance(item, Like) else "scores"
 
 
 def one_turn(prompt: Sequence[Message], reply: str, reward: float = 0.0, id: str = "") -> Dialogue:

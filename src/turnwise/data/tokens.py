@@ -267,6 +267,12 @@ class ChatFormat:
         return header if alone["assistant"].startswith(header) else None
 
 
+def token_rows(dialogues: Sequence[Dialogue], chat: ChatFormat, context: int) -> list[Tokens]:
+    """Rows of at most `context` positions; a longer conversation becomes several neighbouring rows."""
+    # Half the context for what partners say between two turns leaves room for the turn itself.
+    return [row for t in chat.encode(dialogues, context // 2) for row in segments(t, context)]
+
+
 class TokenWriter:
     """Token arrays being written."""
 

@@ -9,12 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from turnwise.data.dialogue import ROLES
-from turnwise.data.feedback import Like, Pair, Ranking, Score
+from turnwise.data.feedback import Like, Pair, Ranking, Score, kind_of
 from turnwise.data.files.feedback import (
     COLUMNS,
     COMMON,
     OPENAI,
-    kind_of,
     read_feedback,
     to_row,
     write_feedback,
@@ -157,7 +156,8 @@ def test_turns_before_the_reply_are_prompt(tmp_path):
 def test_a_kind_that_is_named_makes_the_rest_metadata(tmp_path):
     row = LIKE | {"score": 0.5}
     assert refusal(tmp_path, row) == (
-        "f.jsonl:1: expected columns of one kind, or the kind named (--kind); found those of likes and scores"
+        "f.jsonl:1: expected columns of one kind, or the setting kind to say which is meant; "
+        "found those of likes and scores"
     )
     (like,) = read_feedback(written(tmp_path, row), "likes")
     assert (like.liked, like.metadata) == (True, {"score": 0.5})
@@ -353,7 +353,7 @@ BAD_RANKINGS = [
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (3, "expected a JSON object (one judgement a line); found 3"),
+        (3, "expected a JSON object a line; found 3"),
         *((PAIR | change, said) for change, said in BAD_PAIRS),
         *((RANKING | change, said) for change, said in BAD_RANKINGS),
         (LIKE | {"label": 1}, "label: expected true or false; found 1"),
@@ -383,10 +383,10 @@ def test_words_about_several_rows(tmp_path):
     assert refusal(tmp_path, SCORE, SCORE | {"score": None}) == stopped
     assert refusal(tmp_path) == "f.jsonl: expected at least one judgement; found nothing (it is empty)"
     assert refusal(tmp_path, LIKE, kind="stars") == (
-        'kind: expected one of pairs, rankings, likes, scores; found "stars"'
+        "kind is 'stars'; expected one of pairs, rankings, likes, scores"
     )
     (tmp_path / "deep.jsonl").write_text(json.dumps(PAIR)[:-1] + ', "x": ' + "[" * 5000 + "]" * 5000 + "}\n")
     with pytest.raises(InputError, match="values nested too deeply"):
         read_feedback(tmp_path / "deep.jsonl")
-    with pytest.raises(InputError, match="the feedback has no name"):
+    with pytest.raises(InputError, match="no name is given"):
         read_feedback(" ")

@@ -189,7 +189,7 @@ BAD_ROWS = [
     (
         {"messages": [HELLO | {"reward": 1}, REPLY]},
         ": messages[0].reward: expected rewards on messages of the agent (assistant) alone "
-        "(--credit-partner-rewards gives them to its message before); found 1 on a message of the user",
+        "(credit_partner_rewards gives them to its message before); found 1 on a message of the user",
     ),
 ]
 
@@ -222,7 +222,7 @@ def test_duplicate_ids_name_both_lines(tmp_path):
 
 def test_unknown_agent_role(tmp_path):
     message = refusal(written(tmp_path, GOOD), agent_role="bot")
-    assert message == 'agent_role: expected one of system, user, assistant, tool; found "bot"'
+    assert message == "agent_role is 'bot'; expected one of system, user, assistant, tool"
 
 
 # --- writing ------------------------------------------------------------------------------------------------

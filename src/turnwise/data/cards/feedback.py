@@ -12,8 +12,7 @@ import numpy as np
 
 from turnwise.data.cards.agreement import agreeing, interval_alpha, nominal_alpha
 from turnwise.data.cards.logs import plural, short_figure
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
-from turnwise.data.files.feedback import kind_of
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 
 LOPSIDED = 0.1  # how far from a half the longer reply's share of wins is told
 LITTLE_AGREEMENT = 0.2  # alpha below which judgements are nearly noise

@@ -1,4 +1,4 @@
-"""Feedback from files of anyone's: pairs, rankings, likes and scores; and back to JSONL.
+"""Feedback from anyone's files or from memory: pairs, rankings, likes and scores; and back to JSONL.
 
 Columns are those of TRL's data sets (`prompt, chosen, rejected`; `prompt, completion, label`), with rankings
 and scores beside them; OpenAI's pairs are read too. `docs/how-to/feedback.md` has the format and all errors.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
+from turnwise.data.dataset import FeedbackSet
 from turnwise.data.dialogue import ROLES
-from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score
+from turnwise.data.feedback import Feedback, Kind, Like, Pair, Prompt, Ranking, Score, kind_of
 from turnwise.data.files.logs import finite_number, is_text, without_nulls, write_jsonl
-from turnwise.data.files.sources import rows_of, unexpected
+from turnwise.data.files.sources import Row, Source, name_of, read_items, unexpected
 from turnwise.envs.dialogue import Message
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
-Kind = Literal["pairs", "rankings", "likes", "scores"]
 COMMON = ("id", "prompt", "annotator")
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("chosen", "rejected", "margin", "tie"),
@@ -35,37 +35,32 @@ _KINDS = (
 )
 
 
-def read_feedback(path: str | Path, kind: Kind | None = None) -> list[Feedback]:
-    """All judgements of a file, a folder of files, or a `datasets` folder or name (`name:split`).
+def read_feedback(source: Source, kind: Kind | None = None) -> FeedbackSet:
+    """All judgements of a path, or of rows in memory.
 
-    A file holds one kind. Without `kind` the columns of each row must tell the same one; with it, columns of
-    other kinds are metadata. Anything wrong is an `InputError` in one line:
-    `file:line: field: expected ...; found ...`.
+    `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
+    rows: dicts with the columns of a file, or values of `Pair`, `Ranking`, `Like`, `Score`, which are taken
+    as they are. A source holds one kind. Without `kind` the columns of each row must tell the same one; with
+    it, columns of other kinds are metadata. Anything wrong is an `InputError` in one line:
+    `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in memory counted from 0.
     """
     if kind is not None and kind not in COLUMNS:
-        raise unexpected("kind", "", f"one of {', '.join(COLUMNS)}", kind)
-    if not str(path).strip():
-        raise InputError("the feedback has no name; expected a file, a folder or a dataset")
-    found: list[Feedback] = []
-    places: dict[str, str] = {}
-    told: tuple[Kind, str] | None = None  # by which row
-    for where, default_id, row in rows_of(str(path)):
-        if not isinstance(row, dict):
-            raise unexpected(where, "", "a JSON object (one judgement a line)", row)
-        if kind is None:
-            told = _told(row, where, told)
-        try:
-            item = _item(row, where, default_id, told[0] if told else kind or "pairs")
-        except RecursionError:
-            raise InputError(f"{where}: expected a judgement; found values nested too deeply") from None
-        earlier = places.get(item.id)
-        if earlier is not None:
-            raise unexpected(where, "id", f"an id of its own ({earlier} has it too)", item.id)
-        places[item.id] = where
-        found.append(item)
-    if not found:
-        raise InputError(f"{path}: expected at least one judgement; found nothing (it is empty)")
-    return found
+        raise SettingError("kind", kind, f"one of {', '.join(COLUMNS)}")
+    known = None if kind is None else _Known(kind, "")
+
+    def parse(row: Row) -> Feedback:
+        nonlocal known
+        if isinstance(row.value, Feedback):
+            known = _as_known(kind_of(row.value), row.where, known)
+            return row.value
+        if not isinstance(row.value, dict):
+            raise unexpected(row.where, "", "a dict, which is one judgement", row.value)
+        if kind is not None:
+            return _item(row, kind)
+        known = _kind_by_columns(row.value, row.where, known)
+        return _item(row, known.kind)
+
+    return FeedbackSet(tuple(read_items(source, parse, "judgement")), name_of(source))
 
 
 def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
@@ -75,16 +70,7 @@ def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
     columns = {name for name, value in row.items() if value is not None}
     if columns.isdisjoint({"chosen", "rejected", "completions", "completion", *OPENAI[1:]}):
         raise unexpected(where, "prompt", _MESSAGES, None)
-    return _item(row, where, where, _told(row, where, None)[0]).prompt
-
-
-def kind_of(item: Feedback) -> Kind:
-    """What it is called in files and on the command line."""
-    if isinstance(item, Pair):
-        return "pairs"
-    if isinstance(item, Ranking):
-        return "rankings"
-    return "likes" if isinstance(item, Like) else "scores"
+    return _item(Row(where, where, row), _kind_by_columns(row, where, None).kind).prompt
 
 
 def to_row(feedback: Feedback) -> dict[str, Any]:
@@ -138,8 +124,14 @@ def _rows(items: Iterable[Feedback]) -> Iterator[dict[str, Any]]:
 # --- which kind ---------------------------------------------------------------------------------------
 
 
-def _told(row: Mapping[str, Any], where: str, told: tuple[Kind, str] | None) -> tuple[Kind, str]:
-    """The kind that the columns of a row tell and where it was told first."""
+class _Known(NamedTuple):
+    kind: Kind
+    where: str
+    """the row that told it first; empty if the caller named the kind"""
+
+
+def _kind_by_columns(row: Mapping[str, Any], where: str, known: _Known | None) -> _Known:
+    """The kind that the columns of a row tell, which must be the one that is known if one is."""
     columns = [name for name, value in row.items() if value is not None]
     kinds: list[Kind] = []
     if not {"chosen", "rejected", *OPENAI[1:]}.isdisjoint(columns):
@@ -153,14 +145,23 @@ def _told(row: Mapping[str, Any], where: str, told: tuple[Kind, str] | None) -> 
             kinds.append("scores")
     if len(kinds) > 1:
         found = f"found those of {' and '.join(kinds)}"
-        raise InputError(f"{where}: expected columns of one kind, or the kind named (--kind); {found}")
-    if told is None:
-        if not kinds:
-            raise InputError(f"{where}: expected {_KINDS}; found {_names(columns)}")
-        return kinds[0], where
-    if kinds and kinds[0] != told[0]:
-        raise InputError(f"{where}: expected {told[0]}, as in {told[1]}; found {kinds[0]}")
-    return told
+        raise InputError(
+            f"{where}: expected columns of one kind, or the setting kind to say which is meant; {found}"
+        )
+    if kinds:
+        return _as_known(kinds[0], where, known)
+    if known is None:
+        raise InputError(f"{where}: expected {_KINDS}; found {_names(columns)}")
+    return known  # such a row lacks a column, which its parser says
+
+
+def _as_known(kind: Kind, where: str, known: _Known | None) -> _Known:
+    if known is None:
+        return _Known(kind, where)
+    if kind != known.kind:
+        as_in = f", as in {known.where}" if known.where else ""
+        raise InputError(f"{where}: expected {known.kind}{as_in}; found {kind}")
+    return known
 
 
 def _names(columns: Sequence[Any]) -> str:
@@ -172,7 +173,8 @@ def _names(columns: Sequence[Any]) -> str:
 # --- one judgement ------------------------------------------------------------------------------------
 
 
-def _item(row: Mapping[str, Any], where: str, default_id: str, kind: Kind) -> Feedback:
+def _item(found: Row, kind: Kind) -> Feedback:
+    where, row = found.where, found.value
     columns = {*COMMON, *COLUMNS[kind]}
     openai = kind == "pairs" and row.get("chosen") is None and row.get("rejected") is None
     openai = openai and not (row.get(OPENAI[1]) is None and row.get(OPENAI[2]) is None)
@@ -181,7 +183,7 @@ def _item(row: Mapping[str, Any], where: str, default_id: str, kind: Kind) -> Fe
     annotator = _name(row.get("annotator"), where, "annotator")
     shared = {
         "annotator": annotator,
-        "id": _name(row.get("id"), where, "id") or default_id,
+        "id": _name(row.get("id"), where, "id") or found.id,
         "metadata": {k: without_nulls(v) for k, v in row.items() if v is not None and k not in columns},
     }
     if openai:

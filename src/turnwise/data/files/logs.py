@@ -1,4 +1,4 @@
-"""Logged conversations from files of anyone's: JSONL, Parquet, `datasets`; and back to JSONL.
+"""Logged conversations from anyone's files or from memory; and back to JSONL.
 
 Every row passes one parser, whatever it was read from, so that the same conversation gives the same
 `Dialogue` and the same error everywhere. `docs/how-to/logs.md` has the format and all errors.
@@ -16,41 +16,35 @@ from typing import IO, Any
 
 import numpy as np
 
+from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import ROLES, Dialogue
-from turnwise.data.files.sources import one_line, rows_of, unexpected
+from turnwise.data.files.sources import Row, Source, name_of, one_line, read_items, unexpected
 from turnwise.envs.dialogue import Message
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 FIELDS = ("messages", "outcome", "terminated", "truncated", "id")
 LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
 
 
-def read_logs(
-    path: str | Path, *, agent_role: str = "assistant", credit_partner_rewards: bool = False
-) -> list[Dialogue]:
-    """All conversations of a file, a folder of files, or a `datasets` folder or name (`name:split`).
+def read_logs(source: Source, *, agent_role: str = "assistant", credit_partner_rewards: bool = False) -> Logs:
+    """All conversations of a path, or of rows in memory.
 
+    `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
+    rows: dicts with the fields of a row of a file, or `Dialogue`s, which are taken as they are.
     `agent_role` is whose messages are learnt from. With `credit_partner_rewards` a reward on a partner's
     message is added to the agent's message before it; without, it is refused. Anything wrong is an
-    `InputError` in one line: `file:line: field: expected ...; found ...`.
+    `InputError` in one line: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in
+    memory counted from 0.
     """
     if agent_role not in ROLES:
-        raise unexpected("agent_role", "", f"one of {', '.join(ROLES)}", agent_role)
-    dialogues: list[Dialogue] = []
-    places: dict[str, str] = {}
-    for where, default_id, row in rows_of(str(path)):
-        try:
-            dialogue = _dialogue(row, where, default_id, agent_role, credit_partner_rewards)
-        except RecursionError:
-            raise InputError(f"{where}: expected a conversation; found values nested too deeply") from None
-        earlier = places.get(dialogue.id)
-        if earlier is not None:
-            raise unexpected(where, "id", f"an id of its own ({earlier} has it too)", dialogue.id)
-        places[dialogue.id] = where
-        dialogues.append(dialogue)
-    if not dialogues:
-        raise InputError(f"{path}: expected at least one conversation; found nothing (it is empty)")
-    return dialogues
+        raise SettingError("agent_role", agent_role, f"one of {', '.join(ROLES)}")
+
+    def parse(row: Row) -> Dialogue:
+        if isinstance(row.value, Dialogue):
+            return row.value
+        return _dialogue(row, agent_role, credit_partner_rewards)
+
+    return Logs(tuple(read_items(source, parse, "conversation")), name_of(source))
 
 
 def to_row(dialogue: Dialogue) -> dict[str, Any]:
@@ -85,7 +79,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrit
     if path.is_dir():
         raise InputError(f"{path}: expected the name of a file to write; found a folder")
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: expected a new file; found one that exists (--overwrite replaces it)")
+        raise InputError(f"{path}: expected a new file; found one that exists (overwrite replaces it)")
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected an existing folder to write in; found no folder {path.parent}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -127,12 +121,13 @@ def _jsonable(value: Any) -> Any:
 # --- one conversation ---------------------------------------------------------------------------------
 
 
-def _dialogue(row: Any, where: str, default_id: str, agent_role: str, credit: bool) -> Dialogue:
+def _dialogue(found: Row, agent_role: str, credit: bool) -> Dialogue:
+    where, row = found.where, found.value
     if not isinstance(row, dict):
-        raise unexpected(where, "", "a JSON object a line", row)
+        raise unexpected(where, "", "a dict, which is one conversation", row)
     name = row.get("id")
     if name is None:
-        name = default_id
+        name = found.id
     elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not is_text(str(name)):
         raise unexpected(where, "id", "text or a whole number", name)
     messages = _messages(row.get("messages"), where, agent_role, credit)
@@ -177,7 +172,7 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
                 expected = f"expected a message of the agent ({agent_role}) before it"
                 if not credit:
                     expected = f"expected rewards on messages of the agent ({agent_role}) alone"
-                    expected += " (--credit-partner-rewards gives them to its message before)"
+                    expected += " (credit_partner_rewards gives them to its message before)"
                 found = f"found {reward:g} on a message of the {role}"
                 raise InputError(f"{where}: messages[{i}].reward: {expected}; {found}")
             messages[last] = _rewarded(messages[last], reward)

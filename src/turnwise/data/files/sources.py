@@ -1,30 +1,102 @@
-"""Where logged rows come from: JSONL, gzipped or not, Parquet, `datasets`; and the words of refusals."""
+"""Where rows come from: JSONL, gzipped or not, Parquet, `datasets`, or memory; and the words of refusals."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
+from turnwise.data.dataset import IN_MEMORY, Dataset
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.feedback import Feedback
+from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
+
+Source = str | os.PathLike[str] | Iterable[Any]
+"""A path, the name of a dataset, or rows in memory."""
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 FOLDER_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # a .json in a folder is more often a description
 
 _MISSING = "found it not installed: pip install 'turnwise[data]'"
 _BATCH = 1024  # rows that Arrow turns into Python objects at a time
+_NUMBERS = ("outcome", "score", "margin")  # fields in which a NaN is no missing value but a broken number
 
 
-def rows_of(text: str) -> Iterator[tuple[str, str, Any]]:
-    """The rows of logs: (place to name in errors, id if the row has none of its own, row).
+class Row(NamedTuple):
+    """A row as it was found: nothing of it is checked yet."""
 
-    `text` is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
-    two with `:split` where it is not train). Raises InputError for what is not there or cannot be read.
+    where: str
+    """the place that errors name: `logs.jsonl:3`, lines from 1; or `row 3`, from 0"""
+    id: str
+    """its id, unless it has one of its own"""
+    value: Any
+
+
+Item = TypeVar("Item", bound=Dialogue | Feedback)
+
+
+def read_items(source: Source, parse: Callable[[Row], Item], what: str) -> list[Item]:
+    """All rows of `source` through `parse`; `what` is one of them in words.
+
+    InputError if there is none, or if two have the same id.
     """
+    found: list[Item] = []
+    places: dict[str, str] = {}
+    for row in read_rows(source):
+        try:
+            item = parse(row)
+        except RecursionError:
+            raise InputError(f"{row.where}: expected a {what}; found values nested too deeply") from None
+        item = item if item.id else replace(item, id=row.id)
+        earlier = places.get(item.id)
+        if earlier is not None:
+            raise unexpected(row.where, "id", f"an id of its own ({earlier} has it too)", item.id)
+        places[item.id] = row.where
+        found.append(item)
+    if not found:
+        raise nothing_in(source, what)
+    return found
+
+
+def name_of(source: Source) -> str:
+    """What a data set is called that was read from `source`."""
+    if isinstance(source, Dataset):
+        return source.source
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else IN_MEMORY
+
+
+def nothing_in(source: Source, what: str) -> InputError:
+    """The refusal of a source without rows, to be raised."""
+    return InputError(f"{name_of(source)}: expected at least one {what}; found nothing (it is empty)")
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """The rows of a path or of an iterable.
+
+    A path is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
+    two with `:split` unless it is train). Raises InputError for what is not there or cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        yield from _rows_at(os.fspath(source))
+        return
+    expected = "expected a path, the name of a dataset, or an iterable of rows"
+    if isinstance(source, Mapping):
+        raise InputError(f"{expected}; found a dict (one row goes into a list, of splits name one)")
+    if not isinstance(source, Iterable) or isinstance(source, bytes | np.ndarray):
+        raise InputError(f"{expected}; found {type(source).__name__}")
+    yield from _memory_rows(source)
+
+
+def _rows_at(text: str) -> Iterator[Row]:
     if not text.strip():
         raise InputError("no name is given; expected a file, a folder or a dataset")
     try:
@@ -53,14 +125,17 @@ def rows_of(text: str) -> Iterator[tuple[str, str, Any]]:
         raise InputError(f"{text}: expected what can be read; found {one_line(error)}") from None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
+def _json_rows(path: Path) -> Iterator[Row]:
     number = 0
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if not line.isspace():
                     where = f"{path}:{number}"
-                    yield where, f"{path.name}:{number}", _parse(line, where, first=number == 1)
+                    value = _parse(line, where, first=number == 1)
+                    if not isinstance(value, dict):
+                        raise unexpected(where, "", "a JSON object a line", value)
+                    yield Row(where, f"{path.name}:{number}", value)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             where = f"{path}:{number + 1}"
             raise InputError(f"{where}: expected a whole gzip file; found {one_line(error)}") from None
@@ -84,7 +159,7 @@ def _parse(line: bytes, where: str, first: bool) -> Any:
     raise InputError(f"{where}: expected a JSON object a line; found {found}")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -97,7 +172,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
         raise InputError(f"{path}: expected a Parquet file; found {one_line(error)}") from None
 
 
-def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[tuple[str, str, Any]]:
+def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[Row]:
     expected = "a folder saved by datasets" if on_disk else "a file, a folder or the name of a dataset"
     try:
         import datasets
@@ -119,7 +194,7 @@ def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[tuple
     yield from _arrow_rows(f"{name}:{split}" if split else name, Path(name).name, batches)
 
 
-def _arrow_rows(label: str, name: str, batches: Iterable[Any]) -> Iterator[tuple[str, str, Any]]:
+def _arrow_rows(label: str, name: str, batches: Iterable[Any]) -> Iterator[Row]:
     first = 1
     for batch in batches:
         try:
@@ -127,7 +202,7 @@ def _arrow_rows(label: str, name: str, batches: Iterable[Any]) -> Iterator[tuple
         except ValueError:  # text that is not UTF-8, for one: row by row, to name the row
             rows = _row_by_row(batch, label, first)
         for number, row in enumerate(rows, start=first):
-            yield f"{label}:{number}", f"{name}:{number}", row
+            yield Row(f"{label}:{number}", f"{name}:{number}", row)
         first += len(batch)
 
 
@@ -137,6 +212,50 @@ def _row_by_row(batch: Any, label: str, first: int) -> Iterator[Any]:
             yield batch.slice(i, 1).to_pylist()[0]
         except ValueError as error:
             raise InputError(f"{label}:{first + i}: expected UTF-8 text; found {one_line(error)}") from None
+
+
+# --- memory -------------------------------------------------------------------------------------------
+
+
+def _memory_rows(rows: Iterable[Any]) -> Iterator[Row]:
+    for number, row in enumerate(rows):
+        where = f"row {number}"
+        try:
+            value = _plain_row(row, where) if isinstance(row, Mapping) else _plain(row)
+        except RecursionError:
+            raise InputError(f"{where}: expected a row; found values nested too deeply") from None
+        yield Row(where, where, value)
+
+
+def _plain_row(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """A copy in the types that JSON has, without the NaNs by which pandas fills what a row lacks."""
+    found = {}
+    for name, value in row.items():
+        if not isinstance(name, str):
+            raise unexpected(where, "", "columns whose names are text", name)
+        value = _plain(value)
+        if name in _NUMBERS or not _is_nan(value):
+            found[name] = value
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Containers copied, so that the caller may change theirs; values of numpy as Python's."""
+    if isinstance(value, Message):
+        return dict(vars(value))
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether a value is one of pandas' words for nothing: NaN, NaT, NA."""
+    try:
+        return bool(value != value)
+    except TypeError:  # NA compares to NA, which is neither true nor false
+        return True
 
 
 # --- words of errors ----------------------------------------------------------------------------------

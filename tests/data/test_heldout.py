@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from turnwise.data.corpus import split_heldout
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.heldout import split_heldout
 from turnwise.envs.dialogue import Message
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 
 def talks(n: int, **columns) -> list[Dialogue]:
@@ -35,5 +35,8 @@ def test_what_belongs_together_stays_together():
 
 
 def test_a_column_that_is_missing_is_named():
-    with pytest.raises(InputError, match=r"--heldout-by shop: conversation 'c0' has no .* id, customer"):
+    words = r"heldout_by is 'shop'; expected a column of every conversation; 'c0' has id, customer"
+    with pytest.raises(InputError, match=words) as caught:
         split_heldout(talks(3, customer=lambda i: i), 0.1, by="shop")
+    assert isinstance(caught.value, SettingError)
+    assert caught.value.as_flag().startswith("--heldout-by shop: expected a column of every conversation; ")

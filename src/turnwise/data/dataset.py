@@ -1,0 +1,126 @@
+"""Sequences of rows that remember where they came from: logs, feedback, prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar, overload
+
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.feedback import Feedback, Kind, Prompt, kind_of
+from turnwise.data.heldout import split_by_prompt
+
+T = TypeVar("T")
+
+IN_MEMORY = "rows in memory"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Sequence[T], Generic[T]):
+    """Rows in a fixed order, and the name of what they were read from.
+
+    `items`: the rows. `source`: the path or name that was read, or "rows in memory". A slice is a data set
+    of the same kind and source. Two data sets are equal if their rows are, wherever they came from; a list
+    or a tuple of the same rows is equal too.
+    """
+
+    items: tuple[T, ...]
+    source: str = IN_MEMORY
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> T | Self:
+        return replace(self, items=self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Dataset | list | tuple) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # rows carry metadata, which is a dict
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._what()})"
+
+    def _what(self) -> str:
+        return f"{_count(len(self), 'row')} from {self.source}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Logs(Dataset[Dialogue]):
+    """Logged conversations."""
+
+    def _what(self) -> str:
+        """How many, how much was said, and the undiscounted returns, in the units of the task."""
+        said = f"{_count(len(self), 'conversation')} from {self.source}"
+        if not self.items:
+            return said
+        returns = [d.undiscounted_return() for d in self]
+        turns = sum(len(d.turns) for d in self)
+        mean = math.fsum(returns) / len(returns)
+        spread = f"mean return {mean:.3g} ({min(returns):.3g} to {max(returns):.3g})"
+        return f"{said}: {_count(turns, 'turn')} of the agent, {spread}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeedbackSet(Dataset[Feedback]):
+    """Judgements of replies, all of one kind."""
+
+    @property
+    def kind(self) -> Kind:
+        """What they are; ValueError if there are none."""
+        if not self.items:
+            raise ValueError("no judgement, so no kind")
+        return kind_of(self.items[0])
+
+    def _what(self) -> str:
+        if not self.items:
+            return f"no judgements from {self.source}"
+        prompts = len({item.prompt for item in self})
+        return f"{_count(len(self), self.kind[:-1])} from {self.source}: {_count(prompts, 'prompt')}"
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt and the other columns of its row, which reward functions get."""
+
+    prompt: Prompt
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompts(Dataset[PromptRow]):
+    """Prompts to reply to, each once.
+
+    `text`: every prompt was written as plain text and not as messages; reward functions then get plain text.
+    `repeated`: rows that were left out because they repeat an earlier prompt with other columns.
+    """
+
+    text: bool = False
+    repeated: int = 0
+
+    def split(self, fraction: float) -> tuple[Self, Self]:
+        """(to learn from, held out), by the prompts' words alone, as feedback is split.
+
+        If all of so few were held out, none is: there would be nothing to learn from.
+        """
+        learnt, held = split_by_prompt(self, fraction)
+        if not learnt:
+            learnt, held = held, []
+        return replace(self, items=tuple(learnt)), replace(self, items=tuple(held))
+
+    def _what(self) -> str:
+        columns = sorted({name for row in self for name in row.columns})
+        named = f": columns {', '.join(columns)}" if columns else ""
+        return f"{_count(len(self), 'prompt')} from {self.source}{named}"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
