@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
+from turnwise.envs.rows import Rows
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.write import write_pomdp
 from turnwise.exact.sarsop.solve import solve

@@ -32,7 +32,7 @@ import gymnasium
 import numpy as np
 
 from turnwise.envs.gymnasium.door import PomdpVectorEnv
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.tabular import TabularEnv
 
 BAR = 5e6
@@ -72,7 +72,7 @@ class PlainTiger(gymnasium.Env[int, int]):
 def tiger(ends: bool) -> POMDP:
     """The same problem written out; `ends`: whether a door ends the episode."""
     half = np.full((2, 2), 0.5)
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([np.eye(2), half, half]),
         np.stack([np.array([[0.85, 0.15], [0.15, 0.85]]), half, half]),
         np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]]),

@@ -36,7 +36,8 @@ import torch
 
 from turnwise.algorithms.acting import a2c, reinforce
 from turnwise.data.steps import StepInputs
-from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.exact.files.pomdp import read_pomdp
@@ -79,7 +80,7 @@ def look_or_leap() -> POMDP:
     pays = np.array([[-0.5, -0.5], [1.0, -1.0], [-1.0, 1.0]])
     ends = np.zeros((3, 2, 2), bool)
     ends[1:] = True
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         np.stack([stay] * 3),
         np.stack([np.eye(2, 3), even, even]),
         pays,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.controller_search import (
     Best,
     best_controller,
@@ -107,7 +107,7 @@ def corridor() -> POMDP:
     t = np.zeros((2, 4, 4))
     t[0, [0, 1, 2, 3], [0, 2, 1, 3]] = 1
     t[1, [0, 1, 2, 3], [1, 0, 3, 3]] = 1
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.ones((2, 4, 1)),
         np.full((2, 4), -1.0),

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 
 
 def tiny() -> POMDP:
@@ -17,7 +18,7 @@ def tiny() -> POMDP:
     r[1, 1, 0] = 2.0
     ends = np.zeros((2, 2, 2), bool)
     ends[1, 1, 0] = True
-    return pomdp_from_arrays(t, o, r, discount=0.5, start=np.array([1.0, 0.0]), ends=ends)
+    return POMDP.from_arrays(t, o, r, discount=0.5, start=np.array([1.0, 0.0]), ends=ends)
 
 
 def test_expected_rewards_are_over_states_and_what_is_seen() -> None:
@@ -62,6 +63,12 @@ def test_nothing_can_be_shown_first_where_seeing_depends_on_the_action() -> None
         ({"start": np.array([1.0])}, "start has shape"),
         ({"rewards": np.zeros(1)}, "rewards has shape"),
         ({"ends": np.zeros(1)}, "ends has shape"),
+        ({"start": np.array([np.nan, 1.0])}, "start sums to nan"),
+        ({"start": np.array([2.0, -1.0])}, "expected probabilities that sum to 1"),
+        (
+            {"rewards": np.array([0, 0, 0, np.inf, 0])},
+            r"reward of transitions\[1, 0\] .action a1, state s0. is inf",
+        ),
     ],
 )
 def test_what_cannot_be_a_problem_is_refused(change: dict, words: str) -> None:
@@ -71,5 +78,94 @@ def test_what_cannot_be_a_problem_is_refused(change: dict, words: str) -> None:
 
 def test_a_row_that_does_not_sum_to_one_is_named() -> None:
     t = np.array([[[0.5, 0.5], [0.0, 0.9]]])
-    with pytest.raises(ValueError, match=r"action a0, state s1 sum to 0\.9"):
-        pomdp_from_arrays(t, np.ones((1, 2, 1)), np.zeros((1, 2)), discount=0.9, start=np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"\(action a0, state s1\): probabilities sum to 0\.9; expected 1"):
+        POMDP.from_arrays(t, np.ones((1, 2, 1)), np.zeros((1, 2)), discount=0.9, start=np.array([1.0, 0.0]))
+
+
+def test_entries_of_rows_come_row_after_row() -> None:
+    """Row 0 has entry 0, row 1 none, row 2 entries 1 and 2; asked for are rows 2, 1, 0, 2."""
+    rows = Rows.from_dense(np.array([[0.0, 2.0], [0.0, 0.0], [1.0, 3.0]]))
+    position, entry = rows.entries_of(np.array([2, 1, 0, 2]))
+    assert position.tolist() == [0, 0, 2, 3, 3] and entry.tolist() == [1, 2, 0, 1, 2]
+
+
+ROOM = {
+    "transitions": np.array([np.eye(3), np.eye(3)]),
+    "emissions": np.ones((2, 3, 1)),
+    "rewards": np.zeros((2, 3)),
+    "discount": 0.9,
+    "start": np.array([1.0, 0.0, 0.0]),
+    "states": ["near", "far", "out"],
+    "actions": ["look", "go"],
+}
+"""two actions, three states, one observation"""
+
+
+def changed(field: str, place: tuple[int, ...], value: float) -> np.ndarray:
+    array = np.array(ROOM[field], float)
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"transitions": np.zeros((2, 3, 4))},
+            "transitions has shape (2, 3, 4); expected (actions, states, states), a square matrix per action",
+        ),
+        (
+            {"transitions": np.eye(3)},
+            "transitions has shape (3, 3); expected (actions, states, states), a square matrix per action",
+        ),
+        (
+            {"emissions": np.ones((3, 2, 1))},
+            "emissions has shape (3, 2, 1); expected (2, 3, observations), since transitions has 2 actions "
+            "and 3 states",
+        ),
+        (
+            {"rewards": np.zeros((3, 2))},
+            "rewards has shape (3, 2); expected (2, 3) or (2, 3, 3) or (2, 3, 3, 1), for 2 actions, 3 states "
+            "and 1 observations",
+        ),
+        (
+            {"ends": np.zeros(2, bool)},
+            "ends has shape (2,); expected (3,) or (2, 3, 3), for 2 actions, 3 states and 1 observations",
+        ),
+        ({"start": np.ones(2) / 2}, "start has shape (2,); expected (3,), one probability per state"),
+        ({"discount": 1.01}, "discount is 1.01; expected a number from 0 to 1"),
+        ({"discount": np.nan}, "discount is nan; expected a number from 0 to 1"),
+        ({"states": ["near", "far"]}, "states has 2 names; expected 3, as many as the arrays have"),
+        ({"actions": ["go", "go"]}, "actions has the name 'go' twice; expected different names"),
+        (
+            {"transitions": changed("transitions", (1, 2, 0), 0.25)},
+            "transitions[1, 2] (action go, state out): probabilities sum to 1.25; expected 1",
+        ),
+        (
+            {"transitions": changed("transitions", (0, 1, 1), np.nan)},
+            "transitions[0, 1] (action look, state far): a probability is nan; expected 0 or more",
+        ),
+        (
+            {"emissions": changed("emissions", (1, 0, 0), 0.5)},
+            "emissions[1, 0] (action go, state near reached): probabilities sum to 0.5; expected 1",
+        ),
+        (
+            {"emissions": changed("emissions", (0, 2, 0), -1.0)},
+            "emissions[0, 2] (action look, state out reached): a probability is -1; expected 0 or more",
+        ),
+        (
+            {"rewards": changed("rewards", (0, 1), np.nan)},
+            "the reward of transitions[0, 1] (action look, state far) is nan; expected a finite number",
+        ),
+    ],
+)
+def test_arrays_that_are_no_problem_are_refused_by_row_and_name(change: dict, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        POMDP.from_arrays(**{**ROOM, **change})
+    assert str(error.value) == message
+
+
+def test_nested_lists_will_do() -> None:
+    p = POMDP.from_arrays([[[0.5, 0.5], [0, 1]]], [[[1], [1]]], [[2, 0]], discount=0.5, start=[1, 0])
+    np.testing.assert_array_equal(p.expected_rewards(), [[2.0, 0.0]])
+    assert p.states == ("s0", "s1") and not p.episodic

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.tabular import Joint, Staged, TabularEnv, joint_outcomes
 
 LANES = 40_000
@@ -23,7 +23,7 @@ def tiny() -> POMDP:
     r[1, 1, 0] = 2.0
     ends = np.zeros((2, 2, 2), bool)
     ends[1, 1, 0] = True
-    return pomdp_from_arrays(t, o, r, discount=0.5, start=np.array([0.25, 0.75]), ends=ends)
+    return POMDP.from_arrays(t, o, r, discount=0.5, start=np.array([0.25, 0.75]), ends=ends)
 
 
 def scattered(seed: int) -> POMDP:
@@ -35,7 +35,7 @@ def scattered(seed: int) -> POMDP:
     o[..., 1] += 0.1
     r = rng.normal(size=(3, 5, 5, 4)).round(2) * (rng.random((3, 5, 5, 4)) < 0.6)
     t, o = t / t.sum(-1, keepdims=True), o / o.sum(-1, keepdims=True)
-    return pomdp_from_arrays(t, o, r, discount=0.9, start=np.full(5, 0.2), ends=rng.random((3, 5, 5)) < 0.2)
+    return POMDP.from_arrays(t, o, r, discount=0.9, start=np.full(5, 0.2), ends=rng.random((3, 5, 5)) < 0.2)
 
 
 def line(n: int) -> POMDP:
@@ -44,7 +44,7 @@ def line(n: int) -> POMDP:
     ends = np.zeros((2, n, n), bool)
     ends[1, n - 2, n - 1] = True
     start = np.eye(n)[0]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t, np.stack([np.eye(n)] * 2), np.array([[0.0] * n, [1.0] * n]), discount=0.9, start=start, ends=ends
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from turnwise.envs.pomdp import pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.beliefs import BeliefFilter, entropy
@@ -54,7 +54,7 @@ def test_what_is_shown_first_counts() -> None:
 
 def test_what_cannot_be_seen_is_refused() -> None:
     t = np.eye(2)[None]
-    p = pomdp_from_arrays(t, np.eye(2)[None], np.zeros((1, 2)), discount=0.9, start=np.array([1.0, 0.0]))
+    p = POMDP.from_arrays(t, np.eye(2)[None], np.zeros((1, 2)), discount=0.9, start=np.array([1.0, 0.0]))
     f = BeliefFilter(p)
     with pytest.raises(ValueError, match="o1 cannot be seen after a0"):
         f.update(f.first(np.zeros(1, np.int64)), np.array([0]), np.array([1]))

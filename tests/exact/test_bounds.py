@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems import classics
 from turnwise.exact.bounds import Unbounded, blind_plans, fib_q, mdp_q
 
@@ -19,7 +19,7 @@ def chance(rng: np.random.Generator, states: int = 6, actions: int = 3, seen: in
     o = rng.dirichlet(np.full(seen, 0.4), (actions, states))
     ends = rng.random((actions, states, states)) < 0.1
     start = rng.dirichlet(np.ones(states))
-    return pomdp_from_arrays(t, o, rng.normal(size=(actions, states)), discount=0.9, start=start, ends=ends)
+    return POMDP.from_arrays(t, o, rng.normal(size=(actions, states)), discount=0.9, start=start, ends=ends)
 
 
 def test_mdp_value_of_tiger() -> None:
@@ -70,7 +70,7 @@ def walk(end: bool) -> POMDP:
         t[1, s, min(s + 1, 2)] = 1
     ends = np.zeros((2, 3, 3), bool)
     ends[1, 2, 2] = end
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t, np.ones((2, 3, 1)), np.full((2, 3), -1.0), discount=1.0, start=np.array([1.0, 0, 0]), ends=ends
     )
 

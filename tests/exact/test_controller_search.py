@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.controller_search import (
     best_controller,
     best_deterministic_memoryless,
@@ -109,7 +109,7 @@ def coin() -> POMDP:
     .5 / (1 - .9) = 5; two memories in turn are paid always, 1 / (1 - .9) = 10.
     """
     t = np.array([[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t, np.ones((2, 2, 1)), np.eye(2), discount=0.9, start=np.array([1.0, 0.0])
     ).showing_initial()
 
@@ -135,13 +135,13 @@ def test_only_inputs_that_can_occur_are_counted() -> None:
     """Of four observations o1 comes from no state that is reached, o3 from none at all."""
     t = np.array([[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
     o = np.array([[[1.0, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 1.0, 0, 0]]])
-    p = pomdp_from_arrays(t, o, np.zeros((1, 3)), discount=0.9, start=np.array([1.0, 0, 0]))
+    p = POMDP.from_arrays(t, o, np.zeros((1, 3)), discount=0.9, start=np.array([1.0, 0, 0]))
     assert inputs_that_occur(Chain(p)).tolist() == [0, 2, 4]
     assert inputs_that_occur(Chain(p.showing_initial())).tolist() == [0, 2]
 
 
 def test_too_many_policies_are_refused_with_their_number() -> None:
-    p = pomdp_from_arrays(
+    p = POMDP.from_arrays(
         np.ones((2, 1, 1)), np.full((2, 1, 30), 1 / 30), np.zeros((2, 1)), discount=0.9, start=np.ones(1)
     )
     with pytest.raises(InputError, match=r"2\^30 = 1,073,741,824 .* best_stochastic_memoryless"):

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.controller_search import best_controller, best_deterministic_memoryless
 from turnwise.exact.controllers import (
     Chain,
@@ -26,7 +26,7 @@ def random_problem(seed: int, discount: float, *, alike: bool = False, ending: b
     rng = np.random.default_rng(seed)
     t = rng.dirichlet(np.ones(3), (2, 3))
     o = rng.dirichlet(np.ones(2), (2, 3))
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.stack([o[0], o[0]]) if alike else o,
         rng.normal(size=(2, 3, 3)),
@@ -41,7 +41,7 @@ def corridor() -> POMDP:
     t = np.zeros((2, 4, 4))
     t[0, [0, 1, 2, 3], [0, 2, 1, 3]] = 1
     t[1, [0, 1, 2, 3], [1, 0, 3, 3]] = 1
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.ones((2, 4, 1)),
         np.full((2, 4), -1.0),
@@ -55,7 +55,7 @@ def corridor() -> POMDP:
 def one_state(rewards: list[float], discount: float, ends: list[bool]) -> POMDP:
     """One state, one observation: action k pays rewards[k], and the episode ends with it if ends[k]."""
     A = len(rewards)
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.ones((A, 1, 1)),
         np.ones((A, 1, 1)),
         np.array(rewards)[:, None],
@@ -170,7 +170,7 @@ def test_who_never_ends_is_worth_infinity() -> None:
 def test_going_on_for_ever_unpaid_is_worth_what_came_before() -> None:
     """s0 pays 3 and leads to s1, which keeps itself and pays 0."""
     t = np.array([[[0.0, 1.0], [0.0, 1.0]]] * 2)
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         t, np.ones((2, 2, 1)), np.array([[3.0, 0.0], [1.0, 0.0]]), discount=1, start=np.array([1.0, 0.0])
     )
     policy = np.array([[0.5, 0.5], [0.75, 0.25]])  # rows: the observation, null
@@ -182,7 +182,7 @@ def test_going_on_for_ever_unpaid_is_worth_what_came_before() -> None:
 def test_rewards_of_both_signs_for_ever_are_undefined() -> None:
     """Two states in turn, +1 and -1: the mean is 0 and the sum swings."""
     t = np.array([[[0.0, 1.0], [1.0, 0.0]]])
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         t, np.ones((1, 2, 1)), np.array([[1.0, -1.0]]), discount=1, start=np.array([1.0, 0.0])
     )
     with pytest.raises(InputError, match="undefined at discount 1"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.exact.histories import (
     History,
@@ -23,7 +23,7 @@ from turnwise.run.errors import InputError
 
 def tiger(discount: float = 0.95) -> POMDP:
     even = np.full((2, 2), 0.5)
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([np.eye(2), even, even]),
         np.stack([np.array([[0.85, 0.15], [0.15, 0.85]]), even, even]),
         np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]]),
@@ -36,7 +36,7 @@ def random_problem(seed: int, *, shown: bool = False, discount: float = 0.8, see
     """2 states, 2 actions, 2 observations, with ends; `seen`: rewards depend on what is seen."""
     rng = np.random.default_rng(seed)
     o = rng.dirichlet(np.ones(2), (2, 2))
-    found = pomdp_from_arrays(
+    found = POMDP.from_arrays(
         rng.dirichlet(np.ones(2), (2, 2)),
         np.stack([o[0], o[0]]) if shown else o,
         rng.integers(-2, 3, (2, 2, 2, 2) if seen else (2, 2, 2)).astype(float),
@@ -73,7 +73,7 @@ def test_rewards_tell_where_the_tiger_was_only_if_they_are_seen() -> None:
 
 def test_a_reward_that_tells_the_state_is_in_the_belief() -> None:
     """Staying pays 1 in s1 and 0 in s0, and there is nothing to see."""
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         np.eye(2)[None], np.ones((1, 2, 1)), np.array([[0.0, 1.0]]), discount=1, start=np.array([0.25, 0.75])
     )
     found = {x.history.rewards: x for x in histories(problem, lambda h: [1], 1)}

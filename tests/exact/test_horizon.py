@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.horizon import finite_horizon, horizon_value, prune
 from turnwise.run.errors import InputError
 
@@ -22,7 +22,7 @@ def tiger(discount: float) -> POMDP:
     """Kaelbling, Littman & Cassandra 1998, section 5: listen, open left, open right."""
     even = np.full((2, 2), 0.5)
     heard = np.array([[0.85, 0.15], [0.15, 0.85]])
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([np.eye(2), even, even]),
         np.stack([heard, even, even]),
         np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]]),
@@ -34,7 +34,7 @@ def tiger(discount: float) -> POMDP:
 def random_problem(seed: int, states: int = 3, *, shown: bool = False) -> POMDP:
     rng = np.random.default_rng(seed)
     o = rng.dirichlet(np.ones(2), (2, states))
-    found = pomdp_from_arrays(
+    found = POMDP.from_arrays(
         rng.dirichlet(np.ones(states), (2, states)),
         np.stack([o[0], o[0]]) if shown else o,
         rng.normal(size=(2, states, states)),
@@ -119,7 +119,7 @@ def test_what_is_shown_first_counts_at_the_start() -> None:
 
 def test_an_end_is_followed_by_nothing() -> None:
     """Action 1 pays 5 and ends, action 0 pays 1: three steps are 1 + 1 + 5."""
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         np.ones((2, 1, 1)),
         np.ones((2, 1, 1)),
         np.array([[1.0], [5.0]]),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.exact.beliefs import BeliefFilter
 from turnwise.exact.horizon import horizon_value
@@ -34,7 +34,7 @@ def two_steps() -> POMDP:
     ends = np.zeros((2, 3, 3), bool)
     ends[:, [1, 2], [1, 2]] = True
     looks = np.tile(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), (2, 1, 1))
-    return pomdp_from_arrays(t, looks, rewards, discount=0.5, start=np.eye(3)[0], ends=ends)
+    return POMDP.from_arrays(t, looks, rewards, discount=0.5, start=np.eye(3)[0], ends=ends)
 
 
 @pytest.mark.parametrize("door", ["tables", "simulator"])
@@ -107,7 +107,7 @@ def test_particles_come_to_the_exact_belief(act: bool) -> None:
     """20,000 particles over three steps, within 5 standard errors of independent draws; seed 0."""
     rng = RNG(0)
     t, o = rng.dirichlet(np.ones(4), (2, 4)), rng.dirichlet(np.full(3, 2.0), (2, 4))
-    p = pomdp_from_arrays(t, o, rng.normal(size=(2, 4)), discount=0.9, start=np.full(4, 0.25))
+    p = POMDP.from_arrays(t, o, rng.normal(size=(2, 4)), discount=0.9, start=np.full(4, 0.25))
     config = Config(simulations=200, exact_belief=False, particles=20_000)
     planner, filter = Planner(p, config, RNG(1)), BeliefFilter(p)
     belief: Any = filter.first(np.array([-1]))
@@ -128,7 +128,7 @@ def test_at_discount_0_the_best_reward_is_taken() -> None:
         rewards = rng.normal(size=(4, 3))
         t, o = rng.dirichlet(np.ones(3), (4, 3)), rng.dirichlet(np.ones(2), (4, 3))
         start = rng.dirichlet(np.ones(3))
-        p = pomdp_from_arrays(t, o, rewards, discount=0.0, start=start)
+        p = POMDP.from_arrays(t, o, rewards, discount=0.0, start=start)
         planner = Planner(p, Config(simulations=20_000), RNG(seed))
         assert planner.act() == np.argmax(rewards @ start)
         assert planner.values[planner.act()] == pytest.approx((rewards @ start).max(), abs=0.05)
@@ -173,7 +173,7 @@ def test_trees_that_are_kept_are_the_trees_that_were_grown() -> None:
 
     N(root, a) = sum over o of (1 + N(child_ao)), while the state is of either kind with probability 1/2.
     """
-    p = pomdp_from_arrays(
+    p = POMDP.from_arrays(
         np.tile(np.full((2, 2), 0.5), (2, 1, 1)),
         np.tile(np.array([[0.8, 0.2], [0.2, 0.8]]), (2, 1, 1)),
         np.array([[1.0, 1.0], [0.5, 0.5]]),

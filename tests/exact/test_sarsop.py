@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems import classics
+from turnwise.envs.rows import Rows
 from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
 from turnwise.exact.sarsop.solve import Solution, solve
 from turnwise.exact.sarsop.trials import dominating
@@ -27,7 +28,7 @@ def chance(rng: np.random.Generator, states: int = 5, actions: int = 2, seen: in
     o = rng.dirichlet(np.full(seen, 0.5), (actions, states))
     ends = rng.random((actions, states, states)) < 0.1
     start = rng.dirichlet(np.ones(states))
-    return pomdp_from_arrays(t, o, rng.normal(size=(actions, states)), discount=0.8, start=start, ends=ends)
+    return POMDP.from_arrays(t, o, rng.normal(size=(actions, states)), discount=0.8, start=start, ends=ends)
 
 
 @functools.cache
@@ -99,7 +100,7 @@ def test_no_plan_is_worth_more_than_the_upper_bound(seed: int) -> None:
     S, A = 6, 3
     t = rng.dirichlet(np.full(S, 0.3), (A, S))
     o = np.array([np.eye(S), np.kron(np.eye(3), np.ones((2, 1))) @ np.eye(3, S), np.full((S, S), 1 / S)])
-    p = pomdp_from_arrays(t, o, 10 * rng.normal(size=(A, S)), discount=0.95, start=np.full(S, 1 / S))
+    p = POMDP.from_arrays(t, o, 10 * rng.normal(size=(A, S)), discount=0.95, start=np.full(S, 1 / S))
     s = solve(p, gap=-np.inf, deadline=0.1)
     assert s.lower <= s.upper + 1e-9
 
@@ -132,7 +133,7 @@ def test_discount_one_where_everything_ends() -> None:
     see = np.array([[0.8, 0.2], [0.2, 0.8]])
     ends = np.array([np.zeros((2, 2), bool), np.ones((2, 2), bool), np.ones((2, 2), bool)])
     reward = np.array([[-0.1, -0.1], [1.0, -1.0], [-1.0, 1.0]])
-    p = pomdp_from_arrays(
+    p = POMDP.from_arrays(
         np.array([look] * 3), np.array([see] * 3), reward, discount=1.0, start=np.full(2, 0.5), ends=ends
     )
     s = solve(p, gap=1e-6)

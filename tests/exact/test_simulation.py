@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import cheese_maze, corridor, t_maze, tiger
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value, without_observations
 from turnwise.exact.sarsop.solve import solve
@@ -35,7 +35,7 @@ def test_at_discount_one() -> None:
 def test_at_discount_one_a_free_look_is_not_put_off_for_ever() -> None:
     """Looking is free and tells all; then guess, +1 or -1. The plan that looks for ever looks as good."""
     looks, ends = np.zeros((2, 2), bool), np.ones((2, 2), bool)
-    p = pomdp_from_arrays(
+    p = POMDP.from_arrays(
         np.array([np.eye(2)] * 3),
         np.array([np.eye(2)] * 3),
         np.array([[0.0, 0.0], [1.0, -1.0], [-1.0, 1.0]]),

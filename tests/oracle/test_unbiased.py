@@ -30,7 +30,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from turnwise.envs.pomdp import Rows, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.histories import History, history_value
 from turnwise.losses.estimators import estimated_returns
 from turnwise.losses.names import Estimator
@@ -155,7 +156,7 @@ def test_the_enumeration_is_that_of_all_histories(policy: str) -> None:
     """Probabilities sum to 1, and J is that of `exact.histories`, which knows nothing of trajectories."""
     world_, w, logits, _ = setting(policy)
     pi = logits.detach().softmax(-1).numpy()
-    bare = pomdp_from_arrays(world_.t, world_.looks, world_.rewards, discount=GAMMA, start=world_.start)
+    bare = POMDP.from_arrays(world_.t, world_.looks, world_.rewards, discount=GAMMA, start=world_.start)
     problem = replace(bare, initial=Rows.from_dense(world_.first))
 
     def acts(h: History) -> np.ndarray:

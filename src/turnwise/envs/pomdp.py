@@ -3,6 +3,8 @@
 Time: the agent acts in s, the state becomes s' ~ T(.|s,a), it sees o ~ O(.|a,s') and gets the reward of that
 step. Nothing is seen before the first action unless `initial` says what is (Gymnasium's timing, in which a
 reset shows something).
+
+`POMDP.from_arrays` makes one from full arrays, `exact.files` from a file, `envs.problems` by name.
 """
 
 from __future__ import annotations
@@ -11,71 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from turnwise.envs.rows import Rows
 
 TOLERANCE = 1e-9
 """how far from 1 the sum of a row of probabilities may be"""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A sparse matrix by rows (CSR): row i holds `data[indptr[i]:indptr[i+1]]` at columns `indices[...]`.
-
-    Columns rise within a row, and no entry is zero by accident of writing: what is not there is 0.
-    """
-
-    indptr: np.ndarray
-    """[rows + 1]"""
-    indices: np.ndarray
-    """[entries], columns"""
-    data: np.ndarray
-    """[entries]"""
-    width: int
-    """number of columns"""
-
-    def __post_init__(self) -> None:
-        for name, kind in (("indptr", np.int64), ("indices", np.int32), ("data", np.float64)):
-            array = np.ascontiguousarray(getattr(self, name), kind)
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-        if len(self.indptr) == 0 or self.indptr[-1] != len(self.data) or len(self.indices) != len(self.data):
-            raise ValueError(
-                f"{len(self.indices)} columns, {len(self.data)} values and row ends at "
-                f"{self.indptr[-1:]} do not belong together"
-            )
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and values of one row."""
-        here = slice(self.indptr[i], self.indptr[i + 1])
-        return self.indices[here], self.data[here]
-
-    def of_entries(self) -> np.ndarray:
-        """[entries], the row of each entry."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
-
-    def dense(self) -> np.ndarray:
-        """[rows, width]"""
-        full = np.zeros((len(self), self.width))
-        full[self.of_entries(), self.indices] = self.data
-        return full
-
-    @staticmethod
-    def from_dense(matrix: np.ndarray) -> Rows:
-        """Rows of a full matrix [rows, width]."""
-        matrix = np.asarray(matrix, np.float64)
-        row, column = np.nonzero(matrix)
-        return Rows.from_entries(row, column, matrix[row, column], matrix.shape)
-
-    @staticmethod
-    def from_entries(row: np.ndarray, column: np.ndarray, data: np.ndarray, shape: tuple[int, int]) -> Rows:
-        """Rows of entries in any order; each place at most once."""
-        row, column, data = np.asarray(row), np.asarray(column), np.asarray(data, np.float64)
-        order = np.lexsort((column, row))
-        indptr = np.zeros(shape[0] + 1, np.int64)
-        np.cumsum(np.bincount(row, minlength=shape[0]), out=indptr[1:])
-        return Rows(indptr, column[order], data[order], shape[1])
 
 
 @dataclass(frozen=True)
@@ -97,11 +40,11 @@ class POMDP:
     emissions: Rows
     """[A*S, O], P(o|a,s') in row a*S + s': the state that was *reached*"""
     rewards: np.ndarray
-    """[entries of `transitions`], reward of each, in expectation over what is seen"""
+    """[entries of `transitions`], the reward of each, in expectation over what is seen"""
     ends: np.ndarray
     """[entries of `transitions`] bool, True: the episode ends with it, and nothing follows"""
     seen_rewards: Rows | None = None
-    """[entries of `transitions`, O], the reward of a transition *and* what is seen after it; None where the
+    """[entries of `transitions`, O], the reward of a transition *and* what is seen after it; None if the
     reward does not depend on what is seen"""
     initial: Rows | None = None
     """[S, O], P(o_0|s_0) shown before the first action; None: nothing is shown"""
@@ -116,32 +59,107 @@ class POMDP:
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount is {self.discount}; expected a number from 0 to 1")
         if self.start.shape != (S,):
-            raise ValueError(f"start has shape {self.start.shape}; expected ({S},)")
+            raise ValueError(
+                f"start has shape {self.start.shape}; expected ({S},), one probability per state"
+            )
+        if not (self.start >= 0).all() or not abs(self.start.sum() - 1) <= TOLERANCE:
+            raise ValueError(f"start sums to {self.start.sum():.9g}; expected probabilities that sum to 1")
         tables = [("transitions", self.transitions, A * S, S), ("emissions", self.emissions, A * S, O)]
         if self.initial is not None:
             tables.append(("initial", self.initial, S, O))
         for field, rows, length, width in tables:
             if len(rows) != length or rows.width != width:
                 raise ValueError(f"{field} is {len(rows)} by {rows.width}; expected {length} by {width}")
-            if (rows.data < 0).any():
-                raise ValueError(f"{field} has a negative probability")
-            sums = np.bincount(rows.of_entries(), rows.data, minlength=length)
-            off = np.abs(sums - 1) > TOLERANCE
-            if off.any():
-                first = int(np.argmax(off))
-                what = self.states[first] if field == "initial" else self._pair(first)
-                raise ValueError(f"{field}: probabilities of {what} sum to {sums[first]:.9g}; expected 1")
-        if (self.start < 0).any() or abs(self.start.sum() - 1) > TOLERANCE:
-            raise ValueError(f"start sums to {self.start.sum():.9g}; expected probabilities that sum to 1")
+            self._check_probabilities(field, rows)
         for field, array in (("rewards", self.rewards), ("ends", self.ends)):
             if array.shape != self.transitions.data.shape:
                 raise ValueError(f"{field} has shape {array.shape}; expected one per transition")
         if not np.isfinite(self.rewards).all():
-            raise ValueError("rewards must be finite")
+            entry = int(np.argmin(np.isfinite(self.rewards)))
+            row = int(self.transitions.of_entries()[entry])
+            raise ValueError(
+                f"the reward of {self._place('transitions', row)} is {self.rewards[entry]}; "
+                "expected a finite number"
+            )
 
-    def _pair(self, row: int) -> str:
+    def _check_probabilities(self, field: str, rows: Rows) -> None:
+        """ValueError for the first row that is no distribution. Comparisons are written so that NaN fails."""
+        negative = ~(rows.data >= 0)
+        if negative.any():
+            entry = int(np.argmax(negative))
+            place = self._place(field, int(rows.of_entries()[entry]))
+            raise ValueError(f"{place}: a probability is {rows.data[entry]:.9g}; expected 0 or more")
+        sums = np.bincount(rows.of_entries(), rows.data, minlength=len(rows))
+        off = ~(np.abs(sums - 1) <= TOLERANCE)
+        if off.any():
+            row = int(np.argmax(off))
+            raise ValueError(f"{self._place(field, row)}: probabilities sum to {sums[row]:.9g}; expected 1")
+
+    def _place(self, field: str, row: int) -> str:
+        """A row as the user indexes it, and by names: `transitions[0, 1] (action look, state far)`."""
+        if field == "initial":
+            return f"initial[{row}] (state {self.states[row]})"
         action, state = divmod(row, len(self.states))
-        return f"action {self.actions[action]}, state {self.states[state]}"
+        reached = " reached" if field == "emissions" else ""
+        return (
+            f"{field}[{action}, {state}] (action {self.actions[action]}, state {self.states[state]}{reached})"
+        )
+
+    @staticmethod
+    def from_arrays(
+        transitions: ArrayLike,
+        emissions: ArrayLike,
+        rewards: ArrayLike,
+        *,
+        discount: float,
+        start: ArrayLike,
+        ends: ArrayLike | None = None,
+        states: Sequence[str] | None = None,
+        actions: Sequence[str] | None = None,
+        observations: Sequence[str] | None = None,
+        name: str = "",
+    ) -> POMDP:
+        """A problem from full arrays (or nested lists).
+
+        - `transitions` [A, S, S]: `transitions[a, s, s2]` is P(s2 | s, a).
+        - `emissions` [A, S, O]: `emissions[a, s2, o]` is P(o | a, s2), of the state that was *reached*.
+        - `rewards` [A, S], [A, S, S] or [A, S, S, O]: of the action in a state, of the transition, or of the
+          transition and what is seen after it.
+        - `discount`: per step, from 0 to 1.  `start` [S]: P(s_0).
+        - `ends`: True where the episode ends, [S] on entering a state, or [A, S, S] with a transition.
+        - `states`, `actions`, `observations`: their names, by default s0, s1, ...; a0, ...; o0, ...
+
+        Raises ValueError that names the array and the row for shapes that do not fit together, rows that are
+        no distributions, and names that are too few, too many or not different.
+        """
+        t, e = np.asarray(transitions, np.float64), np.asarray(emissions, np.float64)
+        r, over = np.asarray(rewards, np.float64), np.asarray(False if ends is None else ends, bool)
+        S, A, O = _sizes(t, e, r, over if ends is not None else None)
+        table = Rows.from_dense(t.reshape(A * S, S))
+        action, state = np.divmod(table.of_entries(), S)
+        reached = table.indices
+        seen = None
+        if r.ndim == 4:
+            by_sight = r[action, state, reached]  # [entries, O]
+            paid = (by_sight * e[action, reached]).sum(-1)
+            seen = Rows.from_dense(by_sight)
+        else:
+            paid = r[action, state] if r.ndim == 2 else r[action, state, reached]
+        if over.ndim:
+            over = over[reached] if over.ndim == 1 else over[action, state, reached]
+        return POMDP(
+            states=_names("states", states, "s", S),
+            actions=_names("actions", actions, "a", A),
+            observations=_names("observations", observations, "o", O),
+            discount=discount,
+            start=np.asarray(start, np.float64),
+            transitions=table,
+            emissions=Rows.from_dense(e.reshape(A * S, O)),
+            rewards=paid,
+            ends=np.broadcast_to(over, reached.shape),
+            seen_rewards=seen,
+            name=name,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -162,7 +180,7 @@ class POMDP:
     def continuing(self) -> Rows:
         """[A*S, S], transitions after which the episode goes on: what a Bellman backup multiplies V(s') by.
 
-        Rows sum to less than 1 where the episode may end.
+        A row sums to less than 1 if the episode may end there.
         """
         t = self.transitions
         keep = ~self.ends & (t.data > 0)
@@ -171,7 +189,7 @@ class POMDP:
     def showing_initial(self) -> POMDP:
         """The same problem in Gymnasium's timing: o_0 ~ O(.|s_0) is shown before the first action.
 
-        Raises ValueError where observations depend on the action, since there is none before the first.
+        Raises ValueError if observations depend on the action, since there is none before the first.
         """
         if self.initial is not None:
             return self
@@ -195,57 +213,38 @@ class POMDP:
         return replace(self, initial=rows)
 
 
-def pomdp_from_arrays(
-    transitions: np.ndarray,
-    emissions: np.ndarray,
-    rewards: np.ndarray,
-    *,
-    discount: float,
-    start: np.ndarray,
-    ends: np.ndarray | None = None,
-    states: Sequence[str] | None = None,
-    actions: Sequence[str] | None = None,
-    observations: Sequence[str] | None = None,
-    name: str = "",
-) -> POMDP:
-    """A problem from full arrays: transitions [A, S, S], emissions [A, S, O] (of the state reached).
+def _sizes(t: np.ndarray, e: np.ndarray, r: np.ndarray, ends: np.ndarray | None) -> tuple[int, int, int]:
+    """(S, A, O) of arrays that fit together; ValueError for the first that does not."""
+    if t.ndim != 3 or t.shape[1] != t.shape[2] or not t.size:
+        raise ValueError(
+            f"transitions has shape {t.shape}; expected (actions, states, states), a square matrix per action"
+        )
+    A, S, _ = t.shape
+    if e.ndim != 3 or e.shape[:2] != (A, S) or not e.size:
+        raise ValueError(
+            f"emissions has shape {e.shape}; expected ({A}, {S}, observations), since transitions has {A} "
+            f"actions and {S} states"
+        )
+    O = e.shape[2]
+    expected = {"rewards": (r, [(A, S), (A, S, S), (A, S, S, O)])}
+    if ends is not None:
+        expected["ends"] = (ends, [(S,), (A, S, S)])
+    for field, (array, shapes) in expected.items():
+        if array.shape not in shapes:
+            raise ValueError(
+                f"{field} has shape {array.shape}; expected {' or '.join(map(str, shapes))}, "
+                f"for {A} actions, {S} states and {O} observations"
+            )
+    return S, A, O
 
-    `rewards` [A, S], [A, S, S] or [A, S, S, O]; `ends` [S] (entering ends the episode) or [A, S, S].
-    """
-    A, S, _ = transitions.shape
-    O = emissions.shape[-1]
-    t = Rows.from_dense(transitions.reshape(A * S, S))
-    e = Rows.from_dense(emissions.reshape(A * S, O))
-    row, column = t.of_entries(), t.indices
-    action, state = np.divmod(row, S)
-    r = np.asarray(rewards, np.float64)
-    seen = None
-    if r.ndim == 4:
-        full = r[action, state, column]  # [entries, O]
-        expected = (full * emissions[action, column]).sum(-1)
-        seen = Rows.from_dense(full)
-    elif r.ndim == 3:
-        expected = r[action, state, column]
-    else:
-        expected = r[action, state]
-    if ends is None:
-        over = np.zeros(len(row), bool)
-    else:
-        over = ends[column] if ends.ndim == 1 else ends[action, state, column]
 
-    def named(given: Sequence[str] | None, prefix: str, n: int) -> tuple[str, ...]:
-        return tuple(given) if given is not None else tuple(f"{prefix}{i}" for i in range(n))
-
-    return POMDP(
-        states=named(states, "s", S),
-        actions=named(actions, "a", A),
-        observations=named(observations, "o", O),
-        discount=discount,
-        start=start,
-        transitions=t,
-        emissions=e,
-        rewards=expected,
-        ends=over,
-        seen_rewards=seen,
-        name=name,
-    )
+def _names(field: str, given: Sequence[str] | None, letter: str, n: int) -> tuple[str, ...]:
+    """The names given, if they are `n` different ones; by default a letter and a number."""
+    if given is None:
+        return tuple(f"{letter}{i}" for i in range(n))
+    if len(given) != n:
+        raise ValueError(f"{field} has {len(given)} names; expected {n}, as many as the arrays have")
+    if len(set(given)) < n:
+        twice = next(x for x in given if list(given).count(x) > 1)
+        raise ValueError(f"{field} has the name {twice!r} twice; expected different names")
+    return tuple(given)

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.bounds import mdp_q
 from turnwise.exact.sarsop.search import Search
 from turnwise.exact.sarsop.solve import Solution, solve
@@ -23,7 +24,7 @@ def without_observations(problem: POMDP) -> POMDP:
     return replace(problem, observations=("nothing",), emissions=nothing, seen_rewards=None, initial=None)
 
 
-def best_open_loop(problem: POMDP, *, gap: float, deadline: float) -> Solution:
+def best_open_loop(problem: POMDP, *, gap: float = 1e-3, deadline: float | None = 60.0) -> Solution:
     """The best sequence of actions chosen beforehand, by the same search."""
     return solve(without_observations(problem), gap=gap, deadline=deadline)
 

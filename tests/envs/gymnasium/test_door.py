@@ -15,7 +15,7 @@ from turnwise.envs.gymnasium.door import (
     register_environments,
     tasks,
 )
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
 
 
@@ -25,7 +25,7 @@ def line(n: int) -> POMDP:
     ends = np.zeros((2, n, n), bool)
     ends[1, n - 2, n - 1] = True
     seen, rewards = np.stack([np.eye(n)] * 2), np.array([[0.0] * n, [1.0] * n])
-    return pomdp_from_arrays(t, seen, rewards, discount=0.9, start=np.eye(n)[0], ends=ends)
+    return POMDP.from_arrays(t, seen, rewards, discount=0.9, start=np.eye(n)[0], ends=ends)
 
 
 def tiger() -> POMDP:
@@ -34,7 +34,7 @@ def tiger() -> POMDP:
     t = np.stack([np.eye(2), half, half])
     o = np.stack([np.array([[0.85, 0.15], [0.15, 0.85]]), half, half])
     r = np.array([[-1.0, -1.0], [-100.0, 10.0], [10.0, -100.0]])
-    return pomdp_from_arrays(t, o, r, discount=0.95, start=np.array([0.5, 0.5]))
+    return POMDP.from_arrays(t, o, r, discount=0.95, start=np.array([0.5, 0.5]))
 
 
 @pytest.mark.parametrize("problem", [tiger(), line(4)], ids=["tiger", "line"])
@@ -136,7 +136,7 @@ def test_next_step_ignores_one_action() -> None:
 def test_the_ignored_step_pays_nothing_and_ends_nothing() -> None:
     """One state, one action, which pays 5 and ends."""
     one = np.ones((1, 1, 1))
-    bandit = pomdp_from_arrays(
+    bandit = POMDP.from_arrays(
         one, one, 5 * one[0], discount=1.0, start=one[0, 0], ends=np.array([True]), observations=["only"]
     )
     envs = PomdpVectorEnv(bandit, 1, show_initial=False)

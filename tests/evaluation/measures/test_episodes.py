@@ -55,9 +55,9 @@ def test_the_mean_is_the_exact_value(name: str) -> None:
 
 def test_one_episode_counts_once_whatever_its_length() -> None:
     """Ended by a coin at each step, episodes have 2 steps on average: short ones are not favoured."""
-    from turnwise.envs.pomdp import pomdp_from_arrays
+    from turnwise.envs.pomdp import POMDP
 
-    coin = pomdp_from_arrays(
+    coin = POMDP.from_arrays(
         np.array([[[0.5, 0.5], [0.0, 1.0]]]),
         np.array([[[1.0], [1.0]]]),
         np.array([[1.0, 0.0]]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from turnwise.envs.pomdp import pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS, t_maze, tiger
 from turnwise.envs.problems.memory_tasks import repeat_previous
 from turnwise.envs.protocol import Discrete
@@ -57,7 +57,7 @@ def test_memory_tasks_know_their_maximum() -> None:
 
 def _blind(pays: float) -> object:
     """Two states that look alike and stay; action 0 pays `pays` in the first, and only rewards tell which."""
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([np.eye(2)] * 2),
         np.ones((2, 2, 1)),
         np.array([[pays, 0.0], [0.0, 0.0]]),

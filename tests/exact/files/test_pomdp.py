@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.envs.pomdp import POMDP, Rows, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.write import write_pomdp
 from turnwise.run.errors import InputError
@@ -371,7 +372,7 @@ def problems(draw: st.DrawFn) -> POMDP:
     if draw(st.booleans()):
         r = r.sum(-1)
     ends = rng.random(S) < 0.3
-    return pomdp_from_arrays(rows(A, S, S), e, r, discount=rng.random(), start=rows(S), ends=ends)
+    return POMDP.from_arrays(rows(A, S, S), e, r, discount=rng.random(), start=rows(S), ends=ends)
 
 
 @given(p=problems())

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from turnwise.data.steps import StepInputs
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.beliefs import BeliefFilter
@@ -71,7 +71,7 @@ def one(observation: int, action: int, start: bool = False) -> StepInputs:
 
 def test_what_cannot_be_seen_leaves_the_predicted_belief() -> None:
     """Action 0 moves 0 -> 1 and stays in 1, each state shows itself; action 1 ends the episode anywhere."""
-    problem = pomdp_from_arrays(
+    problem = POMDP.from_arrays(
         np.array([[[0.0, 1.0], [0.0, 1.0]], np.eye(2)]),
         np.stack([np.eye(2)] * 2),
         np.zeros((2, 2)),

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.rock_sample import rock_sample
 
 
@@ -31,7 +31,7 @@ def tiger(doors: int = 2, discount: float = 0.95, accuracy: float = 0.85) -> POM
     found = np.full((doors, doors), 10.0)
     np.fill_diagonal(found, -100.0)
     names = ["left", "right"] if doors == 2 else [str(i) for i in range(doors)]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([np.eye(doors), *[even] * doors]),
         np.stack([heard, *[even] * doors]),
         np.vstack([np.full(doors, -1.0), found]),
@@ -71,7 +71,7 @@ def cheese_maze() -> POMDP:
     pays = np.zeros((4, 11, 11))
     pays[:, :, 10] = 1.0
     looks = np.eye(7)[[0, 1, 2, 1, 3, 4, 4, 4, 5, 5, 6]]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.tile(looks, (4, 1, 1)),
         pays,
@@ -103,7 +103,7 @@ def heaven_hell() -> POMDP:
     pays = np.zeros((4, 21))
     pays[:, last] = [1.0, -1.0, -1.0, 1.0]
     looks = np.eye(12)[[*range(10), *range(9), 10, 11]]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.tile(looks, (4, 1, 1)),
         pays,
@@ -134,7 +134,7 @@ def t_maze(length: int) -> POMDP:
     pays = np.zeros((4, S))
     pays[:2, [up, down]] = [[4.0, -0.1], [-0.1, 4.0]]
     looks = np.eye(5)[[0, 1, *[2] * (2 * length), 3, 3, 4]]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         _moves(paths, "NSEW", S),
         np.tile(looks, (4, 1, 1)),
         pays,
@@ -169,7 +169,7 @@ def light_dark(cells: int = 21, light: int = 5, discount: float = 0.9) -> POMDP:
     ends = np.zeros((3, S, S), bool)
     ends[2] = True
     names = [str(c) for c in y]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         np.stack([left, right, np.eye(S)]),
         np.tile(looks, (3, 1, 1)),
         np.stack([np.zeros(S), np.zeros(S), np.where(y == 0, 10.0, -10.0)]),
@@ -213,7 +213,7 @@ def airlock(gap: int = 1, discount: float = 0.95) -> POMDP:
     pays = np.zeros((3, S))
     pays[0, opens] = 1.0
     places = ["left-door", *(f"between-{i}" for i in range(1, gap)), "right-door"]
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.tile(np.eye(n + 1)[[*range(n), *range(n), n]], (3, 1, 1)),
         pays,
@@ -237,7 +237,7 @@ def corridor() -> POMDP:
     """
     t = _moves({0: "R1", 1: "L2 R0", 2: "L1 R3"}, "LR", 4)
     pays = np.tile([-1.0, -1.0, -1.0, 0.0], (2, 1))
-    return pomdp_from_arrays(
+    return POMDP.from_arrays(
         t,
         np.tile(np.eye(2)[[0, 0, 0, 1]], (2, 1, 1)),
         pays,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 
 
 @dataclass(frozen=True)

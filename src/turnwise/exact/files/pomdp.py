@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.files.parse import SECTIONS, Parser
 from turnwise.exact.files.rules import ANY, SLACK, each_sight, idle_states, normalized, over_sights
 from turnwise.exact.files.words import TABLES

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.files.parse import MOST_NAMES
 from turnwise.exact.files.parse_pomdpx import Document, Factor, parse
 from turnwise.exact.files.pomdp import problem_name

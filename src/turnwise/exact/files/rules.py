@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from turnwise.envs.pomdp import TOLERANCE, Rows
+from turnwise.envs.pomdp import TOLERANCE
+from turnwise.envs.rows import Rows
 from turnwise.run.errors import InputError
 
 ANY = -1

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.exact.files.rules import idle_states
 from turnwise.run.errors import InputError
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, Rows
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.rows import Rows
 from turnwise.envs.tabular import JOINT_LIMIT, Joint, Outcomes, Staged, joint_outcomes
 from turnwise.exact.beliefs import BeliefFilter
 from turnwise.exact.pomcp import kernels

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP, pomdp_from_arrays
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.bounds import fib_q
 from turnwise.exact.sarsop import arrays, graph, node_bounds, trials
@@ -121,7 +121,7 @@ def compile_kernels() -> None:
     see = np.array([[[0.8, 0.2], [0.2, 0.8]]] * 2)
     stay = np.array([np.eye(2), np.full((2, 2), 0.5)])
     reward = np.array([[-0.1, -0.1], [1.0, -1.0]])
-    search = Search(pomdp_from_arrays(stay, see, reward, discount=0.9, start=np.full(2, 0.5)))
+    search = Search(POMDP.from_arrays(stay, see, reward, discount=0.9, start=np.full(2, 0.5)))
     for _ in range(3):
         search.trial(0.01)
     node_bounds.compact_points(search.nodes, search.points)
