@@ -37,15 +37,9 @@ from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import DialogueTask, Message, Response
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
-from turnwise.envs.tasks.helpdesk.task import (
-    ACTS,
-    COMPLAINTS,
-    CONFUSED_WORDINGS,
-    GREETINGS,
-    HelpDesk,
-    pick,
-    wordings,
-)
+from turnwise.envs.tasks.helpdesk.rules import ACTS
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import COMPLAINTS, CONFUSED_WORDINGS, GREETINGS, pick, wordings
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy

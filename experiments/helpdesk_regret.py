@@ -27,7 +27,9 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.exact import OptimalDesk, net_answers
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
-from turnwise.envs.tasks.helpdesk.task import ACTS, NONE, HelpDesk, read_act
+from turnwise.envs.tasks.helpdesk.rules import ACTS, NONE
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import read_act
 from turnwise.evaluation.measures.conversations import hold
 from turnwise.rollout.agent import Agent, load_agent
 from turnwise.rollout.conversations import Conversation

@@ -33,7 +33,7 @@ from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinf
 from turnwise.data.comparisons import compared, liked
 from turnwise.data.feedback import Like, Pair
 from turnwise.data.tokens import ChatFormat
-from turnwise.envs.tasks.annotators import label_pairs
+from turnwise.envs.tasks.annotators import label
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.evaluation.measures.replies import measure_replies
 from turnwise.models.lm.fresh import llama, train_tokenizer
@@ -114,7 +114,7 @@ def clone(seed: int, folder: Path) -> tuple[LmPolicy, ChatFormat]:
 
 def comparisons(seed: int, n: int) -> list[Pair]:
     """The first n labels of the panel; more labels contain fewer."""
-    rows = label_pairs(TASK, n, np.random.default_rng((seed, 2)))
+    rows = label(TASK, "pairs", n, np.random.default_rng((seed, 2)))
     found = []
     for row in rows:
         say = {side: row[side][0]["content"] for side in ("chosen", "rejected")}

@@ -46,8 +46,9 @@ RULES = {
     "algorithms/*": _rule(BELOW_ALGORITHMS + " evaluation", "numpy torch jaxtyping"),
     "evaluation/*": _rule(BELOW_ALGORITHMS + " evaluation", None),
     "run/*": _rule("run", None),
-    "cli*": _rule(BELOW_ALGORITHMS + " algorithms evaluation studio cli", None),
-    "studio/*": _rule(BELOW_ALGORITHMS + " algorithms evaluation studio", None),
+    "recipes/*": _rule(BELOW_ALGORITHMS + " algorithms evaluation recipes", None),
+    "cli*": _rule(BELOW_ALGORITHMS + " algorithms evaluation recipes studio cli", None),
+    "studio/*": _rule(BELOW_ALGORITHMS + " algorithms evaluation recipes studio", None),
 }
 """the first pattern that fits a file (relative to src/turnwise) holds"""
 
@@ -139,6 +140,9 @@ def test_every_layer_keeps_to_its_rule() -> None:
         ("algorithms/ilql.py", "from turnwise.cli import main"),
         ("evaluation/a.py", "from turnwise.algorithms.logs.bc import Config"),
         ("evaluation/a.py", "class A:\n    def f(self):\n        import turnwise.cli.train"),
+        ("evaluation/a.py", "from turnwise.recipes.tasks import find_task"),
+        ("recipes/a.py", "import turnwise.cli"),
+        ("recipes/a.py", "from turnwise.studio import app"),
         ("studio/a.py", "import turnwise.cli"),
         ("helpers.py", "import os"),
     ],
@@ -158,6 +162,7 @@ def test_the_check_finds(file: str, code: str) -> None:
         ("data/c.py", "from ..envs.dialogue import Message"),
         ("cli/train.py", "from turnwise.algorithms import bc"),
         ("cli.py", "from turnwise.algorithms import bc"),
+        ("recipes/a.py", "from turnwise.algorithms import bc\nfrom turnwise.evaluation.pages import report"),
         ("run/a.py", "import torch, yaml\nfrom turnwise.run import errors"),
     ],
 )

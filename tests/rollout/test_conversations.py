@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from turnwise.data.batch import pack_tokens
-from turnwise.envs.tasks.helpdesk.task import PARTS, HelpDesk, read_act
+from turnwise.envs.tasks.helpdesk.rules import PARTS
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import read_act
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import Conversation, converse, episode_seed
 from turnwise.rollout.engines.sampler import Sampler, Utterance

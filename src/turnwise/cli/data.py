@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from rich.markup import escape
 
 from turnwise.cli.say import console, parse
-from turnwise.cli.tasks import TASKS, find_task
 from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
 from turnwise.data.cards.logs import data_card, describe, warnings
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.files.logs import read_logs, write_jsonl
-from turnwise.run.errors import InputError
-
-POSTCARDS = "postcards"
+from turnwise.recipes.tasks import TASKS, find_task, parse_settings
+from turnwise.run.errors import InputError, SettingError
 
 
 @dataclass(frozen=True)
 class Make:
-    """Write the logs of a built-in task."""
+    """Write the logs of a task, or feedback on its replies."""
 
     out: Path
     """file to write, .jsonl or .jsonl.gz"""
     task: str = "helpdesk"
-    """the built-in task: helpdesk (conversations), or postcards (replies and what annotators say of them)"""
+    """a built-in task (helpdesk, negotiation, postcards), or your own as package.module:Task"""
+    task_settings: tuple[str, ...] = ()
+    """settings of the task, as KEY=VALUE"""
     conversations: int = 20_000
-    """how many; of postcards, how many rows"""
+    """number of conversations, or of rows of feedback"""
     feedback: Literal["none", "pairs", "rankings", "likes", "scores"] = "none"
-    """of postcards: what annotators say; none: the writer's own cards, to be cloned"""
+    """kind of feedback by simulated annotators, for a task that has it (postcards); none: logs"""
     seed: int = 0
-    """the same seed writes the same logs"""
+    """the same seed writes the same file"""
     overwrite: bool = False
     """replace an existing file"""
     json: bool = False
@@ -92,47 +91,26 @@ def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
 
 
 def make(a: Make) -> dict[str, Any]:
-    """Write logs, or feedback on postcards."""
-    task = None if a.task == POSTCARDS else find_task(a.task)
-    if a.feedback != "none" and task is not None:
-        raise InputError(f"--feedback {a.feedback}: only --task {POSTCARDS} has feedback; {a.task} has logs")
+    """Write logs, or feedback."""
     if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"--out {a.out}: expected a name that ends in .jsonl or .jsonl.gz")
-    rows = postcards(a) if task is None else task.logs(a.conversations, a.seed)
+        raise SettingError("out", a.out, "a name that ends in .jsonl or .jsonl.gz")
+    task = find_task(a.task, parse_settings(a.task_settings))
+    logs = a.feedback == "none"
+    rows = (
+        task.rows(a.conversations, a.seed)
+        if logs
+        else task.feedback_rows(a.feedback, a.conversations, a.seed)
+    )
     count = write_jsonl(a.out, rows, overwrite=a.overwrite)
-    what = "conversations" if a.feedback == "none" else a.feedback
+    what = "conversations" if logs else a.feedback
     console(a.json).print(f"{count:,} {what} of {a.task} written to {a.out}")
     return {
         "file": str(a.out),
         "conversations": count,
         "task": a.task,
         "seed": a.seed,
-        "tasks": sorted([*TASKS, POSTCARDS]),
+        "tasks": sorted(TASKS),
     }
-
-
-def postcards(a: Make) -> Iterator[dict[str, Any]]:
-    """Cards of the mediocre writer as logs of one turn with gold as outcome, or labels of the annotators."""
-    from turnwise.envs.tasks import annotators
-    from turnwise.envs.tasks.postcards.task import Postcards
-
-    task, rng = Postcards(), np.random.default_rng(a.seed)
-    if a.feedback != "none":
-        label = {
-            "pairs": annotators.label_pairs,
-            "rankings": annotators.label_rankings,
-            "likes": annotators.label_likes,
-            "scores": annotators.label_scores,
-        }[a.feedback]
-        yield from label(task, a.conversations, rng)
-        return
-    learnt, _ = task.split()
-    for i in range(a.conversations):
-        prompt = learnt[int(rng.integers(len(learnt)))]
-        text = task.write(prompt, rng)
-        messages = [{"role": m.role, "content": m.content} for m in prompt]
-        messages.append({"role": "assistant", "content": text})
-        yield {"id": f"card-{i + 1:06d}", "messages": messages, "outcome": task.gold(prompt, text)}
 
 
 def check(a: Check) -> dict[str, Any]:

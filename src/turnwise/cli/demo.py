@@ -228,8 +228,8 @@ def _done(a: Demo, words: Sequence[str]) -> bool:
 
 def _compare(a: Demo) -> dict[str, Any]:
     """comparison.json of the folder."""
-    from turnwise.cli.tasks import find_task
     from turnwise.evaluation.pages.comparison import comparison, row
+    from turnwise.recipes.tasks import find_task
 
     task = find_task("helpdesk")
     card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
@@ -242,14 +242,18 @@ def _compare(a: Demo) -> dict[str, Any]:
         task="helpdesk",
         rows=rows,
         references=[
-            {"name": "exact optimum", "mean": task.optimum(), "note": "computed by backward induction"},
+            {
+                "name": "exact optimum",
+                "mean": task.known("optimum"),
+                "note": "computed by backward induction",
+            },
             {
                 "name": "behaviour policy",
                 "mean": logged["mean"],
                 "low": logged["low"],
                 "high": logged["high"],
                 "episodes": card["conversations"],
-                "note": f"the desk that wrote the logs; exactly {task.behavior():.4f}",
+                "note": f"the desk that wrote the logs; exactly {task.known('behaviour'):.4f}",
             },
         ],
         selection=SELECTION.format(validation=a.validation_episodes),

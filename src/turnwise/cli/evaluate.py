@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.cli.say import console, notice, parse
-from turnwise.cli.tasks import find_task
+from turnwise.recipes.tasks import find_task
 from turnwise.run.errors import InputError
 from turnwise.run.folder import read_config, write_json, write_text
 
@@ -68,7 +68,9 @@ def run(args: Sequence[str]) -> dict[str, Any]:
             f"[yellow]mind[/yellow] {result['truncated']:,} of {a.episodes:,} conversations filled the "
             "policy's context and were cut: what they would have earned later is missing from the mean"
         )
-    out.print(f"exact optimum {task.optimum():.4f}, behaviour {task.behavior():.4f} (exact)")
+    for known in task.references():
+        between = "exact" if known.low is None else f"{known.low:.4f} to {known.high:.4f}, 95%"
+        out.print(f"{known.name}: {known.mean:.4f} ({between})")
     return result
 
 
@@ -119,7 +121,7 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
             )
     with Progress("talking", a.episodes) as bar:
         held = hold(agent, task.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at)
-    result = {"task": a.task, **summary(held, a.seed), "optimum": task.optimum()}
+    result = {"task": a.task, **summary(held, a.seed), "optimum": task.known("optimum")}
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = tried
     views = [annotate(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden) for c in held[:SHOWN]]

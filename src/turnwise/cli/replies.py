@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from turnwise.cli.say import notice
 from turnwise.data.feedback import Prompt
@@ -17,43 +15,13 @@ from turnwise.data.files.feedback import prompt_of
 from turnwise.data.files.sources import read_rows, unexpected
 from turnwise.data.heldout import is_held_out
 from turnwise.envs.tasks.postcards.task import Postcards
-from turnwise.rollout.replies import Reply
+from turnwise.recipes.tasks import Gold
 from turnwise.rollout.rewards import FromFunction, Reward
 from turnwise.run.errors import InputError
 
 BUILT_IN = "postcards"
 HELD = 0.1
 """share of a file's prompts that is held out"""
-
-
-class Gold:
-    """The truth about replies of the built-in task, for any prompt of it."""
-
-    def __init__(self) -> None:
-        self.task = Postcards()
-
-    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
-        """[n], in units of gold."""
-        return np.array([self.worth(r.prompt, r.text) for r in replies])
-
-    def worth(self, prompt: Prompt, text: str) -> float:
-        """Of one reply. InputError where the prompt is none of the task's."""
-        try:
-            return self.task.gold(prompt, text)
-        except ValueError as e:
-            raise InputError(f"gold of {BUILT_IN}: {e}") from e
-
-
-def gold_of(name: str | None, prompts: Iterable[Prompt]) -> Reward | None:
-    """The truth of the built-in task of that name; InputError where a prompt is none of the task's."""
-    if name is None:
-        return None
-    if name != BUILT_IN:
-        raise InputError(f"--gold {name}: expected {BUILT_IN}, the built-in task whose truth is known")
-    gold = Gold()
-    for prompt in prompts:
-        gold.worth(prompt, "")
-    return gold
 
 
 Asked = list[tuple[Prompt, Mapping[str, Any]]]
@@ -127,7 +95,7 @@ def named_reward(name: str, text: bool = False) -> Reward | Path:
     A function is given plain text if `text`.
     """
     if name == BUILT_IN:
-        return Gold()
+        return Gold(BUILT_IN, Postcards().gold)
     folder = Path(name)
     if folder.is_dir():
         return folder

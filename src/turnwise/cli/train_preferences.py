@@ -12,7 +12,6 @@ import torch
 from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
 from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
-from turnwise.cli.replies import gold_of
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
 from turnwise.data.comparisons import compared, liked, with_rows
@@ -24,6 +23,7 @@ from turnwise.evaluation.measures.judges import judge
 from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
+from turnwise.recipes.tasks import gold_of
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_json

@@ -12,9 +12,10 @@ from typing import Any
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
-from turnwise.cli.replies import Asked, gold_of, named_reward, prompts_of
+from turnwise.cli.replies import Asked, named_reward, prompts_of
 from turnwise.cli.say import console, parse
 from turnwise.models.lm.parts import parameter_count
+from turnwise.recipes.tasks import gold_of
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies

@@ -1,19 +1,19 @@
-"""What a conversation is made of, and what a task (a partner with an outcome) must be able to do."""
+"""What a conversation is made of, what a task (a partner with an outcome) can do, and what is known of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
 class Message:
     """One utterance.
 
-    `reward` is what followed it (in the units of the task; 0 for messages that are not the agent's).
+    `reward` follows the utterance, in the units of the task; it is 0 for messages that are not the agent's.
     `behavior_logp` is the natural log of the probability with which the logged agent chose this whole
-    message, where the log carries it.
+    message; None if the log does not have it.
     """
 
     role: str
@@ -24,11 +24,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Response:
-    """What a task answers to one message of the agent.
+    """A task's answer to one message of the agent.
 
-    `messages` are what the agent sees next (empty when the conversation is over without a last word).
-    `terminated`: the conversation reached a true end; nothing follows. `truncated`: it was cut although
-    it could have gone on. At most one of the two is true.
+    `messages` are what the agent sees next; there are none if the conversation ends without a last word.
+    `terminated`: the conversation reached a true end, and nothing follows. `truncated`: it was cut although
+    it could have gone on. At most one of the two is true. `info` is for analysis; "success" in it is counted.
     """
 
     messages: tuple[Message, ...]
@@ -39,20 +39,59 @@ class Response:
 
 
 class DialogueTask(Protocol):
-    """A partner and an outcome, batched by construction: lanes hold independent conversations.
+    """A partner and an outcome, batched by construction: each lane has a conversation of its own.
 
-    A lane is a small integer chosen by the caller. All randomness of a conversation comes from the seed
+    A lane is a small integer that the caller chooses. All randomness of a conversation comes from the seed
     given at its reset, so that it does not depend on its neighbours or on the order of calls.
     """
 
     def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> list[tuple[Message, ...]]:
-        """Begin a new conversation in each lane; the messages that precede the agent's first turn."""
+        """Begin a new conversation in each lane. Returns the messages before the agent's first turn."""
         ...
 
     def step(self, lanes: Sequence[int], replies: Sequence[str]) -> list[Response]:
-        """The agent says `replies[i]` in `lanes[i]`; what follows."""
+        """The agent says `replies[i]` in `lanes[i]`. Returns what follows, in the same order."""
         ...
 
     def hidden(self, lane: int) -> Mapping[str, Any]:
         """The hidden state of a lane: privileged, for analysis and for critics at training time."""
+        ...
+
+
+Role = Literal["optimum", "behaviour", "baseline"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A return that is known of a task, to stand beside what a policy earns.
+
+    `mean` is the expected undiscounted return. `low` and `high` are its 95% interval if it was estimated, and
+    None if it is exact. `role` is what pages go by, `name` is free: "optimum" is what no policy exceeds,
+    "behaviour" what the task's logs earned, "baseline" anything else worth beating. `note` says how it is
+    known.
+    """
+
+    name: str
+    role: Role
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@runtime_checkable
+class HasReferences(Protocol):
+    """A task of which something is known."""
+
+    def references(self) -> list[Reference]:
+        """What is known of it."""
+        ...
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A task that can write logs."""
+
+    def rows(self, conversations: int, seed: int) -> Iterator[dict[str, Any]]:
+        """Conversations in the log format, the same ones for the same seed."""
         ...

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,13 +14,12 @@ import pytest
 from turnwise.envs.tasks.annotators import (
     PANEL,
     Annotator,
-    label_likes,
-    label_pairs,
-    label_rankings,
-    label_scores,
+    Kind,
+    label,
 )
-from turnwise.envs.tasks.postcards.rule import FITS, KIND_OF, WORDS, ZEAL, worths
-from turnwise.envs.tasks.postcards.task import Postcards, ask_of
+from turnwise.envs.tasks.postcards.rules import FITS, worths
+from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.envs.tasks.postcards.words import KIND_OF, WORDS, ZEAL, ask_of
 
 TASK = Postcards()
 WORDY = Annotator("wordy", temperature=0.5, length_bias=0.2, lapse=0.1)
@@ -125,7 +124,7 @@ def test_pairs_agree_with_gold_as_often_as_they_should() -> None:
     formula, sum of P(chosen by gold) / n, and a standard error of at most .01: four of them. All together
     79%."""
     begun = time.perf_counter()
-    rows = label_pairs(TASK, 10_000, np.random.default_rng(0))
+    rows = label(TASK, "pairs", 10_000, np.random.default_rng(0))
     assert time.perf_counter() - begun < 5
     right, expected = {who.name: [] for who in PANEL}, {who.name: [] for who in PANEL}
     by_name = {who.name: who for who in PANEL}
@@ -147,7 +146,7 @@ def test_pairs_agree_with_gold_as_often_as_they_should() -> None:
 
 def test_rows_of_pairs() -> None:
     """TRL's columns; prompts only of those to learn from; two different replies; gold is that of the text."""
-    rows = label_pairs(TASK, 300, np.random.default_rng(1))
+    rows = label(TASK, "pairs", 300, np.random.default_rng(1))
     learnt = {p[0].content: p for p in TASK.split()[0]}
     assert [row["id"] for row in rows] == [f"pair-{i:06d}" for i in range(1, 301)]
     for row in rows:
@@ -160,10 +159,10 @@ def test_rows_of_pairs() -> None:
 
 
 def test_rows_are_the_same_whatever_the_number_asked_for() -> None:
-    for label in (label_pairs, label_rankings, label_likes, label_scores):
-        few, many = (label(TASK, n, np.random.default_rng(2)) for n in (5, 9))
+    for kind in get_args(Kind):
+        few, many = (label(TASK, kind, n, np.random.default_rng(2)) for n in (5, 9))
         assert few == many[:5]
-        assert label(TASK, 5, np.random.default_rng(3)) != few
+        assert label(TASK, kind, 5, np.random.default_rng(3)) != few
 
 
 def test_one_who_feels_no_noise_is_always_right() -> None:
@@ -171,24 +170,24 @@ def test_one_who_feels_no_noise_is_always_right() -> None:
     scores are gold."""
     sure, held = (Annotator("sure", 1e-6),), TASK.split()[1]
     rng = np.random.default_rng(4)
-    for row in label_pairs(TASK, 200, rng, sure, held):
+    for row in label(TASK, "pairs", 200, rng, sure, held):
         assert row["gold_chosen"] >= row["gold_rejected"] - 1e-4
-    for row in label_rankings(TASK, 100, rng, sure, held, replies=5):
+    for row in label(TASK, "rankings", 100, rng, sure, held, replies=5):
         golds, ranks = np.array(row["golds"]), row["ranks"]
         assert sorted(ranks) == [1, 2, 3, 4, 5]
         assert (np.diff(golds[np.argsort(ranks)]) <= 1e-4).all()
         assert len({text(c) for c in row["completions"]}) == 5
-    for row in label_likes(TASK, 200, rng, sure, held, threshold=0.501):
+    for row in label(TASK, "likes", 200, rng, sure, held, threshold=0.501):
         assert row["label"] == (row["gold"] > 0.501)
         assert row["gold"] == TASK.gold(
             next(p for p in held if p[0].content == row["prompt"][0]["content"]), text(row["completion"])
         )
-    for row in label_scores(TASK, 200, rng, sure, held):
+    for row in label(TASK, "scores", 200, rng, sure, held):
         assert row["score"] == pytest.approx(row["gold"], abs=1e-4)
 
 
 def test_about_half_of_the_writers_cards_are_liked() -> None:
-    rows = label_likes(TASK, 3000, np.random.default_rng(5))
+    rows = label(TASK, "likes", 3000, np.random.default_rng(5))
     assert np.mean([row["label"] for row in rows]) == pytest.approx(0.516, abs=0.04)
 
 
@@ -223,7 +222,7 @@ def test_a_proxy_learnt_from_pairs_is_over_optimised() -> None:
     seen. Cards edited to please it please it more at every step; their gold rises by more than .5 (from
     .75 to 1.90 in seven steps), and then falls to more than 2 below where it began (-8.6 after 24)."""
     rng = np.random.default_rng(6)
-    rows = label_pairs(TASK, 1400, rng)
+    rows = label(TASK, "pairs", 1400, rng)
     prompt_of = {p[0].content: p for p in TASK.prompts()}
     x = np.empty((1400, 6))
     for i, row in enumerate(rows):

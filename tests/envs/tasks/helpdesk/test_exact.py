@@ -16,7 +16,9 @@ from turnwise.envs.tasks.helpdesk.exact import (
     optimal_value,
 )
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
-from turnwise.envs.tasks.helpdesk.task import ACTS, PARTS, HelpDesk, pick, wordings
+from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import pick, wordings
 
 
 def test_the_published_optimum():

@@ -12,7 +12,8 @@ from scipy.stats import chisquare
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities, helpdesk_logs
-from turnwise.envs.tasks.helpdesk.task import ACTS, HORIZON, PARTS, read_act, read_answer, wordings
+from turnwise.envs.tasks.helpdesk.rules import ACTS, HORIZON, PARTS
+from turnwise.envs.tasks.helpdesk.words import read_act, read_answer, wordings
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
-from turnwise.envs.tasks.helpdesk import task as hd
-from turnwise.envs.tasks.helpdesk.task import (
-    ACTS,
-    HORIZON,
-    NONE,
-    PARTS,
-    Act,
-    HelpDesk,
-    read_act,
-    read_answer,
-    wordings,
-)
+from turnwise.envs.tasks.helpdesk import words as hd
+from turnwise.envs.tasks.helpdesk.rules import ACTS, HORIZON, NONE, PARTS, Act
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import read_act, read_answer, wordings
 
 SENTENCES = {act: wordings(act) for act in ACTS}
 ANSWERS = [

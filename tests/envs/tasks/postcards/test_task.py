@@ -11,20 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnwise.envs.dialogue import Message
-from turnwise.envs.tasks.postcards import rule
+from turnwise.envs.tasks.postcards import rules
+from turnwise.envs.tasks.postcards import words as lexicon
 from turnwise.envs.tasks.postcards.exact import LONGEST, best_words, ceiling
-from turnwise.envs.tasks.postcards.rule import (
-    FOLLOWS,
-    KIND_OF,
-    KINDS,
-    STEP,
-    WORDS,
-    Ask,
-    terms_of,
-    words_of,
-    worths,
-)
-from turnwise.envs.tasks.postcards.task import ASKS, Postcards, ask_of, wording
+from turnwise.envs.tasks.postcards.rules import FOLLOWS, STEP, terms_of, worths
+from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.envs.tasks.postcards.words import ASKS, KIND_OF, KINDS, WORDS, Ask, ask_of, wording, words_of
 
 TASK = Postcards()
 BEACH = Ask("beach", "mum", "cheerful")
@@ -80,8 +72,8 @@ def test_repeats_fade_and_wrong_words_do_not() -> None:
 
 def test_zeal_and_length_turn() -> None:
     """Zeal: 0, .3, .4, .3, 0, -.5. Length: nothing at ten words, as much below as above."""
-    assert [rule.zeal_worth(z) for z in range(6)] == pytest.approx([0, 0.3, 0.4, 0.3, 0, -0.5])
-    assert [rule.length_worth(n) for n in (0, 9, 10, 11, 20)] == pytest.approx([-3, -0.03, 0, -0.03, -3])
+    assert [rules.zeal_worth(z) for z in range(6)] == pytest.approx([0, 0.3, 0.4, 0.3, 0, -0.5])
+    assert [rules.length_worth(n) for n in (0, 9, 10, 11, 20)] == pytest.approx([-3, -0.03, 0, -0.03, -3])
 
 
 def test_nothing_said_costs_its_length() -> None:
@@ -109,7 +101,7 @@ def test_what_is_asked_is_read_from_the_last_message() -> None:
 
 def test_the_lexicon() -> None:
     """60 words, each of one kind; the words of a prompt fit its place, name and tone and no other's."""
-    assert len(WORDS) == 60 == sum(len(words) for words in rule.LEXICON.values())
+    assert len(WORDS) == 60 == sum(len(words) for words in lexicon.LEXICON.values())
     for ask in ASKS:
         good = sorted(KIND_OF[word] for word, value in worths(ask).items() if value >= 0.3)
         assert good == sorted(["closing", "greeting", "name", "noun", "noun", "verb", *["tone"] * 3])
@@ -144,21 +136,21 @@ def test_best_by_brute_force_over_kinds() -> None:
     kinds = np.array(list(itertools.product(range(8), repeat=n)))
     fluency = step[kinds[:, :-1], kinds[:, 1:]].sum(1)
     fit = {"name": 1, "noun": 2, "verb": 1, "tone": 3}
-    content = np.array([rule.zeal_worth(z) for z in range(n + 1)])[(kinds == middle.index("zeal")).sum(1)]
+    content = np.array([rules.zeal_worth(z) for z in range(n + 1)])[(kinds == middle.index("zeal")).sum(1)]
     for kind, first in gain.items():
         uses = [first / 3 ** (k // fit[kind]) for k in range(n)]
         content = content + np.cumsum([0, *uses])[(kinds == middle.index(kind)).sum(1)]
     ends = np.array([FOLLOWS[kind, "closing"] for kind in middle])[kinds[:, -1]] + 0.4
     starts = np.array([FOLLOWS["greeting", kind] for kind in middle])[kinds[:, 0]] + 0.4
     for opened, closed in itertools.product((0, 1), repeat=2):
-        sums = fluency + content + opened * starts + closed * ends + rule.length_worth(n + opened + closed)
+        sums = fluency + content + opened * starts + closed * ends + rules.length_worth(n + opened + closed)
         best = max(best, float(sums.max()))
     assert best_words(worth, n + 2)[0] == pytest.approx(best)
 
 
 def test_what_is_left_out_of_the_search_is_never_best() -> None:
     """A stray greeting or closing, an unknown word: "and" in its place loses less fluency than they cost."""
-    for kind, cost in (("greeting", rule.STRAY), ("closing", rule.STRAY), ("unknown", rule.OUTSIDE)):
+    for kind, cost in (("greeting", rules.STRAY), ("closing", rules.STRAY), ("unknown", rules.OUTSIDE)):
         follows = {**{(a, b): -STEP for a in (*KINDS, kind) for b in (*KINDS, kind)}, **FOLLOWS}
         into = max(follows[a, kind] - FOLLOWS[a, "joint"] for a in KINDS)
         out = max(follows[kind, b] - FOLLOWS["joint", b] for b in KINDS)
@@ -213,7 +205,7 @@ def written(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cards = [(prompts[i % 192], TASK.write(prompts[i % 192], rng)) for i in range(n)]
     words = [text.split() for _, text in cards]
     assert {w for card in words for w in card} == set(WORDS)
-    zeal = [sum(w in rule.ZEAL for w in card) for card in words]
+    zeal = [sum(w in lexicon.ZEAL for w in card) for card in words]
     return np.array([TASK.gold(*c) for c in cards]), np.array([len(w) for w in words]), np.array(zeal)
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
-from turnwise.envs.tasks.helpdesk.task import ACTS, HORIZON, PARTS, RELIABILITY, TEST_COST, Act, read_answer
+from turnwise.envs.tasks.helpdesk.rules import ACTS, HORIZON, PARTS, RELIABILITY, TEST_COST, Act
+from turnwise.envs.tasks.helpdesk.words import read_answer
 
 Net = tuple[int, ...]
 Policy = Callable[[Net, int | None, int], Sequence[float]]  # (net, part tested last, turn) -> P of ACTS

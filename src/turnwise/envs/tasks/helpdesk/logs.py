@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.tasks.helpdesk.task import ACTS, PARTS, HelpDesk, pick, read_answer, wordings
+from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.helpdesk.words import pick, read_answer, wordings
 
 # Each turn's whim and its probability.
 TEST_ANY = 0.75  # test a part drawn uniformly

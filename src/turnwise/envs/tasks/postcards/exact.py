@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from turnwise.envs.tasks.postcards.rule import FADE, FITS, FOLLOWS, KIND_OF, STEP, length_worth, zeal_worth
+from turnwise.envs.tasks.postcards.rules import FADE, FITS, FOLLOWS, STEP, length_worth, zeal_worth
+from turnwise.envs.tasks.postcards.words import KIND_OF
 
 LONGEST = 18
 COUNTED = ("name", "noun", "verb", "tone", "zeal")

@@ -8,51 +8,8 @@ Everything is known: no annotator, no model, no noise. `docs/tasks/postcards.md`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-PLACES: dict[str, tuple[tuple[str, str], str]] = {
-    "beach": (("sand", "waves"), "swim"),
-    "mountains": (("peak", "snow"), "climb"),
-    "city": (("museum", "cafe"), "stroll"),
-    "forest": (("trees", "deer"), "hike"),
-    "lake": (("boat", "shore"), "sail"),
-    "desert": (("dunes", "camels"), "ride"),
-    "farm": (("cows", "orchard"), "pick"),
-    "castle": (("towers", "knights"), "explore"),
-}
-"""a place, its two nouns, its verb"""
-
-NAMES = ("mum", "grandpa", "sister", "boss", "teacher", "neighbour")
-"""to whom; the reply names them by the same word"""
-
-TONES: dict[str, tuple[tuple[str, str, str], str, str]] = {
-    "cheerful": (("sunny", "merry", "bright"), "hello", "cheers"),
-    "dreamy": (("misty", "quiet", "golden"), "dearest", "love"),
-    "formal": (("pleasant", "fine", "notable"), "greetings", "regards"),
-    "funny": (("silly", "goofy", "odd"), "ahoy", "toodles"),
-}
-"""a tone, its three adjectives, its greeting, its closing"""
-
-ZEAL = ("wonderful", "amazing", "fantastic", "incredible", "great")
-
-LEXICON: dict[str, tuple[str, ...]] = {
-    "greeting": tuple(greeting for _, greeting, _ in TONES.values()),
-    "name": NAMES,
-    "noun": tuple(noun for nouns, _ in PLACES.values() for noun in nouns),
-    "verb": tuple(verb for _, verb in PLACES.values()),
-    "tone": tuple(word for words, _, _ in TONES.values() for word in words),
-    "zeal": ZEAL,
-    "article": ("the", "our"),
-    "joint": ("and", "with"),
-    "subject": ("we",),
-    "closing": tuple(closing for _, _, closing in TONES.values()),
-}
-"""the words of each kind: 60 in all"""
-
-KINDS = tuple(LEXICON)
-KIND_OF = {word: kind for kind, words in LEXICON.items() for word in words}
-WORDS = tuple(KIND_OF)
-UNKNOWN = "unknown"
+from turnwise.envs.tasks.postcards.words import KIND_OF, KINDS, UNKNOWN, WORDS, Ask, wanted
 
 TERMS: tuple[str, ...] = ("fitting", "strange", "frame", "fluency", "zeal", "length", "unknown")
 
@@ -88,28 +45,6 @@ FOLLOWS: dict[tuple[str, str], float] = {
 """what it adds that a word of the second kind follows one of the first"""
 
 
-class Ask(NamedTuple):
-    """What a prompt asks for."""
-
-    place: str
-    name: str
-    tone: str
-
-
-def wanted(ask: Ask) -> dict[str, tuple[str, ...]]:
-    """The words of each kind that fit; only for kinds that depend on the prompt."""
-    nouns, verb = PLACES[ask.place]
-    adjectives, greeting, closing = TONES[ask.tone]
-    return {
-        "greeting": (greeting,),
-        "name": (ask.name,),
-        "noun": nouns,
-        "verb": (verb,),
-        "tone": adjectives,
-        "closing": (closing,),
-    }
-
-
 def worths(ask: Ask) -> dict[str, float]:
     """The worth of each word of the lexicon at its first use; a greeting's and a closing's in its place."""
     fitting = {word for words in wanted(ask).values() for word in words}
@@ -130,11 +65,6 @@ def zeal_worth(count: int) -> float:
 def length_worth(words: int) -> float:
     """A parabola around ten words."""
     return -LENGTH_COST * (words - IDEAL) ** 2
-
-
-def words_of(reply: str) -> list[str]:
-    """Lower case, split at white space, punctuation at the edges dropped; any text will do."""
-    return [word.strip(".,;:!?") for word in reply.lower().split()]
 
 
 def terms_of(words: Sequence[str], worth: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,204 @@
+"""Dialogue tasks by name: the built-in ones, a row each, and anybody's own.
+
+`find_task` takes a built-in name, `package.module:Task` for a class (or a function that returns a task) of
+one's own, or a task object. Its answer is a `Task`, which makes the live task and its logs, and says what is
+known of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
+
+from turnwise.envs.dialogue import DialogueTask, HasReferences, HasRows, Message, Reference, Role
+from turnwise.envs.tasks.annotators import Kind
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.postcards.logs import postcard_feedback
+from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.recipes.own_task import CheckedTask, import_task, name_of
+from turnwise.run.errors import InputError, SettingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from turnwise.rollout.replies import Reply
+    from turnwise.rollout.rewards import Reward
+
+Prompt = tuple[Message, ...]
+Rows = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of a task before anybody talks to it."""
+
+    name: str
+    """what people call it"""
+    about: str
+    """what it is, in one sentence"""
+    make: Callable[..., DialogueTask]
+    """the live task, from the task's settings as keyword arguments"""
+    feedback: Mapping[str, Callable[[int, int], Rows]] = field(default_factory=dict)
+    """kinds of feedback that can be made, each with its rows (how many, seed)"""
+    worth: Callable[[Sequence[Message], str], float] | None = None
+    """the true worth of a reply to a prompt, if it is known; ValueError if the prompt is not the task's"""
+    prompts: Callable[[], tuple[list[Prompt], list[Prompt]]] | None = None
+    """prompts to learn from and prompts held out, if the task has a fixed set of them"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """what `make` is given"""
+
+    def live(self) -> DialogueTask:
+        """The task to talk to, with a check of everything that it answers. SettingError for its settings."""
+        return CheckedTask(self._made(), self.name)
+
+    def rows(self, conversations: int, seed: int) -> Rows:
+        """Conversations in the log format, the same ones for the same seed. SettingError if it has none."""
+        task = self._made()
+        if not isinstance(task, HasRows):
+            expected = "a task that can write logs (with a method rows(conversations, seed))"
+            raise SettingError("task", self.name, expected)
+        return task.rows(conversations, seed)
+
+    def feedback_rows(self, kind: str, n: int, seed: int) -> Rows:
+        """Rows of feedback of that kind. SettingError if the task has no such feedback."""
+        if kind not in self.feedback:
+            kinds = ", ".join(self.feedback)
+            expected = f"none of it: the task {self.name} has logs only" if not kinds else f"one of {kinds}"
+            raise SettingError("feedback", kind, expected)
+        return self.feedback[kind](n, seed)
+
+    def references(self) -> list[Reference]:
+        """Returns that are known of the task; none if nothing is."""
+        task = self._made()
+        return list(task.references()) if isinstance(task, HasReferences) else []
+
+    def known(self, role: Role) -> float | None:
+        """The mean of the first reference in that role."""
+        return next((r.mean for r in self.references() if r.role == role), None)
+
+    def gold(self) -> Gold | None:
+        """The truth about replies, if it is known."""
+        return None if self.worth is None else Gold(self.name, self.worth)
+
+    def _made(self) -> DialogueTask:
+        try:
+            signature = inspect.signature(self.make)
+        except ValueError:  # compiled callables have none; what they refuse is told when they are called
+            return self.make(**self.settings)
+        try:
+            signature.bind(**self.settings)
+        except TypeError:
+            named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            known = [name for name, p in signature.parameters.items() if p.kind in named]
+            given = " ".join(f"{k}={v}" for k, v in self.settings.items())
+            expected = f"settings of the task {self.name}: {', '.join(known) or 'it has none'}"
+            raise SettingError("task_settings", given or None, expected) from None
+        return self.make(**self.settings)
+
+
+TASKS: Mapping[str, Task] = {
+    "helpdesk": Task(
+        name="helpdesk",
+        about="Find which of four parts of a customer's device is broken, by asking, and name the fix.",
+        make=HelpDesk,
+    ),
+    "postcards": Task(
+        name="postcards",
+        about="Write a postcard as asked: one turn, whose true worth is a known rule over words.",
+        make=Postcards,
+        feedback={kind: partial(postcard_feedback, kind) for kind in get_args(Kind)},
+        worth=Postcards().gold,
+        prompts=Postcards().split,
+    ),
+}
+"""the built-in tasks"""
+
+
+def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = None) -> Task:
+    """A built-in task by name, one's own as `package.module:Task`, or a task object, with its settings.
+
+    SettingError if there is no such task, or if what was found is no task.
+    """
+    settings = settings or {}
+    if not isinstance(task, str):
+        if settings:
+            given = " ".join(f"{k}={v}" for k, v in settings.items())
+            raise SettingError("task_settings", given, "none beside a task object, which is made already")
+        return _row_of(name_of(task), type(task), lambda: task)
+    if task in TASKS:
+        return replace(TASKS[task], settings=settings)
+    if ":" not in task:
+        raise SettingError("task", task, f"one of {', '.join(TASKS)}, or your own as package.module:Task")
+    factory = import_task(task)
+    return replace(_row_of(task, factory, factory), settings=settings)
+
+
+def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask]) -> Task:
+    """The built-in row of a task of that class, else a row of what the class says of itself."""
+    for row in TASKS.values():
+        if documented is row.make:
+            return replace(row, make=make)
+    about = (inspect.getdoc(documented) or name).splitlines()[0]
+    return Task(name=name, about=about, make=make)
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words as keyword arguments: numbers, true, false and null as such, the rest as text.
+
+    SettingError for a word of another form, and for a key that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (equals and key.isidentifier()):
+            raise SettingError("task_settings", word, "KEY=VALUE")
+        if key in found:
+            raise SettingError("task_settings", word, f"each key once; {key} is given twice")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The truth about replies to a task's prompts, as a reward."""
+
+    task: str
+    """the task's name, for errors"""
+    rule: Callable[[Sequence[Message], str], float]
+    """what a reply to a prompt is worth"""
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """[n], in units of gold."""
+        import numpy as np
+
+        return np.array([self.worth(r.prompt, r.text) for r in replies])
+
+    def worth(self, prompt: Sequence[Message], text: str) -> float:
+        """The worth of one reply. InputError if the prompt is none of the task's."""
+        try:
+            return self.rule(prompt, text)
+        except ValueError as e:
+            raise InputError(f"gold of {self.task}: {e}") from e
+
+
+def gold_of(name: str | None, prompts: Iterable[Prompt]) -> Reward | None:
+    """The truth of the built-in task of that name, or None without a name.
+
+    SettingError if there is none of that name, InputError if a prompt is none of the task's.
+    """
+    if name is None:
+        return None
+    gold = TASKS[name].gold() if name in TASKS else None
+    if gold is None:
+        known = ", ".join(row.name for row in TASKS.values() if row.worth is not None)
+        raise SettingError("gold", name, f"{known}, the built-in task whose truth is known")
+    for prompt in prompts:
+        gold.worth(prompt, "")
+    return gold
