@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from turnwise.data.batch import Batch
 from turnwise.losses.policy import action_logp, entropy
 from turnwise.models.lm.critics import at_decisions
 from turnwise.models.lm.fresh import llama
@@ -51,8 +52,10 @@ def measure(way: str) -> dict[str, Any]:
         chosen = at_decisions(logits, decisions[:, :-1])
         total = action_logp(chosen, actions).sum() + entropy(chosen).sum()
     else:
+        nothing = torch.zeros(mask.shape)
+        batch = Batch(ids, decisions, decisions[:, :-1], actions, nothing, nothing, mask, mask)
         most = 2**24 if way == "chunks" else 2**40
-        out = score_replies(lm, ids, decisions, actions, mask, most_logits=most)
+        out = score_replies(lm, batch, most_logits=most)
         total = out.logp.sum() + out.entropy.sum()
     total.backward()
     return {"way": way, "peak_mib": peak() - before, "seconds": time.perf_counter() - began}

@@ -281,13 +281,12 @@ def clone(data: Data, seed: int, folder: Path) -> LmPolicy:
 @torch.inference_mode()
 def logp(policy: LmPolicy, pairs: Sequence[Pair], name: str) -> tuple[np.ndarray, np.ndarray]:
     """[pairs, 2] log-probabilities of replies, and their tokens."""
-    policy.lm.eval()
     rows = rows_of(pairs, name)
     order = np.argsort([len(t) for t in rows], kind="stable")
     sums, tokens = np.empty(len(rows)), np.empty(len(rows))
     for part in chunks(order.tolist(), 64):
         b = pack_tokens([rows[i] for i in part], gamma=1.0)
-        sums[part] = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp.sum(1)
+        sums[part] = score_replies(policy.lm, b).logp.sum(1)
         tokens[part] = b.mask.sum(1)
     return sums.reshape(-1, 2), tokens.reshape(-1, 2)
 

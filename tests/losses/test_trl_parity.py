@@ -314,7 +314,7 @@ def test_bradley_terry(
 def of_judged(peer: Peer, judged: Judged) -> tuple[Batch, Tensor]:
     """The batch, and what the reference gives its actions."""
     b = pack_tokens(judged.rows(), gamma=1.0)
-    return b, peer.near.logp(b.inputs, b.decisions, b.actions, b.mask)
+    return b, peer.near.logp(b)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo"])

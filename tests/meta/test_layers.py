@@ -39,7 +39,9 @@ RULES = {
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),
     "models/lm/*": _rule(
-        "models losses", "numpy torch jaxtyping transformers tokenizers peft", lazily="numba huggingface_hub"
+        "models losses data",
+        "numpy torch jaxtyping transformers tokenizers peft",
+        lazily="numba huggingface_hub",
     ),
     "models/*": _rule("models losses data envs", "torch jaxtyping"),
     "rollout/*": _rule("rollout models losses data envs", "numpy torch jaxtyping safetensors"),

@@ -59,7 +59,7 @@ def test_a_group_says_what_its_members_say_alone(
 def test_recorded_log_probabilities_are_the_policys(policy: LmPolicy, replies: list[Reply]) -> None:
     b = pack_tokens([r.tokens for r in replies], gamma=1.0, dtype=torch.float64)
     assert b.behavior_logp is not None
-    out = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask, group=3)
+    out = score_replies(policy.lm, b, group=3)
     torch.testing.assert_close(out.logp, b.behavior_logp, rtol=0, atol=1e-6)
 
 

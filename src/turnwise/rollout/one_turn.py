@@ -92,7 +92,7 @@ class Judged:
         for part in chunks(rows, group * max(1, ROWS // group)):
             b = pack_tokens(part, gamma=1.0).to(device)
             assert b.behavior_logp is not None
-            ref_logp = reference.logp(b.inputs, b.decisions, b.actions, b.mask, group=group)
+            ref_logp = reference.logp(b, group=group)
             kl += float((b.behavior_logp - ref_logp)[b.mask].sum())
         return kl / len(rows)
 

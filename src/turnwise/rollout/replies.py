@@ -66,7 +66,6 @@ def sample_replies(
     in the context.
     """
     expect_room(policy, chat, prompts, max_new_tokens)
-    policy.lm.eval()
     known = [{}] * len(prompts) if columns is None else columns
     at_once = max(1, lanes // group)
     replies: list[Reply] = []
@@ -140,5 +139,5 @@ def _reply(
 def mean_logp(lm: Any, rows: Sequence[Tokens], device: torch.device, group: int = 1) -> Tensor:
     """[B], log-probability of each reply per token, with gradient; rows of a group share their prompt."""
     b = pack_tokens(rows, gamma=1.0).to(device)
-    logp = score_replies(lm, b.inputs, b.decisions, b.actions, b.mask, group=group).logp
+    logp = score_replies(lm, b, group=group).logp
     return logp.sum(1) / b.mask.sum(1)

@@ -132,7 +132,7 @@ def test_rloo_by_hand(policy: LmPolicy, chat: ChatFormat) -> None:
     worth = (j.rewards - 0.3 * kl).reshape(4, 4)
     expected = [[x - np.delete(row, i).mean() for i, x in enumerate(row)] for row in worth]
     np.testing.assert_allclose(part.advantages.view(4, 4).numpy(), expected, atol=1e-5)
-    logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp.sum(1)
+    logp = score_replies(policy.lm, b).logp.sum(1)
     by_hand = gradient(policy, -(part.advantages * logp).sum())
     torch.testing.assert_close(
         gradient(policy, rloo.loss(policy, part, 1.0, c)[0]), by_hand, rtol=1e-4, atol=1e-4
@@ -181,7 +181,7 @@ def test_the_dpo_gradient_where_policy_and_reference_agree(policy: LmPolicy, cha
     assert value.item() == pytest.approx(np.log(2), abs=1e-6) and float(sums["rewards/margins"]) == 0
     found = gradient(policy, value)
     b = pack_tokens(items[0].rows, gamma=1.0)
-    logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp.sum(1)
+    logp = score_replies(policy.lm, b).logp.sum(1)
     torch.testing.assert_close(found, gradient(policy, -0.2 * (logp[0] - logp[1])), rtol=1e-4, atol=1e-6)
 
 
@@ -307,7 +307,7 @@ def preference(policy: LmPolicy, chat: ChatFormat) -> torch.Tensor:
     """log pi(chosen) - log pi(rejected) of each pair."""
     b = pack_tokens([r for x in compared(PAIRS, chat, 32) for r in x.rows], gamma=1.0)
     with torch.no_grad():
-        logp = score_replies(policy.lm, b.inputs, b.decisions, b.actions, b.mask).logp.sum(1).view(-1, 2)
+        logp = score_replies(policy.lm, b).logp.sum(1).view(-1, 2)
     return logp[:, 0] - logp[:, 1]
 
 

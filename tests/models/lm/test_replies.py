@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.policy import action_logp, entropy
@@ -32,13 +34,9 @@ def batch(row: Any) -> Batch:
     return pack_tokens([row(r) for r in rows], gamma=1.0, dtype=torch.float64)
 
 
-def asked(b: Batch) -> tuple[Any, ...]:
-    return b.inputs, b.decisions, b.actions, b.mask
-
-
 def gradients(lm: Any, b: Batch, **how: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     lm.zero_grad()
-    out = score_replies(lm, *asked(b), **how)
+    out = score_replies(lm, b, **how)
     weights = torch.arange(1.0, 1 + out.logp.numel(), dtype=torch.float64).view(out.logp.shape)
     ((out.logp * weights).sum() + (out.entropy * weights.flip(0)).sum()).backward()
     return torch.stack(out).detach(), [p.grad.clone() for p in lm.parameters()]
@@ -47,7 +45,7 @@ def gradients(lm: Any, b: Batch, **how: Any) -> tuple[torch.Tensor, list[torch.T
 def test_it_is_what_the_whole_logits_give(lm: Any, batch: Batch) -> None:
     """Twin: all logits at once; entropy and log-probability at each decision, 0 at padding."""
     logits = LmPolicy(lm)(batch.inputs, batch.decisions)
-    out = score_replies(lm, *asked(batch))
+    out = score_replies(lm, batch)
     expected = action_logp(logits, batch.actions).masked_fill(~batch.mask, 0.0)
     torch.testing.assert_close(out.logp, expected, rtol=0, atol=1e-12)
     spread = entropy(logits).masked_fill(~batch.mask, 0.0)
@@ -79,7 +77,7 @@ def test_prompts_of_one_length_need_no_mask_and_agree(lm: Any, row: Any) -> None
 
 def test_a_prompt_of_one_token_is_read_with_its_reply(lm: Any, row: Any) -> None:
     b = pack_tokens([row("7|5 1"), row("7|2 1")], gamma=1.0, dtype=torch.float64)
-    close = score_replies(lm, *asked(b), group=2).logp, score_replies(lm, *asked(b)).logp
+    close = score_replies(lm, b, group=2).logp, score_replies(lm, b).logp
     torch.testing.assert_close(*close, rtol=0, atol=1e-12)
 
 
@@ -88,6 +86,19 @@ def test_groups_whose_prompts_differ_are_refused(lm: Any, row: Any, other: str) 
     b = pack_tokens([row("7 8 9|5 1"), row(other)], gamma=1.0)
     with pytest.raises(ValueError, match="expected one prompt"):
         features_at_decisions(lm.base_model, b.inputs, b.decisions, 2)
+
+
+def test_a_policy_never_drops_out() -> None:
+    """GPT-2 with much dropout, switched to training: two readings of the same rows agree to the bit."""
+    size = {"n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    odds = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5)
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=10, **size, **odds)).train()
+    ids, decisions = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[0, 1, 3]])
+    policy = LmPolicy(lm)
+    for p in (policy, policy.train(), nn.ModuleDict({"policy": policy}).train()["policy"]):
+        assert torch.equal(p(ids, decisions), p(ids, decisions))
+    lm.train()  # what it is kept from
+    assert not torch.equal(policy(ids, decisions), policy(ids, decisions))
 
 
 def test_masked_decisions_get_no_gradient(lm: Any, batch: Batch) -> None:
@@ -104,17 +115,17 @@ def test_masked_decisions_get_no_gradient(lm: Any, batch: Batch) -> None:
 
 
 def test_a_reference_stays_where_the_policy_was(lm: Any, batch: Batch) -> None:
-    before = score_replies(lm, *asked(batch)).logp.detach()
+    before = score_replies(lm, batch).logp.detach()
     reference = Reference(lm)
     with torch.no_grad():
         for p in lm.parameters():
             p.add_(0.1)
-    torch.testing.assert_close(reference.logp(*asked(batch), group=2), before, rtol=0, atol=1e-12)
+    torch.testing.assert_close(reference.logp(batch, group=2), before, rtol=0, atol=1e-12)
 
 
 def test_adapters_are_their_own_reference(lm: Any, batch: Batch) -> None:
     """No second copy: the base is the policy's own module, and answers as before the adapters learnt."""
-    before = score_replies(lm, *asked(batch)).logp.detach()
+    before = score_replies(lm, batch).logp.detach()
     adapted = with_lora(lm, 2)
     reference = Reference(adapted)
     assert reference.lm is adapted
@@ -122,10 +133,10 @@ def test_adapters_are_their_own_reference(lm: Any, batch: Batch) -> None:
         for name, p in adapted.named_parameters():
             if "lora" in name:
                 p.normal_()
-    moved = score_replies(adapted, *asked(batch)).logp
+    moved = score_replies(adapted, batch).logp
     assert (moved - before).abs().max() > 1e-3
-    torch.testing.assert_close(reference.logp(*asked(batch)), before, rtol=0, atol=1e-12)
-    torch.testing.assert_close(score_replies(adapted, *asked(batch)).logp, moved, rtol=0, atol=0)
+    torch.testing.assert_close(reference.logp(batch), before, rtol=0, atol=1e-12)
+    torch.testing.assert_close(score_replies(adapted, batch).logp, moved, rtol=0, atol=0)
 
 
 def short_sighted(kind: str) -> Any:
@@ -185,7 +196,7 @@ def test_a_shared_prompt_is_read_alone_where_layers_forget(kind: str, batch: Bat
     assert batch.actions is not None
     logp = at.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1).masked_fill(~batch.mask, 0.0)
     for group in (1, 2):
-        found = score_replies(lm, *asked(batch), group=group).logp
+        found = score_replies(lm, batch, group=group).logp
         torch.testing.assert_close(found, logp, atol=atol, rtol=0)
 
 

@@ -137,9 +137,8 @@ def log_ratios(
 ) -> tuple[Tensor, Tensor]:
     """h [B] of each reply, per token for ipo; and its log-probability."""
     b = pack_tokens(rows, gamma=1.0).to(device)
-    asked = (b.inputs, b.decisions, b.actions, b.mask)
-    ref_logp = reference.logp(*asked, group=group)
-    logp = score_replies(policy.lm, *asked, group=group).logp
+    ref_logp = reference.logp(b, group=group)
+    logp = score_replies(policy.lm, b, group=group).logp
     h = (logp - ref_logp).sum(1)
     return h / b.mask.sum(1) if c.formula == "ipo" else h, logp.sum(1)
 
@@ -181,7 +180,6 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
         lr = warmup_linear(c.optimizer, step, total)

@@ -75,8 +75,7 @@ METRICS: dict[str, Metric] = {
 def ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device) -> Tensor:
     """[B], log-probability of each reply less the reference's."""
     b = pack_tokens(rows, gamma=1.0).to(device)
-    asked = (b.inputs, b.decisions, b.actions, b.mask)
-    return (score_replies(policy.lm, *asked).logp - reference.logp(*asked)).sum(1)
+    return (score_replies(policy.lm, b).logp - reference.logp(b)).sum(1)
 
 
 def loss(
@@ -142,7 +141,6 @@ def train(
     # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
     for step in run.steps(total, learner):
-        policy.lm.eval()  # no dropout, as when held-out rows are read
         chosen = [items[i] for i in order.rows(step)]
         objective, sums = loss(policy, reference, chosen, c, run.world.device)
         lr = warmup_linear(c.optimizer, step, total)

@@ -95,7 +95,6 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = max(1, round(c.epochs * order.batches_per_epoch))
     for step in run.steps(total, learner):
-        policy.lm.eval()  # no dropout, as when held-out rows are read
         objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
         lr = warmup_linear(c.optimizer, step, total)
         descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)

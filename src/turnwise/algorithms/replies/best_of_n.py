@@ -58,10 +58,9 @@ def kl_of_best(n: int) -> float:
 
 def loss(policy: LmPolicy, reference: Reference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Negative log-likelihood per token; and sums over tokens."""
-    asked = (batch.inputs, batch.decisions, batch.actions, batch.mask)
-    out = score_replies(policy.lm, *asked)
+    out = score_replies(policy.lm, batch)
     mask = batch.loss_mask
-    sums = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(*asked)), "entropy": out.entropy}
+    sums = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(batch)), "entropy": out.entropy}
     totals = {name: sum_over_decisions(x.detach(), mask).cpu() for name, x in sums.items()}
     totals["decisions"] = mask.sum().cpu()
     return sum_over_decisions(-out.logp, mask) / mask.sum(), totals
@@ -76,7 +75,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         rows = judged.rows()
         batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
-        policy.lm.eval()  # no dropout: what it says now is what it said then
         total, sums = loss(policy, reference, batch)
         lr = warmup_linear(c.optimizer, step, c.steps)
         descend(policy, learner.optimizer, total, c.optimizer, lr=lr)

@@ -119,7 +119,7 @@ def loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Surrogate, KL and entropy, summed over tokens; and their sums (of KL where the reference is given)."""
     assert batch.behavior_logp is not None
-    out = score_replies(policy.lm, batch.inputs, batch.decisions, batch.actions, batch.mask, group=c.group)
+    out = score_replies(policy.lm, batch, group=c.group)
     mask = batch.loss_mask
     A = advantage.unsqueeze(1).expand_as(out.logp)
     surrogate = clipped_surrogate_loss(out.logp, batch.behavior_logp, A, c.clip, c.clip_high)
@@ -159,11 +159,9 @@ def update(
     parts = []
     for start in range(0, len(rows), size):
         batch = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
-        asked = (batch.inputs, batch.decisions, batch.actions, batch.mask)
-        ref_logp = None if reference is None else reference.logp(*asked, group=c.group)
+        ref_logp = None if reference is None else reference.logp(batch, group=c.group)
         parts.append((batch, advantage[start : start + size], ref_logp))
     denominator = sum(int(b.mask.sum()) for b, _, _ in parts) / len(parts)
-    policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for batch, weights, ref_logp in parts:

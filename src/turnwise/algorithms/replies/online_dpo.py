@@ -64,9 +64,8 @@ def loss(
         return None
     pairs = np.stack([best, worst], 1).ravel()
     b = pack_tokens([judged.replies[i].tokens for i in pairs], gamma=1.0).to(device)
-    asked = (b.inputs, b.decisions, b.actions, b.mask)
-    out = score_replies(policy.lm, *asked, group=2)
-    h = (out.logp - reference.logp(*asked, group=2)).sum(1).view(-1, 2)
+    out = score_replies(policy.lm, b, group=2)
+    h = (out.logp - reference.logp(b, group=2)).sum(1).view(-1, 2)
     per_pair = dpo_loss(h[:, 0], h[:, 1], c.beta)
     spread = out.entropy.detach().sum(1) / b.mask.sum(1)
     sums = {
@@ -87,7 +86,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     learner = Learner(policy, adamw(policy, c.optimizer))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
-        policy.lm.eval()  # no dropout: what it says now is what it said then
         found = loss(policy, reference, judged, c, run.world.device)
         if found is None:
             continue

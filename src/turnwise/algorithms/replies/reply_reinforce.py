@@ -110,7 +110,7 @@ def loss(
     policy: LmPolicy, batch: Batch, advantage: Tensor, ref_logp: Tensor, c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's loss and entropy per token; and their sums."""
-    out = score_replies(policy.lm, batch.inputs, batch.decisions, batch.actions, batch.mask)
+    out = score_replies(policy.lm, batch)
     pg = policy_gradient_loss(out.logp, advantage.unsqueeze(1).expand_as(out.logp))
     mask = batch.loss_mask
     sums = {
@@ -136,10 +136,9 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step on one batch of replies."""
     assert batch.behavior_logp is not None
-    ref_logp = reference.logp(batch.inputs, batch.decisions, batch.actions, batch.mask)
+    ref_logp = reference.logp(batch)
     kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
     worth = rewards - carried.kl.beta * kl
-    policy.lm.eval()  # no dropout: what it says now is what it said then
     total, sums = loss(policy, batch, advantages(worth, c, carried), ref_logp, c)
     descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
     carried.saw_(worth, c.decay)

@@ -111,8 +111,7 @@ def experience(
     for start in range(0, len(rows), size):
         batch = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
         assert batch.behavior_logp is not None
-        asked = (batch.inputs, batch.decisions, batch.actions, batch.mask)
-        ref_logp = reference.logp(*asked, group=c.group)
+        ref_logp = reference.logp(batch, group=c.group)
         kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
         worth = rewards[start : start + size] - beta * kl
         parts.append(Part(batch, leave_one_out(worth.view(-1, c.group)).flatten(), ref_logp))
@@ -123,7 +122,7 @@ def loss(policy: LmPolicy, part: Part, denominator: float, c: Config) -> tuple[T
     """The policy's loss and entropy, summed over tokens; and their sums."""
     batch, mask = part.batch, part.batch.loss_mask
     assert batch.behavior_logp is not None
-    out = score_replies(policy.lm, batch.inputs, batch.decisions, batch.actions, batch.mask, group=c.group)
+    out = score_replies(policy.lm, batch, group=c.group)
     now, then = (x.masked_fill(~mask, 0.0).sum(1) for x in (out.logp.detach(), batch.behavior_logp))
     ratio = truncated_ratio(now, then, c.most_ratio)
     weight = ratio * part.advantages
@@ -145,7 +144,6 @@ def update(
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
     denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
-    policy.lm.eval()  # no dropout: what it says now is what it said then
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for part in parts:

@@ -138,7 +138,7 @@ def experience(
     for start in range(0, len(rows), size):
         b = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
         assert b.behavior_logp is not None
-        ref_logp = reference.logp(b.inputs, b.decisions, b.actions, b.mask)
+        ref_logp = reference.logp(b)
         rewards = b.rewards - beta * estimated_kl(c.kl, b.behavior_logp, ref_logp).masked_fill(~b.mask, 0.0)
         values = agent.critic(b.inputs, b.decisions)
         lam = torch.full_like(rewards, c.lam)
@@ -161,7 +161,7 @@ def loss(
     """The three terms, summed over tokens; and their sums."""
     b, mask = part.batch, part.batch.loss_mask
     assert b.behavior_logp is not None
-    out = score_replies(agent.policy.lm, b.inputs, b.decisions, b.actions, b.mask)
+    out = score_replies(agent.policy.lm, b)
     values = agent.critic(b.inputs, b.decisions)[:, :-1]
     surrogate = clipped_surrogate_loss(out.logp, b.behavior_logp, part.advantages, c.clip)
     error = clipped_value_loss(values, part.old_values, part.returns, c.value_clip)
@@ -206,7 +206,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
-    agent = ActorAndCritic(policy).eval()  # no dropout: what it says now is what it said then
+    agent = ActorAndCritic(policy)
     run.world.place(agent)
     learner = Learner(agent, adamw(agent, c.optimizer), experience=kl)
     for step in run.steps(c.steps, learner):

@@ -33,9 +33,8 @@ def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[
     kl = entropy = tokens = 0.0
     for part in chunks(replies, ROWS):
         b = pack_tokens([r.tokens for r in part], gamma=1.0).to(device)
-        asked = (b.inputs, b.decisions, b.actions, b.mask)
-        out = score_replies(lm, *asked)
-        kl += float((out.logp - reference.logp(*asked)).sum())
+        out = score_replies(lm, b)
+        kl += float((out.logp - reference.logp(b)).sum())
         entropy += float(out.entropy.sum())
         tokens += int(b.mask.sum())
     return {"kl": kl / len(replies), "entropy": entropy / tokens}

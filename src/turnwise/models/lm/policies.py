@@ -15,11 +15,22 @@ from turnwise.models.lm.parts import lm_head_of, trunk_of
 
 
 class LmPolicy(nn.Module):
-    """pi(token | history): a causal LM of `transformers`, its logits formed at decisions only."""
+    """pi(token | history): a causal LM of `transformers`, its logits formed at decisions only.
+
+    It never drops out. What was sampled is learnt from as it was sampled: with dropout, the ratio of a policy
+    to itself would not be 1, and a held-out loss would be another one than that trained on.
+    """
 
     def __init__(self, lm: Any):
         super().__init__()
         self.lm = lm
+        self.train(False)
+
+    def train(self, mode: bool = True) -> LmPolicy:
+        """Set the mode of this module; the language model stays in evaluation mode."""
+        super().train(mode)
+        self.lm.eval()
+        return self
 
     @property
     def trunks(self) -> Sequence[nn.Module]:

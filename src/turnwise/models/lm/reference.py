@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from turnwise.data.batch import Batch
 from turnwise.models.lm.replies import score_replies
 from turnwise.models.target import slow_copy
 
@@ -24,16 +25,9 @@ class Reference:
         self.lm = lm if self.adapted else slow_copy(lm).eval()
 
     @torch.no_grad()
-    def logp(
-        self,
-        ids: Int[Tensor, "B T"],
-        decisions: Int[Tensor, "B A1"],
-        actions: Int[Tensor, "B A"],
-        mask: Bool[Tensor, "B A"],
-        group: int = 1,
-    ) -> Float[Tensor, "B A"]:
-        """Of the actions, 0 where masked."""
+    def logp(self, batch: Batch, *, group: int = 1) -> Float[Tensor, "B A"]:
+        """Log-probabilities of the actions, 0 where masked; rows of a group share their prompt."""
         if not self.adapted:
-            return score_replies(self.lm, ids, decisions, actions, mask, group=group).logp
+            return score_replies(self.lm, batch, group=group).logp
         with self.lm.disable_adapter():
-            return score_replies(self.lm, ids, decisions, actions, mask, group=group).logp
+            return score_replies(self.lm, batch, group=group).logp

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 
+from turnwise.data.batch import Batch
 from turnwise.losses.policy import entropy
 from turnwise.models.lm.critics import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
@@ -29,24 +30,16 @@ class Scored(NamedTuple):
     entropy: Tensor
 
 
-def score_replies(
-    lm: Any,
-    ids: Int[Tensor, "B T"],
-    decisions: Int[Tensor, "B A1"],
-    actions: Int[Tensor, "B A"],
-    mask: Bool[Tensor, "B A"],
-    *,
-    group: int = 1,
-    most_logits: int = MOST_LOGITS,
-) -> Scored:
-    """What a causal LM gives the actions; rows pG .. pG + G-1 share what stands before their first decision.
+def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = MOST_LOGITS) -> Scored:
+    """What a causal LM gives the actions of a batch; with `group` G, rows pG .. pG + G-1 share their prompt.
 
     Logits are formed at decisions, `most_logits` numbers at a time, and formed again when gradients come
     back, so that memory does not grow with B A V (Hsu et al. 2024, arXiv:2410.10989, section 3.2, chunk the
     loss likewise).
     """
-    features = features_at_decisions(trunk_of(lm), ids, decisions, group)
-    counted, chosen = features[mask], actions[mask]
+    mask = batch.mask
+    features = features_at_decisions(trunk_of(lm), batch.inputs, batch.decisions, group)  # [B, A, D]
+    counted, chosen = features[mask], batch.actions[mask]  # [n, D], [n]: padding has no logits
     head = lm_head_of(lm)
     rows = max(1, most_logits // lm.config.vocab_size)
     if len(chosen) <= rows:
