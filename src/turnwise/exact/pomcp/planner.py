@@ -4,17 +4,22 @@ Every simulation draws a state of the belief and walks down a tree of histories 
 
     argmax_a V(h,a) + c sqrt(log N(h) / N(h,a))        UCB1; actions not tried yet come first
 
-until it meets a history that is new, which joins the tree and is valued by a rollout of a policy without
-memory. On the way back V(h,a) becomes the mean of the discounted returns that were met. The agent takes
-argmax_a V(h,a); what it then sees makes a child the root, and the tree below it is kept.
+until it meets a history that is new. That one joins the tree and is valued by a rollout: the return of a
+policy without memory. On the way back V(h,a) becomes the mean of the discounted returns that came through it.
+The agent takes argmax_a V(h,a). What it then sees makes a child the root, and the tree below it is kept.
 
-Two doors. A `POMDP` is simulated on its tables by compiled loops, from the exact belief (PO-UCT) or from
-particles (POMCP). Anything with the three members of `Simulator` is simulated in Python, from particles.
+Two kinds of problem. A `POMDP` is simulated on its tables by compiled loops (`table_tree`, `kernels`), from
+the exact belief (PO-UCT) or from particles (POMCP). A `Simulator` is simulated in Python (`sample_tree`),
+from particles.
 
-Source: Silver & Veness 2010, "Monte-Carlo planning in large POMDPs", algorithm 1; Auer et al. 2002 for UCB1.
-How we differ: the exact belief as the root's; particles run out of are replaced by rejection from the last
-belief, and are drawn again where even these are few, instead of by a transformation made for the problem;
-rewards of written-out problems are expectations over what is seen.
+Sources: Silver & Veness 2010, "Monte-Carlo planning in large POMDPs", algorithm 1; Auer, Cesa-Bianchi &
+Fischer 2002 for UCB1.
+
+How we differ
+- The belief at the root is exact if the problem is written out (unless particles are asked for).
+- Missing particles are drawn by rejection from the last belief; if these are too few, some are repeated. The
+  paper moves particles by a transformation that is written for each problem.
+- Rewards of written-out problems are expectations over what is seen, which has the same mean.
 """
 
 from __future__ import annotations
@@ -28,47 +33,51 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.exact.bounds import mdp_q
-from turnwise.exact.pomcp.trees import BeliefLost, SampleTree, Simulator, TableTree, Tree, outcomes
-from turnwise.run.errors import InputError
+from turnwise.exact.pomcp.sample_tree import SampleTree
+from turnwise.exact.pomcp.table_tree import TableTree, outcomes
+from turnwise.exact.pomcp.tree import BeliefLost, Simulator, Tree
+from turnwise.run.errors import InputError, SettingError
 
 __all__ = ["BeliefLost", "Config", "Planner", "Simulator", "TabularSimulator", "informed", "plan_episodes"]
 
 PerState = np.ndarray | Callable[[Any], np.ndarray]
-"""[S, A] of a written-out problem, or [A] of each state of a simulator"""
+"""an array [S, A] for a written-out problem, or for a simulator a function from a state to [A]"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a move costs and how it is looked for."""
+    """How much is searched before each move, and how."""
 
     simulations: int = 1000
-    """for each move"""
+    """simulations before each move"""
     exploration: float | None = None
-    """c, in units of the return; None: largest less smallest reward of a written-out problem"""
+    """c, in units of the return. None: largest less smallest reward of a written-out problem"""
     precision: float = 0.01
-    """simulations end where gamma^depth is below it"""
+    """simulations end at the depth where discount^depth falls below this"""
     horizon: int | None = None
-    """steps that simulations take, at most; None: as `precision` says. At discount 1 it must be given"""
+    """steps that simulations take, at most. None: as `precision` says. At discount 1 it must be given"""
     exact_belief: bool = True
     """draw from the exact belief (PO-UCT); False, and with simulators always: from particles (POMCP)"""
     particles: int = 1000
-    """how many states stand for a belief, at least"""
+    """number of states that stand for a belief, at least"""
 
     def __post_init__(self) -> None:
         for name in ("simulations", "particles"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+                raise SettingError(name, getattr(self, name), "1 or more")
         if not 0 < self.precision < 1:
-            raise InputError(f"precision is {self.precision}; expected a number between 0 and 1")
+            raise SettingError("precision", self.precision, "a number between 0 and 1")
         if self.horizon is not None and self.horizon < 1:
-            raise InputError(f"horizon is {self.horizon}; expected at least 1 step")
+            raise SettingError("horizon", self.horizon, "1 step or more")
         if self.exploration is not None and not self.exploration >= 0:
-            raise InputError(f"exploration is {self.exploration}; expected 0 or more")
+            raise SettingError("exploration", self.exploration, "0 or more")
 
     def steps(self, discount: float) -> int:
-        """How far a simulation looks."""
+        """The number of steps that a simulation looks ahead."""
         if discount == 1 and self.horizon is None:
-            raise InputError("at discount 1 simulations end at a horizon only; expected `horizon` in steps")
+            raise SettingError(
+                "horizon", None, "a number of steps: at discount 1 nothing else ends a simulation"
+            )
         by_precision = math.inf
         if discount < 1:
             by_precision = 1 if discount == 0 else math.ceil(math.log(self.precision) / math.log(discount))
@@ -79,10 +88,11 @@ class Planner:
     """One agent: `act`, then `observe` what followed, until the episode ends; `begin` starts another.
 
     `policy` acts in rollouts, by default at random: weights [S, A] for a `POMDP`, for a simulator a function
-    of the state that gives weights [A]. `legal`, likewise, says which actions may be taken, by default all.
-    What is legal must be known to the agent: where it differs between states that the agent cannot tell
-    apart, simulations see more than the agent will. A policy may look at the state; values of rollouts are
-    too high then by what seeing is worth, until the tree has grown over them.
+    from a state to weights [A]. It may look at the state. Values of rollouts are then too high by what seeing
+    is worth, until the tree has grown over them.
+
+    `legal`, of the same form, says which actions may be taken, by default all. The agent must know what is
+    legal: if it differs between states that the agent cannot tell apart, simulations see more than the agent.
     """
 
     def __init__(
@@ -100,44 +110,46 @@ class Planner:
             self.begin()
 
     def begin(self, observation: int | None = None) -> None:
-        """A new episode; `observation` is what the problem shows first, None where it shows nothing."""
+        """Start an episode; `observation` is what the problem shows first, None if it shows nothing."""
         self._tree.begin(observation, self._rng)
         self._begun = True
 
     def act(self) -> int:
-        """Run the simulations of one move; the action of the largest value."""
+        """Run the simulations of one move; return the action of the largest value."""
         if not self._begun:
-            raise InputError("the problem shows an observation first; expected `begin(observation)` before")
+            raise InputError(
+                "the problem shows an observation first; expected `begin(observation)` before `act`"
+            )
         self._tree.simulate(self.config.simulations, self._rng)
         return int(np.nanargmax(self.values))
 
     def observe(self, action: int, observation: Any) -> None:
-        """`action` was taken (it need not be what `act` said) and `observation` seen; the episode goes on.
+        """Move on: `action` was taken (it need not be the one of `act`), `observation` was seen.
 
-        Raises `BeliefLost` where no particle is left, ValueError where an exact belief rules it out.
+        Raises `BeliefLost` if no particle is left, ValueError if the exact belief rules the observation out.
         """
         self._tree.follow(action, observation, self._rng)
 
     @property
     def counts(self) -> np.ndarray:
-        """[A], how often each action was tried at the present history."""
+        """[A], how often simulations tried each action at the present history."""
         return self._tree.counts
 
     @property
     def values(self) -> np.ndarray:
-        """[A], mean return of each action there; NaN: not tried."""
+        """[A], the mean return of each action there; NaN if it was not tried."""
         return np.where(self._tree.counts > 0, self._tree.values, np.nan)
 
     @property
     def states(self) -> np.ndarray | list[Any]:
-        """What simulations begin from: states of an exact belief, or particles, some of them equal."""
+        """The states that simulations begin from: those of the exact belief, or particles, maybe repeated."""
         return self._tree.states
 
 
 def _tree(
     problem: POMDP | Simulator, config: Config, policy: PerState | None, legal: PerState | None
 ) -> Tree:
-    """The door that fits."""
+    """The tree for this kind of problem, with settings that fit it."""
     horizon, c = config.steps(problem.discount), config.exploration
     if isinstance(problem, POMDP):
         if callable(policy) or callable(legal):
@@ -174,18 +186,18 @@ def informed(problem: POMDP, share: float = 0.5) -> np.ndarray:
 
 
 class TabularSimulator:
-    """A written-out problem as a `Simulator`; what it shows first is left out."""
+    """A written-out problem as a `Simulator`. An observation before the first action is left out."""
 
     def __init__(self, problem: POMDP) -> None:
         self.problem, self._outcomes = problem, outcomes(problem)
         self.actions, self.discount = len(problem.actions), problem.discount
 
     def start(self, rng: np.random.Generator) -> int:
-        """s_0"""
+        """Draw s_0."""
         return int(rng.choice(len(self.problem.start), p=self.problem.start))
 
     def step(self, state: int, action: int, rng: np.random.Generator) -> tuple[int, int, float, bool]:
-        """s', o, reward, ends"""
+        """Draw (s', o, reward, whether the episode ended)."""
         row = np.array([action * len(self.problem.states) + state])
         after, seen, reward, ends = self._outcomes.draw(rng, row)
         return int(after[0]), int(seen[0]), float(reward[0]), bool(ends[0])
@@ -202,7 +214,7 @@ def plan_episodes(
     legal: PerState | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> np.ndarray:
-    """Discounted returns [episodes] of a planner in the problem itself, `steps` long at most.
+    """Discounted returns [episodes] of a planner that acts in the problem itself, for `steps` steps at most.
 
     `progress(episode, return)` is called after each.
     """
@@ -226,7 +238,7 @@ def plan_episodes(
 
 
 def _shown(problem: POMDP | Simulator, state: Any, rng: np.random.Generator) -> int | None:
-    """What is seen before the first action."""
+    """Draw the observation before the first action, None if there is none."""
     if not isinstance(problem, POMDP) or problem.initial is None:
         return None
     seen, p = problem.initial.row(state)
