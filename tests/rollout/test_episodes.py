@@ -24,7 +24,7 @@ from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.remembering import Core, Encoder, Remembering
 from turnwise.models.memory.window import Window
-from turnwise.rollout.episodes import StepLanes, to_environment, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics, to_environment
 
 f64 = torch.float64
 CORES: dict[str, Callable[[], Core]] = {
@@ -160,7 +160,7 @@ def test_what_is_told_of_finished_episodes(lazily: bool) -> None:
     assert done.lengths[:k].tolist() == [len(r) for r in rows]
     assert done.returns[:k].tolist() == [r.rewards.sum() for r in rows]
     assert done.discounted[:k].tolist() == [r.rewards @ 0.5 ** np.arange(len(r)) for r in rows]
-    assert told(lanes) == {}
+    assert episode_metrics(lanes) == {}
 
 
 @pytest.mark.parametrize("lazily", [False, True])

@@ -1,5 +1,7 @@
 """The reduction from [B, A] to one number. The algorithm divides, so that its denominator can be seen."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -14,3 +16,14 @@ def sum_over_decisions(x: Float[Tensor, "*E B A"], mask: Bool[Tensor, "B A"]) ->
     """
     # Not x * mask: 0 times infinity is no number, and padding may hold either.
     return x.masked_fill(~mask, 0.0).sum()
+
+
+def sums_over_decisions(
+    terms: Mapping[str, Float[Tensor, "B A"]], mask: Bool[Tensor, "B A"]
+) -> dict[str, Tensor]:
+    """What is logged of a step: the sum of each term without its gradient, and `decisions`, their number.
+
+    Sums of several batches or processes can be added; the mean of each is then its sum by the decisions.
+    """
+    sums = {name: sum_over_decisions(x.detach(), mask) for name, x in terms.items()}
+    return {**sums, "decisions": mask.sum()}

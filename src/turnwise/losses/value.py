@@ -5,6 +5,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def action_values(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:
+    """Q(h_k, a_k) of the actions taken, for every member of an ensemble if there are several."""
+    index = actions.expand(q.shape[:-1]).unsqueeze(-1)  # [*E, B, A, 1]: every member is asked the same
+    return q.gather(-1, index).squeeze(-1)
+
+
 def squared_error(values: Float[Tensor, "*E B A"], targets: Float[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:
     """(target - value)^2, for every member of an ensemble if there are several.
 
@@ -56,8 +62,7 @@ def cql_loss(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float
     Conservative Q-learning, Kumar et al. 2020, arXiv:2006.04779, eq. 4 (the CQL(H) regulariser), as ILQL uses
     it per token (Snell et al. 2022, arXiv:2206.11871).
     """
-    index = actions.expand(q.shape[:-1]).unsqueeze(-1)  # [*E, B, A, 1]: every member is asked the same
-    return q.logsumexp(-1) - q.gather(-1, index).squeeze(-1)
+    return q.logsumexp(-1) - action_values(q, actions)
 
 
 def soft_values(

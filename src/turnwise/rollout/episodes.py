@@ -64,10 +64,10 @@ class StepLanes:
     def __init__(
         self, env: LaneEnv, lanes: int, rng: np.random.Generator, *, gamma: float = 1.0, device: str = "cpu"
     ) -> None:
-        """`gamma` is only for the discounted returns that are told of finished episodes."""
+        """`gamma` only enters the discounted returns of `finished`; nothing is learnt from it here."""
         self.env, self.lanes, self.rng, self.gamma, self.device = env, lanes, rng, gamma, device
         self._began = False
-        self._told: list[tuple[float, float, int]] = []
+        self._finished: list[tuple[float, float, int]] = []
 
     def collect(self, agent: Acts, steps: int) -> list[Episode]:
         """Act for `steps` steps in each lane; the rows of that time, by lane and then by time."""
@@ -93,7 +93,7 @@ class StepLanes:
         self._begin(agent)
         track = self._room(longest)
         over = np.zeros(self.lanes, bool)
-        told, self._told = self._told, []
+        earlier, self._finished = self._finished, []
         taken = longest
         with torch.inference_mode():
             for t in range(longest):
@@ -108,7 +108,7 @@ class StepLanes:
             stop = int(np.argmax(ended)) + 1 if ended.any() else taken
             rows.append(_episode(track, lane, 0, stop, 0, None, None))
         discounts = self.gamma ** np.arange(taken)
-        self._told = told + [
+        self._finished = earlier + [
             (float(e.rewards.sum()), float(e.rewards @ discounts[: len(e)]), len(e)) for e in rows
         ]
         self._began = False
@@ -116,8 +116,8 @@ class StepLanes:
 
     def finished(self) -> Finished:
         """Episodes that ended since this was asked last."""
-        told, self._told = self._told, []
-        returns, discounted, lengths = zip(*told, strict=True) if told else ((), (), ())
+        finished, self._finished = self._finished, []
+        returns, discounted, lengths = zip(*finished, strict=True) if finished else ((), (), ())
         return Finished(np.array(returns), np.array(discounted), np.array(lengths, np.int64))
 
     def state(self) -> Tensor:
@@ -130,7 +130,7 @@ class StepLanes:
         try:
             packed = pickle.dumps(held)
         except (pickle.PicklingError, AttributeError, TypeError):
-            packed = pickle.dumps({"rng": self.rng, "_began": False, "_told": self._told})
+            packed = pickle.dumps({"rng": self.rng, "_began": False, "_finished": self._finished})
         return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
     def load(self, state: Tensor) -> None:
@@ -197,8 +197,8 @@ class StepLanes:
         self._previous_action, self._previous_reward = actions, step.rewards
         if ended.any():
             for lane in np.flatnonzero(ended):
-                told = float(self._return[lane]), float(self._discounted[lane]), int(self._ages[lane])
-                self._told.append(told)
+                returned = float(self._return[lane]), float(self._discounted[lane])
+                self._finished.append((*returned, int(self._ages[lane])))
         fresh = self._idle if env.begins_while_stepping else ended
         if env.begins_while_stepping:
             self._idle = ended
@@ -219,8 +219,11 @@ class StepLanes:
             counter[fresh] = 0
 
 
-def told(lanes: StepLanes) -> dict[str, float]:
-    """Means over the episodes that ended since this was asked last, by name; empty where none did."""
+def episode_metrics(lanes: StepLanes) -> dict[str, float]:
+    """What is logged about the episodes that ended since the last call: means, and their number.
+
+    Empty if none ended. `turnwise.run.metrics.EPISODES` says what each is.
+    """
     done = lanes.finished()
     if not len(done.returns):
         return {}

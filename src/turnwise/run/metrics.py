@@ -5,7 +5,9 @@ An algorithm declares its own numbers after its `Config`, as `METRICS`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,26 @@ COMMON: dict[str, Metric] = {
     "seconds": Metric("time of training", "s"),
 }
 """Numbers that every run logs."""
+
+EPISODES: dict[str, Metric] = {
+    "episode_return": Metric("return of an episode", "return"),
+    "discounted_return": Metric("discounted return of an episode", "return"),
+    "episode_length": Metric("length of an episode", "steps"),
+    "episodes": Metric("episodes that ended", "episodes"),
+}
+"""Numbers about the episodes that ended since the last line; absent if none did."""
+
+REPLIES: dict[str, Metric] = {
+    "reward": Metric("reward", "reward"),
+    "reward_std": Metric("standard deviation of the reward", "reward"),
+    "gold": Metric("gold reward, never learnt from", "reward"),
+    "kl": Metric("KL to the reference", "nats per reply"),
+    "completions/mean_length": Metric("length of a reply", "tokens"),
+    "completions/clipped_ratio": Metric("share of replies cut by the limit"),
+}
+"""Numbers about the replies that were sampled in a step; `gold` only if the truth is known."""
+
+
+def added(total: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums of several batches: those of one more, `sums`, added to the `total` so far (empty at first)."""
+    return {name: total[name] + value if name in total else value for name, value in sums.items()}

@@ -47,9 +47,16 @@ def warmup_linear(settings: AdamW, step: int, total: int) -> float:
     return settings.lr * (rise * max(LOWEST, 1 - step / total))
 
 
-def linear(settings: Adam, left: float) -> float:
-    """Learning rate that falls linearly to a twentieth; `left` is the share of training still to come."""
-    return settings.lr * max(LOWEST, left)
+def linear(settings: Adam, remaining: float) -> float:
+    """Learning rate that falls linearly to a twentieth; `remaining` is the share of training still to
+    come."""
+    return settings.lr * max(LOWEST, remaining)
+
+
+def annealed(start: float, end: float, remaining: float) -> float:
+    """A number that goes linearly from `start` to `end`; `remaining` is the share of training still to
+    come."""
+    return end + (start - end) * remaining
 
 
 def descend(

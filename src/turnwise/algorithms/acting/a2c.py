@@ -5,14 +5,16 @@
     L_V   = (G_k - V_k)^2 / scale^2
     L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
 
-A short rollout in every lane, one gradient step on it, and the rollout is forgotten: nothing is off-policy,
-so that no ratio and no clip is needed. With `n` of at least `rollout` each return runs to the end of its
-row and the value stands in there, as in the paper. Rows are segments that begin where acting stood:
-gradients through memory are cut at a rollout's edge, memories are not. Differs from the paper: lanes in
-step with each other for its asynchronous threads, Adam for RMSProp, values in units of the returns
-(Pop-Art) and advantages divided by the same scale, which moves slowly and leaves their expectation's sign
-and proportions alone (standardising over a batch does not), and `visit_discount` can weight decision k by
-gamma^k: then the gradient is that of the discounted return from the start.
+A short rollout in every lane, one gradient step on it, and the rollout is forgotten. Nothing is off-policy,
+so no ratio and no clip is needed. If `n` is at least `rollout`, each return runs to the end of its row and
+the value stands in there, as in the paper. Rows are segments that begin where acting stood: gradients through
+memory are cut at a rollout's edge, memories are not.
+
+Differs from the paper: lanes that step together take the place of asynchronous threads; Adam that of RMSProp;
+values are in units of the returns (Pop-Art), and advantages are divided by the same scale. That scale moves
+slowly, so it leaves signs and proportions of advantages alone, which standardising over a batch does not.
+`visit_discount` can weight decision k by gamma^k: then the gradient is that of the discounted return from the
+start.
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.estimators import estimated_returns
 from turnwise.losses.names import Estimator
 from turnwise.losses.policy import policy_gradient_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
-from turnwise.run.optim import adam, descend, linear
+from turnwise.run.metrics import EPISODES, Metric
+from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
@@ -46,29 +49,30 @@ class Config:
     """Numbers of A2C."""
 
     steps: int = 500_000
-    """steps of the environment, over all lanes"""
+    """Steps of the environment, counted over all lanes."""
     lanes: int = 64
-    """episodes under way at a time"""
+    """Episodes under way at a time. More of them make gradients less noisy and memories less alike."""
     rollout: int = 16
-    """steps in each lane between updates; gradients of memory reach as far back"""
+    """Steps in each lane between updates. Gradients of memory reach as far back, memory itself further."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=0.5)
     """Settings of the optimizer."""
     gamma: float = 0.99
-    """discount per step"""
+    """Discount per step."""
     estimator: Estimator = "n-step"
-    """formula of the returns"""
+    """Formula of the returns."""
     lam: float = 0.95
-    """lambda of gae: 0 one step, 1 all of them"""
+    """Lambda of gae: 0 looks one step ahead and trusts V, 1 looks to the end and is noisier."""
     n: int = 16
-    """steps of n-step; of at least `rollout`: to the end of each row"""
+    """Rewards in a return of n-step, before the value stands in; at least `rollout` is to the end of rows."""
     entropy_weight: float = 0.01
-    """of the bonus on the policy's entropy, at first"""
+    """Weight of the bonus on the policy's entropy at first. More of it explores longer."""
     entropy_end: float = 0.0
-    """of the bonus, at the end; it falls linearly"""
+    """Weight of the entropy bonus at the end; it changes linearly over training."""
     value_weight: float = 0.5
-    """of the critic's loss; no matter where trunks are separate"""
+    """Weight of the critic's loss. It has no effect if actor and critic have separate trunks."""
     visit_discount: float = 1.0
-    """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
         check(
@@ -87,13 +91,22 @@ class Config:
         check_choice(self, estimator=get_args(Estimator))
 
 
+METRICS: dict[str, Metric] = EPISODES | {
+    "steps": Metric("environment steps", "steps"),
+    "policy_loss": Metric("policy-gradient loss", loss=True),
+    "value_loss": Metric("squared error of V", "squared deviations of the returns", loss=True),
+    "entropy": Metric("entropy of the policy", "nats"),
+}
+
+
 def loss(
     agent: ActorCritic, batch: Batch, c: Config, entropy_weight: float
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The three terms as a sum over decisions; the returns [B, A]; and what is logged, as sums."""
+    """The three terms as a sum over decisions; the returns [B, A]; and sums of what is logged."""
     if batch.ages is None:
         raise ValueError("rows of one's own acting have ages")
-    out = agent(batch)
+    out = agent(batch)  # policy [B, A, P], values [B, A+1]
+    # Without gradient: as targets and baselines values are numbers. Only `error` below moves V.
     values, scale = out.values.detach(), agent.critic.value.scale
     returns = estimated_returns(
         c.estimator, batch.rewards, batch.discounts, values, batch.mask, n=c.n, lam=c.lam
@@ -104,27 +117,22 @@ def loss(
     error = squared_error(out.values[:, :-1], returns) / scale**2
     entropy = agent.head.entropy(out.policy)
     objective = policy + c.value_weight * error - entropy_weight * weights * entropy
-    logged = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
-    sums = {name: sum_over_decisions(x.detach(), batch.loss_mask) for name, x in logged.items()}
-    sums["decisions"] = batch.loss_mask.sum()
-    return sum_over_decisions(objective, batch.loss_mask), returns, sums
+    terms = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
+    total = sum_over_decisions(objective, batch.loss_mask)
+    return total, returns, sums_over_decisions(terms, batch.loss_mask)
 
 
 def update(
-    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, left: float, run: Run
+    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, remaining: float, run: Run
 ) -> dict[str, Tensor]:
-    """One gradient step on one rollout; `left` is the share of training that is still to come."""
+    """One gradient step on one rollout; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
     batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
-    entropy_weight = c.entropy_end + (c.entropy_weight - c.entropy_end) * left
+    entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, returns, sums = loss(agent, batch, c, entropy_weight)
-    descend(
-        agent,
-        learner.optimizer,
-        total / (c.lanes * c.rollout),
-        c.optimizer,
-        lr=linear(c.optimizer, left),
-    )
+    mean = total / (c.lanes * c.rollout)
+    descend(agent, learner.optimizer, mean, c.optimizer, lr=linear(c.optimizer, remaining))
+    # Pop-Art, after the step: the loss above was in the units in which its values were computed.
     agent.critic.value.rescale_(returns[batch.loss_mask])
     return sums
 
@@ -138,7 +146,9 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        # Only now: while acting and learning the same observation has to be the same number.
         agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
-            run.log(step, {"steps": (step + 1) * c.lanes * c.rollout, **run.world.means(sums), **told(lanes)})
+            taken = {"steps": (step + 1) * c.lanes * c.rollout}
+            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

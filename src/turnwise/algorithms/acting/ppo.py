@@ -6,12 +6,14 @@
     L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
 
 Rows are episodes, or segments that begin where acting stood: the stored memory is read first, so that rho is
-1 before the first update. Minibatches are of whole rows. What V sees, and whether it shares the actor's
-memory, is the agent's affair (models/agents/critics.py). Differs from the paper: advantages are standardised
-over the batch, values are in units of the returns (Pop-Art) and not clipped, observations that are vectors
-are standardised by all that were seen before this iteration, the learning rate falls linearly, and
-`visit_discount` can weight decision k by gamma^k: then the gradient is exactly that of the discounted return
-from the start, which matters where one policy has to serve early and late histories (agents without memory).
+1 before the first update. Minibatches are made of whole rows, because a memory cannot be read from the middle
+of one. The agent decides what V sees, and whether V shares the actor's memory (models/agents/critics.py).
+
+Differs from the paper: advantages are standardised over each minibatch; values are in units of the returns
+(Pop-Art) and not clipped; observations that are vectors are standardised by all that were seen before this
+iteration; the learning rate falls linearly. `visit_discount` can weight decision k by gamma^k: then the first
+gradient is that of the discounted return from the start, which matters if one policy has to serve early and
+late histories (agents without memory).
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.estimators import estimated_returns, standardised
 from turnwise.losses.names import Estimator
 from turnwise.losses.policy import clipped_surrogate_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
-from turnwise.run.optim import adam, descend, linear
+from turnwise.run.metrics import EPISODES, Metric, added
+from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
@@ -47,35 +50,36 @@ class Config:
     """Numbers of PPO."""
 
     steps: int = 500_000
-    """steps of the environment, over all lanes"""
+    """Steps of the environment, counted over all lanes."""
     lanes: int = 64
-    """episodes under way at a time"""
+    """Episodes under way at a time. More of them make gradients less noisy and memories less alike."""
     rollout: int = 64
-    """steps in each lane between updates"""
+    """Steps in each lane between updates. Gradients of memory reach as far back, memory itself further."""
     epochs: int = 4
-    """passes over what was collected"""
+    """Passes over what was collected. More of them learn faster from each step, until ratios are clipped."""
     minibatches: int = 4
-    """gradient steps per pass"""
+    """Gradient steps per pass."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=0.5)
     """Settings of the optimizer."""
     gamma: float = 0.99
-    """discount per step"""
+    """Discount per step."""
     estimator: Estimator = "gae"
-    """formula of the returns"""
+    """Formula of the returns."""
     lam: float = 0.95
-    """lambda of gae: 0 one step, 1 all of them"""
+    """Lambda of gae: 0 looks one step ahead and trusts V, 1 looks to the end and is noisier."""
     n: int = 5
-    """steps of n-step"""
+    """Rewards in a return of n-step, before the value stands in."""
     clip: float = 0.2
-    """how far the ratio may leave 1 before its gradient stops"""
+    """How far the ratio may leave 1 before its gradient stops: smaller is slower and safer."""
     entropy_weight: float = 0.01
-    """of the bonus on the policy's entropy, at first"""
+    """Weight of the bonus on the policy's entropy at first. More of it explores longer."""
     entropy_end: float = 0.0
-    """of the bonus, at the end; it falls linearly"""
+    """Weight of the entropy bonus at the end; it changes linearly over training."""
     value_weight: float = 0.5
-    """of the critic's loss; no matter where trunks are separate"""
+    """Weight of the critic's loss. It has no effect if actor and critic have separate trunks."""
     visit_discount: float = 1.0
-    """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
         check(
@@ -97,24 +101,34 @@ class Config:
         check_choice(self, estimator=get_args(Estimator))
 
 
+METRICS: dict[str, Metric] = EPISODES | {
+    "steps": Metric("environment steps", "steps"),
+    "policy_loss": Metric("clipped surrogate", loss=True),
+    "value_loss": Metric("squared error of V", "squared deviations of the returns", loss=True),
+    "entropy": Metric("entropy of the policy", "nats"),
+    "kl": Metric("KL of the policy from the one that acted", "nats"),
+    "clipped": Metric("share of clipped ratios"),
+}
+
+
 @dataclass(frozen=True)
 class Targets:
-    """What was true of a batch before the first update."""
+    """What the losses of a minibatch compare with, computed once, before the first of its updates."""
 
     old_logp: Tensor
-    """[B, A]"""
+    """[B, A], log-probabilities of the actions when they were taken."""
     advantages: Tensor
-    """[B, A], standardised"""
+    """[B, A], standardised over the minibatch."""
     returns: Tensor
-    """[B, A]"""
+    """[B, A], in the units of rewards."""
     weights: Tensor
-    """[B, A]"""
+    """[B, A], `visit_discount` to the power of the decision's place in its episode."""
 
 
 @torch.no_grad()
 def targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
-    """Values by the agent as it acted, returns and advantages by the estimator."""
-    values = agent(batch).values
+    """Values of the agent as it acted; returns and advantages by the estimator."""
+    values = agent(batch).values  # [B, A+1]; the final state's bootstraps rows that were cut
     returns = estimated_returns(
         c.estimator, batch.rewards, batch.discounts, values, batch.mask, n=c.n, lam=c.lam
     )
@@ -131,31 +145,30 @@ def targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
 def loss(
     agent: ActorCritic, batch: Batch, t: Targets, denominator: float, c: Config, entropy_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The three terms together; and their sums over decisions."""
-    out = agent(batch)
-    logp = agent.head.logp(out.policy, batch.actions)
+    """The three terms together, a number; and sums over decisions of what is logged."""
+    out = agent(batch)  # policy [B, A, P], values [B, A+1]
+    logp = agent.head.logp(out.policy, batch.actions)  # [B, A]
     surrogate = t.weights * clipped_surrogate_loss(logp, t.old_logp, t.advantages, c.clip)
     entropy = agent.head.entropy(out.policy)
+    # In deviations of the returns, so that value_weight and lr mean the same whatever the task pays.
     error = squared_error(out.values[:, :-1], t.returns) / agent.critic.value.scale**2
     objective = surrogate + c.value_weight * error - entropy_weight * t.weights * entropy
-    with torch.no_grad():
-        shift = logp - t.old_logp
-        sums = {
-            "policy_loss": surrogate.detach(),
-            "value_loss": error.detach(),
-            "entropy": entropy.detach(),
-            "kl": shift.exp() - 1 - shift,
-            "clipped": ((shift.exp() - 1).abs() > c.clip).to(shift.dtype),
-        }
-        sums = {name: sum_over_decisions(x, batch.loss_mask) for name, x in sums.items()}
-        sums["decisions"] = batch.loss_mask.sum()
-    return sum_over_decisions(objective, batch.loss_mask) / denominator, sums
+    shift = (logp - t.old_logp).detach()  # log rho
+    terms = {
+        "policy_loss": surrogate,
+        "value_loss": error,
+        "entropy": entropy,
+        "kl": shift.exp() - 1 - shift,  # k3: actions are the old policy's, so this is KL(pi_old, pi)
+        "clipped": ((shift.exp() - 1).abs() > c.clip).to(shift.dtype),
+    }
+    total = sum_over_decisions(objective, batch.loss_mask) / denominator
+    return total, sums_over_decisions(terms, batch.loss_mask)
 
 
 def update(
-    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, left: float, run: Run
+    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, remaining: float, run: Run
 ) -> dict[str, Tensor]:
-    """`epochs` passes over the rows; `left` is the share of training that is still to come."""
+    """`epochs` passes over the rows; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
 
     def pack(chosen: Sequence[Episode]) -> Batch:
@@ -164,17 +177,19 @@ def update(
     order = torch.randperm(len(rows)).tolist()
     groups = row_groups([len(e) for e in rows], c.minibatches, order)
     batches = [pack([rows[i] for i in group]) for group in groups]
-    told = [targets(agent, batch, c) for batch in batches]
-    seen = torch.cat([t.returns[b.loss_mask] for t, b in zip(told, batches, strict=True)])
-    agent.critic.value.rescale_(seen)
-    denominator = len(seen) / len(batches)
+    fixed = [targets(agent, batch, c) for batch in batches]
+    returns = torch.cat([t.returns[b.loss_mask] for t, b in zip(fixed, batches, strict=True)])  # [decisions]
+    # Pop-Art: the units of V follow the returns, and V itself stays as it is. Targets above are in the units
+    # of rewards, so it does not matter that they were made before.
+    agent.critic.value.rescale_(returns)
+    denominator = len(returns) / len(batches)  # of an average minibatch: all decisions weigh alike
     sums: dict[str, Tensor] = {}
-    entropy_weight = c.entropy_end + (c.entropy_weight - c.entropy_end) * left
+    entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
-            total, part = loss(agent, batches[i], told[i], denominator, c, entropy_weight)
-            descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
-            sums = {name: sums.get(name, torch.zeros(())) + value for name, value in part.items()}
+            total, part = loss(agent, batches[i], fixed[i], denominator, c, entropy_weight)
+            descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
+            sums = added(sums, part)
     return sums
 
 
@@ -187,7 +202,9 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        # Only now: while acting and learning the same observation has to be the same number.
         agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
-            run.log(step, {"steps": (step + 1) * c.lanes * c.rollout, **run.world.means(sums), **told(lanes)})
+            taken = {"steps": (step + 1) * c.lanes * c.rollout}
+            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

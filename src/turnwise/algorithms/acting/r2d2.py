@@ -8,12 +8,15 @@ reinforcement learning" (ICLR), section 2.3 and section 3.
     p_b   = eta max_k |delta| + (1 - eta) mean_k |delta|
     Q'    <- (1 - polyak) Q' + polyak Q                                after each step
 
-Rows are segments of `rollout` steps. Each is read from the memory that acting had before the row `burn_in`
-rows earlier; what is read before the row itself is not learnt from. Differs from the paper: values are scaled
-affinely and not by h (models/agents/q_network.py says why); targets move by Polyak averaging; gradients run
-through burn-in too (they are small there, and right); rows do not overlap. The memory is the agent's affair:
-with a transformer it is Q at every position; with a memory of the observation alone it is the Q(o, a) that a
-POMDP does not have, kept as the example of what goes wrong (docs/algorithms/acting/r2d2.md).
+Rows are segments of `rollout` steps. The memory that acting had before a row is stored with it, but weights
+have moved since: the stored memory is stale. So reading begins `burn_in` rows earlier, and what is read
+before the row itself is not learnt from.
+
+Differs from the paper: values are scaled affinely and not by h (models/agents/q_network.py says why); targets
+move by Polyak averaging; gradients run through burn-in too (they are small there, and right); rows do not
+overlap. The agent decides what its memory is: with a transformer there is a Q at every position; with a
+memory of the observation alone it is the Q(o, a) that a POMDP does not have, kept as the example of what goes
+wrong (docs/algorithms/acting/r2d2.md).
 """
 
 from __future__ import annotations
@@ -30,13 +33,14 @@ from turnwise.data.steps import pack_steps
 from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import n_step_returns
-from turnwise.losses.value import squared_error
+from turnwise.losses.value import action_values, squared_error
 from turnwise.models.agents.q_network import EpsilonGreedy, QNetwork, spread
 from turnwise.models.target import polyak_, slow_copy
-from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics
 from turnwise.rollout.experience import Experience
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
-from turnwise.run.optim import adam, descend, linear
+from turnwise.run.metrics import EPISODES, Metric, added
+from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
@@ -47,45 +51,46 @@ class Config:
     """Numbers of R2D2."""
 
     steps: int = 150_000
-    """steps of the environment, over all lanes"""
+    """Steps of the environment, counted over all lanes."""
     lanes: int = 32
-    """episodes under way at a time"""
+    """Episodes under way at a time."""
     rollout: int = 32
-    """steps in each lane between updates: the length of rows"""
+    """Steps in each lane between updates: the length of the rows that are stored and replayed."""
     capacity: int = 100_000
-    """steps that the replay holds"""
+    """Steps that the replay holds; the oldest rows make room."""
     warmup: int = 5_000
-    """steps in the replay before learning begins"""
+    """Steps in the replay before learning begins."""
     updates: int = 16
-    """gradient steps after each collection"""
+    """Gradient steps after each collection. More of them use each step better and cost time."""
     batch_size: int = 32
-    """rows per gradient step"""
+    """Rows per gradient step."""
     burn_in: int = 1
-    """rows before the row learnt from that are read first"""
+    """Rows that are read before the row that is learnt from, so that its memory is of today's weights."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=1.0)
     """Settings of the optimizer."""
     gamma: float = 0.99
-    """discount per step"""
+    """Discount per step."""
     n: int = 1
-    """rewards in a target before it bootstraps: above 1 it also counts what exploring actions cost"""
+    """Rewards in a target before it bootstraps. Above 1 rewards travel faster, but the target also counts
+    what exploring actions cost."""
     polyak: float = 0.02
-    """share of the weights that the slow copy takes on at each gradient step"""
+    """Share of the online weights that the slow copy takes on at each gradient step: smaller is steadier."""
     priority_exponent: float = 0.6
-    """of priorities when rows are drawn: 0 draws all alike, 1 in proportion"""
+    """Exponent of the priorities when rows are drawn: 0 draws all alike, 1 in proportion."""
     importance_exponent: float = 0.4
-    """of what undoes it in the loss: 1 entirely"""
+    """Exponent of the importance weights that undo the priorities in the loss: 0 not at all, 1 entirely."""
     eta: float = 0.9
-    """share of the largest error of a row in its priority; the rest is the mean's"""
+    """Share of a row's largest error in its priority; the rest is that of its mean error."""
     priority_floor: float = 1e-2
-    """added to every priority, in units of the values' scale"""
+    """Added to every priority, in units of the values' scale, so that no row is never drawn again."""
     epsilon: float = 1.0
-    """probability of a uniform action in the lane that explores most, at first: at 1 all lanes are random"""
+    """Probability of a uniform action in the lane that explores most, at first. At 1 all lanes are random."""
     epsilon_end: float = 0.1
-    """the same at the end; it falls linearly"""
+    """The same probability at the end; it changes linearly over training."""
     epsilon_alpha: float = 7.0
-    """how much less others explore: lane i has epsilon^(1 + alpha i / (lanes - 1))"""
+    """How much less other lanes explore: lane i has epsilon^(1 + alpha i / (lanes - 1))."""
     scale_rate: float = 0.01
-    """how fast mean and scale of values follow those of targets, per gradient step"""
+    """How far mean and scale of values move towards those of the targets at each gradient step."""
 
     def __post_init__(self) -> None:
         check(
@@ -112,11 +117,22 @@ class Config:
         )
 
 
+METRICS: dict[str, Metric] = EPISODES | {
+    "steps": Metric("environment steps", "steps"),
+    "epsilon": Metric("epsilon of the lane that explores most"),
+    "td": Metric("TD loss", "squared deviations of the targets", loss=True),
+    "target": Metric("mean target of Q", "return"),
+    "staleness": Metric("error of Q from the stored memory", "deviations of the targets"),
+    "staleness_trained": Metric("error of Q after burn-in", "deviations of the targets"),
+}
+
+
 @torch.no_grad()
 def targets(target: QNetwork, q: Tensor, batch: Batch, c: Config) -> Tensor:
     """[B, A], n-step returns with the double-Q bootstrap; `q` [B, A+1, V] is the online one."""
-    best = q.argmax(-1, keepdim=True)
-    values = target(batch).gather(-1, best).squeeze(-1)
+    # Double Q: one network chooses and the other one judges. A maximum over noisy values would be too high.
+    best = q.argmax(-1, keepdim=True)  # [B, A+1, 1]
+    values = target(batch).gather(-1, best).squeeze(-1)  # [B, A+1]
     return n_step_returns(batch.rewards, batch.discounts, values[:, 1:], batch.mask, c.n)
 
 
@@ -124,9 +140,9 @@ def loss(
     agent: QNetwork, target: QNetwork, batch: Batch, weights: Tensor, denominator: float, c: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss; targets [B, A]; errors [B, A] in units of the values' scale."""
-    q = agent(batch)
-    taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-    returns = targets(target, q, batch, c)
+    q = agent(batch)  # [B, A+1, V]
+    taken = action_values(q[:, :-1], batch.actions)  # [B, A]
+    returns = targets(target, q, batch, c)  # [B, A]
     scale = agent.head.value.scale
     error = weights.unsqueeze(-1) * squared_error(taken, returns) / scale**2
     td = ((returns - taken) / scale).detach()
@@ -134,34 +150,42 @@ def loss(
 
 
 def priorities(td: Tensor, mask: Tensor, c: Config) -> Tensor:
-    """[B], eta max + (1 - eta) mean of |td| over what is learnt from, and the floor."""
+    """[B], eta max + (1 - eta) mean of |td| over what is learnt from, and the floor.
+
+    The maximum alone would draw rows with one bad step for ever; the mean alone hides it among good ones.
+    """
     size = td.abs().masked_fill(~mask, 0.0)
     mean = size.sum(1) / mask.sum(1)
     return c.eta * size.amax(1) + (1 - c.eta) * mean + c.priority_floor
 
 
 def update(
-    learner: Learner, replay: Replay, rng: np.random.Generator, c: Config, left: float
+    learner: Learner, replay: Replay, rng: np.random.Generator, c: Config, remaining: float
 ) -> dict[str, Tensor]:
-    """One gradient step on rows from the replay; sums over decisions."""
+    """One gradient step on rows from the replay; sums over decisions of what is logged.
+
+    `remaining` is the share of training that is still to come.
+    """
     agent, target = learner.module, learner.target
     assert isinstance(agent, QNetwork)
     like = next(agent.parameters())
     drawn = replay.sample(rng, c.batch_size, c.importance_exponent)
     batch = pack_steps([replay.read(i, c.burn_in) for i in drawn.rows], gamma=c.gamma, dtype=like.dtype)
     batch = batch.to(like.device)
-    weights = torch.as_tensor(drawn.weights).to(like)
-    denominator = c.batch_size * replay.steps / len(replay)
+    weights = torch.as_tensor(drawn.weights).to(like)  # [B]
+    denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, returns, td = loss(agent, target, batch, weights, denominator, c)
-    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
+    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
     polyak_(target, agent, c.polyak)
-    seen = returns[batch.loss_mask]
-    for network in (agent, target):  # the same seen by both: they stay in the same units
-        network.head.value.rescale_(seen, c.scale_rate)
+    learnt = returns[batch.loss_mask]  # [decisions]
+    # Pop-Art. Both networks are shown the same targets and so stay in the same units: Polyak averaging mixes
+    # their weights, which would mean nothing if a weight of 1 were 5 units in one and 7 in the other.
+    for network in (agent, target):
+        network.head.value.rescale_(learnt, c.scale_rate)
     replay.reprioritise(drawn.rows, priorities(td, batch.loss_mask, c).double().cpu().numpy())
     return {
         "td": sum_over_decisions(td**2, batch.loss_mask),
-        "target": seen.sum(),
+        "target": learnt.sum(),
         "decisions": batch.loss_mask.sum(),
     }
 
@@ -170,10 +194,10 @@ def update(
 def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: Config) -> float | None:
     """How much Q depends on how old the stored memory is: mean |Q - Q_fresh|, in units of values' scale.
 
-    Q is read from the memory stored `back` rows before each row, Q_fresh from the beginning of the episode,
-    as far as the replay holds it; over actions and decisions of those `rows` where the two differ in what
-    they read. None: there are no such rows. Section 3 of the paper has Delta Q over max Q, at single
-    decisions.
+    Q is read from the memory stored `back` rows before each row, Q_fresh from the beginning of the episode
+    (as far as the replay holds it). The mean is over actions and decisions of those `rows` for which the two
+    read something different; None if there are no such rows. Section 3 of the paper has Delta Q over max Q,
+    at single decisions.
     """
     like = next(agent.parameters())
     pairs = [(replay.read(i, back), replay.read(i, None)) for i in rows]
@@ -196,16 +220,16 @@ def train(c: Config, env: LaneEnv, agent: QNetwork, run: Run, seed: int) -> QNet
     learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent), experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
-        left = 1 - step / total
-        epsilon = c.epsilon_end + (c.epsilon - c.epsilon_end) * left
+        remaining = 1 - step / total
+        epsilon = annealed(c.epsilon, c.epsilon_end, remaining)
         experience.collect(EpsilonGreedy(agent, spread(epsilon, c.epsilon_alpha, c.lanes)), c.rollout)
         rng, sums = generator(seed, 1, step), {}
         for _ in range(c.updates if replay.steps >= min(c.warmup, c.capacity) else 0):
-            part = update(learner, replay, rng, c, left)
-            sums = {name: sums.get(name, 0.0) + value for name, value in part.items()}
+            part = update(learner, replay, rng, c, remaining)
+            sums = added(sums, part)
         if run.due(step, total):
-            metrics = {"steps": (step + 1) * c.lanes * c.rollout, "epsilon": epsilon, **told(lanes)}
-            metrics |= run.world.means(sums) if sums else {}
+            metrics = {"steps": (step + 1) * c.lanes * c.rollout, "epsilon": epsilon}
+            metrics |= episode_metrics(lanes) | (run.world.means(sums) if sums else {})
             rows = replay.sample(rng, c.batch_size).rows
             for name, back in (("staleness", 0), ("staleness_trained", c.burn_in)):
                 stale = staleness(agent, replay, rows, back, c)

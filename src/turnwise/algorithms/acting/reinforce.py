@@ -1,17 +1,18 @@
 """REINFORCE with memory and a baseline. Williams 1992, "Simple statistical gradient-following algorithms".
 
     G_k   = r_k + gamma G_{k+1}                Monte Carlo: no value stands in for anything
-    L_pi  = -log pi(a_k|h_k) (G_k - V_k) / scale                      V is a baseline alone
+    L_pi  = -log pi(a_k|h_k) (G_k - V_k) / scale                      V is a baseline and nothing else
     L_V   = (G_k - V_k)^2 / scale^2
     L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
 
-Whole episodes, one in each lane, and one gradient step on them. A baseline leaves the expected gradient as
-it is whatever it sees, the observation alone or the hidden state (models/agents/critics.py): this is the
+Whole episodes, one in each lane, and one gradient step on them. A baseline leaves the expected gradient as it
+is, whether it sees the observation alone or the hidden state (models/agents/critics.py): this is the
 estimator to doubt the others with. The sum over decisions is divided by the number of episodes, a constant,
-and decision k has weight `visit_discount`^k: with gamma, L_pi's gradient is in expectation that of -J /
-scale, J the discounted return. Differs from the paper: episodes are cut after `longest` steps and what lies
-beyond is lost, values are in units of the returns (Pop-Art), Adam. With `value_weight` 0 there is no
-baseline: V stays at 0.
+and decision k has weight `visit_discount`^k: at gamma, the expected gradient of L_pi is that of -J / scale,
+with J the discounted return.
+
+Differs from the paper: episodes are cut after `longest` steps, and what lies beyond is lost; values are in
+units of the returns (Pop-Art); Adam. If `value_weight` is 0 there is no baseline: V stays at 0.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from turnwise.data.episode import Episode
 from turnwise.data.steps import observations_of, pack_steps
 from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.policy import policy_gradient_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
-from turnwise.run.optim import adam, descend, linear
+from turnwise.run.metrics import EPISODES, Metric
+from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
@@ -43,23 +45,25 @@ class Config:
     """Numbers of REINFORCE."""
 
     episodes: int = 20_000
-    """of all lanes together"""
+    """Episodes of training, counted over all lanes."""
     lanes: int = 64
-    """episodes between updates"""
+    """Episodes between updates. More of them make gradients less noisy: nothing else here does."""
     longest: int = 200
-    """steps after which an episode is cut"""
+    """Steps after which an episode is cut. What it would have earned later is lost."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=5.0)
     """Settings of the optimizer."""
     gamma: float = 0.99
-    """discount per step"""
+    """Discount per step."""
     entropy_weight: float = 0.01
-    """of the bonus on the policy's entropy, at first"""
+    """Weight of the bonus on the policy's entropy at first. More of it explores longer."""
     entropy_end: float = 0.0
-    """of the bonus, at the end; it falls linearly"""
+    """Weight of the entropy bonus at the end; it changes linearly over training."""
     value_weight: float = 0.5
-    """of the baseline's loss; no matter where trunks are separate, except that 0 is no baseline"""
+    """Weight of the baseline's loss. It has no effect if the baseline has a trunk of its own, except that 0
+    is no baseline."""
     visit_discount: float = 1.0
-    """weight of decision k is this to the power of k: gamma gives the discounted return's own gradient"""
+    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
         check(
@@ -75,37 +79,45 @@ class Config:
         )
 
 
+METRICS: dict[str, Metric] = EPISODES | {
+    "seen": Metric("episodes", "episodes"),
+    "policy_loss": Metric("policy-gradient loss", loss=True),
+    "value_loss": Metric("squared error of the baseline", "squared deviations of the returns", loss=True),
+    "entropy": Metric("entropy of the policy", "nats"),
+}
+
+
 def loss(
     agent: ActorCritic, batch: Batch, returns: Tensor, c: Config, entropy_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The three terms as a sum over decisions, from returns [B, A]; and what is logged, as sums."""
+    """The three terms as a sum over decisions, from returns [B, A]; and sums of what is logged."""
     if batch.ages is None:
         raise ValueError("rows of one's own acting have ages")
-    out = agent(batch)
+    out = agent(batch)  # policy [B, A, P], values [B, A+1]
     baseline, scale = out.values[:, :-1], agent.critic.value.scale
     weights = c.visit_discount ** batch.ages.to(returns.dtype)
     logp = agent.head.logp(out.policy, batch.actions)
+    # The baseline is a number here: its gradient would teach it to make the policy's loss small.
     policy = weights * policy_gradient_loss(logp, (returns - baseline.detach()) / scale)
     error = squared_error(baseline, returns) / scale**2
     entropy = agent.head.entropy(out.policy)
     objective = policy + c.value_weight * error - entropy_weight * weights * entropy
-    logged = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
-    sums = {name: sum_over_decisions(x.detach(), batch.loss_mask) for name, x in logged.items()}
-    sums["decisions"] = batch.loss_mask.sum()
-    return sum_over_decisions(objective, batch.loss_mask), sums
+    terms = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
+    return sum_over_decisions(objective, batch.loss_mask), sums_over_decisions(terms, batch.loss_mask)
 
 
 def update(
-    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, left: float, run: Run
+    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, remaining: float, run: Run
 ) -> dict[str, Tensor]:
-    """One gradient step on whole episodes; `left` is the share of training that is still to come."""
+    """One gradient step on whole episodes; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
     batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
+    # Pop-Art, before the loss: the first returns set the units, not an arbitrary 1.
     agent.critic.value.rescale_(returns[batch.loss_mask])
-    entropy_weight = c.entropy_end + (c.entropy_weight - c.entropy_end) * left
+    entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    descend(agent, learner.optimizer, total / c.lanes, c.optimizer, lr=linear(c.optimizer, left))
+    descend(agent, learner.optimizer, total / c.lanes, c.optimizer, lr=linear(c.optimizer, remaining))
     return sums
 
 
@@ -118,7 +130,9 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
     for step in run.steps(total, learner):
         rows = lanes.episodes(agent, c.longest)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
+        # Only now: while acting and learning the same observation has to be the same number.
         agent.see_(observations_of(rows).to(run.world.device))
         if run.due(step, total):
-            run.log(step, {"seen": (step + 1) * c.lanes, **run.world.means(sums), **told(lanes)})
+            taken = {"seen": (step + 1) * c.lanes}
+            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

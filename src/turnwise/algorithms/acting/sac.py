@@ -9,10 +9,12 @@ Haarnoja et al. 2018, arXiv:1812.05905; with memories apart as in Ni et al. 2021
     Q'    <- (1 - polyak) Q' + polyak Q                                     after each step
 
 Rows are segments, read from the memories (the actor's and the critics') that acting had before the row
-`burn_in` rows earlier; what is read before the row itself is not learnt from. Differs from the papers: alpha
-is learnt per unit of the values' scale, so that it means the same where returns are 4 and where they are
--100; the entropy H* that it aims at falls to nearly none (at Christodoulou's constant .98 log|A| the policy
-stays nearly uniform); three losses, one optimiser: no gradient of one reaches what another one trains.
+`burn_in` rows earlier; what is read before the row itself is not learnt from.
+
+Differs from the papers: alpha is learnt per unit of the values' scale, so that it means the same if returns
+are 4 and if they are -100; the entropy H* that it aims at falls to nearly none (at Christodoulou's constant
+.98 log|A| the policy stays nearly uniform); the three losses share one optimizer, because no gradient of one
+reaches what another one trains.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ from turnwise.data.replay import Replay
 from turnwise.data.steps import pack_steps
 from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.policy import entropy, soft_policy_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import n_step_returns
-from turnwise.losses.value import soft_values, squared_error
+from turnwise.losses.value import action_values, soft_values, squared_error
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ
 from turnwise.models.target import polyak_, slow_copy
-from turnwise.rollout.episodes import StepLanes, told
+from turnwise.rollout.episodes import StepLanes, episode_metrics
 from turnwise.rollout.experience import Experience
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
-from turnwise.run.optim import adam, descend, linear
+from turnwise.run.metrics import EPISODES, Metric, added
+from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import Learner, Run
@@ -48,35 +51,37 @@ class Config:
     """Numbers of discrete SAC."""
 
     steps: int = 150_000
-    """steps of the environment, over all lanes"""
+    """Steps of the environment, counted over all lanes."""
     lanes: int = 32
-    """episodes under way at a time"""
+    """Episodes under way at a time."""
     rollout: int = 32
-    """steps in each lane between updates: the length of rows"""
+    """Steps in each lane between updates: the length of the rows that are stored and replayed."""
     capacity: int = 100_000
-    """steps that the replay holds"""
+    """Steps that the replay holds; the oldest rows make room."""
     warmup: int = 5_000
-    """steps in the replay before learning begins"""
+    """Steps in the replay before learning begins."""
     updates: int = 16
-    """gradient steps after each collection"""
+    """Gradient steps after each collection. More of them use each step better and cost time."""
     batch_size: int = 32
-    """rows per gradient step"""
+    """Rows per gradient step."""
     burn_in: int = 1
-    """rows before the row learnt from that are read first"""
+    """Rows that are read before the row that is learnt from, so that its memory is of today's weights."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=10.0)
     """Settings of the optimizer."""
     gamma: float = 0.99
-    """discount per step"""
+    """Discount per step."""
     n: int = 1
-    """rewards in a target before it bootstraps; above 1 what replayed actions cost counts too"""
+    """Rewards in a target before it bootstraps. Above 1 rewards travel faster, but the target also counts
+    what actions of older policies cost."""
     polyak: float = 0.05
-    """share of the weights that the slow copy of the critics takes on at each gradient step"""
+    """Share of the critics' weights that their slow copy takes on at each gradient step: smaller is
+    steadier."""
     entropy: float = 0.7
-    """entropy that the temperature aims at, as a share of log|A|, at first"""
+    """Entropy of the policy that the temperature aims at, as a share of log|A|, at first."""
     entropy_end: float = 0.02
-    """the same when three quarters of training are over, and from then on; it falls linearly"""
+    """The same share when three quarters of training are over, and from then on; it changes linearly."""
     scale_rate: float = 0.01
-    """how fast mean and scale of values follow those of targets, per gradient step"""
+    """How far mean and scale of values move towards those of the targets at each gradient step."""
 
     def __post_init__(self) -> None:
         check(
@@ -98,51 +103,65 @@ class Config:
         )
 
 
+METRICS: dict[str, Metric] = EPISODES | {
+    "steps": Metric("environment steps", "steps"),
+    "td": Metric("TD loss, both critics", "squared deviations of the targets", loss=True),
+    "target": Metric("mean target of Q", "return"),
+    "entropy": Metric("entropy of the policy", "nats"),
+    "temperature": Metric("temperature", "return per nat"),
+}
+
+
 @torch.no_grad()
 def targets(agent: SoftActorCritic, target: TwinQ, logits: Tensor, batch: Batch, c: Config) -> Tensor:
     """[B, A], n-step returns with the soft value of where they lead; `logits` [B, A+1, V]."""
-    alpha = agent.temperature * target.scale
-    q = target(batch, agent.parts(batch.state0)[1]).amin(0)
-    values = soft_values(q, logits, alpha)[:, 1:]
-    return n_step_returns(batch.rewards, batch.discounts, values, batch.mask, c.n)
+    alpha = agent.temperature * target.scale  # units of return per nat
+    # The smaller of two noisy values: the policy seeks out what is overestimated, a mean would not resist.
+    q = target(batch, agent.parts(batch.state0)[1]).amin(0)  # [E, B, A+1, V] -> [B, A+1, V]
+    values = soft_values(q, logits, alpha)  # [B, A+1]
+    return n_step_returns(batch.rewards, batch.discounts, values[:, 1:], batch.mask, c.n)
 
 
 def loss(
     agent: SoftActorCritic, target: TwinQ, batch: Batch, aim: float, denominator: float, c: Config
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """The three terms together; targets [B, A]; sums over decisions. `aim` is H*, in nats."""
-    logits = agent.policy(batch)
-    q = agent.critics(batch, agent.parts(batch.state0)[1])[:, :, :-1]
-    y = targets(agent, target, logits, batch, c)
+    logits = agent.policy(batch)  # [B, A+1, V]
+    q = agent.critics(batch, agent.parts(batch.state0)[1])[:, :, :-1]  # [E, B, A, V]
+    y = targets(agent, target, logits, batch, c)  # [B, A]
     scale, logits = agent.critics.scale, logits[:, :-1]
-    index = batch.actions.expand(q.shape[:-1]).unsqueeze(-1)
-    error = squared_error(q.gather(-1, index).squeeze(-1), y).sum(0) / scale**2
+    error = squared_error(action_values(q, batch.actions), y).sum(0) / scale**2
+    # Q and the temperature are numbers to the policy, and its entropy is one to the temperature: each of the
+    # three losses trains one part, which is why one optimizer can take all of them in one step.
     policy = soft_policy_loss(logits, q.detach().amin(0) / scale, agent.temperature.detach())
     spread = entropy(logits)
     temperature = agent.slow_log_temperature * (spread.detach() - aim)
     objective = error + policy + temperature
-    sums = {"td": error, "entropy": spread, "target": y}
-    sums = {name: sum_over_decisions(x.detach(), batch.loss_mask) for name, x in sums.items()}
-    sums["decisions"] = batch.loss_mask.sum()
+    sums = sums_over_decisions({"td": error, "entropy": spread, "target": y}, batch.loss_mask)
     return sum_over_decisions(objective, batch.loss_mask) / denominator, y, sums
 
 
 def update(
-    learner: Learner, replay: Replay, rng: np.random.Generator, c: Config, left: float
+    learner: Learner, replay: Replay, rng: np.random.Generator, c: Config, remaining: float
 ) -> dict[str, Tensor]:
-    """One gradient step on rows from the replay; sums over decisions."""
+    """One gradient step on rows from the replay; sums over decisions of what is logged.
+
+    `remaining` is the share of training that is still to come.
+    """
     agent, target = learner.module, learner.target
     assert isinstance(agent, SoftActorCritic)
     like = next(agent.parameters())
     rows = replay.sample(rng, c.batch_size).rows
     batch = pack_steps([replay.read(i, c.burn_in) for i in rows], gamma=c.gamma, dtype=like.dtype)
     batch = batch.to(like.device)
-    share = c.entropy_end + (c.entropy - c.entropy_end) * max(0.0, left - 0.25) / 0.75
+    share = annealed(c.entropy, c.entropy_end, max(0.0, remaining - 0.25) / 0.75)
     aim = share * math.log(agent.head.logits.out_features)
-    total, y, sums = loss(agent, target, batch, aim, c.batch_size * replay.steps / len(replay), c)
-    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, left))
+    denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
+    total, y, sums = loss(agent, target, batch, aim, denominator, c)
+    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
     polyak_(target, agent.critics, c.polyak)
-    for critics in (agent.critics, target):  # the same seen by both: they stay in the same units
+    # Pop-Art. Both are shown the same targets and so stay in the same units, which Polyak averaging needs.
+    for critics in (agent.critics, target):
         critics.rescale_(y[batch.loss_mask], c.scale_rate)
     return sums
 
@@ -160,9 +179,10 @@ def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: Run, seed: int) 
         rng, sums = generator(seed, 1, step), {}
         for _ in range(c.updates if replay.steps >= min(c.warmup, c.capacity) else 0):
             part = update(learner, replay, rng, c, 1 - step / total)
-            sums = {name: sums.get(name, 0.0) + value for name, value in part.items()}
+            sums = added(sums, part)
         if run.due(step, total):
             temperature = float(agent.temperature.detach() * agent.critics.scale)
-            metrics = {"steps": (step + 1) * c.lanes * c.rollout, "temperature": temperature, **told(lanes)}
-            run.log(step, metrics | (run.world.means(sums) if sums else {}))
+            metrics = {"steps": (step + 1) * c.lanes * c.rollout, "temperature": temperature}
+            metrics |= episode_metrics(lanes) | (run.world.means(sums) if sums else {})
+            run.log(step, metrics)
     return agent

@@ -31,7 +31,7 @@ from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
-from turnwise.losses.value import cql_loss, expectile_loss, squared_error
+from turnwise.losses.value import action_values, cql_loss, expectile_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
@@ -108,7 +108,7 @@ def loss(
     """The three terms together; and their sums over decisions."""
     values = critic(batch.inputs, batch.decisions)
     q, v = values.q, values.v
-    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    taken = action_values(q, batch.actions)
     with torch.no_grad():
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
         lams = torch.full_like(batch.rewards, lam)
