@@ -33,8 +33,8 @@ from torch import Tensor
 
 from turnwise.algorithms.feedback import dpo
 from turnwise.algorithms.replies import grpo, rloo
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import Compared
-from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import lm_head_of, parameter_count

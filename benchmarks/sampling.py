@@ -32,9 +32,9 @@ import torch
 
 from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
-from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import DialogueTask, Message, Response
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
 from turnwise.envs.tasks.helpdesk.rules import ACTS

@@ -26,9 +26,10 @@ import torch
 
 from turnwise.algorithms.logs import bc, ilql
 from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
 from turnwise.models.lm.critics import TokenCritic

@@ -26,9 +26,9 @@ import torch
 
 from turnwise.cli import main as turnwise
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import token_rows
 from turnwise.data.files.logs import read_logs, write_jsonl
 from turnwise.data.order import chunks
-from turnwise.data.tokens import token_rows
 from turnwise.envs.tasks.negotiation.game import (
     Negotiation,
     NegotiationTable,

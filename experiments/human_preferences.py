@@ -64,10 +64,11 @@ from scipy.special import expit
 from turnwise.algorithms.feedback import dpo, reward
 from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import compared
 from turnwise.data.feedback import Pair
 from turnwise.data.order import chunks
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import trunk_of, width_of

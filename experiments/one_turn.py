@@ -30,9 +30,9 @@ import torch
 from turnwise.algorithms.feedback import dpo, kto, reward, simpo
 from turnwise.algorithms.logs import bc
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import compared, liked
 from turnwise.data.feedback import Like, Pair
-from turnwise.data.tokens import ChatFormat
 from turnwise.envs.tasks.annotators import label
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.evaluation.measures.replies import measure_replies

@@ -158,7 +158,7 @@ def test_as_much_is_read_between_two_decisions_as_the_context_holds() -> None:
     """Two decisions 15 positions apart fit a context of 16, with no burn-in; 16 apart they do not."""
     fitting = conversation([(2, 1), (14, 1), (3, 9)], "ended")
     assert td(per_token(segments(fitting, 16))) == pytest.approx(td(per_token([fitting])))
-    with pytest.raises(InputError, match=r"'c'.*16 tokens.*context of 16.*expected a larger --context"):
+    with pytest.raises(InputError, match=r"'c'.*16 tokens.*context of 16.*expected a larger context"):
         segments(conversation([(2, 1), (15, 1), (3, 9)], "ended"), 16)
 
 
@@ -208,3 +208,21 @@ def test_a_window_forgets_the_end_that_it_does_not_reach() -> None:
     assert (cut.terminated, cut.next_known, cut.learn_from) == (False, True, 2)
     assert whole.window(5, 12).next_known is False
     assert conversation([(3, 3)], "ended").window(1, 6).terminated
+
+
+def test_the_rows_of_the_docstring() -> None:
+    """Context 12: at most 12 / 4 = 3 positions up to the first decision are read again, its state included.
+
+    The states are 3..5, 9..12, 17, 18 and the final 20. Row 1 holds up to 9; row 2 begins at 9 + 1 - 3 = 7,
+    and of the states below 7 + 12 = 19 the last one between turns is 17; row 3 begins at 17 + 1 - 3 = 15.
+    """
+    writer = TokenWriter()
+    for read, said in ((4, 3), (3, 4), (4, 2)):
+        writer.read([0] * read)
+        writer.act([1] * said, 1.0, None)
+    writer.read([0])
+    rows = segments(writer.tokens(True, next_known=True, id="c"), 12)
+    drawn = ["".join("a" if a else "r" for a in row.action) for row in rows]
+    assert drawn == ["rrrraaarrr", "rrraaaarrrr", "rrraar"]
+    assert [row.learn_from for row in rows] == [3, 2, 2]
+    assert [row.terminated for row in rows] == [False, False, True]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from turnwise.cli.say import console, notice
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
-from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.measures.replies import gained, measure_replies
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.lora import merged, with_lora

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.models.lm.pretrained import load_lm
 

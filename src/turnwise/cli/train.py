@@ -17,11 +17,12 @@ from turnwise.cli.plan import told_plan
 from turnwise.cli.policies import last_metrics
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.cards.logs import data_card, warnings
+from turnwise.data.chat import ChatFormat, token_rows
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import read_logs
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder
-from turnwise.data.tokens import ChatFormat, Tokens, token_rows
+from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import annotate
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.critics import TokenCritic, TurnCritic

@@ -17,11 +17,11 @@ from turnwise.cli.policies import SILENT, in_words, last_metrics, told_left_out
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import with_rows
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.heldout import split_by_prompt
-from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.measures.judges import judge
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.classifier import adapted_trunks

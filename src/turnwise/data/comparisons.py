@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
-from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
+from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.run.errors import InputError
 
 F = TypeVar("F", bound=Feedback)

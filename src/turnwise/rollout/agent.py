@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from turnwise.data.batch import pack_tokens, pack_turns
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import ROLES, Dialogue
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.critics import TokenCritic, TurnCritic

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
+from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.envs.dialogue import DialogueTask, Message, Response
 from turnwise.rollout.engines.sampler import LaneModel, Utterance
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.conversations import episode_seed

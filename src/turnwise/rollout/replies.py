@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
-from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter
+from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.chat import ChatFormat
+from turnwise.data.tokens import Tokens
 from turnwise.models.lm.classifier import load_classifier, save_classifier
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.pretrained import share_files

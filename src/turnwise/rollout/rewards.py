@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.rollout.replies import Reply
 from turnwise.run.errors import InputError
 

@@ -17,8 +17,8 @@ import torch
 from torch.testing import assert_close
 
 from turnwise.algorithms.feedback import reward
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
-from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of

@@ -17,9 +17,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import compared, liked, mismatched
 from turnwise.data.feedback import Like, Pair, Ranking
-from turnwise.data.tokens import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.replies import divergence
 from turnwise.models.lm.fresh import llama

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import Compared, Liked, Scored, compared, liked, scored
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.data.order import BatchOrder, chunks
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
     all_tied_loss,
     bradley_terry_loss,

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
-from turnwise.data.tokens import ChatFormat, Tokens
+from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.calibration import both_ways, log_loss, summary
 from turnwise.evaluation.measures.intervals import widened
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from turnwise.data.batch import pack_tokens
+from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
-from turnwise.data.tokens import ChatFormat
 from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.tokens import ChatFormat, Tokens, TokenWriter, segments
+from turnwise.data.tokens import Tokens, TokenWriter, segments
 from turnwise.envs.dialogue import Message, Response
 from turnwise.rollout.conversations import converse
 from turnwise.rollout.engines.sampler import Utterance
