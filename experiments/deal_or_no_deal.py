@@ -29,20 +29,21 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import token_rows
 from turnwise.data.files.logs import read_logs, write_jsonl
 from turnwise.data.order import chunks
-from turnwise.envs.tasks.negotiation.game import (
-    Negotiation,
-    NegotiationTable,
-    Read,
+from turnwise.envs.tasks.negotiation.corpus import (
+    Recording,
     on_offer,
     read_negotiations,
     renamed,
     reordered,
     revalued,
-    scenarios,
+    scenarios_of,
     to_log,
     values_by_counts,
 )
+from turnwise.envs.tasks.negotiation.game import NegotiationTable, Read
 from turnwise.envs.tasks.negotiation.reading import AllocationReader, agreement, fit_reader
+from turnwise.envs.tasks.negotiation.scenarios import one_of
+from turnwise.envs.tasks.table import Against
 from turnwise.evaluation.measures.conversations import best_setting, hold
 from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.losses.policy import action_logp
@@ -50,7 +51,7 @@ from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.agent import Agent, load_agent
 from turnwise.rollout.conversations import Conversation
-from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel
+from turnwise.rollout.partners import SpeakingModel
 from turnwise.run.progress import Progress
 
 HERE = Path(__file__).parent
@@ -97,7 +98,7 @@ def prepare(data: Path, runs: Path) -> None:
     (runs / "reader.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def revalue_all(rows: Sequence[Negotiation], read: Read) -> Iterator[dict[str, Any]]:
+def revalue_all(rows: Sequence[Recording], read: Read) -> Iterator[dict[str, Any]]:
     """Each row with its own values and with `REVALUED` others, items named at random each time."""
     rng = np.random.default_rng(0)
     possible = values_by_counts(rows)
@@ -113,7 +114,7 @@ def revalue_all(rows: Sequence[Negotiation], read: Read) -> Iterator[dict[str, A
                 yield log | {"table": table_of(n)}
 
 
-def table_of(n: Negotiation) -> str:
+def table_of(n: Recording) -> str:
     """What both sides of a talk, and all versions of it, have in common: the scenario."""
     return f"{n.counts} {sorted([n.values, n.partner_values])}"
 
@@ -131,13 +132,13 @@ def perplexity(agent: Agent, logs: Path) -> float:
     return math.exp(total / words)
 
 
-def game(data: Path, runs: Path, split: str) -> NegotiationWithModel:
+def game(data: Path, runs: Path, split: str) -> Against:
     """The task: test or validation scenarios, seen from both sides, against the cloned partner."""
-    partner = SpeakingModel(load_agent(runs / "bc"), LANES)
-    tables = scenarios(read_negotiations(data), split)
+    tables = scenarios_of(read_negotiations(data), split)
     both = list(dict.fromkeys([*tables, *(s.swapped() for s in tables)]))
-    return NegotiationWithModel(
-        both, NegotiationTable(AllocationReader.load(runs / "reader.npz").read, notes=True), partner
+    read = AllocationReader.load(runs / "reader.npz").read
+    return Against(
+        NegotiationTable(read, notes=True, draw=one_of(both)), SpeakingModel(load_agent(runs / "bc"))
     )
 
 

@@ -7,11 +7,13 @@ import itertools
 import pytest
 import torch
 
-from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable, Scenario
+from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable
+from turnwise.envs.tasks.negotiation.scenarios import Scenario, one_of
+from turnwise.envs.tasks.table import Against
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import converse
-from turnwise.rollout.partners import NegotiationWithModel, SpeakingModel
+from turnwise.rollout.partners import SpeakingModel
 
 SCENARIO = Scenario(counts=(1, 2, 3), values_a=(1, 3, 1), values_b=(4, 0, 2))
 
@@ -28,10 +30,8 @@ def agent():
     return Agent(lm.double(), tokenizer).with_acting(max_new_tokens=6)
 
 
-def game(agent, lanes):
-    return NegotiationWithModel(
-        [SCENARIO], NegotiationTable(taking_one_of_each, 6), SpeakingModel(agent, lanes)
-    )
+def game(agent):
+    return Against(NegotiationTable(taking_one_of_each, 6, draw=one_of([SCENARIO])), SpeakingModel(agent))
 
 
 def test_games_are_played_to_their_end_and_do_not_depend_on_the_lanes(agent):
@@ -39,7 +39,7 @@ def test_games_are_played_to_their_end_and_do_not_depend_on_the_lanes(agent):
     for lanes in (2, 5):
         chat = agent.chat
         model = agent.lane_model(lanes, chat.stop)
-        played.append(converse(model, game(agent, lanes), chat, episodes=range(7), seed=4, lanes=lanes))
+        played.append(converse(model, game(agent), chat, episodes=range(7), seed=4, lanes=lanes))
     for one, two in zip(*played, strict=True):
         assert [(m.role, m.content) for m in one.dialogue.messages] == [
             (m.role, m.content) for m in two.dialogue.messages
@@ -55,7 +55,7 @@ def test_closing_pays_what_the_reading_gives_the_agent(agent):
 
     Taking both hats instead would give the agent 8 and cost the other nothing: not Pareto-optimal.
     """
-    task = game(agent, 1)
+    task = game(agent)
     task.reset([0], [11])
     (response,) = task.step([0], [SELECTION])
     assert response.terminated and response.reward == 5
@@ -65,7 +65,7 @@ def test_closing_pays_what_the_reading_gives_the_agent(agent):
 
 def test_a_partner_out_of_context_truncates(agent):
     """The partner's memory holds 200 tokens; long words of ours fill it."""
-    task = game(agent, 1)
+    task = game(agent)
     task.reset([0], [1])
     (response,) = task.step([0], ["book " * 300])
     assert response.truncated and not response.terminated and response.reward == 0
@@ -73,8 +73,8 @@ def test_a_partner_out_of_context_truncates(agent):
 
 def test_notes_reach_the_agent_with_what_the_partner_said(agent):
     """One of each is worth 5 to the agent; each answer of the partner brings that note after it."""
-    table = NegotiationTable(taking_one_of_each, 6, notes=True)
-    task = NegotiationWithModel([SCENARIO], table, SpeakingModel(agent, 1))
+    table = NegotiationTable(taking_one_of_each, 6, notes=True, draw=one_of([SCENARIO]))
+    task = Against(table, SpeakingModel(agent))
     task.reset([0], [11])
     (response,) = task.step([0], ["i want the book"])
     assert [m.role for m in response.messages] == ["user", "tool"]

@@ -5,25 +5,24 @@ from pathlib import Path
 import pytest
 
 from turnwise.envs.dialogue import Message
-from turnwise.envs.tasks.negotiation.game import (
-    SELECTION,
-    Negotiation,
-    NegotiationTable,
-    Outcome,
-    Scenario,
-    Triple,
-    Turn,
-    divisions,
+from turnwise.envs.tasks.negotiation.corpus import (
+    Recording,
     on_offer,
-    pareto_optimal,
-    points,
     read_negotiations,
-    remainder,
     renamed,
     revalued,
-    scenarios,
+    scenarios_of,
     to_log,
     values_by_counts,
+)
+from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable, Outcome, Turn
+from turnwise.envs.tasks.negotiation.scenarios import (
+    Scenario,
+    Triple,
+    divisions,
+    pareto_optimal,
+    points,
+    remainder,
 )
 
 # One book worth 0, four hats worth 2, two balls worth 1 to this side; the partner's values are 4, 1 and 1.
@@ -61,7 +60,7 @@ def test_rows_say_who_spoke_what_was_written_down_and_what_it_was_worth(tmp_path
     splits = ["train", "train", "val", "test", "test"]
     folder = write(tmp_path, [AGREED, MIRROR, NONE, CONTRADICTORY, DISCONNECTED], splits)
     agreed, mirror, none, contradictory, disconnected = read_negotiations(folder)
-    assert agreed == Negotiation(
+    assert agreed == Recording(
         counts=(1, 4, 2),
         values=(0, 2, 1),
         partner_values=(4, 1, 1),
@@ -192,7 +191,7 @@ def test_notes_tell_what_closing_now_would_bring(tmp_path: Path) -> None:
     ]
     # The table tells both sides the same as the log does.
     table = NegotiationTable(read, notes=True)
-    table.open(0, SCENARIO, first="b")
+    table.begin(0, SCENARIO, first="b")
     for side, text in (("b", "hats ?"), ("a", "no"), ("b", "two balls then")):
         table.say(0, side, text)
     assert [(m.role, m.content) for m in table.seen_by(0, "a")] == [
@@ -225,10 +224,10 @@ def test_pareto_optimal_by_hand() -> None:
 def test_scenarios_come_once_from_each_side(tmp_path: Path) -> None:
     rows = read_negotiations(write(tmp_path, [AGREED, MIRROR, NONE], ["test", "test", "train"]))
     here = Scenario((1, 4, 2), (0, 2, 1), (4, 1, 1))
-    assert scenarios(rows, "test") == [here, here.swapped()]
-    assert scenarios(rows[:1], "test") == [here, here.swapped()]
+    assert scenarios_of(rows, "test") == [here, here.swapped()]
+    assert scenarios_of(rows[:1], "test") == [here, here.swapped()]
     alike = [replace(rows[0], partner_values=(0, 2, 1))]
-    assert scenarios(alike, "test") == [Scenario((1, 4, 2), (0, 2, 1), (0, 2, 1))]
+    assert scenarios_of(alike, "test") == [Scenario((1, 4, 2), (0, 2, 1), (0, 2, 1))]
 
 
 def table_where_a_takes(share: tuple[int, int, int] | None, **limits: int) -> NegotiationTable:
@@ -244,7 +243,7 @@ def test_a_table_pays_both_sides_when_one_closes_the_talk() -> None:
     Not Pareto-optimal: 4 hats for A against the book and 2 balls for B pay 8 and 4 + 2 = 6.
     """
     table = table_where_a_takes((0, 3, 1))
-    table.open(0, SCENARIO, first="b")
+    table.begin(0, SCENARIO, first="b")
     assert table.whose_turn(0) == "b"
     assert not table.say(0, "b", " i want the book , a hat and a ball ")
     assert table.outcome(0, "a") is None
@@ -274,7 +273,7 @@ def test_a_table_reads_the_whole_talk_from_side_a_and_knows_the_frontier() -> No
         return (0, 4, 0)
 
     table = NegotiationTable(read)
-    table.open(3, SCENARIO, first="a")
+    table.begin(3, SCENARIO, first="a")
     table.say(3, "a", "all hats for me")
     table.say(3, "b", SELECTION)
     assert heard == [((1, 4, 2), [("me", "all hats for me"), ("them", SELECTION)])]
@@ -283,17 +282,17 @@ def test_a_table_reads_the_whole_talk_from_side_a_and_knows_the_frontier() -> No
 
 def test_no_agreement_and_the_limit_pay_nobody() -> None:
     table = table_where_a_takes(None, max_utterances=3)
-    table.open(0, SCENARIO, first="a")
+    table.begin(0, SCENARIO, first="a")
     assert table.say(0, "a", SELECTION)
     assert table.outcome(0, "b") == Outcome(0, 0, agreed=False, pareto=False, closed=True, share=None)
-    table.open(0, SCENARIO, first="a")
+    table.begin(0, SCENARIO, first="a")
     assert [table.say(0, side, "hm") for side in ("a", "b", "a")] == [False, False, True]
     assert table.outcome(0, "b") == Outcome(0, 0, agreed=False, pareto=False, closed=False, share=None)
 
 
 def test_nobody_speaks_out_of_turn() -> None:
     table = table_where_a_takes(None)
-    table.open(0, SCENARIO, first="a")
+    table.begin(0, SCENARIO, first="a")
     with pytest.raises(ValueError, match="lane 0: not the turn of side 'b'"):
         table.say(0, "b", "me first")
     table.say(0, "a", SELECTION)

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 
 from turnwise.envs.tasks.negotiation.claims import ALL, HALF, LISTENER, REST, SPEAKER, UNSAID, read_claims
+from turnwise.envs.tasks.negotiation.corpus import Recording, read_negotiations, scenarios_of, to_log
 from turnwise.envs.tasks.negotiation.features import WIDTH, refused, talk_of
-from turnwise.envs.tasks.negotiation.game import (
-    SELECTION,
-    Negotiation,
-    points,
-    read_negotiations,
-    remainder,
-    scenarios,
-    system_message,
-    to_log,
-)
+from turnwise.envs.tasks.negotiation.game import SELECTION, system_message
 from turnwise.envs.tasks.negotiation.reading import (
     AllocationReader,
     _Design,
@@ -25,6 +17,7 @@ from turnwise.envs.tasks.negotiation.reading import (
     agreement,
     fit_reader,
 )
+from turnwise.envs.tasks.negotiation.scenarios import points, remainder
 
 
 @pytest.mark.parametrize(
@@ -65,16 +58,14 @@ def mirrored(turns):
     return tuple(("them" if who == "me" else "me", text) for who, text in turns)
 
 
-def hand_made() -> list[Negotiation]:
+def hand_made() -> list[Recording]:
     """Offers for every count of hats that the other side takes or refuses."""
     rows = []
     for n in (1, 2, 3):
         for taken, answer in [(True, "deal"), (False, "no deal"), (True, "ok"), (False, "no way")]:
             turns = talk(f"m i get {n} hats you get the rest", f"t {answer}", f"m {SELECTION}")
             share = (0, n, 0) if taken else None
-            rows.append(
-                Negotiation((2, 3, 1), (1, 1, 5), (2, 2, 0), turns, share, n, taken, False, "train", 1)
-            )
+            rows.append(Recording((2, 3, 1), (1, 1, 5), (2, 2, 0), turns, share, n, taken, False, "train", 1))
     return rows
 
 
@@ -144,7 +135,7 @@ def test_weights_survive_saving_and_others_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> list[Negotiation]:
+def corpus() -> list[Recording]:
     beside = Path(__file__).resolve().parents[4].parent / "shared" / "data"
     folder = Path(os.environ.get("TURNWISE_DATA", beside)) / "deal_or_no_deal"
     if not (folder / "data.txt").exists():
@@ -153,12 +144,12 @@ def corpus() -> list[Negotiation]:
 
 
 @pytest.fixture(scope="module")
-def reader(corpus: list[Negotiation]) -> AllocationReader:
+def reader(corpus: list[Recording]) -> AllocationReader:
     """Of a third of the training split, for speed."""
     return fit_reader([n for n in corpus if n.split == "train"][::3])
 
 
-def test_the_corpus_has_the_rows_it_is_known_for(corpus: list[Negotiation]) -> None:
+def test_the_corpus_has_the_rows_it_is_known_for(corpus: list[Recording]) -> None:
     """10,095 + 1,087 + 1,052 rows; 9,531 with points, 1,314 with "no agreement" and 79 disconnected."""
     assert Counter(n.split for n in corpus) == {"train": 10095, "val": 1087, "test": 1052}
     assert sum(n.agreed for n in corpus) == 9531
@@ -171,11 +162,11 @@ def test_the_corpus_has_the_rows_it_is_known_for(corpus: list[Negotiation]) -> N
     given = sum(m.get("reward", 0.0) for log in logs if log for m in log["messages"])
     assert given == sum(n.points for n in corpus)
     seen = {system_message(n.counts, n.values) for n in corpus if n.split == "test"}
-    assert not seen - {system_message(s.counts, s.values_a) for s in scenarios(corpus, "test")}
+    assert not seen - {system_message(s.counts, s.values_a) for s in scenarios_of(corpus, "test")}
 
 
 def test_the_reading_agrees_with_people_on_conversations_it_was_not_fitted_on(
-    corpus: list[Negotiation], reader: AllocationReader
+    corpus: list[Recording], reader: AllocationReader
 ) -> None:
     """Floors two points under what was measured on the validation split (0.91 and 0.97 of the rows)."""
     found = agreement(reader, [n for n in corpus if n.split == "val"])
@@ -186,7 +177,7 @@ def test_the_reading_agrees_with_people_on_conversations_it_was_not_fitted_on(
 
 
 def test_exchanging_the_sides_exchanges_the_shares_exactly(
-    corpus: list[Negotiation], reader: AllocationReader
+    corpus: list[Recording], reader: AllocationReader
 ) -> None:
     for n in corpus[:400]:
         here, there = reader.read(n.counts, n.turns), reader.read(n.counts, mirrored(n.turns))
@@ -194,7 +185,7 @@ def test_exchanging_the_sides_exchanges_the_shares_exactly(
 
 
 def test_nothing_is_won_by_closing_a_talk_after_a_refusal(
-    corpus: list[Negotiation], reader: AllocationReader
+    corpus: list[Recording], reader: AllocationReader
 ) -> None:
     """152 of 154 such endings, cut out of validation conversations, are read as no agreement."""
     closed = [

@@ -22,7 +22,8 @@ from turnwise.envs.tasks.negotiation.claims import (
     read_claims,
     word_set,
 )
-from turnwise.envs.tasks.negotiation.game import SELECTION, Triple, Turn, divisions, remainder
+from turnwise.envs.tasks.negotiation.game import SELECTION, Turn
+from turnwise.envs.tasks.negotiation.scenarios import Triple, divisions, remainder
 
 WIDTH = 1 << 17  # hashed features; with a quarter of it collisions cost half a point of agreement
 DEPTH = 4  # utterances with claims that are looked at, from the last

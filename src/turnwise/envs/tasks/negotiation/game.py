@@ -1,113 +1,38 @@
-"""Deal or No Deal: two sides with private values divide books, hats and balls by talking.
+"""Deal or No Deal (Lewis et al. 2017): the table at which two sides divide books, hats and balls by talking.
 
-The corpus of Lewis et al. 2017 (arXiv:1706.05125) as values, its conversations in the log format, what a
-division is worth, and the table at which two speakers play.
+Each side has private values. Whoever says `<selection>` closes the talk, and its words so far decide who gets
+what: a *reading* turns them into a division.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from turnwise.envs.dialogue import Message
+import numpy as np
 
-ITEMS = ("book", "hat", "ball")
+from turnwise.envs.dialogue import Message
+from turnwise.envs.tasks.negotiation.scenarios import (
+    ITEMS,
+    Draw,
+    Scenario,
+    Triple,
+    draw_scenario,
+    pareto_optimal,
+    points,
+    remainder,
+    triple,
+)
+from turnwise.envs.tasks.table import Side, other
+
 SELECTION = "<selection>"  # said in place of an utterance: the talk is over, the deal is closed
 MAX_UTTERANCES = 20  # ten a side, as in the reference's games; a talk that long ends without a deal
 
-Triple = tuple[int, int, int]  # one number an item, in the order of ITEMS
-Speaker = Literal["me", "them"]
-Turn = tuple[Speaker, str]
-Side = Literal["a", "b"]
-
-
-@dataclass(frozen=True)
-class Negotiation:
-    """One row of the corpus: a negotiation as one of its two sides knew it.
-
-    `turns` ends with `SELECTION` by the side who closed the talk, except in a conversation that was
-    disconnected, where nobody knows who would have. `selection` is what this side wrote down as its own
-    share afterwards; None if it wrote that there was no agreement. `agreed`: both sides wrote down the
-    same division, and only then are there points (0 to 10). `row` is the line in data.txt, from 1.
-    """
-
-    counts: Triple
-    values: Triple
-    partner_values: Triple
-    turns: tuple[Turn, ...]
-    selection: Triple | None
-    points: int
-    agreed: bool
-    disconnected: bool
-    split: str
-    row: int
-
-
-_ROW = re.compile(
-    r"(?P<mine>(?:\d+ ){6})(?P<talk>(?:(?:YOU|THEM): (?:(?!<eos>|<selection>).)*<eos> )*)"
-    r"(?P<closer>YOU|THEM): <selection> "
-    r"(?P<output>item0=\d+ item1=\d+ item2=\d+|no agreement|disconnect) <eos> "
-    r"reward=(?P<reward>\d+|no agreement|disconnect) (?P<flag>agree|disagree) (?P<theirs>\d+(?: \d+){5})"
-)
-_SPEAKER: dict[str, Speaker] = {"YOU": "me", "THEM": "them"}
-
-
-def read_negotiations(folder: Path) -> list[Negotiation]:
-    """Every row of `data.txt` in order, each with its split from `split_of_data_rows.txt`.
-
-    ValueError names file and line of the first row that is not in the corpus's form or contradicts itself.
-    """
-    path, splits_path = folder / "data.txt", folder / "split_of_data_rows.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    splits = splits_path.read_text(encoding="utf-8").split()
-    if len(lines) != len(splits):
-        raise ValueError(f"{splits_path}: {len(splits)} rows; expected {len(lines)}, as in {path.name}")
-    rows = []
-    for number, (line, split) in enumerate(zip(lines, splits, strict=True), start=1):
-        if split not in ("train", "val", "test"):
-            raise ValueError(f"{splits_path}, line {number}: {split!r}; expected train, val or test")
-        try:
-            rows.append(_read_row(line, split, number))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-    return rows
-
-
-def _read_row(line: str, split: str, number: int) -> Negotiation:
-    match = _ROW.fullmatch(line.strip())
-    if match is None:
-        raise ValueError("expected 'count value' x 3, turns, <selection>, reward=, 'count value' x 3")
-    mine, theirs = ([int(n) for n in match[side].split()] for side in ("mine", "theirs"))
-    counts, values, partner_values = _triple(mine[::2]), _triple(mine[1::2]), _triple(theirs[1::2])
-    if theirs[::2] != mine[::2]:
-        raise ValueError(f"this side sees counts {mine[::2]}, the partner {theirs[::2]}; expected the same")
-    turns: list[Turn] = []
-    for utterance in match["talk"].split("<eos>")[:-1]:
-        speaker, text = utterance.split(":", 1)
-        turns.append((_SPEAKER[speaker.strip()], text.strip()))
-    disconnected = "disconnect" in (match["output"], match["reward"])
-    if not disconnected:
-        turns.append((_SPEAKER[match["closer"]], SELECTION))
-    taken = re.findall(r"=(\d+)", match["output"])
-    selection = _triple([int(n) for n in taken]) if taken else None
-    if selection is not None and any(k > c for k, c in zip(selection, counts, strict=True)):
-        raise ValueError(f"the selection {selection} takes more than the counts {counts}")
-    agreed = match["flag"] == "agree" and selection is not None and match["reward"].isdigit()
-    worth = points(values, selection) if agreed and selection else 0
-    if agreed and worth != int(match["reward"]):
-        raise ValueError(f"reward={match['reward']}, but the selection is worth {worth}")
-    return Negotiation(
-        counts, values, partner_values, tuple(turns), selection, worth, agreed, disconnected, split, number
-    )
-
-
-def _triple(numbers: Sequence[int]) -> Triple:
-    first, second, third = numbers
-    return first, second, third
+Who = Literal["me", "them"]
+Turn = tuple[Who, str]
+"""an utterance as one side has it"""
 
 
 def system_message(counts: Triple, values: Triple) -> str:
@@ -115,53 +40,18 @@ def system_message(counts: Triple, values: Triple) -> str:
     return " ".join(f"{item} {c} x {v}" for item, c, v in zip(ITEMS, counts, values, strict=True))
 
 
-_NAMED = re.compile(r"\b(?:(books?)|(hats?)|((?:basket)?balls?))\b")
+_SYSTEM = re.compile(" ".join(rf"{item} (\d+) x (\d+)" for item in ITEMS))
 
 
-def renamed(n: Negotiation, order: Triple) -> Negotiation:
-    """The same negotiation about other things: item i is called `ITEMS[order[i]]`, in words and in numbers.
-
-    The three items differ in name only, so that every negotiation between people is six.
-    """
-    if sorted(order) != [0, 1, 2]:
-        raise ValueError(f"order is {order}; expected each of 0, 1 and 2 once")
-
-    def word(match: re.Match[str]) -> str:
-        return ITEMS[order[(match.lastindex or 0) - 1]] + ("s" if match[0].endswith("s") else "")
-
-    turns = tuple((who, text if text == SELECTION else _NAMED.sub(word, text)) for who, text in n.turns)
-    return replace(
-        n,
-        counts=reordered(n.counts, order),
-        values=reordered(n.values, order),
-        partner_values=reordered(n.partner_values, order),
-        selection=None if n.selection is None else reordered(n.selection, order),
-        turns=turns,
-    )
-
-
-def reordered(numbers: Triple, order: Triple) -> Triple:
-    """One number an item, after item i became `ITEMS[order[i]]`."""
-    return _triple([numbers[order.index(i)] for i in range(3)])
-
-
-def revalued(n: Negotiation, values: Triple) -> Negotiation:
-    """The same talk and the same division, as worth to a side with other private values.
-
-    Nobody but this side ever saw its values: what the partner said, and what was agreed on, depends on them
-    through this side's words only. So (history, words, answer, points) is a true sample of the game for any
-    values: off-policy, since another side might have said other things. Points are recomputed.
-    """
-    worth = points(values, n.selection) if n.agreed and n.selection else 0
-    return replace(n, values=values, points=worth)
-
-
-def values_by_counts(rows: Iterable[Negotiation]) -> dict[Triple, list[Triple]]:
-    """The private values that sides had, by what lay on the table, sorted."""
-    found: dict[Triple, set[Triple]] = {}
-    for n in rows:
-        found.setdefault(n.counts, set()).update((n.values, n.partner_values))
-    return {counts: sorted(values) for counts, values in found.items()}
+def read_system_message(text: str) -> tuple[Triple, Triple]:
+    """Counts and values, as `system_message` wrote them. ValueError for any other text."""
+    match = _SYSTEM.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"expected counts and values, as in {system_message((1, 4, 1), (0, 2, 2))!r}; found {text!r}"
+        )
+    numbers = [int(n) for n in match.groups()]
+    return triple(numbers[::2]), triple(numbers[1::2])
 
 
 Read = Callable[[Triple, Sequence[Turn]], Triple | None]
@@ -179,96 +69,13 @@ def noted(values: Triple, share: Triple | None) -> str:
     return "nothing agreed" if share is None else f"worth {points(values, share)}"
 
 
-def on_offer(n: Negotiation, read: Read) -> list[Triple | None]:
-    """For each turn, what this side would take if it closed the talk there."""
-    return [read(n.counts, [*n.turns[: i + 1], ("me", SELECTION)]) for i in range(len(n.turns))]
-
-
-def to_log(n: Negotiation, version: str = "", shares: Sequence[Triple | None] = ()) -> dict[str, Any] | None:
-    """The row in the log format, or None if this side never acts. `version` tells variants of a row apart.
-
-    With `shares` (`on_offer`) what the partner says is followed by a tool's message, the note on it.
-
-    This side is the agent, its partner the user. The points are the reward of the agent's last message,
-    whoever closed the talk; a disconnected conversation is truncated. What only the partner or the
-    outcome knows is metadata.
-    """
-    mine = [i for i, (speaker, _) in enumerate(n.turns) if speaker == "me"]
-    if not mine:
-        return None
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system_message(n.counts, n.values)}]
-    for i, (speaker, text) in enumerate(n.turns):
-        if speaker == "me":
-            reward = float(n.points) if i == mine[-1] else 0.0
-            messages.append({"role": "assistant", "content": text, "reward": reward})
-        else:
-            messages.append({"role": "user", "content": text})
-            if shares and text != SELECTION:
-                messages.append({"role": "tool", "content": noted(n.values, shares[i])})
-    return {
-        "id": f"deal-{n.row:05d}{version}",
-        "messages": messages,
-        "truncated" if n.disconnected else "terminated": True,
-        "counts": list(n.counts),
-        "values": list(n.values),
-        "partner_values": list(n.partner_values),
-        "agreed": n.agreed,
-        "selection": None if n.selection is None else list(n.selection),
-        "split": n.split,
-    }
-
-
-def divisions(counts: Triple) -> list[Triple]:
-    """Every share that one side can have, the other having the rest; the first item varies slowest."""
-    return [(i, j, k) for i, j, k in itertools.product(*(range(c + 1) for c in counts))]
-
-
-def remainder(counts: Triple, share: Triple) -> Triple:
-    """What is left for the other side."""
-    return _triple([c - k for c, k in zip(counts, share, strict=True)])
-
-
-def points(values: Triple, share: Triple) -> int:
-    """Sum of the values of the items in a share."""
-    return sum(v * k for v, k in zip(values, share, strict=True))
-
-
-def pareto_optimal(counts: Triple, values_a: Triple, values_b: Triple, points_a: int, points_b: int) -> bool:
-    """Whether no division of all the items gives both sides at least as much and one of them more."""
-    for share in divisions(counts):
-        a, b = points(values_a, share), points(values_b, remainder(counts, share))
-        if a >= points_a and b >= points_b and (a, b) != (points_a, points_b):
-            return False
-    return True
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Two sides at one table: what there is, and what it is worth to each."""
-
-    counts: Triple
-    values_a: Triple
-    values_b: Triple
-
-    def swapped(self) -> Scenario:
-        """The same table with the sides exchanged."""
-        return Scenario(self.counts, self.values_b, self.values_a)
-
-
-def scenarios(rows: Iterable[Negotiation], split: str) -> list[Scenario]:
-    """The scenarios of a split, sorted: each once as either side has it (once where both value alike)."""
-    found = {Scenario(n.counts, n.values, n.partner_values) for n in rows if n.split == split}
-    both = found | {s.swapped() for s in found}
-    return sorted(both, key=lambda s: (s.counts, s.values_a, s.values_b))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a negotiation ended, seen from one side.
 
-    `share` is what this side takes, None without an agreement (then nobody has points). `pareto`: the
-    outcome is an agreement and Pareto-optimal. `closed`: somebody closed the talk; False means that it
-    reached the limit on utterances, which is a true end as well.
+    `share` is what this side takes, None without an agreement (then nobody has points). `pareto`: there is an
+    agreement, and it is Pareto-optimal. `closed`: somebody closed the talk. If not, the talk reached the
+    limit on utterances, which is a true end as well.
     """
 
     my_points: int
@@ -277,6 +84,22 @@ class Outcome:
     pareto: bool
     closed: bool
     share: Triple | None
+
+    @property
+    def reward(self) -> float:
+        """This side's points."""
+        return float(self.my_points)
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Points of both sides, whether they agreed (the success of a negotiation), and how well."""
+        return {
+            "success": self.agreed,
+            "my_points": self.my_points,
+            "partner_points": self.partner_points,
+            "agreed": self.agreed,
+            "pareto": self.pareto,
+        }
 
 
 @dataclass
@@ -291,22 +114,36 @@ class _Game:
 
 
 class NegotiationTable:
-    """The rules for a batch of lanes, both sides' words given: who sees what, whose turn it is, how it ends.
+    """The rules of the game, as a `Table`.
 
     `read` takes counts and turns and answers what "me" takes, or None for no agreement. Whoever says
-    `SELECTION` closes the talk; it is an utterance of its own, so words around it are not heard. After
-    `max_utterances` without it the talk ends without an agreement (0 points each; a termination). With
-    `notes` each side is told, after whatever the other said, what closing the talk there would bring it.
+    `SELECTION` closes the talk; it is an utterance of its own, so words beside it are not heard. After
+    `max_utterances` without it the talk ends without an agreement: 0 points for both, a termination. With
+    `notes` each side reads, after whatever the other said, what closing the talk there would bring it. `draw`
+    gives a new game its scenario; by default the published rules do.
     """
 
-    def __init__(self, read: Read, max_utterances: int = MAX_UTTERANCES, *, notes: bool = False) -> None:
+    def __init__(
+        self,
+        read: Read,
+        max_utterances: int = MAX_UTTERANCES,
+        *,
+        notes: bool = False,
+        draw: Draw = draw_scenario,
+    ) -> None:
         self._read = read
         self._max_utterances = max_utterances
         self._notes = notes
+        self._draw = draw
         self._games: dict[int, _Game] = {}
 
-    def open(self, lane: int, scenario: Scenario, first: Side) -> None:
-        """Begin anew in a lane; `first` has the first word."""
+    def open(self, lane: int, rng: np.random.Generator) -> None:
+        """Begin anew in a lane: a scenario is drawn, then who has the first word, a or b with even odds."""
+        scenario = self._draw(rng)
+        self.begin(lane, scenario, first="a" if rng.random() < 0.5 else "b")
+
+    def begin(self, lane: int, scenario: Scenario, first: Side) -> None:
+        """Begin anew in a lane with this scenario; `first` has the first word."""
         self._games[lane] = _Game(scenario, first)
 
     def whose_turn(self, lane: int) -> Side | None:
@@ -314,7 +151,7 @@ class NegotiationTable:
         game = self._games[lane]
         if game.over:
             return None
-        return game.first if len(game.said) % 2 == 0 else _other(game.first)
+        return game.first if len(game.said) % 2 == 0 else other(game.first)
 
     def seen_by(self, lane: int, side: Side) -> tuple[Message, ...]:
         """The conversation as this side has it: its own values, itself the assistant, the other the user."""
@@ -338,7 +175,7 @@ class NegotiationTable:
         if game.closed:
             game.share_a = self._read(game.scenario.counts, self._turns(game, "a"))
         elif self._notes:
-            hearer, s = _other(side), game.scenario
+            hearer, s = other(side), game.scenario
             values = s.values_a if hearer == "a" else s.values_b
             game.notes.append(note(s.counts, values, self._turns(game, hearer), self._read))
         return game.over
@@ -360,6 +197,8 @@ class NegotiationTable:
             return Outcome(a, b, agreed=True, pareto=pareto, closed=True, share=game.share_a)
         return Outcome(b, a, agreed=True, pareto=pareto, closed=True, share=share_b)
 
-
-def _other(side: Side) -> Side:
-    return "b" if side == "a" else "a"
+    def hidden(self, lane: int, side: Side) -> Mapping[str, Any]:
+        """What the items are worth to the other side; and the counts, for whoever analyses."""
+        s = self._games[lane].scenario
+        values = s.values_b if side == "a" else s.values_a
+        return {"partner_values": list(values), "counts": list(s.counts)}

@@ -20,13 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from turnwise.envs.tasks.negotiation.claims import read_claims
+from turnwise.envs.tasks.negotiation.corpus import Recording
 from turnwise.envs.tasks.negotiation.features import WIDTH, Talk, features, refused, talk_of
-from turnwise.envs.tasks.negotiation.game import SELECTION, Negotiation, Triple, Turn, divisions, remainder
+from turnwise.envs.tasks.negotiation.game import SELECTION, Turn
+from turnwise.envs.tasks.negotiation.scenarios import Triple, divisions, remainder
 
 PENALTY = 3.0  # of half the squared weights; chosen on the training and validation splits
 
 
-def fit_reader(rows: Iterable[Negotiation], penalty: float = PENALTY, steps: int = 80) -> AllocationReader:
+def fit_reader(rows: Iterable[Recording], penalty: float = PENALTY, steps: int = 80) -> AllocationReader:
     """Maximise the penalised likelihood of what the humans wrote down, each conversation counted once.
 
     Rows whose two sides contradict each other or that were disconnected say nothing about the words and
@@ -88,7 +90,7 @@ class AllocationReader:
         return AllocationReader(weights)
 
 
-def agreement(reader: AllocationReader, rows: Iterable[Negotiation]) -> dict[str, tuple[int, int]]:
+def agreement(reader: AllocationReader, rows: Iterable[Recording]) -> dict[str, tuple[int, int]]:
     """How often the reading is exactly what the humans wrote down, as (rows read right, rows).
 
     By what became of the row: "agreed", "no agreement" (this side wrote that), "contradictory" (the sides
