@@ -79,10 +79,7 @@ def _joint(problem: POMDP) -> tuple[sparse.csr_matrix, np.ndarray]:
     t, e = problem.continuing(), problem.emissions
     action = t.of_entries() // S
     seen = action * S + t.indices  # row of emissions of each transition
-    count = np.diff(e.indptr)[seen]
-    entry = np.repeat(np.arange(len(seen)), count)
-    offset = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-    at = e.indptr[seen][entry] + offset
+    entry, at = e.entries_of(seen)  # each transition once for each observation that can follow it
     key = t.of_entries()[entry].astype(np.int64) * O + e.indices[at]
     keys, row = np.unique(key, return_inverse=True)
     data = t.data[entry] * e.data[at]

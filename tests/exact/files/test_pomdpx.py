@@ -166,6 +166,36 @@ def test_what_is_wrong_is_named(read: Read, text: str, words: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("noise</Var>", "smell</Var>", "18: <ObsFunction>: a table of 'smell'; expected one of noise"),
+        ("0.25 0.75", "1 2 3", "20: <ObsFunction>: noise: entry 's1 wait -': 3 numbers; expected 2"),
+        (
+            "0.25 0.75",
+            "0.25 .5",
+            "18: <ObsFunction>: noise: probabilities for s1 wait sum to 0.75; expected 1",
+        ),
+        (
+            "room1 hand",
+            "room1 foot",
+            "18: <ObsFunction>: noise: depends on 'foot'; expected different ones of ",
+        ),
+        ("0.5</Disc", "2</Disc", "1: <Discount>: '2'; expected a number from 0 to 1"),
+        (
+            "</Entry>\n<Entry>",
+            "</Entry>\n<Entry",
+            "6: no XML (not well-formed (invalid token)); expected a .pomd",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(read: Read, old: str, new: str, message: str) -> None:
+    """Each entry has a line. The tables before are lines 1 to 3, 4 to 7, 9 to 11, 12 to 16."""
+    with pytest.raises(InputError) as error:
+        read(document().replace(old, new))
+    assert f"p.pomdpx:{message}" in str(error.value)
+
+
 WHOLE = document()
 
 

@@ -1,48 +1,57 @@
-"""The variables and tables of a `.pomdpx` file."""
+"""The variables and tables of a `.pomdpx` file, with names checked and nothing multiplied out.
+
+A file of APPL's XML format declares variables (state variables under two names, before and after the action)
+and then has a table for each: P(variable | parents) in `<CondProb>`, a reward of parents in `<Func>`. An
+entry of a table has an `<Instance>`, one word per parent and one for the variable itself: a value, `*` (all
+values alike), or `-` (all values, each with its own number).
+"""
 
 from __future__ import annotations
 
 import math
-import xml.etree.ElementTree as ET
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from turnwise.exact.files.parse import MOST_NAMES
+from turnwise.exact.files.elements import DocumentError, Element, read_elements
+from turnwise.exact.files.parse_pomdp import MOST_NAMES
 from turnwise.exact.files.rules import ANY, SLACK, Rules
-from turnwise.exact.files.words import number, open_bytes, shown
+from turnwise.exact.files.words import parse_number, quoted
 from turnwise.run.errors import InputError
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A table of one variable given others, or of a reward given others."""
+    """The table of one variable given its parents, or of a reward given its parents."""
 
     variable: str
     parents: list[str]
     rules: Rules
-    """coordinates: the parents, then the variable (rewards: only the parents)"""
+    """coordinates: the parents, then the variable (of a reward only the parents)"""
     place: str
-    """for messages"""
+    """section and variable, for messages"""
+    line: int
+    """line where the table begins"""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file, with names checked and nothing multiplied out."""
+    """The content of a file. All variables go by their names."""
 
     discount: float
     values: dict[str, tuple[str, ...]]
-    """of each variable; a state variable stands under both its names"""
+    """the values of each variable; a state variable stands under both its names"""
     previous: list[str]
     """state variables before the action"""
     current: list[str]
-    """the same after it"""
+    """the same variables after the action, in the same order"""
     seen: list[str]
     """those of `current` that are fully observed"""
     observed: list[str]
+    """observation variables"""
     action: str
+    """the action variable"""
     start: list[Factor]
     transitions: list[Factor]
     sensors: list[Factor]
@@ -50,49 +59,40 @@ class Document:
 
 
 def parse(path: Path) -> Document:
-    """Read the XML; whatever is wrong with it is an InputError."""
-    try:
-        with open_bytes(path) as file:
-            root = ET.fromstring(file.read())
-    except ET.ParseError as e:
-        raise InputError(f"{path}:{e.position[0]}: no XML ({e}); expected a .pomdpx file") from e
-    except (OSError, EOFError, zlib.error) as e:
-        why = getattr(e, "strerror", None) or str(e)
-        raise InputError(f"{path}: cannot be read ({why}); expected a .pomdpx file, plain or gzip") from e
-    except (LookupError, ValueError) as e:
-        raise InputError(f"{path}: in an encoding that cannot be read ({e})") from e
+    """Read a file. Whatever is wrong with it is a DocumentError."""
+    root = read_elements(path)
     if root.tag != "pomdpx":
-        raise InputError(f"{path}: <{root.tag[:40]}>; expected <pomdpx>")
-    try:
-        return _document(root)
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from e
+        raise DocumentError(f"<{root.tag[:40]}>; expected <pomdpx>", root.line)
+    return _document(root)
 
 
-def _document(root: ET.Element) -> Document:
-    variables = _child(root, "Variable", "pomdpx")
+def _document(root: Element) -> Document:
+    variables = root.child("Variable")
     values: dict[str, tuple[str, ...]] = {}
     previous, current, seen = [], [], []
 
-    def name(element: ET.Element, attribute: str, given: tuple[str, ...]) -> str:
-        word = element.get(attribute, "").strip()
+    def name(element: Element, attribute: str, given: tuple[str, ...]) -> str:
+        word = element.attributes.get(attribute, "").strip()
         if not word or word in values:
-            raise InputError(f"<{element.tag}>: {attribute}={shown(word)}; expected a name of its own")
+            raise DocumentError(
+                f"<{element.tag}>: {attribute}={quoted(word)}; expected a name of its own", element.line
+            )
         values[word] = given
         return word
 
-    for element in variables.iter("StateVar"):
+    for element in variables.all("StateVar"):
         own = _values(element, "s")
         previous.append(name(element, "vnamePrev", own))
         current.append(name(element, "vnameCurr", own))
-        if element.get("fullyObs", "").strip().lower() in ("true", "1"):
+        if element.attributes.get("fullyObs", "").strip().lower() in ("true", "1"):
             seen.append(current[-1])
-    observed = [name(e, "vname", _values(e, "o")) for e in variables.iter("ObsVar")]
-    actions = [name(e, "vname", _values(e, "a")) for e in variables.iter("ActionVar")]
+    observed = [name(e, "vname", _values(e, "o")) for e in variables.all("ObsVar")]
+    actions = [name(e, "vname", _values(e, "a")) for e in variables.all("ActionVar")]
     if not previous or len(actions) != 1 or not observed + seen:
-        raise InputError(
+        raise DocumentError(
             f"<Variable>: {len(previous)} states, {len(actions)} actions, {len(observed + seen)} observed; "
-            "expected one <ActionVar>, and at least one <StateVar> and one <ObsVar> or fullyObs"
+            "expected one <ActionVar>, and at least one <StateVar> and one <ObsVar> or fullyObs",
+            variables.line,
         )
     before, after = {actions[0], *previous}, {actions[0], *current}
     return Document(
@@ -110,44 +110,37 @@ def _document(root: ET.Element) -> Document:
     )
 
 
-def _child(element: ET.Element, tag: str, place: str) -> ET.Element:
-    found = element.find(tag)
-    if found is None:
-        raise InputError(f"<{place}>: no <{tag}>; expected one")
-    return found
-
-
-def _words(element: ET.Element) -> list[str]:
-    return "".join(element.itertext()).split()
-
-
-def _discount(root: ET.Element) -> float:
-    words = _words(_child(root, "Discount", "pomdpx"))
-    value = number(words[0]) if len(words) == 1 else None
+def _discount(root: Element) -> float:
+    element = root.child("Discount")
+    words = element.words()
+    value = parse_number(words[0]) if len(words) == 1 else None
     if value is None or not 0 <= value <= 1:
-        raise InputError(f"<Discount>: {shown(' '.join(words))}; expected a number from 0 to 1")
+        raise DocumentError(
+            f"<Discount>: {quoted(' '.join(words))}; expected a number from 0 to 1", element.line
+        )
     return value
 
 
-def _values(element: ET.Element, letter: str) -> tuple[str, ...]:
-    """Names of a variable's values; of `<NumValues>` they are a letter and a number."""
+def _values(element: Element, letter: str) -> tuple[str, ...]:
+    """The names of a variable's values; `<NumValues>` makes names of a letter and a number: s0, s1, ..."""
     listed = element.find("ValueEnum")
     if listed is None:
-        words = _words(_child(element, "NumValues", element.tag))
-        count = number(words[0]) if len(words) == 1 and words[0].isdigit() else None
+        words = element.child("NumValues").words()
+        count = parse_number(words[0]) if len(words) == 1 and words[0].isdigit() else None
         if count is None or not 1 <= count <= MOST_NAMES:
-            raise InputError(
-                f"<NumValues>: {shown(' '.join(words))}; expected a count from 1 to {MOST_NAMES}"
+            raise DocumentError(
+                f"<NumValues>: {quoted(' '.join(words))}; expected a count from 1 to {MOST_NAMES}",
+                element.line,
             )
         return tuple(f"{letter}{i}" for i in range(int(count)))
-    names = tuple(_words(listed))
+    names = tuple(listed.words())
     if not names or len(set(names)) < len(names) or {"*", "-"} & set(names):
-        raise InputError(f"<ValueEnum>: {shown(' '.join(names))}; expected different names")
+        raise DocumentError(f"<ValueEnum>: {quoted(' '.join(names))}; expected different names", element.line)
     return names
 
 
 def _factors(
-    root: ET.Element,
+    root: Element,
     section: str,
     variables: list[str],
     allowed: set[str],
@@ -157,110 +150,121 @@ def _factors(
     found: dict[str, Factor] = {}
     element = root.find(section)
     if element is None and variables:
-        raise InputError(f"<pomdpx>: no <{section}>; expected one")
-    for table in element.findall("CondProb") if element is not None else []:
-        variable = " ".join(_words(_child(table, "Var", "CondProb")))
+        raise DocumentError(f"<pomdpx>: no <{section}>; expected one", root.line)
+    for table in element.all("CondProb") if element is not None else []:
+        variable = " ".join(table.child("Var").words())
         if variable not in variables or variable in found:
             missing = " ".join(v for v in variables if v not in found) or "no more"
-            raise InputError(f"<{section}>: a table of {shown(variable)}; expected one of {missing}")
+            raise DocumentError(
+                f"<{section}>: a table of {quoted(variable)}; expected one of {missing}", table.line
+            )
         found[variable] = _factor(table, section, variable, allowed - {variable}, values)
     missing = [v for v in variables if v not in found]
     if missing:
-        raise InputError(f"<{section}>: no table of {missing[0]}; expected one")
+        raise DocumentError(f"<{section}>: no table of {missing[0]}; expected one", element and element.line)
     return list(found.values())
 
 
-def _rewards(root: ET.Element, allowed: set[str], values: dict[str, tuple[str, ...]]) -> list[Factor]:
-    element = _child(root, "RewardFunction", "pomdpx")
+def _rewards(root: Element, allowed: set[str], values: dict[str, tuple[str, ...]]) -> list[Factor]:
+    element = root.child("RewardFunction")
     found = []
-    for table in element.findall("Func"):
-        variable = " ".join(_words(_child(table, "Var", "Func")))
+    for table in element.all("Func"):
+        variable = " ".join(table.child("Var").words())
         if variable in values:
-            raise InputError(f"<RewardFunction>: {shown(variable)}; expected a <RewardVar>")
+            raise DocumentError(f"<RewardFunction>: {quoted(variable)}; expected a <RewardVar>", table.line)
         found.append(_factor(table, "RewardFunction", variable, allowed, values))
     if not found:
-        raise InputError("<RewardFunction>: no <Func>; expected one")
+        raise DocumentError("<RewardFunction>: no <Func>; expected one", element.line)
     return found
 
 
 def _factor(
-    table: ET.Element, section: str, variable: str, allowed: set[str], values: dict[str, tuple[str, ...]]
+    table: Element, section: str, variable: str, allowed: set[str], values: dict[str, tuple[str, ...]]
 ) -> Factor:
-    parents = _words(_child(table, "Parent", section))
+    parents = table.child("Parent").words()
     parents = [] if parents == ["null"] else parents
     place = f"<{section}>: {variable}"
     for parent in parents:
         if parent not in allowed or parents.count(parent) > 1:
             known = " ".join(sorted(allowed))
-            raise InputError(f"{place}: depends on {shown(parent)}; expected different ones of {known}")
-    parameter = _child(table, "Parameter", section)
-    if parameter.get("type", "TBL") != "TBL":
-        raise InputError(f"{place}: a table of type {shown(parameter.get('type', ''))}; expected TBL")
+            raise DocumentError(
+                f"{place}: depends on {quoted(parent)}; expected different ones of {known}", table.line
+            )
+    parameter = table.child("Parameter")
+    if parameter.attributes.get("type", "TBL") != "TBL":
+        kind = quoted(parameter.attributes["type"])
+        raise DocumentError(f"{place}: a table of type {kind}; expected TBL", parameter.line)
     reward = section == "RewardFunction"
     axes = [values[p] for p in parents] + ([] if reward else [values[variable]])
     if not axes:
-        raise InputError(f"{place}: depends on nothing; expected a parent")
+        raise DocumentError(f"{place}: depends on nothing; expected a parent", table.line)
     rules = Rules([len(axis) for axis in axes])
     if math.prod(rules.sizes) >= 2**62:
-        raise InputError(f"{place}: too many combinations to be read")
+        raise DocumentError(
+            f"{place}: {math.prod(rules.sizes):,} combinations; expected fewer than {2**62:,}", table.line
+        )
     indexes = [{word: i for i, word in enumerate(axis)} for axis in axes]
-    for entry in parameter.findall("Entry"):
-        instance = _words(_child(entry, "Instance", "Entry"))
-        tag = "ValueTable" if reward else "ProbTable"
-        where = f"{place}: entry {shown(' '.join(instance))}"
+    for entry in parameter.all("Entry"):
+        instance = entry.child("Instance").words()
         if section == "InitialStateBelief" and not parents and instance == []:
             instance = ["-"]
-        if len(instance) != len(axes):
-            raise InputError(f"{where}: {len(instance)} words; expected {len(axes)}")
-        _entry(rules, instance, _words(_child(entry, tag, "Entry")), indexes, where, reward)
-    return Factor(variable, parents, rules, place)
+        try:
+            if len(instance) != len(axes):
+                raise InputError(f"{len(instance)} words; expected {len(axes)}")
+            numbers = entry.child("ValueTable" if reward else "ProbTable").words()
+            _add_entry(rules, instance, numbers, indexes, entry.line, reward)
+        except DocumentError:
+            raise
+        except InputError as e:
+            raise DocumentError(f"{place}: entry {quoted(' '.join(instance))}: {e}", entry.line) from e
+    return Factor(variable, parents, rules, place, table.line)
 
 
-def _entry(
+def _add_entry(
     rules: Rules,
     instance: list[str],
     words: list[str],
     indexes: list[dict[str, int]],
-    where: str,
+    line: int,
     reward: bool,
 ) -> None:
-    """One entry: `*` holds for all values, at `-` the table has a number for each, the last fastest."""
+    """Add the rules of one entry. At `*` it holds for all values; at `-` there is a number for each.
+
+    If several words are `-`, the numbers are an array over them, the last fastest.
+    """
     place: list[int] = []
     for word, index in zip(instance, indexes, strict=True):
         if word not in index and word not in ("*", "-"):
-            raise InputError(f"{where}: {shown(word)}; expected one of {' '.join(list(index)[:5])}, * or -")
+            raise InputError(f"{quoted(word)}; expected one of {' '.join(list(index)[:5])}, * or -")
         place.append(index.get(word, ANY))
     listed = [i for i, word in enumerate(instance) if word == "-"]
     shape = [rules.sizes[i] for i in listed]
     if words == ["uniform"] and not reward:
-        rules.add(place, 1 / rules.sizes[-1], 0)
+        rules.add(place, 1 / rules.sizes[-1], line)
         return
     if words == ["identity"] and not reward:
         if len(shape) != 2 or shape[0] != shape[1]:
-            raise InputError(f"{where}: identity; expected it for two - of one size")
-        _listed(rules, place, listed, [(i, i) for i in range(shape[0])], [1.0] * shape[0])
+            raise InputError("identity; expected it for two - of one size")
+        _add_listed(rules, place, listed, np.eye(shape[0]), line)
         return
     if len(words) != math.prod(shape):
-        raise InputError(f"{where}: {len(words)} numbers; expected {math.prod(shape)}")
-    numbers = [number(word) for word in words]
+        raise InputError(f"{len(words)} numbers; expected {math.prod(shape)}")
+    numbers = [parse_number(word) for word in words]
     for word, value in zip(words, numbers, strict=True):
         if value is None or (not reward and not 0 <= value <= 1 + SLACK):
-            raise InputError(f"{where}: {shown(word)}; expected a {'number' if reward else 'probability'}")
+            raise InputError(f"{quoted(word)}; expected a {'number' if reward else 'probability'}")
     values = np.array(numbers, np.float64).reshape(shape)
-    if not listed:
-        rules.add(place, float(values), 0)
-        return
-    nonzero = np.argwhere(values)
-    _listed(rules, place, listed, [tuple(at) for at in nonzero.tolist()], values[values != 0].tolist())
+    if listed:
+        _add_listed(rules, place, listed, values, line)
+    else:
+        rules.add(place, float(values), line)
 
 
-def _listed(
-    rules: Rules, place: list[int], listed: list[int], at: list[tuple[int, ...]], values: list[float]
-) -> None:
-    """A rule for zeros at the places listed, one for each other value."""
-    rules.add(place, 0.0, 0)
-    for where, value in zip(at, values, strict=True):
+def _add_listed(rules: Rules, place: list[int], listed: list[int], values: np.ndarray, line: int) -> None:
+    """Add the array `values` over the coordinates `listed`: a rule for zeros, one for each other value."""
+    rules.add(place, 0.0, line)
+    for at in np.argwhere(values).tolist():
         own = list(place)
-        for i, j in zip(listed, where, strict=True):
+        for i, j in zip(listed, at, strict=True):
             own[i] = j
-        rules.add(own, value, 0)
+        rules.add(own, float(values[tuple(at)]), line)

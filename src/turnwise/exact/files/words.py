@@ -1,4 +1,9 @@
-"""The words of a `.pomdp` file with their lines, read as they are asked for."""
+"""The words of a `.pomdp` file with their lines, read when they are needed.
+
+Cassandra's format is a stream of words: line breaks mean nothing, `#` begins a comment, a colon is a word of
+its own with or without spaces. A statement ends where the next begins, so the reader looks up to two words
+ahead. Large files are one cell a line; for those `whole_line` hands out a line without queueing its words.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +21,14 @@ TABLES = ("T", "O", "R")
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file open for reading, unpacked where it begins as gzip does."""
+    """Open a file for reading; unpack it if it begins as gzip does, whatever its name."""
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file; whatever stands in the way of reading it is an InputError."""
+    """The lines of a text file. Whatever stands in the way of reading it is an InputError."""
     number = 0
     try:
         with open_bytes(path) as file:
@@ -36,22 +41,22 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"{path}: cannot be read ({why}); expected a .pomdp file, plain or gzip") from e
 
 
-class Tokens:
-    """Words in order; a colon is a word of its own, what follows # is not read."""
+class WordReader:
+    """The words of a file in order, with the line of the last one that was taken."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.line = 0
-        """of the last word taken"""
+        """line of the last word taken"""
         self._lines = enumerate(_lines(path), 1)
-        self._ahead: deque[tuple[str, int]] = deque()
+        self._ahead: deque[tuple[str, int]] = deque()  # (word, its line), read but not taken
 
     def fail(self, message: str, line: int | None = None) -> NoReturn:
-        """An InputError at a line (that of the last word taken, if none is given)."""
+        """Raise an InputError at a line, by default that of the last word taken."""
         raise InputError(f"{self.path}:{self.line if line is None else line}: {message}")
 
     def whole_line(self) -> list[str] | None:
-        """The words of the next line that has any, if no word of a line is left over; None otherwise."""
+        """The words of the next line that has any; None at the end, or if words of a line are left over."""
         if self._ahead:
             return None
         for number, line in self._lines:
@@ -64,16 +69,18 @@ class Tokens:
         return None
 
     def give_back(self, words: list[str]) -> None:
-        """Put back the words of a whole line."""
+        """Put back the words of the line that `whole_line` gave."""
         self._ahead.extendleft((w, self.line) for w in reversed(words))
 
     def _fill(self, n: int) -> bool:
+        """Read until n words are ahead; False if the file ends before."""
         while len(self._ahead) < n:
-            held, self._ahead = self._ahead, deque()
+            # whole_line reads only if nothing is ahead, and moves `line`, which is that of words taken.
+            ahead, self._ahead = self._ahead, deque()
             line = self.line
             words = self.whole_line()
-            held.extend((w, self.line) for w in words or ())
-            self._ahead, self.line = held, line
+            ahead.extend((w, self.line) for w in words or ())
+            self._ahead, self.line = ahead, line
             if words is None:
                 return False
         return True
@@ -83,14 +90,14 @@ class Tokens:
         return self._ahead[n][0] if self._fill(n + 1) else ""
 
     def take(self, expected: str) -> str:
-        """The next word; an InputError that says what was expected where the file is over."""
+        """Take the next word. At the end of the file, an InputError that says what was expected."""
         if not self._fill(1):
             self.fail(f"the file ends; expected {expected}")
         word, self.line = self._ahead.popleft()
         return word
 
     def skip(self, word: str) -> bool:
-        """Take the next word if it is this one."""
+        """Take the next word if it is this one; whether it was."""
         if self.peek() != word:
             return False
         self.take(word)
@@ -100,31 +107,34 @@ class Tokens:
         """Take a colon."""
         word = self.take(f"a colon after {after}")
         if word != ":":
-            self.fail(f"{shown(word)} after {after}; expected a colon")
+            self.fail(f"{quoted(word)} after {after}; expected a colon")
 
     def at_statement(self) -> bool:
-        """Whether a new statement begins here (or the file is over)."""
+        """Whether a new statement begins here, or the file ends.
+
+        A keyword begins one only if a colon follows: a state may be called `start`.
+        """
         word = self.peek()
         if word == "start" and self.peek(1) in ("include", "exclude"):
             return self.peek(2) == ":"
         return word == "" or ((word in HEADERS or word in TABLES) and self.peek(1) == ":")
 
-    def items(self) -> list[str]:
-        """All words up to the next statement."""
+    def rest_of_statement(self) -> list[str]:
+        """Take all words up to the next statement."""
         words = []
         while not self.at_statement():
             words.append(self.take("a word"))
         return words
 
 
-def shown(word: str) -> str:
-    """A word as messages quote it."""
+def quoted(word: str) -> str:
+    """A word in quotes for messages, cut if it is long."""
     return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
-def number(word: str) -> float | None:
-    """A finite number, or None."""
-    if "_" in word:
+def parse_number(word: str) -> float | None:
+    """The finite number that a word stands for, or None."""
+    if "_" in word:  # float() takes 1_000, Cassandra's format does not
         return None
     try:
         value = float(word)
@@ -133,8 +143,8 @@ def number(word: str) -> float | None:
     return value if -1e300 < value < 1e300 else None
 
 
-def index(word: str, size: int) -> int | None:
-    """A whole number from 0 below `size`, or None."""
+def parse_index(word: str, size: int) -> int | None:
+    """The whole number from 0 to below `size` that a word stands for, or None."""
     if not (word.isascii() and word.isdigit()) or len(word) > 12:
         return None
     return int(word) if int(word) < size else None

@@ -18,12 +18,12 @@ from turnwise.run.errors import InputError
 
 
 def write_pomdp(problem: POMDP, path: str | Path) -> None:
-    """Write a problem, whole or not at all; a name that ends in .gz is packed.
+    """Write a problem, whole or not at all; if the name ends in .gz, packed.
 
-    `ends` becomes rows that reset (where all that follows is the start distribution), `goals:` (states whose
-    every entry ends), or nothing (states where nothing can happen any more, see `read_pomdp`). Entries of
-    probability 0 and rewards of what is never seen are left out. What the format cannot say is an InputError:
-    other ends, an observation before the first action, names with spaces.
+    `ends` becomes rows of `reset` (if they are the start distribution), `goals:` (states that every
+    transition into ends in), or nothing (states in which nothing can happen any more, see `read_pomdp`).
+    Entries of probability 0, and rewards of what is never seen, are left out. What the format cannot say is
+    an InputError: other ends, an observation before the first action, names with spaces.
     """
     path = Path(path)
     lines = [*_header(problem, path), *_tables(problem, path)]
@@ -94,7 +94,7 @@ def _probabilities(
 
 
 def _rewards(problem: POMDP) -> Iterator[str]:
-    """One line for a row whose transitions all pay the same, otherwise one for each that pays."""
+    """One line for a row whose transitions all pay the same; otherwise one for each that pays."""
     t, S = problem.transitions, len(problem.states)
     for row in np.unique(t.of_entries()[problem.rewards != 0]).tolist():
         action, state = divmod(row, S)
@@ -116,13 +116,13 @@ def _seen_rewards(problem: POMDP) -> Iterator[str]:
     for entry in range(len(seen)):
         action, state = divmod(int(row[entry]), S)
         place = f"R: {problem.actions[action]} : {problem.states[state]} : {problem.states[t.indices[entry]]}"
-        sights, paid = seen.row(entry)
-        for sight, r in zip(sights.tolist(), paid.tolist(), strict=True):
-            yield f"{place} : {problem.observations[sight]} {r!r}"
+        observations, paid = seen.row(entry)
+        for o, r in zip(observations.tolist(), paid.tolist(), strict=True):
+            yield f"{place} : {problem.observations[o]} {r!r}"
 
 
 def _ends(problem: POMDP, path: Path) -> tuple[list[int], frozenset[int]]:
-    """(states for `goals:`, rows that reset) which together with idle states say what `ends` says."""
+    """(states for `goals:`, rows of `reset`); together with idle states they say the same as `ends`."""
     t, S = problem.transitions, len(problem.states)
     row, column, ends = t.of_entries(), t.indices, problem.ends
     real = t.data > 0
@@ -130,8 +130,8 @@ def _ends(problem: POMDP, path: Path) -> tuple[list[int], frozenset[int]]:
     last = (entered > 0) & (np.bincount(column[real & ends], minlength=S) == entered)
     idle = idle_states(t, problem.rewards, problem.seen_rewards)
     restarts = _restarts(problem)
-    told = idle[column] | last[column] | restarts[row]
-    wrong = np.flatnonzero(real & (ends != told))
+    known = idle[column] | last[column] | restarts[row]
+    wrong = np.flatnonzero(real & (ends != known))
     if len(wrong):
         action, state = divmod(int(row[wrong[0]]), S)
         raise InputError(
@@ -143,7 +143,7 @@ def _ends(problem: POMDP, path: Path) -> tuple[list[int], frozenset[int]]:
 
 
 def _restarts(problem: POMDP) -> np.ndarray:
-    """[A*S] bool: rows all of whose entries end the episode and that are the start distribution."""
+    """[A*S] bool, rows that are the start distribution and whose entries all end the episode."""
     t = problem.transitions
     states = np.flatnonzero(problem.start)
     chance = problem.start[states]
