@@ -34,7 +34,8 @@ from torch import Tensor
 from turnwise.algorithms.feedback import dpo
 from turnwise.algorithms.replies import grpo, rloo
 from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import Compared
+from turnwise.data.comparisons import Comparison
+from turnwise.data.feedback import Pair
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import lm_head_of, parameter_count
@@ -194,7 +195,7 @@ def own_dpo(lm: Any, chat: ChatFormat, contents: list[str], texts: list[str]) ->
     policy, reference = LmPolicy(lm), Reference(lm)
     learner = Learner(policy, adamw(policy, AdamW(lr=1e-4)))
     items = [
-        Compared(tuple(chat.reply((Message("user", c),), t) for t in pair))
+        Comparison(Pair((), *pair), tuple(chat.reply((Message("user", c),), t) for t in pair))
         for c, *pair in zip(contents, texts, texts[1:] + texts[:1], strict=True)
     ]
     c = dpo.Config(batch_size=ROWS)

@@ -65,7 +65,7 @@ from turnwise.algorithms.feedback import dpo, reward
 from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import compared
+from turnwise.data.comparisons import comparison_rows, feedback_rows
 from turnwise.data.feedback import Pair
 from turnwise.data.order import chunks
 from turnwise.data.tokens import Tokens
@@ -260,7 +260,7 @@ def reward_model(data: Data, lm: Any, seed: int, run: Run) -> Callable[[Sequence
     """Train one on the trunk of `lm`; the margin of pairs."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(lm), width_of(lm))
-    items = reward.items_of(data.train, chat_of(data.name), CONTEXT)
+    items = feedback_rows(data.train, chat_of(data.name), CONTEXT)
     reward.train(REWARD[data.name], items, [], model, run, seed)
     score = scorer(model)
 
@@ -306,7 +306,7 @@ def learnt(
         return reward_model(data, policy.lm, seed, quiet(run)), asdict(REWARD[name])
     before = copy.deepcopy(policy)
     if kind == "DPO":
-        items = compared(data.train, chat_of(name), CONTEXT)
+        items = comparison_rows(data.train, chat_of(name), CONTEXT)
         dpo.train(DPO[name], items, [], policy, quiet(run), seed)
 
     def margins(pairs: Sequence[Pair]) -> np.ndarray:

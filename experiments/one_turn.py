@@ -31,7 +31,7 @@ from turnwise.algorithms.feedback import dpo, kto, reward, simpo
 from turnwise.algorithms.logs import bc
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import compared, liked
+from turnwise.data.comparisons import comparison_rows, feedback_rows, reply_rows
 from turnwise.data.feedback import Like, Pair
 from turnwise.envs.tasks.annotators import label
 from turnwise.envs.tasks.postcards.task import Postcards
@@ -129,7 +129,7 @@ def proxy(
     """A reward model of n labels, at mean 0 and deviation 1 on the clone's replies; and how right it is."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(copy.deepcopy(policy.lm)), width_of(policy.lm))
-    items = reward.items_of(comparisons(seed, n), chat, CONTEXT)
+    items = feedback_rows(comparisons(seed, n), chat, CONTEXT)
     reward.train(
         reward_config(n), items, [], model, quiet(folder / f"reward-{n}", f"reward {seed} {n}"), seed
     )
@@ -188,10 +188,10 @@ def train(
     learn: Callable[..., Any] = algorithm.train
     pairs = comparisons(seed, labels)
     if method in ("DPO", "IPO", "SimPO"):
-        learn(c, compared(pairs, chat, CONTEXT), [], policy, run, seed)
+        learn(c, comparison_rows(pairs, chat, CONTEXT), [], policy, run, seed)
     elif method == "KTO":
         likes = [Like(p.prompt, t, liked=i == 0) for p in pairs for i, t in enumerate(p.replies)]
-        learn(c, liked(likes, chat, CONTEXT), [], policy, run, seed)
+        learn(c, reply_rows(likes, chat, CONTEXT), [], policy, run, seed)
     else:
         learn(c, OneTurn(chat, LEARNT, judge, Truth(), max_new_tokens=REPLY), policy, run, seed)
 

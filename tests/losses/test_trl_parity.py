@@ -25,7 +25,8 @@ from torch.testing import assert_close
 from turnwise.algorithms.feedback import dpo, kto
 from turnwise.algorithms.replies import grpo, rloo
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.comparisons import Compared, Liked, mismatched
+from turnwise.data.comparisons import Comparison, JudgedReply, mismatched
+from turnwise.data.feedback import Like, Pair
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.losses.groups import group_centred, leave_one_out
 from turnwise.losses.kl import truncated_ratio, weighted_k3
@@ -219,7 +220,7 @@ def test_dpo_and_its_kin(formula: Any, make: Callable[..., Peer]) -> None:
     theirs = trainer.compute_loss(peer.lm, trainer.data_collator(examples))
     rows = [tuple(written(p, r) for r in replies) for p, replies in zip(PROMPTS, REPLIES, strict=True)]
     c = dpo.Config(beta=0.3, formula=formula, noise=0.2 if formula in ("conservative", "robust") else 0.1)
-    whole, _ = dpo.loss(peer.policy, peer.near, [Compared(pair) for pair in rows], c, CPU)
+    whole, _ = dpo.loss(peer.policy, peer.near, [Comparison(Pair((), "", ""), pair) for pair in rows], c, CPU)
     assert_same(whole, theirs, peer.lm)
 
     (w, n_w), (l, n_l) = (peer.ratios([pair[i] for pair in rows]) for i in range(2))
@@ -264,7 +265,7 @@ def test_kto(far: bool, make: Callable[..., Peer]) -> None:
     ]
     theirs = trainer.compute_loss(peer.lm, trainer.data_collator(examples))
     c = kto.Config(beta=0.4, liked_weight=1.5, disliked_weight=0.7)
-    items = [Liked(row, good) for row, good in zip(rows, liked, strict=True)]
+    items = [JudgedReply(Like((), "", good), row) for row, good in zip(rows, liked, strict=True)]
     whole, sums = kto.loss(peer.policy, peer.near, items, c, CPU)
     assert (float(sums["kl"]) > 0) == far
     assert_same(whole, theirs, peer.lm)

@@ -14,7 +14,7 @@ from turnwise.cli.plan import told_plan_of_items
 from turnwise.cli.policies import AskedOfPolicy, Opened, closed, opened, session, told_left_out
 from turnwise.cli.say import console, notice, parse
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import compared, liked, with_rows
+from turnwise.data.comparisons import feedback_rows
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.heldout import split_by_prompt
@@ -114,9 +114,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     if a.feedback.heldout and not held:
         notice(f"mind: --heldout {a.feedback.heldout}: nothing is held out of {len(items):,} items")
     o = opened(a.asked)
-    fit = rows_of(items, o.chat, o.context)
+    fit = feedback_rows(items, o.chat, o.context)
     told_left_out(len(items) - len(fit), len(items), f"items are longer than the context of {o.context}")
-    (learnt, rows), (held, held_rows) = (with_rows(part, fit) for part in (learnt, held))
+    rows, held_rows = split_by_prompt(fit, a.feedback.heldout)
+    learnt, held = ([row.item for row in part] for part in (rows, held_rows))
     if not learnt:
         raise InputError(f"{a.feedback.feedback}: only held-out items fit the context of {o.context}")
     prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
@@ -209,10 +210,3 @@ def usable(name: str, items: Sequence[Feedback], a: Any) -> list[Any]:
         return list(items)
     expected = "pairs or rankings" if name == "dpo" else "pairs"
     raise InputError(f"{where}: expected {expected} for {name.upper()}; found {kind.__name__.lower()}s")
-
-
-def rows_of(items: Sequence[Any], chat: Any, context: int) -> list[Any]:
-    """Token rows of either kind."""
-    if items and isinstance(items[0], Like):
-        return list(liked(items, chat, context))
-    return list(compared(items, chat, context))

@@ -18,7 +18,7 @@ from turnwise.cli.say import console, notice, parse
 from turnwise.cli.train import AskedOfBc
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
 from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import with_rows
+from turnwise.data.comparisons import feedback_rows
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.heldout import split_by_prompt
@@ -102,9 +102,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     scorer, context = fresh_or_loaded(a, learnt)
-    fit = reward.items_of(items, scorer.chat, context)
+    fit = feedback_rows(items, scorer.chat, context)
     told_left_out(len(items) - len(fit), len(items), f"items are longer than the context of {context}")
-    (learnt, rows), (held, held_rows) = (with_rows(part, fit) for part in (learnt, held))
+    rows, held_rows = split_by_prompt(fit, asked.heldout)
+    learnt, held = ([row.item for row in part] for part in (rows, held_rows))
     if not learnt:
         raise InputError(f"{asked.feedback}: only held-out items fit the context of {context}")
     if asked.dry_run:

@@ -1,106 +1,104 @@
-"""Feedback as token rows: the replies of an item side by side, the better ones first."""
+"""Feedback as token rows: each judgement beside the rows of its replies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from turnwise.data.chat import ChatFormat
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
+from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score, kind_of
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.run.errors import InputError
 
-F = TypeVar("F", bound=Feedback)
-
 
 @dataclass(frozen=True)
-class Compared:
-    """Replies to one prompt as rows, the best first; in a tie the order says nothing."""
+class Comparison:
+    """A pair or a ranking with its replies as rows, the best first; in a tie their order says nothing."""
 
+    item: Pair | Ranking
     rows: tuple[Tokens, ...]
-    tie: bool = False
-    margin: float | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What both or all reply to."""
+        return self.item.prompt
+
+    @property
+    def tie(self) -> bool:
+        """No reply is preferred to another."""
+        return self.item.tie
+
+    @property
+    def margin(self) -> float | None:
+        """By how much the first reply is preferred, in units of reward; rankings do not say."""
+        return self.item.margin if isinstance(self.item, Pair) else None
 
     @property
     def size(self) -> int:
         """Tokens of the longest row."""
         return max(map(len, self.rows))
 
-    @property
-    def id(self) -> str:
-        """Of the item that they are the rows of."""
-        return self.rows[0].id
+
+Judgement = TypeVar("Judgement", bound=Like | Score)
 
 
 @dataclass(frozen=True)
-class Liked:
-    """One reply as a row, liked or not."""
+class JudgedReply(Generic[Judgement]):
+    """A like or a score with its reply as a row."""
 
+    item: Judgement
     row: Tokens
-    liked: bool
+
+    @property
+    def prompt(self) -> Prompt:
+        """What it replies to."""
+        return self.item.prompt
 
     @property
     def size(self) -> int:
         """Tokens of the row."""
         return len(self.row)
 
-    @property
-    def id(self) -> str:
-        """Of the item that it is the row of."""
-        return self.row.id
+
+FeedbackRows = Comparison | JudgedReply[Like] | JudgedReply[Score]
+Rows = TypeVar("Rows", bound=Comparison | JudgedReply[Any])
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One reply as a row, and its score."""
-
-    row: Tokens
-    score: float
-
-    @property
-    def size(self) -> int:
-        """Tokens of the row."""
-        return len(self.row)
-
-    @property
-    def id(self) -> str:
-        """Of the item that it is the row of."""
-        return self.row.id
-
-
-Row = TypeVar("Row", bound=Compared | Liked | Scored)
-
-
-def compared(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Compared]:
-    """Rows of the pairs and rankings that fit the context; InputError where none does."""
+def comparison_rows(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Comparison]:
+    """Rows of the pairs and rankings that fit the context; InputError if none does."""
     found = []
     for item in items:
         replies = item.replies if isinstance(item, Pair) else tuple(item.replies[i] for i in item.order)
-        rows = tuple(chat.reply(item.prompt, r, id=item.id) for r in replies)
-        tie = item.tie if isinstance(item, Pair) else len(set(item.ranks)) == 1
-        found.append(Compared(rows, tie, item.margin if isinstance(item, Pair) else None))
+        found.append(Comparison(item, tuple(chat.reply(item.prompt, r, id=item.id) for r in replies)))
     return _fitting(found, context)
 
 
-def liked(items: Sequence[Like], chat: ChatFormat, context: int) -> list[Liked]:
-    """Rows of the likes that fit the context; InputError where none does."""
-    return _fitting([Liked(chat.reply(i.prompt, i.completion, id=i.id), i.liked) for i in items], context)
+def reply_rows(items: Sequence[Judgement], chat: ChatFormat, context: int) -> list[JudgedReply[Judgement]]:
+    """Rows of the likes or scores that fit the context; InputError if none does."""
+    rows = [JudgedReply(item, chat.reply(item.prompt, item.completion, id=item.id)) for item in items]
+    return _fitting(rows, context)
 
 
-def scored(items: Sequence[Score], chat: ChatFormat, context: int) -> list[Scored]:
-    """Rows of the scores that fit the context; InputError where none does."""
-    return _fitting([Scored(chat.reply(i.prompt, i.completion, id=i.id), i.score) for i in items], context)
+def feedback_rows(items: Sequence[Feedback], chat: ChatFormat, context: int) -> list[FeedbackRows]:
+    """Rows of the judgements, all of one kind, that fit the context; InputError if none does."""
+    kinds = sorted({kind_of(item) for item in items})
+    if len(kinds) > 1:
+        raise InputError(f"feedback of several kinds ({', '.join(kinds)}); expected one")
+    if kinds in (["pairs"], ["rankings"]):
+        return list(comparison_rows(items, chat, context))  # pyright: ignore[reportArgumentType]
+    return list(reply_rows(items, chat, context))  # pyright: ignore[reportArgumentType]
 
 
 def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
-    """Each prompt with the reply to the next one, for a policy's divergence from its reference (KTO).
+    """Each prompt with the reply to the next one, by which KTO estimates a policy's divergence.
 
-    Replies are cut where the context ends. A row alone has no next one: empty.
+    The last prompt gets the reply to the first. A reply is cut at the end of the context. A single row has no
+    next one, so there is none.
     """
     found = []
     for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True) if len(rows) > 1 else ():
-        prompt = row.ids[: int(row.action.argmax())].tolist()
+        prompt = row.ids[: int(row.action.argmax())].tolist()  # all before the first action
         writer = TokenWriter()
         writer.read(prompt)
         writer.act(other.ids[other.action][: context - len(prompt)].tolist(), 0.0, None)
@@ -108,20 +106,13 @@ def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
     return found
 
 
-def with_rows(items: Sequence[F], rows: Sequence[Row]) -> tuple[list[F], list[Row]]:
-    """The items of which there are rows (those that fit), and these in the same order."""
-    of = {row.id: row for row in rows}
-    kept = [item for item in items if item.id in of]
-    return kept, [of[item.id] for item in kept]
-
-
-def _fitting(items: list[Row], context: int) -> list[Row]:
+def _fitting(items: list[Rows], context: int) -> list[Rows]:
     fit = [item for item in items if item.size <= context]
     if items and not fit:
         shortest = min(items, key=lambda item: item.size)
         raise InputError(
             f"none of {len(items):,} items fits the context of {context} tokens (the shortest, "
-            f"{shortest.id!r}, has {shortest.size}, prompt included); expected shorter ones, or a model with "
-            "a larger context"
+            f"{shortest.item.id!r}, has {shortest.size}, prompt included); expected shorter ones, or a model "
+            "with a larger context"
         )
     return fit

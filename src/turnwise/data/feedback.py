@@ -58,6 +58,11 @@ class Ranking:
             )
 
     @property
+    def tie(self) -> bool:
+        """All replies have one rank: none is preferred to another."""
+        return len(set(self.ranks)) == 1
+
+    @property
     def order(self) -> tuple[int, ...]:
         """Indices of the replies, the best first; ties in the order given."""
         return tuple(sorted(range(len(self.ranks)), key=lambda i: self.ranks[i]))

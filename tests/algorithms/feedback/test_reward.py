@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from turnwise.algorithms.feedback import reward
 from turnwise.data.chat import ChatFormat
+from turnwise.data.comparisons import FeedbackRows, feedback_rows
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import llama
@@ -57,9 +58,9 @@ def sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-def rows_of(items: Sequence[Feedback], chat: ChatFormat) -> list[reward.Item]:
+def rows_of(items: Sequence[Feedback], chat: ChatFormat) -> list[FeedbackRows]:
     """One by one: pairs and rankings may share a batch, though not a file."""
-    return [row for item in items for row in reward.items_of([item], chat, 32)]
+    return [row for item in items for row in feedback_rows([item], chat, 32)]
 
 
 def told(model: AnyRewardModel, items: Sequence[Feedback], chat: ChatFormat, c: reward.Config) -> Any:
@@ -143,7 +144,7 @@ def test_members_learn_as_if_each_were_alone(chat: ChatFormat) -> None:
 
 def fitted(items: Sequence[Feedback], chat: ChatFormat, folder: Path, c: reward.Config = FIT) -> RewardModel:
     model = made(chat)
-    reward.train(c, reward.items_of(items, chat, 32), [], model, Run(folder, quiet=True), 0)
+    reward.train(c, feedback_rows(items, chat, 32), [], model, Run(folder, quiet=True), 0)
     return model
 
 
@@ -202,7 +203,7 @@ def test_a_rule_is_found_and_measured_where_it_was_not_learnt(chat: ChatFormat, 
         said = [" ".join(rng.choice(["hello", "there", "my", "it", "works", "now"], 4)) for _ in range(2)]
         return Pair((Message("user", f"hello {i}"),), said[0] + " friend", said[1] + " my")
 
-    rows = reward.items_of([pair(i) for i in range(80)], chat, 32)
+    rows = feedback_rows([pair(i) for i in range(80)], chat, 32)
     c = reward.Config(epochs=8.0, batch_size=10, optimizer=AdamW(lr=1e-2, warmup=5, weight_decay=0.01))
     model = made(chat, 2)
     reward.train(c, rows[:60], rows[60:], model, Run(tmp_path, quiet=True), 0)
@@ -244,9 +245,9 @@ def test_stopping_and_resuming_changes_no_bit(
 
 def test_feedback_that_cannot_be_learnt_from_is_refused(chat: ChatFormat) -> None:
     with pytest.raises(InputError, match=r"several kinds \(likes, pairs\); expected one"):
-        reward.items_of([Pair(ONE, "friend", "now"), Like(ONE, "now", True)], chat, 32)
+        feedback_rows([Pair(ONE, "friend", "now"), Like(ONE, "now", True)], chat, 32)
     with pytest.raises(InputError, match=r"none of 1 items fits the context of 8 .*'x', has 16"):
-        reward.items_of([Pair(ONE, "friend " * 9, "now", id="x")], chat, 8)
+        feedback_rows([Pair(ONE, "friend " * 9, "now", id="x")], chat, 8)
 
 
 def test_a_ranking_without_an_order_teaches_none(chat: ChatFormat) -> None:

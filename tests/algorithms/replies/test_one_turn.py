@@ -18,7 +18,7 @@ from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import compared, liked, mismatched
+from turnwise.data.comparisons import comparison_rows, mismatched, reply_rows
 from turnwise.data.feedback import Like, Pair, Ranking
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.replies import divergence
@@ -175,7 +175,7 @@ def test_ppo_places_kl_on_tokens_and_the_reward_last(policy: LmPolicy, chat: Cha
 
 def test_the_dpo_gradient_where_policy_and_reference_agree(policy: LmPolicy, chat: ChatFormat) -> None:
     """h = 0: the loss is log 2, and the gradient -beta / 2 of (log pi(w) - log pi(l))."""
-    items = compared([Pair(PROMPTS[0], "my friend", "there now")], chat, 32)
+    items = comparison_rows([Pair(PROMPTS[0], "my friend", "there now")], chat, 32)
     c = dpo.Config(beta=0.4)
     value, sums = dpo.loss(policy, Reference(policy.lm), items, c, CPU)
     assert value.item() == pytest.approx(np.log(2), abs=1e-6) and float(sums["rewards/margins"]) == 0
@@ -186,7 +186,7 @@ def test_the_dpo_gradient_where_policy_and_reference_agree(policy: LmPolicy, cha
 
 
 def test_a_tie_pulls_neither_way(policy: LmPolicy, chat: ChatFormat) -> None:
-    items = compared([Pair(PROMPTS[0], "my friend", "there now", tie=True)], chat, 32)
+    items = comparison_rows([Pair(PROMPTS[0], "my friend", "there now", tie=True)], chat, 32)
     value, _ = dpo.loss(policy, Reference(policy.lm), items, dpo.Config(), CPU)
     assert gradient(policy, value).abs().max() < 1e-6
 
@@ -227,7 +227,7 @@ def test_the_reference_is_where_the_policy_is(name: str, policy: LmPolicy, chat:
 
 def test_a_ranking_of_ties_pulls_nowhere(policy: LmPolicy, chat: ChatFormat) -> None:
     """Of three equal replies none is better, the middle one neither; and pairs' formulas read no third."""
-    items = compared([Ranking(PROMPTS[0], ("my", "friend", "there"), (1, 1, 1))], chat, 32)
+    items = comparison_rows([Ranking(PROMPTS[0], ("my", "friend", "there"), (1, 1, 1))], chat, 32)
     reference = Reference(policy.lm)
     value, _ = dpo.loss(policy, reference, items, dpo.Config(formula="ranking"), CPU)
     assert gradient(policy, value).abs().max() < 1e-6
@@ -244,11 +244,11 @@ def test_rankings_of_any_length_share_a_batch(policy: LmPolicy, chat: ChatFormat
         for p in policy.parameters():
             p.add_(0.05 * torch.randn_like(p))
     one_by_one = [
-        dpo.loss(policy, reference, compared([r], chat, 32), c, CPU)[0].item() for r in (three, two)
+        dpo.loss(policy, reference, comparison_rows([r], chat, 32), c, CPU)[0].item() for r in (three, two)
     ]
-    both = dpo.loss(policy, reference, compared([three, two], chat, 32), c, CPU)[0].item()
+    both = dpo.loss(policy, reference, comparison_rows([three, two], chat, 32), c, CPU)[0].item()
     assert both == pytest.approx(np.mean(one_by_one), abs=1e-5)
-    pair = compared([Pair(PROMPTS[1], "hello", "now")], chat, 32)
+    pair = comparison_rows([Pair(PROMPTS[1], "hello", "now")], chat, 32)
     plain = dpo.loss(policy, reference, pair, dpo.Config(beta=1.0), CPU)[0].item()
     assert plain == pytest.approx(one_by_one[1], abs=1e-5)
 
@@ -299,13 +299,13 @@ PAIRS = [Pair(p, "my friend", "there now", id=str(i)) for i, p in enumerate(PROM
 def items(name: str, chat: ChatFormat) -> list[Any]:
     if name == "kto":
         likes = [Like(p.prompt, t, liked=k == 0) for p in PAIRS for k, t in enumerate(p.replies)]
-        return list(liked(likes, chat, 32))
-    return list(compared(PAIRS, chat, 32))
+        return list(reply_rows(likes, chat, 32))
+    return list(comparison_rows(PAIRS, chat, 32))
 
 
 def preference(policy: LmPolicy, chat: ChatFormat) -> torch.Tensor:
     """log pi(chosen) - log pi(rejected) of each pair."""
-    b = pack_tokens([r for x in compared(PAIRS, chat, 32) for r in x.rows], gamma=1.0)
+    b = pack_tokens([r for x in comparison_rows(PAIRS, chat, 32) for r in x.rows], gamma=1.0)
     with torch.no_grad():
         logp = score_replies(policy.lm, b).logp.sum(1).view(-1, 2)
     return logp[:, 0] - logp[:, 1]
@@ -385,7 +385,7 @@ def test_dropout_is_off_where_replies_are_learnt_from(chat: ChatFormat, tmp_path
 
 def test_orpo_of_certain_replies_has_a_finite_gradient(policy: LmPolicy, chat: ChatFormat) -> None:
     """Where the chosen reply's probability rounds to 1, what a tie would have cost must not be NaN."""
-    rows = compared([Pair(PROMPTS[0], "friend", "now")], chat, 32)
+    rows = comparison_rows([Pair(PROMPTS[0], "friend", "now")], chat, 32)
     logp = torch.tensor([0.0, -2.0], requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orpo, "mean_logp", lambda lm, rows, device, group: logp)

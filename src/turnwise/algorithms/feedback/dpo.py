@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.comparisons import Compared
+from turnwise.data.comparisons import Comparison
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
@@ -102,7 +102,7 @@ def formula(h: Tensor, c: Config) -> Tensor:
 
 
 def scored(
-    policy: LmPolicy, reference: Reference, items: Sequence[Compared], c: Config, device: torch.device
+    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [P] of items that have equally many replies, and what is logged of each."""
     n = len(items[0].rows)
@@ -152,7 +152,7 @@ def implicit_rewards(
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, items: Sequence[Compared], c: Config, device: torch.device
+    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the comparisons; and sums over them. Items of n replies are read together, for each n."""
     total, sums = torch.zeros((), device=device), {}
@@ -167,8 +167,8 @@ def loss(
 
 def train(
     c: Config,
-    items: Sequence[Compared],
-    heldout: Sequence[Compared],
+    items: Sequence[Comparison],
+    heldout: Sequence[Comparison],
     policy: LmPolicy,
     run: Run,
     seed: int,

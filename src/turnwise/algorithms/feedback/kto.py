@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.comparisons import Liked, mismatched
+from turnwise.data.comparisons import JudgedReply, mismatched
+from turnwise.data.feedback import Like
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import kto_loss
@@ -79,7 +80,11 @@ def ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], devic
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, items: Sequence[Liked], c: Config, device: torch.device
+    policy: LmPolicy,
+    reference: Reference,
+    items: Sequence[JudgedReply[Like]],
+    c: Config,
+    device: torch.device,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the replies; and sums over them."""
     rows = [item.row for item in items]
@@ -88,7 +93,7 @@ def loss(
         z = ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
         z = z.clamp(min=0.0)
     h = ratios(policy, reference, rows, device)
-    good = torch.tensor([item.liked for item in items], device=device)
+    good = torch.tensor([x.item.liked for x in items], device=device)
     per_item = kto_loss(h, good, z, c.beta, c.liked_weight, c.disliked_weight)
     sums = {
         "loss": per_item.detach(),
@@ -130,7 +135,12 @@ def of_each_side(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def train(
-    c: Config, items: Sequence[Liked], heldout: Sequence[Liked], policy: LmPolicy, run: Run, seed: int
+    c: Config,
+    items: Sequence[JudgedReply[Like]],
+    heldout: Sequence[JudgedReply[Like]],
+    policy: LmPolicy,
+    run: Run,
+    seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was liked."""
     run.world.place(policy)

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
-from turnwise.data.comparisons import Compared, Liked, Scored, compared, liked, scored
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
+from turnwise.data.comparisons import Comparison, FeedbackRows, JudgedReply
+from turnwise.data.feedback import Like, Score
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
@@ -39,14 +38,10 @@ from turnwise.losses.preference import (
 from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
-from turnwise.run.errors import InputError
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
-
-Item = Compared | Liked | Scored
-"""feedback as rows"""
 
 
 @dataclass(frozen=True)
@@ -75,22 +70,6 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def items_of(feedback: Sequence[Feedback], chat: ChatFormat, context: int) -> list[Item]:
-    """Token rows of feedback of one kind."""
-    kinds = {type(x) for x in feedback}
-    if len(kinds) > 1:
-        names = ", ".join(sorted(k.__name__.lower() + "s" for k in kinds))
-        raise InputError(f"feedback of several kinds ({names}); expected one")
-    first = feedback[0] if feedback else None
-    if isinstance(first, Pair | Ranking):
-        return list(compared(feedback, chat, context))  # pyright: ignore[reportArgumentType]
-    if isinstance(first, Like):
-        return list(liked(feedback, chat, context))  # pyright: ignore[reportArgumentType]
-    if isinstance(first, Score):
-        return list(scored(feedback, chat, context))  # pyright: ignore[reportArgumentType]
-    return []
-
-
 def rewards_of(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
     """[E, n], read at the last token of each row."""
     b = pack_tokens(rows, gamma=1.0).to(device)
@@ -98,7 +77,7 @@ def rewards_of(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.devi
 
 
 def of_compared(
-    model: AnyRewardModel, items: Sequence[Compared], c: Config, device: torch.device
+    model: AnyRewardModel, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of items with equally many replies, and what is logged of each [P]."""
     n = len(items[0].rows)
@@ -126,27 +105,29 @@ def of_compared(
 
 
 def of_single(
-    model: AnyRewardModel, items: Sequence[Liked] | Sequence[Scored], device: torch.device
+    model: AnyRewardModel,
+    items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]],
+    device: torch.device,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of single replies, and what is logged of each [P]."""
     r = rewards_of(model, [item.row for item in items], device)
     mean = r.detach().mean(0)
     told = {"reward_mean": mean, **_disagreement(r)}
     first = items[0]
-    if isinstance(first, Liked):
-        good = torch.tensor([item.liked for item in items], device=device)  # pyright: ignore
+    if isinstance(first.item, Like):
+        good = torch.tensor([x.item.liked for x in items], device=device)  # pyright: ignore
         return like_loss(r, good), told | {"accuracy": ((mean > 0) == good).to(r.dtype)}
-    worth = torch.tensor([item.score for item in items], dtype=r.dtype, device=device)  # pyright: ignore
+    worth = torch.tensor([x.item.score for x in items], dtype=r.dtype, device=device)  # pyright: ignore
     one_decision = squared_error(r.unsqueeze(-1), worth.unsqueeze(-1))
     return one_decision.squeeze(-1), told
 
 
 def loss(
-    model: AnyRewardModel, items: Sequence[Item], c: Config, device: torch.device
+    model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over items, summed over members; and sums over items."""
     total, sums = torch.zeros((), device=device), {}
-    pairs = [x for x in items if isinstance(x, Compared)]
+    pairs = [x for x in items if isinstance(x, Comparison)]
     groups: list[tuple[Tensor, dict[str, Tensor]]] = []
     for n in sorted({len(x.rows) for x in pairs}):
         groups.append(of_compared(model, [x for x in pairs if len(x.rows) == n], c, device))
@@ -161,11 +142,16 @@ def loss(
 
 
 def train(
-    c: Config, items: Sequence[Item], heldout: Sequence[Item], model: AnyRewardModel, run: Run, seed: int
+    c: Config,
+    items: Sequence[FeedbackRows],
+    heldout: Sequence[FeedbackRows],
+    model: AnyRewardModel,
+    run: Run,
+    seed: int,
 ) -> AnyRewardModel:
     """Fit `model`, in place."""
 
-    def judged(part: Sequence[Item]) -> dict[str, Tensor]:
+    def judged(part: Sequence[FeedbackRows]) -> dict[str, Tensor]:
         model.eval()
         return loss(model, part, c, device)[1]
 

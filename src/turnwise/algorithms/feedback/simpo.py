@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from turnwise.data.comparisons import Compared
+from turnwise.data.comparisons import Comparison
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import simpo_loss
@@ -55,7 +55,7 @@ METRICS: dict[str, Metric] = {
 
 
 def loss(
-    policy: LmPolicy, items: Sequence[Compared], c: Config, device: torch.device
+    policy: LmPolicy, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
     means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
@@ -83,8 +83,8 @@ def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device
 
 def train(
     c: Config,
-    items: Sequence[Compared],
-    heldout: Sequence[Compared],
+    items: Sequence[Comparison],
+    heldout: Sequence[Comparison],
     policy: LmPolicy,
     run: Run,
     seed: int,
