@@ -158,7 +158,7 @@ def own_online(kind: str, lm: Any, chat: ChatFormat, contents: list[str]) -> Cal
         judged = talk.sample(policy, i, ROWS // GROUP, GROUP, 0)
         if kind == "grpo":
             c = grpo.Config(prompts_per_step=ROWS // GROUP, group=GROUP, beta=0.0)
-            grpo.update(policy, learner, None, judged, c, 0.0, 1e-4, device)
+            grpo.update(policy, learner, grpo.experience(None, judged, c, device), c, 0.0, 1e-4)
         else:
             r = rloo.Config(prompts_per_step=ROWS // GROUP, group=GROUP, beta=0.05)
             rloo.update(policy, learner, rloo.experience(reference, judged, r, 0.05, device), r, 1e-4)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.value import squared_error
 
 
@@ -16,6 +16,18 @@ def test_sum_by_hand() -> None:
     x, mask = torch.tensor([[1.0, 2.0], [4.0, 8.0]]), torch.tensor([[True, True], [False, True]])
     assert sum_over_decisions(x, mask).item() == 11.0
     assert sum_over_decisions(torch.stack([x, x]), mask).item() == 22.0
+
+
+def test_what_is_logged_has_no_gradient_and_its_number_of_decisions() -> None:
+    """Of 1, 2, 4 and 8 the first, second and fourth count: 11 of three decisions."""
+    x = torch.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
+    found = sums_over_decisions({"x": x, "double": 2 * x}, torch.tensor([[True, True], [False, True]]))
+    assert {name: value.item() for name, value in found.items()} == {
+        "x": 11.0,
+        "double": 22.0,
+        "decisions": 3,
+    }
+    assert not found["double"].requires_grad
 
 
 def test_gradient_is_exactly_zero_off_the_mask() -> None:

@@ -336,14 +336,15 @@ def test_grpo(scale: Any, loss_type: str, make: Callable[..., Peer]) -> None:
         scale="deviation" if scale == "group" else "none",
         length="reply" if loss_type == "grpo" else "none",
     )
-    advantages = grpo.advantages(judged.rewards, c).flatten()
+    advantages = grpo.advantages(torch.tensor(judged.rewards, dtype=torch.float32), c)
     assert_close(inputs["advantages"], advantages, rtol=1e-5, atol=1e-6)
     b, ref_logp = of_judged(peer, judged)
     moved(peer.lm, 3, 0.02)
     theirs = trainer.compute_loss(peer.lm, inputs)
     tokens = float(b.mask.sum())
     denominator = {"dr_grpo": 8 * 6.0}.get(loss_type, tokens)
-    ours, sums = grpo.loss(peer.policy, b, advantages, ref_logp, denominator, c, 0.1)
+    m = grpo.Minibatch(b, advantages, ref_logp)
+    ours, sums = grpo.loss(peer.policy, m, denominator, c, 0.1)
     assert 0 < float(sums["clip_ratio"]) < tokens
     assert_same(ours, theirs, peer.lm)
 
@@ -359,7 +360,8 @@ def test_the_divergence_that_trl_weighs_with_the_ratio(make: Callable[..., Peer]
     moved(peer.lm, 3, 0.02)
     theirs = trainer.compute_loss(peer.lm, inputs)
     tokens = float(b.mask.sum())
-    ours, _ = grpo.loss(peer.policy, b, grpo.advantages(judged.rewards, c).flatten(), None, tokens, c, 0.0)
+    advantages = grpo.advantages(torch.tensor(judged.rewards, dtype=torch.float32), c)
+    ours, _ = grpo.loss(peer.policy, grpo.Minibatch(b, advantages, None), tokens, c, 0.0)
     logp = action_logp(peer.policy(b.inputs, b.decisions), b.actions)
     kl = sum_over_decisions(weighted_k3(logp, ref_logp, b.behavior_logp), b.mask) / tokens
     assert_same(ours + 0.5 * kl, theirs, peer.lm)

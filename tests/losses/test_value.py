@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from turnwise.losses.value import clipped_value_loss, cql_loss, expectile_loss, squared_error
+from turnwise.losses.value import action_values, clipped_value_loss, cql_loss, expectile_loss, squared_error
 
 f64 = torch.float64
 
@@ -16,6 +16,13 @@ def test_squared_error_by_hand() -> None:
     values = torch.tensor([[[0.0, 5.0]], [[3.0, 4.0]]])
     found = squared_error(values, torch.tensor([[1.0, 5.0]]))
     assert found.tolist() == [[[1.0, 0.0]], [[4.0, 1.0]]]
+
+
+def test_action_values_by_hand() -> None:
+    """Two heads, two decisions, three actions; actions 2 and 0 were taken."""
+    q = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]], [[[7.0, 8.0, 9.0], [0.0, 1.0, 2.0]]]])
+    assert action_values(q, torch.tensor([[2, 0]])).tolist() == [[[3.0, 4.0]], [[9.0, 0.0]]]
+    assert action_values(q[0], torch.tensor([[2, 0]])).tolist() == [[3.0, 4.0]]
 
 
 def test_clipped_value_by_hand() -> None:

@@ -18,7 +18,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import Decoding
-from turnwise.rollout.one_turn import KlControl, OneTurn
+from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Clipped, FromFunction, FromModel, Length, Unfinished, Weighted
 from turnwise.run.errors import InputError
@@ -178,19 +178,20 @@ def test_no_opinion_at_all_is_an_error(policy: LmPolicy, chat: ChatFormat) -> No
         talk.sample(policy, 0, 2, 2, seed=0)
 
 
-def test_the_weight_of_the_kl_moves_to_its_target() -> None:
-    """Twice the target: +.2 / 50 a step, clipped; half of it: -.2 / 50; fixed without a target."""
-    kl = KlControl(0.5, target=4.0)
-    kl.saw_(8.0)
-    assert kl.beta == pytest.approx(0.5 * 1.004)
-    kl.saw_(4.4)
-    assert kl.beta == pytest.approx(0.5 * 1.004 * (1 + 0.1 / 50))
-    other = KlControl(0.1, target=4.0)
-    other.load(kl.state())
-    assert other.beta == kl.beta
-    fixed = KlControl(0.5)
-    fixed.saw_(100.0)
-    assert fixed.beta == 0.5
+def test_minibatches_are_of_whole_groups_and_hold_all_replies(policy: LmPolicy, chat: ChatFormat) -> None:
+    """Three prompts with two replies each in at most two: groups 0 and 1, then group 2; rewards 0 .. 5
+    last."""
+    count = FromFunction(lambda completions, **_: [float(i) for i in range(len(completions))])
+    judged = OneTurn(chat, PROMPTS[:3], count, max_new_tokens=4).sample(policy, 0, 3, 2, seed=0)
+    first, second = judged.minibatches(2, 2, torch.device("cpu"))
+    assert first.rewards.sum(1).tolist() == [0.0, 1.0, 2.0, 3.0] and second.rewards.sum(1).tolist() == [
+        4.0,
+        5.0,
+    ]
+    for batch in (first, second):
+        last = batch.mask.sum(1, keepdim=True) - 1
+        assert torch.equal(batch.rewards.gather(1, last).squeeze(1), batch.rewards.sum(1))
+    assert len(judged.minibatches(5, 2, torch.device("cpu"))) == 3  # a group is not split
 
 
 def test_a_reply_that_fills_the_context_is_scored(chat: ChatFormat) -> None:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from turnwise.run.errors import InputError, SettingError
-from turnwise.run.optim import linear, warmup_linear
+from turnwise.run.metrics import added
+from turnwise.run.optim import annealed, linear, warmup_linear
 from turnwise.run.settings import Adam, AdamW, flattened
 
 
@@ -67,3 +68,13 @@ def test_nothing_that_help_reads_imports_torch() -> None:
     modules = "turnwise.run.settings, turnwise.run.checks, turnwise.run.metrics, turnwise.losses.names"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_number_goes_linearly_from_its_start_to_its_end() -> None:
+    """From 1 to 0.2: 0.2 + 0.8 * 1/4 = 0.4 with a quarter of training to come."""
+    assert [annealed(1.0, 0.2, x) for x in (1.0, 0.25, 0.0)] == pytest.approx([1.0, 0.4, 0.2])
+
+
+def test_sums_of_batches_are_added_by_name() -> None:
+    total = added({}, {"loss": 1.5, "decisions": 2})
+    assert added(total, {"loss": 2.0, "decisions": 3}) == {"loss": 3.5, "decisions": 5}

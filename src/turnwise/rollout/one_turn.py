@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.data.batch import pack_tokens
+from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
@@ -84,6 +84,16 @@ class Judged:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""
         return [r.tokens for r in self.replies]
 
+    def minibatches(self, count: int, group: int, device: torch.device) -> list[Batch]:
+        """All replies in at most `count` batches of whole groups; each one's reward is after its last token.
+
+        The reward of a reply is then `batch.rewards.sum(1)` [B], and per token `batch.rewards` [B, A].
+        """
+        rows = [reply.rewarded(float(r)) for reply, r in zip(self.replies, self.rewards, strict=True)]
+        groups = len(rows) // group
+        size = -(-groups // count) * group  # rounded up
+        return [pack_tokens(part, gamma=1.0).to(device) for part in chunks(rows, size)]
+
     @torch.inference_mode()
     def kl_to(self, reference: Reference, device: torch.device, group: int) -> float:
         """KL(policy || reference) in nats a reply, by the policy's log-probabilities when it spoke: unbiased,
@@ -97,8 +107,8 @@ class Judged:
             kl += float((b.behavior_logp - ref_logp)[b.mask].sum())
         return kl / len(rows)
 
-    def told(self) -> dict[str, float]:
-        """What is logged of them, under the names that the field greps for."""
+    def metrics(self) -> dict[str, float]:
+        """What is logged about the replies; `turnwise.run.metrics.REPLIES` says what each number is."""
         lengths = [r.length for r in self.replies]
         found = {
             "reward": float(self.rewards.mean()),
@@ -107,32 +117,3 @@ class Judged:
             "completions/clipped_ratio": float(np.mean([not r.stopped for r in self.replies])),
         }
         return found if self.gold is None else found | {"gold": float(self.gold.mean())}
-
-
-@dataclass
-class KlControl:
-    """The weight of the KL to the reference: fixed, or moved so that the KL comes to a target.
-
-    beta <- beta (1 + clip(KL / target - 1, -.2, .2) / horizon) a step: Ziegler et al. 2019, arXiv:1909.08593,
-    section 2.2, with the horizon in steps. Its weight is part of the checkpoint.
-    """
-
-    beta: float
-    """reward per nat"""
-    target: float | None = None
-    """nats a reply; None: fixed"""
-    horizon: float = 50.0
-    """steps"""
-
-    def saw_(self, kl: float) -> None:
-        """Move beta after a step whose replies had this mean KL, in nats a reply."""
-        if self.target is not None:
-            self.beta *= 1 + float(np.clip(kl / self.target - 1, -0.2, 0.2)) / self.horizon
-
-    def state(self) -> dict[str, float]:
-        """For the checkpoint."""
-        return {"beta": self.beta}
-
-    def load(self, state: Mapping[str, float]) -> None:
-        """From the checkpoint."""
-        self.beta = float(state["beta"])

@@ -39,12 +39,13 @@ EPISODES: dict[str, Metric] = {
 REPLIES: dict[str, Metric] = {
     "reward": Metric("reward", "reward"),
     "reward_std": Metric("standard deviation of the reward", "reward"),
-    "gold": Metric("gold reward, never learnt from", "reward"),
+    "gold": Metric("gold reward", "reward"),
     "kl": Metric("KL to the reference", "nats per reply"),
     "completions/mean_length": Metric("length of a reply", "tokens"),
     "completions/clipped_ratio": Metric("share of replies cut by the limit"),
 }
-"""Numbers about the replies that were sampled in a step; `gold` only if the truth is known."""
+"""Numbers about the replies that were sampled in a step; `gold` only if the truth is known, which nothing
+learns from."""
 
 
 def added(total: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Rejection sampling: of n replies to a prompt the best by the reward is cloned, again and again.
+"""Rejection sampling: the best of n replies to a prompt is cloned, again and again.
 
     sample n replies to each prompt; L = -sum_k log pi(a_k) of the best one
 
-Also called RAFT or expert iteration (Dong et al. 2023, arXiv:2304.06767, algorithm 1). Without training, the
-best of n is a policy too, of KL at most log n - (n-1)/n nats from the one it samples (Beirami et al. 2024,
-arXiv:2401.01879, theorem 1); `best_of` picks it.
+Also called RAFT or expert iteration (Dong et al. 2023, arXiv:2304.06767, algorithm 1). The best of n is a
+policy too, without any training. Its KL from the policy that it samples is at most log n - (n-1)/n nats
+(Beirami et al. 2024, arXiv:2401.01879, theorem 1).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.kl import k1
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import ONE_OR_MORE, check
+from turnwise.run.metrics import REPLIES, Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
@@ -33,11 +34,11 @@ class Config:
     """Numbers of rejection sampling."""
 
     steps: int = 200
-    """updates of the experience: each samples anew"""
+    """Steps of training. Each samples new replies."""
     prompts_per_step: int = 16
-    """prompts a step"""
+    """Prompts in a step."""
     group: int = 8
-    """replies to each, of which the best is cloned"""
+    """Replies to each prompt; the best of them is cloned. More of them are a stronger and dearer teacher."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
     """Settings of the optimizer."""
 
@@ -45,25 +46,40 @@ class Config:
         check(self, steps=ONE_OR_MORE, prompts_per_step=ONE_OR_MORE, group=ONE_OR_MORE)
 
 
+METRICS: dict[str, Metric] = REPLIES | {
+    "nll": Metric("negative log-likelihood of the best replies", "nats per token", loss=True),
+    "kl_k1": Metric("log-ratio of the best replies to the reference", "nats per token"),
+    "entropy": Metric("entropy of the policy", "nats per token"),
+}
+
+
 def best_of(judged: Judged, group: int) -> np.ndarray:
     """Places of the best reply of each group."""
-    rewards = judged.rewards.reshape(-1, group)
+    rewards = judged.rewards.reshape(-1, group)  # [P, G]
     return np.arange(len(rewards)) * group + rewards.argmax(1)
 
 
 def kl_of_best(n: int) -> float:
-    """log n - (n - 1) / n, nats: a bound on the KL of the best of n from the policy sampled."""
+    """log n - (n - 1) / n: a bound, in nats, on the KL of the best of n from the policy that it samples."""
     return math.log(n) - (n - 1) / n
 
 
 def loss(policy: LmPolicy, reference: Reference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative log-likelihood per token; and sums over tokens."""
-    out = score_replies(policy.lm, batch)
-    mask = batch.loss_mask
-    sums = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(batch)), "entropy": out.entropy}
-    totals = {name: sum_over_decisions(x.detach(), mask).cpu() for name, x in sums.items()}
-    totals["decisions"] = mask.sum().cpu()
-    return sum_over_decisions(-out.logp, mask) / mask.sum(), totals
+    """Negative log-likelihood per token; and sums over tokens of what is logged."""
+    out, mask = score_replies(policy.lm, batch), batch.loss_mask
+    terms = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(batch)), "entropy": out.entropy}
+    return sum_over_decisions(-out.logp, mask) / mask.sum(), sums_over_decisions(terms, mask)
+
+
+def update(
+    policy: LmPolicy, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
+) -> dict[str, Tensor]:
+    """One gradient step on the best replies; sums over their tokens."""
+    rows, device = judged.rows(), next(policy.parameters()).device
+    batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(device)
+    total, sums = loss(policy, reference, batch)
+    descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
+    return sums
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
@@ -73,12 +89,8 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     learner = Learner(policy, adamw(policy, c.optimizer))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
-        rows = judged.rows()
-        batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(run.world.device)
-        total, sums = loss(policy, reference, batch)
-        lr = warmup_linear(c.optimizer, step, c.steps)
-        descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
+        sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))
         if run.due(step, c.steps):
-            kl = judged.kl_to(reference, run.world.device, c.group)
-            run.log(step, {**run.world.means(sums), "kl": kl, **judged.told()})
+            kl = judged.kl_to(reference, run.world.device, c.group)  # of all replies, not of the best ones
+            run.log(step, {**run.world.means(sums), "kl": kl, **judged.metrics()})
     return policy

@@ -4,9 +4,10 @@
     A_i = R_i - mean of the other G-1 replies' R
     L   = -min(rho_i, most) A_i sum_k log pi(a_k | s_k)                 the reply is one action
 
-Ahmadian et al. 2024, arXiv:2402.14740, eq. 8 (Kool et al. 2019). Unbiased: the baseline does not depend on
-the reply. rho_i is the reply's probability now over that when it was sampled, truncated at `most` (Ionides
-2008), 1 at the first update after sampling; beyond it the truncation is a bias, below it none.
+Ahmadian et al. 2024, arXiv:2402.14740, eq. 8 (Kool et al. 2019). It is unbiased, because the baseline of a
+reply does not depend on that reply. rho_i is the probability of the reply now over its probability when it
+was sampled. It is 1 at the first update after sampling, and truncated at `most` (Ionides 2008): a bias for
+replies that have become more than `most` times as likely, and none for the others.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.batch import Batch
 from turnwise.losses.groups import leave_one_out
 from turnwise.losses.kl import estimated_kl, k1, k3, truncated_ratio
 from turnwise.losses.names import KlEstimator
 from turnwise.losses.policy import policy_gradient_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
-from turnwise.rollout.one_turn import Judged, KlControl, OneTurn
+from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE, check, check_choice
+from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
+from turnwise.run.metrics import REPLIES, Metric, added
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
@@ -40,27 +43,29 @@ class Config:
     """Numbers of RLOO."""
 
     steps: int = 200
-    """updates of the experience: each samples anew"""
+    """Steps of training. Each samples new replies."""
     prompts_per_step: int = 16
-    """prompts a step"""
+    """Prompts in a step."""
     group: int = 8
-    """replies to each, 2 or more"""
+    """Replies to each prompt, 2 or more. More of them make the baseline better."""
     epochs: int = 1
-    """passes over what was sampled"""
+    """Passes over the replies of a step."""
     minibatches: int = 1
-    """gradient steps a pass, whole groups in each"""
+    """Gradient steps in a pass, each on whole groups."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
     """Settings of the optimizer."""
     most_ratio: float = 2.0
-    """where importance ratios of replies are truncated"""
+    """Largest importance ratio of a reply; it has an effect from the second update of a step on."""
     beta: float = 0.02
-    """weight of the KL to the reference in the reward, reward per nat"""
+    """Weight of the KL to the reference in the reward, in units of reward per nat. More of it keeps the
+    policy nearer to where it began."""
     kl: KlEstimator = "k1"
-    """estimator of the KL in the reward; k1 alone has its gradient there, k2 and k3 are never negative"""
+    """Estimator of the KL in the reward. Only k1 has the KL's gradient there; k2 and k3 are never negative,
+    but near the reference they pull almost nowhere."""
     kl_target: float | None = None
-    """nats a reply that beta is moved to reach; none: beta is fixed"""
+    """KL in nats per reply that beta is moved to reach; none keeps beta fixed."""
     entropy_weight: float = 0.0
-    """of the bonus on the entropy, per token"""
+    """Weight of a bonus on the entropy of each token."""
 
     def __post_init__(self) -> None:
         check(
@@ -83,87 +88,95 @@ class Config:
             raise SettingError("beta", self.beta, "a number above 0 with kl_target, which multiplies it")
 
 
+METRICS: dict[str, Metric] = REPLIES | {
+    "policy_loss": Metric("policy-gradient loss", "per token", loss=True),
+    "kl_token": Metric("KL to the reference by k3", "nats per token"),
+    "kl_k1": Metric("KL to the reference by k1", "nats per token"),
+    "entropy": Metric("entropy of the policy", "nats per token"),
+    "clip_ratio": Metric("share of tokens in replies with a truncated ratio"),
+    "beta": Metric("weight of the KL", "reward per nat"),
+}
+
+
 @dataclass(frozen=True)
-class Part:
-    """Whole groups, packed, with what was true of them before the first update."""
+class Minibatch:
+    """Whole groups, packed, with what their loss needs and no update changes."""
 
     batch: Batch
-    advantages: Tensor
-    """[B]"""
+    old_logp: Tensor
+    """[B, A], of the policy that sampled, as recorded then."""
     ref_logp: Tensor
-    """[B, A]"""
-
-    @property
-    def kl(self) -> float:
-        """k1 summed over the tokens, nats: what its replies say of the KL of the policy that spoke."""
-        assert self.batch.behavior_logp is not None
-        return float(k1(self.batch.behavior_logp, self.ref_logp)[self.batch.mask].sum())
+    """[B, A], of the reference."""
+    advantages: Tensor
+    """[B], one for each reply."""
 
 
 def experience(
     reference: Reference, judged: Judged, c: Config, beta: float, device: torch.device
-) -> list[Part]:
-    """Replies in minibatches, each with its advantage: reward less KL, against its siblings."""
-    rows = judged.rows()
-    rewards = torch.as_tensor(judged.rewards, dtype=torch.float32, device=device)
-    size = -(-c.prompts_per_step // c.minibatches) * c.group
-    parts = []
-    for start in range(0, len(rows), size):
-        batch = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
-        assert batch.behavior_logp is not None
-        ref_logp = reference.logp(batch, group=c.group)
-        kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)
-        worth = rewards[start : start + size] - beta * kl
-        parts.append(Part(batch, leave_one_out(worth.view(-1, c.group)).flatten(), ref_logp))
-    return parts
+) -> list[Minibatch]:
+    """Replies in minibatches, each with its advantage: reward less KL, compared with its siblings."""
+    found = []
+    for batch in judged.minibatches(c.minibatches, c.group, device):
+        old_logp, ref_logp = batch.behavior_logp, reference.logp(batch, group=c.group)  # [B, A]
+        assert old_logp is not None
+        # By the log-probabilities of sampling: the KL in the reward is a number and has no gradient of its
+        # own.
+        kl = estimated_kl(c.kl, old_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)  # [B]
+        worth = batch.rewards.sum(1) - beta * kl  # [B]
+        advantages = leave_one_out(worth.view(-1, c.group)).flatten()  # [P, G] -> [B]
+        found.append(Minibatch(batch, old_logp, ref_logp, advantages))
+    return found
 
 
-def loss(policy: LmPolicy, part: Part, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    """The policy's loss and entropy, summed over tokens; and their sums."""
-    batch, mask = part.batch, part.batch.loss_mask
-    assert batch.behavior_logp is not None
-    out = score_replies(policy.lm, batch, group=c.group)
-    now, then = (x.masked_fill(~mask, 0.0).sum(1) for x in (out.logp.detach(), batch.behavior_logp))
-    ratio = truncated_ratio(now, then, c.most_ratio)
-    weight = ratio * part.advantages
-    pg = policy_gradient_loss(out.logp, weight.unsqueeze(1).expand_as(out.logp))
-    sums = {
-        "policy_loss": pg,
-        "kl_token": k3(out.logp, part.ref_logp),
-        "kl_k1": k1(out.logp, part.ref_logp),
+def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of the policy less its entropy bonus, a number; and sums over tokens of what is logged."""
+    out, mask = score_replies(policy.lm, m.batch, group=c.group), m.batch.loss_mask
+    # The reply is one action, so its ratio is of sums over tokens: a product of probabilities. It weights the
+    # gradient and has none of its own.
+    now, then = (x.masked_fill(~mask, 0.0).sum(1) for x in (out.logp.detach(), m.old_logp))  # [B]
+    ratio = truncated_ratio(now, then, c.most_ratio)  # [B]
+    weights = (
+        (ratio * m.advantages).unsqueeze(1).expand_as(out.logp)
+    )  # [B, A], alike for all tokens of a reply
+    policy_loss = policy_gradient_loss(out.logp, weights)
+    terms = {
+        "policy_loss": policy_loss,
+        "kl_token": k3(out.logp, m.ref_logp),
+        "kl_k1": k1(out.logp, m.ref_logp),
         "entropy": out.entropy,
-        "clip_ratio": (ratio >= c.most_ratio).to(pg.dtype).unsqueeze(1).expand_as(pg),
+        "clip_ratio": (ratio >= c.most_ratio).to(ratio.dtype).unsqueeze(1).expand_as(out.logp),
     }
-    sums = {name: sum_over_decisions(x.detach(), mask) for name, x in sums.items()}
-    sums["decisions"] = mask.sum()
-    return sum_over_decisions(pg - c.entropy_weight * out.entropy, mask) / denominator, sums
+    total = sum_over_decisions(policy_loss - c.entropy_weight * out.entropy, mask) / denominator
+    return total, sums_over_decisions(terms, mask)
 
 
 def update(
-    policy: LmPolicy, learner: Learner, parts: Sequence[Part], c: Config, lr: float
+    policy: LmPolicy, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
-    denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
+    denominator = sum(int(m.batch.mask.sum()) for m in minibatches) / len(minibatches)
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
-        for part in parts:
-            objective, sums = loss(policy, part, denominator, c)
+        for minibatch in minibatches:
+            objective, sums = loss(policy, minibatch, denominator, c)
             descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
-            total = {name: total.get(name, torch.zeros(())) + x.cpu() for name, x in sums.items()}
+            total = added(total, sums)
     return total
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
-    reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
-    learner = Learner(policy, adamw(policy, c.optimizer), experience=kl)
+    reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
+    learner = Learner(policy, adamw(policy, c.optimizer), experience=beta)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
-        parts = experience(reference, judged, c, kl.beta, run.world.device)
-        sums = update(policy, learner, parts, c, warmup_linear(c.optimizer, step, c.steps))
-        per_reply = sum(p.kl for p in parts) / len(judged.replies)
-        kl.saw_(per_reply)
+        minibatches = experience(reference, judged, c, beta.value, run.world.device)
+        sums = update(policy, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
+        # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
+        kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
+        kl /= len(judged.replies)
+        beta.update_(kl)
         if run.due(step, c.steps):
-            run.log(step, {**run.world.means(sums), "kl": per_reply, "beta": kl.beta, **judged.told()})
+            run.log(step, {**run.world.means(sums), "kl": kl, "beta": beta.value, **judged.metrics()})
     return policy

@@ -5,29 +5,29 @@
     L   = clipped surrogate + value_weight max((V - G)^2, (clip(V) - G)^2) - entropy bonus
 
 Schulman et al. 2017, arXiv:1707.06347, eq. 7; Ziegler et al. 2019, arXiv:1909.08593, section 2.1 (the KL as a
-reward per token); Stiennon et al. 2020, arXiv:2009.01325 (a critic on a trunk of its own). Here generation is
-a token-level MDP: V is read at each prefix, where group methods know only whole replies.
+reward per token); Stiennon et al. 2020, arXiv:2009.01325 (a critic on a trunk of its own). Generation is a
+token-level MDP here: V is read at each prefix, while group methods know only whole replies.
 
-Differs from them: the discount inside a reply is 1 and lambda .95 by default; pi_old is the log-probability
-recorded when sampling.
+Differs from them: the discount inside a reply is 1, and lambda is .95 by default; pi_old is the
+log-probability that was recorded when sampling.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.batch import Batch
 from turnwise.losses.estimators import standardised
 from turnwise.losses.kl import estimated_kl, k1, k3
 from turnwise.losses.names import KlEstimator
 from turnwise.losses.policy import clipped_surrogate_loss
-from turnwise.losses.reduce import sum_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import clipped_value_loss
 from turnwise.models.lm.critics import StateCritic
@@ -35,9 +35,11 @@ from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
-from turnwise.rollout.one_turn import Judged, KlControl, OneTurn
+from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
+from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
+from turnwise.run.metrics import REPLIES, Metric, added
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, Run
@@ -48,31 +50,33 @@ class Config:
     """Numbers of token-level PPO."""
 
     steps: int = 200
-    """updates of the experience: each samples anew"""
+    """Steps of training. Each samples new replies."""
     prompts_per_step: int = 128
-    """prompts a step, one reply to each"""
+    """Prompts in a step, with one reply to each."""
     epochs: int = 2
-    """passes over what was sampled"""
+    """Passes over the replies of a step."""
     minibatches: int = 2
-    """gradient steps a pass"""
+    """Gradient steps in a pass."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
     """Settings of the optimizer. One for policy and critic."""
     lam: float = 0.95
-    """lambda of GAE: 0 one step, 1 the whole reply"""
+    """Lambda of GAE: 0 looks one token ahead and trusts V, 1 looks to the end of the reply and is noisier."""
     clip: float = 0.2
-    """how far the ratio may leave 1 before its gradient stops"""
+    """How far the ratio of a token may leave 1 before its gradient stops: smaller is slower and safer."""
     value_clip: float = 0.5
-    """how far V may move in an update, in units of return"""
+    """How far V may move in a step, in units of return: suit it to the rewards."""
     value_weight: float = 0.5
-    """of the critic's loss"""
+    """Weight of the critic's loss. Trunks are separate, so it acts through the shared gradient norm alone."""
     beta: float = 0.02
-    """weight of the KL to the reference in the reward of each token, reward per nat"""
+    """Weight of the KL to the reference in the reward of each token, in units of reward per nat. More of it
+    keeps the policy nearer to where it began."""
     kl: KlEstimator = "k1"
-    """estimator of the KL in the reward; k1 alone has its gradient there, k2 and k3 are never negative"""
+    """Estimator of the KL in the reward. Only k1 has the KL's gradient there; k2 and k3 are never negative,
+    but near the reference they pull almost nowhere."""
     kl_target: float | None = None
-    """nats a reply that beta is moved to reach; none: beta is fixed"""
+    """KL in nats per reply that beta is moved to reach; none keeps beta fixed."""
     entropy_weight: float = 0.0
-    """of the bonus on the entropy, per token"""
+    """Weight of a bonus on the entropy of each token."""
 
     def __post_init__(self) -> None:
         check(
@@ -97,8 +101,20 @@ class Config:
             raise SettingError("beta", self.beta, "a number above 0 with kl_target, which multiplies it")
 
 
+METRICS: dict[str, Metric] = REPLIES | {
+    "policy_loss": Metric("clipped surrogate", "per token", loss=True),
+    "value_loss": Metric("clipped squared error of V", "squared return", loss=True),
+    "kl_token": Metric("KL to the reference by k3", "nats per token"),
+    "kl_k1": Metric("KL to the reference by k1", "nats per token"),
+    "entropy": Metric("entropy of the policy", "nats per token"),
+    "clip_ratio": Metric("share of clipped ratios"),
+    "beta": Metric("weight of the KL", "reward per nat"),
+    "critic/vf_explained_var": Metric("explained variance of V"),
+}
+
+
 class ActorAndCritic(nn.Module):
-    """The policy and V on a trunk of its own, a copy of the policy's at first."""
+    """The policy, and V on a trunk of its own, which is a copy of the policy's at first."""
 
     def __init__(self, policy: LmPolicy):
         super().__init__()
@@ -107,115 +123,119 @@ class ActorAndCritic(nn.Module):
 
 
 @dataclass(frozen=True)
-class Part:
-    """Replies, packed, with what was true of them before the first update."""
+class Minibatch:
+    """Replies, packed, with what their loss needs and no update changes."""
 
     batch: Batch
-    advantages: Tensor
-    """[B, A], standardised"""
-    returns: Tensor
-    """[B, A]"""
-    old_values: Tensor
-    """[B, A]"""
+    old_logp: Tensor
+    """[B, A], of the policy that sampled, as recorded then."""
     ref_logp: Tensor
-    """[B, A]"""
-
-    @property
-    def kl(self) -> float:
-        """k1 summed over the tokens, nats: what its replies say of the KL of the policy that spoke."""
-        assert self.batch.behavior_logp is not None
-        return float(k1(self.batch.behavior_logp, self.ref_logp)[self.batch.mask].sum())
+    """[B, A], of the reference."""
+    old_values: Tensor
+    """[B, A], V before the first update."""
+    returns: Tensor
+    """[B, A], what V learns."""
+    advantages: Tensor
+    """[B, A], standardised over all tokens of the step."""
 
 
 @torch.no_grad()
 def experience(
     agent: ActorAndCritic, reference: Reference, judged: Judged, c: Config, beta: float, device: torch.device
-) -> list[Part]:
-    """Rewards per token, values, GAE; in minibatches."""
-    rows = [reply.rewarded(float(r)) for reply, r in zip(judged.replies, judged.rewards, strict=True)]
-    size = -(-len(rows) // c.minibatches)
-    known = []
-    for start in range(0, len(rows), size):
-        b = pack_tokens(rows[start : start + size], gamma=1.0).to(device)
-        assert b.behavior_logp is not None
-        ref_logp = reference.logp(b)
-        rewards = b.rewards - beta * estimated_kl(c.kl, b.behavior_logp, ref_logp).masked_fill(~b.mask, 0.0)
-        values = agent.critic(b.inputs, b.decisions)
+) -> list[Minibatch]:
+    """Rewards of each token, values and GAE, in minibatches."""
+    found = []
+    for b in judged.minibatches(c.minibatches, 1, device):
+        old_logp, ref_logp = b.behavior_logp, reference.logp(b)  # [B, A]
+        assert old_logp is not None
+        kl = estimated_kl(c.kl, old_logp, ref_logp).masked_fill(~b.mask, 0.0)
+        rewards = b.rewards - beta * kl  # [B, A]: the judge's stands after the last token, the KL at each
+        values = agent.critic(b.inputs, b.decisions)  # [B, A+1]
         lam = torch.full_like(rewards, c.lam)
         returns = lambda_returns(rewards, b.discounts, values[:, 1:], b.mask, lam)
-        known.append((b, returns, values[:, :-1], ref_logp))
-    spread = torch.cat([(g - v)[b.mask] for b, g, v, _ in known])
-    alike = standardised(spread.unsqueeze(0), torch.ones_like(spread, dtype=torch.bool).unsqueeze(0))[0]
-    parts, at = [], 0
-    for b, returns, values, ref_logp in known:
-        n = int(b.mask.sum())
-        advantages = torch.zeros_like(returns).masked_scatter(b.mask, alike[at : at + n])
-        parts.append(Part(b, advantages, returns, values, ref_logp))
-        at += n
-    return parts
+        found.append(Minibatch(b, old_logp, ref_logp, values[:, :-1], returns, returns - values[:, :-1]))
+    return _standardised(found)
+
+
+def _standardised(minibatches: Sequence[Minibatch]) -> list[Minibatch]:
+    """The same with advantages standardised over the tokens of all of them, so that each weighs alike."""
+    tokens = torch.cat([m.advantages[m.batch.mask] for m in minibatches]).unsqueeze(0)  # [1, tokens]
+    pieces = standardised(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].split(
+        [int(m.batch.mask.sum()) for m in minibatches]
+    )
+    return [
+        replace(m, advantages=torch.zeros_like(m.advantages).masked_scatter(m.batch.mask, piece))
+        for m, piece in zip(minibatches, pieces, strict=True)
+    ]
 
 
 def loss(
-    agent: ActorAndCritic, part: Part, denominator: float, c: Config
+    agent: ActorAndCritic, m: Minibatch, denominator: float, c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The three terms, summed over tokens; and their sums."""
-    b, mask = part.batch, part.batch.loss_mask
-    assert b.behavior_logp is not None
+    """The three terms together, a number; and sums over tokens of what is logged."""
+    b, mask = m.batch, m.batch.loss_mask
     out = score_replies(agent.policy.lm, b)
-    values = agent.critic(b.inputs, b.decisions)[:, :-1]
-    surrogate = clipped_surrogate_loss(out.logp, b.behavior_logp, part.advantages, c.clip)
-    error = clipped_value_loss(values, part.old_values, part.returns, c.value_clip)
+    values = agent.critic(b.inputs, b.decisions)[:, :-1]  # [B, A]
+    surrogate = clipped_surrogate_loss(out.logp, m.old_logp, m.advantages, c.clip)
+    error = clipped_value_loss(values, m.old_values, m.returns, c.value_clip)
     objective = surrogate + c.value_weight * error - c.entropy_weight * out.entropy
-    ratio = (out.logp.detach() - b.behavior_logp).exp()
-    sums = {
+    ratio = (out.logp.detach() - m.old_logp).exp()
+    terms = {
         "policy_loss": surrogate,
         "value_loss": error,
-        "kl_token": k3(out.logp, part.ref_logp),
-        "kl_k1": k1(out.logp, part.ref_logp),
+        "kl_token": k3(out.logp, m.ref_logp),
+        "kl_k1": k1(out.logp, m.ref_logp),
         "entropy": out.entropy,
         "clip_ratio": ((ratio - 1).abs() > c.clip).to(ratio.dtype),
     }
-    sums = {name: sum_over_decisions(x.detach(), mask) for name, x in sums.items()}
-    sums["decisions"] = mask.sum()
-    return sum_over_decisions(objective, mask) / denominator, sums
+    return sum_over_decisions(objective, mask) / denominator, sums_over_decisions(terms, mask)
 
 
 def update(
-    agent: ActorAndCritic, learner: Learner, parts: Sequence[Part], c: Config, lr: float
+    agent: ActorAndCritic, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """`epochs` passes over the replies; sums over tokens of all of them."""
-    denominator = sum(int(p.batch.mask.sum()) for p in parts) / len(parts)
+    denominator = sum(int(m.batch.mask.sum()) for m in minibatches) / len(minibatches)
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
-        for i in torch.randperm(len(parts)).tolist():
-            objective, sums = loss(agent, parts[i], denominator, c)
+        for i in torch.randperm(len(minibatches)).tolist():
+            objective, sums = loss(agent, minibatches[i], denominator, c)
             descend(agent, learner.optimizer, objective, c.optimizer, lr=lr)
-            total = {name: total.get(name, torch.zeros(())) + x.cpu() for name, x in sums.items()}
+            total = added(total, sums)
     return total
 
 
-def explained(parts: Sequence[Part]) -> float:
-    """1 - Var(G - V) / Var(G) over the tokens: how much of the returns V knew before the update."""
-    returns = torch.cat([p.returns[p.batch.mask] for p in parts])
-    left = torch.cat([(p.returns - p.old_values)[p.batch.mask] for p in parts])
-    spread = float(returns.var(correction=0))
-    return 1 - float(left.var(correction=0)) / spread if spread else 0.0
+def explained_variance(minibatches: Sequence[Minibatch]) -> float:
+    """1 - Var(G - V) / Var(G) over the tokens: how much of the returns V knew before the step's updates.
+
+    1 is all of it, 0 no more than a constant knows; 0 also if all returns are equal.
+    """
+    returns = torch.cat([m.returns[m.batch.mask] for m in minibatches])
+    errors = torch.cat([(m.returns - m.old_values)[m.batch.mask] for m in minibatches])
+    variance = float(returns.var(correction=0))
+    return 1 - float(errors.var(correction=0)) / variance if variance else 0.0
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
-    reference, kl = Reference(policy.lm), KlControl(c.beta, c.kl_target)
+    reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
     agent = ActorAndCritic(policy)
     run.world.place(agent)
-    learner = Learner(agent, adamw(agent, c.optimizer), experience=kl)
+    learner = Learner(agent, adamw(agent, c.optimizer), experience=beta)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
-        parts = experience(agent, reference, judged, c, kl.beta, run.world.device)
-        sums = update(agent, learner, parts, c, warmup_linear(c.optimizer, step, c.steps))
-        per_reply = sum(p.kl for p in parts) / len(judged.replies)
-        kl.saw_(per_reply)
+        minibatches = experience(agent, reference, judged, c, beta.value, run.world.device)
+        sums = update(agent, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
+        # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
+        kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
+        kl /= len(judged.replies)
+        beta.update_(kl)
         if run.due(step, c.steps):
-            told = {"kl": per_reply, "beta": kl.beta, "critic/vf_explained_var": explained(parts)}
-            run.log(step, {**run.world.means(sums), **told, **judged.told()})
+            whole = {
+                "kl": kl,
+                "beta": beta.value,
+                "critic/vf_explained_var": explained_variance(minibatches),
+            }
+            run.log(step, {**run.world.means(sums), **whole, **judged.metrics()})
     return policy
