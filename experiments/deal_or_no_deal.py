@@ -44,7 +44,7 @@ from turnwise.envs.tasks.negotiation.game import NegotiationTable, Read
 from turnwise.envs.tasks.negotiation.reading import AllocationReader, agreement, fit_reader
 from turnwise.envs.tasks.negotiation.scenarios import one_of
 from turnwise.envs.tasks.table import Against
-from turnwise.evaluation.measures.conversations import best_setting, hold
+from turnwise.evaluation.measures.conversations import hold_conversations, tune_acting
 from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.parts import context_of
@@ -176,7 +176,7 @@ def evaluate(data: Path, runs: Path, name: str) -> None:
     if betas:
         settings = [{"beta": b} for b in betas]
         with Progress(f"{name}: beta", len(betas)) as bar:
-            agent, tried = best_setting(
+            agent, tried = tune_acting(
                 agent,
                 game(data, runs, "val"),
                 settings,
@@ -186,7 +186,9 @@ def evaluate(data: Path, runs: Path, name: str) -> None:
                 progress=bar.at,
             )
     with Progress(f"{name}: test", GAMES) as bar:
-        held = hold(agent, game(data, runs, "test"), episodes=GAMES, seed=0, lanes=LANES, progress=bar.at)
+        held = hold_conversations(
+            agent, game(data, runs, "test"), episodes=GAMES, seed=0, lanes=LANES, progress=bar.at
+        )
     found = {
         "name": name,
         "beta": agent.acting.beta if betas else None,

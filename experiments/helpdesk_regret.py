@@ -30,7 +30,7 @@ from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
 from turnwise.envs.tasks.helpdesk.rules import ACTS, NONE
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.helpdesk.words import read_act
-from turnwise.evaluation.measures.conversations import hold
+from turnwise.evaluation.measures.conversations import hold_conversations
 from turnwise.rollout.agent import Agent, load_agent
 from turnwise.rollout.conversations import Conversation
 
@@ -83,7 +83,7 @@ def report(run: Path, betas: list[float], episodes: int) -> None:
     """Print both for one run."""
     agent, desk = load_agent(run), OptimalDesk()
     for beta in betas if agent.critic is not None else [0.0]:
-        held = hold(agent.with_acting(beta=beta), HelpDesk(), episodes=episodes, seed=SEED)
+        held = hold_conversations(agent.with_acting(beta=beta), HelpDesk(), episodes=episodes, seed=SEED)
         lost = regrets(held, desk)
         parts = "  ".join(f"{k} {v:.3f}" for k, v in lost.items())
         mean = np.mean([c.dialogue.undiscounted_return() for c in held])

@@ -234,21 +234,26 @@ def _compare(a: Demo) -> dict[str, Any]:
     task = find_task("helpdesk")
     card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
     logged = card["return"]
-    rows = [row(m.name, a.out / m.run, a.out, m.note) for m in _chosen(a)]
+    rows = [
+        row(m.name, a.out / m.run, a.out, m.note, "baseline" if m is METHODS[0] else "method")
+        for m in _chosen(a)
+    ]
     found = comparison(
         title=TITLE,
-        asked=ASKED.format(conversations=a.conversations),
+        aim=ASKED.format(conversations=a.conversations),
         command=f"turnwise demo --out {a.out} --conversations {a.conversations} --seed {a.seed}",
         task="helpdesk",
         rows=rows,
         references=[
             {
                 "name": "exact optimum",
+                "role": "optimum",
                 "mean": task.known("optimum"),
                 "note": "computed by backward induction",
             },
             {
                 "name": "behaviour policy",
+                "role": "behaviour",
                 "mean": logged["mean"],
                 "low": logged["low"],
                 "high": logged["high"],

@@ -95,8 +95,12 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     """The same for callers in Python: pick beta on validation conversations, then measure."""
     import torch
 
-    from turnwise.evaluation.measures.conversation_views import annotate
-    from turnwise.evaluation.measures.conversations import best_setting, hold, summary
+    from turnwise.evaluation.measures.conversation_views import annotate_conversation
+    from turnwise.evaluation.measures.conversations import (
+        conversation_summary,
+        hold_conversations,
+        tune_acting,
+    )
     from turnwise.evaluation.pages.report import write_report
     from turnwise.rollout.agent import load_agent, save_acting
     from turnwise.run.progress import Progress
@@ -110,7 +114,7 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
     elif a.betas:
         notice(f"choosing beta on {a.validation_episodes} validation conversations each")
         with Progress("beta", len(a.betas)) as bar:
-            agent, tried = best_setting(
+            agent, tried = tune_acting(
                 agent,
                 task.live(),
                 [{"beta": beta} for beta in a.betas],
@@ -120,11 +124,16 @@ def evaluate(a: Evaluate) -> dict[str, Any]:
                 progress=bar.at,
             )
     with Progress("talking", a.episodes) as bar:
-        held = hold(agent, task.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at)
-    result = {"task": a.task, **summary(held, a.seed), "optimum": task.known("optimum")}
+        held = hold_conversations(
+            agent, task.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at
+        )
+    result = {"task": a.task, **conversation_summary(held, a.seed), "optimum": task.known("optimum")}
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = tried
-    views = [annotate(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden) for c in held[:SHOWN]]
+    views = [
+        annotate_conversation(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden)
+        for c in held[:SHOWN]
+    ]
     if tried:
         save_acting(a.run / "policy", agent.acting)
     write_json(a.run / "evaluation.json", result)

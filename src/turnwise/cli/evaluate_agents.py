@@ -97,8 +97,8 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     """The same for callers in Python."""
     config = read_config(a.run)
     saved, env, problem, gamma, longest = _prepared(a, config)
-    from turnwise.evaluation.measures.episode_views import annotated
-    from turnwise.evaluation.measures.episodes import Greedy, play, summary, tail_of
+    from turnwise.evaluation.measures.episode_views import annotate_episodes
+    from turnwise.evaluation.measures.episodes import Greedy, episode_summary, play, tail_of
     from turnwise.evaluation.measures.truth import bound_above, exact_value, share_of
     from turnwise.evaluation.pages.report import write_report
     from turnwise.run.progress import Progress
@@ -116,7 +116,10 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
             seed=a.seed,
             progress=bar.at,
         )
-    result: dict[str, Any] = {"env": a.env or config["env"], **summary(held, gamma=gamma, seed=a.seed)}
+    result: dict[str, Any] = {
+        "env": a.env or config["env"],
+        **episode_summary(held, gamma=gamma, seed=a.seed),
+    }
     memoryless = saved.memory.memory == "none"
     truth = _truth(a, env, problem)
     result |= {
@@ -134,7 +137,7 @@ def evaluate(a: EvaluateAgent) -> dict[str, Any]:
     result |= {"bound": bound, "above": bound is not None and result["mean"] > bound + room}
     result["share"] = share_of(result["mean"], truth) if not memoryless else None
     result["probe"] = _probe(a, saved, problem, held, truth)
-    shown = annotated(saved.agent, env, held[:SHOWN], gamma=gamma)
+    shown = annotate_episodes(saved.agent, env, held[:SHOWN], gamma=gamma)
     write_json(a.run / "evaluation.json", result)
     lines = "".join(json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in shown)
     write_text(a.run / "episodes.jsonl", lines)
@@ -197,7 +200,7 @@ def _probe(
     """What the memory knows; written into probe.json. None where there is nothing to probe."""
     import torch
 
-    from turnwise.evaluation.measures.belief_probe import MOST_STATES, probe
+    from turnwise.evaluation.measures.belief_probe import MOST_STATES, probe_memory
     from turnwise.models.agents.spec import agent_of
     from turnwise.run.progress import Progress
 
@@ -209,7 +212,7 @@ def _probe(
         torch.manual_seed(a.seed)
         fresh = agent_of(saved.kind, saved.memory, saved.critic, saved.spaces).eval().memory
     with Progress("reading memories", 3) as bar:
-        found = probe(
+        found = probe_memory(
             problem,
             saved.agent.memory,
             fresh,

@@ -14,7 +14,7 @@ import torch
 from turnwise.cli.say import console, notice
 from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
-from turnwise.evaluation.measures.replies import gained, measure_replies
+from turnwise.evaluation.measures.replies import measure_replies, paired_gains
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.lora import merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count
@@ -99,9 +99,11 @@ def opened(a: AskedOfPolicy) -> Opened:
     return Opened(LmPolicy(lm), agent.chat, agent.tokenizer, context_of(before), world, before)
 
 
-def session(algorithm: str, a: AskedOfPolicy, o: Opened, settings: Any, data: Iterable[Any]) -> Run:
+def session(
+    algorithm: str, family: str, a: AskedOfPolicy, o: Opened, settings: Any, data: Iterable[Any]
+) -> Run:
     """The run folder, with what was asked and a hash of the data."""
-    asked = {"algorithm": algorithm, "data": digest(data)} | {
+    asked = {"algorithm": algorithm, "family": family, "data": digest(data)} | {
         k: str(v) if isinstance(v, Path) else v
         for k, v in flattened(asdict(settings)).items()
         if k not in SILENT
@@ -152,7 +154,7 @@ def closed(
         if reward is None:  # gold stood in for it
             del measured[name]["reward"], measured[name]["by_prompt"]["reward"]
     if measured:
-        measured["gained"] = gained(measured["before"], measured["after"])
+        measured["gained"] = paired_gains(measured["before"], measured["after"])
         for name in ("before", "after"):
             del measured[name]["by_prompt"]
         measured["held_out"] = len(prompts) if held_out else 0

@@ -153,14 +153,14 @@ def _exact(a: Solve, problem: Any, out: Any) -> dict[str, Any]:
     )
     out.print(f"policy: {len(found.policy):,} plans (alpha vectors); searched {found.beliefs:,} beliefs")
     if a.out is not None:
-        from turnwise.evaluation.pages.solution_files import save_policies
+        from turnwise.recipes.solutions import save_policies
 
         _begin_folder(a)
         save_policies(a.out, problem, found, result)
     if a.simulate:
         result["simulation"] = _simulated(a, problem, found, out)
     if a.out is not None:
-        from turnwise.evaluation.pages.solution_files import save_solution
+        from turnwise.recipes.solutions import save_solution
 
         notice("looking at where the policy looks, and writing the page")
         page = save_solution(a.out, problem, found, result, np.random.default_rng(a.seed))
@@ -249,7 +249,7 @@ def _limited(a: Solve, problem: Any, nodes: int, out: Any) -> dict[str, Any]:
         + ("" if upper is None else f"; the fast informed bound of all policies is {upper:.6g}")
     )
     if a.out is not None:
-        from turnwise.evaluation.pages.solution_files import save_controller
+        from turnwise.recipes.solutions import save_controller
 
         _begin_folder(a)
         page = save_controller(a.out, problem, best, result)

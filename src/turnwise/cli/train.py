@@ -23,7 +23,7 @@ from turnwise.data.files.logs import read_logs
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.measures.conversation_views import annotate
+from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama, train_tokenizer
@@ -248,7 +248,9 @@ def _expect_possible(a: Any) -> None:
 
 def _open_folder(name: str, a: Any, card: dict[str, Any], hints: Sequence[str], data: str) -> None:
     """What is known before the first step."""
-    write_config(a.asked.out, {"algorithm": name, "data": data, **_flat(a)}, resume=a.asked.resume)
+    write_config(
+        a.asked.out, {"algorithm": name, "family": "logs", "data": data, **_flat(a)}, resume=a.asked.resume
+    )
     write_json(a.asked.out / "card.json", card)
     for hint in hints:
         notice(f"mind: {hint}")
@@ -367,7 +369,9 @@ def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
     chat = agent.chat
     context = context_of(agent.lm)
     fitting = [(d, t) for d, t in zip(shown, chat.encode(shown), strict=True) if len(t) <= context]
-    lines = [json.dumps(annotate(agent, d, t, source="log"), ensure_ascii=False) for d, t in fitting]
+    lines = [
+        json.dumps(annotate_conversation(agent, d, t, source="log"), ensure_ascii=False) for d, t in fitting
+    ]
     write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))
 
 

@@ -139,7 +139,7 @@ def train(name: str, a: Any, env: Any) -> dict[str, Any]:
     agent = agent_of(kind, a.memory, critic, spaces)
     if asked.dry_run:
         return _plan(name, a, env, agent, algorithm, out)
-    write_config(asked.out, {"algorithm": name, **_flat(a)}, resume=asked.resume)
+    write_config(asked.out, {"algorithm": name, "family": "acting", **_flat(a)}, resume=asked.resume)
     session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     algorithm(a.config, env, agent, session, asked.seed)
     Saved(agent.cpu(), kind, a.memory, critic, spaces).save(asked.out / "policy")

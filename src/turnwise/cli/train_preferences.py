@@ -135,7 +135,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             lambda c, few, run: train.train(c, few, [], o.policy, run, a.asked.seed),
         )
     extra = {"learnt": len(learnt), "held_out": len(held)}
-    run = session(name, a.asked, o, a, brought)
+    run = session(name, "preferences", a.asked, o, a, brought)
     write_json(a.asked.out / "card.json", card | extra)
     train.train(a.config, rows, held_rows, o.policy, run, a.asked.seed)
     quality = agreement(name, a, o, judged(held, brought)) if held else {}
@@ -174,6 +174,7 @@ def agreement(name: str, a: Any, o: Opened, items: Sequence[Feedback]) -> dict[s
     found = told(o.policy)
     if isinstance(items[0], Like):  # from which h on a reply is liked KTO leaves open
         found = {k: found[k] for k in ("items", "prompts", "auc", "length_correlation")}
+    found["criterion"] = "implicit reward" if beside else "log-probability per token"
     return found if beside else found | {"before": told(LmPolicy(o.before.to(device))).get("accuracy")}
 
 

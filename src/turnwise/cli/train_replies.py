@@ -161,7 +161,9 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             few.steps,
             lambda run: algorithm.train(few, talk, o.policy, run, a.asked.seed),
         )
-    algorithm.train(a.config, talk, o.policy, session(name, a.asked, o, a, everything), a.asked.seed)
+    algorithm.train(
+        a.config, talk, o.policy, session(name, "replies", a.asked, o, a, everything), a.asked.seed
+    )
     extra = {"prompts": len(prompts), "held_out": len(held)}
     apart = held or learnt
     return closed(

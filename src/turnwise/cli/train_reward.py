@@ -122,7 +122,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
             lambda c, few, run: reward.train(c, few, [], scorer.model, run, asked.seed),
         )
     card = {"file": asked.feedback, **feedback_card(items), "learnt": len(learnt), "held_out": len(held)}
-    told = {"algorithm": "reward", "data": digest(items), **settings(a)}
+    told = {"algorithm": "reward", "family": "reward", "data": digest(items), **settings(a)}
     write_config(asked.out, told, resume=asked.resume)
     write_json(asked.out / "card.json", card)
     for hint in [*feedback_warnings(card), *far_from_standard(learnt)]:

@@ -1,0 +1,1 @@
+"""What a user asks for, done once, for Python and the command line alike."""

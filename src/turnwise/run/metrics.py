@@ -20,6 +20,8 @@ class Metric:
     """Unit of the number; empty where it has none, as a share."""
     loss: bool = False
     """Whether it is a training objective or a part of one."""
+    panel: str = ""
+    """Title of the plot that it shares with others, as "Q and V"; empty: a plot of its own."""
 
 
 COMMON: dict[str, Metric] = {

@@ -13,7 +13,7 @@ from turnwise.data.steps import StepInputs
 from turnwise.envs.problems.classics import tiger
 from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.belief_probe import beliefs_along, probe
+from turnwise.evaluation.measures.belief_probe import beliefs_along, probe_memory
 from turnwise.evaluation.measures.episodes import play
 from turnwise.models.agents.actor_critic import Acted
 from turnwise.models.agents.spec import MemorySpec, Spaces, memory_of
@@ -41,7 +41,7 @@ def episodes() -> list[Episode]:
 
 
 def read(memory: Memory, episodes: list[Episode], **kwargs: Any) -> dict[str, Any]:
-    return probe(tiger(), memory, None, episodes, 0, **kwargs)["lines"]
+    return probe_memory(tiger(), memory, None, episodes, 0, **kwargs)["lines"]
 
 
 def test_a_perfect_memory_reads_like_the_belief(episodes: list[Episode]) -> None:
@@ -63,7 +63,7 @@ def test_no_memory_reads_like_the_observation(episodes: list[Episode]) -> None:
 def test_nothing_reads_better_than_the_belief(episodes: list[Episode]) -> None:
     """In expectation over s ~ b each guess is worth at most max b, and -sum b log p at least H(b)."""
     torch.manual_seed(2)
-    found = probe(tiger(), memory_of(MemorySpec("gru", 16), SPACES), None, episodes, 0)
+    found = probe_memory(tiger(), memory_of(MemorySpec("gru", 16), SPACES), None, episodes, 0)
     belief = found["lines"].pop("belief")
     for line in found["lines"].values():
         assert all(x <= b + 1e-12 for x, b in zip(line["by_step"], belief["by_step"], strict=True))

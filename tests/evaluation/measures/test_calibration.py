@@ -17,20 +17,20 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.calibration import (
     Bin,
-    both_ways,
+    both_directions,
     brier,
     calibration_error,
     log_loss,
     reliability,
 )
 from turnwise.evaluation.measures.judges import (
+    accuracy_by_quarter,
     auc,
     judge,
-    of_pairs,
-    of_rankings,
-    of_scores,
+    pair_quality,
     prompt_interval,
-    quarters,
+    ranking_quality,
+    score_quality,
 )
 from turnwise.evaluation.pages.reward_models import reward_view
 
@@ -43,21 +43,21 @@ def test_bins_by_hand() -> None:
     ECE = (1 |0 - .05| + 1 |1 - .1| + 2 |.5 - .975|) / 4 = (.05 + .9 + .95) / 4
     Brier = (.0025 + .81 + .0025 + 1) / 4
     """
-    p, happened = np.array([0.05, 0.1, 0.95, 1.0]), np.array([0, 1, 1, 0])
-    curve = reliability(p, happened)
+    p, outcomes = np.array([0.05, 0.1, 0.95, 1.0]), np.array([0, 1, 1, 0])
+    curve = reliability(p, outcomes)
     assert curve[:2] == [Bin(0.0, 0.1, 1, 0.05, 0.0), Bin(0.1, 0.2, 1, 0.1, 1.0)]
     assert vars(curve[2]) == pytest.approx(
-        {"low": 0.9, "high": 1, "count": 2, "said": 0.975, "happened": 0.5}
+        {"low": 0.9, "high": 1, "count": 2, "predicted": 0.975, "observed": 0.5}
     )
     assert len(curve) == 3
     assert calibration_error(curve) == pytest.approx(1.9 / 4)
-    assert brier(p, happened) == pytest.approx(1.815 / 4)
+    assert brier(p, outcomes) == pytest.approx(1.815 / 4)
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
-    for p, happened in (([], []), ([0.5], [1, 0]), ([1.2], [1]), ([math.nan], [1])):
+    for p, outcomes in (([], []), ([0.5], [1, 0]), ([1.2], [1]), ([math.nan], [1])):
         with pytest.raises(ValueError, match="expected"):
-            reliability(np.array(p), np.array(happened))
+            reliability(np.array(p), np.array(outcomes))
 
 
 def test_a_coin_and_a_certain_error() -> None:
@@ -68,20 +68,20 @@ def test_a_coin_and_a_certain_error() -> None:
 
 
 def test_both_directions_make_the_curve_symmetric(rng: np.random.Generator) -> None:
-    """Bin k and bin 9 - k have as many, and what they said and what was so add up to 1."""
-    p, happened = both_ways(rng.normal(size=400))
-    curve = reliability(p, happened)
-    assert len(p) == 800 and happened.mean() == 0.5
+    """Bin k and bin 9 - k have as many; their predictions, and what was observed, add up to 1."""
+    p, outcomes = both_directions(rng.normal(size=400))
+    curve = reliability(p, outcomes)
+    assert len(p) == 800 and outcomes.mean() == 0.5
     for a, b in zip(curve, curve[::-1], strict=True):
-        assert (a.count, a.said, a.happened) == pytest.approx((b.count, 1 - b.said, 1 - b.happened))
+        assert (a.count, a.predicted, a.observed) == pytest.approx((b.count, 1 - b.predicted, 1 - b.observed))
 
 
 def test_calibrated_and_overconfident(rng: np.random.Generator) -> None:
-    """20,000 outcomes at sigmoid(m): ECE below .02, though every bin errs a little; said of 3 m, above .1."""
+    """20,000 outcomes at sigmoid(m): ECE below .02, as bins err a little; predicted by 3 m, above .1."""
     m = rng.normal(size=20_000) * 1.5
-    happened = rng.random(20_000) < 1 / (1 + np.exp(-m))
+    outcomes = rng.random(20_000) < 1 / (1 + np.exp(-m))
     honest, loud = (
-        calibration_error(reliability(1 / (1 + np.exp(-a * m)), happened.astype(float))) for a in (1, 3)
+        calibration_error(reliability(1 / (1 + np.exp(-a * m)), outcomes.astype(float))) for a in (1, 3)
     )
     assert honest < 0.02 and loud > 0.1
 
@@ -152,7 +152,7 @@ def test_a_reward_of_length(chat: ChatFormat) -> None:
     assert found["length_correlation"] == pytest.approx(1)
     assert [(r["low"], r["accuracy"]) for r in found["by_length"]] == [(-3, 0), (0, 0), (9, 1), (12, 1)]
     assert [(r["high"], r["accuracy"]) for r in found["by_margin"]] == [(0, 0), (3, 0), (9, 1), (12, 1)]
-    assert [r["said"] for r in found["by_margin"]] == pytest.approx(
+    assert [r["predicted"] for r in found["by_margin"]] == pytest.approx(
         [1 / (1 + math.exp(-m)) for m in (0, 3, 9, 12)]
     )
     assert "disagreement" not in found and found["members"] == 1
@@ -170,10 +170,10 @@ def test_shorter_is_a_rule_too_and_all_right_is_no_certainty() -> None:
     """Right on all of five prompts: Clopper and Pearson's low end is .025^(1/5) = .478. Always preferring the
     shorter reply is right on all of them as well: nothing is gained."""
     pairs = [Pair((Message("user", str(i)),), "a", "long") for i in range(5)]
-    found = of_pairs([np.array([1.0, 0.0])] * 5, pairs, np.arange(5))
+    found = pair_quality([np.array([1.0, 0.0])] * 5, pairs, np.arange(5))
     assert (found["accuracy"], found["low"], found["high"]) == pytest.approx((1.0, 0.025 ** (1 / 5), 1.0))
     assert found["longer_wins"] == 0 and found["gain"]["mean"] == 0
-    wrong = of_pairs([np.array([0.0, 1.0])] * 5, pairs, np.arange(5))
+    wrong = pair_quality([np.array([0.0, 1.0])] * 5, pairs, np.arange(5))
     assert (wrong["low"], wrong["high"]) == pytest.approx((0.0, 1 - 0.025 ** (1 / 5)))
 
 
@@ -182,17 +182,17 @@ def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:
     worth = [rng.normal(size=n) for n in (2, 4, 6, 5)]
     ranks = [tuple(int(x) + 1 for x in rng.permutation(len(w))) for w in worth]
     items = [Ranking(ONE, tuple(map(str, range(len(r)))), r) for r in ranks]
-    found = of_rankings(worth, items, np.arange(4))
+    found = ranking_quality(worth, items, np.arange(4))
     taus: list[Any] = [kendalltau(-np.array(r), w) for r, w in zip(ranks, worth, strict=True)]
     assert found["tau"] == pytest.approx(np.mean([t.statistic for t in taus]))
     tied = Ranking(ONE, ("a", "b", "c"), (1, 1, 2))
-    half = of_rankings([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
+    half = ranking_quality([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
     even = {"mean": 0.0, "low": None, "high": None}
     assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": 0.5, "gain": even}, "one prompt, no interval"
-    nothing = of_rankings([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
+    nothing = ranking_quality([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
     assert nothing == {"tau": None}
     lengths = Ranking(ONE, ("aaa", "a", "aa"), (1, 2, 3))  # longer wins 1 > 2 and 1 > 3, and not 2 > 3
-    assert of_rankings([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
+    assert ranking_quality([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
 
 
 def test_likes(chat: ChatFormat) -> None:
@@ -201,22 +201,22 @@ def test_likes(chat: ChatFormat) -> None:
     items = [Like(p, t, y) for (t, y), p in zip(texts, (ONE, TWO, THREE, ONE), strict=True)]
     found = judge(ByRule(chat, lambda t: 2 if "friend" in t else -2), items, chat)
     assert (found["accuracy"], found["base_rate"]) == (0.75, 0.5)
-    said = 1 / (1 + math.exp(-2))
-    assert found["calibration"]["ece"] == pytest.approx((3 * (said - 2 / 3) + (1 - said)) / 4)
-    assert found["log_loss"] == pytest.approx(-(3 * math.log(said) + math.log(1 - said)) / 4)
+    predicted = 1 / (1 + math.exp(-2))
+    assert found["calibration"]["ece"] == pytest.approx((3 * (predicted - 2 / 3) + (1 - predicted)) / 4)
+    assert found["log_loss"] == pytest.approx(-(3 * math.log(predicted) + math.log(1 - predicted)) / 4)
 
 
 def test_scores(chat: ChatFormat) -> None:
     """Their mean has R^2 = 0, the truth 1, and an error of 1 beside a variance of 2/3 has -1/2."""
     scores = np.array([1.0, 2.0, 3.0])
     prompts = np.arange(3)
-    assert of_scores(np.full(3, 2.0), scores, prompts)["r2"] == 0
-    off = of_scores(scores, scores, prompts)
+    assert score_quality(np.full(3, 2.0), scores, prompts)["r2"] == 0
+    off = score_quality(scores, scores, prompts)
     assert (off["rmse"], off["low"], off["high"], off["r2"]) == (0, 0, 0, 1)
-    off = of_scores(scores + 1, scores, prompts)
+    off = score_quality(scores + 1, scores, prompts)
     assert off["r2"] == off["gain"]["mean"] == pytest.approx(-0.5) and off["low"] == off["high"] == 1
-    assert of_scores(scores, np.full(3, 2.0), prompts)["r2"] is None
-    assert "low" not in of_scores(scores, scores, np.zeros(3))
+    assert score_quality(scores, np.full(3, 2.0), prompts)["r2"] is None
+    assert "low" not in score_quality(scores, scores, np.zeros(3))
     items = [Score(ONE, t, float(len(t))) for t in ("my", "friend", "works now")]
     assert judge(ByRule(chat, lambda t: len(t) - 3), items, chat)["rmse"] == pytest.approx(3)
     with pytest.raises(ValueError, match="several kinds"):
@@ -232,7 +232,7 @@ def test_the_interval_of_r2_is_of_the_ratio() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         r = rng.normal(size=60)
-        found = of_scores(r, r + rng.normal(size=60) / 3, np.arange(60))["gain"]
+        found = score_quality(r, r + rng.normal(size=60) / 3, np.arange(60))["gain"]
         held += found["low"] < 0.9 < found["high"] <= 1
         widths.append(found["high"] - found["low"])
     assert held >= 17 and 0.08 < np.mean(widths) < 0.14
@@ -252,11 +252,11 @@ def test_auc_counts_pairs_of_a_liked_and_a_disliked_reply() -> None:
 def test_quarters_hold_every_item_once(rng: np.random.Generator) -> None:
     x = rng.integers(0, 7, 101).astype(float)
     right = rng.random(101) < 0.4
-    found = quarters(x, right)
+    found = accuracy_by_quarter(x, right)
     assert sum(r["pairs"] for r in found) == 101
     assert sum(r["pairs"] * r["accuracy"] for r in found) == pytest.approx(right.sum())
     assert all(a["high"] < b["low"] for a, b in pairwise(found))
-    assert quarters(np.full(3, 2.0), np.array([True, False, True])) == [
+    assert accuracy_by_quarter(np.full(3, 2.0), np.array([True, False, True])) == [
         {"low": 2.0, "high": 2.0, "pairs": 3, "accuracy": pytest.approx(2 / 3)}
     ]
 
@@ -264,11 +264,11 @@ def test_quarters_hold_every_item_once(rng: np.random.Generator) -> None:
 def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
     """Percentages, the count of each bin in the picture's words, and nothing where nothing was held out."""
     found = judge(ByRule(chat, len), PAIRS, chat)
-    view = reward_view(None, found)
-    facts = dict(view["facts_of_reward"])
+    view = reward_view(found)
+    facts = dict(view["figures"])
     assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%}, 95%)"
-    assert (facts["ties, apart"], facts["the longer reply wins"]) == ("1", "62.5%")
+    assert (facts["ties, not counted"], facts["the longer reply wins"]) == ("1", "62.5%")
     for b in found["calibration"]["curve"]:
         assert f"{b['count']} times" in str(view["reliability"])
-    empty = reward_view(None, {})
-    assert empty["facts_of_reward"] == [] and empty["reliability"] is None
+    empty = reward_view({})
+    assert empty["figures"] == [] and empty["reliability"] is None

@@ -10,7 +10,7 @@ import torch
 
 from turnwise.envs.problems.classics import tiger
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.episode_views import annotated
+from turnwise.evaluation.measures.episode_views import annotate_episodes
 from turnwise.evaluation.measures.episodes import Greedy, play
 from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
 
@@ -25,7 +25,7 @@ def shown(kind: Kind, *, greedy: bool) -> tuple[list[dict[str, Any]], list[Any]]
             x.copy_(torch.randn_like(x))
     acting = Greedy(agent) if greedy else agent
     held = play(acting, ENV, episodes=4, lanes=4, longest=7, gamma=0.95, seed=0)
-    return annotated(agent, ENV, held, gamma=0.95), held
+    return annotate_episodes(agent, ENV, held, gamma=0.95), held
 
 
 @pytest.mark.parametrize("kind", ["actor-critic", "soft"])

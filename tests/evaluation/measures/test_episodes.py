@@ -11,7 +11,7 @@ import torch
 
 from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.episodes import NEGLIGIBLE, horizon_for, play, summary, tail_of
+from turnwise.evaluation.measures.episodes import NEGLIGIBLE, episode_summary, horizon_for, play, tail_of
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.models.agents.actor_critic import Acted
 
@@ -47,7 +47,7 @@ def test_the_mean_is_the_exact_value(name: str) -> None:
         gamma=problem.discount,
         seed=3,
     )
-    found = summary(held, gamma=problem.discount, seed=0)
+    found = episode_summary(held, gamma=problem.discount, seed=0)
     exact = controller_value(problem, Controller.memoryless(policy))
     assert abs(found["mean"] - exact) < 4 * found["standard_error"] + tail_of(problem, steps)
     assert found["low"] < found["mean"] < found["high"]
@@ -67,7 +67,7 @@ def test_one_episode_counts_once_whatever_its_length() -> None:
     )
     one = Memoryless(np.ones((2, 1)))
     held = play(one, TabularEnv(coin), episodes=999, lanes=50, longest=200, gamma=1.0, seed=1)
-    found = summary(held, gamma=None, seed=1)
+    found = episode_summary(held, gamma=None, seed=1)
     assert len(held) == 999 and found["truncated"] == 0
     # Variance of the geometric length is 2; 4 standard errors of 999 episodes are 0.18.
     assert abs(found["length"] - 2) < 0.18 and found["mean"] == found["length"]

@@ -48,7 +48,10 @@ EPISODE = {
 def written(folder: Path, **files: Any) -> str:
     """The page of a folder with these files (names without endings; lists are lines)."""
     folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(files.pop("config", CONFIG)))
+    config = files.pop("config", CONFIG)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    facts = {"name": config["algorithm"], "title": config["algorithm"].upper(), "family": "acting"}
+    (folder / "algorithm.json").write_text(json.dumps(facts))
     for name, value in files.items():
         if isinstance(value, list):
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(v) + "\n" for v in value))

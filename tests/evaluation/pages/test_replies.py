@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from turnwise.evaluation.measures.replies import gained
+from turnwise.evaluation.measures.replies import paired_gains
 from turnwise.evaluation.pages.replies import answer_of_feedback, answer_of_replies
 from turnwise.evaluation.pages.reward_models import answer_of_reward
 
@@ -43,7 +43,7 @@ def test_the_verdict_is_of_the_difference(differences: dict[str, float], verdict
     found = answer_of_replies("GRPO", measured(**differences))
     assert found is not None and verdict in " ".join(found["notes"])
     assert "7.2 nats" in found["sentence"] and ("reward" in found["sentence"]) == ("reward" in differences)
-    cannot = "Whether they got better in truth, that reward cannot say." in found["notes"]
+    cannot = "That reward cannot say whether they got better in truth." in found["notes"]
     assert cannot == ("gold" not in differences)
 
 
@@ -51,7 +51,7 @@ def test_a_difference_is_of_the_same_prompts() -> None:
     """Prompts worth 0, 10, 20, ...: each gains 1 or 2. The interval is that of the gains."""
     base = 10.0 * np.arange(30)
     gain = 1.0 + np.arange(30) % 2
-    found = gained({"by_prompt": {"gold": base}}, {"by_prompt": {"gold": base + gain, "reward": gain}})
+    found = paired_gains({"by_prompt": {"gold": base}}, {"by_prompt": {"gold": base + gain, "reward": gain}})
     assert set(found) == {"gold"}
     assert found["gold"]["mean"] == pytest.approx(1.5)
     low, high = found["gold"]["low"], found["gold"]["high"]
@@ -63,7 +63,7 @@ def test_what_tells_nothing_is_said_to() -> None:
     alone = measured(reward=0.2)
     alone["gained"]["reward"] |= {"low": None, "high": None}
     found = answer_of_replies("GRPO", alone)
-    assert found is not None and found["notes"] == ["A single prompt tells nothing of the spread."]
+    assert found is not None and found["notes"] == ["A single prompt says nothing of the spread."]
     same = measured(reward=0.0)
     for when in ("before", "after"):
         same[when]["reward"] = interval(1.0, 0.0)
@@ -76,26 +76,29 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
     """Ties are in no pair of these; of rankings all pairs of their replies count."""
     quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3}
     pairs = {**quality, "longer_wins": 0.675, "gain": interval(0.023, 0.01)}
-    found = answer_of_feedback("dpo", [], pairs)
-    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%, 95%) of 159 pairs" in found["sentence"]
+    found = answer_of_feedback("DPO", [], {**pairs, "criterion": "implicit reward"})
+    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%, 95%) of 159 held-out" in found["sentence"]
     assert found["notes"][0].startswith("That is more than without a model: choosing the longer reply")
-    assert "more likely than where it began" in found["notes"][1]
-    ranked = answer_of_feedback("dpo", [], {**pairs, "tau": 0.3})
+    assert found["notes"][1] == "DPO is taken to prefer the reply with the higher implicit reward."
+    ranked = answer_of_feedback("DPO", [], {**pairs, "tau": 0.3})
     assert ranked is not None and "the better of two replies" in ranked["sentence"]
-    alone = answer_of_feedback("simpo", [], {**pairs, "before": 0.484})
+    by = {"criterion": "log-probability per token", "before": 0.484}
+    alone = answer_of_feedback("SimPO", [], pairs | by)
     assert alone is not None and alone["notes"][1:] == [
-        "SimPO prefers what it gives the higher log-probability a token.",
-        "Where it began that was right in 48.4%.",
+        "SimPO is taken to prefer the reply with the higher log-probability per token.",
+        "Before training, the same comparison was right in 48.4%.",
     ]
-    likes = answer_of_feedback("kto", [], {"auc": {"mean": 0.6, "low": 0.55, "high": 0.65}})
-    assert likes is not None and "<b>60.0%</b> (55.0% to 65.0%, 95%) of all such pairs" in likes["sentence"]
+    unsaid = answer_of_feedback("SimPO", [], pairs)
+    assert unsaid is not None and len(unsaid["notes"]) == 1
+    likes = answer_of_feedback("KTO", [], {"auc": {"mean": 0.6, "low": 0.55, "high": 0.65}})
+    assert likes is not None and "<b>60.0%</b> (55.0% to 65.0%, 95%) of all held-out" in likes["sentence"]
 
 
 def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
     metrics = [{"heldout/rewards/accuracies": 0.5}, {"heldout/rewards/accuracies": 0.698}, {"loss": 1.0}]
-    found = answer_of_feedback("dpo", metrics, {})
-    assert found is not None and "when last looked at, with <b>69.8%</b>" in found["sentence"]
-    assert answer_of_feedback("dpo", [{"loss": 1.0}], {}) is None
+    found = answer_of_feedback("DPO", metrics, {})
+    assert found is not None and "agreed with <b>69.8%</b>" in found["sentence"]
+    assert answer_of_feedback("DPO", [{"loss": 1.0}], {}) is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
         (
             {"longer_wins": 0.60, "gain": interval(0.035, 0.02)},
             "more than without a model: choosing the longer reply is right in 60.0%. The difference on the "
-            "same items is +1.5 to +5.5 points (95%).",
+            "same items is +1.5 to +5.5 percentage points (95%).",
         ),
         ({"longer_wins": 0.66, "gain": interval(-0.025, 0.02)}, "less than without a model"),
         ({"longer_wins": 0.2, "gain": interval(-0.2)}, "choosing the shorter reply is right in 80.0%"),
@@ -125,9 +128,9 @@ def test_scores_stand_beside_their_mean() -> None:
     found = answer_of_reward(off)
     assert found is not None and "<b>0.500</b> (0.400 to 0.600, 95%)" in found["sentence"]
     assert found["notes"] == [
-        "Its squared error is 80% of what always giving their mean would have (70% to 90%, 95%)."
+        "Its squared error is 80% of the error of always giving their mean (70% to 90%, 95%)."
     ]
     unsure = answer_of_reward({**off, "r2": 0.05, "gain": interval(0.05)})
     assert unsure is not None and "do not settle whether it does better" in unsure["notes"][0]
     same = answer_of_reward({"rmse": 0.5, "r2": None})
-    assert same is not None and same["notes"] == ["All of them are the same."]
+    assert same is not None and same["notes"] == ["All held-out scores are the same, so there is no R²."]

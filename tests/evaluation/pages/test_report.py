@@ -12,18 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from turnwise.evaluation.pages.curves import Panel, panels
 from turnwise.evaluation.pages.report import write_report
-from turnwise.evaluation.pictures.plots import (
-    DARK,
-    LIGHT,
-    Interval,
-    comparison_plot,
-    level,
-    number,
-    panel_plot,
-)
+from turnwise.evaluation.pages.training import heldout_figures, panels
+from turnwise.evaluation.pictures.comparison import Interval, comparison_plot
+from turnwise.evaluation.pictures.curves import Panel, panel_plot
+from turnwise.evaluation.pictures.style import DARK, LIGHT, level, number
 from turnwise.run.errors import InputError
+from turnwise.run.metrics import Metric
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 CARD = {
@@ -43,7 +38,16 @@ CARD = {
     "over_context": 0,
 }
 ROWS = [
-    {"name": "BC", "run": "bc", "mean": -0.3, "low": -0.34, "high": -0.26, "episodes": 2000, "success": 0.31},
+    {
+        "name": "BC",
+        "role": "baseline",
+        "run": "bc",
+        "mean": -0.3,
+        "low": -0.34,
+        "high": -0.26,
+        "episodes": 2000,
+        "success": 0.31,
+    },
     {
         "name": "ILQL",
         "run": "ilql",
@@ -56,9 +60,23 @@ ROWS = [
     {"name": "MC", "run": "mc", "mean": 0.18, "low": 0.14, "high": 0.224, "episodes": 2000, "success": 0.6},
 ]
 REFERENCES = [
-    {"name": "exact optimum", "mean": 0.5675, "note": "computed by backward induction"},
-    {"name": "behaviour policy", "mean": -0.31, "low": -0.33, "high": -0.29, "note": "wrote the logs"},
+    {"name": "exact optimum", "role": "optimum", "mean": 0.5675, "note": "computed by backward induction"},
+    {
+        "name": "behaviour policy",
+        "role": "behaviour",
+        "mean": -0.31,
+        "low": -0.33,
+        "high": -0.29,
+        "note": "wrote the logs",
+    },
 ]
+
+
+METRICS = {
+    "loss": {"what": "loss", "unit": "nats per token", "loss": True},
+    "q": {"what": "Q", "unit": "units of return", "panel": "Q and V"},
+    "v": {"what": "V", "unit": "units of return", "panel": "Q and V"},
+}
 
 
 class Page(HTMLParser):
@@ -139,6 +157,8 @@ def write_run(folder: Path, algorithm: str, talks: list[dict], **config) -> Path
     folder.mkdir(parents=True)
     asked = {"algorithm": algorithm, "logs": "logs/desk-2.jsonl", "seed": 7, "width": 128, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(asked))
+    facts = {"name": algorithm, "title": algorithm.upper(), "what": "a method", "family": "logs"}
+    (folder / "algorithm.json").write_text(json.dumps(facts | {"metrics": METRICS}))
     env = {"packages": {"torch": "2.9.1"}, "cores": 2, "command": f"turnwise train {algorithm} --seed 7"}
     (folder / "env.json").write_text(json.dumps(env))
     (folder / "card.json").write_text(json.dumps(CARD))
@@ -149,7 +169,8 @@ def write_run(folder: Path, algorithm: str, talks: list[dict], **config) -> Path
 
 def write_evaluation(folder: Path, **changes) -> None:
     result = {"task": "helpdesk", "score": "mean return", "episodes": 2000, "seed": 1, "confidence": 0.95}
-    result |= {"mean": 0.36, "low": 0.324, "high": 0.396, "success": 0.8, "turns": 4.2, "optimum": 0.5675}
+    result |= {"mean": 0.36, "low": 0.324, "high": 0.396, "success": 0.8, "turns": 4.2}
+    result["references"] = [{"name": "exact optimum", "role": "optimum", "mean": 0.5675}]
     (folder / "evaluation.json").write_text(json.dumps(result | changes))
 
 
@@ -157,7 +178,7 @@ def write_comparison(folder: Path, **changes) -> Path:
     folder.mkdir(exist_ok=True)
     asked = {
         "title": "HelpDesk",
-        "asked": "Learn a better desk.",
+        "aim": "Learn a better desk.",
         "command": "turnwise demo --seed 7",
         "task": "helpdesk",
         "score": "mean return",
@@ -218,6 +239,39 @@ def test_overlapping_intervals_are_not_a_victory(tmp_path):
     assert "lies apart" not in text
 
 
+@pytest.mark.parametrize("role", [None, "baseline", "method"])
+def test_names_do_not_make_an_optimum(tmp_path, role):
+    """By their names both would be the optimum: (0.3 - 0.1) / (0.2 - 0.1) = "200% of the way from BC to it".
+
+    BC is a baseline only by its role, and its name is no role either.
+    """
+    references = [
+        {"name": "hand-optimised rules", "mean": 0.2, "role": role},
+        {"name": "Optimist (a rule)", "mean": 0.2, "role": role},
+    ]
+    rows = [
+        {"name": "BC", "mean": 0.1, "low": 0.05, "high": 0.15},
+        {"name": "ILQL", "mean": 0.3, "low": 0.25, "high": 0.35},
+    ]
+    page = read(write_comparison(tmp_path / "c", rows=rows, references=references, runs={}))
+    assert "of the way" not in page.text and "Gap closed" not in page.text and "200%" not in page.text
+    assert "No optimum is known for this task" in page.text
+    assert page.row("hand-optimised rules") == "hand-optimised rules 0.2 not given"
+
+
+def test_an_optimum_without_a_floor_closes_no_gap(tmp_path):
+    rows = [{"name": "BC", "mean": 0.1, "low": 0.05, "high": 0.15}]
+    page = read(write_comparison(tmp_path / "c", rows=rows, references=REFERENCES[:1], runs={}))
+    assert "of the way" not in page.text and "against 0.5675 for the exact optimum" in page.text
+    assert page.row("exact optimum").endswith("0.5675 exact")
+
+
+def test_an_unknown_role_is_named(tmp_path):
+    rows = [ROWS[0] | {"role": "optimal"}]
+    with pytest.raises(InputError, match=r"rows, entry 1: role is 'optimal'; expected one of optimum, "):
+        write_report(write_comparison(tmp_path / "c", rows=rows, runs={}))
+
+
 def test_best_baseline_is_said_plainly(tmp_path):
     rows = [ROWS[0] | {"mean": 0.5, "low": 0.45, "high": 0.55}, ROWS[1]]
     text = read(write_comparison(tmp_path / "c", rows=rows, runs={})).text
@@ -249,11 +303,11 @@ def test_table_lists_methods_and_optimum_best_first(page):
 def test_where_lower_is_better_the_lowest_leads(tmp_path):
     """Costs 2 and 5 with optimum 1: from BC's 5, the method at 2 has closed (2 - 5) / (1 - 5) = 75%."""
     rows = [
-        {"name": "BC", "mean": 5.0, "low": 4.8, "high": 5.2},
+        {"name": "BC", "role": "baseline", "mean": 5.0, "low": 4.8, "high": 5.2},
         {"name": "X", "mean": 2.0, "low": 1.8, "high": 2.2},
     ]
     folder = write_comparison(
-        tmp_path / "c", rows=rows, references=[{"name": "optimum", "mean": 1.0}], runs={},
+        tmp_path / "c", rows=rows, references=[{"name": "optimum", "role": "optimum", "mean": 1.0}], runs={},
         score="mean cost", higher_is_better=False,
     )  # fmt: skip
     text = read(folder).text
@@ -321,7 +375,7 @@ def test_single_run_stands_beside_its_logs_and_the_optimum(run):
     assert page.row("exact optimum").endswith("0.5675 exact")
     assert page.row("behaviour policy (the logs)").endswith("−0.300 −0.320 to −0.280")
     assert "turnwise train ilql --seed 7" in page.text
-    write_evaluation(run, optimum=None)
+    write_evaluation(run, references=[])
     assert "No optimum is known for this task" in read(run).text
 
 
@@ -330,8 +384,42 @@ def test_without_a_simulator_values_are_no_return(lone):
     assert "There is no estimate of this policy’s worth yet." in lone.text
     assert "reaches a mean return" not in lone.text and 'class="plot" viewBox="0 0 900' not in lone.html
     assert lone.row("loss").startswith("loss 1.20 a loss: how well the model fits")
-    assert lone.row("Q") == "Q 0.300 the critic’s own prediction there, not a return"
+    assert lone.row("loss").endswith("logged conversations kept from training; nats per token")
+    q = "Q 0.300 measured on logged conversations kept from training, not a return; units of return"
+    assert lone.row("Q") == q and "Values (Q, V) are the critic’s own predictions." in lone.text
     assert "what the policies learn from, not what they achieve" in lone.text
+
+
+def test_a_run_that_does_not_say_its_kind_gets_no_guess(run):
+    """Settings and files look like those of agents, replies and logs; without a family none counts."""
+    (run / "algorithm.json").unlink()
+    config = {"algorithm": "dpo", "env": "tiger", "logs": "logs.jsonl"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_evaluation(run)
+    page = read(run)
+    assert "This run does not say what kind of run it is" in page.text
+    assert "reaches a mean return" not in page.text and 'id="conversations"' not in page.html
+    assert "loss" in page.text and "env tiger" in page.text
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"family": "talk"}, r"algorithm.json: family is 'talk'; expected one of logs, preferences, "),
+        ({"metrics": ["loss"]}, r"algorithm.json: metrics: expected an object"),
+        ({"metrics": {"td": {"unit": "nats"}}}, r"algorithm.json: metrics: td: expected what \(text\)"),
+        ({"metrics": {"td": {"what": "TD", "loss": 1}}}, r"metrics: td: expected .* loss \(true or false\)"),
+    ],
+)
+def test_facts_of_the_wrong_form_are_named(run, facts, says):
+    (run / "algorithm.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=says):
+        write_report(run)
+
+
+def test_declared_metrics_are_explained(lone):
+    assert "Logged as q ; units of return." in lone.text
+    assert "Logged as loss ; a loss, nats per token." in lone.text
 
 
 def test_untrusted_text_stays_text(tmp_path):
@@ -343,7 +431,7 @@ def test_untrusted_text_stays_text(tmp_path):
     write_run(tmp_path / "x", nasty, [talk], **{nasty: nasty})
     row = ROWS[1] | {"name": nasty, "run": nasty, "note": nasty}
     page = read(
-        write_comparison(tmp_path, title=nasty, asked=nasty, rows=[row], runs={nasty: "x"}, score=nasty)
+        write_comparison(tmp_path, title=nasty, aim=nasty, rows=[row], runs={nasty: "x"}, score=nasty)
     )
     assert page.text.count("<script>alert(1)</script>") >= 8
     assert [tag for tag, _ in page.elements].count("script") == 1
@@ -480,14 +568,22 @@ def test_interrupted_last_line_is_left_out(run):
 
 
 def test_panels_group_what_belongs_together():
-    """Held-out joins training, Q joins V; losses lead; step 2 logged twice keeps its last value; NaN goes."""
+    """Held-out joins training, and Q joins V as declared; the declared ones lead in their order; step 2,
+    logged twice, keeps its last value; NaN goes."""
+    declared = {
+        "loss": Metric("loss", "nats per token", loss=True),
+        "td": Metric("TD loss", "squared units of return", loss=True),
+        "q": Metric("Q", "units of return", panel="Q and V"),
+        "v": Metric("V", "units of return", panel="Q and V"),
+    }
     rows = [
         {"step": 1, "grad_norm": 9.0, "q": 0.1, "v": 0.2, "td": 0.5},
-        {"step": 2, "loss": 5.0, "heldout_loss": 6.0, "epoch": 1},
+        {"step": 2, "loss": 5.0, "heldout/loss": 6.0, "epoch": 1},
         {"step": 2, "loss": 4.0, "v": float("nan")},
     ]
-    found = panels(rows)
-    assert [p.title for p in found] == ["loss", "TD loss", "Q and V", "grad norm"]
+    found = panels(rows, declared)
+    assert [p.title for p in found] == ["loss", "TD loss", "Q and V", "grad_norm"]
+    assert [p.unit for p in found] == ["nats per token", "squared units of return", "units of return", ""]
     assert [(c.label, c.steps, c.values) for c in found[0].curves] == [
         ("train", (2.0,), (4.0,)),
         ("held out", (2.0,), (6.0,)),
@@ -495,9 +591,18 @@ def test_panels_group_what_belongs_together():
     assert [(c.label, c.values) for c in found[2].curves] == [("Q", (0.1,)), ("V", (0.2,))]
 
 
+def test_what_is_not_declared_is_called_no_loss():
+    """Keys that look like losses, on a run that declares nothing: they keep their keys, and come last."""
+    rows = [{"step": 1, "policy_loss": 1.0, "heldout/td": 2.0, "reward": 3.0}]
+    declared = {"reward": Metric("reward of replies")}
+    assert [p.title for p in panels(rows, declared)] == ["reward of replies", "policy_loss", "td, held out"]
+    figures = heldout_figures(rows, declared)
+    assert figures == [("td", "2.00", "measured on logged conversations kept from training, not a return")]
+
+
 def test_long_curves_are_thinned_by_averaging():
     """400 points in groups of 3: the first is (0 + 1 + 4) / 3 at step 1; the end is kept as it is."""
-    (panel,) = panels([{"step": s, "loss": s * s} for s in range(400)])
+    (panel,) = panels([{"step": s, "loss": s * s} for s in range(400)], {})
     (curve,) = panel.curves
     assert curve.steps[:2] == (1.0, 4.0)
     assert curve.values[0] == pytest.approx((0 + 1 + 4) / 3)
@@ -507,7 +612,7 @@ def test_long_curves_are_thinned_by_averaging():
 
 
 def test_end_labels_of_close_lines_stand_apart():
-    panel = panels([{"step": s, "loss": 1.0, "heldout_loss": 1.001} for s in range(3)])[0]
+    panel = panels([{"step": s, "loss": 1.0, "heldout/loss": 1.001} for s in range(3)], {})[0]
     svg = str(panel_plot(Panel(panel.title, panel.curves), "k"))
     heights = [float(y) for y in re.findall(r'y="([\d.]+)"[^>]*>(?:train|held out) 1\.00<', svg)]
     assert len(heights) == 2 and abs(heights[0] - heights[1]) >= 11

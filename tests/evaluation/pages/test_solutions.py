@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from turnwise.evaluation.pages.figures import between, bounds
 from turnwise.evaluation.pages.report import write_report
+from turnwise.evaluation.pages.solutions.figures import between, bounds
 from turnwise.evaluation.pictures.graph import laid_out
 from turnwise.run.errors import InputError
 
@@ -44,9 +44,9 @@ def solution(**changes) -> dict:
         "observation_names": ["hear <left>", "hear-right"],
         "trace": [[0.001, -20.0, 87.2], [0.01, 18.0, 20.7], [0.0238, 19.37080056, 19.37162333]],
         "references": [
-            {"name": "optimal policy", "lower": 19.37080056, "upper": 19.37162333},
-            {"name": "QMDP", "lower": 19.2, "upper": 19.2},
-            {"name": "best open-loop policy", "lower": -20.0, "upper": -19.99973911},
+            {"policy": "optimal", "name": "optimal policy", "lower": 19.37080056, "upper": 19.37162333},
+            {"policy": "qmdp", "name": "QMDP", "lower": 19.2, "upper": 19.2},
+            {"policy": "open-loop", "name": "best open-loop policy", "lower": -20.0, "upper": -19.99973911},
         ],
         "value_over_belief": {
             "beliefs": np.stack([1 - p, p], 1).tolist(),
@@ -156,7 +156,12 @@ def test_the_answer_and_its_figures(tmp_path):
     text = words(page(tmp_path, solution()))
     assert "worth between 19.3708 and 19.3717 ; never looking costs 39.4" in text
     assert "falls short of the best by at most 0.00083" in text
-    for fact in ("states 2", "discount 0.95", "episodes go on for ever", "stopped by the gap asked for"):
+    for fact in (
+        "states 2",
+        "discount 0.95",
+        "episodes go on for ever",
+        "stopped by reaching the target gap",
+    ):
         assert fact in text
     assert "turnwise solve tiger --out x" in text and "numpy 2.4.6" in text
     assert "Littman, Cassandra &amp; Kaelbling 1995" in text and "Howard 1966" in text
@@ -167,13 +172,13 @@ def test_the_answer_and_its_figures(tmp_path):
 def test_who_pays_to_look_and_who_only_looks(tmp_path):
     html = page(tmp_path / "free", solution())
     assert "gains from seeing what follows <b>listen</b> (2.02), and gives up nothing" in html
-    assert "Nowhere does it give up reward of the moment" in html
+    assert "It never gives up immediate reward" in html
     assert 'class="pays"' not in html  # a look worth 3e-15 is rounding
     found = solution()
     found["information"]["actions"][0]["given_up"] = 0.75
     found["information"]["examples"][0][0]["given_up"] = 0.75
     html = page(tmp_path / "paid", found)
-    assert "pays to look with <b>listen</b>: on average that gives up 0.75" in html
+    assert "pays to look with <b>listen</b>: on average it gives up 0.75" in html
     assert "worth 2.02, more than it gives up" in html
     assert html.count('class="pays"') == 2
 

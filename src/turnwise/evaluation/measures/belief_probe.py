@@ -1,17 +1,17 @@
-"""What an agent's memory knows of the hidden state, beside what could be known.
+"""What an agent's memory knows about the hidden state, beside what could be known.
 
-The agent plays; its features h_t (what its head reads), the hidden states s_t and the exact beliefs b_t are
-kept. A linear read-out P(s|h) = softmax(W h + c) is fitted by maximum likelihood on half of the episodes, and
+The agent plays. Its features h_t (what its head reads), the hidden states s_t and the exact beliefs b_t are
+kept. A linear read-out P(s|h) = softmax(W h + c) is fitted by maximum likelihood on half of the episodes and
 measured on the other half, step by step:
 
     memory        the read-out of the agent's own features
     untrained     the same memory with fresh weights, reading the same histories
     observation   the read-out of the last observation alone
-    belief        argmax_s b_t(s): nothing that was done and seen tells more (rewards aside)
+    belief        argmax_s b_t(s): actions and observations tell no more than this
 
-Accuracy is the share of right guesses, cross-entropy -mean log P(s_t), nats. Where rewards tell nothing more,
-both are taken in expectation over s_t ~ b_t, which is exact and less noisy: a guess s counts b_t(s), and no
-reader can be above the belief but by chance in the read-out's fit. Linear probes: Alain & Bengio
+Accuracy is the share of right guesses, cross-entropy is -mean log P(s_t) in nats. If rewards tell nothing
+more, both are expectations over s_t ~ b_t, which are exact and less noisy: a guess s counts b_t(s), and no
+reader can be above the belief except by chance in the read-out's fit. Linear probes: Alain & Bengio
 2016, arXiv:1610.01644. Probes of beliefs in recurrent agents: Lambrechts, Bolland & Ernst 2022, "Recurrent
 networks, hidden states and beliefs in partially observable environments".
 """
@@ -35,16 +35,17 @@ from turnwise.exact.beliefs import BeliefFilter
 from turnwise.models.memory.remembering import Memory
 
 STEPS = 40
-"""of each episode that are probed"""
+"""steps of each episode that are probed"""
 MOST_STATES = 400
+"""states of a problem whose agents are probed, at most"""
 FEW = 20
-"""a step at which fewer episodes of the second half still run is left out"""
+"""a step is left out if fewer episodes of the second half still run then"""
 ROWS = 10_000
-"""steps that a read-out is fitted to"""
+"""steps that a read-out is fitted to, at most"""
 WORK = 3e7
-"""rows * features * states, where that is less"""
+"""rows * features * states of a fit, at most"""
 PENALTY = 1e-5
-"""of the squared weights of the read-out, per row"""
+"""weight of the read-out's squared weights, beside the mean log-loss of a row"""
 
 
 def beliefs_along(
@@ -52,7 +53,7 @@ def beliefs_along(
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """For each step t below `steps`: which episodes run [n], and their exact beliefs before action t [n, S].
 
-    Beliefs are of actions and observations; rewards are not read.
+    Beliefs follow from actions and observations; rewards are not read.
     """
     bayes = BeliefFilter(problem)
     lengths = np.array([len(e) for e in episodes])
@@ -71,18 +72,18 @@ def beliefs_along(
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of many episodes, M in all."""
+    """M steps of many episodes, as columns."""
 
     episode: np.ndarray
-    """[M]"""
+    """index of the episode [M]"""
     time: np.ndarray
-    """[M], step within the episode, from 0"""
+    """step within the episode, from 0 [M]"""
     state: np.ndarray
-    """[M], hidden"""
+    """hidden state [M]"""
     observation: np.ndarray
-    """[M], the last one"""
+    """the last observation [M]"""
     beliefs: Any
-    """sparse [M, S], exact"""
+    """exact beliefs, sparse [M, S]"""
 
 
 def steps_of(problem: POMDP, episodes: Sequence[Episode], steps: int = STEPS) -> Steps:
@@ -101,16 +102,16 @@ def steps_of(problem: POMDP, episodes: Sequence[Episode], steps: int = STEPS) ->
 
 def _states(episode: Episode) -> np.ndarray:
     if episode.states is None:
-        raise ValueError("a probe needs hidden states, and the environment does not tell them")
+        raise ValueError("a probe needs hidden states; this environment does not give them")
     return episode.states
 
 
 def features_of(memory: Memory, episodes: Sequence[Episode], steps: Steps) -> Tensor:
-    """[M, D] float64, what the memory gives at those steps."""
+    """The memory's features at those steps, [M, D] float64."""
     dtype = next(memory.parameters(), torch.zeros(())).dtype
     found = []
     with torch.inference_mode():
-        for at in range(0, len(episodes), 100):
+        for at in range(0, len(episodes), 100):  # a hundred episodes at a time, to bound memory
             inputs = pack_steps(episodes[at : at + 100], gamma=1.0, dtype=dtype).inputs
             most = int(steps.time.max()) + 1
             found.append(memory.unroll(type(inputs)(*(x[:, :most] for x in inputs))))
@@ -120,15 +121,16 @@ def features_of(memory: Memory, episodes: Sequence[Episode], steps: Steps) -> Te
 
 
 def read_out(features: Tensor, states: Tensor, n: int, train: Tensor, rng: np.random.Generator) -> Tensor:
-    """[M, n], log P(s|h) by the linear read-out that fits the rows of `train` [M] bool best.
+    """log P(s|h) [M, n] by the linear read-out that best fits the rows of `train` [M] bool.
 
-    Features are standardised; L-BFGS on the mean log-loss with a small penalty of the weights.
+    Features are standardised. L-BFGS minimises the mean log-loss plus PENALTY times the squared weights.
     """
     room = int(min(ROWS, max(1000, WORK / (features.shape[1] * n))))
     rows = np.flatnonzero(train.numpy())
     chosen = torch.as_tensor(np.sort(rng.permutation(rows)[:room]))
     x = features[chosen]
     scale = x.std(0, correction=0)
+    # A feature that never changes has no scale; leave it as it is.
     scale = torch.where(scale < 1e-8, torch.ones_like(scale), scale)
     mean = x.mean(0)
     x, y = (x - mean) / scale, states[chosen]
@@ -147,7 +149,7 @@ def read_out(features: Tensor, states: Tensor, n: int, train: Tensor, rng: np.ra
         return ((features - mean) / scale @ weight + bias).log_softmax(-1)
 
 
-def probe(
+def probe_memory(
     problem: POMDP,
     memory: Memory,
     untrained: Memory | None,
@@ -157,35 +159,39 @@ def probe(
     expected: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The four lines over the steps of the second half of the episodes, and their means over all steps.
+    """Accuracy and cross-entropy of the four readers, by step and over all steps, on the second half of the
+    episodes.
 
-    `expected`: over s_t ~ b_t, which is right where rewards tell nothing more; else of the s_t that were.
+    `expected`: measure in expectation over s_t ~ b_t, which is right if rewards tell no more than the
+    observations; otherwise measure against the states that occurred.
     """
     steps = steps_of(problem, episodes)
     S, _, O = problem.shape
     states, times = torch.as_tensor(steps.state), steps.time
+    # Whole episodes go to one half: steps of one episode are too alike to be trained on and tested with.
     train = torch.as_tensor(steps.episode < len(episodes) // 2)
     tested = np.flatnonzero(~train.numpy())
     hidden = sparse.csr_matrix((np.ones(len(times)), (np.arange(len(times)), steps.state)), (len(times), S))
     truth: Any = (steps.beliefs if expected else hidden)[tested]
 
-    def measured(guessed: np.ndarray, logp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(right, loss) of each tested step; logp [M, S]."""
+    def measure(guessed: np.ndarray, logp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each tested step was guessed right, and its log-loss; logp [tested, S]."""
         right = np.asarray(truth[np.arange(len(tested)), guessed]).ravel()
         return right, -np.asarray(truth.multiply(logp).sum(1)).ravel()
 
     known: Any = steps.beliefs[tested]
     with np.errstate(divide="ignore"):
-        sure = np.maximum(np.log(known.toarray()), -700)  # 0 log 0 is 0
-    found = {"belief": measured(np.asarray(known.argmax(1)).ravel(), sure)}
-    seen = F.one_hot(torch.as_tensor(steps.observation), O + 1).double()
-    read = {"memory": memory, "untrained": untrained, "observation": None}
-    for i, (name, module) in enumerate(read.items()):
+        # log 0 is -inf, and 0 * -inf is nan where 0 log 0 should be 0: any finite number will do.
+        log_belief = np.maximum(np.log(known.toarray()), -700)
+    found = {"belief": measure(np.asarray(known.argmax(1)).ravel(), log_belief)}
+    one_hot = F.one_hot(torch.as_tensor(steps.observation), O + 1).double()
+    readers = {"memory": memory, "untrained": untrained, "observation": None}
+    for i, (name, module) in enumerate(readers.items()):
         if name == "untrained" and module is None:
             continue
-        features = seen if module is None else features_of(module, episodes, steps)
+        features = one_hot if module is None else features_of(module, episodes, steps)
         logp = read_out(features, states, S, train, np.random.default_rng((seed, i))).numpy()[tested]
-        found[name] = measured(logp.argmax(-1), logp)
+        found[name] = measure(logp.argmax(-1), logp)
         if progress is not None:
             progress(i + 1)
     times = times[tested]

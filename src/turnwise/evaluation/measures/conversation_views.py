@@ -1,4 +1,4 @@
-"""Conversations as the report page shows them: what was said, and what the agent thought of it."""
+"""Conversations as the report page shows them: each message with what the critic makes of it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from turnwise.models.lm.critics import TurnCritic
 from turnwise.rollout.agent import Agent
 
 
-def annotate(
+def annotate_conversation(
     agent: Agent, dialogue: Dialogue, row: Tokens, *, source: str, hidden: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One conversation with Q, V and advantage per token (or per turn, for a critic of turns)."""
+    """One conversation with Q, V and advantage per token, or per turn if the critic is one of turns.
+
+    `row` has the token ids of `dialogue`. `source` says who spoke as the agent, "policy" or "log"; `hidden`
+    is what the agent could not see.
+    """
     values = agent.values(row)
     per_turn = isinstance(agent.critic, TurnCritic)
-    chosen = np.flatnonzero(row.action[1:]) + 1
+    # Ids that the agent chose. The first id of a row is never a choice, so values begin at the second.
+    chosen = np.flatnonzero(row.action[1:]) + 1  # [A]
     pieces = agent.chat.pieces(row.ids[chosen])
     last_of_turn = np.flatnonzero(row.turn_end[chosen])
-    spans = np.split(np.arange(len(chosen)), last_of_turn + 1)
+    spans = np.split(np.arange(len(chosen)), last_of_turn + 1)  # one array of indices into `chosen` a turn
     messages, turn = [], 0
+    # A conversation that filled the context has fewer turns in its row than messages: the rest stays plain.
     for m in dialogue.messages:
         shown: dict[str, Any] = {"role": m.role, "content": m.content}
         if m.role == dialogue.agent_role:
             shown["reward"] = m.reward
             if per_turn and turn < len(values["q"]):
-                shown |= _thought(values, turn)
+                shown |= _estimates(values, turn)
             elif not per_turn and turn < len(spans):
-                shown["tokens"] = [{"text": pieces[k], **_thought(values, k)} for k in spans[turn]]
+                shown["tokens"] = [{"text": pieces[k], **_estimates(values, k)} for k in spans[turn]]
                 if "v" in values and len(spans[turn]):
                     first, last = spans[turn][0], spans[turn][-1]
                     shown |= {"v": float(values["v"][first]), "q": float(values["q"][last])}
@@ -48,7 +54,8 @@ def annotate(
     }
 
 
-def _thought(values: Mapping[str, np.ndarray], k: int) -> dict[str, float]:
+def _estimates(values: Mapping[str, np.ndarray], k: int) -> dict[str, float]:
+    """The critic's values at decision k, with advantage = Q - V."""
     found = {name: float(x[k]) for name, x in values.items()}
     if "q" in found:
         found["advantage"] = found["q"] - found["v"]

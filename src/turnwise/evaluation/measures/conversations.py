@@ -1,4 +1,4 @@
-"""A policy's worth, measured: conversations with a live partner, and an interval over them."""
+"""What a policy of conversations is worth: conversations with a live partner, and an interval over them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from turnwise.rollout.conversations import Conversation, converse
 CONFIDENCE = 0.95
 
 
-def hold(
+def hold_conversations(
     agent: Agent,
     task: DialogueTask,
     *,
@@ -24,18 +24,27 @@ def hold(
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> list[Conversation]:
-    """Conversations of `agent` with `task`; the same seed gives the same partners to every agent."""
+    """Let `agent` talk with the partners of `task`, `lanes` conversations at a time.
+
+    The same seed gives every agent the same partners: differences between agents are then paired, and need
+    fewer conversations to be seen. `progress` is called with the number of finished conversations.
+    """
     chat = agent.chat
     lanes = min(lanes, episodes)
     model = agent.lane_model(lanes, chat.stop)
     return converse(model, task, chat, episodes=range(episodes), seed=seed, lanes=lanes, progress=progress)
 
 
-def summary(conversations: Sequence[Conversation], seed: int) -> dict[str, Any]:
-    """Mean return with a 95% bootstrap interval over conversations, and what else a reader asks first."""
+def conversation_summary(conversations: Sequence[Conversation], seed: int) -> dict[str, Any]:
+    """Mean undiscounted return with a 95% bootstrap interval over conversations, and what readers ask next.
+
+    `success` is the share of conversations that the task calls a success, None if it names none; `turns` the
+    mean number of the agent's messages; `truncated` how many conversations were cut. `seed` draws the
+    bootstrap, and is kept to tell which partners these were.
+    """
     returns = np.array([c.dialogue.undiscounted_return() for c in conversations])
     low, high = bootstrap_interval(returns, confidence=CONFIDENCE, rng=np.random.default_rng(seed))
-    known = [bool(c.info["success"]) for c in conversations if "success" in c.info]
+    successes = [bool(c.info["success"]) for c in conversations if "success" in c.info]
     return {
         "score": "mean return",
         "episodes": len(returns),
@@ -44,13 +53,13 @@ def summary(conversations: Sequence[Conversation], seed: int) -> dict[str, Any]:
         "low": low,
         "high": high,
         "confidence": CONFIDENCE,
-        "success": float(np.mean(known)) if known else None,
+        "success": float(np.mean(successes)) if successes else None,
         "turns": float(np.mean([len(c.dialogue.turns) for c in conversations])),
         "truncated": sum(not c.dialogue.terminated for c in conversations),
     }
 
 
-def best_setting(
+def tune_acting(
     agent: Agent,
     task: DialogueTask,
     settings: Sequence[Mapping[str, Any]],
@@ -60,15 +69,19 @@ def best_setting(
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Agent, list[dict[str, Any]]]:
-    """The agent under the best of several ways of acting, picked on validation conversations.
+    """The agent with the best of several ways of acting, and the summary of every way that was tried.
 
-    `seed` must not be the one that the agent is scored with: whatever is picked by looking is optimistic
-    where it was looked at.
+    `settings` are fields of `Acting`, such as {"beta": 4.0}. Each is measured on the same validation
+    conversations.
     """
+    # The seed must not be the one that the agent is scored with. The best of several noisy means is too high
+    # on the conversations that it was chosen on (a maximum of estimates is biased upwards), and unbiased on
+    # new ones.
     tried = []
     for i, setting in enumerate(settings):
-        held = hold(agent.with_acting(**setting), task, episodes=episodes, seed=seed, lanes=lanes)
-        tried.append({**setting, **summary(held, seed)})
+        candidate = agent.with_acting(**setting)
+        conversations = hold_conversations(candidate, task, episodes=episodes, seed=seed, lanes=lanes)
+        tried.append({**setting, **conversation_summary(conversations, seed)})
         if progress is not None:
             progress(i + 1)
     best = max(range(len(tried)), key=lambda i: tried[i]["mean"])

@@ -1,4 +1,4 @@
-"""Episodes of an agent as the report page shows them: what it saw, thought and did, and what was hidden."""
+"""Episodes of an agent as the report page shows them: what it saw, estimated and did, and what was hidden."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from turnwise.models.agents.soft_actor_critic import SoftActorCritic
 from turnwise.rollout.episodes import to_environment
 
 SHOWN_STEPS = 200
-"""of an episode, that are kept"""
+"""steps of an episode that are kept, at most"""
 LIKELIEST = 4
-"""states of a belief that are kept"""
+"""states of a belief that are kept, at most"""
 RARE = 0.005
 """states less likely than this are not kept"""
 
 
-def annotated(
+def annotate_episodes(
     agent: Any, env: LaneEnv, episodes: Sequence[Episode], *, gamma: float | None
 ) -> list[dict[str, Any]]:
     """Each episode with its steps: observation, action, reward, hidden state, belief, values, probabilities.
 
-    What an environment or an agent does not have is left out of its steps.
+    A step has no entry for what the environment or the agent does not have. `gamma` None: no discounted
+    return.
     """
     problem = env.problem if isinstance(env, TabularEnv) else None
-    values, probabilities, q = _thoughts(agent, pack_steps(episodes, gamma=gamma or 1.0))
+    values, probabilities, q = _estimates(agent, pack_steps(episodes, gamma=gamma or 1.0))
     beliefs = _beliefs(problem, episodes) if problem is not None else None
     found = []
     for i, e in enumerate(episodes):
         rows = []
-        acted = to_environment(e.actions, env)
+        acted = to_environment(e.actions, env)  # the agent's actions may be on another scale
         for t in range(min(len(e), SHOWN_STEPS)):
             row: dict[str, Any] = {
                 "observation": _observation(e.observations[t], env),
@@ -76,11 +77,11 @@ def annotated(
     return found
 
 
-def _thoughts(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _estimates(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """V [B, A], probabilities of actions [B, A, n], Q [B, A, n]; None for what an agent does not have.
 
-    V is what the critic says, be it one that sees more than the agent; of Q its maximum; of a soft
-    actor-critic sum_a pi(a) min(Q_1, Q_2)(a), without its entropy.
+    V is the critic's value, even if the critic sees more than the agent. An agent of Q values has
+    V = max_a Q(a). A soft actor-critic has V = sum_a pi(a) min(Q_1, Q_2)(a), without the entropy bonus.
     """
     with torch.inference_mode():
         if isinstance(agent, ActorCritic):
@@ -98,7 +99,7 @@ def _thoughts(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, T
 
 
 def _beliefs(problem: POMDP, episodes: Sequence[Episode]) -> list[list[list[list[Any]]]]:
-    """Of each episode and step the likeliest states, [name, probability] from the likeliest on."""
+    """For each episode and step, the likeliest states as [name, probability], the likeliest first."""
     found: list[list[list[list[Any]]]] = [[] for _ in episodes]
     for running, beliefs in beliefs_along(problem, episodes, SHOWN_STEPS):
         for i, row in zip(running, beliefs, strict=True):
@@ -116,7 +117,7 @@ def _observation(seen: Any, env: LaneEnv) -> str:
 
 
 def _named(value: Any, space: Space, names: Sequence[str] | None) -> str:
-    """The name of a symbol, else its number; vectors abbreviated."""
+    """The name of a symbol, or its number if it has none; vectors are abbreviated."""
     if isinstance(space, Discrete):
         return str(names[int(value)] if names is not None else int(value))
     shown = [f"{x:.3g}" for x in np.asarray(value)[:4]]

@@ -1,8 +1,9 @@
-"""What an agent is worth, measured: whole episodes in its environment, and an interval over them.
+"""What an agent is worth: whole episodes in its environment, and an interval over them.
 
-One episode a lane, whatever its length, and as many rounds of lanes as it takes: no episode is favoured for
-being short. Where episodes go on for ever they are followed until what could still come is negligible
-(`horizon_for`); what is missing then is at most `tail`.
+Each lane plays one episode a round, whatever its length, and there are as many rounds as needed. (Lanes that
+are refilled at once finish short episodes first, and the first n to finish would be too short on average.)
+Episodes that go on for ever are followed until what could still come is negligible (`horizon_for`); what is
+missing then is at most `tail_of`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from turnwise.rollout.episodes import Acts, StepLanes
 
 CONFIDENCE = 0.95
 NEGLIGIBLE = 1e-3
-"""units of the return: what may be missing of an episode that is cut"""
+"""What a cut episode may miss, in units of the return."""
 MOST_STEPS = 5000
-"""of one episode, where nothing else ends or cuts it"""
+"""Steps of an episode that nothing else ends or cuts."""
 
 
 class Greedy:
-    """`agent`, taking the action that it holds for the best."""
+    """`agent`, but it takes the action that it rates best."""
 
     def __init__(self, agent: Any) -> None:
         self.agent = agent
@@ -44,7 +45,10 @@ class Greedy:
 
 
 def horizon_for(problem: POMDP) -> int:
-    """Steps after which what an episode could still earn or lose is below `NEGLIGIBLE`, 5000 at most."""
+    """Steps after which an episode can earn or lose less than `NEGLIGIBLE`, MOST_STEPS at most.
+
+    The smallest n with |r|_max g^n / (1 - g) <= NEGLIGIBLE.
+    """
     largest, g = _largest(problem), problem.discount
     if g == 1 or largest == 0:
         return MOST_STEPS if largest else 1
@@ -55,12 +59,16 @@ def horizon_for(problem: POMDP) -> int:
 
 
 def tail_of(problem: POMDP, steps: int) -> float:
-    """The most that rewards after `steps` steps add to a discounted return, or take from it."""
+    """The most that rewards after `steps` steps add to a discounted return, or take from it.
+
+    |r|_max g^steps / (1 - g); 0 at discount 1, where no such bound exists.
+    """
     g = problem.discount
     return 0.0 if g == 1 else _largest(problem) * g**steps / (1 - g)
 
 
 def _largest(problem: POMDP) -> float:
+    """|r|_max, the largest size of a reward."""
     seen = 0.0 if problem.seen_rewards is None else np.abs(problem.seen_rewards.data).max(initial=0.0)
     return max(float(seen), float(np.abs(problem.rewards).max(initial=0.0)))
 
@@ -76,31 +84,33 @@ def play(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Episode]:
-    """`episodes` whole episodes, cut after `longest` steps, in rounds of `lanes` at once.
+    """Play `episodes` whole episodes, cut after `longest` steps, in rounds of `lanes` at once.
 
     The same seed and lanes give the same episodes. Torch's global generator is left as it was.
     """
-    held: list[Episode] = []
+    played: list[Episode] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         acting = StepLanes(env, lanes, np.random.default_rng(seed), gamma=gamma)
-        while len(held) < episodes:
-            # Lanes are alike, so that the first ones of a round are as good as any.
-            held += acting.episodes(agent, longest)[: episodes - len(held)]
+        while len(played) < episodes:
+            # Lanes are alike, so the first ones of the last round are a fair sample of it.
+            played += acting.episodes(agent, longest)[: episodes - len(played)]
             if progress is not None:
-                progress(len(held))
-    return held
+                progress(len(played))
+    return played
 
 
 def discounted(episode: Episode, gamma: float) -> float:
-    """sum_k gamma^k r_k"""
+    """The discounted return from the start, sum_k gamma^k r_k."""
     return float(episode.rewards @ gamma ** np.arange(len(episode)))
 
 
-def summary(episodes: Sequence[Episode], *, gamma: float | None, seed: int) -> dict[str, Any]:
-    """Means over episodes, the first with its standard error and a 95% bootstrap interval.
+def episode_summary(episodes: Sequence[Episode], *, gamma: float | None, seed: int) -> dict[str, Any]:
+    """Mean score with its standard error and a 95% bootstrap interval, and other means over episodes.
 
-    The score is the discounted return from the start, or, where `gamma` is None, the undiscounted one.
+    The score is the discounted return from the start, or the undiscounted one if `gamma` is None.
+    `undiscounted` is the mean of the plain sums of rewards, `length` the mean number of steps, `truncated`
+    how many episodes were cut.
     """
     plain = np.array([float(e.rewards.sum()) for e in episodes])
     scores = plain if gamma is None else np.array([discounted(e, gamma) for e in episodes])

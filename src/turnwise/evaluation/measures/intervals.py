@@ -1,4 +1,4 @@
-"""Intervals over episodes: how far a mean could be from the truth for want of more episodes."""
+"""Intervals over episodes: how far a mean may be from the truth because there are so few episodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-_DRAWS_AT_ONCE = 2**20  # indices held in memory at once: 8 MiB, whatever the number of episodes
+_DRAWS_AT_ONCE = 2**20  # indices in memory at once: 8 MiB, whatever the number of episodes
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ def bootstrap_interval(
     resamples: int = 2000,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent `values` (one an episode), widened for few.
+    """Percentile bootstrap interval of the mean of independent `values`, one an episode; widened if few.
 
-    Draw n values with replacement, take their mean, `resamples` times; the interval runs from the
+    Draw n values with replacement and take their mean, `resamples` times. The interval runs from the
     (1 - confidence)/2 to the (1 + confidence)/2 quantile of those means (Efron, 1979; Efron and
-    Tibshirani, 1993, section 13.3), both ends moved away from the mean by `widening`. It says nothing of
-    the spread between training seeds.
+    Tibshirani, 1993, section 13.3); then both ends move away from the mean by `widening`. The interval says
+    nothing about the spread between training seeds.
 
-    Raises ValueError for fewer than two values (one episode tells nothing of the spread; the formula
+    Raises ValueError for fewer than two values (one episode says nothing about the spread, and the formula
     would return an interval of width zero), values that are not finite or not one-dimensional, a
     confidence outside (0, 1), fewer than one resample.
     """
@@ -60,18 +60,22 @@ def bootstrap_interval(
 
 
 def widening(n: int, confidence: float = 0.95) -> float:
-    """sqrt(n / (n - 1)) t / z, the quantiles of Student's t with n - 1 degrees and of the normal.
+    """The factor by which a bootstrap interval of the mean of n values is too narrow.
 
-    The bootstrap's spread is that of n values about their own mean, and its quantiles are nearly normal: of
-    few values both are too narrow (Hesterberg 2015, section 3.2, whose factor this is). 9.2 for two values,
-    1.19 for ten, 1.0008 for two thousand.
+        sqrt(n / (n - 1)) t / z
+
+    t and z are the quantiles of Student's t with n - 1 degrees of freedom and of the normal distribution.
+    Hesterberg 2015, section 3.2. The factor is 9.2 for two values, 1.19 for ten, 1.0008 for two thousand.
     """
+    # A resample spreads about the sample's mean with variance (n - 1)/n of the unbiased one: the square root.
+    # And the percentiles of resampled means are those of a normal whose variance is taken as known, while it
+    # was estimated from the same n values: t / z.
     tail = (1 + confidence) / 2
     return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, tail) / ndtri(tail))
 
 
 def widened(ends: np.ndarray, mean: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """(low, high) with both distances from the mean of `n` independent values multiplied by `widening`."""
+    """(low, high): both distances from the mean of `n` independent values are multiplied by `widening`."""
     low, high = mean + widening(n, confidence) * (np.asarray(ends) - mean)
     return float(low), float(high)
 
@@ -83,7 +87,7 @@ def mean_interval(
     resamples: int = 2000,
     rng: np.random.Generator,
 ) -> Estimate:
-    """Mean of `values` with its `bootstrap_interval`; the same errors."""
+    """Mean of `values` with its `bootstrap_interval`; raises the same errors."""
     low, high = bootstrap_interval(values, confidence=confidence, resamples=resamples, rng=rng)
     x = np.asarray(values, dtype=np.float64)
     return Estimate(mean=float(x.mean()), low=low, high=high, n=int(x.size))

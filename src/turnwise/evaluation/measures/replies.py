@@ -1,4 +1,4 @@
-"""What a policy's replies are worth: mean reward and gold over prompts, and how far it went for them."""
+"""What a policy's replies are worth: mean reward and gold over prompts, and the KL that was paid for it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, opinions
 
 ROWS = 256
-"""replies read at a time"""
+"""replies that the models read at a time"""
 
 
 @torch.inference_mode()
 def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[str, float]:
-    """KL(policy || reference) in nats a reply, estimated by the mean log-ratio of the policy's own replies
-    (k1, unbiased); and the policy's entropy, nats a token.
+    """KL(policy || reference) in nats a reply, and the policy's entropy in nats a token.
+
+    The KL is the mean log-ratio over the policy's own replies (Schulman's k1): unbiased, and for that reason
+    below 0 now and then.
     """
     device = next(lm.parameters()).device
     kl = entropy = tokens = 0.0
@@ -41,10 +43,12 @@ def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[
 
 
 def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
-    """Mean of values [P G] with a 95% bootstrap interval over prompts: replies to one prompt go together.
+    """Mean of values [P G], `group` a prompt, with a 95% bootstrap interval over the P prompts.
 
-    One prompt tells nothing of the spread: `low` and `high` are None then.
+    `low` and `high` are None for a single prompt, which says nothing about the spread.
     """
+    # Replies to one prompt are alike: resampling replies one by one would count them as independent and make
+    # the interval too narrow.
     means = values.reshape(-1, group).mean(1)
     if len(means) == 1:
         return {"mean": float(means[0]), "low": None, "high": None}
@@ -52,14 +56,15 @@ def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict
     return {"mean": float(means.mean()), "low": low, "high": high}
 
 
-def gained(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Of two measurements on the same prompts: the mean difference, with its interval.
+def paired_gains(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Mean of after - before, prompt by prompt, with its 95% interval; for each score that both have.
 
-    Prompts differ more than policies do: the interval of the differences is narrower than the two of the
-    means suggest.
+    `before` and `after` come from `measure_replies` on the same prompts in the same order.
     """
-    one, two = before["by_prompt"], after["by_prompt"]
-    return {k: interval_over_prompts(np.subtract(two[k], one[k]), 1) for k in two if k in one}
+    # Prompts differ more than policies do. The difference on one prompt cancels what is particular to the
+    # prompt, so this interval can exclude 0 although those of the two means overlap.
+    old, new = before["by_prompt"], after["by_prompt"]
+    return {k: interval_over_prompts(np.subtract(new[k], old[k]), 1) for k in new if k in old}
 
 
 def measure_replies(
@@ -77,8 +82,13 @@ def measure_replies(
     decoding: Decoding = POLICYS_OWN,
     columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """`group` replies to each prompt, and what they are worth; with `best_of` n each is the best of n by
-    the reward. `by_prompt` has the means over a prompt's replies, in the order of the prompts.
+    """Sample `group` replies to each prompt and score them; with `best_of` n, each is the best of n.
+
+    reward, gold  mean over prompts with a 95% interval; `by_prompt` has the mean of each prompt, in order
+    kl, entropy   if a `reference` is given: see `divergence`; left out for best of n, whose KL is not the
+                  policy's
+    length        mean tokens of a reply; `unfinished`, `distinct`: shares of replies cut by the limit, and of
+                  different texts
     """
     replies = sample_replies(
         policy,
@@ -92,7 +102,7 @@ def measure_replies(
     )
     rewards = opinions(reward, replies)
     if best_of > 1:
-        tried = rewards.reshape(-1, best_of)
+        tried = rewards.reshape(-1, best_of)  # [P G, n]: the n samples of a reply are neighbours
         kept = np.arange(len(tried)) * best_of + tried.argmax(1)
         replies, rewards = [replies[i] for i in kept], rewards[kept]
     found: dict[str, Any] = {
@@ -110,6 +120,7 @@ def measure_replies(
     found["by_prompt"] = {k: x.reshape(-1, group).mean(1).tolist() for k, x in values.items()}
     if reference is not None and best_of == 1:
         found |= divergence(policy.lm, reference, replies)
+    # The first replies to eight prompts, spread over all of them.
     shown = np.unique(np.linspace(0, len(prompts) - 1, 8).round().astype(int)) * group
     found["examples"] = [
         {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text}

@@ -1,12 +1,14 @@
-"""What is known of an environment beside an agent's mean: bounds of the optimum, the best without memory.
+"""What is known about an environment, to stand beside an agent's mean: the optimum, the best without memory.
 
-    V*_obs        of the best policy of the history of actions and observations (exact.sarsop): two bounds
-    deterministic the best function from the last observation to an action (enumeration: exact)
-    stochastic    the best policy of the last observation that draws its action (ascent: a lower bound)
-    maximum       of tasks that are no tables, where it is known
+    V*_obs         value of the best policy of the history of actions and observations (exact.sarsop): two
+                   bounds
+    deterministic  value of the best function from the last observation to an action (enumeration: exact)
+    stochastic     value of the best policy that draws its action given the last observation (ascent: a lower
+                   bound of it)
+    maximum        return of perfect play, for tasks that are no tables, if it is known
 
-An agent with memory may read rewards too. Where they tell more of the state than the observations do
-(`rewards_inform`), V*_obs does not bound it from above; what does is the value if the state were seen.
+An agent with memory may read rewards too. If rewards tell more about the state than observations do
+(`rewards_inform`), V*_obs does not bound its value from above; the value if the state were seen does.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from turnwise.run.errors import InputError
 WORK = 3e10
 """operations that enumeration may take, about ten seconds"""
 MOST_UNKNOWNS = 1000
-"""of the linear system that ascent solves at every step"""
+"""unknowns of the linear system that ascent solves at every step, at most"""
 CHANCES = 1e-9
 """below this two probabilities are equal"""
 
@@ -49,15 +51,18 @@ class Limits:
     """How long to search."""
 
     seconds: float = 10.0
-    """for the bounds of V*_obs, and as many for the best stochastic memoryless policy"""
+    """seconds for the bounds of V*_obs, and as many for the best stochastic memoryless policy"""
     gap: float = 1e-3
-    """of the bounds, where the search stops; units of the return"""
+    """gap between the bounds at which the search stops, in units of the return"""
 
 
 def truth_of_problem(
     problem: POMDP, seed: int, limits: Limits = Limits(), progress: Bounding | None = None
 ) -> dict[str, Any]:
-    """Everything that is known; what is not is None, and `notes` says why."""
+    """Everything that is known of the problem. What is not known is None, and `notes` says why.
+
+    Values are discounted returns from the start, in the units of the problem's rewards.
+    """
     notes: list[str] = []
     found: dict[str, Any] = dict.fromkeys(("lower", "upper", "deterministic", "stochastic"))
     if importlib.util.find_spec("numba") is None:
@@ -110,7 +115,7 @@ def _state_seen(problem: POMDP) -> float | None:
 
 
 def truth_of_task(env: LaneEnv) -> dict[str, Any]:
-    """Of an environment that is no table: its maximum, where it is known."""
+    """The maximum of an environment that is no table, if it is known."""
     if isinstance(env, MemoryTask):
         return {"maximum": env.maximum, "random": env.random, "notes": []}
     if isinstance(env, LongTMaze | CartPole):
@@ -119,7 +124,7 @@ def truth_of_task(env: LaneEnv) -> dict[str, Any]:
 
 
 def bound_above(truth: dict[str, Any], memoryless: bool) -> float | None:
-    """What the agent's true mean cannot exceed."""
+    """A bound that the agent's true mean cannot exceed; None if none is known."""
     if "maximum" in truth:
         return truth["maximum"]
     if memoryless or not truth.get("rewards_inform"):
@@ -128,7 +133,10 @@ def bound_above(truth: dict[str, Any], memoryless: bool) -> float | None:
 
 
 def share_of(mean: float, truth: dict[str, Any]) -> float | None:
-    """(mean - best stochastic memoryless) / (lower bound of V*_obs - best stochastic memoryless)."""
+    """The share of what memory is worth that an agent's mean has; None if memory is worth nothing.
+
+    (mean - best stochastic memoryless) / (lower bound of V*_obs - best stochastic memoryless)
+    """
     low, high = truth.get("stochastic"), truth.get("lower")
     if low is None or high is None or high - low < 1e-6 * max(1.0, abs(high)):
         return None
@@ -136,7 +144,9 @@ def share_of(mean: float, truth: dict[str, Any]) -> float | None:
 
 
 def exact_value(agent: Any, problem: POMDP, *, greedy: bool) -> float | None:
-    """J of an actor that sees the last observation alone, without sampling; None where it is not finite."""
+    """J of an actor that sees only the last observation, without sampling; None if it is not finite."""
+    # Every observation once, as the first of an episode, is all that a memoryless agent can ever read.
+    # Problems without an initial observation add the symbol "nothing yet".
     symbols = problem.shape[2] + (problem.initial is None)
     inputs = StepInputs(
         torch.arange(symbols),
@@ -158,10 +168,11 @@ def exact_value(agent: Any, problem: POMDP, *, greedy: bool) -> float | None:
 
 
 def rewards_inform(problem: POMDP) -> bool:
-    """Whether seeing rewards can tell more of the state reached than action and observation do.
+    """Whether seeing rewards can tell more about the state reached than action and observation do.
 
-    They do not where, given (a, o), the reward is always the same, or the state reached has the same
-    distribution with each reward and from each state. (Sufficient, so that it may say "yes" needlessly.)
+    They tell no more if, given (a, o), the reward is always the same, or the state reached has the same
+    distribution with each reward and from each state. The condition is sufficient and not necessary: the
+    answer may be "yes" without need.
     """
     S, A, _ = problem.shape
     t, emissions = problem.transitions, matrix(problem.emissions)
@@ -193,7 +204,10 @@ def _seen_rewards(problem: POMDP, entries: np.ndarray, o: int) -> np.ndarray:
 
 
 def _same_directions(left: np.ndarray, reached: np.ndarray, p: np.ndarray, r: np.ndarray, S: int) -> bool:
-    """Whether for every reward and state left the state reached has the same distribution."""
+    """Whether the state reached has the same distribution for every reward and every state left.
+
+    Arrays are over the possible transitions: state left, state reached, probability, reward.
+    """
     of_pair, index = np.unique(np.stack([r, left]), axis=1, return_inverse=True)
     m = sparse.csr_matrix((p, (index.ravel(), reached)), shape=(of_pair.shape[1], S)).toarray()
     m /= m.sum(1, keepdims=True)
@@ -201,7 +215,7 @@ def _same_directions(left: np.ndarray, reached: np.ndarray, p: np.ndarray, r: np
 
 
 def _classes(problem: POMDP) -> np.ndarray:
-    """[C], one action of each class of actions that are seen alike."""
+    """One action [C] of each class of actions whose observations are distributed alike."""
     S, A, _ = problem.shape
     e: Any = matrix(problem.emissions)
     kept: list[int] = []

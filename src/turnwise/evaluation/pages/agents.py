@@ -8,56 +8,49 @@ from typing import Any
 
 from markupsafe import Markup
 
-from turnwise.evaluation.pages.curves import panels
-from turnwise.evaluation.pages.figures import bounds
+from turnwise.evaluation.pages.layout import Page
+from turnwise.evaluation.pages.run_files import RunFiles, read_lines, read_object
+from turnwise.evaluation.pages.solutions.figures import bounds
+from turnwise.evaluation.pages.training import panels
 from turnwise.evaluation.pictures.agents import LINES, probe_plot, return_plot, value_trace
-from turnwise.evaluation.pictures.plots import Interval, as_given, comparison_plot, number, panel_plot
+from turnwise.evaluation.pictures.comparison import Interval, comparison_plot
+from turnwise.evaluation.pictures.curves import panel_plot
+from turnwise.evaluation.pictures.style import as_given, number
 from turnwise.run.errors import InputError
 
 SHOWN = 8
 """episodes on the page"""
 SHOWN_STEPS = 40
-"""of each"""
+"""steps that are shown of each episode"""
 LIKELIEST = 3
 """states of a belief that are drawn"""
-_AGENT_FILES = ("evaluation.json", "probe.json", "episodes.jsonl")
+_FILES = ("evaluation.json", "probe.json", "episodes.jsonl")
+_PARTS = ("agent/answer.html", "agent/training.html", "agent/probe.html", "agent/episodes.html")
 
 
-def is_agent(config: Mapping[str, Any] | None) -> bool:
-    """Whether settings are those of an agent that acts in an environment."""
-    return config is not None and "env" in config
+def agent_page(run: RunFiles) -> Page:
+    """An agent that acts in an environment: answer, curves, probe and episodes.
 
-
-def agent_view(
-    folder: str,
-    config: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    evaluation: Mapping[str, Any] | None,
-    probe: Mapping[str, Any] | None,
-    episodes: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Title, answer, curves, probe and episodes. InputError names what is wrong in files not ours."""
+    Raises InputError, naming folder and field, for files that `turnwise evaluate` did not write so.
+    """
+    probe, episodes = read_object(run.folder / "probe.json"), read_lines(run.folder / "episodes.jsonl")
     try:
-        return _view(folder, config, metrics, evaluation, probe, episodes)
+        values = _view(run, probe, episodes)
     except KeyError as error:
-        files = ", ".join(_AGENT_FILES)
+        files = ", ".join(_FILES)
         raise InputError(
-            f"{folder}: no {error.args[0]!r} in one of {files}; expected what evaluate writes"
+            f"{run.folder}: no {error.args[0]!r} in one of {files}; expected what turnwise evaluate writes"
         ) from None
     except (TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
-        raise InputError(f"{folder}: expected what turnwise train and evaluate write ({error})") from None
+        raise InputError(f"{run.folder}: expected what turnwise train and evaluate write ({error})") from None
+    return Page(_PARTS, "agent/words.html", values, [run])
 
 
 def _view(
-    folder: str,
-    config: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    evaluation: Mapping[str, Any] | None,
-    probe: Mapping[str, Any] | None,
-    episodes: Sequence[Mapping[str, Any]],
+    run: RunFiles, probe: Mapping[str, Any] | None, episodes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    algorithm, env = str(config.get("algorithm", "agent")).upper(), str(config["env"])
-    memory = str(config.get("memory", "?"))
+    config, evaluation, title = run.config or {}, run.evaluation, run.algorithm.title
+    folder, env, memory = str(run.folder), str(config["env"]), str(config.get("memory", "?"))
     shown = [_episode(e, i) for i, e in enumerate(episodes[:SHOWN])]
     values = [v for e in shown for v in e["values"]]
     for e in shown:
@@ -68,13 +61,13 @@ def _view(
             e["line"] = value_trace(e["values"], span, large=True)
     what = "an agent without memory" if memory == "none" else f"an agent with memory ({memory})"
     return {
-        "title": f"{algorithm} in {env}",
-        "asked": f"Train {what} in {env} with {algorithm}, and measure how far it is from the best.",
+        "title": f"{title} in {env}",
+        "aim": f"Train {what} in {env} with {title}, and measure how far it is from the best.",
         "facts": _facts(folder, config, evaluation),
         "answer": None if evaluation is None else _answer(evaluation),
-        "plots": [] if evaluation is None else _plots(evaluation, algorithm),
+        "plots": [] if evaluation is None else _plots(evaluation, title),
         "folder": folder,
-        "curves": _curves(config, metrics, evaluation),
+        "curves": _curves(run),
         "horizon": config.get("horizon"),
         "memoryless": memory == "none",
         "probe": None if probe is None else _probe(probe),
@@ -185,30 +178,33 @@ def _notes(e: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _curves(
-    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """The return over steps of the environment, and everything else that was logged in small."""
-    if not metrics:
+def _curves(run: RunFiles) -> dict[str, Any] | None:
+    """The return over steps of the environment, and small panels of everything else that was logged."""
+    if not run.metrics:
         return None
+    evaluation, declared = run.evaluation, run.algorithm.metrics
     discount = None if evaluation is None else evaluation.get("discount")
-    # Of problems with a discount; elsewhere the discount is the algorithm's own affair.
-    key = "discounted_return" if discount is not None else "episode_return"
-    here = [{"steps": m["steps"], "return": m[key]} for m in metrics if key in m and "steps" in m]
-    found = panels(here, "steps")
-    comparable = discount is None or config.get("gamma") == discount
+    # A problem with a discount is scored by it. Elsewhere the discount is the algorithm's own affair.
+    key = "episode_return" if discount is None else "discounted_return"
+    panel = next(
+        iter(panels([{k: m[k] for k in ("steps", key) if k in m} for m in run.metrics], {}, "steps")), None
+    )
+    # Lines across say what the best agent earns: they belong beside returns of the same discount alone.
+    comparable = discount is None or (run.config or {}).get("gamma") == discount
     references = []
     if evaluation is not None and comparable:
         references = [(r.name, r.mean) for r in _references(evaluation)]
-    rest = [p for p in panels(metrics, "steps") if p.title != key.replace("_", " ")]
+    others = [{k: x for k, x in m.items() if k != key} for m in run.metrics]
+    rest = panels(others, declared, "steps")
+    plots = []
+    if panel is not None:
+        plots = [return_plot(panel.curves[0], references, narrow=narrow) for narrow in (False, True)]
     return {
         "key": key.replace("_", " "),
-        "plots": [return_plot(found[0].curves[0], references, narrow=n) for n in (False, True)]
-        if found
-        else [],
+        "plots": plots,
         "comparable": comparable,
         "references": bool(references),
-        "rest": [(p.title, panel_plot(p, f"curve-{i}")) for i, p in enumerate(rest[:9])],
+        "rest": [(p.title, p.unit, panel_plot(p, f"curve-{i}")) for i, p in enumerate(rest[:9])],
     }
 
 

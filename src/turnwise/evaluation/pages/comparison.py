@@ -1,4 +1,4 @@
-"""Several policies and what is known exactly, in one table."""
+"""comparison.json: several policies and what is known of the task, for one table and one page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 
 from turnwise.run.errors import InputError
 
+ROLES = ("optimum", "behaviour", "baseline", "method")
+"""what a row or a reference is: the best possible policy, the policy that wrote the logs, what methods must
+beat, or a policy that is compared"""
 
-def row(name: str, folder: Path, base: Path, note: str = "") -> dict[str, Any]:
-    """A line of the table, from the evaluation in a run folder."""
+
+def row(name: str, folder: Path, base: Path, note: str = "", role: str = "method") -> dict[str, Any]:
+    """A row of the table, from the evaluation in the run folder `folder` below `base`.
+
+    Raises InputError if the run was not evaluated.
+    """
     path = folder / "evaluation.json"
     if not path.exists():
         raise InputError(
@@ -21,6 +28,7 @@ def row(name: str, folder: Path, base: Path, note: str = "") -> dict[str, Any]:
     kept = ("mean", "low", "high", "episodes", "success", "turns")
     return {
         "name": name,
+        "role": role,
         "run": folder.relative_to(base).as_posix(),
         **{k: found[k] for k in kept},
         "note": note,
@@ -30,17 +38,20 @@ def row(name: str, folder: Path, base: Path, note: str = "") -> dict[str, Any]:
 def comparison(
     *,
     title: str,
-    asked: str,
+    aim: str,
     command: str,
     task: str,
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
     selection: str,
 ) -> dict[str, Any]:
-    """What `report` reads as comparison.json."""
+    """The contents of comparison.json. `rows` are made by `row`; a reference has name, role, mean, and may
+    have low, high, episodes, note. The sentence "x% of the way from A to the optimum" is written only if
+    one has the role `optimum` and another `baseline` or `behaviour`.
+    """
     return {
         "title": title,
-        "asked": asked,
+        "aim": aim,
         "command": command,
         "task": task,
         "score": "mean return",
@@ -51,3 +62,15 @@ def comparison(
         "runs": {r["name"]: r["run"] for r in rows},
         "selection": selection,
     }
+
+
+def expect_rows(path: Path, found: Mapping[str, Any]) -> None:
+    """Refuse rows and references without a name, or with an unknown role. Names file and entry."""
+    for key in ("rows", "references"):
+        for i, entry in enumerate(found.get(key, []), 1):
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise InputError(f"{path}: {key}, entry {i}: expected an object with a name")
+            role = entry.get("role")
+            if role is not None and role not in ROLES:
+                expected = ", ".join(ROLES)
+                raise InputError(f"{path}: {key}, entry {i}: role is {role!r}; expected one of {expected}")

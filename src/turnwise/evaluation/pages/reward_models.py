@@ -1,82 +1,122 @@
-"""What the page of a reward model shows beside its learning curves: how far it can be trusted."""
+"""The page of a reward model: how far it can be trusted, from `quality.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from turnwise.data.cards.feedback import describe_feedback, feedback_warnings
-from turnwise.evaluation.pictures.plots import ACCENT, INK, LINE, MUTED, STYLE, number, svg
+from turnwise.evaluation.pages.layout import Page
+from turnwise.evaluation.pages.provenance import facts_of_runs
+from turnwise.evaluation.pages.run_files import RunFiles, read_object
+from turnwise.evaluation.pages.training import training_view
+from turnwise.evaluation.pictures.feedback import reliability_plot
+from turnwise.evaluation.pictures.style import number
 
-_SIZE = 420, 380
+_PARTS = ("feedback/reward.html", "curves.html", "feedback/data.html")
 _NAMES = {
     "tau": "Kendall’s tau",
     "log_loss": "log loss, nats (a coin: 0.693)",
     "rmse": "root mean squared error",
-    "r2": "R²",
+    "r2": "R² (always giving the mean: 0)",
     "length_correlation": "correlation of rewards with length",
     "disagreement": "disagreement of the members",
 }
 
 
-def is_of_reward(config: Mapping[str, Any]) -> bool:
-    """Whether the run is of a reward model."""
-    return config.get("algorithm") == "reward"
+def reward_page(run: RunFiles) -> Page:
+    """Accuracy and calibration on held-out feedback, where it is most wrong, curves and feedback."""
+    shown = {"id": "r0", "title": run.name, "folder": run.folder.name, "there": True, **training_view(run)}
+    values = {
+        "title": f"{run.algorithm.title}: {run.name}",
+        "aim": f"A reward model of {(run.config or {}).get('feedback')}.",
+        "facts": facts_of_runs([run], run.folder / "config.yaml"),
+        "family": run.algorithm.family,
+        "ended": run.ended,
+        "runs": [shown],
+        **reward_view(read_object(run.folder / "quality.json")),
+        **feedback_view(run.card),
+    }
+    return Page(_PARTS, "feedback/words.html", values, [run])
 
 
-def reward_view(card: Mapping[str, Any] | None, quality: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Accuracy and calibration on held-out feedback, and where it is most wrong."""
+def feedback_view(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The feedback that was learnt from, by its card (`card.json`)."""
+    return {
+        "card_lines": describe_feedback(card) if card else [],
+        "warnings": feedback_warnings(card) if card else [],
+        "learnt_items": (card or {}).get("learnt"),
+        "heldout_items": (card or {}).get("held_out"),
+    }
+
+
+def reward_view(quality: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The figures of `quality.json`, which `measures.judges.judge` computes, as the page shows them."""
     q = quality or {}
-    facts = []
-    if "accuracy" in q:
-        of = "accuracy over pairs of replies, held out" if "tau" in q else "accuracy, held out"
-        facts.append((of, f"{q['accuracy']:.1%}{_interval(q)}"))
-    if q.get("base_rate") is not None:
-        facts.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
-    if q.get("longer_wins") is not None:
-        facts.append(("the longer reply wins", f"{q['longer_wins']:.1%}"))
-    if q.get("auc"):
-        facts.append(("a liked reply above a disliked one (AUC)", "".join(share_above(q))))
-    if q.get("ties"):
-        facts.append(("ties, apart", number(q["ties"], 0)))
-    facts += [(text, number(q[k], 3)) for k, text in _NAMES.items() if q.get(k) is not None]
     calibration = q.get("calibration")
-    if calibration:
-        facts += [("calibration error (ECE)", number(calibration["ece"], 3))]
-        facts += [("Brier score (a coin: 0.25)", number(calibration["brier"], 3))]
     return {
         "answer": answer_of_reward(q),
-        "facts_of_reward": facts,
+        "figures": _figures(q),
         "ranked": "tau" in q,
+        "pairs": "longer_wins" in q,
+        "accurate": "accuracy" in q,
         "items": q.get("items"),
         "prompts": q.get("prompts"),
-        "folded": "longer_wins" in q and "tau" not in q,
         "reliability": reliability_plot(calibration["curve"], "reliability") if calibration else None,
         "by_margin": q.get("by_margin", []),
         "by_length": q.get("by_length", []),
         "worst": q.get("worst", []),
-        "card_lines": describe_feedback(card) if card else [],
-        "minds": feedback_warnings(card) if card else [],
-        "learnt": (card or {}).get("learnt"),
-        "held": (card or {}).get("held_out"),
     }
 
 
-def _interval(q: Mapping[str, Any]) -> str:
-    return f" ({q['low']:.1%} to {q['high']:.1%}, 95%)" if q.get("low") is not None else ""
+def _figures(q: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value), each beside what it must beat if there is such a thing."""
+    found = []
+    if "accuracy" in q:
+        of = "accuracy over pairs of replies, held out" if "tau" in q else "accuracy, held out"
+        found.append((of, f"{q['accuracy']:.1%}{_interval(q)}"))
+    if q.get("base_rate") is not None:
+        found.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
+    if q.get("longer_wins") is not None:
+        found.append(("the longer reply wins", f"{q['longer_wins']:.1%}"))
+    if q.get("auc"):
+        found.append(("a liked reply above a disliked one (AUC; a coin: 50%)", "".join(auc_figures(q))))
+    if q.get("ties"):
+        found.append(("ties, not counted", number(q["ties"], 0)))
+    found += [(text, number(q[k], 3)) for k, text in _NAMES.items() if q.get(k) is not None]
+    if calibration := q.get("calibration"):
+        found.append(("calibration error (ECE; perfect: 0)", number(calibration["ece"], 3)))
+        found.append(("Brier score (a coin: 0.25)", number(calibration["brier"], 3)))
+    return found
 
 
-def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
-    form = "On scores held out its root mean squared error is <b>{}</b>{}."
+def _interval(estimate: Mapping[str, Any]) -> str:
+    if estimate.get("low") is None:
+        return ""
+    return f" ({estimate['low']:.1%} to {estimate['high']:.1%}, 95%)"
+
+
+def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How good it is on held-out feedback, beside a rule that needs no model."""
+    if "rmse" in q:
+        return _answer_of_scores(q)
+    if "accuracy" not in q:
+        return None
+    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the held-out pairs."
+    if q.get("base_rate") is not None:
+        form = "It tells liked from disliked in <b>{}</b>{} of the held-out replies."
+    return {"sentence": Markup(form).format(*accuracy_figures(q)), "notes": without_model(q)}
+
+
+def _answer_of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
+    form = "On held-out scores its root mean squared error is <b>{}</b>{}."
     ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)}, 95%)" if "low" in q else ""
     sentence = Markup(form).format(number(q["rmse"], 3), ends)
     if q["r2"] is None:
-        return {"sentence": sentence, "notes": ["All of them are the same."]}
-    note = f"Its squared error is {1 - q['r2']:.0%} of what always giving their mean would have"
+        return {"sentence": sentence, "notes": ["All held-out scores are the same, so there is no R²."]}
+    note = f"Its squared error is {1 - q['r2']:.0%} of the error of always giving their mean"
     gain = q["gain"]
     if gain["low"] is None:
         return {"sentence": sentence, "notes": [f"{note}."]}
@@ -86,71 +126,31 @@ def _of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
     return {"sentence": sentence, "notes": [f"{note}."]}
 
 
-def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How good it is on what was held out, beside what no model is needed for."""
-    if "rmse" in q:
-        return _of_scores(q)
-    if "accuracy" not in q:
-        return None
-    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the pairs held out."
-    if q.get("base_rate") is not None:
-        form = "It tells liked from disliked in <b>{}</b>{} of the replies held out."
-    return {"sentence": Markup(form).format(*share_right(q)), "notes": without_model(q)}
-
-
-def share_right(q: Mapping[str, Any]) -> tuple[str, str]:
-    """Accuracy; and its interval, where it has one."""
+def accuracy_figures(q: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy; and its interval if it has one."""
     return f"{q['accuracy']:.1%}", _interval(q)
 
 
-def share_above(q: Mapping[str, Any]) -> tuple[str, str]:
-    """How often a liked reply stands above a disliked one; and its interval."""
+def auc_figures(q: Mapping[str, Any]) -> tuple[str, str]:
+    """How often a liked reply ranks above a disliked one; and its interval."""
     return f"{q['auc']['mean']:.1%}", _interval(q["auc"])
 
 
 def without_model(q: Mapping[str, Any]) -> list[str]:
-    """How right one would be without a model, and whether the difference is settled."""
-    plain, what = q.get("longer_wins"), "choosing the longer reply"
+    """How right a rule without a model is, and whether the model's difference to it is settled."""
+    plain, rule = q.get("longer_wins"), "choosing the longer reply"
     if plain is not None and plain < 0.5:
-        plain, what = 1 - plain, "choosing the shorter reply"
+        plain, rule = 1 - plain, "choosing the shorter reply"
     if q.get("base_rate") is not None:
-        plain, what = q["base_rate"], "always giving the commoner answer"
+        plain, rule = q["base_rate"], "always giving the commoner answer"
     if plain is None:
         return []
-    right, gain = f"{what} is right in {plain:.1%}", q["gain"]
+    right, gain = f"{rule} is right in {plain:.1%}", q["gain"]
     if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
         note = f"Without a model, {right}: these items do not settle whether it does better."
     else:
         note = f"That is {'more' if gain['low'] > 0 else 'less'} than without a model: {right}."
     if gain["low"] is not None:
         ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
-        note += f" The difference on the same items is {ends} points (95%)."
+        note += f" The difference on the same items is {ends} percentage points (95%)."
     return [note]
-
-
-def reliability_plot(curve: Sequence[Mapping[str, Any]], key: str) -> Markup:
-    """How often it was so against what was said, counts beside the dots; the diagonal is perfect."""
-    width, height = _SIZE
-    most = max(b["count"] for b in curve)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((52 / width, 44 / height, 1 - 96 / width, 1 - 62 / height))
-        axes.set(xlabel="probability that it gives", ylabel="share that was so", xlim=(0, 1), ylim=(0, 1))
-        axes.grid(axis="y", color=LINE, linewidth=0.8)
-        axes.spines["left"].set_visible(False)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
-        axes.annotate("perfect", (1, 1), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED)
-        x, y = [b["said"] for b in curve], [b["happened"] for b in curve]
-        axes.plot(x, y, color=ACCENT, linewidth=1.7)
-        sizes = [10 + 60 * b["count"] / most for b in curve]
-        axes.scatter(x, y, s=sizes, color=ACCENT, zorder=3, linewidths=0, clip_on=False)
-        for b in curve:
-            below = b["happened"] > 0.12
-            axes.annotate(number(b["count"], 0), (b["said"], b["happened"]), color=INK, size=10,
-                          xytext=(7, -13) if below else (-7, 9), textcoords="offset points",
-                          ha="left" if below else "right")  # fmt: skip
-        told = "; ".join(
-            f"{number(b['said'], 2)} said, {number(b['happened'], 2)} so, {number(b['count'], 0)} times"
-            for b in curve
-        )
-        return svg(figure, key, f"Reliability: {told}")

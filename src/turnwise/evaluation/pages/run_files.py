@@ -10,7 +10,11 @@ from typing import Any
 
 from turnwise.run.errors import InputError
 from turnwise.run.folder import read_config
+from turnwise.run.metrics import Metric
 
+FAMILIES = ("logs", "preferences", "replies", "reward", "acting")
+"""what algorithms learn from, which decides the kind of page: logged conversations, preferences, rewards of
+sampled replies, feedback (a reward model), or steps in an environment"""
 RUN_FILES = (
     "config.yaml",
     "env.json",
@@ -23,11 +27,25 @@ _NOT_A_NUMBER = {"NaN": None}.get  # NaN and infinities are read as missing
 
 
 @dataclass(frozen=True)
-class Run:
+class Algorithm:
+    """What a run says of the algorithm that made it; nothing here is inferred from names."""
+
+    name: str
+    title: str
+    what: str
+    family: str | None
+    """one of FAMILIES; None if the run does not say"""
+    metrics: Mapping[str, Metric]
+    """by key; the same metric on held-out data is logged as `heldout/KEY`"""
+
+
+@dataclass(frozen=True)
+class RunFiles:
     """What a run folder holds; a file that is missing is None or empty here."""
 
     name: str
     folder: Path
+    algorithm: Algorithm
     config: Mapping[str, Any] | None
     env: Mapping[str, Any] | None
     card: Mapping[str, Any] | None
@@ -35,22 +53,54 @@ class Run:
     metrics: Sequence[Mapping[str, Any]]
     conversations: Sequence[Mapping[str, Any]]
 
+    @property
+    def ended(self) -> bool:
+        """Whether training came to its end, which is when a run writes what it trained."""
+        return (self.folder / "policy").is_dir() or (self.folder / "reward").is_dir()
 
-def read_run(folder: Path, name: str) -> Run:
+
+def read_run(folder: Path, name: str) -> RunFiles:
     """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
     config = read_config(folder) if (folder / "config.yaml").is_file() else None
-    env, card, evaluation = (object_of(folder / f"{key}.json") for key in ("env", "card", "evaluation"))
-    metrics, conversations = (lines_of(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
+    env, card, evaluation = (read_object(folder / f"{key}.json") for key in ("env", "card", "evaluation"))
+    metrics, conversations = (read_lines(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
     for i, conversation in enumerate(conversations, 1):
         messages = conversation.get("messages")
         if not messages or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
             where = f"{folder / 'conversations.jsonl'}: conversation {i}"
             raise InputError(f"{where}: messages: expected a list, each with role and content")
-    return Run(name, folder, config, env, card, evaluation, metrics, conversations)
+    algorithm = read_algorithm(folder / "algorithm.json", config or {}, name)
+    return RunFiles(name, folder, algorithm, config, env, card, evaluation, metrics, conversations)
 
 
-def object_of(path: Path) -> dict[str, Any] | None:
-    """The JSON object of a file; None where there is no file."""
+def read_algorithm(path: Path, config: Mapping[str, Any], run: str) -> Algorithm:
+    """`algorithm.json`; what it lacks comes from the settings: a name, a family, and no declared metric.
+
+    Raises InputError, naming file and field, for what is not of this form.
+    """
+    found = read_object(path) or {}
+    name = str(found.get("name") or config.get("algorithm") or run)
+    family = found.get("family", config.get("family"))
+    if family is not None and family not in FAMILIES:
+        where = path if "family" in found else path.with_name("config.yaml")
+        raise InputError(f"{where}: family is {family!r}; expected one of {', '.join(FAMILIES)}")
+    declared = found.get("metrics", {})
+    if not isinstance(declared, dict):
+        raise InputError(f"{path}: metrics: expected an object with one entry a metric")
+    metrics = {key: _metric(path, key, fields) for key, fields in declared.items()}
+    return Algorithm(name, str(found.get("title") or name), str(found.get("what", "")), family, metrics)
+
+
+def _metric(path: Path, key: str, fields: Any) -> Metric:
+    kinds = {"what": str, "unit": str, "loss": bool, "panel": str}
+    fine = isinstance(fields, dict) and "what" in fields
+    if not fine or any(name in fields and not isinstance(fields[name], kinds[name]) for name in kinds):
+        raise InputError(f"{path}: metrics: {key}: expected what (text), unit (text), loss (true or false)")
+    return Metric(**{name: value for name, value in fields.items() if name in kinds})
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a file; None if there is no file."""
     if not path.is_file():
         return None
     try:
@@ -62,8 +112,8 @@ def object_of(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSONL file. A last line without its end (an interrupted run) is left out."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file. A last line that an interrupted run did not finish is left out."""
     if not path.is_file():
         return []
     found = []

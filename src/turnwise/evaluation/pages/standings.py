@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from turnwise.evaluation.pictures.plots import Interval, as_given, comparison_plot, number
+from turnwise.evaluation.pictures.comparison import Interval, comparison_plot
+from turnwise.evaluation.pictures.style import as_given, number
 
-_BASELINE = re.compile(r"bc$|behaviou?r(al)? cloning", re.IGNORECASE)
 
+def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of methods and references, best first, each with the share of the gap that it closes.
 
-def standings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of methods and references, best first, with the share of the gap from baseline to optimum."""
-    sign = 1 if asked.get("higher_is_better", True) else -1
-    blank = dict.fromkeys(("mean", "low", "high", "episodes", "success", "turns", "note"))
-    rows = [{**blank, **row, "reference": False} for row in asked.get("rows", [])]
-    rows += [{**blank, **row, "reference": True} for row in asked.get("references", [])]
+    gap = (row - floor) / (optimum - floor)
+
+    The optimum is the entry whose role says so. The floor is the entry with the role `baseline`, or else
+    `behaviour`. Without both there is no gap: a role is declared, never read from a name.
+    """
+    sign = 1 if compared.get("higher_is_better", True) else -1
+    blank = dict.fromkeys(("mean", "low", "high", "episodes", "success", "turns", "note", "role"))
+    rows = [{**blank, "role": "method", **row, "reference": False} for row in compared.get("rows", [])]
+    rows += [{**blank, **row, "reference": True} for row in compared.get("references", [])]
     rows.sort(key=lambda row: (row["mean"] is None, -sign * (row["mean"] or 0)))
     scored = [row for row in rows if row["mean"] is not None]
     methods = [row for row in scored if not row["reference"]]
-    references = [row for row in scored if row["reference"]]
-    optimum = next((r for r in references if "optim" in r["name"].lower()), None)
-    behaviour = next((r for r in references if "behavi" in r["name"].lower()), None)
-    baseline = next((r for r in methods if _BASELINE.match(r["name"])), None)
+    optimum, behaviour, baseline = (_with_role(scored, r) for r in ("optimum", "behaviour", "baseline"))
     floor = baseline or behaviour
-    widths = [(r["high"] - r["low"]) / 2 for r in scored if r["low"] is not None and r["high"] > r["low"]]
-    decimals = min(4, max(0, 1 - math.floor(math.log10(min(widths))))) if widths else 3
+    decimals = _decimals(scored)
     for row in rows:
         row["gap"] = None
         scored_method = row["mean"] is not None and not row["reference"]
@@ -41,7 +41,7 @@ def standings(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rows": rows,
         "methods": methods,
-        "references": references,
+        "references": [row for row in scored if row["reference"]],
         "optimum": optimum,
         "behaviour": behaviour,
         "baseline": baseline,
@@ -52,8 +52,18 @@ def standings(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _with_role(rows: Sequence[dict[str, Any]], role: str) -> dict[str, Any] | None:
+    return next((row for row in rows if row["role"] == role), None)
+
+
+def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:
+    """As many as the narrowest interval carries: +-0.04 is worth three, +-0.4 two."""
+    widths = [(r["high"] - r["low"]) / 2 for r in rows if r["low"] is not None and r["high"] > r["low"]]
+    return min(4, max(0, 1 - math.floor(math.log10(min(widths))))) if widths else 3
+
+
 def _figure(row: Mapping[str, Any], decimals: int) -> str:
-    """Estimates with the decimals that their intervals carry; references without one as given."""
+    """Estimates with the decimals that their intervals carry; references without an interval as given."""
     if row["low"] is None and row["reference"]:
         return as_given(row["mean"])
     return number(row["mean"], decimals)
@@ -75,32 +85,41 @@ def answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str,
     """The result in one sentence with its figures, and what the intervals do and do not show."""
     if not table["methods"]:
         return None
-    best, decimals, sign = table["methods"][0], table["decimals"], table["sign"]
-    interval = ""
-    if best["low"] is not None:
-        ends = f"{number(best['low'], decimals)} to {number(best['high'], decimals)}"
-        interval = f" ({100 * confidence:g}% interval {ends})"
-    form = "<b>{}</b> leads in {}: <b>{}</b>{}"
-    if score.startswith("mean"):
-        form = "<b>{}</b> reaches a {} of <b>{}</b>{}"
-    sentence = Markup(form).format(best["name"], score, best["shown"], interval)
-    others = [r for r in (table["baseline"], table["behaviour"], table["optimum"]) if r and r is not best]
-    beside = [Markup("{} for {}").format(r["shown"], _the(r)) for r in others]
-    if beside:
-        sentence += ", against " + Markup(" and ").join(
-            filter(None, [Markup(", ").join(beside[:-1]), beside[-1]])
-        )
-    floor, notes = table["floor"], []
+    best, floor = table["methods"][0], table["floor"]
+    sentence = _leader(table, score, confidence) + _beside(table)
     if best["gap"] is not None and best is not floor:
-        sentence += Markup(": {}% of the way from {} to the optimum").format(
-            number(100 * best["gap"], 0), _the(floor)
-        )
+        share = number(100 * best["gap"], 0)
+        sentence += Markup(": {}% of the way from {} to the optimum").format(share, _the(floor))
+    notes = []
     if best is table["baseline"]:
         notes.append(f"No other method does better than {best['name']}.")
     notes += _overlaps(table)
-    if best["gap"] is not None and sign * (best["mean"] - floor["mean"]) < 0:
+    if best["gap"] is not None and table["sign"] * (best["mean"] - floor["mean"]) < 0:
         notes.append(f"It is worse than {_the(floor)}.")
     return {"sentence": sentence + ".", "notes": notes}
+
+
+def _leader(table: Mapping[str, Any], score: str, confidence: float) -> Markup:
+    """The best method, its score and its interval."""
+    best = table["methods"][0]
+    interval = ""
+    if best["low"] is not None:
+        interval = f" ({100 * confidence:g}% interval {_ends(best, table['decimals'])})"
+    form = "<b>{}</b> leads in {}: <b>{}</b>{}"
+    if score.startswith("mean"):
+        form = "<b>{}</b> reaches a {} of <b>{}</b>{}"
+    return Markup(form).format(best["name"], score, best["shown"], interval)
+
+
+def _beside(table: Mapping[str, Any]) -> Markup:
+    """What the best method must beat, and what it cannot."""
+    best = table["methods"][0]
+    others = [r for r in (table["baseline"], table["behaviour"], table["optimum"]) if r and r is not best]
+    if not others:
+        return Markup("")
+    *most, last = [Markup("{} for {}").format(r["shown"], _the(r)) for r in others]
+    listed = Markup(" and ").join([Markup(", ").join(most), last]) if most else last
+    return Markup(", against ") + listed
 
 
 def _overlaps(table: Mapping[str, Any]) -> list[str]:
@@ -113,16 +132,19 @@ def _overlaps(table: Mapping[str, Any]) -> list[str]:
     for i, row in enumerate(others):
         if row not in others[:i]:
             overlap = best["low"] <= row["high"] and row["low"] <= best["high"]
-            ends = f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
-            found[overlap].append(f"{_the(row)} ({ends})")
+            found[overlap].append(f"{_the(row)} ({_ends(row, decimals)})")
     doubt = ", so these conversations do not settle which is better"
-    says = {False: ("lies apart from", ""), True: ("overlaps", doubt)}
+    verbs = {False: ("lies apart from", ""), True: ("overlaps", doubt)}
     return [
-        f"Its interval {says[key][0]} {'those' if len(names) > 1 else 'that'} of {' and '.join(names)}"
-        f"{says[key][1]}."
+        f"Its interval {verbs[key][0]} {'those' if len(names) > 1 else 'that'} of {' and '.join(names)}"
+        f"{verbs[key][1]}."
         for key, names in found.items()
         if names
     ]
+
+
+def _ends(row: Mapping[str, Any], decimals: int) -> str:
+    return f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
 
 
 def _the(row: Mapping[str, Any]) -> str:

@@ -9,23 +9,23 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from turnwise.evaluation.pages.curves import Curve
-from turnwise.evaluation.pictures.plots import (
+from turnwise.evaluation.pictures.curves import Curve
+from turnwise.evaluation.pictures.style import (
     ACCENT,
     INK,
     LETTER,
-    LINE,
     MUTED,
     STYLE,
     WARM,
     apart,
     as_given,
+    axes_inside,
+    figure_of,
     number,
     svg,
-    tick,
+    thousands,
 )
 
 LINES = {
@@ -34,7 +34,7 @@ LINES = {
     "untrained": ("untrained memory", MUTED, "-"),
     "observation": ("observation alone", WARM, "-"),
 }
-"""of the probe: names, colours, dashes"""
+"""lines of the probe: what each is read from, its colour, its dashes"""
 
 
 def return_plot(curve: Curve, references: Sequence[tuple[str, float]], *, narrow: bool) -> Markup:
@@ -44,13 +44,14 @@ def return_plot(curve: Curve, references: Sequence[tuple[str, float]], *, narrow
     right = 14 + LETTER * 1.02 * (0 if narrow else max(len(t) for t in texts))
     bottom, top = _range(np.array(curve.values), [x for _, x in references])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = _axes(figure, right, 14 + 17 * len(texts) if narrow else 14)
+        figure = figure_of(width, height)
+        axes = axes_inside(figure, (52, right, 14 + 17 * len(texts) if narrow else 14, 44))
+        axes.margins(x=0.01)
         axes.set(ylim=(bottom, top), xlabel="steps of the environment")
         if curve.values[0] < bottom:
             axes.annotate(f"↓ {number(curve.values[0])} at first", (0, 0), xycoords="axes fraction",
                           xytext=(4, 6), textcoords="offset points", color=ACCENT)  # fmt: skip
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _thousands(x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
         marker = "o" if len(curve.steps) < 3 else ""
         axes.plot(curve.steps, curve.values, color=ACCENT, marker=marker, linewidth=1.9, clip_on=True)
@@ -69,7 +70,11 @@ def return_plot(curve: Curve, references: Sequence[tuple[str, float]], *, narrow
 
 
 def _range(values: np.ndarray, references: Sequence[float]) -> tuple[float, float]:
-    """Of the axis: all that is known and the later half of training; of what was worse at first, not all."""
+    """Lowest and highest value of the y axis.
+
+    The axis shows all references and the later half of training. Early training may be far worse: of its
+    low values the axis shows at most one and a half times that range, so that the rest stays readable.
+    """
     kept = [*references, *values[len(values) // 2 :]]
     low, high = min(kept), max(*kept, float(values.max()))
     room = (high - low) or 1.0
@@ -87,8 +92,9 @@ def probe_plot(probe: Mapping[str, Any]) -> Markup:
     texts = [f"{LINES[n][0]} {number(100 * probe['lines'][n]['by_step'][-1], 0)}%" for n in shown]
     width, height = 640, 280
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = _axes(figure, 14 + LETTER * max(len(t) for t in texts), 14)
+        figure = figure_of(width, height)
+        axes = axes_inside(figure, (52, 14 + LETTER * max(len(t) for t in texts), 14, 44))
+        axes.margins(x=0.01)
         for name in reversed(shown):
             _, colour, dashes = LINES[name]
             by_step = probe["lines"][name]["by_step"]
@@ -105,21 +111,6 @@ def probe_plot(probe: Mapping[str, Any]) -> Markup:
         return svg(figure, "probe", "Right guesses of the hidden state at the last step: " + "; ".join(texts))
 
 
-def _axes(figure: Figure, right: float, top: float) -> Axes:
-    width, height = figure.get_size_inches() * 72
-    left, bottom = 52, 44
-    axes = figure.add_axes(
-        (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
-    )
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y)))
-    axes.margins(x=0.01)
-    return axes
-
-
 def _at_end(axes: Axes, texts: Sequence[str], levels: Sequence[float], colours: Sequence[str]) -> None:
     """Texts at the right edge, at their levels or as near as they can be read."""
     bottom, top = axes.get_ylim()
@@ -128,12 +119,6 @@ def _at_end(axes: Axes, texts: Sequence[str], levels: Sequence[float], colours: 
     for text, place, colour in zip(texts, apart(places, 15), colours, strict=True):
         axes.annotate(text, (1, place / room), xycoords="axes fraction", xytext=(8, 0),
                       textcoords="offset points", va="center_baseline", color=colour)  # fmt: skip
-
-
-def _thousands(x: float) -> str:
-    if abs(x) >= 1e6:
-        return f"{x / 1e6:g}M"
-    return f"{x / 1e3:g}k" if abs(x) >= 1e3 else f"{x:g}"
 
 
 def value_trace(values: Sequence[float], span: tuple[float, float], *, large: bool = False) -> Markup:
@@ -158,8 +143,8 @@ def value_trace(values: Sequence[float], span: tuple[float, float], *, large: bo
             f'<text x="{x0}" y="{height - 1}">V, step 1</text>'
             f'<text x="{width - x1}" y="{height - 1}" text-anchor="end">{len(values)}</text>'
         )
-    said = escape(f"V from {number(first)} to {number(now)} over {len(values)} steps")
+    description = escape(f"V from {number(first)} to {number(now)} over {len(values)} steps")
     return Markup(
-        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{said}">'
+        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
         f'{axis}<polyline points="{points}"/>{texts}</svg>'
     )

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from turnwise.evaluation.pages.figures import between, bounds, facts_of
-from turnwise.evaluation.pictures.plots import as_given, number
-from turnwise.evaluation.pictures.solutions import interval_plot, starts_plot
+from turnwise.evaluation.pages.solutions.figures import between, bounds, facts_of
+from turnwise.evaluation.pictures.comparison import interval_plot
+from turnwise.evaluation.pictures.solutions import starts_plot
+from turnwise.evaluation.pictures.style import as_given, number
 
 _CONTROLLER_ROWS = 60
+"""a controller with more rows is not listed"""
 _RARE = 0.005
-"""choices of a controller that are less probable are not listed"""
+"""choices of a controller below this probability are not listed"""
 
 
 def limited_view(s: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def limited_view(s: Mapping[str, Any]) -> dict[str, Any]:
         rows.append(("best policy, any memory", value, upper, " to ".join(bounds(value, upper))))
     return {
         "title": name,
-        "asked": f"Solve {name} with limited memory: the {what}.",
+        "aim": f"Solve {name} with limited memory: the {what}.",
         "facts": [*facts_of(s), ("memory", str(s["memory"]))],
         "answer": {
             "sentence": Markup("The {} is worth <b>{}</b>" + end).format(what, best, most),
@@ -55,14 +57,16 @@ def limited_view(s: Mapping[str, Any]) -> dict[str, Any]:
 
 def _limited_notes(s: Mapping[str, Any], value: float, upper: float | None) -> list[str]:
     what = "rewards" if s["discount"] == 1 else "discounted rewards"
-    notes = [f"Worth is the expected sum of {what} from the start of an episode; it is exact."]
+    notes = [f"The value is the expected sum of {what} from the start of an episode; it is exact."]
     if s["memory"] != "deterministic":
-        notes.append("Another controller of the same size may be better: the search climbs from many starts.")
+        notes.append(
+            "Another controller of the same size may be better: the search climbs from random starts."
+        )
     if upper is None:
-        notes.append("At discount 1 no bound of what other policies are worth is given beside it.")
+        notes.append("At discount 1 there is no bound on the value of other policies.")
         return notes
     notes.append(
-        "The second figure is a bound that is cheap to compute (FIB), not a value that a policy need attain: "
+        "The second figure is a bound that is cheap to compute (FIB). A policy need not attain it: "
         f"remembering more gains {between(0.0, upper - value)}."
     )
     return notes

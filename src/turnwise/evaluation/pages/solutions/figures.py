@@ -1,4 +1,4 @@
-"""Figures of solved POMDPs as people write them: bounds that stay apart, columns of like decimals."""
+"""Figures of solved POMDPs as people write them: bounds that stay apart, columns with equal decimals."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from turnwise.evaluation.pictures.plots import as_given, number
+from turnwise.evaluation.pictures.style import as_given, number
 
 NOTHING = 1e-9
 """a reward or a value below this is rounding"""
 _STOPPED = {
-    "gap": "the gap asked for was reached",
+    "gap": "reaching the target gap",
     "deadline": "the deadline",
-    "interrupted": "interrupted",
+    "interrupted": "an interruption",
 }
 
 
@@ -27,11 +27,11 @@ def bounds(lower: float, upper: float) -> tuple[str, str]:
     decimals = max(0, 2 - size, min(math.ceil(-math.log10(gap / 5)), 5 - size))
     down = math.floor(lower * 10**decimals + 1e-6) / 10**decimals
     up = math.ceil(upper * 10**decimals - 1e-6) / 10**decimals
-    return _ended(number(down, decimals)), _ended(number(up, decimals))
+    return _trimmed(number(down, decimals)), _trimmed(number(up, decimals))
 
 
-def _ended(text: str) -> str:
-    """Without a long fraction of zeros only."""
+def _trimmed(text: str) -> str:
+    """Without the fraction if it is all zeros and long."""
     whole, _, fraction = text.partition(".")
     return text if fraction.strip("0") or len(fraction) < 3 else whole
 
@@ -61,7 +61,7 @@ def decimals_of(values: Iterable[float]) -> int:
 
 
 def small(value: float, decimals: int) -> str:
-    """A column's entry; what is not zero never reads as zero."""
+    """A column's entry. What is not zero never reads as zero."""
     if abs(value) <= NOTHING:
         return "0"
     return (

@@ -9,16 +9,20 @@ from typing import Any
 
 from markupsafe import escape
 
-from turnwise.evaluation.pictures.plots import level, number, value_line
+from turnwise.evaluation.pictures.conversations import value_line
+from turnwise.evaluation.pictures.style import level, number
 
-SHOWN = 12  # conversations of a run at most
+SHOWN = 12
+"""conversations of a run at most"""
 
 
-def talks(conversations: Sequence[Mapping[str, Any]], agent: str, index: int, budget: int) -> dict[str, Any]:
+def conversations_view(
+    conversations: Sequence[Mapping[str, Any]], agent: str, index: int, budget: int
+) -> dict[str, Any]:
     """Conversations of run number `index` as the templates show them, coloured on one scale.
 
-    As many as fit into `budget` bytes of markup, the first one at least (cut short where it must be) and
-    `SHOWN` at most. `agent` is the role whose messages are scored.
+    As many as fit into `budget` bytes of markup, `SHOWN` at most. The first one is always there, cut short
+    if it alone is too long. `agent` is the role whose messages are scored.
     """
     shown, used = [], 0
     for conversation in conversations[:SHOWN]:
@@ -29,11 +33,11 @@ def talks(conversations: Sequence[Mapping[str, Any]], agent: str, index: int, bu
             break
         shown.append(talk)
         used += size
-    said = [m for talk in shown for m in talk["messages"] if m["agent"]]
-    tokens = [t["advantage"] for m in said for t in m["tokens"] if t.get("advantage") is not None]
-    messages = [m["advantage"] for m in said if m["advantage"] is not None]
+    spoken = [m for talk in shown for m in talk["messages"] if m["agent"]]
+    tokens = [t["advantage"] for m in spoken for t in m["tokens"] if t.get("advantage") is not None]
+    messages = [m["advantage"] for m in spoken if m["advantage"] is not None]
     limit, dots = (_full_colour([abs(a) for a in values]) for values in (tokens or messages, messages))
-    values = [m["v"] for m in said if m["v"] is not None]
+    values = [m["v"] for m in spoken if m["v"] is not None]
     span = (min(values, default=0.0), max(values, default=0.0))
     decimals = 3 if limit < 0.1 else 2 if limit < 10 else 1
     for i, talk in enumerate(shown):
@@ -47,7 +51,11 @@ def talks(conversations: Sequence[Mapping[str, Any]], agent: str, index: int, bu
 
 
 def _scored(message: Mapping[str, Any], agent: str) -> dict[str, Any]:
-    """A message with all fields; of one scored per token, V before the first and the sum of advantages."""
+    """A message with all its fields.
+
+    If its tokens are scored and it is not, its V is the one before its first token and its advantage the sum
+    over its tokens.
+    """
     fields = {key: message.get(key) for key in ("v", "q", "advantage", "reward")}
     tokens = [dict(t) for t in message.get("tokens") or ()]
     advantages = [t["advantage"] for t in tokens if t.get("advantage") is not None]
@@ -74,7 +82,10 @@ def _cut(talk: dict[str, Any], budget: int) -> int:
 
 
 def _full_colour(sizes: Sequence[float]) -> float:
-    """The advantage with full colour: the 95% quantile of the sizes, rounded up to a plain figure."""
+    """The advantage that gets full colour: the 95% quantile of the sizes, rounded up to a plain figure.
+
+    The largest size would let a single outlier wash out the colours of all the others.
+    """
     if not sizes or max(sizes) == 0:
         return 1.0
     size = sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1] or max(sizes)
@@ -103,7 +114,7 @@ def _figures(entry: Mapping[str, Any], decimals: int) -> list[tuple[str, str]]:
         for name, key in names
         if entry.get(key) is not None
     ]
-    if (reward := entry.get("reward")) is not None:  # a figure of the log or the task: shown as it is
+    if (reward := entry.get("reward")) is not None:  # a figure of the log or the task, not an estimate
         found.append(("reward", f"{reward:+.4g}".replace("-", "−") if reward else "0"))
     return found
 

@@ -1,4 +1,4 @@
-"""What the report page of a solved POMDP shows, computed from `solution.json`; templates only lay it out."""
+"""What the report page of a solved POMDP shows, computed from `solution.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from turnwise.evaluation.pages.figures import (
+from turnwise.evaluation.pages.layout import Page
+from turnwise.evaluation.pages.run_files import read_object, read_run
+from turnwise.evaluation.pages.solutions.figures import (
     NOTHING,
     between,
     bounds,
@@ -18,38 +20,48 @@ from turnwise.evaluation.pages.figures import (
     rounded_up,
     small,
 )
-from turnwise.evaluation.pages.limited_memory import limited_view
+from turnwise.evaluation.pages.solutions.limited_memory import limited_view
+from turnwise.evaluation.pictures.beliefs import line_of_beliefs, triangle_of_beliefs
+from turnwise.evaluation.pictures.comparison import interval_plot
 from turnwise.evaluation.pictures.graph import drawn, laid_out
-from turnwise.evaluation.pictures.plots import as_given, number
-from turnwise.evaluation.pictures.solutions import (
-    bounds_plot,
-    entropy_plot,
-    gap_plot,
-    interval_plot,
-    line_of_beliefs,
-    triangle_of_beliefs,
-)
+from turnwise.evaluation.pictures.solutions import bounds_plot, entropy_plot, gap_plot
+from turnwise.evaluation.pictures.style import as_given, number
 from turnwise.run.errors import InputError
 
 _DENSE = 45
 """a graph with more arrows is easier read as a table"""
 _NOTES = {
-    "optimal policy": "May remember everything and looks where that pays. The policy in this folder is "
-    "worth at least the lower bound.",
-    "QMDP": "Acts as if the state would be seen after the next step, so it never chooses an action for what "
-    "the action shows (Littman et al. 1995). It does use what it happens to see.",
-    "best open-loop policy": "The best sequence of actions fixed beforehand: it sees nothing at all.",
+    "optimal": "It may remember everything, and it looks where that pays. The policy in this folder is worth "
+    "at least the lower bound.",
+    "qmdp": "It acts as if the state would be seen after the next step, so it never chooses an action for "
+    "what the action shows (Littman et al. 1995). It does use what it happens to see.",
+    "open-loop": "The best sequence of actions fixed beforehand: it sees nothing at all.",
 }
+"""what is to know of each policy in `references`, by its `policy`"""
 
 
-def solution_view(path: Path, solution: Mapping[str, Any]) -> dict[str, Any]:
-    """Title, answer, facts and parts of the page. Raises InputError, naming `path`, if it is no solution."""
+_PARTS = tuple(
+    f"solution/{name}.html" for name in ("answer", "bounds", "information", "episodes", "beliefs", "graph")
+)
+_LIMITED_PARTS = ("solution/answer.html", "solution/worth.html", "solution/controller.html")
+
+
+def solution_page(folder: Path) -> Page:
+    """The page of `solution.json`, which `recipes/solutions.py` writes for `turnwise solve`.
+
+    Raises InputError, naming the file, if it is no solution.
+    """
+    path = folder / "solution.json"
+    solution = read_object(path) or {}
+    run = read_run(folder, folder.resolve().name)
+    limited = "value" in solution  # a controller has one exact value, a policy of beliefs has two bounds
     try:
-        return limited_view(solution) if "value" in solution else _solved(solution)
+        values = limited_view(solution) if limited else _solved(solution)
     except KeyError as error:
         raise InputError(f"{path}: no {error.args[0]!r}; expected what turnwise solve --out writes") from None
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: expected what turnwise solve --out writes ({error})") from None
+    return Page(_LIMITED_PARTS if limited else _PARTS, "solution/words.html", values, [run])
 
 
 def _solved(s: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def _solved(s: Mapping[str, Any]) -> dict[str, Any]:
     name = s["problem"] or "A POMDP"
     return {
         "title": name,
-        "asked": f"Solve {name}: a policy that may remember everything, and bounds of the best one’s worth.",
+        "aim": f"Solve {name}: a policy that may remember everything, and bounds on the best one’s value.",
         "facts": facts_of(s),
         "answer": {"sentence": _sentence(s, lower, upper), "notes": _notes(s)},
         "limited": None,
@@ -72,38 +84,40 @@ def _solved(s: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sentence(s: Mapping[str, Any], lower: str, upper: str) -> Markup:
     if lower == upper:
-        said = Markup("The best policy is worth <b>{}</b>").format(lower)
+        sentence = Markup("The best policy is worth <b>{}</b>").format(lower)
     else:
-        said = Markup("The best policy is worth between <b>{}</b> and <b>{}</b>").format(lower, upper)
-    blind = next((r for r in s.get("references") or [] if "open-loop" in r["name"]), None)
+        sentence = Markup("The best policy is worth between <b>{}</b> and <b>{}</b>").format(lower, upper)
+    blind = next((r for r in s.get("references") or [] if r["policy"] == "open-loop"), None)
     if blind is None:
-        return said + "."
+        return sentence + "."
     low, high = s["lower"] - blind["upper"], s["upper"] - blind["lower"]
     if low < NOTHING <= high:
-        return said + Markup("; never looking costs {}, perhaps nothing.").format(between(low, high))
-    return said + Markup("; never looking costs <b>{}</b>.").format(between(low, high))
+        return sentence + Markup("; never looking costs {}, perhaps nothing.").format(between(low, high))
+    return sentence + Markup("; never looking costs <b>{}</b>.").format(between(low, high))
 
 
 def _notes(s: Mapping[str, Any]) -> list[str]:
     what = "expected sums of rewards" if s["discount"] == 1 else "expected sums of discounted rewards"
-    notes = [f"Worth and costs are {what} from the start of an episode, in the units of the problem."]
+    notes = [f"Values and costs are {what} from the start of an episode, in the units of the problem."]
     gap = s["upper"] - s["lower"]
     if gap > NOTHING:
         notes.append(f"The policy in this folder falls short of the best by at most {rounded_up(gap)}.")
     if s.get("stopped") in ("deadline", "interrupted"):
         cut = "The deadline ended the search" if s["stopped"] == "deadline" else "The search was interrupted"
-        notes.append(f"{cut} before the gap asked for: the bounds hold, and a longer search narrows them.")
+        notes.append(
+            f"{cut} before the target gap was reached. The bounds hold; a longer search narrows them."
+        )
     if check := s.get("simulation"):
         notes.append(
-            f"{number(check['episodes'], 0)} simulated episodes of it earned {number(check['mean'], 3)} on "
-            f"average (standard error {number(check['standard_error'])}), "
+            f"{number(check['episodes'], 0)} simulated episodes of the policy earned "
+            f"{number(check['mean'], 3)} on average (standard error {number(check['standard_error'])}), "
             + ("which agrees with the bounds." if check["inside"] else "which is outside the bounds.")
         )
     return notes
 
 
 def _over_time(s: Mapping[str, Any], ends: tuple[str, str]) -> dict[str, Any] | None:
-    """Pictures of the bounds and of their gap; bounds that are not finite yet are left out."""
+    """Pictures of the bounds and of their gap. Rows whose bounds are not finite yet are left out."""
     trace = [row for row in s.get("trace") or [] if None not in row]
     if not trace:
         return None
@@ -119,7 +133,7 @@ def _over_time(s: Mapping[str, Any], ends: tuple[str, str]) -> dict[str, Any] | 
 def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not references:
         return None
-    best = references[0]
+    best = next(r for r in references if r["policy"] == "optimal")
     rows, drawn_rows = [], []
     for r in references:
         low, high = sorted((float(r["lower"]), float(r["upper"])))
@@ -128,19 +142,20 @@ def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         own = r is best
         loss = (0.0, high - low) if own else (best["lower"] - high, best["upper"] - low)
         rows.append(
-            {"name": r["name"], "note": _NOTES.get(r["name"], ""), "value": shown, "loss": between(*loss),
+            {"name": r["name"], "note": _NOTES.get(r["policy"], ""), "value": shown, "loss": between(*loss),
              "best": own}
         )  # fmt: skip
         drawn_rows.append((r["name"], low, high, shown))
     return {
         "rows": rows,
         "plots": [interval_plot(drawn_rows, narrow=narrow) for narrow in (False, True)],
-        "qmdp": any(r["name"] == "QMDP" for r in references),
+        "qmdp": any(r["policy"] == "qmdp" for r in references),
     }
 
 
 def _pays(row: Mapping[str, Any]) -> bool:
-    if "pays" in row:  # of an action: the share of its steps
+    """Whether reward is given up for a look that is worth something."""
+    if "pays" in row:  # a row of an action has the share of its steps at which it pays
         return row["pays"] > 0
     return row["given_up"] > NOTHING and row["look"] > NOTHING
 
@@ -156,17 +171,17 @@ def _information(found: Mapping[str, Any]) -> dict[str, Any]:
 
     running, last = entropy[-1][4], entropy[-1][0] + 1
     if running == episodes:
-        still = f"All {episodes} episodes still run at step {last}, where watching stops."
+        still = f"All {episodes} episodes still run at step {last}, the last one followed."
     else:
         still = (
-            f"{running} of {episodes} episodes still run at step {last}, the last one watched; line and band "
-            "are of those that run."
+            f"{running} of {episodes} episodes still run at step {last}, the last one followed; line and "
+            "band cover those that run."
         )
     return {
         "episodes": episodes,
         "still": still,
         "plot": entropy_plot(entropy),
-        "said": _looks_in_words(actions, d),
+        "findings": _looks_in_words(actions, d),
         "actions": [
             {"name": row["name"], "share": f"{number(100 * row['share'], 1)}%", **shown(row)}
             for row in actions
@@ -184,42 +199,42 @@ def _information(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _looks_in_words(actions: Sequence[Mapping[str, Any]], decimals: Mapping[str, int]) -> Markup:
-    """Where the policy gains from seeing, and where it also gives up reward of the moment for it."""
+    """With which actions the policy gains from seeing, and with which it also gives up immediate reward."""
     paying = [row for row in actions if _pays(row)]
     free = [row for row in actions if row["look"] > NOTHING and not _pays(row)]
-    said = []
+    findings = []
     if len(paying) > 2:
         each = Markup(", ").join(
-            Markup("<b>{}</b> (gives up {}, sees {})").format(
+            Markup("<b>{}</b> ({} for {})").format(
                 row["name"], *(small(row[key], decimals[key]) for key in ("given_up", "look"))
             )
             for row in sorted(paying, key=lambda row: -row["look"])
         )
-        said.append(
+        findings.append(
             Markup(
-                "It pays to look with {}: the reward to be had now that this gives up, and what seeing what "
-                "follows is worth, both on average."
+                "It pays to look with {}. The first figure is the immediate reward that this gives up, the "
+                "second the value of seeing what follows, both on average."
             ).format(each)
         )
     else:
-        said += [_paid(row, decimals) for row in sorted(paying, key=lambda row: -row["look"])]
+        findings += [_paid(row, decimals) for row in sorted(paying, key=lambda row: -row["look"])]
     if free:
         names = Markup(", ").join(
             Markup("<b>{}</b> ({})").format(row["name"], small(row["look"], decimals["look"]))
             for row in sorted(free, key=lambda row: -row["look"])
         )
-        said.append(
+        findings.append(
             Markup(
                 "It gains from seeing what follows {}, and gives up nothing for that: at the beliefs where "
-                "it acts so, no other action has a higher expected reward now. What such an action itself "
-                "costs stands in its reward."
+                "it acts so, no other action has a higher expected immediate reward. The cost of the action "
+                "itself is part of its reward."
             ).format(names)
         )
-    if not said:
-        return Markup("In these episodes nothing that the policy sees is worth anything to it.")
+    if not findings:
+        return Markup("In these episodes the policy gains nothing from what it sees.")
     if not paying:
-        said.append(Markup("Nowhere does it give up reward of the moment for a look."))
-    return Markup(" ").join(said)
+        findings.append(Markup("It never gives up immediate reward for a look."))
+    return Markup(" ").join(findings)
 
 
 def _paid(row: Mapping[str, Any], decimals: Mapping[str, int]) -> Markup:
@@ -227,10 +242,10 @@ def _paid(row: Mapping[str, Any], decimals: Mapping[str, int]) -> Markup:
     if row["look"] > row["given_up"]:
         ends = "more than it gives up"
     else:
-        ends = "less than it gives up, so that the rest must come from what the action leads to"
+        ends = "less than it gives up: the rest must come from where the action leads"
     return Markup(
-        "It pays to look with <b>{}</b>: on average that gives up {} of the reward to be had now, and seeing "
-        "what follows is worth {}, {}."
+        "It pays to look with <b>{}</b>: on average it gives up {} of immediate reward, and seeing what "
+        "follows is worth {}, {}."
     ).format(row["name"], lost, look, ends)
 
 

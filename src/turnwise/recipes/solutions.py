@@ -1,4 +1,7 @@
-"""The run folder of a solved POMDP: policy, bounds over time, what information is worth, a report page."""
+"""The run folder of a solved POMDP: policy, bounds over time, the value of information, a report page.
+
+`evaluation/pages/solutions/` shows what is written here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from turnwise.envs.pomdp import POMDP
+from turnwise.evaluation.pages.report import write_report
+from turnwise.evaluation.pages.solutions.figures import NOTHING
 from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy, write_appl
 from turnwise.exact.controller_search import Best
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value
@@ -17,21 +22,21 @@ from turnwise.exact.simulation import Looks, horizon_of, watch
 from turnwise.run.folder import whole_file, write_json
 
 WATCHED = 64
-"""episodes that are followed closely"""
+"""simulated episodes whose beliefs and looks are measured"""
 WATCHED_STEPS = 60
+"""steps that are measured of each of them"""
 EXAMPLES = 3
+"""episodes that are kept step by step"""
 GRAPH_NODES = 40
 """a policy graph with more is not drawn"""
 REFERENCE_SECONDS = 10.0
-"""for each of the policies that the optimum is compared with"""
-NOTHING = 1e-9
-"""rewards and values up to this are none"""
+"""seconds for each policy that the optimum is compared with"""
 NAMES = 400
-"""names of more states than this are not kept in solution.json"""
+"""solution.json keeps the names of at most so many states"""
 
 
 def save_policies(folder: Path, problem: POMDP, found: Solution, result: dict[str, Any]) -> None:
-    """Write policy.npz, policy.policy (APPL) and result.json: what must not be lost."""
+    """Write policy.npz, policy.policy (APPL) and result.json, before anything else can fail."""
     save_policy(found.policy, folder / "policy.npz")
     write_appl(found.policy, folder / "policy.policy", problem.name)
     write_json(folder / "result.json", result)
@@ -41,8 +46,6 @@ def save_solution(
     folder: Path, problem: POMDP, found: Solution, result: dict[str, Any], rng: np.random.Generator
 ) -> Path:
     """Write solution.json and report.html, beside what `save_policies` wrote; the path of the page."""
-    from turnwise.evaluation.pages.report import write_report
-
     steps = min(WATCHED_STEPS, horizon_of(problem)[0])
     looks = watch(problem, found.policy, rng, WATCHED, steps)
     solution = {
@@ -64,8 +67,6 @@ def save_solution(
 
 def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, Any]) -> Path:
     """Write controller.npz (array `probabilities`), solution.json and report.html; the path of the page."""
-    from turnwise.evaluation.pages.report import write_report
-
     with whole_file(folder / "controller.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, probabilities=best.controller.probabilities)
     inputs = [*problem.observations, *(["(nothing yet)"] if problem.initial is None else [])]
@@ -84,14 +85,18 @@ def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, 
 
 
 def references(problem: POMDP, found: Solution) -> list[dict[str, Any]]:
-    """What the policies that may not, or do not, look for information are worth, beside the optimum."""
+    """Values of policies that cannot, or do not, look for information, beside the optimum.
+
+    `policy` says which one a row is: `optimal`, `qmdp` (missing at discount 1) or `open-loop`.
+    """
     gap = max(1e-4, min(found.gap, 1e-3))
-    rows = [{"name": "optimal policy", "lower": found.lower, "upper": found.upper}]
+    rows = [{"policy": "optimal", "name": "optimal policy", "lower": found.lower, "upper": found.upper}]
     qmdp = qmdp_value(problem, gap=gap, deadline=REFERENCE_SECONDS)
     if qmdp is not None:
-        rows.append({"name": "QMDP", "lower": qmdp[0], "upper": qmdp[1]})
+        rows.append({"policy": "qmdp", "name": "QMDP", "lower": qmdp[0], "upper": qmdp[1]})
     blind = best_open_loop(problem, gap=gap, deadline=REFERENCE_SECONDS)
-    rows.append({"name": "best open-loop policy", "lower": blind.lower, "upper": blind.upper})
+    row = {"lower": blind.lower, "upper": blind.upper}
+    rows.append({"policy": "open-loop", "name": "best open-loop policy", **row})
     return rows
 
 
@@ -117,9 +122,9 @@ def value_over_belief(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any] | N
 
 
 def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
-    """The policy as a controller: nodes with actions, and where each observation leads that can be seen.
+    """The policy as a controller: nodes with actions, and where each possible observation leads.
 
-    `nodes` is None where there are more than are drawn.
+    `nodes` is None if there are more than are drawn.
     """
     S, _, O = problem.shape
     e = problem.emissions
@@ -141,7 +146,10 @@ def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
 
 
 def information(problem: POMDP, looks: Looks) -> dict[str, Any]:
-    """How entropy falls over time, what each action gives up and learns, and a few episodes step by step."""
+    """How entropy falls over time, what each action gives up and what its look is worth, and a few episodes.
+
+    `entropy` has rows [step, mean, 10% quantile, 90% quantile, episodes that still run], in nats.
+    """
     by_time = []
     for t in range(int(looks.time.max()) + 1):
         h = looks.entropy[looks.time == t]

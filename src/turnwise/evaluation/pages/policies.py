@@ -1,0 +1,131 @@
+"""The page of policies that learnt from logged conversations: one run, or a comparison of several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from turnwise.data.cards.logs import describe
+from turnwise.evaluation.pages.comparison import expect_rows
+from turnwise.evaluation.pages.conversations import conversations_view
+from turnwise.evaluation.pages.layout import Page
+from turnwise.evaluation.pages.provenance import facts_of_runs, flat
+from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_object, read_run
+from turnwise.evaluation.pages.standings import answer, comparison_plots, standings
+from turnwise.evaluation.pages.training import training_view
+from turnwise.evaluation.pictures.conversations import histogram_plot
+from turnwise.run.errors import InputError
+
+_BYTES = 1_200_000  # markup of all conversations together
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")
+
+
+def comparison_page(folder: Path) -> Page:
+    """The page of `comparison.json` and the run folders that it names."""
+    path = folder / "comparison.json"
+    compared = read_object(path) or {}
+    expect_rows(path, compared)
+    runs = [read_run(folder / where, name) for name, where in compared.get("runs", {}).items()]
+    best_first = [row for row in standings(compared)["rows"] if row.get("run")]
+    titles = {row["run"]: row["name"] for row in best_first}
+    order = list(titles)
+    runs.sort(key=lambda run: order.index(run.name) if run.name in order else len(order))
+    return _page(compared, runs, titles, path)
+
+
+def policy_page(run: RunFiles) -> Page:
+    """One run, shown as a comparison: its own row beside the logs' mean return and its references."""
+    config, result, card = run.config or {}, run.evaluation, run.card
+    title = run.algorithm.title
+    compared: dict[str, Any] = {"title": f"{title}: {run.name}", "rows": [], "references": []}
+    if "logs" in config:
+        compared["aim"] = f"Train a policy with {title} on the conversations of {config['logs']}."
+    if result is not None:
+        compared |= {key: result[key] for key in ("task", "score", "confidence") if key in result}
+        # The role is the method's whatever the algorithm is: a lone run has nothing to be a baseline for.
+        compared["rows"] = [{**result, "name": title, "run": run.name, "role": "method"}]
+        compared["references"] = list(result.get("references", []))
+        expect_rows(run.folder / "evaluation.json", compared)
+        if card is not None and result.get("score", "mean return") == "mean return":
+            compared["references"].append(_of_logs(card))
+    source = next(run.folder / name for name in RUN_FILES if (run.folder / name).is_file())
+    return _page(compared, [run], {run.name: title}, source)
+
+
+def _of_logs(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy that wrote the logs, by the mean return of its conversations."""
+    figures = {key: card["return"][key] for key in ("mean", "low", "high")}
+    note = "mean return of the logged conversations"
+    return {"name": "behaviour policy (the logs)", "role": "behaviour", "note": note, **figures}
+
+
+def _page(compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str, str], source: Path) -> Page:
+    """Everything the templates show, computed; they only lay it out."""
+    score = compared.get("score", "mean return")
+    confidence = compared.get("confidence", 0.95)
+    table = standings(compared)
+    shown, room = [], _BYTES
+    for i, run in enumerate(runs):
+        shown.append(_run(run, titles.get(run.name, run.name), i, len(runs), room // (len(runs) - i)))
+        room -= shown[-1]["talks"]["bytes"]
+    values = {
+        "title": compared.get("title") or source.parent.resolve().name,
+        "aim": compared.get("aim"),
+        "facts": facts_of_runs(runs, source, compared.get("task")),
+        "selection": compared.get("selection"),
+        "score": score,
+        "confidence": f"{100 * confidence:g}",
+        "table": table,
+        "plots": comparison_plots(table, score),
+        "answer": answer(table, score, confidence),
+        "cards": _cards(runs, titles),
+        "runs": shown,
+    }
+    parts = ("policy/result.html", "policy/data.html", "curves.html", "policy/conversations.html")
+    return Page(parts, "policy/words.html", values, runs, compared.get("command"))
+
+
+def _run(run: RunFiles, title: str, index: int, runs: int, room: int) -> dict[str, Any]:
+    agent = str((run.config or {}).get("agent_role", "assistant"))
+    return {
+        "id": f"r{index}",
+        "title": title,
+        "folder": run.folder.name,
+        "there": run.folder.is_dir(),
+        "env": flat(run.env),
+        "config": run.config,
+        **training_view(run, runs, index),
+        "talks": conversations_view(run.conversations, agent, index, room),
+    }
+
+
+def _cards(runs: Sequence[RunFiles], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The data cards of the runs, each once, with the runs that learnt from those logs."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        same = next((entry for entry in found if entry["card"] == run.card), None)
+        if run.card and same is None:
+            same = {"card": run.card, "names": [], "lines": _lines(run)}
+            same["plot"] = _histogram(run.card, f"histogram-{len(found)}")
+            found.append(same)
+        if same is not None:
+            same["names"].append(titles.get(run.name, run.name))
+    return found
+
+
+def _lines(run: RunFiles) -> list[tuple[str, str]]:
+    assert run.card is not None
+    try:
+        lines = describe(run.card)
+    except KeyError as error:
+        raise InputError(f"{run.folder / 'card.json'}: no {error.args[0]!r}") from None
+    return [(name, value if name == "File" else _MINUS.sub("−", value)) for name, value in lines]
+
+
+def _histogram(card: Mapping[str, Any], key: str) -> Markup | None:
+    bins = card.get("histogram")
+    return bins and histogram_plot(bins["edges"], bins["counts"], card["return"]["mean"], key)

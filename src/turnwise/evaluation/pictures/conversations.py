@@ -1,0 +1,64 @@
+"""Pictures of conversations: returns of logs, and the critic's value over the turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from turnwise.evaluation.pictures.style import INK, MUTED, STYLE, axes_inside, figure_of, number, svg
+
+
+def histogram_plot(edges: Sequence[float], counts: Sequence[int], mean: float | None, key: str) -> Markup:
+    """Counts of conversations by return, with the mean as a labelled line."""
+    width, height = 520, 210
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(width, height)
+        axes = axes_inside(figure, (52, 12, 28, 42))
+        axes.bar(edges[:-1], counts, width=[b - a for a, b in pairwise(edges)],
+                 align="edge", color=MUTED, alpha=0.55, linewidth=0)  # fmt: skip
+        axes.set(xlabel="return of a conversation", ylabel="conversations")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+        label = f"Histogram of returns from {number(edges[0])} to {number(edges[-1])}"
+        if mean is not None:
+            axes.axvline(mean, color=INK, linewidth=1.4, linestyle=(0, (5, 3)))
+            axes.annotate(f"mean {number(mean)}", (mean, 1), xycoords=axes.get_xaxis_transform(),
+                          xytext=(0, 6), textcoords="offset points", ha="center", color=INK)  # fmt: skip
+            label += f", mean {number(mean)}"
+        return svg(figure, key, label)
+
+
+def value_line(
+    values: Sequence[float], classes: Sequence[str], span: tuple[float, float], *, large: bool = False
+) -> Markup:
+    """V over the agent's turns as a small line with one dot a turn, coloured by that turn's advantage.
+
+    `span` is the range of V that fills the height: the same for every conversation of a run.
+    """
+    width, height, x0, x1, y0 = (420, 124, 44, 52, 12) if large else (112, 30, 5, 5, 5)
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    scale = (height - (30 if large else 2 * y0)) / ((high - low) or 1.0)
+    step = (width - x0 - x1) / max(1, len(values) - 1)
+    spots = [(x0 + i * step, y0 + (high - v) * scale) for i, v in enumerate(values)]
+    zero = y0 + high * scale
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    dots = "".join(f'<circle class="{c}" cx="{x:.1f}" cy="{y:.1f}" r="{5 if large else 3}"/>'
+                   for (x, y), c in zip(spots, classes, strict=True))  # fmt: skip
+    texts = ""
+    if large:
+        turns = "".join(f'<text x="{x:.1f}" y="{height - 3}" text-anchor="middle">{i + 1}</text>'
+                        for i, (x, _) in enumerate(spots) if len(spots) <= 12 or i % 5 == 0)  # fmt: skip
+        (x, y), (end, last) = spots[0], spots[-1]
+        now = f'<text class="now" x="{end + 10:.1f}" y="{last + 4:.1f}">{number(values[-1], 2)}</text>'
+        first = f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(values[0], 2)}</text>'
+        texts = f'{turns}{now}{first}<text x="{width - 8}" y="{zero + 4:.1f}" text-anchor="end">V = 0</text>'
+    description = escape("V by turn: " + ", ".join(number(v, 2) for v in values))
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
+        f'<line x1="{x0}" x2="{width - x1}" y1="{zero:.1f}" y2="{zero:.1f}"/>'
+        f'<polyline points="{points}"/>{dots}{texts}</svg>'
+    )

@@ -1,0 +1,70 @@
+"""Learning curves: small pictures of what a run logged while it trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from turnwise.evaluation.pictures.style import (
+    ACCENT,
+    INK,
+    LETTER,
+    MUTED,
+    STYLE,
+    WARM,
+    apart,
+    axes_inside,
+    figure_of,
+    number,
+    svg,
+    thousands,
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel: what was logged at which step."""
+
+    label: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines that share an axis: training and held-out parts of one quantity, or quantities of one kind."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    unit: str = ""
+
+
+def panel_plot(panel: Panel, key: str) -> Markup:
+    """One small picture of learning curves, each line labelled at its end with its last value."""
+    styles = [(MUTED, "-"), (ACCENT, "-"), (WARM, "-"), (INK, (0, (3, 2)))]
+    drawn = panel.curves[: len(styles)]
+    labels = [f"{c.label} {number(c.values[-1])}".strip() for c in drawn]
+    width, height, top, bottom = 330, 170, 10, 30
+    right = min(150, 12 + LETTER * max(len(label) for label in labels))
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(width, height)
+        axes = axes_inside(figure, (46, right, top, bottom))
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        for curve, (colour, dashes) in zip(drawn, styles, strict=False):
+            marker = "o" if len(curve.steps) < 3 else ""  # a line needs two points to be seen
+            axes.plot(curve.steps, curve.values, color=colour, linestyle=dashes, marker=marker, linewidth=1.7)
+        low, high = axes.get_ylim()
+        room = height - top - bottom
+        places = apart([(c.values[-1] - low) / (high - low) * room for c in drawn], 14)
+        for label, place, (colour, _) in zip(labels, places, styles, strict=False):
+            axes.text(1.04, place / room, label, transform=axes.transAxes, va="center_baseline", color=colour)
+        ends = "; ".join(
+            f"{c.label or panel.title} from {number(c.values[0])} to {number(c.values[-1])}" for c in drawn
+        )
+        steps = number(max(c.steps[-1] for c in drawn))
+        return svg(figure, key, f"{panel.title} over {steps} steps: {ends}")
