@@ -41,7 +41,7 @@ from turnwise.envs.problems.hidden_velocity import CartPole
 from turnwise.envs.protocol import Step
 from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 SOLVED, EPISODES = 475.0, 100
 BARS = {"equal width and passes": 5.0, "own steps": 20.0, "learning": 10.0}
@@ -152,7 +152,7 @@ def ours(settings: tuple[MemorySpec, CriticSpec, ppo.Config], seed: int, judge: 
     agent = actor_critic_of(memory, critic, Spaces.of(env))
     with tempfile.TemporaryDirectory() as folder:
         judge.start = Spent.now()
-        ppo.train(config, env, agent, Run(Path(folder), quiet=True), seed)
+        ppo.train(config, env, agent, TrainingRun(Path(folder), quiet=True), seed)
 
 
 def peer(seed: int, judge: Judge) -> None:

@@ -49,7 +49,7 @@ from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
@@ -137,7 +137,7 @@ def one_run(name: str, target: str, seed: int, memory: bool) -> dict[str, Any]:
     agent = agent_of(env, sees, memory)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), quiet=True, log_every=1000)
+        run = TrainingRun(Path(folder), quiet=True, log_every=1000)
         if lam is None:
             c = reinforce.Config(
                 episodes=STEPS // HORIZON,

@@ -46,7 +46,7 @@ from turnwise.models.memory.belief import BeliefMemory
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 EPISODES, WIDTH = 4096, 64
@@ -133,7 +133,7 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     config = ppo.Config(gamma=problem.discount, **(COMMON | task.config))
     torch.manual_seed(seed)
     agent = agent_of(memory, problem, Spaces.of(env))
-    run = Run(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
+    run = TrainingRun(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
     ppo.train(config, env, agent, run, seed)
     logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
     returns = play(problem, agent, seed)
@@ -292,7 +292,7 @@ def merge(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--part", choices=("all", "memories", "lengths"), default="all")
     parser.add_argument("--problems", nargs="+", default=list(TASKS), choices=list(TASKS))

@@ -77,7 +77,7 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 VOCAB, CONTEXT, WIDTH, LAYERS, HEADS = 2048, 512, 64, 2, 4
@@ -246,9 +246,9 @@ def fresh(name: str, seed: int) -> Any:
     )
 
 
-def quiet(folder: Path) -> Run:
+def quiet(folder: Path) -> TrainingRun:
     """A run that checkpoints often."""
-    return Run(folder, what=folder.name, checkpoint_every=100, log_every=20)
+    return TrainingRun(folder, what=folder.name, checkpoint_every=100, log_every=20)
 
 
 def rows_of(pairs: Sequence[Pair], name: str) -> list[Tokens]:
@@ -256,7 +256,7 @@ def rows_of(pairs: Sequence[Pair], name: str) -> list[Tokens]:
     return [chat_of(name).reply(p.prompt, t, id=p.id) for p in pairs for t in p.replies]
 
 
-def reward_model(data: Data, lm: Any, seed: int, run: Run) -> Callable[[Sequence[Pair]], np.ndarray]:
+def reward_model(data: Data, lm: Any, seed: int, run: TrainingRun) -> Callable[[Sequence[Pair]], np.ndarray]:
     """Train one on the trunk of `lm`; the margin of pairs."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(lm), width_of(lm))
@@ -404,7 +404,7 @@ def listed(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)

@@ -35,7 +35,7 @@ from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
@@ -81,7 +81,7 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     config = ppo.Config(gamma=problem.discount, **(COMMON | task.config))
     torch.manual_seed(seed)
     agent = actor_critic_of(MemorySpec(memory), CriticSpec(), Spaces.of(env))  # type: ignore[arg-type]
-    run = Run(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
+    run = TrainingRun(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
     ppo.train(config, env, agent, run, seed)
     logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
     returns = play(problem, agent, seed)
@@ -141,7 +141,7 @@ def table(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -39,7 +39,7 @@ from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 EPISODES = 1024
@@ -115,7 +115,7 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(seed)
     agent = agent_of(env, memory, task.memories[memory])
     label = f"{name}-{memory.replace(' ', '_')}-{seed}"
-    run = Run(folder / label, what=label, checkpoint_every=EVERY)
+    run = TrainingRun(folder / label, what=label, checkpoint_every=EVERY)
     ppo.train(config, env, agent, run, seed)
     logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
     returns = play(env, agent, seed)
@@ -206,7 +206,7 @@ TASKS |= {
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -46,7 +46,7 @@ from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.rollout.rewards import FromModel
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 CARDS, LABELS, CONTEXT, REPLY = 4000, 5000, 96, 24
@@ -79,9 +79,9 @@ class Truth:
         return np.array([TASK.gold(r.prompt, r.text) for r in replies])
 
 
-def quiet(folder: Path, what: str) -> Run:
+def quiet(folder: Path, what: str) -> TrainingRun:
     """A run that checkpoints often."""
-    return Run(folder, what=what, checkpoint_every=50, log_every=5)
+    return TrainingRun(folder, what=what, checkpoint_every=50, log_every=5)
 
 
 def clone(seed: int, folder: Path) -> tuple[LmPolicy, ChatFormat]:
@@ -181,7 +181,13 @@ def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
 
 
 def train(
-    method: str, seed: int, labels: int, policy: LmPolicy, chat: ChatFormat, judge: FromModel, run: Run
+    method: str,
+    seed: int,
+    labels: int,
+    policy: LmPolicy,
+    chat: ChatFormat,
+    judge: FromModel,
+    run: TrainingRun,
 ) -> None:
     """Improve the clone in place."""
     algorithm, c = METHODS[method]
@@ -291,7 +297,7 @@ def figure(rows: Sequence[dict[str, Any]], best: float) -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=[*UNTRAINED, *METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -46,7 +46,7 @@ from turnwise.models.agents.q_network import QNetwork, greedy_table
 from turnwise.models.agents.spec import MemorySpec, Spaces, memory_of
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
@@ -123,7 +123,7 @@ def visits(first: np.ndarray, policy: np.ndarray, onward: np.ndarray, seen: np.n
 
 
 @dataclass
-class Watched(Run):
+class Watched(TrainingRun):
     """A run that also notes, whenever metrics are due, what an agent without memory is exactly worth."""
 
     problem: Any = None
@@ -261,7 +261,7 @@ def table(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing."""
+    """TrainingRun what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=list(MEMORIES))

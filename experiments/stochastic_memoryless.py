@@ -45,7 +45,7 @@ from turnwise.models.memory.remembering import Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
@@ -131,7 +131,7 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
     agent = ActorCritic(memory, Categorical(WIDTH, env.action_space.n), Critic(view))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), quiet=True, log_every=3)
+        run = TrainingRun(Path(folder), quiet=True, log_every=3)
         if privileged:
             spread_logits_(agent, env.symbols)
             ppo.train(ppo.Config(**PRIVILEGED[name], gamma=gamma), env, agent, run, seed)

@@ -34,7 +34,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 VOCAB, WIDTH = 23, 16
 ALONE = distributed.World()
@@ -129,7 +129,7 @@ def train(
     if stop_at is not None and world.rank == world.size - 1:
         interrupt_at(trunk, stop_at)
     own = Path(folder) if world.main else Path(f"{folder}-of-rank-{world.rank}")
-    run = Run(own, world, log_every=1, checkpoint_every=checkpoint_every, quiet=True)
+    run = TrainingRun(own, world, log_every=1, checkpoint_every=checkpoint_every, quiet=True)
     story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
     try:
         story(config(algorithm, epochs), conversations(25, 5), conversations(7, 6), module, run, 11)

@@ -16,7 +16,7 @@ from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 SEED = 0
@@ -79,7 +79,7 @@ def trained(tmp_path, monkeypatch):
         agent = actor_critic_of(MemorySpec(memory, width=32), CriticSpec(), Spaces.of(env))
         if late:
             agent = ActorCritic(LateStart(agent.memory), agent.head, agent.critic)
-        ppo.train(CONFIG, env, agent, Run(tmp_path / f"{memory}{late}", what=memory), SEED)
+        ppo.train(CONFIG, env, agent, TrainingRun(tmp_path / f"{memory}{late}", what=memory), SEED)
         lanes = StepLanes(env, 4096, generator(SEED, 7))
         lanes.episodes(agent, env.length)
         return float(lanes.finished().returns.mean())

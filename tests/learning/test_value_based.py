@@ -21,7 +21,7 @@ from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 WIDTH, HORIZON = 32, 12
@@ -59,7 +59,7 @@ def test_r2d2_with_a_memory_solves_the_t_maze(tmp_path: Path) -> None:
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
     agent = QNetwork(remembering(env), 4)
-    r2d2.train(DQN, env, agent, Run(tmp_path, quiet=True), 0)
+    r2d2.train(DQN, env, agent, TrainingRun(tmp_path, quiet=True), 0)
     assert earned(agent, MAZE) > 0.98 * BEST
 
 
@@ -81,7 +81,7 @@ def test_sac_with_a_memory_solves_a_short_t_maze(tmp_path: Path) -> None:
         optimizer=Adam(lr=2e-3, grad_clip=10.0),
         gamma=0.9,
     )
-    sac.train(c, env, agent, Run(tmp_path, quiet=True), 0)
+    sac.train(c, env, agent, TrainingRun(tmp_path, quiet=True), 0)
     assert earned(agent, maze) > 0.95 * 3.6
 
 
@@ -90,7 +90,7 @@ def test_values_of_observations_fail_on_the_t_maze(tmp_path: Path) -> None:
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
     agent = QNetwork(Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1)), 4)
-    r2d2.train(DQN, env, agent, Run(tmp_path, quiet=True), 0)
+    r2d2.train(DQN, env, agent, TrainingRun(tmp_path, quiet=True), 0)
     value = value_of(MAZE, greedy_table(agent, env.symbols).numpy())
     assert value <= COIN + 1e-9  # whatever it learnt
     assert value == pytest.approx(COIN, abs=1e-9)  # and it did learn what can be learnt

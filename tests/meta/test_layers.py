@@ -136,7 +136,7 @@ def test_every_layer_keeps_to_its_rule() -> None:
         ("run/a.py", "from .. import data"),
         ("rollout/a.py", "import transformers"),
         ("rollout/a.py", "from turnwise.evaluation.pages.report import write_report"),
-        ("rollout/a.py", "from turnwise.run.training import Run"),
+        ("rollout/a.py", "from turnwise.run.training import TrainingRun"),
         ("algorithms/ilql.py", "from turnwise.algorithms import bc"),
         ("algorithms/ilql.py", "from .bc import Config"),
         ("algorithms/ilql.py", "from turnwise.cli import main"),

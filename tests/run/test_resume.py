@@ -19,7 +19,7 @@ from turnwise.algorithms.logs import mc
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.optim import descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
 worker = runpy.run_path(str(WORKER))
@@ -106,7 +106,7 @@ def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     module, trunk = worker["model"]("mc")
     press(trunk, 10)
     press(trunk, 10)
-    run = Run(tmp_path / "parts", log_every=1, checkpoint_every=7, quiet=True)
+    run = TrainingRun(tmp_path / "parts", log_every=1, checkpoint_every=7, quiet=True)
     rows, heldout = worker["conversations"](25, 5), worker["conversations"](7, 6)
     with pytest.raises(KeyboardInterrupt):
         mc.train(worker["config"]("mc", 2.4), rows, heldout, module.double(), run, 11)
@@ -141,21 +141,23 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_divergence_is_named_and_not_logged(tmp_path: Path) -> None:
-    run = Run(tmp_path, quiet=True)
+    run = TrainingRun(tmp_path, quiet=True)
     run.log(0, {"loss": 1.5})
-    with pytest.raises(InputError, match=r"step 1: td is nan; expected a smaller --lr"):
+    with pytest.raises(InputError, match=r"step 1: td is nan; expected a smaller lr"):
         run.log(1, {"loss": 1.0, "td": torch.tensor(float("nan"))})
     assert metrics(tmp_path) == [{"step": 0, "loss": 1.5}]
 
 
 def test_heldout_means_are_over_all_batches(tmp_path: Path) -> None:
     """Batches of 1 and 3 decisions with sums 2 and 4: (2 + 4) / 4, not the mean of means (2 + 4/3) / 2."""
-    run = Run(tmp_path, log_every=2, quiet=True)
+    run = TrainingRun(tmp_path, log_every=2, quiet=True)
     sums = [{"loss": torch.tensor(s), "decisions": torch.tensor(n)} for s, n in ((2.0, 1), (4.0, 3))]
-    seen = {step: run.heldout(step, 40, lambda: sums, lambda b: b) for step in range(40)}
+    layer = nn.Linear(1, 1)
+    learner = Learner(layer, torch.optim.AdamW(layer.parameters()))
+    seen = {step: run.heldout(step, lambda: sums) for step in run.steps(40, learner)}
     assert [step for step, means in seen.items() if means] == [19, 39]
     assert seen[19] == seen[39] == {"heldout/loss": 1.5}
-    assert run.heldout(39, 40, lambda: [], lambda b: b) == {}
+    assert run.heldout(39, list) == {}
 
 
 def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
         layer, drawn = nn.Linear(1, 1), []
         learner = Learner(layer, torch.optim.AdamW(layer.parameters()))
         with contextlib.suppress(Interrupted):
-            for step in Run(folder, quiet=True).steps(9, learner):
+            for step in TrainingRun(folder, quiet=True).steps(9, learner):
                 drawn.append(float(torch.rand(())))
                 descend(layer, learner.optimizer, layer(torch.ones(1, 1)).sum(), AdamW(0.1), lr=0.1)
                 if step == stop:

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 
 def told_plan(
-    out: Any, sizes: Mapping[str, int | str], steps: int, timed: int, trial: Callable[[Run], Any]
+    out: Any, sizes: Mapping[str, int | str], steps: int, timed: int, trial: Callable[[TrainingRun], Any]
 ) -> dict[str, Any]:
     """Print and return the plan of a run of `steps`; `trial` takes `timed` of them.
 
     The time, in seconds, is of training alone. Nothing stays: the trial's folder is a temporary one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), what="timing", quiet=True)
+        run = TrainingRun(Path(folder), what="timing", quiet=True)
         began = time.perf_counter()
         trial(run)
         per_step = (time.perf_counter() - began) / timed

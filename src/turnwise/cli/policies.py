@@ -27,7 +27,7 @@ from turnwise.run.distributed import World
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json
 from turnwise.run.settings import flattened
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 SILENT = ("resume", "dry_run", "json", "device", "threads")
 """flags that only say how a call behaves"""
@@ -101,7 +101,7 @@ def opened(a: AskedOfPolicy) -> Opened:
 
 def session(
     algorithm: str, family: str, a: AskedOfPolicy, o: Opened, settings: Any, data: Iterable[Any]
-) -> Run:
+) -> TrainingRun:
     """The run folder, with what was asked and a hash of the data."""
     asked = {"algorithm": algorithm, "family": family, "data": digest(data)} | {
         k: str(v) if isinstance(v, Path) else v
@@ -109,7 +109,7 @@ def session(
         if k not in SILENT
     }
     write_config(a.out, asked, resume=a.resume)
-    return Run(a.out, o.world, what=algorithm, checkpoint_every=a.checkpoint_every, log_every=5)
+    return TrainingRun(a.out, o.world, what=algorithm, checkpoint_every=a.checkpoint_every, log_every=5)
 
 
 def closed(

@@ -36,7 +36,7 @@ from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json, write_text
 from turnwise.run.settings import flattened
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 SHOWN = 12
 """logged conversations kept for the report page"""
@@ -158,7 +158,7 @@ class Job:
     module: nn.Module
     rows: list[Tokens]
     heldout: list[Tokens]
-    train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], Run], Any]
+    train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], TrainingRun], Any]
     agent: Callable[[nn.Module], Agent]
 
 
@@ -200,7 +200,7 @@ def train(name: str, a: Any) -> dict[str, Any]:
         return _plan(name, a, job, card, out)
     world.on_main(lambda: _open_folder(name, a, card, warnings(card, dialogues), digest(dialogues)))
     plain = copy.deepcopy(job.module)
-    session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
+    session = TrainingRun(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     job.train(a.config, job.rows, job.heldout, session)
     distributed.copy_whole(job.module, plain)
     distributed.stop()

@@ -21,7 +21,7 @@ from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import expect_fresh, write_config, write_json
 from turnwise.run.settings import flattened
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def train(name: str, a: Any, env: Any) -> dict[str, Any]:
     if asked.dry_run:
         return _plan(name, a, env, agent, algorithm, out)
     write_config(asked.out, {"algorithm": name, "family": "acting", **_flat(a)}, resume=asked.resume)
-    session = Run(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
+    session = TrainingRun(asked.out, world, what=name, checkpoint_every=asked.checkpoint_every)
     algorithm(a.config, env, agent, session, asked.seed)
     Saved(agent.cpu(), kind, a.memory, critic, spaces).save(asked.out / "policy")
     result = {
@@ -168,7 +168,7 @@ def _plan(name: str, a: Any, env: Any, agent: Any, algorithm: Any, out: Any) -> 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         trial = replace(a.config, **{counted: few})
-        algorithm(trial, env, agent, Run(Path(folder), what="timing", quiet=True), a.asked.seed)
+        algorithm(trial, env, agent, TrainingRun(Path(folder), what="timing", quiet=True), a.asked.seed)
         per_one = (time.perf_counter() - began) / few
     plan = {
         "algorithm": name,

@@ -34,7 +34,7 @@ from turnwise.run import distributed
 from turnwise.run.errors import InputError
 from turnwise.run.folder import digest, expect_fresh, write_config, write_json
 from turnwise.run.settings import flattened
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     write_json(asked.out / "card.json", card)
     for hint in [*feedback_warnings(card), *far_from_standard(learnt)]:
         notice(f"mind: {hint}")
-    session = Run(asked.out, world, what="reward", checkpoint_every=asked.checkpoint_every)
+    session = TrainingRun(asked.out, world, what="reward", checkpoint_every=asked.checkpoint_every)
     reward.train(a.config, rows, held_rows, scorer.model, session, asked.seed)
     distributed.stop()
     scorer.save(asked.out / "reward")

@@ -31,6 +31,10 @@ class BatchOrder:
             self._epoch, self._batches = epoch, self._shuffle(epoch)
         return self._batches[index]
 
+    def steps(self, epochs: float) -> int:
+        """Batches in so many passes over the rows, 1 or more."""
+        return max(1, round(epochs * self.batches_per_epoch))
+
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
         order = rng.permutation(len(self.lengths))

@@ -1,6 +1,7 @@
 """A training run: steps with progress, metrics, checkpoints, Ctrl-C and exact resumption.
 
-It knows nothing of algorithms: they write their own loop around `Run.steps`.
+It knows nothing of algorithms: they write their own loop around `TrainingRun.steps`, or around
+`TrainingRun.passes` where they learn from rows that do not change.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +24,11 @@ from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.folder import whole_file, write_text
+from turnwise.run.optim import warmup_linear
 from turnwise.run.progress import Progress
+from turnwise.run.settings import AdamW
 
-B = TypeVar("B")
+R = TypeVar("R")
 
 
 class Stateful(Protocol):
@@ -68,18 +72,31 @@ class Learner:
             self.experience.load(state["experience"])
 
 
+class Order(Protocol):
+    """Which rows make the batch of a step: a function of the step alone, so that resumption goes on in it."""
+
+    def rows(self, step: int) -> np.ndarray:
+        """Indices of rows."""
+        ...
+
+
 @dataclass
-class Run:
+class TrainingRun:
     """One training run in its folder."""
 
     folder: Path
     world: World = field(default_factory=World)
     what: str = "training"
+    """name of the progress bar"""
     checkpoint_every: int = 200
+    """steps"""
     log_every: int = 10
+    """steps; held-out batches are read ten times as seldom"""
     quiet: bool = False
+    """show no progress"""
 
     def __post_init__(self) -> None:
+        self.total = 0  # steps of the whole run, known when `steps` begins
         self._checkpoint = self.folder / "checkpoint.pt"
         self._metrics = self.folder / "metrics.jsonl"
         self._live: dict[str, float] = {}
@@ -91,6 +108,7 @@ class Run:
 
         Ctrl-C in any process ends the step, saves, and raises Interrupted in all of them.
         """
+        self.total = total
         first = self._restore(learner)
         quiet = self.quiet or not self.world.main
         with _StopSignal() as stop, Progress(self.what, total, done=first, quiet=quiet) as progress:
@@ -104,37 +122,60 @@ class Run:
                 if asked_to_stop:
                     raise Interrupted(f"stopped after step {done} of {total}")
 
+    def passes(
+        self, rows: Sequence[R], order: Order, total: int, learner: Learner, settings: AdamW
+    ) -> Iterator[tuple[int, list[R], float]]:
+        """(step, rows of its batch, learning rate) of the steps still to do: `steps` over rows in an order.
+
+        The rows are those of the global batch: the algorithm takes its process's share and packs it.
+        """
+        for step in self.steps(total, learner):
+            yield step, [rows[i] for i in order.rows(step)], warmup_linear(settings, step, total)
+
+    def report(
+        self,
+        step: int,
+        sums: Mapping[str, Tensor],
+        heldout: Callable[[], Iterable[Mapping[str, Tensor]]],
+        finish: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
+    ) -> None:
+        """Log what a step was, where that is due: means of its `sums`, and of held-out batches.
+
+        Sums are over decisions of this process's share, with their number as `decisions`. `heldout` gives
+        the sums of one held-out batch after the other; `finish` may change the means before they are logged.
+        """
+        if self.due(step):
+            unseen = self.heldout(step, heldout)
+            self.log(step, finish(self.world.means(sums) | unseen))
+
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append metrics of a step (already of the global batch) to metrics.jsonl."""
         values = {k: float(v) for k, v in metrics.items()}
         wrong = [k for k, v in values.items() if not math.isfinite(v)]
         if wrong:
             raise InputError(
-                f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller --lr, or smaller rewards"
+                f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller lr, or smaller rewards"
             )
         self._live = {k: v for k, v in values.items() if "/" not in k}
         if self.world.main:
             with self._metrics.open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
 
-    def due(self, step: int, total: int) -> bool:
-        """Whether metrics of this step are logged."""
-        return (step + 1) % self.log_every == 0 or step in (0, total - 1)
+    def due(self, step: int) -> bool:
+        """Whether metrics of this step are logged: the first, the last, and every `log_every`-th."""
+        return (step + 1) % self.log_every == 0 or step in (0, self.total - 1)
 
-    def heldout(
-        self,
-        step: int,
-        total: int,
-        batches: Callable[[], Iterable[B]],
-        sums: Callable[[B], Mapping[str, Tensor]],
-    ) -> dict[str, float]:
-        """Means per decision over held-out batches, named heldout/...; empty where they are not due."""
-        if not (step == total - 1 or (step + 1) % (10 * self.log_every) == 0):
+    def heldout(self, step: int, batches: Callable[[], Iterable[Mapping[str, Tensor]]]) -> dict[str, float]:
+        """Means per decision over held-out batches, named heldout/...; empty where they are not due.
+
+        `batches` gives the sums of one batch after the other, and is called without gradients.
+        """
+        if not (step == self.total - 1 or (step + 1) % (10 * self.log_every) == 0):
             return {}
         whole: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in batches():
-                for name, value in sums(batch).items():
+            for sums in batches():
+                for name, value in sums.items():
                     whole[name] = whole.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
         decisions = float(whole.pop("decisions", torch.zeros(())))
         if not decisions:

@@ -34,7 +34,7 @@ from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.errors import Interrupted
 from turnwise.run.settings import Adam
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 f64 = torch.float64
 TWO, H, GAMMA = Discrete(2), 2, 0.9
@@ -130,7 +130,7 @@ def test_ppo_before_its_first_step_points_along_the_gradient_of_the_return(view:
 def test_without_a_weight_the_baseline_stays_at_zero(weight: float, tmp_path: Path) -> None:
     agent = gru_agent(maze(), seed=0)
     c = reinforce.Config(episodes=64, lanes=16, longest=5, gamma=0.9, value_weight=weight)
-    reinforce.train(c, maze(), agent, Run(tmp_path, quiet=True), 0)
+    reinforce.train(c, maze(), agent, TrainingRun(tmp_path, quiet=True), 0)
     rows = StepLanes(maze(), 4, np.random.default_rng(0)).episodes(agent, 5)
     values = agent(pack_steps(rows, gamma=0.9)).values.detach()
     assert (float(values.abs().max()) < 1e-6) == (weight == 0)
@@ -146,7 +146,7 @@ def gru_agent(env: TabularEnv, seed: int) -> ActorCritic:
     return ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorsView(16)))
 
 
-TRAIN: dict[str, Callable[[ActorCritic, Run, int, float], Any]] = {
+TRAIN: dict[str, Callable[[ActorCritic, TrainingRun, int, float], Any]] = {
     "ppo": lambda agent, run, seed, long: ppo.train(
         ppo.Config(
             steps=int(16_000 * long), lanes=32, rollout=15, gamma=0.9, optimizer=Adam(lr=5e-3, grad_clip=0.5)
@@ -182,7 +182,7 @@ TRAIN: dict[str, Callable[[ActorCritic, Run, int, float], Any]] = {
 def test_a_sign_is_remembered(name: str, tmp_path: Path) -> None:
     """V* = 4 * 0.9 = 3.6; without memory the turn is a coin's, 1.755 at best. Seed 0, threshold 3.3."""
     agent = gru_agent(maze(), seed=0)
-    TRAIN[name](agent, Run(tmp_path, quiet=True), 0, 1.0)
+    TRAIN[name](agent, TrainingRun(tmp_path, quiet=True), 0, 1.0)
     lanes = StepLanes(maze(), 500, np.random.default_rng(1), gamma=0.9)
     lanes.episodes(agent, 8)
     assert lanes.finished().discounted.mean() > 3.3
@@ -194,7 +194,7 @@ def test_without_memory_it_is_not(tmp_path: Path) -> None:
     torch.manual_seed(0)
     memory = Remembering(ObservationEncoder(env.observation_space, 16), Window(16, 1))
     agent = ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorsView(16)))
-    TRAIN["a2c"](agent, Run(tmp_path, quiet=True), 0, 1.0)
+    TRAIN["a2c"](agent, TrainingRun(tmp_path, quiet=True), 0, 1.0)
     lanes = StepLanes(env, 500, np.random.default_rng(1), gamma=0.9)
     lanes.episodes(agent, 8)
     assert lanes.finished().discounted.mean() < 2.1
@@ -205,7 +205,7 @@ def test_without_memory_it_is_not(tmp_path: Path) -> None:
 def test_stopped_and_resumed_equals_whole(name: str, tmp_path: Path) -> None:
     """Ctrl-C in mid-training, and a fresh agent of another seed goes on: the same weights to the last bit."""
     whole = gru_agent(maze(), seed=0)
-    TRAIN[name](whole, Run(tmp_path / "whole", quiet=True), 0, 0.1)
+    TRAIN[name](whole, TrainingRun(tmp_path / "whole", quiet=True), 0, 0.1)
     stopped, seen = gru_agent(maze(), seed=0), [0]
 
     def press(*_: Any) -> None:
@@ -215,10 +215,10 @@ def test_stopped_and_resumed_equals_whole(name: str, tmp_path: Path) -> None:
 
     hook = stopped.head.register_forward_pre_hook(press)
     with pytest.raises(Interrupted):
-        TRAIN[name](stopped, Run(tmp_path / "parts", quiet=True), 0, 0.1)
+        TRAIN[name](stopped, TrainingRun(tmp_path / "parts", quiet=True), 0, 0.1)
     hook.remove()
     resumed = gru_agent(maze(), seed=5)
-    TRAIN[name](resumed, Run(tmp_path / "parts", quiet=True), 0, 0.1)
+    TRAIN[name](resumed, TrainingRun(tmp_path / "parts", quiet=True), 0, 0.1)
     assert any(not torch.equal(a, b) for a, b in zip(stopped.parameters(), whole.parameters(), strict=True))
     for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b)

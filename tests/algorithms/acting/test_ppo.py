@@ -193,13 +193,13 @@ def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
     weight leaves nothing to clip.
     """
     from turnwise.run.optim import adam
-    from turnwise.run.training import Learner, Run
+    from turnwise.run.training import Learner, TrainingRun
 
     for lr, wide in ((1e-30, False), (0.3, True)):
         agent, rows = agent_and_rows()
         torch.manual_seed(0)
         c = replace(C, optimizer=Adam(lr, grad_clip=0.5), epochs=3, minibatches=2)
-        run = Run(tmp_path, quiet=True)
+        run = TrainingRun(tmp_path, quiet=True)
         sums = ppo.update(Learner(agent, adam(agent, c.optimizer)), agent, rows, c, 1.0, run)
         assert float(sums["decisions"]) == 3 * sum(len(r) for r in rows)
         assert (float(sums["clipped"]) > 0) == wide

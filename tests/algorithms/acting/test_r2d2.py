@@ -28,7 +28,7 @@ from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import Interrupted
-from turnwise.run.training import Run
+from turnwise.run.training import TrainingRun
 
 f64 = torch.float64
 
@@ -228,14 +228,14 @@ def train(algorithm: str, folder: Path, stop: int | None = None) -> None:
     env = TabularEnv(problem, 20)
     observations, actions = env.symbols, len(problem.actions)
     torch.manual_seed(3)
-    run = Run(folder, quiet=True, log_every=1, checkpoint_every=7)
+    run = TrainingRun(folder, quiet=True, log_every=1, checkpoint_every=7)
     if stop is not None:
         due = run.due
 
-        def press(step: int, total: int) -> bool:
+        def press(step: int) -> bool:
             if step == stop:
                 os.kill(os.getpid(), signal.SIGINT)
-            return due(step, total)
+            return due(step)
 
         run.due = press  # type: ignore[method-assign]
     with contextlib.suppress(Interrupted):

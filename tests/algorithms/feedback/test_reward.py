@@ -27,7 +27,7 @@ from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, Rewa
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 CPU = torch.device("cpu")
 ONE, TWO = (Message("user", "hello there"),), (Message("user", "it works"),)
@@ -144,7 +144,7 @@ def test_members_learn_as_if_each_were_alone(chat: ChatFormat) -> None:
 
 def fitted(items: Sequence[Feedback], chat: ChatFormat, folder: Path, c: reward.Config = FIT) -> RewardModel:
     model = made(chat)
-    reward.train(c, feedback_rows(items, chat, 32), [], model, Run(folder, quiet=True), 0)
+    reward.train(c, feedback_rows(items, chat, 32), [], model, TrainingRun(folder, quiet=True), 0)
     return model
 
 
@@ -206,7 +206,7 @@ def test_a_rule_is_found_and_measured_where_it_was_not_learnt(chat: ChatFormat, 
     rows = feedback_rows([pair(i) for i in range(80)], chat, 32)
     c = reward.Config(epochs=8.0, batch_size=10, optimizer=AdamW(lr=1e-2, warmup=5, weight_decay=0.01))
     model = made(chat, 2)
-    reward.train(c, rows[:60], rows[60:], model, Run(tmp_path, quiet=True), 0)
+    reward.train(c, rows[:60], rows[60:], model, TrainingRun(tmp_path, quiet=True), 0)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["heldout/accuracy"] > 0.8 and last["heldout/margin"] > 1
     assert 0 < last["heldout/disagreement"] < last["heldout/margin"]
@@ -220,8 +220,8 @@ def test_stopping_and_resuming_changes_no_bit(
     c = reward.Config(epochs=4.0, batch_size=3, optimizer=AdamW(lr=1e-2, warmup=20, weight_decay=0.01))
     start = RewardEnsemble([made(chat, 2, seed=0), made(chat, seed=1)])
     whole, halved, resumed = (copy.deepcopy(start) for _ in range(3))
-    reward.train(c, rows, rows, whole, Run(tmp_path / "whole", quiet=True), 0)
-    run = Run(tmp_path / "halved", quiet=True, checkpoint_every=5)
+    reward.train(c, rows, rows, whole, TrainingRun(tmp_path / "whole", quiet=True), 0)
+    run = TrainingRun(tmp_path / "halved", quiet=True, checkpoint_every=5)
     seen = run.steps
 
     def until_six(total: int, learner: Learner) -> Any:
@@ -233,7 +233,7 @@ def test_stopping_and_resuming_changes_no_bit(
     monkeypatch.setattr(run, "steps", until_six)
     with pytest.raises(Interrupted):
         reward.train(c, rows, rows, halved, run, 0)
-    reward.train(c, rows, rows, resumed, Run(tmp_path / "halved", quiet=True), 0)
+    reward.train(c, rows, rows, resumed, TrainingRun(tmp_path / "halved", quiet=True), 0)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     logs = [

@@ -32,7 +32,7 @@ from turnwise.run.distributed import World
 from turnwise.run.errors import Interrupted
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 CPU = torch.device("cpu")
 PROMPTS = [(Message("user", x),) for x in ("hello", "friend", "it works", "now")]
@@ -200,7 +200,7 @@ def test_the_kl_that_is_logged_is_of_all_replies(
     """
     algorithm, c = ONLINE[name]
     before = Reference(policy.lm)
-    algorithm.train(c, talk(chat), policy, Run(tmp_path, log_every=1, quiet=True), 0)
+    algorithm.train(c, talk(chat), policy, TrainingRun(tmp_path, log_every=1, quiet=True), 0)
     logged = [json.loads(x)["kl"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged[0] == pytest.approx(0, abs=1e-5)
     found = divergence(policy.lm, before, talk(chat).sample(policy, 0, 16, 16, seed=5).replies)["kl"]
@@ -217,7 +217,7 @@ def test_the_reference_is_where_the_policy_is(name: str, policy: LmPolicy, chat:
         places.append(next(lm.parameters()).device.type)
         return Reference(lm)
 
-    run = Run(Path("nowhere"), World(device=torch.device("meta")), quiet=True)
+    run = TrainingRun(Path("nowhere"), World(device=torch.device("meta")), quiet=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(algorithm, "Reference", noted)
         patch.setattr(run, "steps", lambda total, learner: iter(()))
@@ -271,7 +271,7 @@ def test_replies_get_better(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
     """
     before = even_ids(judged(policy, chat, 64).replies).mean()
     algorithm, c = ONLINE[name]
-    run = Run(tmp_path, quiet=True, log_every=1)
+    run = TrainingRun(tmp_path, quiet=True, log_every=1)
     algorithm.train(c, talk(chat), policy, run, 0)
     assert even_ids(judged(policy, chat, 64).replies).mean() > before + 0.06
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -320,7 +320,7 @@ def test_what_was_preferred_becomes_likelier(
     before = preference(policy, chat)
     algorithm, c = OFFLINE[name]
     rows = items(name, chat)
-    algorithm.train(c, rows, rows, policy, Run(tmp_path, quiet=True), 0)
+    algorithm.train(c, rows, rows, policy, TrainingRun(tmp_path, quiet=True), 0)
     assert ((preference(policy, chat) - before) > 2).all()
     assert '"heldout/rewards/accuracies": 1.0' in (tmp_path / "metrics.jsonl").read_text()
 
@@ -336,7 +336,7 @@ def test_stopping_and_resuming_changes_no_bit(
         c = replace(c, steps=6)
     learn: Callable[..., Any] = algorithm.train
 
-    def go(p: LmPolicy, run: Run) -> None:
+    def go(p: LmPolicy, run: TrainingRun) -> None:
         torch.manual_seed(3)
         if name in ONLINE:
             learn(c, talk(chat), p, run, 0)
@@ -344,8 +344,8 @@ def test_stopping_and_resuming_changes_no_bit(
             learn(c, items(name, chat), [], p, run, 0)
 
     whole, halved = copy.deepcopy(policy), copy.deepcopy(policy)
-    go(whole, Run(tmp_path / "whole", quiet=True))
-    run = Run(tmp_path / "halved", quiet=True, checkpoint_every=2)
+    go(whole, TrainingRun(tmp_path / "whole", quiet=True))
+    run = TrainingRun(tmp_path / "halved", quiet=True, checkpoint_every=2)
     seen = run.steps
 
     def until_three(total: int, learner: Learner) -> Any:
@@ -358,7 +358,7 @@ def test_stopping_and_resuming_changes_no_bit(
     with pytest.raises(Interrupted):
         go(halved, run)
     resumed = copy.deepcopy(policy)
-    go(resumed, Run(tmp_path / "halved", quiet=True))
+    go(resumed, TrainingRun(tmp_path / "halved", quiet=True))
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -378,7 +378,7 @@ def test_dropout_is_off_where_replies_are_learnt_from(chat: ChatFormat, tmp_path
     odds = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5)
     lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(chat.tokenizer), **size, **odds)).train()
     c = replace(ONLINE["grpo"][1], steps=1, epochs=1, minibatches=1)
-    grpo.train(c, talk(chat), LmPolicy(lm), Run(tmp_path, quiet=True), 0)
+    grpo.train(c, talk(chat), LmPolicy(lm), TrainingRun(tmp_path, quiet=True), 0)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert abs(json.loads(line)["kl"]) < 1e-4 and json.loads(line)["clip_ratio"] == 0
 

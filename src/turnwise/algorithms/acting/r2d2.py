@@ -43,7 +43,7 @@ from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: C
     return float((q[0] - q[1]).abs().mean() / agent.head.value.scale)
 
 
-def train(c: Config, env: LaneEnv, agent: QNetwork, run: Run, seed: int) -> QNetwork:
+def train(c: Config, env: LaneEnv, agent: QNetwork, run: TrainingRun, seed: int) -> QNetwork:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
@@ -227,7 +227,7 @@ def train(c: Config, env: LaneEnv, agent: QNetwork, run: Run, seed: int) -> QNet
         for _ in range(c.updates if replay.steps >= min(c.warmup, c.capacity) else 0):
             part = update(learner, replay, rng, c, remaining)
             sums = added(sums, part)
-        if run.due(step, total):
+        if run.due(step):
             metrics = {"steps": (step + 1) * c.lanes * c.rollout, "epsilon": epsilon}
             metrics |= episode_metrics(lanes) | (run.world.means(sums) if sums else {})
             rows = replay.sample(rng, c.batch_size).rows

@@ -37,7 +37,7 @@ from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,12 @@ def loss(
 
 
 def update(
-    learner: Learner, agent: ActorCritic, rows: Sequence[Episode], c: Config, remaining: float, run: Run
+    learner: Learner,
+    agent: ActorCritic,
+    rows: Sequence[Episode],
+    c: Config,
+    remaining: float,
+    run: TrainingRun,
 ) -> dict[str, Tensor]:
     """One gradient step on whole episodes; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
@@ -121,7 +126,7 @@ def update(
     return sums
 
 
-def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> ActorCritic:
+def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
@@ -132,7 +137,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: Run, seed: int) -> A
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
         agent.see_(observations_of(rows).to(run.world.device))
-        if run.due(step, total):
+        if run.due(step):
             taken = {"seen": (step + 1) * c.lanes}
             run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

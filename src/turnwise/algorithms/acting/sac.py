@@ -43,7 +43,7 @@ from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def update(
     return sums
 
 
-def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: Run, seed: int) -> SoftActorCritic:
+def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: TrainingRun, seed: int) -> SoftActorCritic:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
@@ -180,7 +180,7 @@ def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: Run, seed: int) 
         for _ in range(c.updates if replay.steps >= min(c.warmup, c.capacity) else 0):
             part = update(learner, replay, rng, c, 1 - step / total)
             sums = added(sums, part)
-        if run.due(step, total):
+        if run.due(step):
             temperature = float(agent.temperature.detach() * agent.critics.scale)
             metrics = {"steps": (step + 1) * c.lanes * c.rollout, "temperature": temperature}
             metrics |= episode_metrics(lanes) | (run.world.means(sums) if sums else {})

@@ -15,7 +15,7 @@ each direction. The replies of an item share their prompt, which is read once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,9 +40,9 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 Formula = Literal["dpo", "ipo", "conservative", "robust", "ranking"]
 
@@ -165,12 +165,27 @@ def loss(
     return total / len(items), sums
 
 
+def update(
+    policy: LmPolicy,
+    learner: Learner,
+    reference: Reference,
+    items: Sequence[Comparison],
+    c: Config,
+    lr: float,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One gradient step; sums over the items."""
+    objective, sums = loss(policy, reference, items, c, device)
+    descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+    return sums
+
+
 def train(
     c: Config,
     items: Sequence[Comparison],
     heldout: Sequence[Comparison],
     policy: LmPolicy,
-    run: Run,
+    run: TrainingRun,
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
@@ -178,18 +193,13 @@ def train(
     reference = Reference(policy.lm)
     learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
-    for step in run.steps(total, learner):
-        chosen = [items[i] for i in order.rows(step)]
-        objective, sums = loss(policy, reference, chosen, c, run.world.device)
-        lr = warmup_linear(c.optimizer, step, total)
-        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: chunks(heldout, c.batch_size),
-                lambda part: loss(policy, reference, part, c, run.world.device)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+    total = order.steps(c.epochs)
+    device = run.world.device
+
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+        sums = update(policy, learner, reference, chosen, c, lr, device)
+        run.report(step, sums, unseen)
     return policy

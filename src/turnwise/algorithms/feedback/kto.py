@@ -11,7 +11,7 @@ Weights should make both sides count alike: w_liked n_liked / (w_disliked n_disl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,9 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,27 @@ def of_each_side(means: Mapping[str, float]) -> dict[str, float]:
     return told
 
 
+def update(
+    policy: LmPolicy,
+    learner: Learner,
+    reference: Reference,
+    items: Sequence[JudgedReply[Like]],
+    c: Config,
+    lr: float,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One gradient step; sums over the items."""
+    objective, sums = loss(policy, reference, items, c, device)
+    descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+    return sums
+
+
 def train(
     c: Config,
     items: Sequence[JudgedReply[Like]],
     heldout: Sequence[JudgedReply[Like]],
     policy: LmPolicy,
-    run: Run,
+    run: TrainingRun,
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was liked."""
@@ -147,20 +162,15 @@ def train(
     reference = Reference(policy.lm)
     learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
-    for step in run.steps(total, learner):
-        chosen = [items[i] for i in order.rows(step)]
-        objective, sums = loss(policy, reference, chosen, c, run.world.device)
-        lr = warmup_linear(c.optimizer, step, total)
-        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: chunks(heldout, c.batch_size),
-                lambda part: loss(policy, reference, part, c, run.world.device)[1],
-            )
-            run.log(step, of_each_side(run.world.means(sums) | seen))
+    device = run.world.device
+
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+        sums = update(policy, learner, reference, chosen, c, lr, device)
+        run.report(step, sums, unseen, of_each_side)
     return policy

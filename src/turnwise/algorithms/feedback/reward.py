@@ -16,7 +16,7 @@ what they are asked: the difference between the best and the last reply, or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +39,9 @@ from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -141,33 +141,43 @@ def loss(
     return total / len(items), sums
 
 
+def update(
+    model: AnyRewardModel,
+    learner: Learner,
+    items: Sequence[FeedbackRows],
+    c: Config,
+    lr: float,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One gradient step; sums over the items."""
+    model.train()  # nothing was sampled from a reward model: dropout may help it
+    objective, sums = loss(model, items, c, device)
+    descend(model, learner.optimizer, objective, c.optimizer, lr=lr)
+    return sums
+
+
 def train(
     c: Config,
     items: Sequence[FeedbackRows],
     heldout: Sequence[FeedbackRows],
     model: AnyRewardModel,
-    run: Run,
+    run: TrainingRun,
     seed: int,
 ) -> AnyRewardModel:
     """Fit `model`, in place."""
-
-    def judged(part: Sequence[FeedbackRows]) -> dict[str, Tensor]:
-        model.eval()
-        return loss(model, part, c, device)[1]
-
     run.world.place(model)
     learner = Learner(model, adamw(model, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     device = run.world.device
-    for step in run.steps(total, learner):
-        model.train()
-        objective, sums = loss(model, [items[i] for i in order.rows(step)], c, device)
-        lr = warmup_linear(c.optimizer, step, total)
-        descend(model, learner.optimizer, objective, c.optimizer, lr=lr)
-        if run.due(step, total):
-            seen = run.heldout(step, total, lambda: chunks(heldout, 2 * c.batch_size), judged)
-            run.log(step, run.world.means(sums) | seen)
+
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        model.eval()
+        return (loss(model, part, c, device)[1] for part in chunks(heldout, 2 * c.batch_size))
+
+    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+        sums = update(model, learner, chosen, c, lr, device)
+        run.report(step, sums, unseen)
     return model
 
 

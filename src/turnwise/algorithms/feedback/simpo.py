@@ -8,7 +8,7 @@ began but the learning rate and the number of steps. A tie is half of each direc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,39 @@ def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device
     return c.beta * torch.cat([mean_logp(policy.lm, part, device) for part in parts])
 
 
+def update(
+    policy: LmPolicy,
+    learner: Learner,
+    items: Sequence[Comparison],
+    c: Config,
+    lr: float,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One gradient step; sums over the items."""
+    objective, sums = loss(policy, items, c, device)
+    descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+    return sums
+
+
 def train(
     c: Config,
     items: Sequence[Comparison],
     heldout: Sequence[Comparison],
     policy: LmPolicy,
-    run: Run,
+    run: TrainingRun,
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
     run.world.place(policy)
     learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
-    for step in run.steps(total, learner):
-        objective, sums = loss(policy, [items[i] for i in order.rows(step)], c, run.world.device)
-        lr = warmup_linear(c.optimizer, step, total)
-        descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: chunks(heldout, c.batch_size),
-                lambda part: loss(policy, part, c, run.world.device)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+    total = order.steps(c.epochs)
+    device = run.world.device
+
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(policy, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+        sums = update(policy, learner, chosen, c, lr, device)
+        run.report(step, sums, unseen)
     return policy

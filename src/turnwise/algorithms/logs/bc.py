@@ -14,7 +14,7 @@ of what it knows about him). The stop token is an action.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import InputError
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,12 @@ def update(
 
 
 def train(
-    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], policy: LmPolicy, run: Run, seed: int
+    c: Config,
+    rows: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    policy: LmPolicy,
+    run: TrainingRun,
+    seed: int,
 ) -> LmPolicy:
     """Clone the agent of the logs into `policy`, in place."""
     objective = Objective(policy)
@@ -145,22 +150,17 @@ def train(
     wrapped = run.world.wrap(objective)
     dtype = next(objective.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)
 
-    for step in run.steps(total, learner):
-        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = warmup_linear(c.optimizer, step, total)
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+        batch = pack(run.world.share(chosen))
         sums = update(wrapped, learner, batch, denominator, c, lr)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: map(pack, chunks(heldout, c.batch_size)),
-                lambda b: loss(wrapped, b, 1.0, c)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+        run.report(step, sums, unseen)
     return policy

@@ -20,7 +20,7 @@ and becomes the one-step target over the first part of training (lambda from 1 t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,9 +36,9 @@ from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,12 @@ def update(
 
 
 def train(
-    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TokenCritic, run: Run, seed: int
+    c: Config,
+    rows: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    critic: TokenCritic,
+    run: TrainingRun,
+    seed: int,
 ) -> TokenCritic:
     """Fit `critic` (two Q heads and V) in place."""
     target = slow_copy(critic)
@@ -159,24 +164,19 @@ def train(
     wrapped = run.world.wrap(critic)
     dtype = next(critic.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)
         return packed.to(run.world.device)
 
-    for step in run.steps(total, learner):
-        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = warmup_linear(c.optimizer, step, total)
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, target, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+        batch = pack(run.world.share(chosen))
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: map(pack, chunks(heldout, c.batch_size)),
-                lambda b: loss(wrapped, target, b, 1.0, c)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+        run.report(step, sums, unseen)
     return critic

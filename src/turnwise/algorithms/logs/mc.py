@@ -13,7 +13,7 @@ distribution unless clipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,9 +29,9 @@ from turnwise.losses.value import cql_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,12 @@ def update(
 
 
 def train(
-    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TokenCritic, run: Run, seed: int
+    c: Config,
+    rows: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    critic: TokenCritic,
+    run: TrainingRun,
+    seed: int,
 ) -> TokenCritic:
     """Fit `critic` (one Q head, no V head) in place."""
     run.world.place(critic)
@@ -136,23 +141,18 @@ def train(
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)
         return packed.to(run.world.device)
 
-    for step in run.steps(total, learner):
-        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = warmup_linear(c.optimizer, step, total)
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+        batch = pack(run.world.share(chosen))
         sums = update(wrapped, learner, batch, denominator, c, lr)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: map(pack, chunks(heldout, c.batch_size)),
-                lambda b: loss(wrapped, b, 1.0, c)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+        run.report(step, sums, unseen)
     return critic

@@ -13,7 +13,7 @@ become one-step ones over the first part of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +29,9 @@ from turnwise.models.lm.critics import TurnCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,12 @@ def update(
 
 
 def train(
-    c: Config, rows: Sequence[Tokens], heldout: Sequence[Tokens], critic: TurnCritic, run: Run, seed: int
+    c: Config,
+    rows: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    critic: TurnCritic,
+    run: TrainingRun,
+    seed: int,
 ) -> TurnCritic:
     """Fit `critic` in place."""
     target = slow_copy(critic)
@@ -119,23 +124,18 @@ def train(
     wrapped = run.world.wrap(critic)
     dtype = next(critic.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = max(1, round(c.epochs * order.batches_per_epoch))
+    total = order.steps(c.epochs)
     denominator = sum(int(t.turn_end.sum()) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_turns(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)
 
-    for step in run.steps(total, learner):
-        batch = pack(run.world.share([rows[i] for i in order.rows(step)]))
-        lr = warmup_linear(c.optimizer, step, total)
+    def unseen() -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, target, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+
+    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+        batch = pack(run.world.share(chosen))
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
-        if run.due(step, total):
-            seen = run.heldout(
-                step,
-                total,
-                lambda: map(pack, chunks(heldout, c.batch_size)),
-                lambda b: loss(wrapped, target, b, 1.0, c)[1],
-            )
-            run.log(step, run.world.means(sums) | seen)
+        run.report(step, sums, unseen)
     return critic

@@ -37,7 +37,7 @@ from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,14 @@ def update(
     return total
 
 
-def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
+def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
     learner = Learner(policy, adamw(policy, c.optimizer), experience=beta)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
-        due = run.due(step, c.steps)
+        due = run.due(step)
         lr = warmup_linear(c.optimizer, step, c.steps)
         needed = reference if c.beta or due else None  # no forward pass for nothing
         minibatches = experience(needed, judged, c, run.world.device)

@@ -25,7 +25,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.metrics import REPLIES, Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def update(
     return sums
 
 
-def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
+def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by comparing its own replies."""
     run.world.place(policy)
     reference = Reference(policy.lm)
@@ -105,7 +105,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))
-        if run.due(step, c.steps):
+        if run.due(step):
             means = run.world.means(sums) if sums else {}
             kl = judged.kl_to(
                 reference, run.world.device, c.group

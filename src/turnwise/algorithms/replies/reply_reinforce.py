@@ -32,7 +32,7 @@ from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def update(
     return sums
 
 
-def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
+def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, past = Reference(policy.lm), StepState(AdaptiveWeight(c.beta, c.kl_target))
@@ -174,7 +174,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         sums = update(policy, learner, reference, batch, c, past, lr)
         kl = float(sums["kl_k1"]) / len(judged.replies)
         past.beta.update_(kl)
-        if run.due(step, c.steps):
+        if run.due(step):
             whole = {"kl": kl, "beta": past.beta.value, "baseline": past.mean}
             run.log(step, {**run.world.means(sums), **whole, **judged.metrics()})
     return policy

@@ -35,7 +35,7 @@ from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
 from turnwise.run.optim import adamw, descend, warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, Run
+from turnwise.run.training import Learner, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def update(
     return total
 
 
-def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> LmPolicy:
+def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
     reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
@@ -177,6 +177,6 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: Run, seed: int) -> Lm
         kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
         kl /= len(judged.replies)
         beta.update_(kl)
-        if run.due(step, c.steps):
+        if run.due(step):
             run.log(step, {**run.world.means(sums), "kl": kl, "beta": beta.value, **judged.metrics()})
     return policy
