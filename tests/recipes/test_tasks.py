@@ -6,12 +6,16 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from turnwise.envs.dialogue import Message, Reference, Response
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.negotiation.task import Negotiation
 from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.recipes.own_task import CheckedTask
 from turnwise.recipes.tasks import TASKS, find_task, gold_of, parse_settings
+from turnwise.rollout.agent import Agent
 from turnwise.run.errors import InputError, SettingError
 
 ECHO = '''
@@ -234,3 +238,20 @@ def test_a_task_without_feedback_says_so() -> None:
         find_task("helpdesk").feedback_rows("pairs", 1, 0)
     with pytest.raises(SettingError, match="expected one of pairs, rankings, likes, scores"):
         find_task("postcards").feedback_rows("stars", 1, 0)
+
+
+def test_a_saved_policy_takes_the_partners_place(tmp_path: Path) -> None:
+    """A language model of random weights speaks for the partner; nothing exact is known of it."""
+    tokenizer = train_tokenizer(["i want the book and the hats deal <selection>"] * 5, 320, 200)
+    torch.manual_seed(0)
+    lm = llama(len(tokenizer), width=16, layers=1, heads=2, context=200, eos=0, pad=1)
+    Agent(lm, tokenizer).with_acting(max_new_tokens=6).save(tmp_path / "policy")
+    task = find_task("negotiation", {"partner": str(tmp_path / "policy")})
+    live = task.live()
+    seeds = list(range(12))
+    heard = [len(messages) > 1 for messages in live.reset(seeds, seeds)]
+    assert any(heard) and not all(heard)  # the first word is drawn
+    for response in live.step(seeds, ["I want the book."] * 12):
+        assert response.terminated or response.truncated or response.messages[0].role == "user"
+    assert task.references() == []
+    assert find_task(Negotiation()).about == TASKS["negotiation"].about

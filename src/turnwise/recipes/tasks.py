@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from turnwise.envs.dialogue import DialogueTask, HasReferences, HasRows, Message, Reference, Role
 from turnwise.envs.tasks.annotators import Kind
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.negotiation.task import Negotiation, Split
 from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.recipes.own_task import CheckedTask, import_task, name_of
@@ -42,6 +43,8 @@ class Task:
     """what it is, in one sentence"""
     make: Callable[..., DialogueTask]
     """the live task, from the task's settings as keyword arguments"""
+    kind: type | None = None
+    """the class of the live task, if `make` is not that class itself"""
     feedback: Mapping[str, Callable[[int, int], Rows]] = field(default_factory=dict)
     """kinds of feedback that can be made, each with its rows (how many, seed)"""
     worth: Callable[[Sequence[Message], str], float] | None = None
@@ -100,11 +103,29 @@ class Task:
         return self.make(**self.settings)
 
 
+def _negotiation(
+    corpus: str | None = None, partner: str | None = None, split: Split | None = None, notes: bool = True
+) -> Negotiation:
+    """`Negotiation`, whose partner may be a saved policy: a run, or a folder or name of a language model."""
+    if partner is None:
+        return Negotiation(corpus=corpus, split=split, notes=notes)
+    from turnwise.rollout.agent import load_agent
+    from turnwise.rollout.partners import SpeakingModel
+
+    return Negotiation(corpus=corpus, partner=SpeakingModel(load_agent(partner)), split=split, notes=notes)
+
+
 TASKS: Mapping[str, Task] = {
     "helpdesk": Task(
         name="helpdesk",
         about="Find which of four parts of a customer's device is broken, by asking, and name the fix.",
         make=HelpDesk,
+    ),
+    "negotiation": Task(
+        name="negotiation",
+        about="Divide books, hats and balls with somebody whose values are hidden, by talking.",
+        make=_negotiation,
+        kind=Negotiation,
     ),
     "postcards": Task(
         name="postcards",
@@ -140,7 +161,7 @@ def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = Non
 def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask]) -> Task:
     """The built-in row of a task of that class, else a row of what the class says of itself."""
     for row in TASKS.values():
-        if documented is row.make:
+        if documented in (row.make, row.kind):
             return replace(row, make=make)
     about = (inspect.getdoc(documented) or name).splitlines()[0]
     return Task(name=name, about=about, make=make)
