@@ -16,8 +16,8 @@ from turnwise.exact.controllers import (
     controller_gradient,
     controller_value,
     logit_gradient,
-    solve_chain,
 )
+from turnwise.exact.markov import solve_chain
 from turnwise.run.errors import InputError
 
 

@@ -1,15 +1,17 @@
-"""Bounds of the optimal value that cost little: the MDP's, QMDP's, the fast informed bound, blind policies.
+"""Bounds of the optimal value that cost little: QMDP, the fast informed bound, blind policies.
 
-    Q_MDP(s,a) = R(s,a) + g sum_s' T(s'|s,a) max_a' Q_MDP(s',a')              the state were seen
-    Q_FIB(s,a) = R(s,a) + g sum_o max_a' sum_s' T(s'|s,a) O(o|a,s') Q_FIB(s',a')
-    blind_a(s) = R(s,a) + g sum_s' T(s'|s,a) blind_a(s')                      the same action for ever
-    uniform(s) = mean over a of R(s,a) + g sum_s' T(s'|s,a) uniform(s')        actions at random
+    Q_MDP(s,a) = R(s,a) + g sum_s' T(s'|s,a) max_a' Q_MDP(s',a')                    as if the state were seen
+    Q_FIB(s,a) = R(s,a) + g sum_o max_a' sum_s' T(s'|s,a) O(o|a,s') Q_FIB(s',a')    one step of not seeing it
+    blind_a(s) = R(s,a) + g sum_s' T(s'|s,a) blind_a(s')                            the same action for ever
+    uniform(s) = mean over a of R(s,a) + g sum_s' T(s'|s,a) uniform(s')             actions at random
 
 For every belief b: max_a b.blind_a and b.uniform <= V*(b) <= max_a b.Q_FIB(.,a) <= max_a b.Q_MDP(.,a).
 Sources: Littman, Cassandra & Kaelbling 1995 (QMDP); Hauskrecht 1997, 2000 (blind policies, FIB).
 
-At a discount below 1 iterations begin above (below) the fixed point and fall (rise) to it, so that every
-iterate is a bound. At discount 1 they begin with exact values of policies; `Unbounded` says where none is.
+Why iterates are bounds. At a discount below 1, iteration begins above the fixed point, the operators are
+monotone, and `np.minimum` with the iterate before keeps rounding from raising it: every iterate is an upper
+bound, also the one where iteration stops early. At discount 1 there is no finite constant above the fixed
+point, so iteration begins with the exact MDP optimum; `Unbounded` is raised if that is not finite.
 """
 
 from __future__ import annotations
@@ -26,25 +28,26 @@ from turnwise.envs.rows import Rows
 from turnwise.run.errors import InputError
 
 RESIDUAL = 1e-10
-"""where iterations end, as a share of the largest value"""
+"""iteration ends if no value moved by more than this share of the largest"""
 SWEEPS = 20_000
 """largest number of sweeps; what they reach is a bound in any case"""
 
 
 class Unbounded(InputError):
-    """The discount is 1 and no bound can be given, because rewards go on for ever."""
+    """No bound can be given: the discount is 1 and rewards may go on for ever."""
 
 
 def matrix(rows: Rows) -> sparse.csr_matrix:
-    """The same numbers as a matrix of scipy."""
+    """The same table as a matrix of SciPy."""
     return sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=(len(rows), rows.width))
 
 
 def mdp_q(problem: POMDP) -> np.ndarray:
-    """[A, S], Q_MDP: what QMDP acts on; max over a is the value if the state were seen."""
+    """[A, S], Q_MDP, on which QMDP acts; its maximum over a is the value if the state were seen."""
     S, A, _ = problem.shape
     t, r = matrix(problem.continuing()), problem.expected_rewards()
     g = problem.discount
+    # The largest reward for ever; not below 0, since an episode that ends is paid 0 for ever.
     v = np.full(S, max(r.max(), 0.0) / (1 - g)) if g < 1 else _best_proper(problem)
     for _ in range(SWEEPS):
         q = r + g * (t @ v).reshape(A, S)
@@ -56,14 +59,16 @@ def mdp_q(problem: POMDP) -> np.ndarray:
 
 
 def fib_q(problem: POMDP, q: np.ndarray | None = None) -> np.ndarray:
-    """[A, S], Q_FIB, from `q` [A, S], an upper bound of the same kind (default: Q_MDP)."""
+    """[A, S], Q_FIB, by iteration from `q` [A, S], an upper bound of Q (default: Q_MDP)."""
     S, A, _ = problem.shape
     steps, first = _joint(problem)
     r, g = problem.expected_rewards(), problem.discount
     q = mdp_q(problem) if q is None else q
-    filled = np.flatnonzero(np.diff(first))
+    filled = np.flatnonzero(
+        np.diff(first)
+    )  # (a, s) after which something can follow: reduceat needs one entry
     for _ in range(SWEEPS):
-        best = np.asarray(steps @ q.T).max(1)  # [(a, s, o)]
+        best = np.asarray(steps @ q.T).max(1)  # [rows of (a, s, o), A'] -> max over a'
         total = np.zeros(A * S)
         total[filled] = np.add.reduceat(best, first[filled]) if len(filled) else 0.0
         new = np.minimum(r + g * total.reshape(A, S), q)
@@ -74,7 +79,11 @@ def fib_q(problem: POMDP, q: np.ndarray | None = None) -> np.ndarray:
 
 
 def _joint(problem: POMDP) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """P(s', o|s, a) of what goes on, with a row for each (a, s, o) that can be; where each (a, s) begins."""
+    """(P(s', o, goes on | s, a) as rows (a, s, o), only those that can occur [n, S]; first row of each (a,
+    s)).
+
+    The second has A*S + 1 entries, the last one n. Rows are in the order of a*S + s, then o.
+    """
     S, A, O = problem.shape
     t, e = problem.continuing(), problem.emissions
     action = t.of_entries() // S
@@ -90,10 +99,11 @@ def _joint(problem: POMDP) -> tuple[sparse.csr_matrix, np.ndarray]:
 
 
 def blind_plans(problem: POMDP) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha vectors [n, S] of plans that never look, and the action [n] of each (-1: actions at random).
+    """(alpha vectors [n, S], actions [n]) of plans that never look; action -1 stands for actions at random.
 
-    At a discount below 1 one for each action. At discount 1 those with a finite value, and actions at random;
-    raises `Unbounded` when none is finite.
+    At a discount below 1 there is one for each action. At discount 1 there are those of finite value, among
+    them maybe actions at random, which end in problems where no single action does. Raises `Unbounded` if
+    none is finite.
     """
     S, A, _ = problem.shape
     t, r = matrix(problem.continuing()), problem.expected_rewards()
@@ -111,7 +121,7 @@ def blind_plans(problem: POMDP) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _policy_value(t: sparse.csr_matrix, r: np.ndarray, discount: float) -> np.ndarray | None:
-    """v = r + discount t v, or None where there is no finite one."""
+    """[S], the v with v = r + discount t v; None if there is no finite one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MatrixRankWarning)
         system = sparse.identity(len(r), format="csc") - discount * t.tocsc()
@@ -121,15 +131,18 @@ def _policy_value(t: sparse.csr_matrix, r: np.ndarray, discount: float) -> np.nd
         except RuntimeError:  # the system is singular: some states are never left
             return None
         v, time = np.atleast_1d(v), np.atleast_1d(time)
-    # With discount 1 the expected time to the end must be a finite positive number everywhere.
+    # At discount 1 a nearly singular system gives numbers too. They are a value only if the expected time to
+    # the end, from the same system, is finite and positive everywhere.
     fine = np.isfinite(v).all() and np.isfinite(time).all() and (time > 0).all() and (time < 1e12).all()
     return v if fine else None
 
 
 def _best_proper(problem: POMDP) -> np.ndarray:
-    """[S] the MDP's optimal value at discount 1 by policy iteration from the uniform policy.
+    """[S], the MDP's optimal value at discount 1, by policy iteration from the uniform policy.
 
-    Right where every policy that never ends loses without limit (Bertsekas & Tsitsiklis 1991).
+    This is the stochastic shortest path problem: right if every policy that never ends loses without limit,
+    and policy iteration then stays among policies that end (Bertsekas & Tsitsiklis 1991). `Unbounded`
+    otherwise.
     """
     S, A, _ = problem.shape
     t, r = matrix(problem.continuing()), problem.expected_rewards()

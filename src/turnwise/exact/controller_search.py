@@ -2,8 +2,8 @@
 
 Finding the best one is NP-hard (Littman 1994, "Memoryless policies: theoretical limitations and practical
 results"), and a stochastic memoryless policy can be better than every deterministic one (Singh, Jaakkola &
-Jordan 1994). So enumeration is exact but small, and what ascent finds is a lower bound with a controller that
-attains it.
+Jordan 1994). So there are two searches: enumeration, which is exact and only for small problems, and ascent,
+whose result is a lower bound together with a controller that attains it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from turnwise.exact.controllers import Chain, Controller, through_softmax
 from turnwise.run.errors import InputError
 
 MOST_POLICIES = 5_000_000
-"""that are enumerated"""
+"""largest number of policies that are enumerated"""
 
 WORST = 1e20
-"""loss of what has no value"""
+"""Loss of a policy without a finite value. L-BFGS backs off from it; inf would end its line search with
+NaN."""
 
 Progress = Callable[[int, int, float], None]
-"""called with starts done, starts asked for, and the best value so far"""
+"""called with (starts done, starts in all, best value so far)"""
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,15 @@ class Best:
     value: float
     """its exact return J"""
     values: tuple[float, ...]
-    """what each start led to, in order; one value where all policies were enumerated"""
+    """the value that each start led to, in order; a single value if all policies were enumerated"""
 
 
 def best_deterministic_memoryless(problem: POMDP, most: int = MOST_POLICIES) -> Best:
-    """The best function from inputs to actions, among all of them; ties go to the first.
+    """The best function from inputs to actions, by enumerating all of them; ties go to the first.
 
-    Only inputs that can occur are enumerated, and not `null`: its action is the best one given the others,
-    argmax_a sum_s P(s_0 = s) Q(a, s). At discount 1 policies that never end count as -inf (or inf).
+    Only inputs that can occur are enumerated. `null` is not: it is read once, so its action is the best one
+    given the others, argmax_a sum_s P(s_0 = s) Q(a, s). At discount 1 policies that never end count as -inf
+    (or inf).
     """
     chain = Chain(problem)
     A = problem.shape[1]
@@ -58,7 +60,9 @@ def best_deterministic_memoryless(problem: POMDP, most: int = MOST_POLICIES) -> 
             f"memoryless policies; at most {most:,} are enumerated. best_stochastic_memoryless gives a lower "
             "bound that is often met by a deterministic policy"
         )
-    chain.checked(Controller.memoryless(np.full((chain.inputs, A), 1 / A)))  # refuses what is too large
+    chain.probabilities_of(
+        Controller.memoryless(np.full((chain.inputs, A), 1 / A))
+    )  # an error for what is too large
     best, value = None, -np.inf
     for policies in _deterministic(chain, inputs):
         found = _values_discounted(chain, policies) if problem.discount < 1 else _values(chain, policies)
@@ -70,11 +74,11 @@ def best_deterministic_memoryless(problem: POMDP, most: int = MOST_POLICIES) -> 
 
 
 def inputs_that_occur(chain: Chain) -> np.ndarray:
-    """Inputs that have a chance of being read under some policy, in rising order."""
+    """The inputs that some policy may read, in rising order."""
     A = chain.problem.shape[1]
-    anything = np.full((1, chain.inputs, A, 1), 1 / A)
-    P = chain.systems(anything[None])[0][0]
-    reached = chain.visits_after_first(anything) > 0
+    uniform = np.full((1, chain.inputs, A, 1), 1 / A)
+    P = chain.systems(uniform[None])[0][0]
+    reached = chain.visits_after_first(uniform) > 0
     while (grown := reached | (P[reached] > 0).any(0)).sum() > reached.sum():
         reached = grown
     seen = (chain.emissions.reshape(-1, chain.inputs)[reached] > 0).any(0)
@@ -82,21 +86,22 @@ def inputs_that_occur(chain: Chain) -> np.ndarray:
 
 
 def _deterministic(chain: Chain, inputs: np.ndarray) -> Iterator[np.ndarray]:
-    """All deterministic memoryless policies [B, 1, I, A, 1] in batches; other inputs have action 0."""
+    """All deterministic memoryless policies in batches [B, 1, I, A, 1]. Inputs that do not occur get action
+    0."""
     S, A, _ = chain.problem.shape
     n = len(chain.emissions) * S
-    size = max(1, 2_000_000 // (n * n))
+    size = max(1, 2_000_000 // (n * n))  # B, so that the systems [B, n, n] take 16 MB
     count = A ** len(inputs)
     for at in range(0, count, size):
         numbers = np.arange(at, min(at + size, count))
         actions = np.zeros((len(numbers), chain.inputs), np.int64)
-        for i in inputs[::-1]:
+        for i in inputs[::-1]:  # a policy is a number in base A, one digit per input
             numbers, actions[:, i] = np.divmod(numbers, A)
         yield np.eye(A)[actions][:, None, :, :, None]
 
 
 def _values_discounted(chain: Chain, policies: np.ndarray) -> np.ndarray:
-    """[B], J of deterministic memoryless policies, whose action for `null` is set to the best one."""
+    """[B], J of deterministic memoryless policies; sets their action for `null` to the best one."""
     P, r = chain.systems(policies)
     W = np.linalg.solve(np.eye(P.shape[-1]) - P, r[..., None])[..., 0]
     q = chain.q(W)[:, 0]  # [B, A, S]
@@ -108,7 +113,7 @@ def _values_discounted(chain: Chain, policies: np.ndarray) -> np.ndarray:
 
 
 def _values(chain: Chain, policies: np.ndarray) -> np.ndarray:
-    """[B], J of policies, one by one: at discount 1 each has places of its own where it never ends."""
+    """[B], J of policies, one by one: at discount 1 each has nodes of its own where it never ends."""
     return np.array([_value(chain, p) for p in policies])
 
 
@@ -122,8 +127,8 @@ def best_stochastic_memoryless(
 ) -> Best:
     """The best memoryless policy that ascent finds, drawing actions with P(a|input): a lower bound.
 
-    The first start is near the best deterministic policy where those are few, the others are random.
-    `seconds` bounds the time; what was found by then is returned.
+    The first start is near the best deterministic policy if those are few enough to enumerate; the others are
+    random. After `seconds` the best so far is returned.
     """
     return best_controller(problem, 1, rng, starts, progress=progress, seconds=seconds)
 
@@ -137,13 +142,16 @@ def best_controller(
     progress: Progress | None = None,
     seconds: float = np.inf,
 ) -> Best:
-    """The best controller of `nodes` memories that L-BFGS over softmax logits finds: a lower bound."""
+    """The best controller of `nodes` memories that L-BFGS over softmax logits finds: a lower bound.
+
+    Its gradient is exact (`controllers`), and many starts are needed, since J may have many local maxima.
+    """
     if nodes < 1 or starts < 1:
         raise InputError(f"nodes is {nodes} and starts is {starts}; expected at least 1 of each")
     chain = Chain(problem)
     shape = (nodes, chain.inputs, problem.shape[1], nodes)
     even = np.full(shape, 1 / (shape[2] * nodes))
-    chain.checked(Controller(even))
+    chain.probabilities_of(Controller(even))
     solved = chain.solvable(even)
     deadline = time.monotonic() + seconds
     best, value = even, chain.value(even)
@@ -162,20 +170,20 @@ def best_controller(
 
 def _start(chain: Chain, shape: tuple[int, ...], i: int, rng: np.random.Generator) -> np.ndarray:
     """Logits [K, I, A, K] to begin from: near the best deterministic policy, or at random, flat or steep."""
-    scale = (1.0, 0.3, 3.0)[i % 3]
+    scale = (1.0, 0.3, 3.0)[i % 3]  # flat starts explore, steep ones begin near deterministic policies
     logits = rng.normal(0, scale, shape)
     if i == 0:
         try:
             policy = best_deterministic_memoryless(chain.problem, 20_000).controller.probabilities
         except InputError:  # too many
             return logits
-        logits += np.log(0.9 * policy + 0.1 / policy.shape[2])
+        logits += np.log(0.9 * policy + 0.1 / policy.shape[2])  # [1, I, A, 1], the same in all memories
     return logits
 
 
 def _ascend(chain: Chain, logits: np.ndarray, solved: np.ndarray, deadline: float) -> np.ndarray:
-    """Probabilities where ascent from the logits ends, or where it is at the deadline (time.monotonic)."""
-    scale = max(np.abs(chain.rewards).max(), 1e-12)
+    """[K, I, A, K], probabilities where ascent from logits ends, or is at the deadline (time.monotonic)."""
+    scale = max(np.abs(chain.rewards).max(), 1e-12)  # tolerances of L-BFGS are absolute
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         p = Controller.from_logits(x.reshape(logits.shape)).probabilities
@@ -195,7 +203,7 @@ def _ascend(chain: Chain, logits: np.ndarray, solved: np.ndarray, deadline: floa
 
 
 def _value(chain: Chain, p: np.ndarray) -> float:
-    """J, or -inf where it is undefined or lost in rounding, as it can be at discount 1."""
+    """J, or -inf if it is undefined or lost in rounding, as it can be at discount 1."""
     try:
         return chain.value(p)
     except InputError:
@@ -203,7 +211,7 @@ def _value(chain: Chain, p: np.ndarray) -> float:
 
 
 def _snapped(chain: Chain, p: np.ndarray) -> np.ndarray:
-    """The policy with small probabilities set to 0, which softmax never reaches, if that is no worse."""
+    """The policy with small probabilities set to 0 (which softmax never reaches), if that is no worse."""
     best, value = p, _value(chain, p)
     for small in (1e-4, 0.01, 0.1, 0.5):
         kept = np.where(p < np.minimum(small, p.max((2, 3), keepdims=True)), 0.0, p)

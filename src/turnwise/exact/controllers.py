@@ -1,16 +1,20 @@
 """Policies of limited memory with their exact values and exact gradients.
 
 A controller has K memories. In memory m, having read input i, it takes action a and moves to memory m' with
-probability pi(a, m' | m, i). An input is what was seen last, or the symbol `null` where nothing has been seen
-yet. One memory makes a memoryless policy. The future depends on what is remembered, on the state reached and
-on how it will be seen, so with c(a) the class of actions that are seen alike (equal emissions O_c)
+probability pi(a, m' | m, i). An input is the last observation, or the symbol `null` if nothing has been seen
+yet. One memory makes a memoryless policy.
+
+The future depends on the memory, on the state reached, and on how that will be seen. The last depends on the
+action that led there, but only by its emissions: actions with equal emissions O_c form a class c(a). With C
+classes the system is C / A times as large as one over (memory, action, state). So
 
     W[m, c, s]  = sum_i O_c(i|s) sum_{a, m'} pi(a, m' | m, i) Q[m', a, s]
     Q[m', a, s] = R(s, a) + gamma sum_{s'} T(s'|s, a) W[m', c(a), s']
     J           = sum_{s, i} P(s_0 = s, i_0 = i) sum_{a, m'} pi(a, m' | 0, i) Q[m', a, s],
 
-one linear system of K * C * S unknowns. T leaves out transitions that end the episode. With lambda[m, c, s]
-the expected discounted number of visits (the adjoint system: lambda = first visits + P^T lambda),
+one linear system of K * C * S unknowns W = r + P W (`Chain.systems`). T leaves out transitions that end the
+episode. With lambda[m, c, s] the expected discounted number of visits (the adjoint system: lambda = first
+visits + P^T lambda),
 
     dJ / d pi(a, m' | m, i) = sum_{c, s} lambda[m, c, s] O_c(i|s) Q[m', a, s],
 
@@ -18,8 +22,9 @@ and as much again from the first step at m = 0.
 
 Sources: Singh, Jaakkola & Jordan 1994 ("Learning without state-estimation") for memoryless policies; Meuleau,
 Kim, Kaelbling & Cassandra 1999 ("Solving POMDPs by searching the space of finite policies") for values and
-gradients of finite-state controllers. They write the system over (m, s); here what is seen comes between, so
-that next memory and action are drawn together. `controller_search` looks for the best ones.
+gradients of finite-state controllers. They write the system over (m, s); here the observation comes between,
+so that next memory and action are drawn together. `markov` solves the systems, `controller_search` looks for
+the best controllers.
 """
 
 from __future__ import annotations
@@ -28,25 +33,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from turnwise.envs.pomdp import POMDP
+from turnwise.exact.markov import finite_part, solve_chain
 from turnwise.run.errors import InputError
 
 MOST_UNKNOWNS = 4000
-"""of the linear system, which is solved densely"""
-MOST_VISITS = 1e12
-"""of one place before the end: beyond them less than four digits are right"""
+"""largest number of unknowns of the linear system, which is solved densely"""
 
 
 @dataclass(frozen=True)
 class Controller:
-    """A policy of K memories: probabilities of what it does and remembers next. It starts in memory 0."""
+    """A policy of K memories: probabilities of (action, next memory). It starts in memory 0."""
 
     probabilities: np.ndarray
-    """[K, I, A, K], P(action, next memory | memory, input); I = O, and one more (the last, `null`) where
-    nothing is seen before the first action"""
+    """[K, I, A, K], P(action, next memory | memory, input). I is O, plus one (the last, `null`) if nothing is
+    seen before the first action"""
 
     def __post_init__(self) -> None:
         p = np.ascontiguousarray(self.probabilities, np.float64)
@@ -77,30 +79,28 @@ class Controller:
 
 
 def controller_value(problem: POMDP, controller: Controller) -> float:
-    """Expected return J of a controller from the start, exactly.
+    """The expected return J of a controller from the start, exactly.
 
-    At discount 1 it is -inf (or inf) where the controller may go on collecting rewards for ever.
+    At discount 1 it is -inf (or inf) if the controller may go on collecting rewards for ever. InputError if
+    the controller does not fit the problem, or the system has more than MOST_UNKNOWNS unknowns.
     """
     chain = Chain(problem)
-    return chain.value(chain.checked(controller))
+    return chain.value(chain.probabilities_of(controller))
 
 
 def controller_gradient(problem: POMDP, controller: Controller) -> np.ndarray:
-    """[K, I, A, K], partial derivatives of J by each probability, as if rows need not sum to one."""
+    """[K, I, A, K], partial derivatives of J by each probability, as if rows did not have to sum to one."""
     chain = Chain(problem)
-    return chain.value_and_gradient(chain.checked(controller))[1]
+    return chain.value_and_gradient(chain.probabilities_of(controller))[1]
 
 
 def logit_gradient(problem: POMDP, controller: Controller) -> np.ndarray:
-    """[K, I, A, K], gradient of J by logits whose softmax over (action, next memory) is the controller.
-
-    dJ/dlogit = pi (g - sum pi g), with g the gradient by probabilities.
-    """
+    """[K, I, A, K], the gradient of J by logits whose softmax over (action, next memory) is pi."""
     return through_softmax(controller.probabilities, controller_gradient(problem, controller))
 
 
 def through_softmax(p: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """The gradient by logits from the gradient by probabilities [K, I, A, K]."""
+    """[K, I, A, K], the gradient by logits from the gradient g by probabilities: p (g - sum of p g)."""
     return p * (gradient - (p * gradient).sum((2, 3), keepdims=True))
 
 
@@ -108,34 +108,36 @@ def through_softmax(p: np.ndarray, gradient: np.ndarray) -> np.ndarray:
 class Chain:
     """The Markov chain over (memory, class, state reached) that a controller makes of a problem.
 
-    Policies are arrays [K, I, A, K], or a batch of them [B, K, I, A, K] for `systems` and `q`.
+    Policies are arrays [K, I, A, K], or a batch of them [B, K, I, A, K] for `systems` and `q`. Nodes of the
+    chain are numbered (m, c, s), the last fastest: n = K * C * S.
     """
 
     problem: POMDP
 
     @property
     def discount(self) -> float:
-        """Of the problem."""
+        """The problem's discount."""
         return self.problem.discount
 
     @cached_property
     def inputs(self) -> int:
-        """I: the observations, and `null` where nothing is shown first."""
+        """I: the number of observations, plus one for `null` if nothing is shown first."""
         return self.problem.shape[2] + (self.problem.initial is None)
 
     @cached_property
     def transitions(self) -> np.ndarray:
-        """[A, S, S], discount times P(s' and the episode goes on | s, a)"""
+        """[A, S, S], discount times P(s', the episode goes on | s, a)."""
         S, A, _ = self.problem.shape
         return self.discount * self.problem.continuing().dense().reshape(A, S, S)
 
     @cached_property
     def rewards(self) -> np.ndarray:
-        """[A, S]"""
+        """[A, S], R(s,a)."""
         return self.problem.expected_rewards()
 
     @cached_property
-    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+    def _emission_classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(class of each action [A], emissions of each class [C, S, I])."""
         S, A, O = self.problem.shape
         emissions = self.problem.emissions.dense().reshape(A, S, O)
         kinds: list[np.ndarray] = []
@@ -149,24 +151,24 @@ class Chain:
 
     @property
     def classes(self) -> np.ndarray:
-        """[A], c(a): which actions are seen alike"""
-        return self._seen[0]
+        """[A], c(a): actions of one class have equal emissions."""
+        return self._emission_classes[0]
 
     @property
     def emissions(self) -> np.ndarray:
-        """[C, S, I], O_c(i|s); `null` has probability 0"""
-        return self._seen[1]
+        """[C, S, I], O_c(i|s); the probability of `null` is 0."""
+        return self._emission_classes[1]
 
     @cached_property
     def first(self) -> np.ndarray:
-        """[S, I], P(s_0, i_0)"""
+        """[S, I], P(s_0, i_0); without a first observation, i_0 is `null`."""
         start, initial = self.problem.start, self.problem.initial
         if initial is not None:
             return start[:, None] * initial.dense()
         return np.pad(start[:, None], ((0, 0), (self.inputs - 1, 0)))
 
-    def checked(self, controller: Controller) -> np.ndarray:
-        """Its probabilities, if it fits the problem."""
+    def probabilities_of(self, controller: Controller) -> np.ndarray:
+        """[K, I, A, K], the controller's probabilities; an InputError if it does not fit or is too large."""
         S, A, _ = self.problem.shape
         K, I, actions, _ = controller.probabilities.shape
         if (I, actions) != (self.inputs, A):
@@ -183,27 +185,33 @@ class Chain:
         return controller.probabilities
 
     def systems(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(P [B, n, n], r [B, n]) with W = r + P W, n = K * C * S in the order (m, c, s). P is discounted."""
+        """(P [B, n, n], r [B, n]) of the systems W = r + P W of a batch of policies. P is discounted.
+
+        P[(m,c,s), (m',d,s')] = sum over i and over actions a of class d of O_c(i|s) pi(a,m'|m,i) T(s'|s,a)
+        """
         B, K = p.shape[:2]
         C, S, _ = self.emissions.shape
-        x = np.einsum("csi,bmiak->sbmcka", self.emissions, p, optimize=True)  # does (a, k) from (m, c, s)
+        x = np.einsum("csi,bmiak->sbmcka", self.emissions, p, optimize=True)  # P(a, m' | m, c, s)
+        # For each state s a matrix product over the actions of class d: [BKCK, A_d] @ [A_d, S'].
+        # s stands first since NumPy's matmul batches over leading axes.
         P = np.empty((S, B * K * C * K, C, S))
         for d in range(C):
             here = self.classes == d
             P[:, :, d] = x.reshape(S, -1, x.shape[-1])[:, :, here] @ self.transitions[here].swapaxes(0, 1)
+        # [S, B, K, C, K', C', S'] -> [B, (K, C, S), (K', C', S')]
         P = P.reshape(S, B, K, C, K, C, S).transpose(1, 2, 3, 0, 4, 5, 6).reshape(B, K * C * S, K * C * S)
         r = np.einsum("sbmcka,as->bmcs", x, self.rewards).reshape(B, -1)
         return P, r
 
     def q(self, W: np.ndarray) -> np.ndarray:
-        """Q [B, K, A, S] of W [B, n]."""
+        """Q [B, K, A, S] from W [B, n]; its K is the memory *after* the action."""
         C, S, _ = self.emissions.shape
         after = W.reshape(len(W), -1, C, S)[:, :, self.classes]  # [B, K, A, S']
         return self.rewards + np.einsum("ast,bkat->bkas", self.transitions, after, optimize=True)
 
     def visits_after_first(self, p: np.ndarray) -> np.ndarray:
-        """[n], discounted P(memory, class, state) once the first step is made; p is [K, I, A, K]."""
-        acts = np.einsum("si,iak->kas", self.first, p[0])
+        """[n], discounted P(memory, class, state) after the first step; p is [K, I, A, K]."""
+        acts = np.einsum("si,iak->kas", self.first, p[0])  # P(next memory, action, s_0)
         arrive = np.einsum("kas,ast->kat", acts, self.transitions)
         found = np.zeros((len(p), *self.emissions.shape[:2]))
         for a, c in enumerate(self.classes):
@@ -215,14 +223,17 @@ class Chain:
         P, r = (x[0] for x in self.systems(p[None]))
         solved = np.ones(len(r), bool)
         if self.discount == 1:
-            solved, endless = settle(P, r, self.visits_after_first(p) > 0)
+            solved, endless = finite_part(P, r, self.visits_after_first(p) > 0)
             if endless:
                 return endless
         visits = solve_chain(P, r, self.visits_after_first(p), solved)[1]
         return float(np.einsum("si,iak,as->", self.first, p[0], self.rewards, optimize=True) + visits @ r)
 
     def value_and_gradient(self, p: np.ndarray, solved: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-        """J and dJ/dp [K, I, A, K] of one policy; `solved` is from `solvable` for its support."""
+        """J and dJ/dp [K, I, A, K] of one policy p [K, I, A, K].
+
+        `solved` is what `solvable` says for policies of the same support; ascent computes it once.
+        """
         P, r = (x[0] for x in self.systems(p[None]))
         if solved is None:
             solved = self.solvable(p)
@@ -234,84 +245,22 @@ class Chain:
         return float(np.einsum("si,iak,kas->", self.first, p[0], Q, optimize=True)), gradient
 
     def solvable(self, p: np.ndarray) -> np.ndarray:
-        """[n] bool, where W is an unknown; elsewhere nothing is ever paid, whatever is done, and W = 0.
+        """[n] bool, the nodes where W is an unknown. Elsewhere nothing is ever paid, whatever is done: W = 0.
 
-        Raises InputError at discount 1 where a policy of this support may go on for ever from a place that
-        pays, since a derivative by an action that leads there does not exist.
+        Raises InputError at discount 1 if a policy of this support may go on for ever in a node that pays,
+        since the derivative by an action that leads there does not exist.
         """
         P = self.systems(p[None])[0][0]
         if self.discount < 1:
             return np.ones(len(P), bool)
-        anything = np.full_like(p, 1 / (p.shape[2] * p.shape[3]))
-        wide = self.systems(anything[None])[0][0]
+        # Derivatives exist for actions of probability 0 too, so nodes count that any policy reaches.
+        uniform = np.full_like(p, 1 / (p.shape[2] * p.shape[3]))
+        P_uniform = self.systems(uniform[None])[0][0]
         pays = np.broadcast_to(np.abs(self.rewards).sum(0), (len(p), *self.emissions.shape[:2])).reshape(-1)
-        solved, endless = settle(wide, pays, self.visits_after_first(anything) > 0)
-        if endless or settle(P, solved.astype(float), solved)[1]:
+        solved, endless = finite_part(P_uniform, pays, self.visits_after_first(uniform) > 0)
+        if endless or finite_part(P, solved.astype(float), solved)[1]:
             raise InputError(
-                "at discount 1 a gradient exists only where the episode ends however it is played; "
+                "at discount 1 a gradient exists only if the episode ends however it is played; "
                 "give every action a chance, or take a discount below 1"
             )
         return solved
-
-
-def solve_chain(
-    P: np.ndarray, r: np.ndarray, first: np.ndarray, solved: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(W [n], visits [n]): W = r + P W and visits = first + P^T visits where `solved`, 0 elsewhere."""
-    W, visits = np.zeros((2, len(r)))
-    matrix = np.eye(solved.sum()) - P[np.ix_(solved, solved)]
-    try:
-        W[solved] = np.linalg.solve(matrix, r[solved])
-        visits[solved] = np.linalg.solve(matrix.T, first[solved])
-        lost = not np.abs(visits).max(initial=0.0) < MOST_VISITS
-    except np.linalg.LinAlgError:
-        lost = True
-    if lost:
-        raise InputError("the controller ends so rarely that its value at discount 1 is lost in rounding")
-    return W, visits
-
-
-def settle(P: np.ndarray, r: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
-    """Which nodes of an undiscounted chain to solve for, and inf or -inf where its value is that (else 0).
-
-    Nodes are left out if they are not reached from `start` [n] bool, or lie where the chain stays for ever
-    (a closed class) and is paid nothing. Staying for ever with rewards has their mean's sign times infinity.
-    An end whose probability is below 1e-12 counts as none.
-    """
-    reached = _reachable(P, start)
-    count, label = connected_components(csr_matrix(P > 0), connection="strong")
-    leaves = (P > 0) & (label[:, None] != label[None, :])
-    ends = leaves.any(1) | (P.sum(1) < 1 - 1e-12)
-    closed = np.ones(count, bool)
-    closed[label[ends]] = False
-    solved, found = reached.copy(), 0.0
-    for one in np.unique(label[reached & closed[label]]):
-        here = np.flatnonzero(label == one)
-        solved[here] = False
-        if (r[here] == 0).all():
-            continue
-        mean = _stationary(P[np.ix_(here, here)]) @ r[here]
-        if abs(mean) < 1e-12 * np.abs(r[here]).max() or mean * found < 0:
-            raise InputError(
-                "rewards go on for ever in both signs, so that their sum is undefined at discount 1"
-            )
-        found = float(np.copysign(np.inf, mean))
-    return solved, found
-
-
-def _reachable(P: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[n] bool, nodes that are reached from those of `start`."""
-    n = len(P)
-    graph = np.zeros((n + 1, n + 1), bool)
-    graph[:n, :n] = P > 0
-    graph[n, :n] = start
-    found = np.zeros(n + 1, bool)
-    found[breadth_first_order(csr_matrix(graph), n, return_predecessors=False)] = True
-    return found[:n]
-
-
-def _stationary(P: np.ndarray) -> np.ndarray:
-    """The stationary distribution of an irreducible stochastic matrix."""
-    n = len(P)
-    matrix = np.vstack([(P.T - np.eye(n)), np.ones(n)])
-    return np.linalg.lstsq(matrix, np.append(np.zeros(n), 1.0))[0]

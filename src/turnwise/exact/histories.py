@@ -5,7 +5,9 @@ along the way has an exact expectation: the policy's value, an estimate of its g
 
     P(h, s') = P(h) pi(a | h) sum_s P(s | h) T(s'|s, a) O(o|a, s'),   h' = h, a, reward, o
 
-The number of histories is exponential in their length; `most` keeps that from being found out slowly.
+Sums over states are carried along as beliefs, so the tree branches over actions and over what is seen, never
+over states. The number of histories is still exponential in their length; `most` turns a wait of hours into
+an error.
 """
 
 from __future__ import annotations
@@ -20,34 +22,36 @@ from turnwise.exact.controllers import Controller
 from turnwise.run.errors import InputError
 
 MOST_HISTORIES = 200_000
+"""largest number of histories, by default"""
 MOST_NUMBERS = 20_000_000
-"""in the tables of a problem"""
+"""largest size of a problem, S * S * A * O: its branches are full matrices"""
 
 
 @dataclass(frozen=True)
 class History:
-    """What an agent has lived through."""
+    """The experience of an agent: what it saw, did and was paid."""
 
     inputs: tuple[int, ...]
-    """what was seen: an observation before each action and one after the last; first comes O (`null`, as in
-    `controllers`) where nothing is shown before the first action"""
+    """What was seen: an observation before each action, and one after the last. The first is O (`null`, as in
+    `controllers`) if nothing is shown before the first action."""
     actions: tuple[int, ...] = ()
     rewards: tuple[float, ...] = ()
-    """of each action"""
+    """the reward of each action"""
     ended: bool = False
+    """whether the episode has ended"""
 
     def discounted(self, discount: float) -> float:
-        """Sum of discount^k rewards[k]."""
+        """The discounted return: the sum of discount^k rewards[k]."""
         return sum(discount**k * r for k, r in enumerate(self.rewards))
 
 
 Policy = Callable[[History], Sequence[float] | np.ndarray]
-"""P(action | history), [A]"""
+"""from a history to P(action | history) [A]"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A history with its probability under a policy, and what can be known of the state after it."""
+    """A history with its probability under a policy, and the belief after it."""
 
     probability: float
     history: History
@@ -57,14 +61,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Branch:
-    """What can be seen after an action: all ways of it that look the same."""
+    """One way that an action can turn out, as the agent sees it: all transitions that look the same to it."""
 
     seen: int
+    """the observation"""
     ended: bool
     joint: np.ndarray
-    """[S, S], P(s', seen, this reward | s, action)"""
+    """[S, S'], P(s', this observation, this end, this reward | s, action)"""
     paid: np.ndarray
-    """[S], expected reward times probability"""
+    """[S], E[reward; this branch | s, action]: the reward times the probability of the branch"""
 
 
 def histories(
@@ -75,11 +80,13 @@ def histories(
     rewards_seen: bool = True,
     most: int = MOST_HISTORIES,
 ) -> Iterator[Outcome]:
-    """Every history that ended or has `horizon` actions and a chance under the policy; those sum to one.
+    """Every history of positive probability that has ended or has `horizon` actions; probabilities sum to
+    one.
 
-    If `rewards_seen`, rewards are part of what is known: histories part where rewards differ, and beliefs
-    take them in. Otherwise `rewards[k]` is expected given what was seen up to the observation after it,
-    and beliefs are those of actions and observations alone. More than `most` histories are an InputError.
+    If `rewards_seen`, rewards are part of what is known: histories differ if their rewards do, and beliefs
+    take rewards in. Otherwise `rewards[k]` is the mean reward given all that was seen up to the observation
+    after it, and beliefs are those of actions and observations alone. More than `most` histories are an
+    InputError.
     """
     if horizon < 0:
         raise InputError(f"horizon is {horizon}; expected at least 0 actions")
@@ -88,7 +95,7 @@ def histories(
         if count > most:
             raise InputError(
                 f"{problem.name or 'the problem'} has more than {most:,} histories of up to {horizon} "
-                "actions under this policy; ask for a shorter horizon, or sample"
+                "actions under this policy; expected at most that many: take a shorter horizon, or sample"
             )
         yield outcome
 
@@ -96,7 +103,7 @@ def histories(
 def history_value(
     problem: POMDP, policy: Policy, horizon: int, *, rewards_seen: bool = True, most: int = MOST_HISTORIES
 ) -> float:
-    """Expected discounted return of the first `horizon` actions of a policy, over all histories."""
+    """The expected discounted return of the first `horizon` actions of a policy, over all histories."""
     found = histories(problem, policy, horizon, rewards_seen=rewards_seen, most=most)
     return sum(x.probability * x.history.discounted(problem.discount) for x in found)
 
@@ -110,7 +117,9 @@ def controller_policy(controller: Controller) -> Policy:
 
     def policy(history: History) -> np.ndarray:
         memory = np.eye(len(p))[0]
-        for seen, action in zip(history.inputs, history.actions, strict=False):  # the last input is open
+        for seen, action in zip(
+            history.inputs, history.actions, strict=False
+        ):  # the last input has no action yet
             memory = memory @ p[:, seen, action]
             memory /= memory.sum()
         return memory @ p[:, history.inputs[-1]].sum(-1)
@@ -119,7 +128,7 @@ def controller_policy(controller: Controller) -> Policy:
 
 
 def _beginnings(problem: POMDP) -> list[Outcome]:
-    """What is known before the first action."""
+    """The histories before the first action: one, or one for each first observation."""
     if problem.initial is None:
         return [Outcome(1.0, History((problem.shape[2],)), problem.start)]
     shown = problem.start[:, None] * problem.initial.dense()
@@ -132,7 +141,7 @@ def _beginnings(problem: POMDP) -> list[Outcome]:
 def _walk(
     nodes: list[Outcome], branches: list[list[_Branch]], policy: Policy, horizon: int
 ) -> Iterator[Outcome]:
-    """Depth first, in the order of actions and of what is seen."""
+    """All leaves below `nodes`, depth first, in the order of actions and then of branches."""
     stack = nodes[::-1]
     while stack:
         node = stack.pop()
@@ -148,12 +157,12 @@ def _walk(
         after = [
             _after(node, int(a), float(chances[a]), b) for a in np.flatnonzero(chances) for b in branches[a]
         ]
-        stack += [x for x in after[::-1] if x is not None]
+        stack += [x for x in after[::-1] if x is not None]  # reversed, as the last one is popped first
 
 
 def _after(node: Outcome, action: int, chance: float, branch: _Branch) -> Outcome | None:
-    """The node after an action and what is seen of it; None where that has no chance."""
-    reached = node.belief @ branch.joint
+    """The node after an action and one of its branches; None if its probability is 0."""
+    reached = node.belief @ branch.joint  # [S], not normalised
     mass = float(reached.sum())
     if mass <= 0:
         return None
@@ -164,12 +173,12 @@ def _after(node: Outcome, action: int, chance: float, branch: _Branch) -> Outcom
 
 
 def _branches(problem: POMDP, action: int, rewards_seen: bool) -> list[_Branch]:
-    """All that can be seen after an action: by observation, end, and reward if `rewards_seen`."""
+    """The branches of an action, by observation, end and (if `rewards_seen`) reward."""
     S, A, O = problem.shape
     if S * S * A * O > MOST_NUMBERS:
         raise InputError(
             f"{problem.name or 'the problem'} has {S} states, {A} actions and {O} observations; "
-            "all histories can be had of small problems only"
+            f"expected a small problem, S * S * A * O at most {MOST_NUMBERS:,}"
         )
     t, e = problem.transitions, problem.emissions
     here = slice(int(t.indptr[action * S]), int(t.indptr[(action + 1) * S]))
@@ -185,7 +194,11 @@ def _branches(problem: POMDP, action: int, rewards_seen: bool) -> list[_Branch]:
             rewards[columns] = values
         for o, p in zip(*e.row(action * S + s2), strict=True):
             reward = float(rewards[o])
-            key = (int(o), bool(ended[i]), round(reward, 12) if rewards_seen else 0.0)
+            key = (
+                int(o),
+                bool(ended[i]),
+                round(reward, 12) if rewards_seen else 0.0,
+            )  # equal but for rounding
             ways.setdefault(key, []).append((int(s), int(s2), float(chance[i] * p), reward))
     return [_branch(S, seen, over, ways[seen, over, paid]) for seen, over, paid in sorted(ways)]
 

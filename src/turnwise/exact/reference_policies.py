@@ -1,4 +1,7 @@
-"""What it costs not to look: the best policy that sees nothing and QMDP's, with bounds of their values."""
+"""Policies that do not look, to measure what looking is worth: the best open-loop policy, and QMDP.
+
+Both come with bounds of their values that hold, like those of `sarsop.solve`.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,27 @@ from turnwise.exact.sarsop.solve import Solution, solve
 
 
 def without_observations(problem: POMDP) -> POMDP:
-    """The same problem to an agent that sees nothing, whatever it does: its policies are open-loop."""
+    """The same problem for an agent that sees nothing, whatever it does: its policies are open-loop."""
     S, A, _ = problem.shape
     nothing = Rows(np.arange(A * S + 1), np.zeros(A * S), np.ones(A * S), 1)
     return replace(problem, observations=("nothing",), emissions=nothing, seen_rewards=None, initial=None)
 
 
 def best_open_loop(problem: POMDP, *, gap: float = 1e-3, deadline: float | None = 60.0) -> Solution:
-    """The best sequence of actions chosen beforehand, by the same search."""
+    """The best sequence of actions that is chosen beforehand, by the same search as `solve`."""
     return solve(without_observations(problem), gap=gap, deadline=deadline)
 
 
 def qmdp_value(
     problem: POMDP, *, gap: float, deadline: float, most: int = 100_000
 ) -> tuple[float, float] | None:
-    """Bounds of what argmax_a b.Q_MDP(., a) is worth, which acts as if all were seen after one step.
+    """(lower, upper) bound of the value of QMDP, argmax_a b . Q_MDP(., a), which acts as if all were seen
+    next.
 
-    Beliefs that it reaches are followed, the likeliest first, until what is left weighs less than `gap`;
-    there the value lies between the least and the largest that rewards allow. None at discount 1, where they
-    allow anything. Littman, Cassandra & Kaelbling 1995, section 4.
+    The beliefs that it reaches are followed, those of the largest weight first, until the rest weighs less
+    than `gap`, or `most` are followed, or `deadline` seconds are over. In the rest the value lies between the
+    least and the largest that rewards allow. None at discount 1, where they allow anything.
+    Littman, Cassandra & Kaelbling 1995, section 4.
     """
     if problem.discount == 1:
         return None
@@ -44,6 +49,7 @@ def qmdp_value(
     q = mdp_q(problem)
     least, most_value = min(r.min(), 0.0) / (1 - g), max(float(q.max()), 0.0)
     search, began = Search(problem), time.perf_counter()
+    # The weight of a belief is its expected discounted number of visits, as far as ways to it are known.
     weight = {node: p for p, node in search.roots}
     queue = [(-p, node) for p, node in search.roots]
     steps: dict[int, tuple[float, np.ndarray, np.ndarray]] = {}
@@ -53,15 +59,17 @@ def qmdp_value(
             break
         w, i = heapq.heappop(queue)
         if i in steps or -w < weight[i] * 0.999:
-            continue
+            continue  # followed already, or an entry of before its weight grew: a newer one is in the queue
         now, p, kids = search.greedy_step(i, q)
         steps[i] = (now, p, kids)
         left -= weight[i]
         for share, k in zip(p, kids.tolist(), strict=True):
-            if k not in steps:
+            if k not in steps:  # a way back to a followed belief is part of the equations
                 weight[k] = weight.get(k, 0.0) + g * weight[i] * share
                 left += g * weight[i] * share
                 heapq.heappush(queue, (-weight[k], k))
+    # One linear system for each bound: followed beliefs have equations, the rest has the least or largest
+    # value.
     ends = (least, most_value)
     return tuple(_evaluated(search, steps, g, end) for end in ends)  # type: ignore[return-value]
 
@@ -69,7 +77,7 @@ def qmdp_value(
 def _evaluated(
     search: Search, steps: dict[int, tuple[float, np.ndarray, np.ndarray]], g: float, leaf: float
 ) -> float:
-    """Value at the roots of the followed beliefs, `leaf` everywhere else."""
+    """The value at the roots if each followed belief has its equation and all others are worth `leaf`."""
     place = {node: k for k, node in enumerate(steps)}
     n = len(place)
     constant = np.zeros(n)

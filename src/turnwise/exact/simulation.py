@@ -1,9 +1,11 @@
 """Episodes of a policy of alpha vectors: what it earns by Monte Carlo, what it knows, what looking is worth.
 
     entropy of a step  H(b), nats
-    given up           max_a R(b,a) - R(b,a_taken): reward of now that was not taken
-    value of the look  g (sum_o P(o|b,a) V(b_ao) - V(sum_o P(o|b,a) b_ao)) >= 0, V the policy's vectors: what
-                       seeing o is worth beside going on without it (Howard 1966; convexity of V)
+    given up           max_a R(b,a) - R(b, a_taken): immediate reward that was not taken
+    value of the look  g (sum_o P(o|b,a) V(b_ao) - V(sum_o P(o|b,a) b_ao)): what seeing o is worth, beside
+    going
+                       on without it (value of information, Howard 1966). V is the maximum over the policy's
+                       vectors, which is convex, so this is never negative (Jensen)
 
 An action *pays to look* where it gives something up and its look is worth more than nothing.
 """
@@ -23,37 +25,39 @@ from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy
 from turnwise.exact.beliefs import BeliefFilter, entropy
 
 TAIL = 1e-4
-"""episodes are followed until what could follow is below this, as a share of the largest reward"""
+"""Episodes are followed until a reward is discounted to this share of itself."""
 MOST_STEPS = 5000
+"""largest number of steps of an episode"""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What `simulate` saw. At most `tail` (units of the return) could have followed in any episode."""
+    """The result of `simulate`."""
 
     returns: np.ndarray
-    """[N]"""
+    """[N], the discounted return of each episode"""
     tail: float
+    """largest return that could have followed in an episode that was cut, in units of the return"""
     steps: int
 
     @property
     def mean(self) -> float:
-        """Mean return."""
+        """The mean return."""
         return float(self.returns.mean())
 
     @property
     def standard_error(self) -> float:
-        """Of the mean."""
+        """The standard error of the mean."""
         return float(self.returns.std(ddof=1) / math.sqrt(len(self.returns)))
 
     def agrees(self, lower: float, upper: float) -> bool:
-        """Whether the mean lies within the bounds, 3 standard errors and the tail to either side."""
+        """Whether the mean lies within the bounds, give or take 3 standard errors and the tail."""
         room = 3 * self.standard_error + self.tail + 1e-9
         return lower - room <= self.mean <= upper + room
 
 
 def horizon_of(problem: POMDP) -> tuple[int, float]:
-    """(steps, tail): how far to follow an episode, and the most that can follow then."""
+    """(steps to follow an episode for, largest return that can follow after them)."""
     g, largest = problem.discount, float(np.abs(problem.rewards).max(initial=0.0))
     if g == 1 or largest == 0:
         return MOST_STEPS, 0.0
@@ -70,7 +74,8 @@ def simulate(
     episodes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
-    """Act on beliefs in `episodes` episodes at once."""
+    """Act on beliefs in `episodes` episodes at once; `progress(steps done, steps in all)` is called at
+    each."""
     walk = _Walk(problem, policy, rng, episodes)
     steps, tail = horizon_of(problem)
     t = 0
@@ -83,7 +88,11 @@ def simulate(
 
 
 class _Walk:
-    """Lanes under way, each with its belief and, at discount 1, the plan that it follows."""
+    """Lanes under way, each with its belief and, at discount 1, the plan that it follows.
+
+    At a discount below 1 the plan is chosen anew at every belief, which is worth at least as much. At
+    discount 1 it must be followed (`AlphaPolicy` says why).
+    """
 
     def __init__(self, problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, lanes: int):
         self.problem, self.policy, self.rng = problem, policy, rng
@@ -93,10 +102,10 @@ class _Walk:
         self.returns = np.zeros(lanes)
         self.weight = 1.0
         self.actions = np.zeros(lanes, np.int64)
-        self.plans = np.zeros(lanes, np.int64)  # 1 + the plan of each lane; at discount 1 plans are followed
+        self.plans = np.zeros(lanes, np.int64)  # 1 + the plan of each lane; 0: none yet
 
     def choose(self) -> None:
-        """The actions [N] of the best plans at the beliefs."""
+        """Set `actions` [N]: those of the best plans at the beliefs, or of the plans that are followed."""
         at = np.flatnonzero(self.running)
         if self.problem.discount < 1 or not self.plans.any():
             self.plans[at] = 1 + self.policy.best(self.beliefs[at])
@@ -105,12 +114,12 @@ class _Walk:
         self.actions[at] = np.where(chosen == RANDOM, drawn, chosen)
 
     def step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Act, see, believe; (observations, rewards) [N]."""
+        """Choose and take actions; (observations, rewards), both [N]."""
         self.choose()
         return self.follow()
 
     def follow(self) -> tuple[np.ndarray, np.ndarray]:
-        """Take the chosen actions."""
+        """Take the actions that `choose` set, and update beliefs; (observations, rewards), both [N]."""
         step = self.env.step(self.actions)
         self.returns += np.where(self.running, self.weight * step.rewards, 0.0)
         self.weight *= self.problem.discount
@@ -130,8 +139,8 @@ class _Walk:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Steps of a few episodes, in the order taken: arrays of one length, one entry per step and lane."""
+class WatchedSteps:
+    """The steps of a few episodes in the order taken: arrays of one length, one entry per step and lane."""
 
     time: np.ndarray
     lane: np.ndarray
@@ -139,14 +148,17 @@ class Looks:
     observation: np.ndarray
     reward: np.ndarray
     entropy: np.ndarray
-    """before the step, nats"""
+    """entropy of the belief before the step, nats"""
     given_up: np.ndarray
+    """immediate reward that was not taken"""
     look: np.ndarray
-    """value of the look"""
+    """value of the look, in units of the return"""
 
 
-def watch(problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, episodes: int, steps: int) -> Looks:
-    """Follow a few episodes closely, `steps` at most."""
+def watch(
+    problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, episodes: int, steps: int
+) -> WatchedSteps:
+    """Follow a few episodes for `steps` steps at most, and note what each step knew and gained."""
     walk = _Walk(problem, policy, rng, episodes)
     r = problem.expected_rewards()
     rows: list[tuple[np.ndarray, ...]] = []
@@ -162,20 +174,23 @@ def watch(problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, episode
         look = np.empty(len(at))
         for a in np.unique(actions):
             here = np.flatnonzero(actions == a)
-            look[here] = _worth_seeing(walk.filter, policy, beliefs[here], int(a))
+            look[here] = _value_of_looking(walk.filter, policy, beliefs[here], int(a))
         observations, rewards = walk.follow()
         columns = (np.full(len(at), t), at, actions, observations[at], rewards[at], entropy(beliefs))
         rows.append((*columns, given_up, look))
-    return Looks(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    return WatchedSteps(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
-def _worth_seeing(filter: BeliefFilter, policy: AlphaPolicy, beliefs: Any, action: int) -> np.ndarray:
-    """[N], the value of the look; vectors are linear, so that no belief needs to be divided by its mass."""
-    predicted = filter.predicted(beliefs, action)
+def _value_of_looking(filter: BeliefFilter, policy: AlphaPolicy, beliefs: Any, action: int) -> np.ndarray:
+    """[N], the value of the look after `action`.
+
+    P(o|b,a) V(b_ao) is V at the unnormalised b_ao, since vectors are linear: nothing needs to be divided.
+    """
+    predicted = filter.predict(beliefs, action)
     blind = np.asarray(predicted @ policy.alphas.T).max(1)
     seeing = np.zeros(beliefs.shape[0])
     for o in range(len(filter.problem.observations)):
-        joint = filter.seen(predicted, action, np.full(beliefs.shape[0], o))
+        joint = filter.joint(predicted, action, np.full(beliefs.shape[0], o))
         if joint.data.any():
             seeing += np.asarray(joint @ policy.alphas.T).max(1)
-    return filter.problem.discount * np.maximum(seeing - blind, 0.0)
+    return filter.problem.discount * np.maximum(seeing - blind, 0.0)  # rounding may fall below 0

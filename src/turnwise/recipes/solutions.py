@@ -18,7 +18,7 @@ from turnwise.exact.controller_search import Best
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value
 from turnwise.exact.sarsop.search import first_beliefs
 from turnwise.exact.sarsop.solve import Solution
-from turnwise.exact.simulation import Looks, horizon_of, watch
+from turnwise.exact.simulation import WatchedSteps, horizon_of, watch
 from turnwise.run.folder import whole_file, write_json
 
 WATCHED = 64
@@ -145,7 +145,7 @@ def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
     return {"count": len(policy), "nodes": nodes, "edges": listed, "starts": starts}
 
 
-def information(problem: POMDP, looks: Looks) -> dict[str, Any]:
+def information(problem: POMDP, looks: WatchedSteps) -> dict[str, Any]:
     """How entropy falls over time, what each action gives up and what its look is worth, and a few episodes.
 
     `entropy` has rows [step, mean, 10% quantile, 90% quantile, episodes that still run], in nats.
