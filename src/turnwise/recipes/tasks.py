@@ -100,7 +100,13 @@ class Task:
             given = " ".join(f"{k}={v}" for k, v in self.settings.items())
             expected = f"settings of the task {self.name}: {', '.join(known) or 'it has none'}"
             raise SettingError("task_settings", given or None, expected) from None
-        return self.make(**self.settings)
+        try:
+            return self.make(**self.settings)
+        except SettingError as e:
+            if e.name not in self.settings:
+                raise
+            # The name is that of one of the task's settings, which is no setting of whoever asked.
+            raise SettingError("task_settings", f"{e.name}={e.value}", e.expected) from e
 
 
 def _negotiation(
