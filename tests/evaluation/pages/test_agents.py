@@ -81,7 +81,9 @@ def test_with_everything(tmp_path: Path) -> None:
         tmp_path / "run", metrics=METRICS, evaluation=EVALUATION, probe=PROBE, episodes=[EPISODE] * 9
     )
     said = plain(page)
-    assert re.search(r"earns 11\.7 \(10\.3 to 12\.9\) ?; the best policy with memory earns 19\.37 ", said)
+    assert re.search(
+        r"earns 11\.7 \(95% interval 10\.3 to 12\.9\) ?\. The best policy with memory earns 19\.37 ", said
+    )
     assert "80%" in said and "best stochastic memoryless −19.5" in said
     assert said.count("Hidden state") == 8  # one table an episode, eight at most
     assert "88 more steps followed" in said and "up to 200 are in episodes.jsonl" in said
@@ -107,7 +109,7 @@ def test_names_are_data_and_not_markup(tmp_path: Path) -> None:
 def test_below_what_needs_no_memory(tmp_path: Path) -> None:
     evaluation = {**EVALUATION, "mean": -25.0, "low": -26.0, "high": -24.0, "share": -0.1, "kind": "q"}
     said = plain(written(tmp_path / "run", evaluation=evaluation))
-    assert "remembering gains it nothing" in said and "−10%" not in said and "its best action" in said
+    assert "the agent’s memory gains it nothing" in said and "−10%" not in said and "its best action" in said
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
@@ -120,7 +122,10 @@ def test_without_a_discount_the_return_is_the_undiscounted_one(tmp_path: Path) -
     evaluation = {**EVALUATION, "discount": None, "score": "mean return", "mean": 0.5, "low": 0.4,
                   "high": 0.6, "truth": truth, "share": None, "truncated": 0}  # fmt: skip
     said = plain(written(tmp_path / "run", metrics=METRICS, evaluation=evaluation))
-    assert "the maximum is 1" in said and "Episode return of training episodes" in said
+    assert (
+        "The maximum is 1 and acting at random earns −0.500 ." in said
+        and "Episode return of training episodes" in said
+    )
     assert "Returns are undiscounted" in said
 
 

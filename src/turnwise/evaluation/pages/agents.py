@@ -1,4 +1,4 @@
-"""What the report page of an agent's run shows, computed from its folder; templates only lay it out."""
+"""The page of an agent that acts in an environment, from the files of its run folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN_STEPS = 40
 """steps that are shown of each episode"""
 LIKELIEST = 3
 """states of a belief that are drawn"""
-_FILES = ("evaluation.json", "probe.json", "episodes.jsonl")
+_FILES = ("config.yaml", "evaluation.json", "probe.json", "episodes.jsonl")
 _PARTS = ("agent/answer.html", "agent/training.html", "agent/probe.html", "agent/episodes.html")
 
 
@@ -94,7 +94,7 @@ def _facts(
 
 
 def _references(e: Mapping[str, Any]) -> list[Interval]:
-    """What is known beside the mean, the most telling first."""
+    """What is known beside the mean, the most informative first."""
     t = e["truth"]
     found = []
     if t.get("lower") is not None:
@@ -130,26 +130,39 @@ def _plots(e: Mapping[str, Any], algorithm: str) -> list[Markup]:
 
 
 def _answer(e: Mapping[str, Any]) -> dict[str, Any]:
-    """The one sentence, and the notes under it."""
-    t = e["truth"]
-    said = Markup("On average it earns <b>{}</b> ({} to {})").format(
-        number(e["mean"]), number(e["low"]), number(e["high"])
-    )
-    if t.get("lower") is not None:
-        low, high = (number(x, _decimals([t["upper"]]) + 1) for x in (t["lower"], t["upper"]))
-        best = low if low == high else " to ".join(bounds(t["lower"], t["upper"]))
-        said += Markup("; the best policy with memory earns <b>{}</b>").format(best)
-    if t.get("maximum") is not None:
-        said += Markup("; the maximum is <b>{}</b>").format(as_given(t["maximum"]))
-    if t.get("random") is not None:
-        said += Markup(", and acting at random earns <b>{}</b>").format(number(t["random"]))
-    if t.get("stochastic") is not None:
-        said += Markup(", the best without <b>{}</b>").format(number(t["stochastic"]))
+    """What the agent earns, beside what the best policies earn; and the notes under it."""
+    form = Markup("On average it earns <b>{}</b> ({}% interval {} to {})")
+    figures = (number(e[key]) for key in ("low", "high"))
+    sentence = form.format(number(e["mean"]), f"{100 * e['confidence']:g}", *figures)
+    if known := _known(e["truth"]):
+        known[0] = known[0][:1].upper() + known[0][1:]
+        *most, last = known
+        listed = Markup(" and ").join([Markup(", ").join(most), last]) if most else last
+        sentence += ". " + listed
     if e.get("share") is not None and e["share"] < 0:
-        said += Markup(", so that remembering gains it nothing")
+        sentence += Markup(": the agent’s memory gains it nothing")
     elif e.get("share") is not None:
-        said += Markup(": <b>{}%</b> of what memory is worth").format(number(100 * e["share"], 0))
-    return {"sentence": said + ".", "notes": _notes(e), "above": e["above"], "bound": e.get("bound")}
+        sentence += Markup(": the agent has <b>{}%</b> of what memory is worth").format(
+            number(100 * e["share"], 0)
+        )
+    return {"sentence": sentence + ".", "notes": _notes(e), "above": e["above"], "bound": e.get("bound")}
+
+
+def _known(truth: Mapping[str, Any]) -> list[Markup]:
+    """What the best policies earn, and acting at random, as far as it is known."""
+    found = []
+    if truth.get("lower") is not None:
+        low, high = (number(x, _decimals([truth["upper"]]) + 1) for x in (truth["lower"], truth["upper"]))
+        best = low if low == high else " to ".join(bounds(truth["lower"], truth["upper"]))
+        found.append(Markup("the best policy with memory earns <b>{}</b>").format(best))
+    if truth.get("stochastic") is not None:
+        form = Markup("the best policy without memory earns <b>{}</b>")
+        found.append(form.format(number(truth["stochastic"])))
+    if truth.get("maximum") is not None:
+        found.append(Markup("the maximum is <b>{}</b>").format(as_given(truth["maximum"])))
+    if truth.get("random") is not None:
+        found.append(Markup("acting at random earns <b>{}</b>").format(number(truth["random"])))
+    return found
 
 
 def _notes(e: Mapping[str, Any]) -> list[str]:
@@ -157,21 +170,19 @@ def _notes(e: Mapping[str, Any]) -> list[str]:
     what = "undiscounted" if e.get("discount") is None else f"discounted by {e['discount']:g} a step"
     notes = [
         f"Returns are {what}, from the start, over {number(e['episodes'], 0)} whole episodes of "
-        f"{number(e['length'])} steps on average; the interval is {100 * e['confidence']:g}% (bootstrap), "
-        f"the standard error {number(e['standard_error'])}."
+        f"{number(e['length'])} steps on average. The interval is a bootstrap over episodes; the standard "
+        f"error is {number(e['standard_error'])}."
     ]
     if e.get("exact") is not None:
-        notes.append(
-            f"This policy has no memory; its value, computed and not sampled, is {number(e['exact'], 4)}."
-        )
+        notes.append(f"This policy has no memory; its exact value (not sampled) is {number(e['exact'], 4)}.")
     if e["truncated"]:
-        cut = f"{number(e['truncated'], 0)} episodes were cut after {number(e['horizon'], 0)} steps"
+        cut = f"{number(e['truncated'], 0)} of them were cut after {number(e['horizon'], 0)} steps"
         if e["tail"]:
-            cut += f"; what could have followed adds or takes at most {number(e['tail'])}"
+            cut += f"; rewards after the cut could change the mean by at most {number(e['tail'])}"
         notes.append(cut + ".")
     if t.get("rewards_inform"):
         notes.append(
-            "Rewards may tell more of the state here than observations do, so that an agent that reads them "
+            "Rewards may tell more about the state here than observations do, so an agent that reads them "
             "could exceed V*_obs."
         )
     notes += [f"Not known: {note}." for note in t.get("notes", [])]
@@ -231,7 +242,7 @@ def _probe(p: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _episode(e: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """One episode as rows of text; what a step does not have is None."""
+    """One episode as rows of text. What a step does not have is None."""
     steps = list(e["steps"])[:SHOWN_STEPS]
     values = [float(s["value"]) for s in steps if s.get("value") is not None]
     decimals = _decimals(values)
@@ -257,6 +268,7 @@ def _episode(e: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 def _row(s: Mapping[str, Any], actions: Sequence[str] | None, decimals: int) -> dict[str, Any]:
     p, q = s.get("probabilities"), s.get("q")
+    # An agent of Q values has no probabilities: its column shows Q of the action instead.
     chosen = list(actions).index(s["action"]) if actions is not None and s["action"] in actions else None
     chance = None if p is None or chosen is None else f"{number(100 * p[chosen], 0)}%"
     if q is not None and chosen is not None:

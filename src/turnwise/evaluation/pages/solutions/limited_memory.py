@@ -31,7 +31,7 @@ def limited_view(s: Mapping[str, Any]) -> dict[str, Any]:
     # Starts at which the search had nothing to evaluate are marked by a value that is no return.
     values = [v for v in s["starts"] if v is not None and abs(v) < 1e19]
     near = sum(abs(v - value) <= 1e-6 * max(1.0, abs(value)) for v in values)
-    end = "." if upper is None else "; no policy whatever is worth more than <b>{}</b>."
+    end = "." if upper is None else "; no policy is worth more than <b>{}</b>."
     rows = [("this controller", value, value, best)]
     if upper is not None:
         rows.append(("best policy, any memory", value, upper, " to ".join(bounds(value, upper))))
