@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.order import BatchOrder
-from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
+from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions, sums_over_items
 from turnwise.losses.value import squared_error
 
 
@@ -28,6 +28,14 @@ def test_what_is_logged_has_no_gradient_and_its_number_of_decisions() -> None:
         "decisions": 3,
     }
     assert not found["double"].requires_grad
+
+
+def test_sums_over_items_by_hand() -> None:
+    """Three pairs: 1 + 2 + 4 = 7, and 14; neither has a gradient."""
+    x = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    found = sums_over_items({"x": x, "double": 2 * x})
+    assert {name: value.item() for name, value in found.items()} == {"x": 7.0, "double": 14.0, "decisions": 3}
+    assert not found["x"].requires_grad and not found["double"].requires_grad
 
 
 def test_gradient_is_exactly_zero_off_the_mask() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -27,3 +28,9 @@ def sums_over_decisions(
     """
     sums = {name: sum_over_decisions(x.detach(), mask) for name, x in terms.items()}
     return {**sums, "decisions": mask.sum()}
+
+
+def sums_over_items(terms: Mapping[str, Float[Tensor, "P"]]) -> dict[str, Tensor]:
+    """The same where one number belongs to each pair, ranking or reply: `decisions` is their number P."""
+    counts = [len(x) for x in terms.values()]
+    return {name: x.detach().sum() for name, x in terms.items()} | {"decisions": torch.tensor(counts[0])}

@@ -366,9 +366,9 @@ def test_stopping_and_resuming_changes_no_bit(
 def test_rewards_of_each_side_are_means_over_it() -> None:
     """Three of four are liked: sums of 6 and -1 over four are means of 2 and -1. No dislike: nothing."""
     mixed = {"rewards/liked": 6 / 4, "rewards/disliked": -1 / 4, "liked": 3 / 4, "loss": 0.5}
-    assert kto.of_each_side(mixed) == mixed | {"rewards/liked": 2.0, "rewards/disliked": -1.0}
+    assert kto.means_of_sides(mixed) == mixed | {"rewards/liked": 2.0, "rewards/disliked": -1.0}
     held = {"heldout/rewards/liked": 0.3, "heldout/rewards/disliked": 0.0, "heldout/liked": 1.0}
-    assert kto.of_each_side(held) == {"heldout/rewards/liked": 0.3, "heldout/liked": 1.0}
+    assert kto.means_of_sides(held) == {"heldout/rewards/liked": 0.3, "heldout/liked": 1.0}
 
 
 def test_dropout_is_off_where_replies_are_learnt_from(chat: ChatFormat, tmp_path: Path) -> None:

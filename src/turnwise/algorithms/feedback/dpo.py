@@ -1,16 +1,16 @@
 """Direct preference optimisation: a policy from comparisons alone, no reward model and no sampling.
 
-    h_i = sum_k (log pi(a_k) - log pi_ref(a_k))        of reply i: beta h is its implicit reward
+    h_i = sum_k (log pi(a_k) - log pi_ref(a_k))        log-ratio of reply i; its implicit reward is beta h_i
     L   = -log sigmoid(beta (h_chosen - h_rejected))
 
-Rafailov et al. 2023, arXiv:2305.18290, eq. 7. The other losses change the formula and not the story:
+Rafailov et al. 2023, arXiv:2305.18290, eq. 7. The other formulas change the loss and not the story:
     ipo           (h_w - h_l - 1 / (2 beta))^2, with h per token     Azar et al. 2023, arXiv:2310.12036
     conservative  labels are wrong with probability `noise`          Mitchell 2023 (cDPO), a smoothed target
     robust        the same noise, unbiased                           Chowdhury et al. 2024, arXiv:2403.00409
     ranking       Plackett-Luce over n replies, pairs being n = 2    Rafailov et al. 2023, appendix A.3
 
-Differs from the papers: `ipo` with ratios per token is length-normalised, as TRL has it; a tie is half of
-each direction. The replies of an item share their prompt, which is read once.
+Differs from the papers: `ipo` takes log-ratios per token and so is length-normalised, as TRL has it; the loss
+of a tie is half of the loss in each direction. The replies of an item share their prompt, which is read once.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from turnwise.losses.preference import (
     ranking_dpo_loss,
     robust_dpo_loss,
 )
+from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
-from turnwise.run.metrics import Metric
+from turnwise.run.metrics import Metric, added
 from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
@@ -52,17 +53,17 @@ class Config:
     """Numbers of DPO."""
 
     epochs: float = 1.0
-    """passes over the comparisons"""
+    """Passes over the comparisons."""
     batch_size: int = 32
-    """comparisons per step"""
+    """Comparisons per step."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
     """Settings of the optimizer."""
     beta: float = 0.1
-    """units of implicit reward per nat: small lets the policy go far"""
+    """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""
     formula: Formula = "dpo"
-    """of the loss"""
+    """Formula of the loss. Rankings of more than two replies need `ranking`."""
     noise: float = 0.1
-    """probability that a label is wrong, for conservative and robust"""
+    """Probability that a label is wrong. Only `conservative` and `robust` take it."""
 
     def __post_init__(self) -> None:
         check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, beta=NOT_NEGATIVE, noise=BELOW_HALF)
@@ -85,49 +86,25 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def formula(h: Tensor, c: Config) -> Tensor:
-    """[P] losses of log-ratios [P, n], the best reply first."""
-    if h.shape[1] > 2 and c.formula != "ranking":
-        raise ValueError(f"{c.formula} of {h.shape[1]} replies; expected pairs, or the formula ranking")
+def formula_loss(log_ratios: Tensor, c: Config) -> Tensor:
+    """Losses [P] of the log-ratios [P, n] of n replies each, the best reply first."""
+    if log_ratios.shape[1] > 2 and c.formula != "ranking":
+        raise ValueError(
+            f"{c.formula} of {log_ratios.shape[1]} replies; expected pairs, or the formula ranking"
+        )
     if c.formula == "ranking":
-        return ranking_dpo_loss(h, torch.ones_like(h, dtype=torch.bool), c.beta)
-    w, l = h[:, 0], h[:, 1]
+        return ranking_dpo_loss(log_ratios, torch.ones_like(log_ratios, dtype=torch.bool), c.beta)
+    chosen, rejected = log_ratios[:, 0], log_ratios[:, 1]
     if c.formula == "ipo":
-        return ipo_loss(w, l, c.beta)
+        return ipo_loss(chosen, rejected, c.beta)
     if c.formula == "conservative":
-        return conservative_dpo_loss(w, l, c.beta, c.noise)
+        return conservative_dpo_loss(chosen, rejected, c.beta, c.noise)
     if c.formula == "robust":
-        return robust_dpo_loss(w, l, c.beta, c.noise)
-    return dpo_loss(w, l, c.beta)
+        return robust_dpo_loss(chosen, rejected, c.beta, c.noise)
+    return dpo_loss(chosen, rejected, c.beta)
 
 
-def scored(
-    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses [P] of items that have equally many replies, and what is logged of each."""
-    n = len(items[0].rows)
-    h, logps = (
-        x.view(-1, n)
-        for x in log_ratios(policy, reference, [row for item in items for row in item.rows], c, device, n)
-    )
-    per_item = formula(h, c)
-    ties = torch.tensor([item.tie for item in items], device=device)
-    if bool(ties.any()):
-        even = all_tied_loss(c.beta * h) if n > 2 else (per_item + formula(h.flip(1), c)) / 2
-        per_item = torch.where(ties, even, per_item)
-    h, logps = h.detach(), logps.detach()
-    return per_item, {
-        "loss": per_item.detach(),
-        "rewards/chosen": c.beta * h[:, 0],
-        "rewards/rejected": c.beta * h[:, -1],
-        "rewards/margins": c.beta * (h[:, 0] - h[:, -1]),
-        "rewards/accuracies": (h[:, 0] > h[:, -1]).to(h.dtype).masked_fill(ties, 0.5),
-        "logps/chosen": logps[:, 0],
-        "logps/rejected": logps[:, -1],
-    }
-
-
-def log_ratios(
+def log_ratios_and_logp(
     policy: LmPolicy,
     reference: Reference,
     rows: Sequence[Tokens],
@@ -135,33 +112,61 @@ def log_ratios(
     device: torch.device,
     group: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """h [B] of each reply, per token for ipo; and its log-probability."""
-    b = pack_tokens(rows, gamma=1.0).to(device)
-    ref_logp = reference.logp(b, group=group)
-    logp = score_replies(policy.lm, b, group=group).logp
-    h = (logp - ref_logp).sum(1)
-    return h / b.mask.sum(1) if c.formula == "ipo" else h, logp.sum(1)
+    """h [B] of each reply, per token for ipo; and its log-probability [B]. Rows of a group share a prompt."""
+    batch = pack_tokens(rows, gamma=1.0).to(device)
+    ref_logp = reference.logp(batch, group=group)  # [B, A], without gradient
+    logp = score_replies(policy.lm, batch, group=group).logp  # [B, A], 0 where masked
+    log_ratios = (logp - ref_logp).sum(1)  # [B]
+    return log_ratios / batch.mask.sum(1) if c.formula == "ipo" else log_ratios, logp.sum(1)
 
 
 def implicit_rewards(
     policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
 ) -> Tensor:
-    """beta h [B]: by what it prefers one reply to another."""
+    """beta h [B]. The policy prefers the reply whose implicit reward is higher."""
     parts = chunks(rows, c.batch_size)
-    return c.beta * torch.cat([log_ratios(policy, reference, part, c, device)[0] for part in parts])
+    return c.beta * torch.cat([log_ratios_and_logp(policy, reference, part, c, device)[0] for part in parts])
+
+
+def losses_of(
+    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses [P] of items with equally many replies n; and what is logged of each item [P]."""
+    n = len(items[0].rows)
+    rows = [row for item in items for row in item.rows]  # n rows after each other share a prompt
+    both = log_ratios_and_logp(policy, reference, rows, c, device, group=n)
+    log_ratios, logp = (x.view(-1, n) for x in both)  # [P n] -> [P, n]
+    per_item = formula_loss(log_ratios, c)
+    ties = torch.tensor([item.tie for item in items], device=device)
+    if bool(ties.any()):
+        # Plackett-Luce in both directions would prefer the middle one of three replies, so that more than
+        # two are compared in pairs.
+        flipped = formula_loss(log_ratios.flip(1), c) if n == 2 else None
+        even = all_tied_loss(c.beta * log_ratios) if flipped is None else (per_item + flipped) / 2
+        per_item = torch.where(ties, even, per_item)
+    h = log_ratios.detach()
+    return per_item, {
+        "loss": per_item,
+        "rewards/chosen": c.beta * h[:, 0],
+        "rewards/rejected": c.beta * h[:, -1],
+        "rewards/margins": c.beta * (h[:, 0] - h[:, -1]),
+        "rewards/accuracies": (h[:, 0] > h[:, -1]).to(h.dtype).masked_fill(ties, 0.5),
+        "logps/chosen": logp[:, 0],
+        "logps/rejected": logp[:, -1],
+    }
 
 
 def loss(
     policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the comparisons; and sums over them. Items of n replies are read together, for each n."""
+    """Mean over the comparisons; and sums over them."""
     total, sums = torch.zeros((), device=device), {}
+    # A tensor holds items with equally many replies, so that each n is read by itself.
     for n in sorted({len(item.rows) for item in items}):
         alike = [item for item in items if len(item.rows) == n]
-        per_item, told = scored(policy, reference, alike, c, device)
+        per_item, terms = losses_of(policy, reference, alike, c, device)
         total = total + per_item.sum()
-        sums = {name: sums.get(name, torch.zeros(())) + x.sum().cpu() for name, x in told.items()}
-    sums["decisions"] = torch.tensor(len(items))
+        sums = added(sums, sums_over_items(terms))
     return total / len(items), sums
 
 
@@ -190,7 +195,7 @@ def train(
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
     run.world.place(policy)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm)  # as the policy is before the first step
     learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     total = order.steps(c.epochs)

@@ -1,12 +1,12 @@
 """Kahneman-Tversky optimisation: a policy from likes and dislikes of single replies.
 
-    h  = sum_k (log pi(a_k) - log pi_ref(a_k))
-    z  = max(0, mean of h over mismatched prompts and replies), without gradient: how far the policy went
+    h  = sum_k (log pi(a_k) - log pi_ref(a_k))                          log-ratio of a reply
+    z  = max(0, mean of h over mismatched prompts and replies)          no gradient: how far the policy went
     L  = w_liked (1 - sigmoid(beta (h - z)))  of a liked reply,  w_disliked (1 - sigmoid(beta (z - h)))  else
 
-Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8. A mismatched reply is that of the batch's next
-row; in a batch of one z is 0.
-Weights should make both sides count alike: w_liked n_liked / (w_disliked n_disliked) between 1 and 4/3.
+Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8. A prompt is mismatched with the reply of the next row
+in the batch; a batch of one row has none, and z is 0. Both sides should count alike: choose the weights so
+that w_liked n_liked / (w_disliked n_disliked) is between 1 and 4/3.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from turnwise.data.feedback import Like
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import kto_loss
+from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
@@ -40,17 +41,17 @@ class Config:
     """Numbers of KTO."""
 
     epochs: float = 1.0
-    """passes over the likes"""
+    """Passes over the replies."""
     batch_size: int = 64
-    """replies per step"""
+    """Replies per step."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
     """Settings of the optimizer."""
     beta: float = 0.1
-    """units of implicit reward per nat: small lets the policy go far"""
+    """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""
     liked_weight: float = 1.0
-    """of liked replies"""
+    """Weight of liked replies."""
     disliked_weight: float = 1.0
-    """of disliked replies"""
+    """Weight of disliked replies."""
 
     def __post_init__(self) -> None:
         check(
@@ -73,10 +74,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device) -> Tensor:
-    """[B], log-probability of each reply less the reference's."""
-    b = pack_tokens(rows, gamma=1.0).to(device)
-    return (score_replies(policy.lm, b).logp - reference.logp(b)).sum(1)
+def log_ratios(
+    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device
+) -> Tensor:
+    """h [B] of each reply."""
+    batch = pack_tokens(rows, gamma=1.0).to(device)
+    return (score_replies(policy.lm, batch).logp - reference.logp(batch)).sum(1)  # [B, A] -> [B]
+
+
+def implicit_rewards(
+    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
+) -> Tensor:
+    """beta h [B]. The policy prefers the reply whose implicit reward is higher."""
+    parts = chunks(rows, c.batch_size)
+    return c.beta * torch.cat([log_ratios(policy, reference, part, device) for part in parts])
 
 
 def loss(
@@ -87,51 +98,43 @@ def loss(
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the replies; and sums over them."""
-    rows = [item.row for item in items]
+    rows = [x.row for x in items]
+    # z says how far the policy went at large, on replies that have nothing to do with their prompts; h of a
+    # reply is compared with it. The paper takes no gradient of z: it is a point of comparison and not a goal.
     others = mismatched(rows, context_of(policy.lm))
     with torch.no_grad():
-        z = ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
-        z = z.clamp(min=0.0)
-    h = ratios(policy, reference, rows, device)
-    good = torch.tensor([x.item.liked for x in items], device=device)
-    per_item = kto_loss(h, good, z, c.beta, c.liked_weight, c.disliked_weight)
-    sums = {
-        "loss": per_item.detach(),
-        "rewards/liked": c.beta * h.detach() * good,
-        "rewards/disliked": c.beta * h.detach() * ~good,
-        "liked": good.to(h.dtype),
-        "rewards/accuracies": ((h.detach() > z) == good).to(h.dtype),
+        z = log_ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
+        z = z.clamp(min=0.0)  # an estimate may be negative, a KL cannot
+    h = log_ratios(policy, reference, rows, device)
+    liked = torch.tensor([x.item.liked for x in items], device=device)
+    per_item = kto_loss(h, liked, z, c.beta, c.liked_weight, c.disliked_weight)
+    rewards = c.beta * h.detach()
+    terms = {
+        "loss": per_item,
+        "rewards/liked": rewards * liked,
+        "rewards/disliked": rewards * ~liked,
+        "liked": liked.to(h.dtype),
+        "rewards/accuracies": ((h.detach() > z) == liked).to(h.dtype),
         "kl": z.expand(len(items)),
     }
-    totals = {name: x.sum().cpu() for name, x in sums.items()}
-    totals["decisions"] = torch.tensor(len(items))
-    return per_item.mean(), totals
+    return per_item.mean(), sums_over_items(terms)
 
 
-def implicit_rewards(
-    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
-) -> Tensor:
-    """beta h [B]: by what it prefers one reply to another."""
-    return c.beta * torch.cat(
-        [ratios(policy, reference, part, device) for part in chunks(rows, c.batch_size)]
-    )
+def means_of_sides(means: Mapping[str, float]) -> dict[str, float]:
+    """The same means, but `rewards/liked` over liked replies alone and `rewards/disliked` over the others.
 
-
-def of_each_side(means: Mapping[str, float]) -> dict[str, float]:
-    """Means over all replies, but of `rewards/liked` and `rewards/disliked` over the replies of their side.
-
-    Of a side without replies nothing is told.
+    A side without replies has no mean and is left out.
     """
-    told = dict(means)
-    for of in ("", "heldout/"):
-        liked = told.get(f"{of}liked")
+    found = dict(means)
+    for prefix in ("", "heldout/"):
+        liked = found.get(f"{prefix}liked")
         if liked is None:
             continue
-        for side, share in ((f"{of}rewards/liked", liked), (f"{of}rewards/disliked", 1 - liked)):
-            total = told.pop(side)
+        for side, share in ((f"{prefix}rewards/liked", liked), (f"{prefix}rewards/disliked", 1 - liked)):
+            over_all = found.pop(side)
             if share > 0:
-                told[side] = total / share
-    return told
+                found[side] = over_all / share
+    return found
 
 
 def update(
@@ -161,9 +164,10 @@ def train(
     run.world.place(policy)
     reference = Reference(policy.lm)
     learner = Learner(policy, adamw(policy, c.optimizer))
-    order = BatchOrder([len(item.row) for item in items], c.batch_size, seed)
+    order = BatchOrder([x.size for x in items], c.batch_size, seed)
     total = order.steps(c.epochs)
-    # Both replies of a pair stand side by side, and z would be of replies to their own prompts.
+    # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z
+    # would be too high.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
     device = run.world.device
 
@@ -172,5 +176,5 @@ def train(
 
     for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
         sums = update(policy, learner, reference, chosen, c, lr, device)
-        run.report(step, sums, unseen, of_each_side)
+        run.report(step, sums, unseen, finish=means_of_sides)
     return policy

@@ -3,7 +3,8 @@
     L = -m_chosen - weight log sigmoid(log odds(m_chosen) - log odds(m_rejected)),  odds(m) = e^m / (1 - e^m)
 
 with m = (1 / |y|) sum_k log pi(a_k). Hong et al. 2024, arXiv:2403.07691, eq. 6 and 7: one stage in place of
-cloning and then preferring, with no reference. It is length-normalised. A tie is half of each direction.
+cloning and then preferring, with no reference. It is length-normalised. The loss of a tie is half
+of the loss in each direction.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from turnwise.data.comparisons import Comparison
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import orpo_odds_loss
+from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
@@ -32,13 +34,13 @@ class Config:
     """Numbers of ORPO."""
 
     epochs: float = 1.0
-    """passes over the pairs"""
+    """Passes over the pairs."""
     batch_size: int = 32
-    """pairs per step"""
+    """Pairs per step."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
     """Settings of the optimizer."""
     weight: float = 0.25
-    """of the odds-ratio term beside the likelihood (lambda in the paper)"""
+    """Weight of the odds-ratio term beside the likelihood (lambda in the paper)."""
 
     def __post_init__(self) -> None:
         check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, weight=NOT_NEGATIVE)
@@ -56,26 +58,25 @@ def loss(
     policy: LmPolicy, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
-    means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
-    w, l = means[:, 0], means[:, 1]
-    per_item = -w + c.weight * orpo_odds_loss(w, l)
+    rows = [row for item in items for row in item.rows]  # chosen and rejected in turn
+    chosen, rejected = mean_logp(policy.lm, rows, device, group=2).view(-1, 2).unbind(1)  # [P] each
+    per_item = -chosen + c.weight * orpo_odds_loss(chosen, rejected)
     ties = torch.tensor([item.tie for item in items], device=device)
-    # Of ties alone: the other way round has no finite gradient where a chosen reply is certain.
-    other = -l[ties] + c.weight * orpo_odds_loss(l[ties], w[ties])
-    per_item = per_item.masked_scatter(ties, (per_item[ties] + other) / 2)
-    sums = {
-        "loss": per_item.detach(),
-        "logps/chosen": w.detach(),
-        "logps/rejected": l.detach(),
-        "rewards/accuracies": (w > l).to(w.dtype).masked_fill(ties, 0.5),
+    # The other direction is formed for ties alone: it has no finite gradient where the chosen reply of a
+    # decided pair is certain, and 0 times infinity is no number.
+    flipped = -rejected[ties] + c.weight * orpo_odds_loss(rejected[ties], chosen[ties])
+    per_item = per_item.masked_scatter(ties, (per_item[ties] + flipped) / 2)
+    terms = {
+        "loss": per_item,
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).to(chosen.dtype).masked_fill(ties, 0.5),
     }
-    totals = {name: x.sum().cpu() for name, x in sums.items()}
-    totals["decisions"] = torch.tensor(len(items))
-    return per_item.mean(), totals
+    return per_item.mean(), sums_over_items(terms)
 
 
 def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
-    """m [B]: by what it prefers one reply to another."""
+    """m [B]. The policy prefers the reply whose mean log-probability is higher."""
     parts = chunks(rows, c.batch_size)
     return torch.cat([mean_logp(policy.lm, part, device) for part in parts])
 

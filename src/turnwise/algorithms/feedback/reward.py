@@ -1,17 +1,17 @@
-"""Reward models: a number for each reply that explains what people said of them.
+"""Reward models: a number for each reply that explains what people said of it.
 
-    pairs      -log sigmoid(r_w - r_l - m) + centring (r_w + r_l)^2      Bradley-Terry, margins where given
+    pairs      -log sigmoid(r_w - r_l - m) + centring (r_w + r_l)^2      Bradley-Terry, m the margin if given
     rankings   -sum_j log(exp r_j / sum_{i >= j} exp r_i)                Plackett-Luce, the best first
-    likes      -log sigmoid(+-r)                                         the log-odds of a like
+    likes      -log sigmoid(+-r)                                         r is the log-odds of a like
     scores     (score - r)^2                                             regression
 
 Bradley & Terry 1952; Plackett 1975; margins as in Touvron et al. 2023, arXiv:2307.09288, eq. 2; centring as
-in Eisenstein et al. 2023, arXiv:2312.09244. The reward is read at the reply's stop token. A tie is half of
-each direction; ranks that are equal in a longer ranking are read in the order given.
+in Eisenstein et al. 2023, arXiv:2312.09244, eq. 4. The reward is read at the reply's stop token. The loss of
+a tie is half of the loss in each direction; equal ranks in a longer ranking are read in the order given.
 
-Members of an ensemble learn from the same batches, each by its own loss, and differ in how they began: heads
-(and adapters, and trunks) are drawn apart. Their disagreement is the standard deviation, over members, of
-what they are asked: the difference between the best and the last reply, or the reward of a single one.
+Members of an ensemble learn from the same batches, each by its own loss. They differ in how they began: their
+heads (and adapters, and trunks) have different first weights. Their disagreement is a standard deviation over
+the members: that of the difference between the best and the last reply, or of the reward of a single one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from turnwise.losses.preference import (
     like_loss,
     plackett_luce_loss,
 )
+from turnwise.losses.reduce import sums_over_items
 from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
-from turnwise.run.metrics import Metric
+from turnwise.run.metrics import Metric, added
 from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
@@ -49,13 +50,13 @@ class Config:
     """Numbers of reward modelling."""
 
     epochs: float = 2.0
-    """passes over the feedback"""
+    """Passes over the feedback."""
     batch_size: int = 32
-    """pairs, rankings, likes or scores per step"""
+    """Pairs, rankings, likes or scores per step."""
     optimizer: AdamW = AdamW(lr=5e-4, warmup=20, weight_decay=0.01)
     """Settings of the optimizer."""
     centring: float = 0.01
-    """weight of the pull of pairs' rewards to 0"""
+    """Weight of the term that pulls the rewards of a pair towards 0. It acts on pairs alone."""
 
     def __post_init__(self) -> None:
         check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, centring=NOT_NEGATIVE)
@@ -70,74 +71,74 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def rewards_of(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
-    """[E, n], read at the last token of each row."""
-    b = pack_tokens(rows, gamma=1.0).to(device)
-    return model(b.inputs, b.decisions[:, -1])
+def rewards(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
+    """[E, B], each member's reward, read at the last token of each row."""
+    batch = pack_tokens(rows, gamma=1.0).to(device)
+    return model(batch.inputs, batch.decisions[:, -1])
 
 
-def of_compared(
+def comparison_losses(
     model: AnyRewardModel, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses [E, P] of items with equally many replies, and what is logged of each [P]."""
+    """Losses [E, P] of items with equally many replies n; and what is logged of each item [P]."""
     n = len(items[0].rows)
-    r = rewards_of(model, [row for item in items for row in item.rows], device)
-    r = r.view(len(r), len(items), n)
-    w, l = r[..., 0], r[..., -1]
-    equal = torch.tensor([item.tie for item in items], device=device)
+    r = rewards(model, [row for item in items for row in item.rows], device)
+    r = r.view(len(r), len(items), n)  # [E, P n] -> [E, P, n]
+    best, last = r[..., 0], r[..., -1]
+    ties = torch.tensor([item.tie for item in items], device=device)
     if n > 2:
         every = torch.ones(len(items), n, dtype=torch.bool, device=device)
-        per_item = torch.where(equal, all_tied_loss(r), plackett_luce_loss(r, every))
+        per_item = torch.where(ties, all_tied_loss(r), plackett_luce_loss(r, every))
     else:
         margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=device)
-        per_item = torch.where(equal, bradley_terry_tie_loss(w, l), bradley_terry_loss(w, l, margin))
-    mean = r.detach().mean(0)
+        per_item = torch.where(
+            ties, bradley_terry_tie_loss(best, last), bradley_terry_loss(best, last, margin)
+        )
+        # Comparisons leave the level of rewards open. A reward that is used by itself wants one.
+        per_item = per_item + c.centring * centring_loss(best, last)
+    mean = r.detach().mean(0)  # [P, n]
     right = (mean[:, 0] > mean[:, -1]).to(r.dtype)
-    told = {
-        "accuracy": right.masked_fill(equal, 0.5),  # of a tie, whatever is said
+    return per_item, {
+        "accuracy": right.masked_fill(ties, 0.5),  # no answer to a tie is right or wrong
         "margin": mean[:, 0] - mean[:, -1],
         "reward_mean": mean.mean(1),
-        **_disagreement(w - l),
+        **_disagreement(best - last),
     }
-    if n == 2:
-        per_item = per_item + c.centring * centring_loss(w, l)
-    return per_item, told
 
 
-def of_single(
+def single_reply_losses(
     model: AnyRewardModel,
     items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]],
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses [E, P] of single replies, and what is logged of each [P]."""
-    r = rewards_of(model, [item.row for item in items], device)
+    """Losses [E, P] of replies that were liked, disliked or scored; and what is logged of each reply [P]."""
+    r = rewards(model, [x.row for x in items], device)  # [E, P]
     mean = r.detach().mean(0)
-    told = {"reward_mean": mean, **_disagreement(r)}
-    first = items[0]
-    if isinstance(first.item, Like):
-        good = torch.tensor([x.item.liked for x in items], device=device)  # pyright: ignore
-        return like_loss(r, good), told | {"accuracy": ((mean > 0) == good).to(r.dtype)}
-    worth = torch.tensor([x.item.score for x in items], dtype=r.dtype, device=device)  # pyright: ignore
-    one_decision = squared_error(r.unsqueeze(-1), worth.unsqueeze(-1))
-    return one_decision.squeeze(-1), told
+    terms = {"reward_mean": mean, **_disagreement(r)}
+    if isinstance(items[0].item, Like):
+        liked = torch.tensor([x.item.liked for x in items], device=device)  # pyright: ignore
+        return like_loss(r, liked), terms | {"accuracy": ((mean > 0) == liked).to(r.dtype)}
+    scores = torch.tensor([x.item.score for x in items], dtype=r.dtype, device=device)  # pyright: ignore
+    # Losses of values are on decisions: [E, P] is read as [E, P, 1], one decision a reply.
+    return squared_error(r.unsqueeze(-1), scores.unsqueeze(-1)).squeeze(-1), terms
 
 
 def loss(
     model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over items, summed over members; and sums over items."""
-    total, sums = torch.zeros((), device=device), {}
-    pairs = [x for x in items if isinstance(x, Comparison)]
+    """Mean over items, summed over members; and sums over items, of their means over members."""
+    comparisons = [x for x in items if isinstance(x, Comparison)]
     groups: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for n in sorted({len(x.rows) for x in pairs}):
-        groups.append(of_compared(model, [x for x in pairs if len(x.rows) == n], c, device))
-    if not pairs:
-        groups.append(of_single(model, items, device))  # pyright: ignore[reportArgumentType]
-    for per_item, told in groups:
+    # A tensor holds items with equally many replies, so that each n is read by itself.
+    for n in sorted({len(x.rows) for x in comparisons}):
+        groups.append(comparison_losses(model, [x for x in comparisons if len(x.rows) == n], c, device))
+    if not comparisons:
+        groups.append(single_reply_losses(model, items, device))  # pyright: ignore[reportArgumentType]
+    total, sums = torch.zeros((), device=device), {}
+    for per_item, terms in groups:
+        # Summed over members, so that each takes the step that it would take alone.
         total = total + per_item.sum()
-        for name, x in (told | {"loss": per_item.detach().mean(0)}).items():
-            sums[name] = sums.get(name, torch.zeros(())) + x.sum().cpu()
-    sums["decisions"] = torch.tensor(len(items))
+        sums = added(sums, sums_over_items(terms | {"loss": per_item.mean(0)}))
     return total / len(items), sums
 
 
@@ -150,7 +151,7 @@ def update(
     device: torch.device,
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
-    model.train()  # nothing was sampled from a reward model: dropout may help it
+    model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
     objective, sums = loss(model, items, c, device)
     descend(model, learner.optimizer, objective, c.optimizer, lr=lr)
     return sums
@@ -182,5 +183,5 @@ def train(
 
 
 def _disagreement(r: Tensor) -> dict[str, Tensor]:
-    """[P], deviation over the members [E, P]; one alone has none."""
+    """Standard deviation [P] over the members [E, P]; one member alone has none."""
     return {"disagreement": r.detach().std(0, correction=0)} if len(r) > 1 else {}

@@ -2,8 +2,8 @@
 
     L = -log sigmoid(beta (m_chosen - m_rejected) - margin),    m = (1 / |y|) sum_k log pi(a_k)
 
-Meng et al. 2024, arXiv:2405.14734, eq. 6. It is length-normalised, and nothing holds the policy to where it
-began but the learning rate and the number of steps. A tie is half of each direction.
+Meng et al. 2024, arXiv:2405.14734, eq. 6. It is length-normalised. Only the learning rate and the number
+of steps hold the policy near to where it began. The loss of a tie is half of the loss in each direction.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from turnwise.data.comparisons import Comparison
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import simpo_loss
+from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
@@ -32,15 +33,15 @@ class Config:
     """Numbers of SimPO."""
 
     epochs: float = 1.0
-    """passes over the pairs"""
+    """Passes over the pairs."""
     batch_size: int = 32
-    """pairs per step"""
+    """Pairs per step."""
     optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
     """Settings of the optimizer."""
     beta: float = 2.0
-    """units of implicit reward per nat a token"""
+    """Units of implicit reward per nat of mean log-probability."""
     margin: float = 0.5
-    """by which the chosen reply is to win, in units of implicit reward (gamma in the paper)"""
+    """Gap by which the chosen reply is to win, in units of implicit reward (gamma in the paper)."""
 
     def __post_init__(self) -> None:
         check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, beta=NOT_NEGATIVE)
@@ -58,25 +59,23 @@ def loss(
     policy: LmPolicy, items: Sequence[Comparison], c: Config, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
-    means = mean_logp(policy.lm, [row for item in items for row in item.rows], device, group=2).view(-1, 2)
-    w, l = means[:, 0], means[:, 1]
-    per_item = simpo_loss(w, l, c.beta, c.margin)
-    other = simpo_loss(l, w, c.beta, c.margin)
+    rows = [row for item in items for row in item.rows]  # chosen and rejected in turn
+    chosen, rejected = mean_logp(policy.lm, rows, device, group=2).view(-1, 2).unbind(1)  # [P] each
+    per_item = simpo_loss(chosen, rejected, c.beta, c.margin)
+    flipped = simpo_loss(rejected, chosen, c.beta, c.margin)
     ties = torch.tensor([item.tie for item in items], device=device)
-    per_item = torch.where(ties, (per_item + other) / 2, per_item)
-    sums = {
-        "loss": per_item.detach(),
-        "logps/chosen": w.detach(),
-        "logps/rejected": l.detach(),
-        "rewards/accuracies": (w > l).to(w.dtype).masked_fill(ties, 0.5),
+    per_item = torch.where(ties, (per_item + flipped) / 2, per_item)
+    terms = {
+        "loss": per_item,
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).to(chosen.dtype).masked_fill(ties, 0.5),
     }
-    totals = {name: x.sum().cpu() for name, x in sums.items()}
-    totals["decisions"] = torch.tensor(len(items))
-    return per_item.mean(), totals
+    return per_item.mean(), sums_over_items(terms)
 
 
 def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
-    """beta m [B]: by what it prefers one reply to another."""
+    """beta m [B]. The policy prefers the reply whose implicit reward is higher."""
     parts = chunks(rows, c.batch_size)
     return c.beta * torch.cat([mean_logp(policy.lm, part, device) for part in parts])
 
