@@ -255,3 +255,18 @@ def test_a_hundred_tokens_at_99_percent_each_are_a_third(row) -> None:
     per_turn = pack_tokens([t], gamma=0.99, dtype=f64)
     assert math.prod(per_token.discounts[0, :-1].tolist()) == pytest.approx(0.3697, abs=1e-4)
     assert math.prod(per_turn.discounts[0, :-1].tolist()) == 1.0
+
+
+def test_the_conversation_of_the_docstring() -> None:
+    """Read 0 1 2, say 3 4 (worth -.1), read 5 6, say 7 8 9 (worth 1), a true end; gamma is .9 a turn."""
+    writer = TokenWriter()
+    for read, said, reward in ((3, 2, -0.1), (2, 3, 1.0)):
+        writer.read([0] * read)
+        writer.act([1] * said, reward, None)
+    row = writer.tokens(True, next_known=True, id="c")
+    by_token, by_turn = (pack([row], gamma=0.9, dtype=torch.float64) for pack in (pack_tokens, pack_turns))
+    assert by_token.decisions.tolist() == [[2, 3, 6, 7, 8, 9]] and by_token.ends.tolist() == [[3, 4, 7, 8, 9]]
+    assert by_token.rewards.tolist() == [[0, -0.1, 0, 0, 1]]
+    assert by_token.discounts.tolist() == [[1, 0.9, 1, 1, 0]]
+    assert by_turn.decisions.tolist() == [[2, 6, 9]] and by_turn.ends.tolist() == [[4, 9]]
+    assert by_turn.rewards.tolist() == [[-0.1, 1]] and by_turn.discounts.tolist() == [[0.9, 0]]

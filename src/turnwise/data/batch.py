@@ -22,28 +22,42 @@ from turnwise.data.tokens import Tokens
 class Batch:
     """B rows, T positions that the model reads, A decisions; a row never crosses an episode.
 
-    `decisions` [B, A+1]: position from which decision k is taken, the last one being the final state.
-    `ends` [B, A]: last position that belongs to action k (for steps the action is no position: the
-    decision itself). `discounts` multiply the value of decision k+1: 0 after a true termination, never 0
-    after truncation. `mask`: True = a real decision of the agent; False only as a suffix. `loss_mask`:
-    mask less what is read but not learnt from. Padding has reward 0, discount 0 and repeats the final
-    position. `state0`: the model's memory before the first position (None: a memory of nothing). Of steps
-    also `ages`, the number of decisions that were taken before in the episode, and `states` [B, A+1, ...],
-    the hidden states at the decisions (privileged; None where they are not told).
+    One conversation, with a decision per token and with a decision per turn (x is an action):
+
+        position     0  1  2  3  4  5  6  7  8  9
+        action                x  x        x  x  x       rewards -.1 after 4 and 1 after 9, then a true end
+        per token    decisions 2 3 6 7 8, final 9       ends 3 4 7 8 9      rewards 0 -.1 0 0 1
+        per turn     decisions 2 6, final 9             ends 4 9            rewards -.1 1
+
+    Decision k is taken where everything before the action has been read, and the state that it leads to is
+    index k+1, whatever a partner said in between. Padding is on the right, with reward 0 and discount 0, and
+    its decisions repeat the final position.
     """
 
-    inputs: Any  # ids, an int tensor [B, T]; or StepInputs
+    inputs: Any
+    """What the model reads: ids, int64 [B, T]; or `StepInputs` of environments."""
     decisions: Int[Tensor, "B A1"]
+    """Position from which decision k is taken; the last one is the final state."""
     ends: Int[Tensor, "B A"]
-    actions: Any  # a tensor [B, A, ...], or None per turn
+    """Last position of action k; for a step, whose action is no position, the decision itself."""
+    actions: Any
+    """A tensor [B, A, ...]; None per turn, where the action is the span (decisions[k], ends[k]]."""
     rewards: Float[Tensor, "B A"]
+    """What followed action k, in the units of the task."""
     discounts: Float[Tensor, "B A"]
+    """What multiplies the value of decision k+1: 0 after a true end, never 0 after a cut."""
     mask: Bool[Tensor, "B A"]
+    """True: a real decision of the agent; False only as a suffix."""
     loss_mask: Bool[Tensor, "B A"]
+    """`mask` less what is read but not learnt from: burn-in, an action whose next state is unknown."""
     behavior_logp: Float[Tensor, "B A"] | None = None
+    """Log-probability of action k under the policy that acted, in nats; None unless all are known."""
     state0: Float[Tensor, "B K"] | None = None
+    """The model's memory before the first position; None: a memory of nothing."""
     ages: Int[Tensor, "B A"] | None = None
+    """Steps only: how many decisions of the episode were taken before."""
     states: Any = None
+    """Steps only: hidden states at the decisions, [B, A+1, ...], privileged; None if not recorded."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -71,6 +85,8 @@ def pack_tokens(
     """
     packed = []
     for t in rows:
+        # Positions [A] of the tokens that were chosen, each from the position before it. An action at
+        # position 0, which nothing precedes, would be no decision.
         chosen = np.flatnonzero(t.action[1:]) + 1
         discounts = np.where(t.turn_end[chosen], gamma, gamma_within_turn)
         packed.append(
@@ -86,11 +102,14 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
     """
     packed = []
     for t in rows:
-        chosen = np.flatnonzero(t.action[1:]) + 1
+        chosen = np.flatnonzero(t.action[1:]) + 1  # positions of the agent's tokens
         before = chosen - 1
-        # A turn that began before this row goes on where learning begins: that is where the last row ended.
+        # A turn opens after a token that was read, or after the stop of another turn. The rest of a turn that
+        # a cut tore apart counts as a turn too: it goes on where this row begins to learn, which is where the
+        # row before ended.
         goes_on = t.action[before] & (before == t.learn_from)
-        opens = chosen[~t.action[before] | t.turn_end[before] | goes_on]
+        opens = chosen[~t.action[before] | t.turn_end[before] | goes_on]  # [A]
+        # What is chosen before the first opening is the tail of a turn in the burn-in: no decision.
         spans = np.split(chosen, np.searchsorted(chosen, opens))[1:]
         ends = np.array([span[-1] for span in spans], np.int64)
         discounts = np.where(t.turn_end[ends], gamma, 1.0)
@@ -120,13 +139,14 @@ def _row(
     learnt = decisions >= t.learn_from
     discounts = discounts.astype(np.float64)
     if len(decisions) and t.terminated:
-        discounts[-1] = 0.0
+        discounts[-1] = 0.0  # the one place where a value is cut off: a true end
     if len(decisions) and not t.next_known:
-        learnt[-1] = False
+        learnt[-1] = False  # nothing to bootstrap from
     return _PackedRow(np.append(decisions, len(t) - 1), ends, actions, rewards, discounts, logp, learnt)
 
 
 def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dtype) -> Batch:
+    # B, T, A: everything below is written over padding, so what is not written is padding.
     B, T, A = len(rows), max(len(t) for t in rows), max(len(p.ends) for p in packed)
     ids, decisions = np.zeros((B, T), np.int64), np.zeros((B, A + 1), np.int64)
     ends, actions = np.zeros((B, A), np.int64), np.zeros((B, A), np.int64)
@@ -135,13 +155,13 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
     for b, (t, p) in enumerate(zip(rows, packed, strict=True)):
         n = len(p.ends)
         ids[b, : len(t)] = t.ids
-        decisions[b, : n + 1], decisions[b, n + 1 :] = p.decisions, len(t) - 1
+        decisions[b, : n + 1], decisions[b, n + 1 :] = p.decisions, len(t) - 1  # [n+1], then the final state
         ends[b, :n], ends[b, n:] = p.ends, len(t) - 1
         if p.actions is not None:
             actions[b, :n] = p.actions
         rewards[b, :n], discounts[b, :n], logp[b, :n] = p.rewards, p.discounts, p.logp
         mask[b, :n], loss_mask[b, :n] = True, p.learnt
-    if not mask.any():
+    if not mask.any():  # refused here once, so that no loss needs an epsilon in its denominator
         raise ValueError("a batch without a decision")
     return Batch(
         inputs=torch.from_numpy(ids),
@@ -157,7 +177,10 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
 
 
 def _all_or_none(logp: np.ndarray, mask: np.ndarray, dtype: torch.dtype) -> Tensor | None:
-    """Behaviour log-probabilities count only where every decision carries one."""
+    """Behaviour log-probabilities [B, A], or None unless every decision has one.
+
+    A part of them would weigh some rows by importance and others not, in one mean.
+    """
     if np.isnan(logp[mask]).any():
         return None
     return torch.as_tensor(np.where(mask, logp, 0.0), dtype=dtype)

@@ -36,7 +36,7 @@ class ChatFormat:
     """
 
     stop: int
-    """the token that ends a message of the agent, an action like any other"""
+    """The token that ends a message of the agent, an action like any other."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer

@@ -15,7 +15,7 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 
 Prompt = tuple[Message, ...]
-"""messages before the reply, in order"""
+"""Messages before the reply, in order."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which rows go into which batch: a pure function of the seed, so that a resumed run sees the same data."""
+"""Which rows go into which batch: a function of the seed alone, so that a resumed run sees the same data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ T = TypeVar("T")
 class BatchOrder:
     """Epochs of batches of `batch_size` rows, similar lengths together (less padding), order shuffled.
 
-    Rows are shuffled, sorted by length within pools of `pool` batches, and the batches shuffled again:
-    deterministic in (seed, step).
+    Rows are shuffled, sorted by length within pools of `pool` batches, and the batches shuffled again.
+    Sorting all rows would pad least, but the same rows would meet in every epoch; a pool keeps the company of
+    a row random. The batch at a step is a function of (seed, step) alone.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, pool: int = 32):
@@ -54,7 +55,7 @@ def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def row_groups(lengths: Sequence[int], groups: int, order: Sequence[int]) -> list[list[int]]:
     """Rows in `order`, split into at most `groups` with about as many steps each; no group is empty."""
-    total, filled = sum(lengths), 0
+    total, filled = sum(lengths), 0  # a row goes to the group in which its first step falls
     found: list[list[int]] = [[] for _ in range(groups)]
     for i in order:
         found[min(groups - 1, filled * groups // total)].append(i)

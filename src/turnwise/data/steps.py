@@ -18,7 +18,8 @@ from turnwise.data.episode import Episode
 class StepInputs(NamedTuple):
     """What a memory reads: rows [B, T, ...], or one step of N lanes [N, ...].
 
-    Where `start` holds there is no previous action or reward (they are 0, and mean nothing).
+    At the start of an episode there is no previous action or reward: both are 0 there, and `start` tells this
+    0 from a real one.
     """
 
     observation: Tensor
@@ -33,8 +34,8 @@ class StepInputs(NamedTuple):
 def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype = torch.float32) -> Batch:
     """Rows of episodes or segments, in the order given, padded on the right; `gamma` is per step.
 
-    Vectors and memories come out in `dtype`. Actions and observations beyond a row's end repeat nothing: they
-    are 0, and no decision reads them.
+    Vectors and memories come out in `dtype`. Actions and observations beyond a row's end are 0, and no
+    decision reads them. Here T = A + 1: the model also reads the last observation, where values bootstrap.
     """
     if not episodes:
         raise ValueError("a batch without a row")
@@ -48,22 +49,19 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
     states = None if first.states is None else _room(first.states, B, A + 1)
     for b, e in enumerate(episodes):
         n = len(e)
-        observation[b, : n + 1], actions[b, :n], previous_action[b, 1 : n + 1] = (
-            e.observations,
-            e.actions,
-            e.actions,
-        )
-        rewards[b, :n], previous_reward[b, 1 : n + 1] = e.rewards, e.rewards
-        if e.previous_action is not None:
+        observation[b, : n + 1], actions[b, :n], rewards[b, :n] = e.observations, e.actions, e.rewards
+        # The model reads with observation t what was done and earned at t-1: shifted here, once.
+        previous_action[b, 1 : n + 1], previous_reward[b, 1 : n + 1] = e.actions, e.rewards
+        if e.previous_action is not None:  # a segment: its first observation has a past
             previous_action[b, 0], previous_reward[b, 0] = e.previous_action, e.previous_reward
         if e.behavior_logp is not None:
             logp[b, :n] = e.behavior_logp
         if states is not None:
             states[b, : n + 1] = e.states
-            states[b, n + 1 :] = states[b, n]
+            states[b, n + 1 :] = states[b, n]  # as the decisions repeat the final position
     steps = np.arange(A + 1)
-    decisions = np.minimum(steps, lengths[:, None])
-    mask = steps[:-1] < lengths[:, None]
+    decisions = np.minimum(steps, lengths[:, None])  # [B, A+1]; beyond the end, the final position again
+    mask = steps[:-1] < lengths[:, None]  # [B, A]
     ages = np.array([e.age for e in episodes])[:, None] + decisions[:, :-1]
     learnt = mask & (steps[:-1] >= np.array([e.learn_from for e in episodes])[:, None])
     discounts = np.where(mask, gamma, 0.0)
@@ -95,12 +93,12 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
 
 
 def observations_of(episodes: Sequence[Episode], dtype: torch.dtype = torch.float32) -> Tensor:
-    """All that decisions were taken on, one row each: [M] symbols or [M, d] vectors."""
+    """The observations of all M decisions, the final ones left out: [M] symbols or [M, d] vectors."""
     return _tensor(np.concatenate([e.observations[:-1] for e in episodes]), dtype)
 
 
 def joined(before: Episode, after: Episode) -> Episode:
-    """Two segments of one episode as one, of which only `after` is learnt from: burn-in (R2D2).
+    """Two segments of one episode as one, whose first part is burn-in: only `after` is learnt from (R2D2).
 
     Kapturowski et al. 2019, "Recurrent experience replay in distributed reinforcement learning", section 3.
     """
@@ -116,6 +114,7 @@ def joined(before: Episode, after: Episode) -> Episode:
         states = cat([before.states[:-1], after.states])
     return replace(
         before,
+        # The last observation of `before` is the first of `after`.
         observations=cat([before.observations[:-1], after.observations]),
         actions=cat([before.actions, after.actions]),
         rewards=cat([before.rewards, after.rewards]),
@@ -137,7 +136,7 @@ def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
 
 
 def _memories(episodes: Sequence[Episode], dtype: torch.dtype) -> Tensor | None:
-    """[B, K]; a row without one has a memory of nothing, zeros."""
+    """[B, K]; a row without a memory has that of nothing, which is zeros. None if no row has one."""
     known = [e.memory for e in episodes if e.memory is not None]
     if not known:
         return None

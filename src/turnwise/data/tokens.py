@@ -23,28 +23,28 @@ class Tokens:
     """
 
     ids: np.ndarray
-    """int64"""
+    """Token ids, int64."""
     action: np.ndarray
-    """bool, the agent chose this token"""
+    """Whether the agent chose this token."""
     turn_end: np.ndarray
-    """bool, the last token of a turn of the agent"""
+    """Whether this is the last token of a turn of the agent."""
     rewards: np.ndarray
-    """what followed the token, in the units of the task; not 0 at turn ends only"""
+    """What followed the token, in the units of the task; 0 except at turn ends."""
     message_logp: np.ndarray
-    """at turn ends, of the whole message under the logged behaviour, in nats; NaN if unknown and elsewhere"""
+    """Log-probability of the message that ends here under the logged behaviour, in nats; NaN if unknown."""
     token_logp: np.ndarray
-    """at actions, of the token under the distribution it was sampled from, in nats; NaN likewise"""
+    """Log-probability of the token under the distribution it was sampled from, in nats; NaN if unknown."""
     terminated: bool
-    """a true end follows the last action"""
+    """Whether a true end follows the last action."""
     learn_from: int = 0
-    """first position whose decision is learnt from; what is before it is burn-in"""
+    """First position whose decision is learnt from; what is before it is burn-in."""
     next_known: bool = True
-    """The state after the last action is in `ids`. False if a log was cut right after the agent's own words:
-    that action has no state to bootstrap from, so it is read but not learnt from."""
+    """Whether the state after the last action is in `ids`. It is not if a log was cut right after the agent's
+    own words: that action has no state to bootstrap from, so it is read but not learnt from."""
     continues: bool = False
-    """cut from a longer conversation that goes on in the next row"""
+    """Whether this is a part of a longer conversation that goes on in the next row."""
     id: str = ""
-    """the conversation's"""
+    """Id of the conversation."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -20,7 +20,7 @@ MOST = 0.6  # share of judgements of one annotator that is told
 _FEW = 20  # items and judgements below which a share says nothing
 
 Item = tuple[Any, ...]
-"""what was judged: the prompt and one reply, or two replies in alphabetical order"""
+"""What was judged: the prompt and one reply, or two replies in alphabetical order."""
 
 
 def feedback_card(items: Sequence[Feedback]) -> dict[str, Any]:

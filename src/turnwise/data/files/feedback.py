@@ -127,7 +127,7 @@ def _rows(items: Iterable[Feedback]) -> Iterator[dict[str, Any]]:
 class _Known(NamedTuple):
     kind: Kind
     where: str
-    """the row that told it first; empty if the caller named the kind"""
+    """The row that told it first; empty if the caller named the kind."""
 
 
 def _kind_by_columns(row: Mapping[str, Any], where: str, known: _Known | None) -> _Known:

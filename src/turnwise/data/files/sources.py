@@ -35,9 +35,9 @@ class Row(NamedTuple):
     """A row as it was found: nothing of it is checked yet."""
 
     where: str
-    """the place that errors name: `logs.jsonl:3`, lines from 1; or `row 3`, from 0"""
+    """The place that errors name: `logs.jsonl:3`, lines from 1; or `row 3`, from 0."""
     id: str
-    """its id, unless it has one of its own"""
+    """Its id, unless it has one of its own."""
     value: Any
 
 
