@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from turnwise.losses.returns import discounted_returns, td_targets
+from turnwise.losses.returns import discounted_returns, lambda_returns, n_step_returns, td_targets
 
 
 def test_td_target_by_hand() -> None:
@@ -45,6 +45,19 @@ def test_masked_decisions_are_silent() -> None:
         torch.tensor([[1.0, 2.0, 7.0, 8.0]]), torch.tensor([[0.5, 0.9, 0.9, 0.9]]), mask
     )
     assert_close(found, torch.tensor([[2.0, 2.0, 0.0, 0.0]]))
+
+
+def test_padding_may_hold_no_number_at_all() -> None:
+    """Returns of the two real decisions are 1 + 0.5 * 2 and 2, or with V = 6 at the end 2 + 0.9 * 6 = 7.4."""
+    nan = float("nan")
+    mask = torch.tensor([[True, True, False]])
+    rewards, discounts = torch.tensor([[1.0, 2.0, nan]]), torch.tensor([[0.5, 0.9, nan]])
+    values = torch.tensor([[4.0, 6.0, nan]])
+    assert discounted_returns(rewards, discounts, mask).tolist() == [[2.0, 2.0, 0.0]]
+    expected = torch.tensor([[1 + 0.5 * 7.4, 7.4, 0.0]])
+    one = torch.tensor([[1.0, 1.0, nan]])
+    assert_close(lambda_returns(rewards, discounts, values, mask, one), expected)
+    assert_close(n_step_returns(rewards, discounts, values, mask, 2), expected)
 
 
 def slow_returns(rewards: np.ndarray, discounts: np.ndarray, length: int) -> list[float]:

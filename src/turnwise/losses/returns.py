@@ -55,7 +55,7 @@ def discounted_returns(
     after = torch.zeros_like(rewards[:, 0])  # [B]
     for k in range(rewards.shape[1] - 1, -1, -1):
         # The mask is needed although padding has reward 0 and discount 0: callers may rewrite both.
-        after = mask[:, k] * (rewards[:, k] + discounts[:, k] * after)
+        after = (rewards[:, k] + discounts[:, k] * after).where(mask[:, k], 0.0)
         returns[:, k] = after
     return returns
 
@@ -102,7 +102,7 @@ def lambda_returns(
     after = next_values[:, -1]  # [B]; any finite number would do: lam is 0 in the last column
     for k in range(rewards.shape[1] - 1, -1, -1):
         mixed = torch.lerp(next_values[:, k], after, lam[:, k])
-        after = mask[:, k] * (rewards[:, k] + discounts[:, k] * mixed)
+        after = (rewards[:, k] + discounts[:, k] * mixed).where(mask[:, k], 0.0)
         returns[:, k] = after
     return returns
 
