@@ -39,9 +39,8 @@ import torch
 from turnwise.algorithms.acting import ppo
 from turnwise.envs.problems.hidden_velocity import CartPole
 from turnwise.envs.protocol import Step
-from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
-from turnwise.run.settings import Adam
-from turnwise.run.training import TrainingRun
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 
 SOLVED, EPISODES = 475.0, 100
 BARS = {"equal width and passes": 5.0, "own steps": 20.0, "learning": 10.0}

@@ -41,7 +41,8 @@ from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.critics import ActorsView, Critic
-from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.models.memory.belief import BeliefMemory
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes

@@ -32,7 +32,8 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_stochastic_memoryless
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.sarsop.solve import solve
-from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import TrainingRun

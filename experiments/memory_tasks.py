@@ -34,7 +34,8 @@ from turnwise.algorithms.acting import ppo
 from turnwise.data.steps import StepInputs
 from turnwise.envs.problems.memory_tasks import MEMORY_TASKS, MemoryTask, repeat_previous
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator

@@ -1,3 +1,170 @@
-"""Turnwise: reinforcement learning for agents that act on a history."""
+"""Turnwise trains agents that cannot see the state, and measures them against the truth.
+
+    import turnwise as tw
+
+    logs = tw.read_logs("logs.jsonl")
+    clone = tw.fit(tw.BC(epochs=6), logs, out="runs/bc")
+    agent = tw.fit(tw.ILQL(tau=0.95), logs, policy=clone, out="runs/ilql")
+    agent.reply([{"role": "user", "content": "My screen is black."}])
+
+Names are loaded when they are first used, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    # doing
+    "fit": "recipes.training.fit",
+    "evaluate": "recipes.measuring.evaluate",
+    "solve": "recipes.solve",
+    "load": "recipes.trained",
+    "read_logs": "data.files.logs",
+    "read_feedback": "data.files.feedback",
+    "read_prompts": "data.files.prompts",
+    "write_report": "evaluation.pages.report",
+    # what comes back
+    "Policy": "recipes.trained",
+    "Actor": "recipes.trained",
+    "Judge": "recipes.trained",
+    "Evaluation": "recipes.measuring.evaluation",
+    "Solved": "recipes.solve",
+    "InputError": "run.errors",
+    "SettingError": "run.errors",
+    # tasks and problems
+    "HelpDesk": "envs.tasks.helpdesk.task",
+    "Postcards": "envs.tasks.postcards.task",
+    "Message": "envs.dialogue",
+    "Response": "envs.dialogue",
+    "Reference": "envs.dialogue",
+    "POMDP": "envs.pomdp",
+    # what algorithms share
+    "AdamW": "run.settings",
+    "Adam": "run.settings",
+}
+"""names and the modules that they are in"""
+_CONFIGS = {
+    "BC": "logs.bc",
+    "MC": "logs.mc",
+    "ILQL": "logs.ilql",
+    "TurnIQL": "logs.turn_iql",
+    "RewardModel": "feedback.reward",
+    "DPO": "feedback.dpo",
+    "KTO": "feedback.kto",
+    "SimPO": "feedback.simpo",
+    "ORPO": "feedback.orpo",
+    "RLOO": "replies.rloo",
+    "GRPO": "replies.grpo",
+    "TokenPPO": "replies.token_ppo",
+    "ReplyREINFORCE": "replies.reply_reinforce",
+    "OnlineDPO": "replies.online_dpo",
+    "BestOfN": "replies.best_of_n",
+    "PPO": "acting.ppo",
+    "A2C": "acting.a2c",
+    "REINFORCE": "acting.reinforce",
+    "R2D2": "acting.r2d2",
+    "SAC": "acting.sac",
+}
+"""algorithms: each name is the `Config` of its file; the catalogue has the same names, a test says"""
+
+__all__ = [
+    "A2C",
+    "BC",
+    "DPO",
+    "GRPO",
+    "ILQL",
+    "KTO",
+    "MC",
+    "ORPO",
+    "POMDP",
+    "PPO",
+    "R2D2",
+    "REINFORCE",
+    "RLOO",
+    "SAC",
+    "Actor",
+    "Adam",
+    "AdamW",
+    "BestOfN",
+    "Evaluation",
+    "HelpDesk",
+    "InputError",
+    "Judge",
+    "Message",
+    "OnlineDPO",
+    "Policy",
+    "Postcards",
+    "Reference",
+    "ReplyREINFORCE",
+    "Response",
+    "RewardModel",
+    "SettingError",
+    "SimPO",
+    "Solved",
+    "TokenPPO",
+    "TurnIQL",
+    "evaluate",
+    "fit",
+    "load",
+    "read_feedback",
+    "read_logs",
+    "read_prompts",
+    "solve",
+    "write_report",
+]
+
+if TYPE_CHECKING:
+    from turnwise.algorithms.acting.a2c import Config as A2C
+    from turnwise.algorithms.acting.ppo import Config as PPO
+    from turnwise.algorithms.acting.r2d2 import Config as R2D2
+    from turnwise.algorithms.acting.reinforce import Config as REINFORCE
+    from turnwise.algorithms.acting.sac import Config as SAC
+    from turnwise.algorithms.feedback.dpo import Config as DPO
+    from turnwise.algorithms.feedback.kto import Config as KTO
+    from turnwise.algorithms.feedback.orpo import Config as ORPO
+    from turnwise.algorithms.feedback.reward import Config as RewardModel
+    from turnwise.algorithms.feedback.simpo import Config as SimPO
+    from turnwise.algorithms.logs.bc import Config as BC
+    from turnwise.algorithms.logs.ilql import Config as ILQL
+    from turnwise.algorithms.logs.mc import Config as MC
+    from turnwise.algorithms.logs.turn_iql import Config as TurnIQL
+    from turnwise.algorithms.replies.best_of_n import Config as BestOfN
+    from turnwise.algorithms.replies.grpo import Config as GRPO
+    from turnwise.algorithms.replies.online_dpo import Config as OnlineDPO
+    from turnwise.algorithms.replies.reply_reinforce import Config as ReplyREINFORCE
+    from turnwise.algorithms.replies.rloo import Config as RLOO
+    from turnwise.algorithms.replies.token_ppo import Config as TokenPPO
+    from turnwise.data.files.feedback import read_feedback
+    from turnwise.data.files.logs import read_logs
+    from turnwise.data.files.prompts import read_prompts
+    from turnwise.envs.dialogue import Message, Reference, Response
+    from turnwise.envs.pomdp import POMDP
+    from turnwise.envs.tasks.helpdesk.task import HelpDesk
+    from turnwise.envs.tasks.postcards.task import Postcards
+    from turnwise.evaluation.pages.report import write_report
+    from turnwise.recipes.measuring.evaluate import evaluate
+    from turnwise.recipes.measuring.evaluation import Evaluation
+    from turnwise.recipes.solve import Solved, solve
+    from turnwise.recipes.trained import Actor, Judge, Policy, load
+    from turnwise.recipes.training.fit import fit
+    from turnwise.run.errors import InputError, SettingError
+    from turnwise.run.settings import Adam, AdamW
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CONFIGS:
+        found = importlib.import_module(f"turnwise.algorithms.{_CONFIGS[name]}").Config
+    elif name in _PLACES:
+        found = getattr(importlib.import_module(f"turnwise.{_PLACES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'turnwise' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

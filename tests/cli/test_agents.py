@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from turnwise.cli import evaluate_agents, main
+from turnwise.cli import main
 from turnwise.cli.evaluate import acts_in_environment, named_run
+from turnwise.recipes.measuring import episodes as measuring
 
 SMALL = ["--steps", "512", "--lanes", "8", "--rollout", "16", "--width", "8"]
 
@@ -18,8 +19,8 @@ SMALL = ["--steps", "512", "--lanes", "8", "--rollout", "16", "--width", "8"]
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_agents, "SECONDS", 0.3)
-        patch.setattr(evaluate_agents, "PROBED", 60)
+        patch.setattr(measuring, "SECONDS", 0.3)
+        patch.setattr(measuring, "PROBED", 60)
         yield
 
 
@@ -82,7 +83,7 @@ def test_greedy_is_the_likeliest_action(folder: Path, capsys: Any) -> None:
 def test_a_mean_above_what_is_possible_is_code_1(
     folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnwise.evaluation.measures.truth.bound_above", lambda *_: -100.0)
+    monkeypatch.setattr("turnwise.recipes.measuring.episodes.bound_above", lambda *_: -100.0)
     assert main(["evaluate", str(folder), "--episodes", "50"]) == 1
     assert "impossible" in capsys.readouterr().out
     assert json.loads((folder / "evaluation.json").read_text())["above"]
@@ -92,7 +93,7 @@ def test_another_environment_must_look_the_same(folder: Path, capsys: Any) -> No
     found = evaluated(capsys, str(folder), "--env", "t-maze-5", "--episodes", "20")
     assert found["env"] == "t-maze-5"
     assert main(["evaluate", str(folder), "--env", "tiger"]) == 2
-    assert "--env tiger: observations" in capsys.readouterr().err
+    assert "--env tiger: expected observations" in capsys.readouterr().err
 
 
 def test_a_task_without_a_table(tmp_path: Path, capsys: Any) -> None:

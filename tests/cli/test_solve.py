@@ -91,7 +91,7 @@ def test_the_folder_holds_the_policy_and_how_it_came_about(tiger: Path, tmp_path
     for name in ("config.yaml", "env.json", "result.json", "policy.policy", "report.html"):
         assert (out / name).exists()
     assert main(["solve", str(tiger), "--out", str(out)]) == 2
-    assert "the folder holds another run" in capsys.readouterr().err
+    assert "this one holds another run" in capsys.readouterr().err
 
 
 def test_a_controller_is_kept_too(tiger: Path, tmp_path: Path, capsys: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from turnwise.cli import main
-from turnwise.cli.replies import prompts_of
+from turnwise.data.files.prompts import read_prompts
 from turnwise.data.heldout import is_held_out
 from turnwise.envs.dialogue import Message
 
@@ -183,7 +183,7 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
     ("words", "expected"),
     [
         (["dpo", "--feedback", "likes.jsonl"], "expected pairs or rankings for DPO; found likes"),
-        (["dpo", "--feedback", "rankings.jsonl"], "expected --formula ranking"),
+        (["dpo", "--feedback", "rankings.jsonl"], "--formula dpo: expected ranking: "),
         (["kto", "--feedback", "scores.jsonl"], "expected likes"),
         (["dpo", "--feedback", "pairs.jsonl", "--gold", "x"], "expected postcards"),
         (
@@ -299,7 +299,7 @@ def test_what_is_too_long_is_left_out_and_told(home: Path, tmp_path: Path, capsy
     out = ["--out", str(tmp_path / "run"), "--json"]
     assert main(["train", "dpo", *words, str(tmp_path / "pairs.jsonl"), *out]) == 0
     said = capsys.readouterr()
-    assert "mind: 1 of 25 items are longer than the context of 64; left out" in said.err
+    assert "warning: 1 of 25 items are longer than the context of 64; left out" in said.err
     found = json.loads(said.out)
     assert found["learnt"] + found["held_out"] == 24
     (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
@@ -319,10 +319,12 @@ def test_what_is_too_long_is_left_out_and_told(home: Path, tmp_path: Path, capsy
         assert (
             main(["train", "rloo", *words, str(tmp_path / "asked.jsonl"), "--out", str(tmp_path / "r")]) == 0
         )
-    assert "mind: 1 of 6 prompts leave no room for 4 tokens in the context of 64" in capsys.readouterr().err
+    assert (
+        "warning: 1 of 6 prompts leave no room for 4 tokens in the context of 64" in capsys.readouterr().err
+    )
 
 
-def test_prompts_come_from_any_feedback(tmp_path: Path, capsys: Any) -> None:
+def test_prompts_come_from_any_feedback(tmp_path: Path) -> None:
     """Chats, transcripts, OpenAI's pairs: none has a column prompt; repeats with other columns are told."""
     ask, say = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
     no = {"role": "assistant", "content": "No."}
@@ -336,11 +338,10 @@ def test_prompts_come_from_any_feedback(tmp_path: Path, capsys: Any) -> None:
     ]  # fmt: skip
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    found = prompts_of(str(path))
-    said = {p[-1].content: c for p, c in found.learnt + found.held}
+    found = read_prompts(str(path))
+    said = {row.prompt[-1].content: row.columns for row in found}
     assert set(said) == {"Why?", "How?", "Who?", "What?"} and not found.text
-    assert said["Why?"] == {"source": "a"}
-    assert "mind: 1 rows repeat an earlier prompt with other columns" in capsys.readouterr().err
+    assert said["Why?"] == {"source": "a"} and found.repeated == 1
 
 
 def test_resuming_on_other_data_is_refused(home: Path, tmp_path: Path, capsys: Any) -> None:

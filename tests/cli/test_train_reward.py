@@ -104,15 +104,15 @@ def test_adapters_of_members_on_a_model_that_is_there(tmp_path: Path, capsys: An
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--lora-rank", "2"], "adapters of fresh weights would learn nothing; expected --model as well"),
+        (["--lora-rank", "2"], "or a model to adapt as well: adapters of fresh weights would learn nothing"),
         (
             ["--model", "x", "--width", "32"],
-            "--width 32: that is for a fresh model, and --model x brings its",
+            "--width 32: expected no width beside model x, which brings its own",
         ),
-        (["--ensemble", "0"], "--ensemble 0: expected 1 member or more"),
+        (["--ensemble", "0"], "--ensemble 0: expected 1 or more"),
         (["--centring", "-1"], "--centring -1.0: expected 0 or more"),
         (["--context", "8", "--vocab", "300"], "fits the context of 8 tokens (the shortest, "),
-        (["--heldout", "0.99999"], "nothing is left to learn from; expected a smaller share"),
+        (["--heldout", "0.99999"], "expected a smaller share: nothing is left to learn from"),
     ],
 )
 def test_what_cannot_work_is_refused(words: list[str], said: str, tmp_path: Path, capsys: Any) -> None:

@@ -11,7 +11,8 @@ from turnwise.algorithms.acting import ppo
 from turnwise.data.steps import StepInputs
 from turnwise.envs.problems.memory_tasks import MemoryTask, repeat_previous
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.spec import CriticSpec, MemoryName, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.agents.settings import CriticSpec, MemoryName, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.models.memory.remembering import Memory
 from turnwise.rollout.episodes import StepLanes
 from turnwise.run.seeds import generator

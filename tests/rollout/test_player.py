@@ -17,7 +17,8 @@ from turnwise.envs.gymnasium.door import register_environments
 from turnwise.envs.problems.classics import t_maze
 from turnwise.envs.protocol import Discrete, Space, Vector
 from turnwise.envs.tabular import TabularEnv
-from turnwise.models.agents.spec import CriticName, CriticSpec, MemoryName, MemorySpec, Spaces, agent_of
+from turnwise.models.agents.settings import CriticName, CriticSpec, MemoryName, MemorySpec
+from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.rollout.episodes import StepLanes
 from turnwise.rollout.player import Player, Saved, load_player, load_saved
 from turnwise.run.errors import InputError

@@ -10,52 +10,24 @@ from collections.abc import Sequence
 
 VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
-    "train": "learn a policy: from logged conversations (bc, mc, ilql, turn-iql), or by acting (ppo, ...)",
-    "evaluate": "measure a trained policy in a live task, or a trained agent in its environment",
+    "train": "learn a policy, a reward model or an agent",
+    "evaluate": "measure a trained policy in live conversations, or a trained agent in its environment",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
-    "data": "logs: make (of a built-in task), check, show; feedback: check",
+    "data": "make, check and show logs and feedback",
     "report": "write the report page of a run or of a comparison of runs",
 }
-TOPICS = {
-    "train": {
-        "bc": "behaviour cloning, of all conversations or of the best only",
-        "mc": "Monte-Carlo values per token",
-        "ilql": "implicit language Q-learning per token",
-        "turn-iql": "implicit Q-learning per turn, choosing among sampled utterances",
-        "ppo": "an agent with memory, by proximal policy optimisation in an environment",
-        "a2c": "the same by advantage actor-critic",
-        "reinforce": "the same by REINFORCE, from whole episodes",
-        "r2d2": "the same by Q-learning on histories, from replay",
-        "sac": "the same by discrete soft actor-critic, from replay",
-        "reward": "a reward model, from pairs, rankings, likes or scores",
-        "dpo": "a policy from pairs or rankings: DPO, IPO, conservative, robust, ranking",
-        "kto": "a policy from likes and dislikes",
-        "simpo": "a policy from pairs, without a reference",
-        "orpo": "the same, cloning what was chosen",
-        "rloo": "a policy from its own replies, judged by a reward: leave-one-out REINFORCE",
-        "grpo": "the same, by group relative policy optimisation",
-        "token-ppo": "the same, by PPO with a critic of tokens",
-        "reply-reinforce": "the same, by REINFORCE with a baseline",
-        "online-dpo": "the same, by DPO on its best and worst replies",
-        "best-of-n": "the same, by cloning its best replies (rejection sampling)",
-    },
-    "data": {
-        "make": "write the logs of a built-in task",
-        "check": "read logs or feedback, count what is in them, say what is wrong where",
-        "show": "one conversation with roles, masks, rewards and discounts",
-    },
+DATA = {
+    "make": "write the logs of a task, or feedback on its replies",
+    "check": "read logs or feedback, count what is in them, say what is wrong where",
+    "show": "one conversation with roles, masks, rewards and discounts",
 }
-AGENTS = ("ppo", "a2c", "reinforce", "r2d2", "sac")
-"""topics of `train` that act while they learn"""
-PLACES = (
-    dict.fromkeys(AGENTS, "train_agents")
-    | dict.fromkeys(("dpo", "kto", "simpo", "orpo"), "train_preferences")
-    | dict.fromkeys(
-        ("rloo", "grpo", "token-ppo", "reply-reinforce", "online-dpo", "best-of-n"), "train_replies"
-    )
-    | {"reward": "train_reward"}
-)
-"""files of topics that are not their verb's"""
+
+
+def topics() -> dict[str, dict[str, str]]:
+    """What the verbs with topics take, each with a phrase about it."""
+    from turnwise.recipes.catalogue import ALGORITHMS
+
+    return {"train": {name: row.what for name, row in ALGORITHMS.items()}, "data": DATA}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _complain(f"there is no verb {verb!r}; expected one of {', '.join(VERBS)}")
     topic = None
-    if verb in TOPICS:
+    if verb in ("train", "data"):
+        known = topics()[verb]
         if not rest or rest[0] in ("-h", "--help"):
             print(_topics(verb))
             return 0 if rest else 2
         topic, rest = rest[0], rest[1:]
-        if topic not in TOPICS[verb]:
-            return _complain(f"there is no {verb} {topic!r}; expected one of {', '.join(TOPICS[verb])}")
+        if topic not in known:
+            return _complain(f"there is no {verb} {topic!r}; expected one of {', '.join(known)}")
     return _run(verb, topic, rest)
 
 
@@ -89,7 +62,7 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     from turnwise.run.errors import InputError, Interrupted, SettingError
 
     try:
-        module = importlib.import_module(f"turnwise.cli.{PLACES.get(topic or '', verb)}")
+        module = importlib.import_module(f"turnwise.cli.{verb}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
         return _complain(e.as_flag() if isinstance(e, SettingError) else str(e))
@@ -101,6 +74,9 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     except KeyboardInterrupt:
         print("turnwise: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `turnwise ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if "--json" in rest and os.environ.get("RANK", "0") == "0":
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
     return int(result.get("exit", 0)) if isinstance(result, dict) else 0
@@ -130,7 +106,22 @@ def _overview() -> str:
 
 
 def _topics(verb: str) -> str:
-    width = max(map(len, TOPICS[verb])) + 2
-    rows = "\n".join(f"  {name:<{width}}{what}" for name, what in TOPICS[verb].items())
-    tell = f"turnwise {verb} NAME --help tells every option."
-    return f"usage: turnwise {verb} NAME [options]\n\n{VERBS[verb]}\n\n{rows}\n\n{tell}"
+    lines = [f"usage: turnwise {verb} NAME [options]", "", VERBS[verb]]
+    known = topics()[verb]
+    width = max(map(len, known)) + 2
+    for title, names in _groups(verb):
+        lines += ["", f"{title}:"] if title else [""]
+        lines += [f"  {name:<{width}}{known[name]}" for name in names]
+    return "\n".join([*lines, "", f"turnwise {verb} NAME --help tells every option."])
+
+
+def _groups(verb: str) -> list[tuple[str, list[str]]]:
+    """Topics under a title: algorithms by what they learn from."""
+    if verb != "train":
+        return [("", list(topics()[verb]))]
+    from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES
+
+    return [
+        (what, [name for name, row in ALGORITHMS.items() if row.family == family])
+        for family, what in FAMILIES.items()
+    ]

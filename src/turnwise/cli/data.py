@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
-
 from turnwise.cli.say import console, parse
-from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
-from turnwise.data.cards.logs import data_card, describe, warnings
-from turnwise.data.files.feedback import read_feedback
-from turnwise.data.files.logs import read_logs, write_jsonl
-from turnwise.recipes.tasks import TASKS, find_task, parse_settings
+from turnwise.recipes.settings.train import LogReading
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, check_choice
+from turnwise.run.checks import check as check_numbers
 from turnwise.run.errors import InputError, SettingError
+
+Kind = Literal["pairs", "rankings", "likes", "scores"]
 
 
 @dataclass(frozen=True)
@@ -23,65 +21,80 @@ class Make:
     """Write the logs of a task, or feedback on its replies."""
 
     out: Path
-    """file to write, .jsonl or .jsonl.gz"""
+    """File to write, .jsonl or .jsonl.gz."""
     task: str = "helpdesk"
-    """a built-in task (helpdesk, negotiation, postcards), or your own as package.module:Task"""
+    """A built-in task (helpdesk, negotiation, postcards), or your own as package.module:Task."""
     task_settings: tuple[str, ...] = ()
-    """settings of the task, as KEY=VALUE"""
+    """Settings of the task, each as KEY=VALUE."""
     conversations: int = 20_000
-    """number of conversations, or of rows of feedback"""
+    """Number of conversations, or of rows of feedback."""
     feedback: Literal["none", "pairs", "rankings", "likes", "scores"] = "none"
-    """kind of feedback by simulated annotators, for a task that has it (postcards); none: logs"""
+    """Kind of feedback by simulated annotators, for a task that has it (postcards); none: logs."""
     seed: int = 0
-    """the same seed writes the same file"""
+    """The same seed writes the same file."""
     overwrite: bool = False
-    """replace an existing file"""
+    """Replace an existing file."""
     json: bool = False
-    """print one result object on stdout"""
+    """Print one result object on stdout."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, conversations=ONE_OR_MORE, seed=SEED)
+
+
+@dataclass(frozen=True)
+class CheckSource:
+    """What is read."""
+
+    logs: str | None = None
+    """JSONL or Parquet file of conversations, a folder of them, or a datasets name or folder."""
+    feedback: str | None = None
+    """The same with pairs, rankings, likes or scores of replies."""
+    kind: Kind | None = None
+    """Kind of the feedback; none: its columns tell."""
+    json: bool = False
+    """Print one result object on stdout."""
 
 
 @dataclass(frozen=True)
 class Check:
     """Read logs, or feedback, and say what is in them, or what is wrong where."""
 
-    logs: str | None = None
-    """JSONL or Parquet file, a folder of them, or a datasets name or folder"""
-    feedback: str | None = None
-    """the same with pairs, rankings, likes or scores of replies"""
-    kind: Literal["pairs", "rankings", "likes", "scores"] | None = None
-    """of the feedback; none: what its columns tell"""
-    agent_role: str = "assistant"
-    """of logs: whose messages are the agent's"""
-    credit_partner_rewards: bool = False
-    """of logs: give rewards on partners' messages to the agent's message before"""
+    source: CheckSource = CheckSource()
+    reading: LogReading = field(default_factory=LogReading)
+
+
+@dataclass(frozen=True)
+class ShowSource:
+    """Which conversation is shown, and how."""
+
+    logs: str
+    """JSONL or Parquet file, a folder of them, or a datasets name or folder."""
+    index: int = 0
+    """Which conversation, counted from 0."""
+    id: str | None = None
+    """Which conversation, by its id."""
+    model: str | None = None
+    """Run folder, model folder or name whose tokenizer and chat template are used; none: words."""
+    gamma: float = 1.0
+    """Discount per turn."""
+    gamma_within_turn: float = 1.0
+    """Discount between two tokens of a turn."""
+    per: str = "token"
+    """token or turn: where decisions are taken."""
     json: bool = False
-    """print one result object on stdout"""
+    """Print one result object on stdout."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, index=NOT_NEGATIVE, gamma=SHARE, gamma_within_turn=SHARE)
+        check_choice(self, per=("token", "turn"))
 
 
 @dataclass(frozen=True)
 class Show:
     """One conversation, token by token: roles, what is an action, rewards, discounts."""
 
-    logs: str
-    """JSONL or Parquet file, a folder of them, or a datasets name or folder"""
-    index: int = 0
-    """which conversation, counted from 0"""
-    id: str | None = None
-    """which conversation, by its id"""
-    model: str | None = None
-    """run folder, model folder or name whose tokenizer and chat template are used; none: words"""
-    gamma: float = 1.0
-    """discount per turn"""
-    gamma_within_turn: float = 1.0
-    """discount between two tokens of a turn"""
-    per: str = "token"
-    """token or turn: where decisions are taken"""
-    agent_role: str = "assistant"
-    """whose messages are the agent's"""
-    credit_partner_rewards: bool = False
-    """give rewards on partners' messages to the agent's message before"""
-    json: bool = False
-    """print one result object on stdout"""
+    source: ShowSource
+    reading: LogReading = field(default_factory=LogReading)
 
 
 def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +106,10 @@ def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
 def make(a: Make) -> dict[str, Any]:
     """Write logs, or feedback."""
     if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
-        raise SettingError("out", a.out, "a name that ends in .jsonl or .jsonl.gz")
+        raise SettingError("out", str(a.out), "a name that ends in .jsonl or .jsonl.gz")
+    from turnwise.data.files.logs import write_jsonl
+    from turnwise.recipes.tasks import TASKS, find_task, parse_settings
+
     task = find_task(a.task, parse_settings(a.task_settings))
     logs = a.feedback == "none"
     rows = (
@@ -115,60 +131,71 @@ def make(a: Make) -> dict[str, Any]:
 
 def check(a: Check) -> dict[str, Any]:
     """Count what is there."""
-    if a.feedback is not None:
-        return _check_feedback(a, a.feedback)
-    if a.logs is None:
+    s = a.source
+    if s.feedback is not None:
+        return _check_feedback(a, s.feedback)
+    if s.logs is None:
         raise InputError("expected --logs or --feedback, with what is to be read; found neither")
-    if a.kind is not None:
-        raise InputError(f"--kind {a.kind}: expected --feedback with it; found --logs")
-    dialogues = read_logs(a.logs, agent_role=a.agent_role, credit_partner_rewards=a.credit_partner_rewards)
-    card = data_card(dialogues, file=a.logs)
-    return _tell(card, describe(card), warnings(card, dialogues), a.json)
+    if s.kind is not None:
+        raise InputError(f"--kind {s.kind}: expected --feedback with it; found --logs")
+    from turnwise.data.cards.logs import data_card, describe, warnings
+    from turnwise.data.files.logs import read_logs
+
+    logs = read_logs(s.logs, **vars(a.reading))
+    card = data_card(logs, file=s.logs)
+    return _print_card(card, describe(card), warnings(card, logs), s.json)
 
 
 def _check_feedback(a: Check, path: str) -> dict[str, Any]:
-    if a.logs is not None:
+    if a.source.logs is not None:
         raise InputError("expected either --logs or --feedback; found both")
-    if a.agent_role != "assistant" or a.credit_partner_rewards:
+    if a.reading != LogReading():
         raise InputError(
             "--agent-role, --credit-partner-rewards: expected --logs with them; found --feedback"
         )
-    card = {"file": path, **feedback_card(read_feedback(path, a.kind))}
-    return _tell(card, [("File", path), *describe_feedback(card)], feedback_warnings(card), a.json)
+    from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
+    from turnwise.data.files.feedback import read_feedback
+
+    card = {"file": path, **feedback_card(read_feedback(path, a.source.kind))}
+    lines = [("File", path), *describe_feedback(card)]
+    return _print_card(card, lines, feedback_warnings(card), a.source.json)
 
 
-def _tell(
-    card: dict[str, Any], lines: Sequence[tuple[str, str]], hints: list[str], json: bool
+def _print_card(
+    card: dict[str, Any], lines: Sequence[tuple[str, str]], found: list[str], json: bool
 ) -> dict[str, Any]:
+    from rich.markup import escape
+
     out = console(json)
     for label, value in lines:
         out.print(f"  [bold]{label:<24}[/bold]{escape(value)}", soft_wrap=True)
-    for hint in hints:
-        out.print(f"  [yellow]mind[/yellow] {escape(hint)}", soft_wrap=True)
-    return {**card, "warnings": hints}
+    for text in found:
+        out.print(f"  [yellow]warning[/yellow] {escape(text)}", soft_wrap=True)
+    return {**card, "warnings": found}
 
 
 def show(a: Show) -> dict[str, Any]:
     """Print one conversation as it will be learnt from."""
     from turnwise.cli.show import print_conversation
+    from turnwise.data.files.logs import read_logs
 
-    dialogues = read_logs(a.logs, agent_role=a.agent_role, credit_partner_rewards=a.credit_partner_rewards)
-    if a.per not in ("token", "turn"):
-        raise InputError(f"--per {a.per}: expected token or turn")
-    if a.id is not None:
-        chosen = [d for d in dialogues if d.id == a.id]
+    s = a.source
+    logs = read_logs(s.logs, **vars(a.reading))
+    if s.id is not None:
+        chosen = [d for d in logs if d.id == s.id]
         if not chosen:
-            raise InputError(f"--id {a.id}: {a.logs} has no conversation of that id")
-    elif not 0 <= a.index < len(dialogues):
-        raise InputError(f"--index {a.index}: {a.logs} has {len(dialogues)} conversations, counted from 0")
+            raise SettingError("id", s.id, f"the id of a conversation of {s.logs}; it has none of that id")
+    elif s.index >= len(logs):
+        expected = f"a number below {len(logs)}: {s.logs} has so many conversations, counted from 0"
+        raise SettingError("index", s.index, expected)
     else:
-        chosen = [dialogues[a.index]]
+        chosen = [logs[s.index]]
     return print_conversation(
         chosen[0],
-        console(a.json),
-        corpus=dialogues[:2000],
-        model=a.model,
-        gamma=a.gamma,
-        gamma_within_turn=a.gamma_within_turn,
-        per=a.per,
+        console(s.json),
+        corpus=logs[:2000],
+        model=s.model,
+        gamma=s.gamma,
+        gamma_within_turn=s.gamma_within_turn,
+        per=s.per,
     )

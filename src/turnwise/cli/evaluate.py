@@ -1,77 +1,80 @@
-"""turnwise evaluate."""
+"""turnwise evaluate: a policy in live conversations, or an agent in whole episodes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.say import console, notice, parse
-from turnwise.recipes.tasks import find_task
-from turnwise.run.errors import InputError
-from turnwise.run.folder import read_config, write_json, write_text
+from turnwise.cli.say import Bounds, console, notice, parse
+from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import read_config
 
-VALIDATION_SEED = 1_000_003
-"""added to the seed for validation conversations, so that they are other ones than the evaluation's"""
-SHOWN = 12
-"""conversations kept for the report page"""
-AGENTS_TOO = (
-    " Runs of agents that act in an environment (ppo, ...) take other options: turnwise evaluate RUN --help."
-)
+OTHERS = {
+    "acting": "Runs of policies that converse take other options: turnwise evaluate RUN --help.",
+    "conversing": "Runs of agents in an environment take other options: turnwise evaluate RUN --help.",
+}
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Hold conversations with a live task and measure a trained policy."""
+class Run:
+    """What is measured."""
 
     run: Path
-    """run folder of a trained policy; results are written into it"""
-    task: str = "helpdesk"
-    """the built-in task to talk to"""
-    episodes: int = 2000
-    """conversations"""
-    seed: int = 0
-    """the same seed gives every policy the same customers"""
-    lanes: int = 64
-    """conversations held at a time"""
-    betas: tuple[float, ...] = ()
-    """strengths of the critic to choose from, on validation conversations; the best is kept"""
-    validation_episodes: int = 300
-    """conversations for each of the betas"""
-    temperature: float = 1.0
-    """of sampling; 0 is greedy"""
+    """Run folder of a trained policy or agent; results are written into it."""
     threads: int = 1
-    """CPU threads"""
+    """CPU threads."""
     json: bool = False
-    """print one result object on stdout"""
+    """Print one result object on stdout."""
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """The partner."""
+
+    task: str = "helpdesk"
+    """Built-in task to talk to (helpdesk, negotiation, postcards), or one's own as package.module:Task."""
+    task_settings: tuple[str, ...] = ()
+    """Settings of the task, each as KEY=VALUE."""
+
+
+@dataclass(frozen=True)
+class EnvironmentChoice:
+    """The environment."""
+
+    env: str | None = None
+    """Environment, if not the one of training; it must look the same to the agent."""
+
+
+@dataclass(frozen=True)
+class EvaluatePolicy:
+    """Hold conversations with a live task and measure a trained policy."""
+
+    target: Run
+    task: TaskChoice = TaskChoice()
+    settings: ConversationSettings = field(default_factory=ConversationSettings)
+
+
+@dataclass(frozen=True)
+class EvaluateAgent:
+    """Play whole episodes with a trained agent, and set its mean beside what is known of the environment."""
+
+    target: Run
+    env: EnvironmentChoice = EnvironmentChoice()
+    settings: EpisodeSettings = field(default_factory=EpisodeSettings)
 
 
 def run(args: Sequence[str]) -> dict[str, Any]:
-    """Measure, write evaluation.json and conversations.jsonl; of an agent in an environment: its episodes."""
+    """Measure, print, and write the results into the run."""
     args = named_run(args)
     if acts_in_environment(args):
-        from turnwise.cli import evaluate_agents
-
-        return evaluate_agents.run(args)
-    a = parse(Evaluate, args, "evaluate", (Evaluate.__doc__ or "") + AGENTS_TOO)
-    task = find_task(a.task)
-    if not a.run.is_dir():
-        raise InputError(f"--run {a.run}: no such folder; expected the run folder of a trained policy")
-    result = evaluate(a)
-    interval = f"{result['low']:.3f} to {result['high']:.3f}"
-    out = console(a.json)
-    out.print(f"{a.run}: mean return {result['mean']:.3f} ({interval}, 95%), {a.episodes:,} conversations")
-    if result["truncated"]:
-        out.print(
-            f"[yellow]mind[/yellow] {result['truncated']:,} of {a.episodes:,} conversations filled the "
-            "policy's context and were cut: what they would have earned later is missing from the mean"
-        )
-    for known in task.references():
-        between = "exact" if known.low is None else f"{known.low:.4f} to {known.high:.4f}, 95%"
-        out.print(f"{known.name}: {known.mean:.4f} ({between})")
-    return result
+        about = f"{EvaluateAgent.__doc__} {OTHERS['acting']}"
+        return _agent(parse(EvaluateAgent, args, "evaluate RUN", about))
+    return _policy(
+        parse(EvaluatePolicy, args, "evaluate", f"{EvaluatePolicy.__doc__} {OTHERS['conversing']}")
+    )
 
 
 def named_run(args: Sequence[str]) -> list[str]:
@@ -81,63 +84,88 @@ def named_run(args: Sequence[str]) -> list[str]:
 
 
 def acts_in_environment(args: Sequence[str]) -> bool:
-    """Whether the folder after --run is the run of an agent that acts in an environment."""
+    """Whether the folder after --run says that it is the run of an agent that acts in an environment."""
     words = list(args)
     folder = next((w.removeprefix("--run=") for w in words if w.startswith("--run=")), None)
     if "--run" in words[:-1]:
         folder = words[words.index("--run") + 1]
-    return (
-        folder is not None and (Path(folder) / "config.yaml").is_file() and "env" in read_config(Path(folder))
-    )
+    if folder is None or not (Path(folder) / "config.yaml").is_file():
+        return False
+    return read_config(Path(folder)).get("family") == "acting"
 
 
-def evaluate(a: Evaluate) -> dict[str, Any]:
-    """The same for callers in Python: pick beta on validation conversations, then measure."""
+def _opened(target: Run) -> Any:
+    """What the folder holds, and the machine set up for it."""
+    if not target.run.exists():
+        raise SettingError("run", str(target.run), "the run folder of a trained policy; no such folder")
     import torch
 
-    from turnwise.evaluation.measures.conversation_views import annotate_conversation
-    from turnwise.evaluation.measures.conversations import (
-        conversation_summary,
-        hold_conversations,
-        tune_acting,
-    )
-    from turnwise.evaluation.pages.report import write_report
-    from turnwise.rollout.agent import load_agent, save_acting
-    from turnwise.run.progress import Progress
+    from turnwise.recipes.trained import load
 
-    torch.set_num_threads(a.threads)
-    task = find_task(a.task)
-    agent = load_agent(a.run).with_acting(temperature=a.temperature)
-    tried: list[dict[str, Any]] = []
-    if a.betas and agent.critic is None:
-        notice("--betas: this policy has no critic whose strength could be chosen")
-    elif a.betas:
-        notice(f"choosing beta on {a.validation_episodes} validation conversations each")
-        with Progress("beta", len(a.betas)) as bar:
-            agent, tried = tune_acting(
-                agent,
-                task.live(),
-                [{"beta": beta} for beta in a.betas],
-                episodes=a.validation_episodes,
-                seed=a.seed + VALIDATION_SEED,
-                lanes=a.lanes,
-                progress=bar.at,
-            )
-    with Progress("talking", a.episodes) as bar:
-        held = hold_conversations(
-            agent, task.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at
+    torch.set_num_threads(target.threads)
+    return load(target.run)
+
+
+def _policy(a: EvaluatePolicy) -> dict[str, Any]:
+    from turnwise.recipes.measuring.conversations import measure
+    from turnwise.recipes.tasks import find_task, parse_settings
+    from turnwise.recipes.trained import Policy
+
+    task = find_task(a.task.task, parse_settings(a.task.task_settings))
+    policy, s, out = _opened(a.target), a.settings, console(a.target.json)
+    if not isinstance(policy, Policy):
+        raise InputError(f"{a.target.run}: holds no policy that converses; expected the run of one")
+    if s.betas and policy.agent.critic is None:
+        notice("warning: --betas: this policy has no critic whose strength could be chosen")
+    elif s.betas:
+        notice(f"choosing beta on {s.validation_episodes} validation conversations each")
+    found = measure(policy, task, s)
+    result = dict(found.result)
+    out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
+    if result["truncated"]:
+        out.print(
+            f"[yellow]warning[/yellow] {result['truncated']:,} of {found.episodes:,} conversations filled "
+            "the policy's context and were cut: what they would have earned later is missing from the mean"
         )
-    result = {"task": a.task, **conversation_summary(held, a.seed), "optimum": task.known("optimum")}
-    result["beta"] = agent.acting.beta if agent.critic is not None else None
-    result["validation"] = tried
-    views = [
-        annotate_conversation(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden)
-        for c in held[:SHOWN]
-    ]
-    if tried:
-        save_acting(a.run / "policy", agent.acting)
-    write_json(a.run / "evaluation.json", result)
-    lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
-    write_text(a.run / "conversations.jsonl", lines)
-    result["report"] = str(write_report(a.run))
-    return result
+    for line in found.beside:
+        out.print(f"  {line}")
+    if found.report is None:
+        notice(f"{a.target.run} is a saved model and no run: nothing is written")
+        return result
+    out.print(f"report: {found.report}")
+    return result | {"report": str(found.report)}
+
+
+def _agent(a: EvaluateAgent) -> dict[str, Any]:
+    from turnwise.recipes.measuring import episodes
+    from turnwise.recipes.trained import Actor
+
+    if not (a.target.run / "policy").is_dir():
+        raise InputError(
+            f"{a.target.run}: no policy yet; expected a run that is complete (go on with --resume)"
+        )
+    actor = _opened(a.target)
+    assert isinstance(actor, Actor)
+    if a.settings.greedy and actor.saved.kind == "q":
+        notice("--greedy: an agent of values takes the best action in any case")
+    with Bounds(episodes.SECONDS) as bar:
+        found = episodes.measure(actor, a.env.env, a.settings, bounds=bar.at)
+    result, out = dict(found.result), console(a.target.json)
+    low, high = result["low"], result["high"]
+    out.print(
+        f"{a.target.run}: {result['score']} [bold]{result['mean']:.4g}[/bold] ({low:.4g} to {high:.4g}, 95%; "
+        f"standard error {result['standard_error']:.2g}), {result['episodes']:,} episodes of "
+        f"{result['length']:.4g} steps"
+    )
+    for line in found.beside:
+        out.print(f"  {line}")
+    for note in result["truth"]["notes"]:
+        out.print(f"  [dim]not known: {note}[/dim]")
+    if result["above"]:
+        out.print(
+            f"[red]impossible[/red]: the mean exceeds {result['bound']:.6g}, which no agent exceeds, by more "
+            f"than {episodes.ERRORS:g} standard errors: a fault of environment, bound or evaluation"
+        )
+        result["exit"] = 1
+    out.print(f"report: {found.report}")
+    return result | {"report": str(found.report)}

@@ -9,7 +9,6 @@ from typing import Any
 
 from turnwise.cli.evaluate import named_run
 from turnwise.cli.say import console, parse
-from turnwise.evaluation.pages.report import write_report
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,16 @@ class Report:
     """Write the report page of a run, of a solved problem, or of a comparison of runs."""
 
     run: Path
-    """folder of a run, of a solved problem (turnwise solve --out), or of a comparison"""
+    """Folder of a run, of a solved problem (turnwise solve --out), or of a comparison."""
     json: bool = False
-    """print one result object on stdout"""
+    """Print one result object on stdout."""
 
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Write report.html."""
     a = parse(Report, named_run(args), "report", Report.__doc__ or "")
+    from turnwise.evaluation.pages.report import write_report
+
     page = write_report(a.run)
     console(a.json).print(f"report: {page}")
     return {"report": str(page)}

@@ -1,45 +1,67 @@
-"""What verbs print for people: on stdout, or on stderr when stdout belongs to --json."""
+"""What verbs parse, and what they print for people: on stdout, or on stderr if stdout belongs to --json."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from turnwise.run.errors import SettingError
 
-from turnwise.cli.ranges import expect_in_range
-from turnwise.run.errors import InputError
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 A = TypeVar("A")
 
 
 def console(json: bool) -> Console:
     """Where people read."""
+    from rich.console import Console
+
     out = Console(stderr=json, highlight=False, soft_wrap=True)
     return out if out.is_terminal else Console(stderr=json, highlight=False, soft_wrap=True, width=120)
 
 
 def parse(kind: type[A], args: Sequence[str], prog: str, about: str) -> A:
-    """Options into the dataclass `kind`, without prefixes; wrong ones exit with 2, numbers too."""
+    """Options into the dataclass `kind`, without prefixes. What is wrong with one exits with 2.
+
+    SettingError for a number that its setting does not take.
+    """
     import tyro
 
-    asked = tyro.cli(
-        kind,
-        args=list(args),
-        prog=f"turnwise {prog}",
-        description=about,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
-    expect_in_range(asked)
-    return asked
+    def parsed() -> A:
+        return tyro.cli(
+            kind,
+            args=list(args),
+            prog=f"turnwise {prog}",
+            description=about,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+
+    if {"-h", "--help"} & set(args):
+        return parsed()
+    try:
+        # The parser catches what a dataclass refuses, and says it in words of its own before it exits. They
+        # are swallowed here; ours name the flag.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            return parsed()
+    except SystemExit as end:
+        error: BaseException | None = end
+        while error is not None:
+            if isinstance(error, SettingError):
+                raise error from None
+            error = error.__context__
+    return parsed()
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """The rows and references of a comparison, best last line first, as in the report."""
+    """The rows and references of a comparison, the best first, as in the report."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, title=None)
     table.add_column("policy")
     for name in (comparison["score"], "95% interval", "success", "turns", "conversations"):
@@ -60,16 +82,43 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     return table
 
 
-@contextlib.contextmanager
-def as_input_errors(option: str) -> Any:
-    """Values that a dataclass refuses are the user's to mend."""
-    try:
-        yield
-    except ValueError as e:
-        raise InputError(f"{option}: {e}") from e
-
-
 def notice(text: str) -> None:
     """One line about what is being done, for people."""
-    sys.stderr.write(f"{text}\n")  # at once: threads would write between the words and the line's end
+    sys.stderr.write(f"{text}\n")  # one write, or other threads print between the words and the line's end
     sys.stderr.flush()
+
+
+def interval(found: Mapping[str, Any], form: str = ".3f") -> str:
+    """`mean (low to high)`; the mean alone if nothing is known of its spread."""
+    mean = f"{found['mean']:{form}}"
+    return mean if found.get("low") is None else f"{mean} ({found['low']:{form}} to {found['high']:{form}})"
+
+
+class Bounds:
+    """Bounds as they close in, on stderr, after 2 s: a live line in a terminal, else a line now and then."""
+
+    def __init__(self, deadline: float):
+        self.deadline, self.next, self.live = deadline, 2.0, sys.stderr.isatty()
+        self.shown = False
+
+    def __enter__(self) -> Bounds:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown and self.live:
+            print(file=sys.stderr)
+
+    def at(self, seconds: float, lower: float, upper: float) -> None:
+        """Called about ten times a second."""
+        if seconds < self.next:
+            return
+        self.next = seconds + (0.2 if self.live else 15.0)
+        left = max(0.0, self.deadline - seconds)
+        text = f"{lower:.6g} to {upper:.6g}  gap {upper - lower:.3g}  {left:.0f} s left at most"
+        print(
+            f"\r\x1b[K{text}" if self.live else text,
+            end="" if self.live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.shown = True

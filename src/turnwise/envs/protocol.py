@@ -7,7 +7,7 @@ environment shows is made one of the two at the door.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Step(NamedTuple):
     """[N] bool, True: the episode was cut, and did not end by itself"""
 
 
+@runtime_checkable
 class LaneEnv(Protocol):
     """N episodes at once. What happens is a function of the generator, N and all that was asked."""
 

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Discrete, Vector
-from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Kind, Spaces, agent_of
 from turnwise.models.lm.pretrained import share_files
 from turnwise.rollout.episodes import to_bounds
 from turnwise.run.errors import InputError

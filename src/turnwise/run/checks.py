@@ -50,4 +50,4 @@ def check_choice(settings: Any, **choices: tuple[str, ...]) -> None:
     """SettingError for the first field of `settings` that is none of the words that it may be."""
     for name, words in choices.items():
         if getattr(settings, name) not in words:
-            raise SettingError(name, getattr(settings, name), f"one of {', '.join(words)}")
+            raise SettingError(name, getattr(settings, name), f"{', '.join(words[:-1])} or {words[-1]}")

@@ -23,6 +23,10 @@ class SettingError(InputError):
         self.name, self.value, self.expected = name, value, expected
         super().__init__(f"{name} is {value!r}; expected {expected}")
 
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, object, str]]:
+        # It crosses processes, and would be made anew from its text alone.
+        return SettingError, (self.name, self.value, self.expected)
+
     def as_flag(self) -> str:
         """The same in the words of the command line: `--tau 7.0: expected a number between 0 and 1`."""
         value = "" if self.value is None else f" {self.value}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 PACKAGES = ("turnwise", "torch", "numpy", "transformers", "tokenizers", "peft")
 
@@ -56,13 +56,13 @@ def digest(rows: Iterable[Any]) -> str:
 def expect_fresh(folder: Path, *, resume: bool) -> None:
     """Refuse to write into a folder that holds something, unless it is a run to be resumed."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: a file of that name exists; expected a folder")
+        raise SettingError("out", str(folder), "a folder; a file of that name exists")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / "config.yaml").exists():
-        raise InputError(f"--out {folder}: the folder holds other files; expected a new folder")
+        raise SettingError("out", str(folder), "a new folder; this one holds other files")
     if not resume:
-        raise InputError(f"--out {folder}: the folder holds another run; expected a new folder, or --resume")
+        raise SettingError("out", str(folder), "a new folder, or resume; this one holds another run")
 
 
 def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
@@ -75,8 +75,8 @@ def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
             if before.get(key) != asked.get(key):
                 was, now = ("none" if x.get(key) is None else repr(x[key]) for x in (before, asked))
                 raise InputError(
-                    f"--resume {folder}: {key} was {was} and is {now} now; "
-                    "expected the settings that the run began with"
+                    f"{folder}: {key} was {was} and is {now} now; expected the settings that the run began "
+                    "with, as it is resumed"
                 )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(asked, dict):
         raise InputError(f"{path}: expected settings by name, as a run writes them")
     return asked
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a run came to (result.json); empty where it has not come to its end, or is no run."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise InputError(f"{path}: not readable as JSON; expected the file that a run writes") from e
 
 
 def environment() -> dict[str, Any]:

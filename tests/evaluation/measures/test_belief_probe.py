@@ -16,7 +16,8 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.measures.belief_probe import beliefs_along, probe_memory
 from turnwise.evaluation.measures.episodes import play
 from turnwise.models.agents.actor_critic import Acted
-from turnwise.models.agents.spec import MemorySpec, Spaces, memory_of
+from turnwise.models.agents.settings import MemorySpec
+from turnwise.models.agents.spec import Spaces, memory_of
 from turnwise.models.memory.belief import BeliefMemory
 from turnwise.models.memory.remembering import Memory
 

@@ -12,7 +12,8 @@ from turnwise.envs.problems.classics import tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.measures.episode_views import annotate_episodes
 from turnwise.evaluation.measures.episodes import Greedy, play
-from turnwise.models.agents.spec import CriticSpec, Kind, MemorySpec, Spaces, agent_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Kind, Spaces, agent_of
 
 ENV = TabularEnv(tiger(), 7)
 

@@ -19,7 +19,8 @@ from turnwise.evaluation.measures.truth import (
     truth_of_problem,
     truth_of_task,
 )
-from turnwise.models.agents.spec import CriticSpec, MemorySpec, Spaces, actor_critic_of
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, actor_critic_of
 
 
 def test_the_t_maze() -> None:

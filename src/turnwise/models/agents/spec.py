@@ -20,6 +20,7 @@ from turnwise.models.agents.critics import (
     View,
 )
 from turnwise.models.agents.q_network import QNetwork
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
 from turnwise.models.memory.attention import CausalTransformer
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
@@ -27,38 +28,6 @@ from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.remembering import Encoder, Memory, Remembering
 from turnwise.models.memory.window import ObservationEncoder, Window
 from turnwise.run.errors import InputError, SettingError
-
-MemoryName = Literal["none", "window", "gru", "lstm", "linear", "transformer"]
-CriticName = Literal["history", "history+state", "state", "observation"]
-
-
-@dataclass(frozen=True)
-class MemorySpec:
-    """Which memory, how large."""
-
-    memory: MemoryName = "gru"
-    """none sees the observation alone; linear is a diagonal linear recurrence (a state-space model)"""
-    width: int = 64
-    """features"""
-    layers: int = 1
-    """of the linear recurrence or the transformer"""
-    window: int = 4
-    """inputs that a window holds"""
-    context: int = 64
-    """positions that each layer of a transformer attends to"""
-    heads: int = 4
-    """of the transformer"""
-
-
-@dataclass(frozen=True)
-class CriticSpec:
-    """What the critic of a policy gradient sees."""
-
-    critic: CriticName = "history"
-    """history; history+state and state (privileged, training only); observation (broken as a bootstrap)"""
-    separate: bool = False
-    """give the critic a memory of its own; else it reads the actor's"""
-
 
 Kind = Literal["actor-critic", "q", "soft"]
 """an actor with a critic (policy gradients), Q alone (R2D2), an actor with twin Q (soft actor-critic)"""

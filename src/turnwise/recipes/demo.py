@@ -1,0 +1,236 @@
+"""The main job on a built-in task: logs in, a better policy, an honest measurement and a page out.
+
+    helpdesk logs ──► BC ──► ILQL, Monte-Carlo Q, turn-level IQL, filtered clones ──► live customers ──► page
+
+Every step is one call of `fit` or `evaluate`; methods run side by side in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TextIO
+
+from turnwise.recipes.catalogue import ALGORITHMS
+from turnwise.recipes.settings.demo import DemoSettings
+from turnwise.run.errors import Interrupted, SettingError
+from turnwise.run.folder import write_config, write_json
+
+TASK = "helpdesk"
+TITLE = "HelpDesk: a better support desk from logged conversations"
+AIM = (
+    "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
+    "and measure it against a live simulated customer and the exact optimum."
+)
+SELECTION = (
+    "beta was picked on {validation} validation conversations of another seed; the rest is the preset's"
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the demo's table."""
+
+    title: str
+    algorithm: str
+    note: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the algorithm's `Config`"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """keywords of `fit` besides"""
+    betas: tuple[float, ...] = ()
+    """strengths of the critic to choose from"""
+
+
+_SMALL = {"width": 64, "layers": 2}
+PRESETS: dict[str, Method] = {
+    "bc": Method("BC", "bc", "imitates every logged message",
+                 {"partner_weight": 0.5, "epochs": 9.0}, _SMALL),
+    "ilql": Method("ILQL", "ilql", "log π + β(Q − V), Q and V learnt per token by bootstrapping",
+                   {"epochs": 8.0}, {"policy": "bc"}, (16.0, 32.0, 64.0)),
+    "mc": Method("Monte-Carlo Q", "mc", "log π + β(Q − V), Q fitted to the returns that followed",
+                 {}, {"policy": "bc"}, (16.0, 32.0, 64.0)),
+    "turn-iql": Method("turn-level IQL", "turn-iql",
+                       "8 utterances of BC proposed, one chosen by a critic of turns",
+                       {}, {"policy": "bc"}, (8.0, 32.0)),
+    "bc-success": Method("BC, success only", "bc", "imitates the conversations that ended with the right fix",
+                         {"min_return": 0.0, "epochs": 1.0}, {"model": "bc"}),
+    "bc-top": Method("BC, top 10%", "bc",
+                     "imitates the tenth of the conversations with the highest return",
+                     {"keep_top": 0.1, "epochs": 2.0}, {"model": "bc"}),
+}  # fmt: skip
+"""runs by their folder; `policy` and `model` name the folder of the clone"""
+
+
+def steps(a: DemoSettings) -> list[str]:
+    """The demo as verbs of the command line that anybody could type, in an order in which they can run."""
+    logs, seed = f"{a.out}/logs.jsonl", f"--seed {a.seed}"
+    found = [
+        f"turnwise data make --out {logs} --task {TASK} --conversations {a.conversations} {seed}",
+        f"turnwise data check --logs {logs}",
+    ]
+    for name in ("bc", *a.methods):
+        p = PRESETS[name]
+        flags = [f"--{k.replace('_', '-')} {v:g}" for k, v in p.config.items()]
+        flags += [f"--{k} {a.out / v if isinstance(v, str) else v}" for k, v in p.settings.items()]
+        found.append(
+            f"turnwise train {p.algorithm} --logs {logs} --out {a.out / name} {' '.join(flags)} {seed}"
+        )
+        betas = " --betas " + " ".join(f"{b:g}" for b in p.betas) if p.betas else ""
+        if p.betas:
+            betas += f" --validation-episodes {a.validation_episodes}"
+        found.append(f"turnwise evaluate --run {a.out / name} --episodes {a.episodes}{betas} {seed}")
+    return found
+
+
+def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
+    """Write logs, learn from them, measure each policy, compare: comparison.json as a value.
+
+    `say` is told what begins. Ctrl-C stops every method at a checkpoint and raises Interrupted.
+    """
+    if a.out.exists() and any(a.out.iterdir()) and not a.resume:
+        raise SettingError("out", str(a.out), "a new folder, or resume; this one holds other files")
+    decisive = {k: getattr(a, k) for k in ("conversations", "seed", "episodes", "validation_episodes")}
+    write_config(a.out, {"algorithm": "demo", **decisive}, resume=a.resume)
+    began = time.monotonic()
+
+    def at(text: str) -> None:
+        seconds = int(time.monotonic() - began)
+        say(f"[{seconds // 60}:{seconds % 60:02d}] {text}")
+
+    with _workers(a.workers) as pool:
+        at(f"writing {a.conversations:,} conversations of {TASK}")
+        _result(pool.submit(_make_logs, a))
+        at("BC")
+        _result(pool.submit(_one, "bc", a))
+        at(", ".join(PRESETS[name].title for name in a.methods))
+        waiting = {pool.submit(_one, name, a): name for name in a.methods}
+        for done in as_completed(waiting):
+            _result(done)
+            at(f"{PRESETS[waiting[done]].title}: done")
+    return _compare(a)
+
+
+def _result(done: Future[Any]) -> Any:
+    """What a worker returned, or its error; the second Ctrl-C kills workers."""
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped") from None
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes with one CPU thread each. Ctrl-C reaches them all; this one waits for their checkpoints."""
+    context = multiprocessing.get_context("spawn")
+    before = signal.getsignal(signal.SIGINT)
+    pool = ProcessPoolExecutor(count, context, initializer=_begin_worker)
+    try:
+        with pool:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            yield pool
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin_worker() -> None:
+    """Lines of several processes share a terminal: no live bars, and each line says whose it is."""
+    # Children of a process that ignores Ctrl-C ignore it too, and they are to leave a checkpoint.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.stderr = _Named(sys.stderr)
+
+
+class _Named:
+    """A stream that is no terminal and begins each line with the name of what this process does."""
+
+    name = ""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.rest = ""
+
+    def write(self, text: str) -> int:
+        """Pass on whole lines, each in one piece."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.stream.write(f"  {self.name:<11}{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """No live bars."""
+        return False
+
+
+def _make_logs(a: DemoSettings) -> None:
+    from turnwise.data.files.logs import write_jsonl
+    from turnwise.recipes.tasks import TASKS
+
+    if not (a.out / "logs.jsonl").exists():
+        write_jsonl(a.out / "logs.jsonl", TASKS[TASK].rows(a.conversations, a.seed))
+
+
+def _one(name: str, a: DemoSettings) -> None:
+    """Train and measure one method, unless that is done."""
+    from turnwise.recipes.measuring.evaluate import evaluate
+    from turnwise.recipes.training.fit import fit
+
+    _Named.name = name
+    p, folder = PRESETS[name], a.out / name
+    if not (folder / "result.json").exists():
+        config = ALGORITHMS[p.algorithm].config(**p.config)
+        begun_from: dict[str, Any] = {
+            k: str(a.out / v) if isinstance(v, str) else v for k, v in p.settings.items()
+        }
+        resume = a.resume and (folder / "config.yaml").exists()
+        logs = str(a.out / "logs.jsonl")
+        fit(config, logs, out=folder, seed=a.seed, resume=resume, **begun_from)
+    if not (folder / "evaluation.json").exists():
+        chosen = {"betas": p.betas, "validation_episodes": a.validation_episodes} if p.betas else {}
+        evaluate(folder, TASK, episodes=a.episodes, seed=a.seed, **chosen)
+
+
+def _compare(a: DemoSettings) -> dict[str, Any]:
+    """comparison.json of the folder."""
+    from turnwise.evaluation.pages.comparison import comparison, row
+    from turnwise.recipes.tasks import TASKS
+
+    card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
+    references = []
+    for reference in TASKS[TASK].references():
+        if reference.role == "behaviour":
+            # What is exact for an endless log stands in the note; the row is of the logs at hand.
+            exact = f"the desk that wrote the logs; exactly {reference.mean:.4f}"
+            logged = {k: card["return"][k] for k in ("mean", "low", "high")}
+            reference = replace(reference, name="behaviour policy", note=exact, **logged)
+            references.append({**vars(reference), "episodes": card["conversations"]})
+        else:
+            references.append(dict(vars(reference)))
+    rows = [
+        row(PRESETS[name].title, a.out / name, a.out, PRESETS[name].note,
+            "baseline" if name == "bc" else "method")
+        for name in ("bc", *a.methods)
+    ]  # fmt: skip
+    found = comparison(
+        title=TITLE,
+        aim=AIM.format(conversations=a.conversations),
+        command=f"turnwise demo --out {a.out} --conversations {a.conversations} --seed {a.seed}",
+        task=TASK,
+        rows=rows,
+        references=references,
+        selection=SELECTION.format(validation=a.validation_episodes),
+    )
+    write_json(a.out / "comparison.json", found)
+    return found

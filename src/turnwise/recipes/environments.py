@@ -1,0 +1,140 @@
+"""Which environment is meant: one of ours by name, a file, an id of Gymnasium, or an object."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from turnwise.envs.gymnasium.lanes import GymnasiumLanes, lanes_by_id, lanes_of_gymnasium
+from turnwise.envs.pomdp import POMDP
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.envs.protocol import LaneEnv
+from turnwise.envs.tabular import TabularEnv
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.files.pomdpx import read_pomdpx
+from turnwise.run.errors import InputError, SettingError
+
+LONGEST = 100
+"""steps of an episode of a problem that never ends, unless another horizon is asked for"""
+FILES = (".pomdp", ".pomdp.gz", ".pomdpx", ".pomdpx.gz")
+_KINDS = "a name, a .pomdp file, a POMDP, a Gymnasium environment, or a function that makes one"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment in lanes."""
+
+    lanes: LaneEnv
+    name: str
+    discount: float | None
+    """its own, if it has one"""
+
+    @property
+    def problem(self) -> POMDP | None:
+        """The problem written out, if the environment is one."""
+        return self.lanes.problem if isinstance(self.lanes, TabularEnv) else None
+
+
+def find_environment(env: Any, lanes: int, horizon: int | None) -> Environment:
+    """Lanes of an environment.
+
+    `env`: a name of ours, a `.pomdp` or `.pomdpx` file, an id of Gymnasium, a `POMDP`, a `LaneEnv`, a
+    Gymnasium environment (of one lane: it is copied for each), or a function that makes one. Problems are in
+    Gymnasium's timing: the first observation is shown, if one is defined. `horizon`: steps after which an
+    episode is cut; None: the environment's own.
+    """
+    if horizon is not None and horizon < 1:
+        raise SettingError("horizon", horizon, "1 or more")
+    if isinstance(env, str | Path):
+        return _named(str(env), lanes, horizon)
+    if isinstance(env, POMDP):
+        return _tabular(_shown(env), env.name, horizon)
+    if isinstance(env, TabularEnv):
+        return _tabular(env.problem, env.problem.name, horizon or env.horizon)
+    if isinstance(env, VectorEnv):
+        return Environment(lanes_of_gymnasium(env, lanes), _name_of(env), None)
+    if isinstance(env, gymnasium.Env):
+        return Environment(_sync(lambda: _copied(env), lanes, horizon), _name_of(env), None)
+    if isinstance(env, Callable):
+        return Environment(_sync(env, lanes, horizon), _name_of(env), None)
+    if isinstance(env, LaneEnv):
+        return Environment(env, _name_of(env), None)
+    raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
+
+
+def find_problem(problem: Any) -> tuple[POMDP, list[str]]:
+    """(a POMDP, warnings of its file's reader): a `POMDP`, a file, or a built-in one by name."""
+    if isinstance(problem, POMDP):
+        return problem, []
+    name = str(problem)
+    if name in CLASSICS:
+        return CLASSICS[name](), []
+    path = Path(name)
+    if not path.exists():
+        known = ", ".join(CLASSICS)
+        raise InputError(f"{name}: neither a file nor a built-in problem; these are {known}")
+    return read_problem(path)
+
+
+def read_problem(path: Path) -> tuple[POMDP, list[str]]:
+    """(the POMDP of a file of either format, warnings of its reader)."""
+    xml = path.name.lower().removesuffix(".gz").endswith(".pomdpx")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        problem = read_pomdpx(path) if xml else read_pomdp(path)
+    return problem, [str(w.message) for w in caught]
+
+
+def _named(name: str, lanes: int, horizon: int | None) -> Environment:
+    if name.lower().endswith(FILES):
+        if not Path(name).exists():
+            raise SettingError("env", name, "a file that exists; there is no such file")
+        return _tabular(_shown(read_problem(Path(name))[0]), name, horizon)
+    found = lanes_by_id(name, lanes, horizon)
+    if isinstance(found, TabularEnv):
+        return _tabular(found.problem, name, horizon)
+    return Environment(found, name, None)
+
+
+def _shown(problem: POMDP) -> POMDP:
+    with suppress(ValueError):  # what is seen depends on the action, so nothing can be shown first
+        return problem.showing_initial()
+    return problem
+
+
+def _tabular(problem: POMDP, name: str, horizon: int | None) -> Environment:
+    return Environment(TabularEnv(problem, horizon or LONGEST), name, problem.discount)
+
+
+def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> GymnasiumLanes:
+    """One environment after the other, `lanes` of them."""
+
+    def limited() -> gymnasium.Env:
+        env = make()
+        if not isinstance(env, gymnasium.Env):
+            raise TypeError(f"env made {type(env).__name__}; expected a gymnasium.Env")
+        return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
+
+    return GymnasiumLanes(SyncVectorEnv([limited] * lanes, autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+def _copied(env: gymnasium.Env) -> gymnasium.Env:
+    try:
+        return copy.deepcopy(env)
+    except Exception as e:  # whatever an environment holds
+        raise InputError(
+            f"{env} cannot be copied for each lane ({e}); expected a function that makes one, as lambda: ..."
+        ) from e
+
+
+def _name_of(env: Any) -> str:
+    spec = getattr(env, "spec", None)
+    return str(spec.id) if spec is not None else getattr(env, "__name__", type(env).__name__)

@@ -1,0 +1,93 @@
+"""A policy measured in live conversations with a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from turnwise.evaluation.measures.conversation_views import annotate_conversation
+from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations, tune_acting
+from turnwise.evaluation.pages.report import write_report
+from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.settings.measure import ConversationSettings
+from turnwise.recipes.tasks import Task, find_task
+from turnwise.recipes.trained import Policy
+from turnwise.rollout.agent import save_acting
+from turnwise.run.folder import write_json, write_text
+from turnwise.run.progress import Progress
+
+VALIDATION_SEED = 1_000_003
+"""added to the seed for validation conversations, so that they are other ones than the evaluation's"""
+SHOWN = 12
+"""conversations kept for the report page"""
+
+
+def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet: bool = False) -> Evaluation:
+    """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
+
+    With betas, the best is picked on validation conversations of another seed first, and the run's policy
+    speaks with it from then on. Nothing is written for a policy without a run folder.
+    """
+    row = task if isinstance(task, Task) else find_task(task)
+    a = settings
+    agent = policy.agent.with_acting(temperature=a.temperature)
+    validation: list[dict[str, Any]] = []
+    if a.betas and agent.critic is not None:
+        with Progress("beta", len(a.betas), quiet=quiet) as bar:
+            agent, validation = tune_acting(
+                agent,
+                row.live(),
+                [{"beta": beta} for beta in a.betas],
+                episodes=a.validation_episodes,
+                seed=a.seed + VALIDATION_SEED,
+                lanes=a.lanes,
+                progress=bar.at,
+            )
+    with Progress("talking", a.episodes, quiet=quiet) as bar:
+        conversations = hold_conversations(
+            agent, row.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at
+        )
+    references = [vars(r) for r in row.references()]
+    result: dict[str, Any] = {
+        "task": row.name,
+        **conversation_summary(conversations, a.seed),
+        "references": references,
+    }
+    result["beta"] = agent.acting.beta if agent.critic is not None else None
+    result["validation"] = validation
+    result["beside"] = [_in_words(r) for r in references]
+    report = None
+    if policy.folder is not None:
+        views = [
+            annotate_conversation(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden)
+            for c in conversations[:SHOWN]
+        ]
+        if validation:
+            save_acting(policy.folder / "policy", agent.acting)
+        report = _write(policy.folder, result, views)
+    return Evaluation(
+        result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
+    )
+
+
+def _in_words(reference: dict[str, Any]) -> str:
+    interval = ""
+    if reference.get("low") is not None:
+        interval = f" ({reference['low']:.4f} to {reference['high']:.4f}, 95%)"
+    note = f": {reference['note']}" if reference.get("note") else ""
+    return f"{reference['name']} {reference['mean']:.4f}{interval}{note}"
+
+
+def _write(folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]]) -> Path:
+    write_json(folder / "evaluation.json", result)
+    lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
+    write_text(folder / "conversations.jsonl", lines)
+    return write_report(folder)
+
+
+def speaking_as(policy: Policy, **acting: Any) -> Policy:
+    """The same policy, choosing differently: `beta`, `temperature`, `top_k`, `top_p`, `max_new_tokens`."""
+    return replace(policy, agent=policy.agent.with_acting(**acting))

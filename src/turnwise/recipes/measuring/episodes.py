@@ -1,0 +1,200 @@
+"""An agent with memory measured in whole episodes, beside what is known of the environment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from turnwise.envs.protocol import LaneEnv
+from turnwise.envs.tabular import TabularEnv
+from turnwise.evaluation.measures.belief_probe import MOST_STATES, probe_memory
+from turnwise.evaluation.measures.episode_views import annotate_episodes
+from turnwise.evaluation.measures.episodes import (
+    MOST_STEPS,
+    Greedy,
+    episode_summary,
+    horizon_for,
+    play,
+    tail_of,
+)
+from turnwise.evaluation.measures.truth import (
+    Limits,
+    bound_above,
+    exact_value,
+    share_of,
+    truth_of_problem,
+    truth_of_task,
+)
+from turnwise.evaluation.pages.report import write_report
+from turnwise.models.agents.spec import Spaces, agent_of
+from turnwise.recipes.environments import Environment, find_environment
+from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.settings.measure import EpisodeSettings
+from turnwise.recipes.trained import Actor
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import read_config, write_json, write_text
+from turnwise.run.progress import Progress
+
+SHOWN = 8
+"""episodes kept for the report page"""
+PROBED = 600
+"""episodes whose memories are read"""
+SECONDS = 10.0
+"""for the bounds of the optimum, and for the best memoryless policy"""
+ERRORS = 3.0
+"""standard errors by which a mean may exceed what no agent exceeds"""
+
+
+def measure(
+    actor: Actor,
+    env: Any,
+    settings: EpisodeSettings,
+    *,
+    quiet: bool = False,
+    bounds: Callable[[float, float, float], None] | None = None,
+) -> Evaluation:
+    """Play whole episodes and set the mean beside the bounds of the optimum and the best without memory.
+
+    `env`: None is the environment of training. `bounds`: called with (seconds, lower, upper) while the
+    optimum is searched for. Writes evaluation.json, episodes.jsonl, probe.json and the page into the run.
+    """
+    a, saved = settings, actor.saved
+    place, longest, gamma = _environment(actor, env, a)
+    lanes, problem = min(a.lanes, a.episodes), place.problem
+    agent: Any = Greedy(saved.agent) if a.greedy else saved.agent
+    with Progress("playing", a.episodes, quiet=quiet) as bar:
+        episodes = play(
+            agent,
+            place.lanes,
+            episodes=a.episodes,
+            lanes=lanes,
+            longest=longest,
+            gamma=gamma or 1.0,
+            seed=a.seed,
+            progress=bar.at,
+        )
+    result: dict[str, Any] = {"env": place.name, **episode_summary(episodes, gamma=gamma, seed=a.seed)}
+    memoryless = saved.memory.memory == "none"
+    truth = _truth(place.lanes, problem, a.seed, bounds)
+    result |= {
+        "kind": saved.kind,
+        "greedy": a.greedy,
+        "horizon": longest,
+        "tail": tail_of(problem, longest) if problem is not None and result["truncated"] else 0.0,
+        "truth": truth,
+        "exact": None,
+    }
+    if problem is not None and memoryless:
+        result["exact"] = exact_value(saved.agent, problem, greedy=a.greedy)
+    bound = bound_above(truth, memoryless)
+    room = ERRORS * result["standard_error"] + result["tail"] + 1e-6
+    result |= {"bound": bound, "above": bound is not None and result["mean"] > bound + room}
+    result["share"] = share_of(result["mean"], truth) if not memoryless else None
+    found = _probe(actor, problem, episodes, truth, a.seed, quiet)
+    result["probe"] = found and {name: line["accuracy"] for name, line in found["lines"].items()}
+    result["beside"] = _beside(result)
+    report = None
+    if actor.folder is not None:
+        shown = annotate_episodes(saved.agent, place.lanes, episodes[:SHOWN], gamma=gamma)
+        report = _write(actor.folder, result, shown, found)
+    return Evaluation(
+        result["mean"], result["low"], result["high"], result["episodes"], result["score"], report, result
+    )
+
+
+def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environment, int, float | None]:
+    """The environment; steps of an episode at most; the discount, if the environment has one."""
+    config = read_config(actor.folder) if actor.folder is not None else {}
+    wanted = env if env is not None else actor.env
+    if wanted is None:
+        wanted = config.get("env")
+    if wanted is None:
+        raise InputError("the agent was trained in memory; expected an environment to measure it in")
+    lanes = min(a.lanes, a.episodes)
+    place = wanted if isinstance(wanted, Environment) else find_environment(wanted, lanes, a.horizon)
+    if place.problem is not None:
+        longest = a.horizon or horizon_for(place.problem)
+        place = Environment(TabularEnv(place.problem, longest), place.name, place.problem.discount)
+    else:
+        longest = a.horizon or MOST_STEPS
+        if a.horizon is None and config.get("horizon") is not None:
+            longest = int(config["horizon"])
+            if not isinstance(wanted, Environment):
+                place = find_environment(wanted, lanes, longest)
+    here, there = Spaces.of(place.lanes), actor.saved.spaces
+    if (here.observations, here.actions) != (there.observations, there.actions):
+        expected = (
+            f"observations {there.observations} and actions {there.actions}, which the agent was made for; "
+            f"this one has observations {here.observations} and actions {here.actions}"
+        )
+        raise SettingError("env", place.name, expected)
+    return place, longest, place.discount
+
+
+def _truth(
+    env: LaneEnv, problem: Any, seed: int, bounds: Callable[[float, float, float], None] | None
+) -> dict[str, Any]:
+    """What is known of the environment's best; numbers that are not finite are None."""
+    if problem is None:
+        return truth_of_task(env)
+    found = truth_of_problem(problem, seed, Limits(SECONDS), bounds or (lambda *_: None))
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+
+
+def _probe(
+    actor: Actor, problem: Any, episodes: Sequence[Any], truth: dict[str, Any], seed: int, quiet: bool
+) -> dict[str, Any] | None:
+    """What the memory knows of the hidden state. None if there is nothing to probe."""
+    if problem is None or problem.shape[0] > MOST_STATES:
+        return None
+    saved = actor.saved
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = agent_of(saved.kind, saved.memory, saved.critic, saved.spaces).eval().memory
+    with Progress("reading memories", 3, quiet=quiet) as bar:
+        return probe_memory(
+            problem,
+            saved.agent.memory,
+            fresh,
+            episodes[:PROBED],
+            seed,
+            expected=not truth["rewards_inform"],
+            progress=bar.at,
+        )
+
+
+def _beside(result: dict[str, Any]) -> list[str]:
+    """What the mean stands beside, line by line."""
+    t, lines = result["truth"], []
+    if t.get("lower") is not None:
+        lines.append(f"V*_obs, of the best policy with memory: between {t['lower']:.6g} and {t['upper']:.6g}")
+    if t.get("stochastic") is not None:
+        lines.append(f"best stochastic memoryless policy found: {t['stochastic']:.6g}")
+    if t.get("deterministic") is not None:
+        lines.append(f"best deterministic memoryless policy: {t['deterministic']:.6g}")
+    if t.get("maximum") is not None:
+        lines.append(f"maximum: {t['maximum']:.6g}")
+    if result["exact"] is not None:
+        lines.append(f"this policy has no memory; its exact value: {result['exact']:.6g}")
+    if result["share"] is not None and result["share"] < 0:
+        lines.append("its memory gains it nothing: a policy without one does better")
+    elif result["share"] is not None:
+        lines.append(f"share of what memory is worth: {100 * result['share']:.0f}%")
+    return lines
+
+
+def _write(
+    folder: Path, result: dict[str, Any], shown: Sequence[dict[str, Any]], found: dict[str, Any] | None
+) -> Path:
+    write_json(folder / "evaluation.json", result)
+    lines = "".join(json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in shown)
+    write_text(folder / "episodes.jsonl", lines)
+    (folder / "probe.json").unlink(missing_ok=True)
+    if found is not None:
+        write_json(folder / "probe.json", found)
+    return write_report(folder)

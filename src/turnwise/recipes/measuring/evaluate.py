@@ -1,0 +1,33 @@
+"""Measure what was trained: a policy in live conversations, an agent in whole episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from turnwise.recipes.measuring import conversations, episodes
+from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.recipes.trained import Actor, Policy, load
+
+
+def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: Any) -> Evaluation:
+    """Measure what `fit` or `load` returned, or a run folder, with a 95% interval.
+
+    A `Policy` holds live conversations with a task: `on` is a task (`turnwise.HelpDesk()`), the name of a
+    built-in one, or `package.module:Task`. An `Actor` plays whole episodes: `on` is an environment, by
+    default the one that it learnt in. `settings`: fields of `ConversationSettings` (`episodes`, `seed`,
+    `lanes`, `betas`, `validation_episodes`, `temperature`) or of `EpisodeSettings` (`episodes`, `seed`,
+    `lanes`, `greedy`, `horizon`).
+
+    With a run folder, evaluation.json and the report page are written into it.
+    """
+    if isinstance(trained, str | Path):
+        trained = load(trained)
+    if isinstance(trained, Policy):
+        if on is None:
+            raise TypeError("a policy is measured in conversations; expected a task, as turnwise.HelpDesk()")
+        return conversations.measure(trained, on, ConversationSettings(**settings), quiet=quiet)
+    if isinstance(trained, Actor):
+        return episodes.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
+    raise TypeError(f"{type(trained).__name__} is neither a policy nor an agent; expected what fit returned")

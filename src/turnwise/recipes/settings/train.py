@@ -1,0 +1,175 @@
+"""What a run is asked beside its algorithm's numbers: one value a topic, for Python and the command line.
+
+A field is a keyword of `turnwise.fit` and a flag of `turnwise train`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from turnwise.run.checks import (
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    ONE_OR_MORE,
+    POSITIVE,
+    SEED,
+    TWO_OR_MORE,
+    check,
+    check_choice,
+)
+from turnwise.run.errors import SettingError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where the run is written and what it runs on."""
+
+    out: Path
+    """Run folder to write."""
+    seed: int = 0
+    """Seed of fresh weights, of the order of the data, and of everything that is sampled."""
+    resume: bool = False
+    """Go on from the checkpoint in the run folder."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda for language models where there is one, cpu for agents with memory."""
+    threads: int = 1
+    """CPU threads; more helps only while nothing else runs."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        check(self, seed=SEED, threads=ONE_OR_MORE, checkpoint_every=ONE_OR_MORE)
+        check_choice(self, device=DEVICES)
+
+
+@dataclass(frozen=True)
+class LogReading:
+    """How logged conversations are read."""
+
+    agent_role: str = "assistant"
+    """Role whose messages are the agent's."""
+    credit_partner_rewards: bool = False
+    """Give rewards on a partner's message to the agent's message before it."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What learning from logged conversations is asked."""
+
+    heldout: float = 0.05
+    """Share of conversations that are kept from learning, picked by their ids."""
+    heldout_by: str | None = None
+    """Column of the logs whose equal values stay together, held out or not (a customer, a scenario)."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank instead of all weights; 0 trains all."""
+    max_new_tokens: int = 64
+    """Longest utterance when acting, in tokens."""
+    strategy: Literal["ddp", "fully_shard"] = "ddp"
+    """On several processes (torchrun): replicate the model, or shard it."""
+
+    def __post_init__(self) -> None:
+        check(self, heldout=BELOW_ONE, lora_rank=NOT_NEGATIVE, max_new_tokens=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The language model to begin with: one that exists, or a small Llama from nothing."""
+
+    model: str | None = None
+    """Run folder, model folder or hub name of any causal LM; none: a small Llama from nothing."""
+    width: int = 96
+    """Features per position of the fresh model."""
+    layers: int = 3
+    """Transformer blocks of the fresh model."""
+    heads: int = 4
+    """Attention heads of the fresh model."""
+    context: int = 512
+    """Longest history of the fresh model, in tokens."""
+    vocab: int = 1024
+    """Most tokens that the fresh tokenizer may have."""
+
+    def __post_init__(self) -> None:
+        check(self, width=ONE_OR_MORE, layers=ONE_OR_MORE, heads=ONE_OR_MORE, context=TWO_OR_MORE)
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if self.model is not None and value != field.default:
+                expected = f"no {field.name} beside model {self.model}, which brings its own"
+                raise SettingError(field.name, value, expected)
+
+    def facts(self) -> dict[str, Any]:
+        """What a run says of its model: sizes are those of a fresh one."""
+        return dict(vars(self)) if self.model is None else {"model": self.model}
+
+
+@dataclass(frozen=True)
+class FeedbackSettings:
+    """What learning from feedback is asked."""
+
+    heldout: float = 0.1
+    """Share of prompts that are kept from learning, picked by their words."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank instead of all weights; the base is the reference then. 0 trains
+    all."""
+
+    def __post_init__(self) -> None:
+        check(self, heldout=BELOW_ONE, lora_rank=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """The members of a reward model."""
+
+    ensemble: int = 1
+    """Members, whose disagreement shows where not to trust them."""
+    apart: Literal["heads", "trunks"] = "heads"
+    """What each member has for itself: a head, or all that learns (a trunk; adapters if lora_rank is set)."""
+
+    def __post_init__(self) -> None:
+        check(self, ensemble=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
+class ReplySettings:
+    """How a policy's replies are sampled and measured."""
+
+    max_new_tokens: int = 64
+    """Longest reply, in tokens."""
+    evaluation_replies: int = 4
+    """Replies to each held-out prompt when the policy is measured, before and after training."""
+    gold: str | None = None
+    """Built-in task whose truth is recorded and never learnt from: postcards."""
+
+    def __post_init__(self) -> None:
+        check(self, max_new_tokens=ONE_OR_MORE, evaluation_replies=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
+class RewardShaping:
+    """What is made of a reward before anything learns from it."""
+
+    doubt: float = 0.0
+    """Standard deviations of an ensemble's members that are taken off their mean."""
+    clip_reward: float | None = None
+    """Rewards are held between minus this and this."""
+    per_token: float = 0.0
+    """Added to the reward for each token of the reply; a negative number makes replies shorter."""
+    unfinished_penalty: float = 0.0
+    """Taken off if the limit on tokens cut a reply before its end."""
+
+    def __post_init__(self) -> None:
+        check(self, clip_reward=POSITIVE)
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """How episodes are played."""
+
+    horizon: int | None = None
+    """Steps after which an episode is cut; none: the environment's own, 100 if it has none."""
+
+    def __post_init__(self) -> None:
+        check(self, horizon=ONE_OR_MORE)

@@ -1,0 +1,219 @@
+"""Solve a POMDP: bounds of its best value and a policy, with the whole history or with limited memory."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.envs.pomdp import POMDP
+from turnwise.exact.alpha_policy import AlphaPolicy
+from turnwise.exact.bounds import fib_q
+from turnwise.exact.controller_search import Best, best_controller, best_deterministic_memoryless
+from turnwise.exact.sarsop.search import compile_kernels, first_beliefs
+from turnwise.exact.sarsop.solve import Solution
+from turnwise.exact.sarsop.solve import solve as search
+from turnwise.exact.simulation import simulate
+from turnwise.recipes.environments import find_problem
+from turnwise.recipes.settings.solve import SolveSettings
+from turnwise.recipes.solutions import save_controller, save_policies, save_solution
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import expect_fresh, write_config
+from turnwise.run.progress import Progress
+
+COMPILING = 5.0
+"""seconds from which on compiling is worth a word"""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solved POMDP: the optimal value lies between `lower` and `upper`."""
+
+    problem: POMDP
+    lower: float
+    """Value of the policy, which is a lower bound of the optimum."""
+    upper: float | None
+    """Upper bound of the optimum; None if nothing is known."""
+    policy: AlphaPolicy | Best = field(repr=False)
+    """Alpha vectors of the whole history's policy, or the best controller of limited memory."""
+    folder: Path | None = None
+    """The run folder; None if nothing was written."""
+    report: Path | None = None
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Everything that was found, as result.json has it."""
+
+    def __str__(self) -> str:
+        upper = "unknown" if self.upper is None else f"{self.upper:.6g}"
+        return f"{self.problem.name}: optimal value between {self.lower:.6g} and {upper}"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how a search gets on. The default listens to nothing."""
+
+    warn: Callable[[str], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
+    began: Callable[[POMDP], None] = lambda _: None
+    bounds: Callable[[float, float, float], None] = lambda *_: None
+    """(seconds, lower, upper) while bounds close in"""
+    quiet: bool = True
+
+
+def solve(
+    problem: Any,
+    *,
+    out: str | Path | None = None,
+    listener: Listener = Listener(),
+    **settings: Any,
+) -> Solved:
+    """Bounds of the best value of a POMDP, and a policy.
+
+    `problem`: a `POMDP`, a .pomdp or .pomdpx file, or a built-in problem by name. `out`: run folder for the
+    policy, the bounds over time and a report page. `settings`: fields of `SolveSettings`: `target_gap`,
+    `deadline`, `memory`, `initial_observation`, `simulate`, `starts`, `seed`.
+
+    InputError for a problem that cannot be read, SettingError for a setting that cannot work.
+    """
+    a = SolveSettings(**settings)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        expect_fresh(folder, resume=False)
+    table, warnings = find_problem(problem)
+    for text in warnings:
+        listener.warn(text)
+    table = _in_time(table, a.initial_observation)
+    if folder is not None:
+        _expect_writable(folder)
+    listener.began(table)
+    nodes = a.nodes
+    if nodes is None:
+        return _with_history(a, table, folder, listener)
+    return _with_limits(a, table, nodes, folder, listener)
+
+
+def _in_time(problem: POMDP, initial_observation: str) -> POMDP:
+    """The problem with its first observation shown, or not."""
+    if initial_observation == "none":
+        return replace(problem, initial=None)
+    try:
+        return problem.showing_initial()
+    except ValueError as e:
+        raise SettingError("initial_observation", "shown", f"none: {e}") from e
+
+
+def _facts(problem: POMDP, lower: float, upper: float | None, seconds: float) -> dict[str, Any]:
+    S, A, O = problem.shape
+    return {
+        "problem": problem.name,
+        "lower": lower,
+        "upper": upper,
+        "gap": None if upper is None else upper - lower,
+        "seconds": seconds,
+        "states": S,
+        "actions": A,
+        "observations": O,
+        "discount": problem.discount,
+        "initial_observation": "none" if problem.initial is None else "shown",
+    }
+
+
+def _with_history(a: SolveSettings, problem: POMDP, folder: Path | None, listener: Listener) -> Solved:
+    began = time.perf_counter()
+    compile_kernels()
+    if time.perf_counter() - began > COMPILING:
+        listener.note(f"compiled for this machine in {time.perf_counter() - began:.0f} s; later runs load it")
+    found = search(problem, gap=a.target_gap, deadline=a.deadline, progress=listener.bounds)
+    result = _facts(problem, found.lower, found.upper, found.seconds)
+    result |= {
+        "stopped": found.stopped,
+        "plans": len(found.policy),
+        "beliefs": found.beliefs,
+        "trials": found.trials,
+    }
+    if folder is not None:
+        _begin_folder(folder, problem, a)
+        save_policies(folder, problem, found, result)
+    if a.simulate:
+        result["simulation"] = _simulated(a, problem, found, listener)
+    report = None
+    if folder is not None:
+        listener.note("looking at where the policy looks, and writing the page")
+        report = save_solution(folder, problem, found, result, np.random.default_rng(a.seed))
+        result["out"] = str(folder)
+    return Solved(problem, found.lower, found.upper, found.policy, folder, report, result)
+
+
+def _simulated(a: SolveSettings, problem: POMDP, found: Solution, listener: Listener) -> dict[str, Any]:
+    """The policy's mean return over simulated episodes, and whether its bounds hold it."""
+    with Progress("simulating", 1, quiet=listener.quiet) as bar:
+
+        def at(done: int, total: int) -> None:
+            bar.total = total
+            bar.at(done)
+
+        s = simulate(problem, found.policy, np.random.default_rng(a.seed), a.simulate, at)
+    return {
+        "episodes": a.simulate,
+        "mean": s.mean,
+        "standard_error": s.standard_error,
+        "tail": s.tail,
+        "inside": s.agrees(found.lower, found.upper),
+    }
+
+
+def _with_limits(
+    a: SolveSettings, problem: POMDP, nodes: int, folder: Path | None, listener: Listener
+) -> Solved:
+    if a.simulate:
+        raise SettingError("simulate", a.simulate, "0 beside memory: the value of a controller is exact")
+    began = time.perf_counter()
+    if nodes == 0:
+        best = best_deterministic_memoryless(problem)
+    else:
+        with Progress("starts", a.starts, quiet=listener.quiet) as bar:
+            best = best_controller(
+                problem,
+                nodes,
+                np.random.default_rng(a.seed),
+                a.starts,
+                progress=lambda done, _, value: bar.at(done, {"value": value}),
+                seconds=a.deadline,
+            )
+    if not math.isfinite(best.value):
+        raise InputError(
+            f"{problem.name}: at discount 1 no such policy is sure to end, so that none has a finite value; "
+            "expected more memory (memory stochastic or a number), or a discount below 1"
+        )
+    upper = None
+    if problem.discount < 1:  # at discount 1 the bound is over policies that end, and this one may never end
+        fib = fib_q(problem)
+        upper = float(sum(p * (fib @ b).max() for p, b in first_beliefs(problem)))
+    seconds = time.perf_counter() - began
+    result = {"value": best.value, "memory": a.memory, **_facts(problem, best.value, upper, seconds)}
+    report = None
+    if folder is not None:
+        _begin_folder(folder, problem, a)
+        report = save_controller(folder, problem, best, result)
+        result["out"] = str(folder)
+    return Solved(problem, best.value, upper, best, folder, report, result)
+
+
+def _expect_writable(folder: Path) -> None:
+    """Make the folder and refuse, before anything is solved, one that cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise SettingError("out", str(folder), f"a folder that can be written into ({e.strerror})") from e
+
+
+def _begin_folder(folder: Path, problem: POMDP, a: SolveSettings) -> None:
+    asked = {"verb": "solve", "problem": problem.name, **vars(a)}
+    write_config(folder, asked, resume=False)

@@ -1,0 +1,119 @@
+"""What a run gives: a policy that converses, an agent that acts, a reward model that judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.files.feedback import prompt_of
+from turnwise.envs.dialogue import Message
+from turnwise.rollout.agent import Agent, load_agent
+from turnwise.rollout.player import Player, Saved, load_saved
+from turnwise.rollout.reward_scorer import RewardScorer, load_reward
+from turnwise.run.errors import InputError
+from turnwise.run.folder import read_result
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A language model that converses, maybe guided by a critic."""
+
+    agent: Agent = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to: metrics, sizes, and what was measured."""
+
+    @property
+    def name(self) -> str:
+        """How a later run records it."""
+        return "a policy in memory" if self.folder is None else str(self.folder)
+
+    def reply(self, messages: Sequence[Mapping[str, str] | Message], seed: int | None = None) -> str:
+        """What the policy says next in a conversation of `{"role": ..., "content": ...}`.
+
+        The same `seed` gives the same reply; None draws anew. InputError for messages that make no
+        conversation, or one that fills the model's context.
+        """
+        return self.agent.reply(messages, seed=seed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `transformers` loads, a critic beside the language model."""
+        self.agent.save(Path(folder))
+
+
+@dataclass(frozen=True)
+class Actor:
+    """An agent with memory that acts in an environment."""
+
+    saved: Saved = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to."""
+    env: Any = field(default=None, repr=False)
+    """The environment that it learnt in: a name, or what was given."""
+
+    def player(self, lanes: int | None = None, *, greedy: bool = False) -> Player:
+        """Something that acts: `player.act(observation, reward)`, in one episode or in `lanes` at a time."""
+        return Player(self.saved, lanes, greedy=greedy)
+
+    def save(self, folder: str | Path) -> None:
+        """Write settings and weights, which `load` reads."""
+        self.saved.save(Path(folder))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A reward model."""
+
+    scorer: RewardScorer = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to: its accuracy on held-out feedback among it."""
+
+    def score(self, prompt: str | Sequence[Mapping[str, str]], replies: Sequence[str]) -> np.ndarray:
+        """[n], the reward of each reply to a prompt (text, or messages); the mean of its members."""
+        asked = prompt_of({"prompt": prompt}, "score")
+        chat = self.scorer.chat
+        return self.scorer.score([chat.reply(asked, text) for text in replies]).mean(0)
+
+    def save(self, folder: str | Path) -> None:
+        """Write what `AutoModelForSequenceClassification` loads."""
+        self.scorer.save(Path(folder))
+
+
+def load(path: str | Path) -> Policy | Actor | Judge:
+    """What a run folder holds: a policy, an agent or a reward model.
+
+    A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
+    too. InputError for a run that has not come to its end.
+    """
+    folder = Path(path)
+    result = read_result(folder)
+    if (folder / "reward").is_dir():
+        return Judge(load_reward(folder), folder, result)
+    place = folder / "policy" if (folder / "policy").is_dir() else folder
+    if (place / "agent.json").is_file():
+        return Actor(load_saved(folder), folder, result, result.get("env"))
+    return Policy(load_agent(path), folder if (folder / "config.yaml").is_file() else None, result)
+
+
+def open_policy(source: Any, expected: str = "the run of a cloned policy (BC)") -> tuple[Agent, str]:
+    """The agent that a run begins with, and how its config records it. InputError if it has a critic."""
+    if isinstance(source, Policy):
+        agent, name = source.agent, source.name
+    elif isinstance(source, Agent):
+        agent, name = source, "a policy in memory"
+    elif isinstance(source, str | Path):
+        agent, name = load_agent(source), str(source)
+    else:
+        raise TypeError(f"policy is {type(source).__name__}; expected a trained policy, or a folder or name")
+    if agent.critic is not None:
+        raise InputError(f"policy {name}: this run has a critic already; expected {expected}")
+    return agent, name

@@ -1,0 +1,61 @@
+"""From an environment to an agent with memory that acts in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Kind, Spaces, agent_of, parameters_of
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.environments import Environment
+from turnwise.recipes.settings.train import EnvironmentSettings
+from turnwise.recipes.trained import Actor
+from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.machine import Machine
+from turnwise.rollout.player import Saved
+
+DISCOUNT = 0.99
+"""discount per step where neither the settings nor the environment say one"""
+KINDS: dict[str, Kind] = {"r2d2": "q", "sac": "soft"}
+"""what learns; actors with a critic, unless named here"""
+
+
+def prepare(
+    algorithm: Algorithm,
+    config: Any,
+    env: Environment,
+    memory: MemorySpec,
+    critic: CriticSpec | None,
+    settings: EnvironmentSettings,
+    m: Machine,
+) -> Job[Actor]:
+    """Build the agent for the environment's spaces."""
+    if config.gamma is None:
+        config = replace(config, gamma=DISCOUNT if env.discount is None else env.discount)
+    kind = KINDS.get(algorithm.name, "actor-critic")
+    spaces = Spaces.of(env.lanes)
+    agent = agent_of(kind, memory, critic or CriticSpec(), spaces)
+
+    def train(c: Any, run: Any) -> None:
+        algorithm.module.train(c, env.lanes, agent, run, m.seed)
+
+    def finish() -> tuple[Actor, dict[str, Any]]:
+        saved = Saved(agent.cpu().eval(), kind, memory, critic or CriticSpec(), spaces)
+        saved.save(m.out / "policy")
+        facts = {"env": env.name, "policy": str(m.out / "policy"), "parameters": parameters_of(agent)}
+        return Actor(saved, m.out, env=env), facts
+
+    unit = "episodes" if algorithm.name == "reinforce" else "steps"
+    amount = getattr(config, unit)
+    few = max(1, amount // 50)
+    sizes = {"algorithm": algorithm.name, "environment": env.name, "parameters": parameters_of(agent)}
+    seen = () if critic is None else (critic,)
+    return Job(
+        algorithm=algorithm,
+        settings=({"env": env.name}, m.run, settings, memory, *seen, config),
+        data=None,
+        plan=Plan(sizes, amount, unit, Trial(lambda run: train(replace(config, **{unit: few}), run), few)),
+        train=lambda run: train(config, run),
+        finish=finish,
+    )

@@ -1,0 +1,198 @@
+"""Train: one function for every algorithm."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from turnwise.data.dataset import FeedbackSet
+from turnwise.data.files.feedback import read_feedback
+from turnwise.data.files.logs import read_logs
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
+from turnwise.recipes.environments import find_environment
+from turnwise.recipes.settings.train import (
+    EnsembleSettings,
+    EnvironmentSettings,
+    FeedbackSettings,
+    LogSettings,
+    ReplySettings,
+    RewardShaping,
+    RunSettings,
+    Start,
+)
+from turnwise.recipes.trained import Actor, Judge, Policy
+from turnwise.recipes.training import acting, logs, preferences, replies, reward
+from turnwise.recipes.training.job import Job, carry_out
+from turnwise.recipes.training.machine import Machine, machine
+from turnwise.run.errors import InputError
+
+Trained = Policy | Actor | Judge
+
+
+def fit(
+    config: Any,
+    data: Any,
+    *,
+    policy: Any = None,
+    reward: Any = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    quiet: bool = False,
+    device: str = "auto",
+    threads: int = 1,
+    checkpoint_every: int = 100,
+    **settings: Any,
+) -> Any:
+    """Train an algorithm on data, and return what was trained.
+
+    `config`: an algorithm's settings, as `turnwise.ILQL(tau=0.95)`. `data`: what it learns from, by family:
+
+        BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
+        RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
+        RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
+        PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
+                                            environment, or a function that makes one
+
+    `policy`: where MC to BestOfN begin: what `fit` returned, a run folder, or any causal language model by
+    folder or name. `reward`: who judges replies: a reward model, its run folder, or a function in TRL's
+    signature. `out`: the run folder; without it the run is a temporary one and nothing is kept. `resume`: go
+    on from the checkpoint in `out`, to the same result. `quiet`: print nothing. `settings`: further fields of
+    the family's settings (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for
+    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
+
+    Returns a `Policy`, a `Judge` (RewardModel) or an `Actor` (agents with memory); None on the processes of
+    `torchrun` other than the first. Raises InputError for data or settings that cannot work, TypeError for a
+    setting that the algorithm does not have, Interrupted after Ctrl-C, once a checkpoint is written.
+    """
+    algorithm = algorithm_of(config)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run" if out is None else Path(out)
+        run = RunSettings(folder, seed, resume, device, threads, checkpoint_every)
+        given = {"policy": policy, "reward": reward, **settings}
+        found = carry_out_in(algorithm, config, data, given, run, quiet=quiet)
+        if found is None or out is not None:
+            return found
+        kept = {k: v for k, v in found.result.items() if k not in ("run", "policy", "reward", "report")}
+        return replace(found, folder=None, result=kept)
+
+
+def carry_out_in(
+    algorithm: Algorithm,
+    config: Any,
+    data: Any,
+    given: Mapping[str, Any],
+    run: RunSettings,
+    *,
+    quiet: bool,
+    plan: Callable[[Job[Any]], Any] | None = None,
+) -> Any:
+    """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns.
+
+    `data` may be a function that reads it: it is called once the machine and the folder are found usable.
+    """
+    strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
+    auto = "cpu" if algorithm.family == "acting" else "auto"
+    with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
+        job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)
+        if plan is not None:
+            return plan(job)
+        done = carry_out(job, m)
+        return None if done is None else replace(done[0], result=done[1])
+
+
+def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
+    start = _start(algorithm, given)
+    settings = _taken(LogSettings, given)
+    _expect_nothing(algorithm, given, LogSettings)
+    read = read_logs(_called(data))
+    return logs.prepare(algorithm, config, read, settings, start, m)
+
+
+def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
+    start = _start(algorithm, given)
+    settings, members = _taken(FeedbackSettings, given), _taken(EnsembleSettings, given)
+    _expect_nothing(algorithm, given, FeedbackSettings, EnsembleSettings)
+    return reward.prepare(algorithm, config, _feedback(data), start, settings, members, m)
+
+
+def _preferences(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[Policy]:
+    policy = _start(algorithm, given)
+    settings, sampled = _taken(FeedbackSettings, given), _taken(ReplySettings, given)
+    _expect_nothing(algorithm, given, FeedbackSettings, ReplySettings)
+    return preferences.prepare(algorithm, config, _feedback(data), policy, settings, sampled, m)
+
+
+def _called(data: Any) -> Any:
+    return data() if callable(data) else data
+
+
+def _feedback(data: Any) -> FeedbackSet:
+    return read_feedback(_called(data))
+
+
+def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
+    judge = given.pop("reward", None)
+    if judge is None:
+        raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
+    policy = _start(algorithm, given)
+    kinds = (FeedbackSettings, ReplySettings, RewardShaping)
+    settings, sampled, shaping = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, *kinds)
+    return replies.prepare(algorithm, config, data, policy, judge, settings, sampled, shaping, m)
+
+
+def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:
+    for name in ("policy", "reward"):
+        if given.pop(name, None) is not None:
+            raise TypeError(f"{algorithm.title} takes no {name}: it learns from its own acting")
+    kinds: tuple[type[Any], ...] = (EnvironmentSettings, MemorySpec)
+    settings, memory = (_taken(kind, given) for kind in kinds)
+    critic = _taken(CriticSpec, given) if algorithm.critic else None
+    _expect_nothing(algorithm, given, *kinds, *([CriticSpec] if algorithm.critic else []))
+    env = find_environment(data, config.lanes, settings.horizon)
+    return acting.prepare(algorithm, config, env, memory, critic, settings, m)
+
+
+_PREPARE: dict[Family, Callable[..., Job[Any]]] = {
+    "logs": _logs,
+    "reward": _reward,
+    "preferences": _preferences,
+    "replies": _replies,
+    "acting": _acting,
+}
+
+
+def _start(algorithm: Algorithm, given: dict[str, Any]) -> Any:
+    """The `Start` of an algorithm that may begin from nothing, or the policy that it begins with."""
+    if given.get("reward") is None:
+        given.pop("reward", None)
+    policy = given.pop("policy", None)
+    if algorithm.fresh:
+        if policy is not None:
+            raise TypeError(f"{algorithm.title} takes no policy; expected model=..., the model to begin with")
+        return _taken(Start, given)
+    if policy is None:
+        raise InputError(f"{algorithm.title} needs a policy to begin with; expected the run of BC")
+    return policy
+
+
+def _taken(kind: type[Any], given: dict[str, Any]) -> Any:
+    """The settings of a kind, taken out of what was given."""
+    names = [f.name for f in fields(kind)]
+    return kind(**{name: given.pop(name) for name in names if name in given})
+
+
+def _expect_nothing(algorithm: Algorithm, given: Mapping[str, Any], *kinds: type[Any]) -> None:
+    """TypeError for a setting that the algorithm does not have."""
+    if not given:
+        return
+    fresh = [Start] if algorithm.fresh else []
+    names = ", ".join(f.name for kind in (*kinds, *fresh) for f in fields(kind))
+    raise TypeError(f"{algorithm.title} has no setting {next(iter(given))!r}; expected one of {names}")

@@ -1,0 +1,136 @@
+"""A run that is ready to start: planned, or carried out into its folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from turnwise.evaluation.pages.report import write_report
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.training.machine import Machine
+from turnwise.run import distributed
+from turnwise.run.folder import write_config, write_json
+from turnwise.run.training import TrainingRun
+
+R = TypeVar("R")
+
+NOT_RECORDED = ("out", "resume", "device", "threads", "strategy")
+"""settings that say how a call behaves and not what it computes: a run may be resumed with others"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A small piece of training that is timed to foretell the whole."""
+
+    train: Callable[[TrainingRun], Any]
+    amount: int
+    """what it takes, in the unit of `Plan.total`"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be."""
+
+    sizes: Mapping[str, int | str]
+    total: int
+    unit: str
+    """what `total` counts: steps or episodes"""
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Job(Generic[R]):
+    """Everything ready to train."""
+
+    algorithm: Algorithm
+    settings: Sequence[Any]
+    """dataclasses and mappings of what was asked, in the order of the run's config"""
+    data: str | None
+    """digest of what is learnt from; a run is resumed on the same only"""
+    plan: Plan
+    train: Callable[[TrainingRun], Any]
+    finish: Callable[[], tuple[R, dict[str, Any]]]
+    """saves what was trained and measures it; what it is, and the result's own entries"""
+    files: Mapping[str, Any] = field(default_factory=dict)
+    """JSON files of the run folder that are known before the first step"""
+    warnings: Sequence[str] = ()
+
+
+def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
+    """Train, save, measure, write the page; what was trained and the result. None on processes other than 0.
+
+    The run folder is complete when this returns. Ctrl-C leaves a checkpoint and raises Interrupted.
+    """
+    name, out, world = job.algorithm.name, machine.out, machine.world
+    world.on_main(lambda: _open_folder(job, machine))
+    job.train(machine.training_run(name))
+    distributed.stop()
+    if not world.main:
+        return None
+    made, facts = job.finish()
+    result = {"algorithm": name, "run": str(out), **facts, "metrics": last_metrics(out)}
+    result["report"] = str(write_report(out))
+    write_json(out / "result.json", result)
+    return made, result
+
+
+def _open_folder(job: Job[Any], machine: Machine) -> None:
+    """What is known before the first step."""
+    row = job.algorithm
+    first = {"family": row.family, "algorithm": row.name}
+    first |= {} if job.data is None else {"data": job.data}
+    write_config(machine.out, first | flat(*job.settings), resume=machine.run.resume)
+    write_json(machine.out / "algorithm.json", row.facts())
+    for file, value in job.files.items():
+        write_json(machine.out / file, value)
+    for text in job.warnings:
+        machine.warn(text)
+
+
+def flat(*settings: Any) -> dict[str, Any]:
+    """Every setting by its name, nested values flattened, as the command line names them too."""
+    found: dict[str, Any] = {}
+    for part in settings:
+        values: Mapping[str, Any] = part if isinstance(part, Mapping) else asdict(part)
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                found |= flat(value)
+            elif name not in NOT_RECORDED:
+                found[name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """The plan with the seconds that training would take, from its trial; nothing stays of that."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainingRun(Path(folder), what="timing", quiet=True)
+        began = time.perf_counter()
+        plan.trial.train(run)
+        each = (time.perf_counter() - began) / plan.trial.amount
+    return {**plan.sizes, plan.unit: plan.total, "estimated_seconds": float(f"{each * plan.total:.3g}")}
+
+
+def passes_plan(
+    sizes: Mapping[str, int | str],
+    config: Any,
+    items: Sequence[Any],
+    train: Callable[[Any, Sequence[Any], TrainingRun], Any],
+) -> Plan:
+    """The plan of passes over `items` in batches; its trial is one pass over two batches of them."""
+    few = items[: 2 * config.batch_size]
+    batches, timed = (-(-len(x) // config.batch_size) for x in (items, few))
+    once = replace(config, epochs=1.0)
+    trial = Trial(lambda run: train(once, few, run), timed)
+    return Plan(sizes, max(1, round(config.epochs * batches)), "steps", trial)
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """The last line of metrics.jsonl."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return json.loads(lines[-1]) if lines else {}

@@ -1,0 +1,37 @@
+"""The language model that a run begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from turnwise.data.chat import ChatFormat
+from turnwise.models.lm.fresh import llama, train_tokenizer
+from turnwise.models.lm.pretrained import load_lm
+from turnwise.recipes.settings.train import Start
+
+
+def begin(start: Start, texts: Iterable[str]) -> tuple[Any, Any]:
+    """(language model, tokenizer): what `start` names, or a small Llama and a tokenizer trained on `texts`.
+
+    Fresh weights are drawn from PyTorch's global generator.
+    """
+    if start.model is None:
+        tokenizer = train_tokenizer(texts, start.vocab, start.context)
+        return fresh(start, tokenizer), tokenizer
+    policy = Path(start.model) / "policy"
+    return load_lm(str(policy if policy.is_dir() else start.model))
+
+
+def fresh(start: Start, tokenizer: Any) -> Any:
+    """A small Llama with weights of its own."""
+    return llama(
+        len(tokenizer),
+        width=start.width,
+        layers=start.layers,
+        heads=start.heads,
+        context=start.context,
+        eos=ChatFormat(tokenizer).stop,
+        pad=tokenizer.pad_token_id,
+    )

@@ -1,0 +1,210 @@
+"""From logged conversations to a policy: a clone of the agent that spoke, or values that guide a clone.
+
+logs ──► learnt from | held out ──► token rows ──► training ──► policy, views for the page
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from turnwise.algorithms.logs import bc, mc, turn_iql
+from turnwise.data.cards.logs import data_card, warnings
+from turnwise.data.chat import ChatFormat, token_rows
+from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.heldout import split_heldout
+from turnwise.data.order import BatchOrder
+from turnwise.data.tokens import Tokens
+from turnwise.evaluation.measures.conversation_views import annotate_conversation
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
+from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.train import LogSettings, Start
+from turnwise.recipes.trained import Policy, open_policy
+from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.language_model import begin
+from turnwise.recipes.training.machine import Machine
+from turnwise.rollout.agent import Acting, Agent
+from turnwise.run import distributed
+from turnwise.run.errors import SettingError
+from turnwise.run.folder import digest, write_text
+from turnwise.run.training import TrainingRun
+
+SHOWN = 12
+"""logged conversations kept for the report page"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns from which rows, and how an agent is made of it."""
+
+    chat: ChatFormat
+    context: int
+    module: nn.Module
+    rows: list[Tokens]
+    heldout: list[Tokens]
+    agent: Callable[[nn.Module], Agent]
+    begun_from: Any
+    """what the run's config says of it"""
+
+
+def prepare(
+    algorithm: Algorithm, config: Any, logs: Logs, settings: LogSettings, start: Start | Any, m: Machine
+) -> Job[Policy]:
+    """Split, encode and build. `start`: a model to clone into (`Start`), or the clone that values are for."""
+    learnt, held = split_heldout(logs, settings.heldout, settings.heldout_by)
+    if not learnt:
+        expected = "a smaller share: nothing is left to learn from"
+        raise SettingError("heldout", settings.heldout, expected)
+    if settings.heldout and not held:
+        m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
+    build = _clone if isinstance(start, Start) else _critic
+    learner = build(config, learnt, held, settings, start)
+    lengths = [len(t) for t in learner.chat.encode(logs)]
+    card = data_card(logs, file=logs.source, lengths=lengths, context=learner.context, heldout=len(held))
+    plain = copy.deepcopy(learner.module)
+
+    def train(c: Any, rows: Sequence[Tokens], heldout: Sequence[Tokens], run: TrainingRun) -> None:
+        algorithm.module.train(c, rows, heldout, learner.module, run, m.seed)
+
+    def whole(run: TrainingRun) -> None:
+        train(config, learner.rows, learner.heldout, run)
+        # The module may be spread over processes, and its twin is whole on the first.
+        distributed.copy_whole(learner.module, plain)
+
+    def finish() -> tuple[Policy, dict[str, Any]]:
+        agent = learner.agent(plain)
+        agent.save(m.out / "policy")
+        shown = [d for d in (held or learnt) if d.terminated][:SHOWN] or (held or learnt)[:SHOWN]
+        _write_views(m.out, agent, shown)
+        facts = {
+            "policy": str(m.out / "policy"),
+            "parameters": parameter_count(learner.module),
+            "conversations": len(learnt),
+            "rows": len(learner.rows),
+        }
+        return Policy(agent, m.out), facts
+
+    source = {"logs": logs.source, "agent_role": logs[0].agent_role}
+    return Job(
+        algorithm=algorithm,
+        settings=(source, m.run, settings, learner.begun_from, config),
+        data=digest(logs),
+        plan=_plan(algorithm.name, config, learner, card, train, m.seed),
+        train=whole,
+        finish=finish,
+        files={"card.json": card},
+        warnings=warnings(card, logs),
+    )
+
+
+def _clone(
+    config: bc.Config, learnt: list[Dialogue], held: list[Dialogue], settings: LogSettings, start: Start
+) -> Learner:
+    """A language model to clone into, one that exists or a fresh one."""
+    if settings.lora_rank and start.model is None:
+        expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
+        raise SettingError("lora_rank", settings.lora_rank, expected)
+    lm, tokenizer = begin(start, (x.content for d in learnt for x in d.messages))
+    chat, context = ChatFormat(tokenizer), context_of(lm)
+    if settings.lora_rank:
+        lm = with_lora(lm, settings.lora_rank)
+    acting = Acting(max_new_tokens=settings.max_new_tokens)
+
+    def agent(trained: nn.Module) -> Agent:
+        assert isinstance(trained, LmPolicy)
+        return Agent(merged(trained.lm), tokenizer, None, acting)
+
+    return Learner(
+        chat=chat,
+        context=context,
+        module=LmPolicy(lm),
+        rows=token_rows(bc.keep(learnt, config), chat, context),
+        heldout=token_rows(held, chat, context),
+        agent=agent,
+        begun_from=start.facts(),
+    )
+
+
+def _critic(
+    c: Any, learnt: list[Dialogue], held: list[Dialogue], settings: LogSettings, policy: Any
+) -> Learner:
+    """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
+    cloned, name = open_policy(policy)
+    chat, context = cloned.chat, context_of(cloned.lm)
+    own = copy.deepcopy(cloned.lm)
+    if settings.lora_rank:
+        own = with_lora(own, settings.lora_rank)
+    trunk, width, vocab = trunk_of(own), width_of(own), cloned.lm.config.vocab_size
+    mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
+    acting = Acting(beta=c.beta, max_new_tokens=settings.max_new_tokens)
+    critic: TokenCritic | TurnCritic
+    if isinstance(c, turn_iql.Config):
+        critic = TurnCritic(trunk, width, initial=mean)
+        acting = replace(acting, proposals=c.proposals)
+    else:
+        acting = replace(acting, adv_clip=c.adv_clip, top_k=c.top_k)
+        # Monte-Carlo values need no V of their own: Q alone is fitted, by one head.
+        alone = {"ensemble": 1, "state_value": False} if isinstance(c, mc.Config) else {}
+        critic = TokenCritic(trunk, width, vocab, initial=mean, **alone)
+
+    def agent(trained: nn.Module) -> Agent:
+        assert isinstance(trained, TokenCritic | TurnCritic)
+        if settings.lora_rank:
+            merge_adapters_(trained.trunk)
+        return Agent(cloned.lm, cloned.tokenizer, trained, acting)
+
+    return Learner(
+        chat=chat,
+        context=context,
+        module=critic,
+        rows=token_rows(learnt, chat, context),
+        heldout=token_rows(held, chat, context),
+        agent=agent,
+        begun_from={"policy": name},
+    )
+
+
+def _plan(
+    name: str,
+    c: Any,
+    learner: Learner,
+    card: dict[str, Any],
+    train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], TrainingRun], None],
+    seed: int,
+) -> Plan:
+    """What would be done; a few steps of it are the trial."""
+    rows = learner.rows
+    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    few = [rows[i] for step in range(min(3, order.batches_per_epoch)) for i in order.rows(step)]
+    sizes = {
+        "algorithm": name,
+        "conversations": card["conversations"],
+        "held_out": card["heldout"],
+        "rows": len(rows),
+        "tokens": sum(len(t) for t in rows),
+        "actions": sum(len(t.decisions) for t in rows),
+        "parameters": parameter_count(learner.module),
+    }
+    once = replace(c, epochs=1.0)
+    trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
+    return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial)
+
+
+def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
+    """Logged conversations with what the trained agent thinks of them."""
+    context = context_of(agent.lm)
+    fitting = [(d, t) for d, t in zip(shown, agent.chat.encode(shown), strict=True) if len(t) <= context]
+    lines = [
+        json.dumps(annotate_conversation(agent, d, t, source="log"), ensure_ascii=False) for d, t in fitting
+    ]
+    write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))

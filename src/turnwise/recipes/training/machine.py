@@ -1,0 +1,86 @@
+"""The machine that a run has: processes, device, threads, seed; and what it says to people meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from turnwise.recipes.settings.train import RunSettings
+from turnwise.run import distributed
+from turnwise.run.distributed import Strategy, World
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import expect_fresh
+from turnwise.run.training import TrainingRun
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run happens."""
+
+    run: RunSettings
+    world: World
+    quiet: bool = False
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.run.out
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.run.seed
+
+    @property
+    def device(self) -> torch.device:
+        """This process's device."""
+        return self.world.device
+
+    def warn(self, text: str) -> None:
+        """One line for people, on stderr, unless they asked for silence."""
+        if not self.quiet and self.world.main:
+            # One write: other threads would put their words between the text and the line's end.
+            sys.stderr.write(f"warning: {text}\n")
+            sys.stderr.flush()
+
+    def training_run(self, what: str) -> TrainingRun:
+        """Steps with progress, checkpoints and metrics in the run folder."""
+        return TrainingRun(
+            self.out, self.world, what=what, checkpoint_every=self.run.checkpoint_every, quiet=self.quiet
+        )
+
+
+@contextlib.contextmanager
+def machine(
+    run: RunSettings,
+    *,
+    quiet: bool = False,
+    strategy: Strategy | None = None,
+    auto: str = "auto",
+) -> Iterator[Machine]:
+    """Refuse a folder or a device that cannot be used; then set threads and seed while the run lasts.
+
+    `strategy`: how the model is spread over processes; None: the recipe runs in one process only. `auto`: the
+    device that "auto" means. PyTorch's threads and its generators are the caller's again afterwards.
+    """
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device", run.device, "cpu or auto: PyTorch can use no GPU on this machine")
+    expect_fresh(run.out, resume=run.resume)
+    world = distributed.start(auto if run.device == "auto" else run.device, strategy or "ddp")
+    if world.size > 1 and strategy is None:
+        raise InputError(f"{world.size} processes: this algorithm learns in one; expected no torchrun")
+    threads = torch.get_num_threads()
+    gpus = [world.device.index or 0] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        if world.device.type == "cpu":
+            torch.set_num_threads(run.threads)
+        torch.manual_seed(run.seed)
+        try:
+            yield Machine(run, world, quiet)
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,177 @@
+"""From feedback to a policy without a reward model: DPO and its kin, KTO, SimPO, ORPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from turnwise.algorithms.feedback import dpo
+from turnwise.data.cards.feedback import feedback_card, feedback_warnings
+from turnwise.data.comparisons import feedback_rows
+from turnwise.data.dataset import FeedbackSet
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.heldout import split_by_prompt
+from turnwise.data.tokens import Tokens
+from turnwise.evaluation.measures.judges import judge
+from turnwise.models.lm.parts import parameter_count
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.reference import Reference
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
+from turnwise.recipes.tasks import gold_of
+from turnwise.recipes.trained import Policy
+from turnwise.recipes.training.job import Job, passes_plan
+from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker, split_settings
+from turnwise.rollout.replies import expect_room
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import digest, write_json
+
+WITH_REFERENCE = ("dpo", "kto")
+"""algorithms whose implicit rewards are log-ratios to a reference"""
+NO_PROBABILITY = ("members", "log_loss", "calibration", "by_margin")
+"""entries of a reward model's quality, whose differences are log-odds; a policy's are not"""
+
+
+def prepare(
+    algorithm: Algorithm,
+    config: Any,
+    brought: FeedbackSet,
+    policy: Any,
+    settings: FeedbackSettings,
+    replies: ReplySettings,
+    m: Machine,
+) -> Job[Policy]:
+    """Split, open the policy, encode."""
+    name = algorithm.name
+    items = _usable(name, config, brought, m)
+    gold = gold_of(replies.gold, {item.prompt for item in items})
+    card = {"file": brought.source, **feedback_card(brought)}
+    warnings = feedback_warnings(card)
+    if card["margins"] and card["margins"]["count"]:
+        warnings = [f"{name} does not use the margins of pairs", *warnings]
+    learnt, held = split_by_prompt(items, settings.heldout)
+    split_settings(settings, len(items), len(learnt), len(held), m)
+    speaker = open_speaker(policy, settings.lora_rank)
+    fit = feedback_rows(items, speaker.chat, speaker.context)
+    if len(fit) < len(items):
+        m.warn(
+            f"{len(items) - len(fit):,} of {len(items):,} items are longer than the context of "
+            f"{speaker.context}; left out"
+        )
+    rows, held_rows = split_by_prompt(fit, settings.heldout)
+    learnt, held = ([row.item for row in part] for part in (rows, held_rows))
+    if not learnt:
+        raise InputError(f"{brought.source}: only held-out items fit the context of {speaker.context}")
+    prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
+    if gold is not None:
+        expect_room(speaker.policy, speaker.chat, prompts, replies.max_new_tokens)
+    counts = {"learnt": len(learnt), "held_out": len(held)}
+
+    def train(c: Any, few: Sequence[Any], heldout: Sequence[Any], run: Any) -> None:
+        algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
+
+    def finish() -> tuple[Policy, dict[str, Any]]:
+        asked_of = _judged(held, brought)
+        quality = agreement(algorithm, config, speaker, asked_of, settings.lora_rank, m) if held else {}
+        write_json(m.out / "quality.json", quality)
+        made, facts = finish_speaker(
+            speaker, m, replies, prompts, held_out=bool(held), reward=None, gold=gold
+        )
+        return made, {**facts, **counts, "quality": {k: v for k, v in quality.items() if k != "worst"}}
+
+    sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
+    source = {"policy": speaker.name, "feedback": brought.source, "kind": brought.kind}
+    return Job(
+        algorithm=algorithm,
+        settings=(source, m.run, settings, replies, config),
+        data=digest(brought),
+        plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run)),
+        train=lambda run: train(config, rows, held_rows, run),
+        finish=finish,
+        files={"card.json": card | counts},
+        warnings=warnings,
+    )
+
+
+def _usable(name: str, config: Any, brought: FeedbackSet, m: Machine) -> list[Any]:
+    """The items in the shape that the algorithm takes. InputError if it takes none such."""
+    where, kind = brought.source, type(brought[0])
+    if name == "kto":
+        if kind is Like:
+            return list(brought)
+        if kind is Pair:
+            return _halves(where, cast(Sequence[Pair], brought), m)
+        found = f"{kind.__name__.lower()}s"
+        raise InputError(
+            f"{where}: expected likes (prompt, completion, label) or pairs for KTO; found {found}"
+        )
+    if kind is Pair:
+        return list(brought)
+    if kind is Ranking and isinstance(config, dpo.Config):
+        if config.formula != "ranking":
+            raise SettingError("formula", config.formula, f"ranking: {where} holds rankings")
+        return list(brought)
+    expected = "pairs or rankings" if name == "dpo" else "pairs"
+    raise InputError(f"{where}: expected {expected} for {name.upper()}; found {kind.__name__.lower()}s")
+
+
+def _halves(where: str, pairs: Sequence[Pair], m: Machine) -> list[Like]:
+    """A like and a dislike for each pair that is no tie."""
+    decided = [p for p in pairs if not p.tie]
+    if len(decided) < len(pairs):
+        ties = len(pairs) - len(decided)
+        m.warn(f"{ties:,} of {len(pairs):,} pairs are ties: neither reply is liked; left out")
+    if not decided:
+        raise InputError(f"{where}: all pairs are ties; expected some with a chosen reply for KTO")
+    return [
+        Like(p.prompt, text, liked=i == 0, annotator=p.annotator, id=id)
+        for p in decided
+        for i, (text, id) in enumerate(zip(p.replies, _ids_of(p), strict=True))
+    ]
+
+
+def _ids_of(pair: Pair) -> tuple[str, str]:
+    """Ids of the like and of the dislike that KTO makes of a pair."""
+    return f"{pair.id}-0", f"{pair.id}-1"
+
+
+def _judged(held: Sequence[Any], brought: Sequence[Feedback]) -> Sequence[Feedback]:
+    """What the policy is asked about: the held-out items; the pairs, if its likes were made of pairs."""
+    if not held or not isinstance(held[0], Like) or not isinstance(brought[0], Pair):
+        return held
+    kept = {like.id for like in held}
+    return [p for p in cast(Sequence[Pair], brought) if set(_ids_of(p)) <= kept]
+
+
+def agreement(
+    algorithm: Algorithm, config: Any, s: Speaker, items: Sequence[Feedback], lora_rank: int, m: Machine
+) -> dict[str, Any]:
+    """Accuracy of the policy's implicit rewards on held-out feedback, with what needs no model beside it.
+
+    Methods without a reference also report `before`, the accuracy before training.
+    """
+    if not items:
+        return {}
+    device = m.device
+    start = s.policy.lm if lora_rank else s.before.to(device)
+    reference = (Reference(start),) if algorithm.name in WITH_REFERENCE else ()
+
+    def quality(policy: LmPolicy) -> dict[str, Any]:
+        @torch.inference_mode()
+        def score(rows: Sequence[Tokens]) -> np.ndarray:
+            worth = algorithm.module.implicit_rewards(policy, *reference, rows, config, device)
+            return worth.double().cpu().numpy()[None]
+
+        return {k: v for k, v in judge(score, items, s.chat).items() if k not in NO_PROBABILITY}
+
+    found = quality(s.policy)
+    if isinstance(items[0], Like):
+        # KTO sets no threshold on the log-ratio, so accuracy is undefined: AUC alone is reported.
+        found = {k: found[k] for k in ("items", "prompts", "auc", "length_correlation")}
+    if reference:
+        return found
+    return found | {"before": quality(LmPolicy(s.before.to(device))).get("accuracy")}

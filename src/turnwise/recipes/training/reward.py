@@ -1,0 +1,112 @@
+"""From feedback to a reward model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.cards.feedback import feedback_card, feedback_warnings
+from turnwise.data.comparisons import feedback_rows
+from turnwise.data.dataset import FeedbackSet
+from turnwise.data.feedback import Feedback, Score
+from turnwise.data.heldout import split_by_prompt
+from turnwise.evaluation.measures.judges import judge
+from turnwise.models.lm.classifier import adapted_trunks
+from turnwise.models.lm.parts import parameter_count, trunk_of, width_of
+from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.train import EnsembleSettings, FeedbackSettings, Start
+from turnwise.recipes.trained import Judge
+from turnwise.recipes.training.job import Job, passes_plan
+from turnwise.recipes.training.language_model import begin, fresh
+from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.speakers import split_settings
+from turnwise.rollout.reward_scorer import RewardScorer
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.folder import digest, write_json
+
+
+def prepare(
+    algorithm: Algorithm,
+    config: Any,
+    brought: FeedbackSet,
+    start: Start,
+    settings: FeedbackSettings,
+    members: EnsembleSettings,
+    m: Machine,
+) -> Job[Judge]:
+    """Split, build, encode."""
+    if settings.lora_rank and start.model is None:
+        expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
+        raise SettingError("lora_rank", settings.lora_rank, expected)
+    learnt, held = split_by_prompt(brought, settings.heldout)
+    split_settings(settings, len(brought), len(learnt), len(held), m)
+    scorer = _scorer(start, settings.lora_rank, members, learnt)
+    reward = algorithm.module
+    fit = feedback_rows(brought, scorer.chat, scorer.context)
+    if len(fit) < len(brought):
+        left = len(brought) - len(fit)
+        m.warn(
+            f"{left:,} of {len(brought):,} items are longer than the context of {scorer.context}; left out"
+        )
+    rows, held_rows = split_by_prompt(fit, settings.heldout)
+    learnt, held = ([row.item for row in part] for part in (rows, held_rows))
+    if not learnt:
+        raise InputError(f"{brought.source}: only held-out items fit the context of {scorer.context}")
+    counts = {"learnt": len(learnt), "held_out": len(held)}
+    card = {"file": brought.source, **feedback_card(brought), **counts}
+
+    def finish() -> tuple[Judge, dict[str, Any]]:
+        scorer.save(m.out / "reward")
+        quality = judge(scorer.score, held, scorer.chat) if held else {}
+        scorer.model.cpu()
+        write_json(m.out / "quality.json", quality)
+        facts = {"reward": str(m.out / "reward"), "parameters": parameter_count(scorer.model), **counts}
+        facts["quality"] = {k: v for k, v in quality.items() if k != "worst"}
+        return Judge(scorer, m.out), facts
+
+    sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(scorer.model)}
+    source = {"feedback": brought.source, "kind": brought.kind}
+    return Job(
+        algorithm=algorithm,
+        settings=(source, m.run, settings, members, start.facts(), config),
+        data=digest(brought),
+        plan=passes_plan(
+            sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed)
+        ),
+        train=lambda run: reward.train(config, rows, held_rows, scorer.model, run, m.seed),
+        finish=finish,
+        files={"card.json": card},
+        warnings=[*feedback_warnings(card), *_far_from_standard(learnt)],
+    )
+
+
+def _scorer(
+    start: Start, lora_rank: int, members: EnsembleSettings, learnt: Sequence[Feedback]
+) -> RewardScorer:
+    """A reward model on the trunks asked for."""
+    trunks = members.ensemble if members.apart == "trunks" else 1
+    texts = [x.content for item in learnt for x in item.prompt]
+    lm, tokenizer = begin(start, [*texts, *(t for item in learnt for t in item.replies)])
+    if start.model is None:
+        lms = [lm, *(fresh(start, tokenizer) for _ in range(trunks - 1))]
+    else:
+        lms = [lm] * trunks if lora_rank else [lm, *(copy.deepcopy(lm) for _ in range(trunks - 1))]
+    width = width_of(lms[0])
+    bases = adapted_trunks(lms[0], lora_rank, trunks) if lora_rank else map(trunk_of, lms)
+    models = [RewardModel(base, width, ensemble=members.ensemble // trunks) for base in bases]
+    return RewardScorer(models[0] if trunks == 1 else RewardEnsemble(models), tokenizer)
+
+
+def _far_from_standard(items: Sequence[Feedback]) -> list[str]:
+    """A warning if scores are far from what a head without a constant begins with."""
+    scores = np.array([x.score for x in items if isinstance(x, Score)])
+    if not len(scores) or (abs(scores.mean()) <= 3 and 0.1 <= scores.std() <= 10):
+        return []
+    return [
+        f"scores have mean {scores.mean():.3g} and deviation {scores.std():.3g}; rewards begin at 0 and "
+        "learn slowly to be large: scale scores to mean 0 and deviation 1"
+    ]
