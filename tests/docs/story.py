@@ -73,7 +73,9 @@ class Story:
         """Run one block as its language says."""
         if block.language == "{literalinclude}":
             self.steps = None
-            runpy.run_path(str((block.page.parent / block.argument).resolve()), run_name="__main__")
+            # A copy, so that what follows on the page can import it, as a reader beside the file can.
+            copy = shutil.copy((block.page.parent / block.argument).resolve(), self.folder)
+            runpy.run_path(str(copy), run_name="__main__")
         elif block.language.startswith("{"):
             if block.language not in DIRECTIVES:
                 raise Broken(f"there is no way to run the directive {block.language}")
