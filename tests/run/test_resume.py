@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from turnwise.algorithms.logs import mc
+from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.metrics import COMMON
 from turnwise.run.optim import descend
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
@@ -24,6 +25,7 @@ from turnwise.run.training import Learner, TrainingRun
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
 worker = runpy.run_path(str(WORKER))
 STEPS = 12
+LOGS: dict[str, Any] = {"bc": bc, "mc": mc, "ilql": ilql, "turn_iql": turn_iql}
 train = partial(worker["train"], epochs=2.4)
 
 
@@ -71,6 +73,8 @@ def test_stopped_and_resumed_equals_whole(name: str, tmp_path: Path) -> None:
     assert train(name, tmp_path / "parts", dtype="float32") == "ended"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    logged = {key.removeprefix("heldout/") for line in metrics(tmp_path / "whole") for key in line}
+    assert logged | {"seconds"} == LOGS[name].METRICS.keys() | COMMON.keys()
 
 
 def test_targets_are_stored(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -208,6 +209,7 @@ def test_a_rule_is_found_and_measured_where_it_was_not_learnt(chat: ChatFormat, 
     model = made(chat, 2)
     reward.train(c, rows[:60], rows[60:], model, TrainingRun(tmp_path, quiet=True), 0)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {k.removeprefix("heldout/") for k in last} == reward.METRICS.keys() | COMMON.keys()
     assert last["heldout/accuracy"] > 0.8 and last["heldout/margin"] > 1
     assert 0 < last["heldout/disagreement"] < last["heldout/margin"]
 

@@ -295,7 +295,7 @@ def test_filters_keep_the_best(change: dict, kept: str) -> None:
 
 
 def test_a_filter_that_keeps_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--min-return 3.0: no conversation has a higher return"):
+    with pytest.raises(InputError, match=r"min_return is 3.0; expected a lower bound"):
         bc.keep([talk(3.0, "a")], bc.Config(min_return=3.0))
 
 

@@ -316,12 +316,18 @@ def preference(policy: LmPolicy, chat: ChatFormat) -> torch.Tensor:
 def test_what_was_preferred_becomes_likelier(
     name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path
 ) -> None:
-    """By at least 2 nats in each pair, beside what is not (measured: 4 to 30)."""
+    """By at least 2 nats in each pair, beside what is not (measured: 4 to 30).
+
+    The log has what METRICS says, all of it and nothing else.
+    """
     before = preference(policy, chat)
     algorithm, c = OFFLINE[name]
     rows = items(name, chat)
     algorithm.train(c, rows, rows, policy, TrainingRun(tmp_path, quiet=True), 0)
     assert ((preference(policy, chat) - before) > 2).all()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = {key.removeprefix("heldout/") for line in lines for key in line}
+    assert logged == algorithm.METRICS.keys() | COMMON.keys()
     assert '"heldout/rewards/accuracies": 1.0' in (tmp_path / "metrics.jsonl").read_text()
 
 

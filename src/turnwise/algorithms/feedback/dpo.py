@@ -76,13 +76,13 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("preference loss", loss=True),
-    "rewards/chosen": Metric("implicit reward of chosen replies", "implicit reward"),
-    "rewards/rejected": Metric("implicit reward of rejected replies", "implicit reward"),
-    "rewards/margins": Metric("margin of implicit rewards", "implicit reward"),
     "rewards/accuracies": Metric("accuracy of implicit rewards"),
-    "logps/chosen": Metric("log-probability of chosen replies", "nats"),
-    "logps/rejected": Metric("log-probability of rejected replies", "nats"),
+    "loss": Metric("preference loss", loss=True),
+    "rewards/margins": Metric("margin of implicit rewards", "implicit reward"),
+    "rewards/chosen": Metric("chosen replies", "implicit reward", panel="implicit rewards"),
+    "rewards/rejected": Metric("rejected replies", "implicit reward", panel="implicit rewards"),
+    "logps/chosen": Metric("chosen replies", "nats", panel="log-probabilities"),
+    "logps/rejected": Metric("rejected replies", "nats", panel="log-probabilities"),
 }
 
 

@@ -65,12 +65,12 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("preference loss", loss=True),
-    "rewards/liked": Metric("implicit reward of liked replies", "implicit reward"),
-    "rewards/disliked": Metric("implicit reward of disliked replies", "implicit reward"),
     "rewards/accuracies": Metric("accuracy of implicit rewards"),
-    "liked": Metric("share of liked replies"),
     "kl": Metric("KL to the reference", "nats"),
+    "loss": Metric("preference loss", loss=True),
+    "rewards/liked": Metric("liked replies", "implicit reward", panel="implicit rewards"),
+    "rewards/disliked": Metric("disliked replies", "implicit reward", panel="implicit rewards"),
+    "liked": Metric("share of liked replies"),
 }
 
 

@@ -63,8 +63,8 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("reward loss", loss=True),
     "accuracy": Metric("accuracy"),
+    "loss": Metric("reward loss", loss=True),
     "margin": Metric("margin of rewards", "reward"),
     "reward_mean": Metric("mean reward", "reward"),
     "disagreement": Metric("disagreement of the members", "reward"),

@@ -48,10 +48,10 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("preference loss", loss=True),
-    "logps/chosen": Metric("mean log-probability of chosen replies", "nats per token"),
-    "logps/rejected": Metric("mean log-probability of rejected replies", "nats per token"),
     "rewards/accuracies": Metric("accuracy of implicit rewards"),
+    "loss": Metric("preference loss", loss=True),
+    "logps/chosen": Metric("chosen replies", "nats per token", panel="mean log-probabilities"),
+    "logps/rejected": Metric("rejected replies", "nats per token", panel="mean log-probabilities"),
 }
 
 

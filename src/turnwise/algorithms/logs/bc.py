@@ -1,15 +1,13 @@
-"""Behaviour cloning: maximise the likelihood of the agent's tokens, all of them or those of the best
-conversations only.
+"""Behaviour cloning: maximise the likelihood of the agent's tokens, in all conversations or in the best ones.
 
     L = -sum_k log pi(a_k | s_k) / (decisions of an average batch)
 
-Pomerleau 1991; filtered variants
-(keep the top tenth by return, or those above a return) as in Decision Transformer's %BC baseline, Chen et
-al. 2021, arXiv:2106.01345.
+Pomerleau 1991. The filtered variants (keep the top tenth by return, or those above a return) are the %BC
+baseline of Chen et al. 2021 (Decision Transformer), arXiv:2106.01345.
 
-Differs from plain language modelling: partners' tokens are read and not predicted, unless
-`partner_weight` asks for them as an auxiliary loss (a trunk that predicts the partner has to keep track
-of what it knows about him). The stop token is an action.
+Differs from plain language modelling: partners' tokens are read and not predicted. With `partner_weight` they
+are, as an auxiliary loss: a trunk that predicts the partner has to keep track of what it knows about him. The
+stop token is an action.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from turnwise.models.lm.critics import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
-from turnwise.run.errors import InputError
+from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend
 from turnwise.run.settings import AdamW
@@ -43,17 +41,17 @@ class Config:
     """Numbers of behaviour cloning."""
 
     epochs: float = 3.0
-    """passes over the kept conversations"""
+    """Passes over the conversations that are kept."""
     batch_size: int = 32
-    """conversations (or segments of long ones) per step, over all processes"""
+    """Conversations (or segments of long ones) per step, over all processes."""
     optimizer: AdamW = AdamW(lr=2e-3, warmup=50, weight_decay=0.01)
     """Settings of the optimizer. Its learning rate suits models of 0.1 to 3 million parameters."""
     partner_weight: float = 0.0
-    """weight of predicting what partners say, per token, beside the agent's tokens"""
+    """Weight of predicting what partners say, per token, beside the agent's tokens."""
     keep_top: float = 1.0
-    """fraction of conversations to learn from, those of highest return"""
+    """Share of conversations to learn from, those with the highest returns."""
     min_return: float | None = None
-    """learn only from conversations whose return is above this"""
+    """Learn only from conversations whose return is above this."""
 
     def __post_init__(self) -> None:
         check(self, epochs=POSITIVE, batch_size=ONE_OR_MORE, partner_weight=NOT_NEGATIVE, keep_top=PART)
@@ -66,7 +64,7 @@ METRICS: dict[str, Metric] = {
 
 
 class Objective(nn.Module):
-    """The policy and, under `partner_weight`, its predictions of everything else that is read."""
+    """The policy's log-probabilities in one forward pass, so that DDP may wrap them: its own, and others'."""
 
     def __init__(self, policy: LmPolicy):
         super().__init__()
@@ -77,16 +75,16 @@ class Objective(nn.Module):
         if not partner:
             return action_logp(self.policy(batch.inputs, batch.decisions), batch.actions), None
         lm = self.policy.lm
-        features = trunk_of(lm)(input_ids=batch.inputs, use_cache=False).last_hidden_state
-        logits = lm_head_of(lm)(features[:, :-1])
-        logp = action_logp(logits, batch.inputs[:, 1:])
-        # The decision at position t is about token t+1, which is where logp[:, t] stands.
-        padded = nn.functional.pad(logp, (0, 1)).unsqueeze(-1)
+        features = trunk_of(lm)(input_ids=batch.inputs, use_cache=False).last_hidden_state  # [B, T, D]
+        logits = lm_head_of(lm)(features[:, :-1])  # [B, T-1, V]
+        logp = action_logp(logits, batch.inputs[:, 1:])  # [B, T-1], of token t+1 at place t
+        # A decision at position t is about token t+1, so that its log-probability stands at place t.
+        padded = nn.functional.pad(logp, (0, 1)).unsqueeze(-1)  # [B, T, 1]
         return at_decisions(padded, batch.decisions[:, :-1]).squeeze(-1), logp
 
 
 def keep(dialogues: Sequence[Dialogue], c: Config) -> list[Dialogue]:
-    """The conversations to learn from, in their order."""
+    """The conversations to learn from, in their order. SettingError if `min_return` leaves none."""
     returns = np.array([d.undiscounted_return() for d in dialogues])
     kept = np.ones(len(dialogues), bool)
     if c.keep_top < 1:
@@ -96,16 +94,14 @@ def keep(dialogues: Sequence[Dialogue], c: Config) -> list[Dialogue]:
     if c.min_return is not None:
         kept &= returns > c.min_return
     if not kept.any():
-        raise InputError(
-            f"--min-return {c.min_return}: no conversation has a higher return; expected a lower bound"
-        )
+        raise SettingError("min_return", c.min_return, "a lower bound: no conversation has a higher return")
     return [d for d, k in zip(dialogues, kept, strict=True) if k]
 
 
 def loss(
     objective: nn.Module, batch: Batch, denominator: float, c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative log-likelihood of the agent's tokens (nats), plus the partner's if asked; and its sums."""
+    """Negative log-likelihood in nats of the agent's tokens and, by weight, of partners'; and its sums."""
     logp, all_logp = objective(batch, c.partner_weight > 0)
     nll = sum_over_decisions(-logp, batch.loss_mask)
     sums = {"loss": nll, "decisions": batch.loss_mask.sum()}
@@ -118,8 +114,8 @@ def loss(
 def partner_tokens(batch: Batch) -> Tensor:
     """[B, T-1] True where the next token was read and not chosen by the agent (padding excluded)."""
     B, T = batch.inputs.shape
-    final = batch.decisions[:, -1:]
-    real = torch.arange(T - 1, device=batch.inputs.device) < final
+    final = batch.decisions[:, -1:]  # [B, 1], the last position of a row before its padding
+    real = torch.arange(T - 1, device=batch.inputs.device) < final  # [B, T-1]
     chosen = torch.zeros(B, T, dtype=torch.bool, device=batch.inputs.device)
     rows = torch.arange(B, device=batch.inputs.device).unsqueeze(-1).expand_as(batch.mask)
     chosen[rows[batch.mask], batch.decisions[:, :-1][batch.mask]] = True
@@ -129,7 +125,7 @@ def partner_tokens(batch: Batch) -> Tensor:
 def update(
     objective: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
 ) -> dict[str, Tensor]:
-    """One gradient step."""
+    """One gradient step; sums over decisions."""
     total, sums = loss(objective, batch, denominator, c)
     descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     return sums

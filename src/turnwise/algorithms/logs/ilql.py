@@ -7,15 +7,18 @@
     L     = L_Q + L_V + cql_weight L_CQL
     act: log pi + min(clip, beta (min_i Q_i - V)),  pi: frozen behaviour clone
 
-s_{k+1} is the state of the agent's next token: what a partner said in between is environment. Differs from
-the paper: V looks at what the whole utterance is worth (`lookahead` 1; at 0 X_k is the token's own
-min Qbar, as in the paper). Within a turn nothing happens that the agent does not choose, so this is the same
-fixed point for tau towards 1, but optimism is taken once a turn and not once a token: an expectile over
-noisy values is too high, and fifty of them in a row are far too high. Where a turn begins tau is `tau`,
-inside it `tau_within_turn`. The target bootstraps after truncation and not after termination through
-`discounts`; the policy is cloned beforehand and kept in a model of its own (as LMRL-Gym does,
-arXiv:2311.18232); the trunk starts from it; heads start as the mean return; G_k begins as the logged return
-and becomes the one-step target over the first part of training (lambda from 1 to 0).
+s_{k+1} is the state of the agent's next token: what a partner says in between is environment.
+
+Differs from the paper:
+- V looks at what the whole utterance is worth (`lookahead` 1). With `lookahead` 0, X_k is the min Qbar of the
+  token itself, as in the paper. Within a turn nothing happens that the agent does not choose, so the fixed
+  point for tau near 1 is the same, but optimism is taken once a turn and not once a token: an expectile over
+  noisy values is too high, and fifty of them in a row are far too high.
+- tau_k is `tau` where a turn begins and `tau_within_turn` inside it.
+- G_k begins as the logged return and becomes the one-step target over the first part of training (lambda
+  falls from 1 to 0); through `discounts` it bootstraps after truncation and not after termination.
+- The policy is cloned beforehand and kept in a model of its own, as LMRL-Gym does (arXiv:2311.18232). The
+  critic's trunk starts from it, and its heads start as the mean return.
 """
 
 from __future__ import annotations
@@ -46,33 +49,35 @@ class Config:
     """Numbers of ILQL."""
 
     epochs: float = 4.0
-    """passes over the conversations"""
+    """Passes over the conversations."""
     batch_size: int = 32
-    """conversations (or segments of long ones) per step, over all processes"""
+    """Conversations (or segments of long ones) per step, over all processes."""
     optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
     """Settings of the optimizer."""
     gamma: float = 1.0
-    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
     gamma_within_turn: float = 1.0
-    """discount between two tokens of a turn; .99 would be .37 after a hundred"""
+    """Discount between two tokens of a turn. After a hundred tokens .99 has become .37."""
     tau: float = 0.95
-    """expectile of V where a turn begins: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    """Expectile of V where a turn begins: 0.5 values what the logged agent did, near 1 the best of it."""
     tau_within_turn: float = 0.8
-    """expectile of V between the tokens of a turn"""
+    """Expectile of V between the tokens of a turn."""
     lookahead: float = 1.0
-    """what V learns from within a turn: 1 the whole utterance's worth, 0 the next token's (the paper)"""
+    """What V learns from within a turn: at 1 the worth of the whole utterance, at 0 of the next token (the
+    paper)."""
     cql_weight: float = 0.01
-    """weight of the conservative term, nats"""
+    """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
     polyak: float = 0.05
-    """share of the online weights that targets take on at each step"""
+    """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
-    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
+    """Share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)."""
     beta: float = 16.0
-    """how strongly advantages (in units of the return) shift log-probabilities when acting"""
+    """When acting: nats that a token gains per unit of return of its advantage. More of it strays further
+    from the logged agent."""
     adv_clip: float | None = None
-    """largest upward shift of a log-probability when acting; 0 only makes bad tokens rarer"""
+    """When acting: the most nats that a token may gain. At 0 bad tokens only become rarer."""
     top_k: int | None = None
-    """act among the k tokens that the cloned policy finds likeliest"""
+    """When acting: choose among the k tokens that the cloned policy finds likeliest."""
 
     def __post_init__(self) -> None:
         check(
@@ -97,20 +102,20 @@ METRICS: dict[str, Metric] = {
     "td": Metric("TD loss", "squared return", loss=True),
     "expectile": Metric("expectile loss", "squared return", loss=True),
     "cql": Metric("CQL loss", "nats", loss=True),
-    "q": Metric("mean Q", "return"),
-    "v": Metric("mean V", "return"),
+    "q": Metric("mean Q", "return", panel="Q and V"),
+    "v": Metric("mean V", "return", panel="Q and V"),
 }
 
 
 def loss(
     critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The three terms together; and their sums over decisions."""
+    """The three terms together; and their sums over decisions. `lam` is the lambda of G."""
     values = critic(batch.inputs, batch.decisions)
-    q, v = values.q, values.v
-    taken = action_values(q, batch.actions)
-    with torch.no_grad():
-        slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
+    q, v = values.q, values.v  # [E, B, A, V], [B, A+1]
+    taken = action_values(q, batch.actions)  # [E, B, A]
+    with torch.no_grad():  # targets: neither G nor X is moved towards what is fitted to it
+        slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)  # [B, A]
         lams = torch.full_like(batch.rewards, lam)
         bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lams)
         worth, taus = outlook(batch, slow, c)
@@ -126,12 +131,13 @@ def loss(
 
 
 def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
-    """What V learns from, X [B, A], and the expectile that it takes of it [B, A].
+    """What V learns from, X [B, A]; and the expectile of it that V is to be, tau [B, A].
 
     X_k = (1 - l_k) slow_k + l_k d_k X_{k+1} with l_k = `lookahead` where the next token is of the same turn
     and has a target of its own, else 0.
     """
-    goes_on = batch.decisions[:, 1:] == batch.ends
+    # The next token is of the same turn if it is chosen where this one stands: nobody spoke in between.
+    goes_on = batch.decisions[:, 1:] == batch.ends  # [B, A]
     follows = goes_on & next_of(batch.loss_mask)
     ahead = c.lookahead * follows.to(slow.dtype)
     worth = discounted_returns((1 - ahead) * slow, ahead * batch.discounts, batch.loss_mask)
@@ -141,7 +147,7 @@ def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
 def update(
     critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
-    """One gradient step, then the targets move."""
+    """One gradient step, then the slow copy follows; sums over decisions."""
     total, sums = loss(critic, learner.target, batch, denominator, c, lam)
     descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
@@ -176,6 +182,7 @@ def train(
 
     for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
         batch = pack(run.world.share(chosen))
+        # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
         run.report(step, sums, unseen)

@@ -3,12 +3,12 @@
     L = (Q(s_k, a_k) - G_k)^2 + cql_weight (logsumexp Q(s_k, .) - Q(s_k, a_k))
     act: log pi + beta (Q - V),  V = sum_a pi(a) Q(a)
 
-The honest baseline of value-based RL for language: one step of policy improvement over the behaviour, no
-bootstrapping (LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232, "MC returns"; G from Sutton & Barto 2018,
-eq. 3.9).
+The honest baseline of value-based RL for language: one step of policy improvement over the logged agent,
+without bootstrapping (LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232, "MC returns"; G from Sutton & Barto
+2018, eq. 3.9).
 
-Differs from LMRL-Gym: the advantage instead of Q is added to the policy's logits, which is the same
-distribution unless clipped.
+Differs from LMRL-Gym: the advantage is added to the policy's logits, and not Q. Without `adv_clip` this is
+the same distribution, as V is the same for all tokens.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ class Config:
     """Numbers of Monte-Carlo value learning."""
 
     epochs: float = 3.0
-    """passes over the conversations"""
+    """Passes over the conversations."""
     batch_size: int = 32
-    """conversations (or segments of long ones) per step, over all processes"""
+    """Conversations (or segments of long ones) per step, over all processes."""
     optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
     """Settings of the optimizer."""
     gamma: float = 1.0
-    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
     gamma_within_turn: float = 1.0
-    """discount between two tokens of a turn"""
+    """Discount between two tokens of a turn. After a hundred tokens .99 has become .37."""
     cql_weight: float = 0.01
-    """weight of the conservative term, nats"""
+    """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
     beta: float = 16.0
-    """how strongly advantages (in units of the return) shift log-probabilities when acting"""
+    """When acting: nats that a token gains per unit of return of its advantage. More of it strays further
+    from the logged agent."""
     adv_clip: float | None = None
-    """largest upward shift of a log-probability when acting; 0 only makes bad tokens rarer"""
+    """When acting: the most nats that a token may gain. At 0 bad tokens only become rarer."""
     top_k: int | None = None
-    """act among the k tokens that the cloned policy finds likeliest"""
+    """When acting: choose among the k tokens that the cloned policy finds likeliest."""
 
     def __post_init__(self) -> None:
         check(
@@ -80,22 +81,23 @@ METRICS: dict[str, Metric] = {
 
 
 def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:
-    """Fold what a long conversation earned after each cut into the last reward before it.
+    """Rows in which the last reward before a cut contains what the conversation earned after it.
 
-    Rows of one conversation are neighbours. Monte-Carlo returns do not bootstrap, so the return across a cut
-    is the logged one; the folded row then counts as ended.
+    Segments of one conversation are neighbours. Monte-Carlo returns do not bootstrap: across a cut the return
+    is the logged one, so that a row with that return in it counts as ended.
     """
     out = list(rows)
-    for i in range(len(rows) - 2, -1, -1):
+    for i in range(len(rows) - 2, -1, -1):  # from the last segment on: what follows is whole already
         row, following = rows[i], out[i + 1]
         if not row.continues:
             continue
         batch = pack_tokens(
             [following], gamma=gamma, gamma_within_turn=gamma_within_turn, dtype=torch.float64
         )
-        returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)[0]
+        returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)[0]  # [A]
+        # The next segment begins with burn-in, decisions of this one; its own begin at `learn_from`.
         after = float(returns[np.searchsorted(following.decisions, following.learn_from)])
-        last = int(row.decisions[-1]) + 1
+        last = int(row.decisions[-1]) + 1  # position of the last token chosen, which carries the reward
         rewards = row.rewards.copy()
         rewards[last] += (gamma if row.turn_end[last] else gamma_within_turn) * after
         out[i] = replace(row, rewards=rewards, terminated=True)
@@ -104,9 +106,9 @@ def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float
 
 def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error against the return, plus the conservative term; and the sums over decisions."""
-    q = critic(batch.inputs, batch.decisions).q
-    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
+    q = critic(batch.inputs, batch.decisions).q  # [E, B, A, V] with E = 1
+    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)  # [E, B, A]
+    returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)  # [B, A]
     sums = {
         "loss": sum_over_decisions(squared_error(taken, returns), batch.loss_mask),
         "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
@@ -120,7 +122,7 @@ def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tupl
 def update(
     critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
 ) -> dict[str, Tensor]:
-    """One gradient step."""
+    """One gradient step; sums over decisions."""
     total, sums = loss(critic, batch, denominator, c)
     descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     return sums

@@ -4,11 +4,12 @@
     L_V = |tau - 1(u < 0)| u^2,  u = min_i Qbar_i(s_k, u_k) - V(s_k)    V read before it begins
     act: sample n utterances of the clone, say one of them with probability softmax(beta min_i Q_i)
 
-IQL: Kostrikov et al. 2021, arXiv:2110.06169, eq. 5 and 6, on the turns of a conversation; choosing among
-samples of a language model by Q as CHAI does (Verma et al. 2022, arXiv:2204.08426). Every formula is the one
-that the per-token algorithm uses; only the packer differs. Differs from CHAI: no maximum over samples inside
-the backup (the expectile takes its place), the trunk learns, and targets begin as logged returns and
-become one-step ones over the first part of training.
+IQL: Kostrikov et al. 2021, arXiv:2110.06169, eq. 5 and 6, on the turns of a conversation. Choosing by Q among
+samples of a language model: CHAI, Verma et al. 2022, arXiv:2204.08426. Every formula is the one that the
+algorithm per token uses; only the packer differs.
+
+Differs from CHAI: the backup has no maximum over samples (the expectile takes its place), the trunk learns,
+and targets begin as logged returns and become one-step targets over the first part of training.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ class Config:
     """Numbers of implicit Q-learning per turn."""
 
     epochs: float = 4.0
-    """passes over the conversations"""
+    """Passes over the conversations."""
     batch_size: int = 32
-    """conversations (or segments of long ones) per step, over all processes"""
+    """Conversations (or segments of long ones) per step, over all processes."""
     optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
     """Settings of the optimizer."""
     gamma: float = 1.0
-    """discount per turn; 1 where agents are scored by undiscounted returns"""
+    """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
     tau: float = 0.95
-    """expectile of V: 0.5 evaluates the behaviour, towards 1 the best of what it did"""
+    """Expectile of V: 0.5 values what the logged agent did, near 1 the best of it."""
     polyak: float = 0.05
-    """share of the online weights that targets take on at each step"""
+    """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
-    """share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)"""
+    """Share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)."""
     beta: float = 32.0
-    """inverse temperature, per unit of return, of the choice among proposals"""
+    """When acting: inverse temperature of the choice among proposals, per unit of return."""
     proposals: int = 8
-    """utterances sampled from the cloned policy at each turn"""
+    """When acting: utterances that the cloned policy proposes at each turn."""
 
     def __post_init__(self) -> None:
         check(
@@ -74,18 +75,18 @@ class Config:
 METRICS: dict[str, Metric] = {
     "td": Metric("TD loss", "squared return", loss=True),
     "expectile": Metric("expectile loss", "squared return", loss=True),
-    "q": Metric("mean Q", "return"),
-    "v": Metric("mean V", "return"),
+    "q": Metric("mean Q", "return", panel="Q and V"),
+    "v": Metric("mean V", "return", panel="Q and V"),
 }
 
 
 def loss(
     critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config, lam: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Both terms together; and their sums over turns."""
-    values = critic(batch.inputs, batch.decisions, batch.ends)
-    with torch.no_grad():
-        slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)
+    """Both terms together; and their sums over turns. `lam` is the lambda of Q's target."""
+    values = critic(batch.inputs, batch.decisions, batch.ends)  # q [E, B, A] at `ends`, v [B, A+1]
+    with torch.no_grad():  # targets: neither is moved towards what is fitted to it
+        slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)  # [B, A]
         lams = torch.full_like(batch.rewards, lam)
         bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.loss_mask, lams)
     sums = {
@@ -101,7 +102,7 @@ def loss(
 def update(
     critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
-    """One gradient step, then the targets move."""
+    """One gradient step, then the slow copy follows; sums over decisions."""
     total, sums = loss(critic, learner.target, batch, denominator, c, lam)
     descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
@@ -135,6 +136,7 @@ def train(
 
     for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
         batch = pack(run.world.share(chosen))
+        # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
         run.report(step, sums, unseen)
