@@ -266,7 +266,7 @@ def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
     found = judge(ByRule(chat, len), PAIRS, chat)
     view = reward_view(found)
     facts = dict(view["figures"])
-    assert facts["accuracy, held out"] == f"50.0% ({found['low']:.1%} to {found['high']:.1%}, 95%)"
+    assert facts["accuracy, held out"] == f"50.0% (95% interval {found['low']:.1%} to {found['high']:.1%})"
     assert (facts["ties, not counted"], facts["the longer reply wins"]) == ("1", "62.5%")
     for b in found["calibration"]["curve"]:
         assert f"{b['count']} times" in str(view["reliability"])

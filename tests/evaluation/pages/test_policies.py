@@ -40,7 +40,7 @@ def test_single_run_stands_beside_its_logs_and_the_optimum(run, read, write_eval
     page = read(run)
     assert page.row("ILQL") == "ILQL 0.360 0.324 to 0.396 76% 80% 4.2 2,000"
     assert page.row("exact optimum").endswith("0.5675 exact")
-    assert page.row("behaviour policy (the logs)").endswith("−0.300 −0.320 to −0.280")
+    assert page.row("behaviour policy").endswith("−0.300 −0.320 to −0.280")
     assert "turnwise train ilql --seed 7" in page.text
     write_evaluation(run, references=[])
     assert "No optimum is known for this task" in read(run).text

@@ -77,7 +77,10 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
     quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3}
     pairs = {**quality, "longer_wins": 0.675, "gain": interval(0.023, 0.01)}
     found = answer_of_feedback("DPO", [], {**pairs, "criterion": "implicit reward"})
-    assert found is not None and "<b>69.8%</b> (62.0% to 77.0%, 95%) of 159 held-out" in found["sentence"]
+    assert (
+        found is not None
+        and "<b>69.8%</b> (95% interval 62.0% to 77.0%) of 159 held-out" in found["sentence"]
+    )
     assert found["notes"][0].startswith("That is more than without a model: choosing the longer reply")
     assert found["notes"][1] == "DPO is taken to prefer the reply with the higher implicit reward."
     ranked = answer_of_feedback("DPO", [], {**pairs, "tau": 0.3})
@@ -91,7 +94,10 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
     unsaid = answer_of_feedback("SimPO", [], pairs)
     assert unsaid is not None and len(unsaid["notes"]) == 1
     likes = answer_of_feedback("KTO", [], {"auc": {"mean": 0.6, "low": 0.55, "high": 0.65}})
-    assert likes is not None and "<b>60.0%</b> (55.0% to 65.0%, 95%) of all held-out" in likes["sentence"]
+    assert (
+        likes is not None
+        and "<b>60.0%</b> (95% interval 55.0% to 65.0%) of all held-out" in likes["sentence"]
+    )
 
 
 def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
@@ -104,11 +110,14 @@ def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
 @pytest.mark.parametrize(
     ("quality", "said"),
     [
-        ({"longer_wins": 0.60, "gain": interval(0.035)}, "these items do not settle whether it does better"),
+        (
+            {"longer_wins": 0.60, "gain": interval(0.035)},
+            "these items do not settle whether the model does better",
+        ),
         (
             {"longer_wins": 0.60, "gain": interval(0.035, 0.02)},
-            "more than without a model: choosing the longer reply is right in 60.0%. The difference on the "
-            "same items is +1.5 to +5.5 percentage points (95%).",
+            "more than without a model: choosing the longer reply is right in 60.0%. The 95% interval of the "
+            "difference, item by item, is +1.5 to +5.5 percentage points.",
         ),
         ({"longer_wins": 0.66, "gain": interval(-0.025, 0.02)}, "less than without a model"),
         ({"longer_wins": 0.2, "gain": interval(-0.2)}, "choosing the shorter reply is right in 80.0%"),
@@ -126,9 +135,9 @@ def test_scores_stand_beside_their_mean() -> None:
     """R^2 of .2 (.1 to .3) is a squared error of 80% (70% to 90%) of the mean's."""
     off = {"rmse": 0.5, "low": 0.4, "high": 0.6, "r2": 0.2, "gain": interval(0.2)}
     found = answer_of_reward(off)
-    assert found is not None and "<b>0.500</b> (0.400 to 0.600, 95%)" in found["sentence"]
+    assert found is not None and "<b>0.500</b> (95% interval 0.400 to 0.600)" in found["sentence"]
     assert found["notes"] == [
-        "Its squared error is 80% of the error of always giving their mean (70% to 90%, 95%)."
+        "Its squared error is 80% of the error of always giving their mean (95% interval 70% to 90%)."
     ]
     unsure = answer_of_reward({**off, "r2": 0.05, "gain": interval(0.05)})
     assert unsure is not None and "do not settle whether it does better" in unsure["notes"][0]

@@ -108,3 +108,14 @@ def test_row_without_an_estimate_stays_in_the_table(tmp_path, read, write_compar
     rows = [*three_rows, {"name": "New", "mean": float("nan"), "low": None, "high": None}]
     page = read(write_comparison(tmp_path / "c", rows=rows, runs={}))
     assert page.row("New") == "New no estimate none"
+
+
+def test_what_beats_the_best_method_is_said(tmp_path, read, write_comparison, three_rows, two_references):
+    """ILQL leads the methods at -0.35; the behaviour policy has -0.31, and the intervals overlap."""
+    rows = [three_rows[0] | {"mean": -0.5, "low": -0.6, "high": -0.4}]
+    rows += [three_rows[1] | {"mean": -0.35, "low": -0.38, "high": -0.32}]
+    page = read(write_comparison(tmp_path / "c", rows=rows, references=two_references, runs={}))
+    assert "Its mean is worse than that of the behaviour policy." in page.text
+    assert "Its interval overlaps that of the behaviour policy (−0.330 to −0.290), so these" in page.text
+    assert "Its interval lies apart from that of BC" in page.text
+    assert "Gap closed: 0% is BC, 100% is the exact optimum." in page.text

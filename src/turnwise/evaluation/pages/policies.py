@@ -59,8 +59,8 @@ def policy_page(run: RunFiles) -> Page:
 def _of_logs(card: Mapping[str, Any]) -> dict[str, Any]:
     """The policy that wrote the logs, by the mean return of its conversations."""
     figures = {key: card["return"][key] for key in ("mean", "low", "high")}
-    note = "mean return of the logged conversations"
-    return {"name": "behaviour policy (the logs)", "role": "behaviour", "note": note, **figures}
+    note = "wrote the logs: mean return of the logged conversations"
+    return {"name": "behaviour policy", "role": "behaviour", "note": note, **figures}
 
 
 def _page(compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str, str], source: Path) -> Page:

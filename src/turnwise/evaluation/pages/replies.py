@@ -85,10 +85,12 @@ def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str
     for key in (k for k in names if k in gained):
         places = _decimals(gained[key])
         was, now = (number(m[key]["mean"], places) for m in (before, after))
-        form = "{} from <b>{}</b> to <b>{}</b> (by {}{})"
+        form = "{} from <b>{}</b> to <b>{}</b> (difference {}{})"
         moved.append(Markup(form).format(names[key], was, now, *_figures(gained[key], places, signed=True)))
     form = Markup("<b>{}</b> moves {}. Its KL from the policy that it began as is {} nats a reply.")
-    sentence = form.format(name, Markup(" and ").join(moved), number(after["kl"], 1))
+    sentence = form.format(
+        name, Markup(" and ").join(moved), number(after["kl"], 1 if after["kl"] >= 1 else 2)
+    )
     if any(x["low"] is None for x in gained.values()):
         return {
             "sentence": sentence,
@@ -171,4 +173,4 @@ def _figures(estimate: Mapping[str, Any], decimals: int = 3, *, signed: bool = F
     if estimate["low"] is None:
         return mean, ""
     ends = (number(estimate[k], decimals, signed=signed) for k in ("low", "high"))
-    return mean, ", {} to {}".format(*ends) if signed else " ({} to {})".format(*ends)
+    return mean, ", 95% interval {} to {}".format(*ends) if signed else " ({} to {})".format(*ends)

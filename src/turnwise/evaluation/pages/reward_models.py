@@ -95,7 +95,7 @@ def _figures(q: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _interval(estimate: Mapping[str, Any]) -> str:
     if estimate.get("low") is None:
         return ""
-    return f" ({estimate['low']:.1%} to {estimate['high']:.1%}, 95%)"
+    return f" (95% interval {estimate['low']:.1%} to {estimate['high']:.1%})"
 
 
 def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _answer_of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
     form = "On held-out scores its root mean squared error is <b>{}</b>{}."
-    ends = f" ({number(q['low'], 3)} to {number(q['high'], 3)}, 95%)" if "low" in q else ""
+    ends = f" (95% interval {number(q['low'], 3)} to {number(q['high'], 3)})" if "low" in q else ""
     sentence = Markup(form).format(number(q["rmse"], 3), ends)
     if q["r2"] is None:
         return {"sentence": sentence, "notes": ["All held-out scores are the same, so there is no R²."]}
@@ -120,7 +120,7 @@ def _answer_of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
     gain = q["gain"]
     if gain["low"] is None:
         return {"sentence": sentence, "notes": [f"{note}."]}
-    note += f" ({1 - gain['high']:.0%} to {1 - gain['low']:.0%}, 95%)"
+    note += f" (95% interval {1 - gain['high']:.0%} to {1 - gain['low']:.0%})"
     if gain["low"] <= 0 <= gain["high"]:
         note += ": these items do not settle whether it does better"
     return {"sentence": sentence, "notes": [f"{note}."]}
@@ -147,10 +147,10 @@ def without_model(q: Mapping[str, Any]) -> list[str]:
         return []
     right, gain = f"{rule} is right in {plain:.1%}", q["gain"]
     if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
-        note = f"Without a model, {right}: these items do not settle whether it does better."
+        note = f"Without a model, {right}: these items do not settle whether the model does better."
     else:
         note = f"That is {'more' if gain['low'] > 0 else 'less'} than without a model: {right}."
     if gain["low"] is not None:
         ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
-        note += f" The difference on the same items is {ends} percentage points (95%)."
+        note += f" The 95% interval of the difference, item by item, is {ends} percentage points."
     return [note]

@@ -49,6 +49,7 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
         "decimals": decimals,
         "has": has,
         "sign": sign,
+        "ends": (floor and _the(floor), optimum and _the(optimum)),  # of the gap: 0% and 100%
     }
 
 
@@ -94,9 +95,16 @@ def answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str,
     if best is table["baseline"]:
         notes.append(f"No other method does better than {best['name']}.")
     notes += _overlaps(table)
-    if best["gap"] is not None and table["sign"] * (best["mean"] - floor["mean"]) < 0:
-        notes.append(f"It is worse than {_the(floor)}.")
+    # The best method may still be worse than what it must beat: its place among methods does not say so.
+    worse = [_the(r) for r in _must_beat(table) if table["sign"] * (best["mean"] - r["mean"]) < 0]
+    if worse:
+        notes.append(f"Its mean is worse than that of {' and that of '.join(worse)}.")
     return {"sentence": sentence + ".", "notes": notes}
+
+
+def _must_beat(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The baseline and the behaviour policy, as far as they are known."""
+    return [r for r in (table["baseline"], table["behaviour"]) if r]
 
 
 def _leader(table: Mapping[str, Any], score: str, confidence: float) -> Markup:
@@ -124,14 +132,17 @@ def _beside(table: Mapping[str, Any]) -> Markup:
 
 def _overlaps(table: Mapping[str, Any]) -> list[str]:
     """How the best method's interval lies to those of the next best and of what it should beat."""
-    best, floor, decimals = table["methods"][0], table["floor"], table["decimals"]
-    others = [r for r in [*table["methods"][1:2], floor] if r and r is not best and r["low"] is not None]
+    best, decimals = table["methods"][0], table["decimals"]
     if best["low"] is None:
         return []
     found: dict[bool, list[str]] = {False: [], True: []}
+    others = [*table["methods"][1:2], *_must_beat(table)]
     for i, row in enumerate(others):
-        if row not in others[:i]:
-            overlap = best["low"] <= row["high"] and row["low"] <= best["high"]
+        if row is best or row["low"] is None or row in others[:i]:
+            continue
+        overlap = best["low"] <= row["high"] and row["low"] <= best["high"]
+        # Behind the baseline, the behaviour policy is worth a word only if it is not clearly beaten.
+        if overlap or row is not table["behaviour"] or row is table["floor"]:
             found[overlap].append(f"{_the(row)} ({_ends(row, decimals)})")
     doubt = ", so these conversations do not settle which is better"
     verbs = {False: ("lies apart from", ""), True: ("overlaps", doubt)}
