@@ -26,7 +26,7 @@ class Counting:
     observation_space, action_space, state_space, states = Discrete(10**6), Discrete(2), None, None
 
     def __init__(self, pauses: bool):
-        self.begins_while_stepping = pauses
+        self.autoresets = pauses
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
         self.rng, self.seen = rng, 1000 * np.arange(lanes)
@@ -36,7 +36,7 @@ class Counting:
     def step(self, actions: np.ndarray) -> Step:
         self.seen = self.seen + 1
         draw = self.rng.random(len(actions))
-        paused = self.over if self.begins_while_stepping else np.zeros(len(actions), bool)
+        paused = self.over if self.autoresets else np.zeros(len(actions), bool)
         terminated, truncated = (draw < 0.1) & ~paused, (draw > 0.9) & ~paused
         self.over = terminated | truncated
         return Step(self.seen.copy(), np.where(paused, 0.0, self.seen / 7), terminated, truncated)

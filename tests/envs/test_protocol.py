@@ -74,11 +74,11 @@ def test_every_environment_keeps_its_promises(name: str) -> None:
         for flags in (step.terminated, step.truncated):
             assert flags.shape == (N,) and flags.dtype == np.bool_
         assert not (step.terminated & step.truncated).any()
-        if env.begins_while_stepping:
+        if env.autoresets:
             assert not step.rewards[over].any() and not (step.terminated | step.truncated)[over].any()
         over = step.terminated | step.truncated
         ends += over
-        if over.any() and not env.begins_while_stepping:
+        if over.any() and not env.autoresets:
             with pytest.raises(ValueError, match="ended"):
                 env.step(actions(rng, env.action_space, N))
             belongs(env.reset_lanes(over), env.observation_space, int(over.sum()))
@@ -96,7 +96,7 @@ def told(env: LaneEnv, seed: int, steps: int = 25) -> list[np.ndarray]:
         said += [*step]
         if env.states is not None:
             said.append(env.states)
-        if over.any() and not env.begins_while_stepping:
+        if over.any() and not env.autoresets:
             said.append(env.reset_lanes(over))
     return said
 

@@ -47,7 +47,7 @@ class Counting:
     observation_space, action_space = Discrete(10_000), Discrete(3)
 
     def __init__(self, lazily: bool) -> None:
-        self.begins_while_stepping = lazily
+        self.autoresets = lazily
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
         self.n, self.t = np.zeros((2, lanes), np.int64)
@@ -63,7 +63,7 @@ class Counting:
         return self.shown()[mask]
 
     def step(self, actions: np.ndarray) -> Step:
-        idle = self.over if self.begins_while_stepping else np.zeros(len(self.n), bool)
+        idle = self.over if self.autoresets else np.zeros(len(self.n), bool)
         self.reset_lanes(idle)
         rewards = np.where(idle, 99.0, actions + self.t)
         self.t += ~idle

@@ -40,7 +40,7 @@ class Replay:
     """
 
     def __init__(self, capacity: int, lanes: int, *, exponent: float = 0.0, pauses: bool = False) -> None:
-        """`lanes`: how many rows come from at once; `pauses`: `LaneEnv.begins_while_stepping`.
+        """`lanes`: how many rows come from at once; `pauses`: `LaneEnv.autoresets`.
 
         With pauses, an environment takes one step of a lane to begin a new episode, in which nothing is
         decided and which belongs to no row.

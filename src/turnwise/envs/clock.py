@@ -1,4 +1,4 @@
-"""What every environment of lanes keeps: which lanes are under way, their ages, and when they are cut."""
+"""The bookkeeping of N lanes: which are under way, how old they are, when they are cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from turnwise.envs.protocol import Discrete, Space
 
 
 class Clock:
-    """Ages and ends of N lanes, and the generator that they draw from. It refuses what cannot be done."""
+    """Ages and ends of N lanes, and the generator that they draw from. ValueError for calls out of order."""
 
     def __init__(self, horizon: int | None) -> None:
         """`horizon`: steps after which an episode is truncated; None: never."""
@@ -16,27 +16,28 @@ class Clock:
             raise ValueError(f"horizon is {horizon}; expected at least 1 step, or None")
         self.horizon = horizon
         self.ages = np.zeros(0, np.int64)
-        """[N], steps since each lane began"""
+        """[N], steps since the episode of each lane began"""
         self.ended = np.zeros(0, bool)
+        """[N], lanes that have to begin anew before the next step"""
         self._rng: np.random.Generator | None = None
 
     @property
     def rng(self) -> np.random.Generator:
-        """What lanes draw from, since the last reset."""
+        """The generator of the last reset. ValueError before the first one."""
         if self._rng is None:
             raise ValueError("no episode is under way; reset comes first")
         return self._rng
 
     def begin(self, rng: np.random.Generator, lanes: int) -> None:
-        """All of N lanes begin."""
+        """Begin an episode in each of N lanes."""
         if lanes < 1:
             raise ValueError(f"lanes is {lanes}; expected at least 1")
         self._rng = rng
         self.ages, self.ended = np.zeros(lanes, np.int64), np.zeros(lanes, bool)
 
     def begin_lanes(self, mask: np.ndarray) -> np.ndarray:
-        """Those of `mask` [N] bool begin anew. Which they are [n]."""
-        _, mask = self.rng, np.asarray(mask)
+        """Begin anew where `mask` [N] bool is True. Returns the indices [n] of those lanes."""
+        _, mask = self.rng, np.asarray(mask)  # `rng` refuses if no episode is under way
         if mask.shape != self.ages.shape or mask.dtype != np.bool_:
             raise ValueError(
                 f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {self.ages.shape}"
@@ -47,7 +48,7 @@ class Clock:
         return where
 
     def check(self, actions: np.ndarray, space: Space) -> np.ndarray:
-        """`actions`, if each lane can take its own."""
+        """`actions` as an array. ValueError if some lane cannot take its own."""
         _, actions = self.rng, np.asarray(actions)
         n = len(self.ages)
         if isinstance(space, Discrete):
@@ -70,7 +71,7 @@ class Clock:
         return actions
 
     def tick(self, terminated: np.ndarray) -> np.ndarray:
-        """A step was taken: [N] bool, which lanes are cut by the horizon and did not end by themselves."""
+        """Count a step. Returns [N] bool: the horizon cuts the lane, and it did not end by itself."""
         self.ages += 1
         if self.horizon is None:
             truncated = np.zeros_like(terminated)

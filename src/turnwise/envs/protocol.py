@@ -1,7 +1,7 @@
-"""What every environment is to the rest of the library: N lanes stepped at once by arrays.
+"""The environment protocol: N lanes, each in an episode of its own, stepped at once by arrays.
 
-An observation is a symbol (`Discrete`: int64 [N]) or a vector (`Vector`: float32 [N, d]); whatever else an
-environment shows is made one of the two at the door.
+An observation is a symbol (`Discrete`: int64 [N]) or a vector (`Vector`: float32 [N, d]). The Gymnasium
+adapters (`envs/gymnasium`) turn whatever else an environment shows into one of the two.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Discrete:
-    """Integers 0 .. n-1; arrays [N] int64."""
+    """The integers 0 .. n-1, as arrays [N] int64."""
 
     n: int
 
 
 @dataclass(frozen=True)
 class Vector:
-    """Numbers; arrays [N, size] float32. Of actions: each from `low` to `high`."""
+    """Vectors of numbers, as arrays [N, size] float32. Actions have each number between `low` and `high`."""
 
     size: int
     low: float = -float("inf")
@@ -32,51 +32,53 @@ Space = Discrete | Vector
 
 
 class Step(NamedTuple):
-    """What follows one action in each lane; arrays are the caller's to keep."""
+    """The result of one action in each lane. The caller may keep the arrays."""
 
     observations: np.ndarray
-    """[N] or [N, d]: what the action led to, in a lane that ended its last observation"""
+    """[N] or [N, d], what the action led to; in a lane that ended, the last observation of the episode"""
     rewards: np.ndarray
-    """[N] float64, of the transition that was sampled"""
+    """[N] float64, the reward of the transition that was sampled"""
     terminated: np.ndarray
-    """[N] bool, True: the transition ended the episode"""
+    """[N] bool, True if the transition ended the episode"""
     truncated: np.ndarray
-    """[N] bool, True: the episode was cut, and did not end by itself"""
+    """[N] bool, True if the episode was cut and did not end by itself; never True beside `terminated`"""
 
 
 @runtime_checkable
 class LaneEnv(Protocol):
-    """N episodes at once. What happens is a function of the generator, N and all that was asked."""
+    """N episodes at once. What happens is a function of the generator, of N and of the calls so far."""
 
     @property
     def observation_space(self) -> Space:
-        """Of what the agent sees."""
+        """The space of observations."""
         ...
 
     @property
     def action_space(self) -> Space:
-        """Of what it does."""
+        """The space of actions."""
         ...
 
     @property
     def state_space(self) -> Space | None:
-        """Of `states`; None where the environment does not tell them."""
+        """The space of `states`; None if the environment does not show them."""
         ...
 
     @property
     def states(self) -> np.ndarray | None:
-        """[N] or [N, d], the hidden states: privileged. In a lane that ended: the state reached."""
+        """[N] or [N, d], the hidden states: privileged. In a lane that ended, the state reached."""
         ...
 
     @property
-    def begins_while_stepping(self) -> bool:
-        """How a lane that ended begins anew. False: by `reset_lanes`. True: in the next step, which ignores
-        that lane's action, and whose observation is the first of the new episode; nothing else there counts.
+    def autoresets(self) -> bool:
+        """Whether a lane that ended begins anew in the next step. If not, `reset_lanes` does it.
+
+        The step that begins an episode ignores the lane's action. Its observation is the first one of the new
+        episode; its reward and flags mean nothing.
         """
         ...
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
-        """Begin an episode in each of N lanes, drawing from `rng` until the next one. First observations."""
+        """Begin an episode in each of N lanes. First observations. Later steps draw from `rng` too."""
         ...
 
     def step(self, actions: np.ndarray) -> Step:

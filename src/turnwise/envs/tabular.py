@@ -1,8 +1,9 @@
 """A written-out POMDP as an environment: N lanes stepped at once by array operations.
 
 A step costs one uniform draw per lane: the outcomes (s', o, reward, ends) of each pair (a, s) stand in one
-alias table. Where they are more than `joint_limit`, s' and o are drawn one after the other from two tables no
-larger than the problem. Which of the two it is depends on the problem alone, never on the machine.
+alias table (`Joint`). If there are more than `joint_limit` of them, s' and o are drawn one after the other
+from two tables no larger than the problem (`Staged`). Which of the two it is depends on the problem alone,
+never on the machine, so that a seed gives the same episodes anywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ JOINT_LIMIT = 1 << 20
 
 
 class Outcomes(Protocol):
-    """What can follow each pair of action and state."""
+    """A sampler of what follows each pair of action and state."""
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """s', o, reward, ends, each [N], for rows a*S + s [N]."""
@@ -45,14 +46,16 @@ class Joint:
 
     @staticmethod
     def of(problem: POMDP) -> Joint:
-        """The product of transitions and emissions."""
+        """The product of transitions and emissions: every s' that follows (a, s), with every o seen there."""
         t, e = problem.transitions, problem.emissions
         reached = _reached_rows(problem)
-        many = np.diff(e.indptr)[reached]
+        many = np.diff(e.indptr)[reached]  # observations that can follow each transition
+        # One entry for each (transition, observation): its transition, and its place in `emissions`.
         transition = np.repeat(np.arange(len(many)), many)
         emission = np.arange(len(transition)) - np.repeat(np.cumsum(many) - many - e.indptr[reached], many)
         per_row = np.bincount(t.of_entries(), many, minlength=len(t)).astype(np.int64)
         table = Alias.of(np.append(0, np.cumsum(per_row)), t.data[transition] * e.data[emission])
+        # A draw hits a slot, so everything that it returns is laid out by slots, aliases resolved.
         transition, emission = transition[table.entries], emission[table.entries]
         seen = e.indices[emission].astype(np.int64)
         rewards = SeenRewards(problem).of(transition, seen)
@@ -65,7 +68,7 @@ class Joint:
 
 
 class Staged:
-    """s' first, o after it; a draw takes two uniform numbers, the tables are no larger than the problem."""
+    """s' first, then o. A draw takes two uniform numbers; the tables are no larger than the problem."""
 
     def __init__(self, problem: POMDP) -> None:
         t, e = problem.transitions, problem.emissions
@@ -83,15 +86,16 @@ class Staged:
 
 
 class SeenRewards:
-    """Rewards of transitions, by what is seen after them where they depend on it."""
+    """Rewards of transitions, which may depend on the observation that follows."""
 
     def __init__(self, problem: POMDP) -> None:
         self.rewards, self.seen, self.width = problem.rewards, problem.seen_rewards, len(problem.observations)
         if self.seen is not None:
+            # (transition, observation) as one number: sorted, so that binary search finds its reward.
             self.keys = self.seen.of_entries() * self.width + self.seen.indices
 
     def of(self, transition: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """[N], rewards of transitions [N] (places in `transitions.data`) followed by observations [N]."""
+        """[N], the rewards of transitions [N] (indices into `transitions.data`) with observations [N]."""
         if self.seen is None:
             return self.rewards[transition]
         if len(self.keys) == 0:
@@ -102,22 +106,22 @@ class SeenRewards:
 
 
 def _reached_rows(problem: POMDP) -> np.ndarray:
-    """[entries of `transitions`], the row a*S + s' of `emissions` that each leads to."""
+    """[entries of `transitions`], the row a*S + s' of `emissions` that each entry leads to."""
     t, S = problem.transitions, len(problem.states)
     return t.of_entries() // S * S + t.indices
 
 
 def joint_outcomes(problem: POMDP) -> int:
-    """How many (s', o) there are, summed over pairs (a, s)."""
+    """The number of outcomes (s', o), summed over pairs (a, s)."""
     return int(np.diff(problem.emissions.indptr)[_reached_rows(problem)].sum())
 
 
 class TabularEnv:
     """N lanes of one problem, each in an episode of its own.
 
-    Where the problem shows nothing first (`initial` is None), an observation before the first action is the
+    If the problem shows nothing first (`initial` is None), the observation before the first action is an
     extra symbol O, `null`. A lane that ended has to begin anew (`reset_lanes`) before the next step. Lanes
-    draw from one generator: what happens is a function of seed, N and everything asked of the environment.
+    draw from one generator: what happens is a function of the seed, of N and of the calls so far.
     """
 
     def __init__(self, problem: POMDP, horizon: int | None = None, *, joint_limit: int = JOINT_LIMIT) -> None:
@@ -137,12 +141,12 @@ class TabularEnv:
 
     @property
     def null(self) -> int | None:
-        """The symbol that stands for "nothing seen yet"; None where the problem shows something first."""
+        """The symbol that stands for "nothing seen yet"; None if the problem shows something first."""
         return len(self.problem.observations) if self._initial is None else None
 
     @property
     def symbols(self) -> int:
-        """How many observations there are, `null` included."""
+        """The number of observations, `null` included."""
         return len(self.problem.observations) + (self._initial is None)
 
     @property
@@ -161,7 +165,7 @@ class TabularEnv:
         return Discrete(len(self.problem.states))
 
     @property
-    def begins_while_stepping(self) -> bool:
+    def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
 
@@ -172,7 +176,7 @@ class TabularEnv:
 
     @property
     def states(self) -> np.ndarray:
-        """[N] int64, the hidden states: privileged information. In a lane that ended: the state reached."""
+        """[N] int64, the hidden states: privileged. In a lane that ended, the state reached."""
         shown = self._states.view()
         shown.setflags(write=False)
         return shown
@@ -187,14 +191,14 @@ class TabularEnv:
         """Begin anew where `mask` [N] bool is True. Observations of those lanes, in order."""
         where = self._clock.begin_lanes(mask)
         begun, observations = self._begin(self._clock.rng, len(where))
-        self._states = self._states.copy()  # arrays handed out as `states` stay as they were
+        self._states = self._states.copy()  # callers may hold the array that `states` returned
         self._states[where] = begun
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
         """Take `actions` [N] (integers below A), one in each lane."""
         actions = self._clock.check(actions, self.action_space)
-        rows = actions.astype(np.int64)
+        rows = actions.astype(np.int64)  # a*S + s, computed in place: the only copy of a step
         rows *= len(self.problem.states)
         rows += self._states
         self._states, observations, rewards, terminated = self._outcomes.draw(self._clock.rng, rows)

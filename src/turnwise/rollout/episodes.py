@@ -199,8 +199,8 @@ class StepLanes:
             for lane in np.flatnonzero(ended):
                 returned = float(self._return[lane]), float(self._discounted[lane])
                 self._finished.append((*returned, int(self._ages[lane])))
-        fresh = self._idle if env.begins_while_stepping else ended
-        if env.begins_while_stepping:
+        fresh = self._idle if env.autoresets else ended
+        if env.autoresets:
             self._idle = ended
         elif ended.any():
             self._observations = step.observations.copy()

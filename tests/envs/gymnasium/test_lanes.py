@@ -54,7 +54,7 @@ def transitions(env: LaneEnv, lanes: int, steps: int, seed: int = 0) -> list[lis
     seen, over = env.reset(np.random.default_rng(seed), lanes), np.zeros(lanes, bool)
     out: list[list[tuple[Any, ...]]] = [[] for _ in range(lanes)]
     for _ in range(steps):
-        if not env.begins_while_stepping:
+        if not env.autoresets:
             seen = seen.copy()
             seen[over] = env.reset_lanes(over)
             over = np.zeros(lanes, bool)
@@ -67,7 +67,7 @@ def transitions(env: LaneEnv, lanes: int, steps: int, seed: int = 0) -> list[lis
             out[i].append(
                 (seen[i].tolist(), int(actions[i]), *(x.item() for x in ends), step.observations[i].tolist())
             )
-        if env.begins_while_stepping:
+        if env.autoresets:
             assert not step.rewards[over].any() and not (step.terminated | step.truncated)[over].any()
         seen, over = step.observations, step.terminated | step.truncated
     return out
@@ -83,7 +83,7 @@ def test_a_cut_episode_by_hand(mode: AutoresetMode) -> None:
     last = env.step(still)
     assert last.observations.tolist() == [[0, 3]] and last.rewards.tolist() == [3]
     assert not last.terminated.any() and last.truncated.all()
-    if env.begins_while_stepping:
+    if env.autoresets:
         assert env.step(still).observations.tolist() == [[1, 0]]
     else:
         with pytest.raises(ValueError, match="lane 0 has ended"):
@@ -230,14 +230,10 @@ def test_actions_are_written_as_gymnasium_counts_them() -> None:
 def test_gymnasiums_own_vector_is_preferred() -> None:
     """CartPole has one, with NEXT_STEP and a time limit of its own; Pendulum has not."""
     cart = lanes_of_gymnasium("CartPole-v1", 3)
-    assert (
-        cart.begins_while_stepping
-        and cart.observation_space == Vector(4)
-        and cart.action_space == Discrete(2)
-    )
+    assert cart.autoresets and cart.observation_space == Vector(4) and cart.action_space == Discrete(2)
     assert cart.state_space is None and cart.states is None
     pendulum = lanes_of_gymnasium("Pendulum-v1", 2, max_episode_steps=3)
-    assert not pendulum.begins_while_stepping and pendulum.action_space == Vector(1, -2.0, 2.0)
+    assert not pendulum.autoresets and pendulum.action_space == Vector(1, -2.0, 2.0)
     pendulum.reset(np.random.default_rng(0), 2)
     cuts = [pendulum.step(np.zeros((2, 1), np.float32)).truncated.all() for _ in range(3)]
     assert cuts == [False, False, True]
@@ -272,7 +268,7 @@ def test_hidden_states_of_ours_come_through(mode: AutoresetMode, sync: bool) -> 
         step = env.step(np.zeros(50, np.int64))
         assert_array_equal(env.states, begun)  # listening moves no tiger
     assert step.truncated.all()
-    if env.begins_while_stepping:
+    if env.autoresets:
         env.step(np.zeros(50, np.int64))
     else:
         env.reset_lanes(np.ones(50, bool))
@@ -313,12 +309,12 @@ def test_vectors_and_cuts_of_ours_go_through_gymnasium_and_back(mode: AutoresetM
     push = np.full((4, 1), 1.5)
     for t in range(12):
         step = env.step(push)
-        beginning = env.begins_while_stepping and t % 4 == 3
-        assert step.truncated.all() == (t % (4 if env.begins_while_stepping else 3) == 2)
+        beginning = env.autoresets and t % 4 == 3
+        assert step.truncated.all() == (t % (4 if env.autoresets else 3) == 2)
         if not beginning:
             assert_allclose(step.observations, after(seen, 1.5), atol=1e-5)
         seen = step.observations
-        if step.truncated.all() and not env.begins_while_stepping:
+        if step.truncated.all() and not env.autoresets:
             seen = env.reset_lanes(np.ones(4, bool))
         assert env.states is not None
         assert_allclose(np.cos(env.states[:, 0]), seen[:, 0], atol=1e-5)

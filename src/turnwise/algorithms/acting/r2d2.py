@@ -215,7 +215,7 @@ def train(c: Config, env: LaneEnv, agent: QNetwork, run: TrainingRun, seed: int)
     """Improve `agent` in place by acting in `env` and replaying what happened."""
     run.world.place(agent)
     lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
-    replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.begins_while_stepping)
+    replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.autoresets)
     experience = Experience(lanes, replay)
     learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent), experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))

@@ -1,4 +1,4 @@
-"""Our environments as Gymnasium's, one episode at a time or N lanes at once.
+"""Our environments as Gymnasium environments, one episode at a time or N lanes at once.
 
     register_environments()
     env = gymnasium.make("turnwise/Tiger-v0", horizon=20)
@@ -6,15 +6,18 @@
     envs = gymnasium.make_vec("turnwise/POMDP-v0", num_envs=4096, problem=read_pomdp("my.pomdp"))
     envs = VectorLanes(my_lane_env, num_envs=64)
 
-Gymnasium shows an observation at reset. Of a written-out POMDP, where what is seen depends on the reached
-state alone, that is o_0 ~ O(.|s_0) (`POMDP.showing_initial`); the agent then sees more than in the problem as
-written, and optimal values differ (T-maze with five steps, discount .9: 2.126 in place of 1.913). Where what
-is seen depends on the action (Tiger), or with `show_initial=False`, the problem's own timing holds: if it
-shows nothing first, the space of observations has one symbol more, O, which means "nothing seen yet" and is
-seen at resets only.
+Gymnasium shows an observation at reset; a POMDP as written shows none before the first action. So:
 
-`info["state"]` is the hidden state, where it is told: privileged information, for critics and for measuring,
-not for the agent.
+- If the observations of a POMDP depend on the reached state alone, the reset shows o_0 ~ O(.|s_0)
+  (`POMDP.showing_initial`). The agent then sees more than in the problem as written, and optimal values
+  differ (T-maze with five steps, discount .9: 2.126 in place of 1.913).
+- If they depend on the action (Tiger), or with `show_initial=False`, the problem's own timing holds. If it
+shows
+  nothing first, the space of observations has one more symbol, O. It means "nothing seen yet", and is seen at
+  resets only.
+
+`info["state"]` is the hidden state, if the environment shows it: privileged information, for critics and for
+measuring, not for the agent.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ from turnwise.envs.tabular import TabularEnv
 
 NAMESPACE = "turnwise"
 
-SPELT = {"cartpole-hidden": "CartPole-hidden", "pendulum-hidden": "Pendulum-hidden"}
-"""ids that keep the spelling of Gymnasium's own"""
+SPELLINGS = {"cartpole-hidden": "CartPole-hidden", "pendulum-hidden": "Pendulum-hidden"}
+"""names whose ids keep the capitals of Gymnasium's own ids"""
 
 
 def lanes_of(problem: POMDP | str, horizon: int | None, show_initial: bool) -> TabularEnv:
-    """Lanes of a problem, or of the classic one of that name, in Gymnasium's timing where it can be."""
+    """Lanes of a problem, or of the classic of that name, in Gymnasium's timing if that is possible."""
     table = classic(problem) if isinstance(problem, str) else problem
     if show_initial:
         with suppress(ValueError):  # what is seen depends on the action
@@ -59,7 +62,7 @@ def classic(name: str) -> POMDP:
 
 
 def tasks() -> dict[str, Callable[..., LaneEnv]]:
-    """Tasks that are not tables, by name; each takes `horizon` and numbers of its own."""
+    """The environments that are not tables, by name. Each takes `horizon` and numbers of its own."""
     from turnwise.envs.problems.hidden_velocity import HIDDEN_VELOCITY
     from turnwise.envs.problems.long_t_maze import LongTMaze
     from turnwise.envs.problems.memory_tasks import MEMORY_TASKS
@@ -75,15 +78,15 @@ def gymnasium_space(space: Space) -> spaces.Discrete | spaces.Box:
 
 
 class SingleLane(gymnasium.Env[Any, Any]):
-    """One lane of any environment of ours; rewards undiscounted.
+    """One lane of any environment of ours; rewards are undiscounted.
 
-    A step after the end of an episode, or before the first reset, is a ValueError.
+    ValueError for a step after the end of an episode, or before the first reset.
     """
 
     def __init__(self, lanes: LaneEnv, render_mode: str | None = None) -> None:
         if render_mode is not None:
             raise ValueError(f"render_mode is {render_mode!r}; there are no pictures, expected None")
-        _by_hand(lanes)
+        _expect_reset_lanes(lanes)
         self.lanes, self.render_mode = lanes, None
         self.observation_space = gymnasium_space(lanes.observation_space)
         self.action_space = gymnasium_space(lanes.action_space)
@@ -91,13 +94,13 @@ class SingleLane(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode. `options` are not read."""
+        """Begin an episode. There are no `options`."""
         super().reset(seed=seed)
         observations = self.lanes.reset(self.np_random, 1)
         return observations[0], self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Observation, reward, terminated, truncated, {"state": s'} where there is one."""
+        """Observation, reward, terminated, truncated, info: {"state": s'} if the environment shows states."""
         observations, rewards, terminated, truncated = self.lanes.step(np.array([action]))
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._info()
 
@@ -125,7 +128,7 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        _by_hand(lanes)
+        _expect_reset_lanes(lanes)
         self.lanes = lanes
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
@@ -135,6 +138,7 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         space = lanes.action_space
+        # Some valid action, for lanes whose action does not count.
         self._anything = 0 if isinstance(space, Discrete) else np.clip(0.0, space.low, space.high)
         self._observations = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)
@@ -164,11 +168,13 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         anew = self._over
         starting = self.autoreset_mode is AutoresetMode.NEXT_STEP and bool(anew.any())
         if starting:
+            # Lanes are stepped all at once, those too that only begin in this step. So they are reset, take
+            # some valid action, and are reset again below: what they did is thrown away.
             self.lanes.reset_lanes(anew)
             actions = np.array(actions)
             actions[anew] = self._anything
         observations, rewards, terminated, truncated = self.lanes.step(actions)
-        if starting:  # the step that these lanes took is thrown away
+        if starting:
             observations[anew] = self.lanes.reset_lanes(anew)
             rewards[anew] = 0.0
             terminated[anew] = truncated[anew] = False
@@ -182,7 +188,7 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return observations.copy(), rewards, terminated, truncated, infos
 
     def _infos(self, mask: np.ndarray) -> dict[str, Any]:
-        """Hidden states of the lanes of `mask`, 0 elsewhere; nothing where none are told."""
+        """Hidden states of the lanes in `mask`, 0 elsewhere; {} if the environment does not show them."""
         states = self.lanes.states
         if states is None:
             return {}
@@ -190,7 +196,7 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return {"state": np.where(there, states, np.zeros((), states.dtype)), "_state": mask.copy()}
 
     def _finals(self, observations: np.ndarray) -> dict[str, Any]:
-        """What lanes that ended saw last, before they begin anew."""
+        """The last observations of lanes that ended, before these begin anew."""
         last = np.full(self.num_envs, None, dtype=object)
         for lane in np.flatnonzero(self._over):
             last[lane] = observations[lane].copy()
@@ -202,8 +208,8 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
 
 
-def _by_hand(lanes: LaneEnv) -> None:
-    if lanes.begins_while_stepping:
+def _expect_reset_lanes(lanes: LaneEnv) -> None:
+    if lanes.autoresets:
         raise ValueError(f"{lanes} begins anew while stepping; expected an environment with `reset_lanes`")
 
 
@@ -224,7 +230,7 @@ class PomdpEnv(SingleLane):
 
     @property
     def problem(self) -> POMDP:
-        """What is played: in Gymnasium's timing, if it can be."""
+        """The problem as it is played: in Gymnasium's timing, if that is possible."""
         return self.lanes.problem
 
 
@@ -242,13 +248,13 @@ class PomdpVectorEnv(VectorLanes):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
     ) -> None:
-        """`max_episode_steps` is Gymnasium's word for `horizon`; of two the smaller one holds."""
+        """`max_episode_steps` is Gymnasium's word for `horizon`. If both are given, the smaller one holds."""
         limit = shorter(horizon, max_episode_steps)
         super().__init__(lanes_of(problem, limit, show_initial), num_envs, autoreset_mode)
 
     @property
     def problem(self) -> POMDP:
-        """What is played: in Gymnasium's timing, if it can be."""
+        """The problem as it is played: in Gymnasium's timing, if that is possible."""
         return self.lanes.problem
 
 
@@ -273,7 +279,7 @@ def task_vector_env(
 
 
 def shorter(*horizons: int | None) -> int | None:
-    """The smallest of those that are given; None where none is."""
+    """The smallest of the horizons; None if all are None."""
     return min((n for n in horizons if n is not None), default=None)
 
 
@@ -281,11 +287,11 @@ def environment_id(name: str) -> str:
     """Gymnasium's id of a problem or task: `rock-sample-7-8` is turnwise/RockSample-7-8-v0."""
     words = re.split(r"[^A-Za-z0-9.]+", name)
     parts = (f"-{w}" if w[:1].isdigit() else w[:1].upper() + w[1:] for w in words)
-    return f"{NAMESPACE}/{SPELT.get(name, ''.join(parts).lstrip('-'))}-v0"
+    return f"{NAMESPACE}/{SPELLINGS.get(name, ''.join(parts).lstrip('-'))}-v0"
 
 
 def register_environments() -> list[str]:
-    """Make turnwise/POMDP-v0, the classics and the tasks known to Gymnasium (twice: no harm). Their ids."""
+    """Register turnwise/POMDP-v0, the classics and the tasks with Gymnasium, once. Returns their ids."""
     from turnwise.envs.problems.classics import CLASSICS
 
     problems = {f"{NAMESPACE}/POMDP-v0": {}} | {environment_id(n): {"problem": n} for n in CLASSICS}

@@ -1,19 +1,19 @@
-"""Any environment of Gymnasium as lanes, whichever of its three ways of beginning anew it has.
+"""Any Gymnasium environment as lanes, whichever of Gymnasium's three autoreset modes it has.
 
     lanes = lanes_of_gymnasium("CartPole-v1", 64)
     lanes = lanes_of_gymnasium(my_vector_env, 64)
     lanes = lanes_by_id("turnwise/Tiger-v0", 64, horizon=20)      # ours: no Gymnasium in between
 
-What a step led to is always in `Step.observations`, so that a truncated episode is bootstrapped from what was
-seen last, never from the first observation of the next one:
+`Step.observations` always has the observation that the step led to. So a truncated episode is bootstrapped
+from its last observation, never from the first one of the next episode:
 
-    NEXT_STEP   the step after the end begins anew: `begins_while_stepping`
-    SAME_STEP   the step that ends returns the first observation of the next episode already; it is kept for
-                `reset_lanes`, and the last one is read from `infos["final_obs"]`
-    DISABLED    `reset_lanes` asks for it with `options={"reset_mask": mask}`
+    NEXT_STEP   the step after the end begins anew: `autoresets` is True SAME_STEP   the step that ends an
+    episode returns the first observation of the next one already; it is kept
+                for `reset_lanes`, and the last observation is read from `infos["final_obs"]`
+    DISABLED    `reset_lanes` resets with `options={"reset_mask": mask}`
 
-A vector environment that does not declare which of these it does is refused: to guess would put one wrong
-transition at each boundary, in silence.
+A vector environment that does not declare its mode is refused: a guess would put one wrong transition at each
+boundary, in silence.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from turnwise.run.errors import InputError
 
 
 def lanes_of_gymnasium(env: str | VectorEnv, lanes: int, **kwargs: Any) -> GymnasiumLanes:
-    """Lanes of an id of Gymnasium (`kwargs` go to its environment) or of a vector environment of N = `lanes`.
+    """Lanes of a Gymnasium id (`kwargs` go to its environment), or of a vector environment with N = `lanes`.
 
-    Of an id: its own vector environment where it has one, else one environment after the other.
+    An id with a vector environment of its own gets that; any other one is stepped lane by lane.
     """
     if isinstance(env, str):
         return GymnasiumLanes(_vector_env(env, lanes, kwargs))
@@ -45,7 +45,7 @@ def lanes_of_gymnasium(env: str | VectorEnv, lanes: int, **kwargs: Any) -> Gymna
 
 
 def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
-    """Of all lanes; errors of Gymnasium (no such id, something is not installed) are the user's to read."""
+    """The vector environment of an id. InputError if Gymnasium refuses (no such id, a missing package)."""
     try:
         spec = gymnasium.spec(name)
         if spec.vector_entry_point is not None and not spec.additional_wrappers:
@@ -57,17 +57,17 @@ def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
 
 
 class GymnasiumLanes:
-    """A vector environment as `LaneEnv`; one seed for all of it is drawn from the generator of `reset`.
+    """A vector environment as `LaneEnv`. Each reset draws one seed for all lanes from its generator.
 
-    Both flags at once count as an end. Hidden states are told by environments of ours only.
+    If both flags of a step are True, the episode terminated. Only environments of ours show hidden states.
     """
 
     def __init__(self, envs: VectorEnv) -> None:
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise InputError(
-                f"metadata['autoreset_mode'] of {envs} is {mode!r}, and nobody knows what is seen where an "
-                f"episode ends; expected one of {', '.join(f'AutoresetMode.{m.name}' for m in AutoresetMode)}"
+                f"metadata['autoreset_mode'] of {envs} is {mode!r}, so nobody knows what is seen when "
+                f"episodes end; expected one of {', '.join(f'AutoresetMode.{m.name}' for m in AutoresetMode)}"
             )
         self.envs, self.mode = envs, mode
         self._seen = Observations.of(envs.single_observation_space)
@@ -79,17 +79,17 @@ class GymnasiumLanes:
 
     @property
     def observation_space(self) -> Space:
-        """Symbols, or vectors into which everything else is flattened."""
+        """Symbols, or the vectors into which anything else is flattened."""
         return self._seen.space
 
     @property
     def action_space(self) -> Space:
-        """Symbols from 0 on, or numbers within bounds."""
+        """Symbols from 0 on, or vectors within bounds."""
         return self._actions.space
 
     @property
     def state_space(self) -> Space | None:
-        """Of hidden states; None for environments that are not ours."""
+        """The space of hidden states; None for environments that are not ours."""
         return self._state_space
 
     @property
@@ -98,8 +98,8 @@ class GymnasiumLanes:
         return None if self._states is None else self._states.copy()
 
     @property
-    def begins_while_stepping(self) -> bool:
-        """Whether the environment begins anew in the next step."""
+    def autoresets(self) -> bool:
+        """Whether the environment's autoreset mode is NEXT_STEP."""
         return self.mode is AutoresetMode.NEXT_STEP
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
@@ -119,13 +119,14 @@ class GymnasiumLanes:
         if over.any() and self.mode is not AutoresetMode.NEXT_STEP:
             raise ValueError(f"lane {np.argmax(over)} has ended; reset_lanes comes before a step")
         seen, rewards, terminated, truncated, infos = self.envs.step(self._actions.write(actions))
-        terminated = np.array(terminated, bool)
+        terminated = np.array(terminated, bool)  # a copy: the environment may write into its own array again
         truncated = np.logical_and(truncated, ~terminated)
         self._over = over = terminated | truncated
         observations = self._seen.read(seen)
         if self._state_space is not None:
             self._states = np.array(infos["state"])
         if self.mode is AutoresetMode.SAME_STEP and over.any():
+            # In lanes that ended, these are the first observations of new episodes; callers get the last.
             self._first, observations = observations, observations.copy()
             observations[over] = self._seen.read_each(list(np.asarray(infos["final_obs"])[over]))
             if self._states is not None:
@@ -167,7 +168,7 @@ class GymnasiumLanes:
 
 
 def _state_space(envs: VectorEnv) -> Space | None:
-    """Of the hidden states that `infos["state"]` tells: ours do."""
+    """The space of the hidden states in `infos["state"]`; None for environments that are not ours."""
     inner = envs.unwrapped
     if isinstance(inner, SyncVectorEnv):
         inner = inner.envs[0].unwrapped
@@ -175,10 +176,10 @@ def _state_space(envs: VectorEnv) -> Space | None:
 
 
 def lanes_by_id(name: str, lanes: int, horizon: int | None = None) -> LaneEnv:
-    """Lanes of ours, by name ("tiger") or id ("turnwise/Tiger-v0"), or of any id of Gymnasium.
+    """Lanes of an environment of ours, by name ("tiger") or id ("turnwise/Tiger-v0"), or of any Gymnasium id.
 
-    Ours come without Gymnasium in between; problems in its timing (`lanes_of`). `horizon`: steps after which
-    an episode is truncated, where the environment does not cut it earlier; None: the environment's own.
+    Ours come without Gymnasium in between, problems in its timing (`lanes_of`). `horizon`: steps after which
+    an episode is truncated, if the environment does not cut it earlier; None: the environment's own limit.
     """
     from turnwise.envs.problems.classics import CLASSICS
 

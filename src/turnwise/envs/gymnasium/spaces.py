@@ -1,8 +1,8 @@
-"""Gymnasium's spaces as the two that there are here: symbols and vectors, whole batches at once.
+"""Gymnasium's spaces as the two kinds of ours, symbols and vectors, whole batches at once.
 
-A `Discrete` observation is a symbol; everything else is flattened to one vector as `gymnasium.spaces.flatten`
-does it: numbers as they are (images too: 0 to 255, not scaled), what is discrete one-hot, the parts of a Dict
-in the order of its space.
+A `Discrete` observation is a symbol. Everything else is flattened to one vector as `gymnasium.spaces.flatten`
+does it: numbers as they are (images too: 0 to 255, not scaled), discrete parts as one-hots, the parts of a
+Dict in the order of its space.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from turnwise.envs.protocol import Discrete, Space, Vector
 from turnwise.run.errors import InputError
 
 Read = Callable[[Any], np.ndarray]
-"""a batch of observations of Gymnasium to [N] int64 or [N, d] float32, the caller's to keep"""
+"""turns a batch of Gymnasium observations into [N] int64 or [N, d] float32, a copy"""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """How observations of a space are read."""
+    """A reader of observations."""
 
     space: Space
     read: Read
@@ -55,7 +55,7 @@ class Observations:
 
 
 def _parts(space: GymSpace, find: Callable[[Any], Any]) -> Iterator[Read]:
-    """Readers of the leaves of a space, each [N, d] float32; `find` takes a batch to the part for `space`."""
+    """Readers of the leaves of a space, each [N, d] float32; `find` maps a batch to its part for `space`."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in items:
@@ -71,8 +71,8 @@ def _parts(space: GymSpace, find: Callable[[Any], Any]) -> Iterator[Read]:
 
 
 def one_hots(find: Callable[[Any], Any], sizes: np.ndarray, first: np.ndarray) -> Read:
-    """Integers [N, ...] from `first` on, to the concatenation of one-hots of the given sizes."""
-    places = np.cumsum(sizes) - sizes - first
+    """A reader of integers [N, ...] that start at `first`: one-hots of the given sizes, concatenated."""
+    places = np.cumsum(sizes) - sizes - first  # column of each part's value 0
 
     def read(batch: Any) -> np.ndarray:
         values = np.asarray(find(batch)).reshape(-1, len(sizes)).astype(np.int64)
@@ -91,7 +91,7 @@ def _one_by_one(space: GymSpace, batch: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Actions:
-    """How actions are written in a space of Gymnasium."""
+    """A writer of actions into a Gymnasium space."""
 
     space: Space
     write: Callable[[np.ndarray], Any]

@@ -196,7 +196,7 @@ def airlock(gap: int = 1, discount: float = 0.95) -> POMDP:
     Passing a door pays 1 and ends the episode; trying the locked one does nothing; the right door is `gap`
     steps away. A one-step model p(o'|o,a), fitted to first tries, says that the left door opens half the
     time, whenever it is tried: it values trying again and again at 0.5 / (1 - 0.5 * discount) = 0.952, and
-    gets 0.5. Only what was tried before tells that a door is locked. Episodic.
+    gets 0.5. Only a memory of earlier tries says that a door is locked. Episodic.
     V* = 0.5 + 0.5 * discount^(gap + 1) = 0.95125 with the defaults.
     """
     if gap < 1:

@@ -1,4 +1,4 @@
-"""Cart-pole and pendulum whose velocities are not shown: two looks in a row tell what one does not.
+"""Cart-pole and pendulum whose velocities are not shown: it takes two observations in a row to know them.
 
 The physics is Gymnasium's (CartPole-v1, Pendulum-v1), all lanes at once; `velocities=True` shows what
 Gymnasium shows. POPGym has the same two tasks as PositionOnlyCartPole and PositionOnlyPendulum; rewards here
@@ -16,9 +16,9 @@ from turnwise.envs.protocol import Discrete, Step, Vector
 class CartPole:
     """A pole on a cart, pushed left (0) or right (1) every 0.02 s; 1 per step until it falls or 500 are over.
 
-    Seen are the cart's position (m) and the pole's angle (rad). An episode ends beyond 2.4 m or 12 degrees.
-    The maximum is 500, pushing at random gets 22.
-    Source: Barto, Sutton & Anderson 1983, with the equations of Florian 2007 without friction; Euler steps.
+    The agent sees the cart's position (m) and the pole's angle (rad). An episode ends beyond 2.4 m or 12
+    degrees. The maximum is 500, pushing at random gets 22. Source: Barto, Sutton & Anderson 1983, with the
+    equations of Florian 2007 without friction; Euler steps.
     """
 
     gravity, force, tau = 9.8, 10.0, 0.02
@@ -52,7 +52,7 @@ class CartPole:
         return self._states.astype(np.float32)
 
     @property
-    def begins_while_stepping(self) -> bool:
+    def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
 
@@ -95,7 +95,7 @@ class CartPole:
 class Pendulum:
     """A pendulum to be swung up and held, by a torque of -2 to 2 N m every 0.05 s; 200 steps, never an end.
 
-    Seen are the cosine and the sine of the angle (0 is upright). The reward is
+    The agent sees the cosine and the sine of the angle (0 is upright). The reward is
     -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), before the step; no policy gets more than 0.
     Source: Gymnasium's Pendulum-v1: a rod of 1 m and 1 kg, g = 10, speed at most 8 rad/s.
     """
@@ -115,7 +115,7 @@ class Pendulum:
 
     @property
     def action_space(self) -> Vector:
-        """The torque (N m); what is beyond the bounds is cut."""
+        """The torque (N m). Torques beyond the bounds are clipped."""
         return Vector(1, -self.strongest, self.strongest)
 
     @property
@@ -129,7 +129,7 @@ class Pendulum:
         return self._states.astype(np.float32)
 
     @property
-    def begins_while_stepping(self) -> bool:
+    def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
 

@@ -15,12 +15,12 @@ class LongTMaze:
     N, S, E, W. The right turn pays 1, the wrong one -1, and the episode ends; a step into a wall stays and
     costs 1 / (length + 1). The maximum is 1, undiscounted; without memory the turn is a coin's, worth 0. An
     episode is cut after 4 (length + 2) steps. What it takes: one bit, kept for length + 1 steps. The agent's
-    own actions cannot carry it: only E brings it on.
+    own actions cannot carry the bit, because only E leads on.
     Source: Bakker 2001, whose rewards are 4, -0.1 and -0.1 (`classics.t_maze` pays 4, -0.1 and 0).
     """
 
     def __init__(self, length: int = 100, *, horizon: int | None = None) -> None:
-        """`horizon`: steps after which an episode is truncated, where it is not cut earlier."""
+        """`horizon`: steps after which an episode is truncated, if it is not cut earlier."""
         if length < 0:
             raise ValueError(f"a corridor of {length} cells; expected 0 or more")
         limit = 4 * (length + 2)
@@ -49,13 +49,13 @@ class LongTMaze:
         return 2 * self._place + self._sign
 
     @property
-    def begins_while_stepping(self) -> bool:
+    def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
 
     @property
     def maximum(self) -> float:
-        """Return of perfect play, undiscounted: 1; 0 where the horizon cuts before the turn."""
+        """Return of perfect play, undiscounted: 1, or 0 if the horizon cuts before the turn."""
         return float((self._clock.horizon or 0) >= self.length + 2)
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:

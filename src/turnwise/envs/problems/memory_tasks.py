@@ -1,10 +1,10 @@
-"""Tasks that measure memory, with a maximum that is known exactly: what to answer depends on what was seen.
+"""Tasks that measure memory, each with a maximum that is known exactly: the right answer depends on the past.
 
     env = repeat_previous(k=4)         # 52 cards; say the suit that was shown 3 steps ago
     env.maximum, env.random            # 1.0, -0.5
 
 Rules and scale follow POPGym (Morad et al. 2023, "POPGym: Benchmarking partially observable reinforcement
-learning"): rewards of an episode sum to 1 for perfect play, and to -1 where every answer is wrong. The
+learning"): the rewards of an episode sum to 1 for perfect play, and to -1 if every answer is wrong. The
 defaults are its Easy sizes. Differences, and what an agent without memory gets, are in docs/tasks/memory.md.
 One of them matters in code: a task that is over has *terminated*, as nothing can be earned after it.
 
@@ -24,21 +24,21 @@ from turnwise.envs.clock import Clock
 from turnwise.envs.protocol import Discrete, LaneEnv, Step
 
 Dealt = tuple[np.ndarray, np.ndarray]
-"""what n episodes show, [n, T+1] int64, and what is right at each step, [n, T] int64"""
+"""n episodes: the symbols shown, [n, T+1] int64, and the right answer to each step, [n, T] int64"""
 Deal = Callable[[np.random.Generator, int], Dealt]
-"""deals n episodes; of functions with names, so that lanes under way can be pickled"""
+"""deals n episodes; named functions and no closures, so that lanes under way can be pickled"""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Of one task."""
+    """The numbers of one task, and how its episodes are dealt."""
 
     symbols: int
     """observations are 0 .. symbols-1"""
     answers: int
     """actions are 0 .. answers-1"""
     worth: np.ndarray
-    """[T], what an answer is worth: added where right, subtracted where wrong; sums to 1, 0 where free"""
+    """[T], the worth of each answer: added if right, subtracted if wrong, 0 if nothing is asked; sums to 1"""
     deal: Deal
 
 
@@ -46,23 +46,23 @@ class MemoryTask:
     """N lanes of one task. A lane that ended has to begin anew (`reset_lanes`) before the next step."""
 
     def __init__(self, rules: Rules, horizon: int | None = None) -> None:
-        """`horizon`: steps after which an episode is truncated, where the task is not over earlier."""
+        """`horizon`: steps after which an episode is truncated, if the task is not over earlier."""
         self.rules = rules
         self._clock = Clock(horizon)
 
     @property
     def observation_space(self) -> Discrete:
-        """Symbols."""
+        """The symbols."""
         return Discrete(self.rules.symbols)
 
     @property
     def action_space(self) -> Discrete:
-        """Answers."""
+        """The answers."""
         return Discrete(self.rules.answers)
 
     @property
     def state_space(self) -> None:
-        """None: hidden is all that was dealt."""
+        """None: the hidden state is the whole deal, which is no symbol or vector of fixed size."""
         return None
 
     @property
@@ -71,7 +71,7 @@ class MemoryTask:
         return None
 
     @property
-    def begins_while_stepping(self) -> bool:
+    def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
 
@@ -83,7 +83,7 @@ class MemoryTask:
 
     @property
     def maximum(self) -> float:
-        """Return of perfect play, undiscounted, in every episode: 1, or less where the horizon cuts."""
+        """Return of perfect play in every episode, undiscounted: 1, or less if the horizon cuts."""
         return float(self.rules.worth[: self.length].sum())
 
     @property
@@ -107,7 +107,7 @@ class MemoryTask:
     def step(self, actions: np.ndarray) -> Step:
         """Answer, [N] integers."""
         actions, t = self._clock.check(actions, self.action_space), self._clock.ages
-        rewards = self.rules.worth[t]
+        rewards = self.rules.worth[t]  # [N], a copy
         rewards[self._right[self._lanes, t] != actions] *= -1
         terminated = t + 1 == len(self.rules.worth)
         truncated = self._clock.tick(terminated)
@@ -154,8 +154,8 @@ def _repeat_first(cards: int, suits: int, rng: np.random.Generator, n: int) -> D
 def repeat_first(cards: int = 52, suits: int = 4, *, horizon: int | None = None) -> MemoryTask:
     """Say the suit that was shown first, at every step, while a shuffled deck goes by; cards - 1 steps.
 
-    What it takes: one suit, kept. Who sees its own last action needs no other memory: it says what it said.
-    POPGym: Easy 52 cards, Medium 416, Hard 832.
+    What it takes: one suit, kept. An agent that sees its own last action needs no other memory: it repeats
+    itself. POPGym: Easy 52 cards, Medium 416, Hard 832.
     """
     _check_deck(cards, suits)
     deal = partial(_repeat_first, cards, suits)
@@ -166,7 +166,7 @@ def _autoencode(cards: int, suits: int, rng: np.random.Generator, n: int) -> Dea
     deck = _shuffled(rng, n, cards, suits)
     shown = np.full((n, 2 * cards), 2 * suits)
     shown[:, :cards] = deck
-    shown[:, cards - 1] += suits
+    shown[:, cards - 1] += suits  # the last card is marked: the first answer is due
     right = np.zeros((n, 2 * cards - 1), np.int64)
     right[:, cards - 1 :] = deck[:, ::-1]
     return shown, right

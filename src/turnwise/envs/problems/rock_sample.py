@@ -1,4 +1,4 @@
-"""RockSample[n, k]: a rover knows where k rocks lie on an n by n map, not which are worth sampling.
+"""RockSample[n, k]: a rover knows where k rocks lie on an n by n map, but not which are worth a sample.
 
 Source: Smith & Simmons 2004, "Heuristic search value iteration for POMDPs", section 5; numbers as in the
 files of Trey Smith's generator.
@@ -18,7 +18,7 @@ from turnwise.envs.rows import Rows
 
 @dataclass(frozen=True)
 class RockMap:
-    """Where the rocks lie and how far the sensor sees."""
+    """A map: the places of the rocks and the range of the sensor."""
 
     rocks: tuple[tuple[int, int], ...]
     """(x, y) of each; x grows to the east, y to the north"""
@@ -31,7 +31,7 @@ STANDARD = {
     (5, 5): RockMap(((2, 4), (0, 4), (3, 3), (2, 2), (4, 1)), 4.0),
     (7, 8): RockMap(((2, 0), (0, 1), (3, 1), (6, 3), (2, 4), (3, 4), (5, 5), (1, 6))),
 }
-"""maps of the literature's files; the efficiency is e^-d in [4,4], 2^(-d/4) in [5,5], 2^(-d/20) in [7,8]"""
+"""the maps of the published files; the efficiency is e^-d in [4,4], 2^(-d/4) in [5,5], 2^(-d/20) in [7,8]"""
 
 
 def rock_sample(
@@ -52,8 +52,8 @@ def rock_sample(
     good with probability 1/2.
 
     Episodic; nothing is seen before the first action. Optimal values: [4,4] 17.9245; [5,5] from 19.237 to
-    20.66; [7,8] from 21.142 to 24.5 (published policies reach 21.27 to 21.47). Without `rocks` [4,4], [5,5]
-    and [7,8] are the maps of the literature; others are drawn from `seed`.
+    20.66; [7,8] from 21.142 to 24.5 (published policies reach 21.27 to 21.47). Without `rocks`, [4,4], [5,5]
+    and [7,8] have the published maps; other maps are drawn from `seed`.
     """
     if n < 1 or not 0 <= k <= n * n or n * n << k > 2_000_000:
         raise ValueError(
@@ -76,7 +76,7 @@ def _build(n: int, rocks: np.ndarray, half_distance: float, discount: float) -> 
     worlds = 1 << k
     S, A = n * n * worlds + 1, 5 + k
     over = S - 1
-    state = np.arange(over)
+    state = np.arange(over)  # (x * n + y) * worlds + world; the bits of a world say which rocks are good
     place, world = np.divmod(state, worlds)
     x, y = np.divmod(place, n)
     to = np.tile(np.append(state, over), (A, 1))  # checks stay
@@ -110,7 +110,7 @@ def _build(n: int, rocks: np.ndarray, half_distance: float, discount: float) -> 
 
 
 def _sensor(n: int, rocks: np.ndarray, half_distance: float) -> Rows:
-    """[A*S, 2], the chance of "good" and "bad"; all that is no check says "good"."""
+    """[A*S, 2], the probability of "good" and "bad". Actions that are no checks always say "good"."""
     k = len(rocks)
     worlds = 1 << k
     S, A = n * n * worlds + 1, 5 + k

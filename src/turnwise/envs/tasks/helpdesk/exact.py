@@ -1,12 +1,12 @@
-"""What HelpDesk is worth: to an agent that plays it perfectly, and to the whimsical desk of its logs.
+"""The value of HelpDesk: for an agent that plays it perfectly, and for the whimsical desk of its logs.
 
 Backward induction over a sufficient statistic. Given fault j, an answer about part k is "broken" with
 probability r if k = j and 1 - r otherwise, so the posterior after any conversation is
 
     P(fault = j | answers) proportional to (r / (1 - r))^net[j],   net[j] = #broken - #fine answers on j.
 
-The pair (net, turn) is therefore enough to act on, and as parts differ in name only, net up to order and
-up to a common shift. Wordings carry no information and drop out.
+The pair (net, turn) is therefore enough to act on. As parts differ in name only, so is net up to order and up
+to a common shift: that makes the table small. Wordings carry no information and drop out.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class _Game:
             raise ValueError(f"horizon is {self.horizon}; expected at least 1 turn")
 
     def posterior(self, net: Sequence[int]) -> list[float]:
+        """P(fault = j | answers) for each part j. The largest exponent is taken out: none overflows."""
         odds = self.reliability / (1 - self.reliability)
         weights = [odds ** (n - max(net)) for n in net]
         return [w / math.fsum(weights) for w in weights]
@@ -62,8 +63,8 @@ class _Game:
 class OptimalDesk:
     """The agent that maximises the expected sum of `discount`^turn times reward. Ties go to the first act.
 
-    The numbers default to the task's. A turn that the customer cannot read costs as much as a test and
-    tells nothing, so it is never better than a test and is left out.
+    The numbers default to the task's. A turn that the customer cannot read costs as much as a test and brings
+    no news, so it is never better than a test and is left out.
     """
 
     discount: float = 1.0
@@ -81,7 +82,7 @@ class OptimalDesk:
         """Expected return from agent turn `turn` (from 0) on: V = max over acts, 0 at the horizon."""
         if turn >= self.horizon:
             return 0.0
-        key = (turn, tuple(sorted(n - min(net) for n in net)))
+        key = (turn, tuple(sorted(n - min(net) for n in net)))  # up to order and a common shift
         if key not in self._values:
             self._values[key] = max(self.action_values(key[1], turn))
         return self._values[key]
@@ -107,7 +108,7 @@ class OptimalDesk:
 
 
 def net_answers(history: Sequence[Message]) -> Net:
-    """Per part, the number of answers "broken" less the number of answers "fine" in a conversation."""
+    """For each part, the number of answers "broken" less the number of answers "fine" in a conversation."""
     net = list(_START)
     for message in history:
         if message.role == "user" and (heard := read_answer(message.content)) is not None:
@@ -159,7 +160,8 @@ def filtered_value(by_turn: int = HORIZON) -> float:
 def improved_value(discount: float = 1.0) -> float:
     """Expected return of one greedy step on the whimsical desk's own exact Q, ties to the first act.
 
-    Where a perfect Monte-Carlo critic leads; going further takes backups through better continuations.
+    This is as far as a perfect Monte-Carlo critic leads. To get further takes backups through better
+    continuations.
     """
     game = _Game(discount)
     whims = _Evaluation(game, behavior_acts)
@@ -173,14 +175,15 @@ def improved_value(discount: float = 1.0) -> float:
 
 
 def behavior_acts(net: Net, last: int | None, turn: int) -> list[float]:
-    """The whimsical desk as a `Policy`: it does not look at the clock."""
+    """The whimsical desk as a `Policy`. It does not look at the clock."""
     return behavior_probabilities(net, last)
 
 
 class _Evaluation:
     """Values of a policy that looks at (net, part tested last, turn) and treats the parts alike.
 
-    `wrong` is what a wrong fix pays; with 0, no costs and no discount the value is P(right fix).
+    `wrong` is the reward of a wrong fix. If it is 0, tests cost nothing and the discount is 1, the value is
+    P(right fix).
     """
 
     def __init__(self, game: _Game, policy: Policy, wrong: float = -1.0) -> None:

@@ -12,7 +12,7 @@ from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.helpdesk.words import pick, read_answer, wordings
 
-# Each turn's whim and its probability.
+# The whims and their probabilities: each turn the desk acts by one of them, drawn anew.
 TEST_ANY = 0.75  # test a part drawn uniformly
 FIX_ANY = 0.08  # fix a part drawn uniformly
 FIX_LIKELIEST = 0.12  # fix the likeliest part given the answers so far, ties drawn uniformly
@@ -20,7 +20,7 @@ TEST_AGAIN = 0.05  # test the part tested last; one drawn uniformly if there is 
 
 
 def behavior_probabilities(net: Sequence[int], last: int | None) -> list[float]:
-    """Probability of each of `ACTS` (tests, then fixes), summed over all whims that lead to it.
+    """The probability of each of `ACTS` (tests, then fixes), summed over all whims that lead to it.
 
     `net[k]` is the number of answers "part k is broken" less the number of "part k is fine": the
     posterior of part k is proportional to (0.85/0.15)^net[k], so the likeliest part has the largest net.
@@ -40,7 +40,7 @@ def helpdesk_logs(conversations: int, seed: int) -> Iterator[dict[str, Any]]:
 
     Agent messages carry `reward` and `behavior_logp`, the log of the probability of the act under the
     whole mixture of whims times that of its wording; every sentence has one meaning, so this is the
-    probability of the very message. `fault` and `success` are metadata, not for the agent's eyes.
+    probability of that very message. `fault` and `success` are metadata, not for the agent's eyes.
     The first n conversations are the same whatever the number asked for.
     """
     seeds = np.random.default_rng(seed).integers(2**63, size=(conversations, 2))

@@ -1,7 +1,7 @@
 """What an utterance in Deal or No Deal claims for whom, by a scan of its words from left to right.
 
-The scan is rough on purpose: it is right about plain offers, and what it leaves open or gets wrong is for
-the fitted reading in `negotiation_reading` to weigh.
+The scan is rough on purpose. It is right about plain offers; the fitted reading (`reading`) weighs what the
+scan leaves open or gets wrong.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-REST = 3  # the item of a claim on all that is not named ("the rest", "everything else")
-ALL = 99  # an amount beyond every count: all there are
-HALF = -1  # an amount: half of them each
+REST = 3  # item of a claim on all that is not named ("the rest", "everything else")
+ALL = 99  # amount: all there are (beyond every count)
+HALF = -1  # amount: half of them each
 
 SPEAKER, UNSAID, LISTENER = 1, 0, -1  # who gets it
 

@@ -19,10 +19,10 @@ from turnwise.envs.tasks.negotiation.scenarios import ITEMS, Scenario, Triple, p
 class Recording:
     """One row of the corpus: a negotiation as one of its two sides knew it.
 
-    `turns` ends with `SELECTION` by the side who closed the talk, except in a conversation that was
-    disconnected, where nobody knows who would have. `selection` is what this side wrote down as its own
-    share afterwards; None if it wrote that there was no agreement. `agreed`: both sides wrote down the
-    same division, and only then are there points (0 to 10). `row` is the line in data.txt, from 1.
+    `turns` ends with `SELECTION` by the side that closed the talk, unless the conversation was disconnected:
+    then nobody knows who would have closed it. `selection` is what this side wrote down as its own share
+    afterwards; None if it wrote that there was no agreement. `agreed`: both sides wrote down the same
+    division. Only then are there points (0 to 10). `row` is the line in data.txt, from 1.
     """
 
     counts: Triple
@@ -126,11 +126,11 @@ def reordered(numbers: Triple, order: Triple) -> Triple:
 
 
 def revalued(n: Recording, values: Triple) -> Recording:
-    """The same talk and the same division, as worth to a side with other private values.
+    """The same talk and the same division for a side with other private values. Points are recomputed.
 
-    Nobody but this side ever saw its values: what the partner said, and what was agreed on, depends on them
+    Nobody but this side ever saw its values. What the partner said, and what was agreed on, depends on them
     through this side's words only. So (history, words, answer, points) is a true sample of the game for any
-    values: off-policy, since another side might have said other things. Points are recomputed.
+    values. It is off-policy, since another side might have said other things.
     """
     worth = points(values, n.selection) if n.agreed and n.selection else 0
     return replace(n, values=values, points=worth)
@@ -150,9 +150,9 @@ def on_offer(n: Recording, read: Read) -> list[Triple | None]:
 
 
 def to_log(n: Recording, version: str = "", shares: Sequence[Triple | None] = ()) -> dict[str, Any] | None:
-    """The row in the log format, or None if this side never acts. `version` tells variants of a row apart.
+    """The row in the log format, or None if this side never acts. `version` marks variants of a row.
 
-    With `shares` (`on_offer`) what the partner says is followed by a tool's message, the note on it.
+    With `shares` (`on_offer`) each message of the partner is followed by a tool's message, the note on it.
 
     This side is the agent, its partner the user. The points are the reward of the agent's last message,
     whoever closed the talk; a disconnected conversation is truncated. What only the partner or the
@@ -184,7 +184,7 @@ def to_log(n: Recording, version: str = "", shares: Sequence[Triple | None] = ()
 
 
 def scenarios_of(rows: Iterable[Recording], split: str) -> list[Scenario]:
-    """The scenarios of a split, sorted: each once as either side has it (once where both value alike)."""
+    """The scenarios of a split, sorted: each once from either side, or once if both sides value alike."""
     found = {Scenario(n.counts, n.values, n.partner_values) for n in rows if n.split == split}
     both = found | {s.swapped() for s in found}
     return sorted(both, key=lambda s: (s.counts, s.values_a, s.values_b))

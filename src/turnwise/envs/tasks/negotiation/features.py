@@ -1,7 +1,7 @@
-"""What the log-linear reading of a negotiation looks at: divisions held against the offers that were made.
+"""The features of the log-linear reading of negotiations: divisions compared with the offers that were made.
 
 Features are strings hashed into `WIDTH` numbers. They know the counts and the words, never the private
-values, and tell speakers apart only relative to each other, so that they are the same for both sides.
+values. Speakers are named only relative to each other, so that the features are the same for both sides.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ _Read = tuple[list[str], list[Claim]]  # an utterance's words and claims
 
 
 class Talk(NamedTuple):
-    """A dialogue as seen from nobody's side: who speaks and closes is told relative to who spoke first."""
+    """A dialogue from nobody's side: who speaks and who closes is given relative to the first speaker."""
 
     said: tuple[tuple[bool, str], ...]  # by the first speaker?, text
     closed_by_first: bool
 
 
 def talk_of(turns: Sequence[Turn]) -> Talk:
-    """The same for a row and its mirror. Its last speaker closed it. ValueError without a turn."""
+    """The talk of these turns, the same for a row and its mirror. The last speaker closed it.
+
+    ValueError without a turn.
+    """
     if not turns:
         raise ValueError("a dialogue without a turn")
     first = turns[0][0]
@@ -57,7 +60,7 @@ def talk_of(turns: Sequence[Turn]) -> Talk:
 class _Proposal(NamedTuple):
     """The claims of an utterance made into a whole division, in amounts to its speaker.
 
-    `source` tells for each item where its amount comes from: e(xplicit), u(nsaid receiver), n(egated),
+    `source` says for each item where its amount comes from: e(xplicit), u(nsaid receiver), n(egated),
     r(est), i(mplied: what is not mentioned goes to the other side).
     """
 
@@ -209,9 +212,9 @@ def _answered(offer: _Offer, t: int, read: Sequence[_Read], again: bool) -> list
 
 
 def refused(turns: Sequence[Turn]) -> list[int]:
-    """Positions of refusals that claim nothing and that an utterance with claims follows.
+    """The positions of refusals without a claim that an utterance with claims follows.
 
-    Had the talk been closed there, nothing would have been agreed.
+    If somebody had closed the talk there, nothing would have been agreed.
     """
     read = [read_claims(text) for _, text in turns]
     last = max((t for t, (_, claims) in enumerate(read) if claims), default=0)

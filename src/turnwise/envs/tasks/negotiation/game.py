@@ -36,7 +36,7 @@ Turn = tuple[Who, str]
 
 
 def system_message(counts: Triple, values: Triple) -> str:
-    """What a side is told: how many of each item there are and what one is worth to it."""
+    """What a side knows at first: how many of each item there are and what one is worth to it."""
     return " ".join(f"{item} {c} x {v}" for item, c, v in zip(ITEMS, counts, values, strict=True))
 
 
@@ -59,13 +59,13 @@ Read = Callable[[Triple, Sequence[Turn]], Triple | None]
 
 
 def note(counts: Triple, values: Triple, turns: Sequence[Turn], read: Read) -> str:
-    """What a side could work out for itself: the points that closing the talk now would bring it."""
+    """The points that closing the talk now would bring this side, in words. It could work them out itself."""
     share = read(counts, [*turns, ("me", SELECTION)])
     return noted(values, share)
 
 
 def noted(values: Triple, share: Triple | None) -> str:
-    """The note on a share."""
+    """The note for a share."""
     return "nothing agreed" if share is None else f"worth {points(values, share)}"
 
 
@@ -107,7 +107,7 @@ class _Game:
     scenario: Scenario
     first: Side
     said: list[tuple[Side, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # for whoever heard it, one an utterance; empty without
+    notes: list[str] = field(default_factory=list)  # one for each utterance, for the side that heard it
     share_a: Triple | None = None
     over: bool = False
     closed: bool = False
@@ -198,7 +198,7 @@ class NegotiationTable:
         return Outcome(b, a, agreed=True, pareto=pareto, closed=True, share=share_b)
 
     def hidden(self, lane: int, side: Side) -> Mapping[str, Any]:
-        """What the items are worth to the other side; and the counts, for whoever analyses."""
+        """What the items are worth to the other side, and the counts beside it."""
         s = self._games[lane].scenario
         values = s.values_b if side == "a" else s.values_a
         return {"partner_values": list(values), "counts": list(s.counts)}

@@ -4,9 +4,9 @@
     score(division)     = sum over items i of w.u(i, share of i) + w.v(division),
     score(no agreement) = w.n
 
-over every division of the items, and "no agreement". The features u, v and n compare a division with what
-the utterances claim (`negotiation_claims`), latest first, and with the words around; they are hashed into
-one weight vector. They know the counts and the words, never the private values. Everything is said relative
+over every division of the items, and "no agreement". The features u, v and n (`features`) compare a division
+with what the utterances claim (`claims`), latest first, and with the words around. They are hashed into one
+weight vector. They know the counts and the words, never the private values. Everything is said relative
 to the speaker of an utterance and to the first speaker of the dialogue, so that exchanging the two sides
 gives exactly the complementary division. The labels are what the two humans wrote down.
 """
@@ -25,16 +25,16 @@ from turnwise.envs.tasks.negotiation.features import WIDTH, Talk, features, refu
 from turnwise.envs.tasks.negotiation.game import SELECTION, Turn
 from turnwise.envs.tasks.negotiation.scenarios import Triple, divisions, remainder
 
-PENALTY = 3.0  # of half the squared weights; chosen on the training and validation splits
+PENALTY = 3.0  # weight of half the squared weights; chosen on the training and validation splits
 
 
 def fit_reader(rows: Iterable[Recording], penalty: float = PENALTY, steps: int = 80) -> AllocationReader:
-    """Maximise the penalised likelihood of what the humans wrote down, each conversation counted once.
+    """Maximise the penalised likelihood of what the humans wrote down. Each conversation counts once.
 
-    Rows whose two sides contradict each other or that were disconnected say nothing about the words and
-    are passed over. People hardly ever close a talk that a refusal has just left open, policies may: so the
-    same conversations broken off after a refusal (`refused`) are added as examples of no agreement.
-    Deterministic. ValueError if nothing is left.
+    Rows are passed over if their two sides contradict each other or if they were disconnected: they say
+    nothing about the words. People hardly ever close a talk that a refusal has just left open, but policies
+    may. So the same conversations, broken off after a refusal (`refused`), are added as examples of no
+    agreement. Deterministic. ValueError if nothing is left.
     """
     examples: dict[tuple[Triple, Talk], Triple | None] = {}
     for n in rows:
@@ -59,7 +59,7 @@ class AllocationReader:
     weights: np.ndarray
 
     def probabilities(self, counts: Triple, turns: Sequence[Turn]) -> dict[Triple | None, float]:
-        """Of everything that "me" may take, and of no agreement (None). ValueError without a turn."""
+        """The probability of every share of "me", and of no agreement (None). ValueError without a turn."""
         per_share, whole = features(counts, talk_of(turns))
         worth = [[self.weights[ids].sum() for ids in item] for item in per_share]
         shares = divisions(counts)
@@ -70,7 +70,7 @@ class AllocationReader:
         return dict(zip([*mine, None], (p / p.sum()).tolist(), strict=True))
 
     def read(self, counts: Triple, turns: Sequence[Turn]) -> Triple | None:
-        """What "me" takes, the likeliest division; None for no agreement, as where nobody claims a thing."""
+        """The likeliest share of "me"; None for no agreement, also if nobody claims a thing."""
         if not any(read_claims(text)[1] for _, text in turns):
             return None
         p = self.probabilities(counts, turns)
@@ -93,9 +93,9 @@ class AllocationReader:
 def agreement(reader: AllocationReader, rows: Iterable[Recording]) -> dict[str, tuple[int, int]]:
     """How often the reading is exactly what the humans wrote down, as (rows read right, rows).
 
-    By what became of the row: "agreed", "no agreement" (this side wrote that), "contradictory" (the sides
-    wrote different things: nobody has points, so that no agreement is what counts as right). Disconnected
-    rows are passed over.
+    Rows are counted by how they ended: "agreed"; "no agreement" (this side wrote that); "contradictory" (the
+    sides wrote different things, nobody has points, and "no agreement" counts as right). Disconnected rows
+    are passed over.
     """
     found = {"agreed": (0, 0), "no agreement": (0, 0), "contradictory": (0, 0)}
     for n in rows:
@@ -108,7 +108,11 @@ def agreement(reader: AllocationReader, rows: Iterable[Recording]) -> dict[str, 
 
 
 class _Design:
-    """Features of the examples as flat arrays: ids, and the cell (share of an item) or option they are of."""
+    """The features of all examples as flat arrays, so that a loss is a handful of sums over indices.
+
+    A *cell* is a share of one item in one example, an *option* a division or "no agreement". Each feature id
+    comes with the cell or the option that it describes.
+    """
 
     def __init__(self, examples: Mapping[tuple[Triple, Talk], Triple | None]) -> None:
         cells: list[list[int]] = []

@@ -1,12 +1,13 @@
-"""The best postcard, exactly: what gold can be reached at most, and by which words.
+"""The best postcard, exactly: the most gold that any reply has, and the words that reach it.
 
 Fluency depends on the kinds of words alone, and the rest of gold (but for the frame) on how often each word
-is used. So first, once for all prompts, the most fluent sequence of kinds for every vector of counts (a
-dynamic programme over the counts and the last kind); then, for a prompt, the best words for every count of a
-kind; then the best counts. Three arguments make this exact:
+is used. So the search has three stages: once for all prompts, the most fluent sequence of kinds for every
+vector of counts (a dynamic programme over the counts and the last kind); for a prompt, the best words for
+every count of a kind; and then the best counts. Three arguments make this exact:
 
-- Within a kind, a word's uses are worth less and less (or the same, where they hurt), and which word stands
-  where changes nothing else: so the m most valuable uses are the best m.
+- Within a kind, each further use of a word is worth less (or the same, if it hurts), and which word stands
+where
+  changes nothing else. So the m most valuable uses are the best m.
 - A best reply has a greeting only as its first word, a closing only as its last, and no unknown word: any
   other such word can be replaced by "and", which loses no fluency, or one `STEP` of it (before a name), and
   spares a larger cost.
@@ -27,7 +28,7 @@ from turnwise.envs.tasks.postcards.words import KIND_OF
 
 LONGEST = 18
 COUNTED = ("name", "noun", "verb", "tone", "zeal")
-"""kinds whose counts matter; articles, joints and subjects are worth nothing, so only their total does"""
+"""kinds whose counts matter; articles, joints and subjects are worth nothing, so only their total counts"""
 LINKS = ("article", "joint", "subject")
 MIDDLE = (*COUNTED, *LINKS)
 _AXIS = tuple(min(i, len(COUNTED)) for i in range(len(MIDDLE)))
@@ -38,9 +39,10 @@ _NEVER = -1e9
 class _Fluency(NamedTuple):
     """The most fluent middles, for every vector of counts.
 
-    `value[opened, i, l]`: the most fluency of a middle with `counts[i]` whose last kind is l, behind a
-    greeting or with nothing before it; `most[opened, closed, i]`: the best of these, with a closing behind or
-    without. `codes[i]` is the vector as one number, and rises.
+    A middle is a reply without its greeting and its closing. `value[greeted, i, l]` is the most fluency of a
+    middle with `counts[i]` whose last kind is l, after a greeting (1) or with nothing before it (0).
+    `most[greeted, signed, i]` is the best of these, before a closing (1) or with nothing after it (0).
+    `codes[i]` is the vector of counts as one number; the codes rise, so that binary search finds a vector.
     """
 
     counts: np.ndarray
@@ -50,7 +52,7 @@ class _Fluency(NamedTuple):
 
 
 def best_words(worth: Mapping[str, float], longest: int = LONGEST) -> tuple[float, tuple[str, ...]]:
-    """(gold, words) of the best reply of at most `longest` words out of `worth`, which has each kind."""
+    """(gold, words) of the best reply of at most `longest` words. `worth` needs words of each kind."""
     table = _fluency(longest)
     uses = {kind: _best_uses(worth, kind, longest) for kind in COUNTED}
     gains = [np.cumsum([0.0, *(value for value, _ in uses[kind])]) for kind in COUNTED]
@@ -60,21 +62,21 @@ def best_words(worth: Mapping[str, float], longest: int = LONGEST) -> tuple[floa
     lengths = np.array([length_worth(n) for n in range(longest + 3)])
     greeting, closing = _best_of(worth, "greeting"), _best_of(worth, "closing")
     best: tuple[float, tuple[str, ...]] = (_NEVER, ())
-    for opened in (0, 1):
-        for closed in (0, 1):
-            n = size + opened + closed
-            total = content + table.most[opened, closed] + lengths[n]
-            total = total + opened * greeting[0] + closed * closing[0]
+    for greeted in (0, 1):
+        for signed in (0, 1):
+            n = size + greeted + signed
+            total = content + table.most[greeted, signed] + lengths[n]
+            total = total + greeted * greeting[0] + signed * closing[0]
             i = int(np.where(n <= longest, total, _NEVER).argmax())
             if n[i] <= longest and total[i] > best[0]:
-                last = int((table.value[opened, i] + closed * _to_closing(opened)).argmax())
-                words = _fill(_trace(table, opened, i, last, longest), uses, worth)
-                best = (float(total[i]), (*[greeting[1]] * opened, *words, *[closing[1]] * closed))
+                last = int((table.value[greeted, i] + signed * _to_closing(greeted)).argmax())
+                words = _fill(_trace(table, greeted, i, last, longest), uses, worth)
+                best = (float(total[i]), (*[greeting[1]] * greeted, *words, *[closing[1]] * signed))
     return best
 
 
 def ceiling(worth: Mapping[str, float], words: int) -> float:
-    """No reply of so many words has more gold: the most of every part by itself."""
+    """An upper bound on the gold of a reply of so many words: the most of every part by itself."""
     uses = sum(value for kind in FITS for value, _ in _best_uses(worth, kind, words) if value > 0)
     frame = _best_of(worth, "greeting")[0] + _best_of(worth, "closing")[0]
     return uses + frame + zeal_worth(2) + STEP * (words - 1) + length_worth(words)
@@ -85,7 +87,7 @@ def _best_of(worth: Mapping[str, float], kind: str) -> tuple[float, str]:
 
 
 def _best_uses(worth: Mapping[str, float], kind: str, longest: int) -> list[tuple[float, str]]:
-    """The uses of a kind's words by falling worth."""
+    """(worth, word) of the uses of a kind's words, the most valuable first."""
     every = [
         (value * FADE**k if value > 0 else value, word)
         for word, value in worth.items()
@@ -111,6 +113,7 @@ def _fill(
 def _fluency(longest: int) -> _Fluency:
     """Bellman: value(counts, l) = max over l' of value(counts less one of l, l') + follows(l', l)."""
     axes = len(COUNTED) + 1
+    # All count vectors of at most `longest` words, as places of bars among stars.
     bars = np.array(list(combinations(range(longest + axes), axes)))
     counts = np.diff(bars, axis=1, prepend=-1) - 1
     codes = _codes(counts, longest)
@@ -123,9 +126,10 @@ def _fluency(longest: int) -> _Fluency:
         here = np.flatnonzero(size == n)
         for l, axis in enumerate(_AXIS):
             into = here[counts[here, axis] > 0]
+            # The same counts with one word of kind l less.
             source = np.searchsorted(codes, codes[into] - (longest + 1) ** axis)
-            for opened in (0, 1):
-                value[opened, into, l] = (value[opened, source] + _into(opened, l)).max(1)
+            for greeted in (0, 1):
+                value[greeted, into, l] = (value[greeted, source] + _into(greeted, l)).max(1)
     most = [[(value[o] + c * _to_closing(o)).max(1) for c in (0, 1)] for o in (0, 1)]
     return _Fluency(counts, codes, value, np.array(most))
 
@@ -134,22 +138,22 @@ def _codes(counts: np.ndarray, longest: int) -> np.ndarray:
     return counts @ (longest + 1) ** np.arange(counts.shape[1])
 
 
-def _into(opened: int, l: int) -> np.ndarray:
-    """What it adds that kind l comes next, for each last kind."""
-    start = FOLLOWS["greeting", MIDDLE[l]] if opened else 0.0
+def _into(greeted: int, l: int) -> np.ndarray:
+    """[last kinds], the fluency that kind l adds after each of them, or after the greeting or nothing."""
+    start = FOLLOWS["greeting", MIDDLE[l]] if greeted else 0.0
     return np.array([*(FOLLOWS[kind, MIDDLE[l]] for kind in MIDDLE), start])
 
 
-def _to_closing(opened: int) -> np.ndarray:
-    start = FOLLOWS["greeting", "closing"] if opened else 0.0
+def _to_closing(greeted: int) -> np.ndarray:
+    start = FOLLOWS["greeting", "closing"] if greeted else 0.0
     return np.array([*(FOLLOWS[kind, "closing"] for kind in MIDDLE), start])
 
 
-def _trace(table: _Fluency, opened: int, i: int, last: int, longest: int) -> list[int]:
-    """The kinds of the most fluent middle, found from its end."""
+def _trace(table: _Fluency, greeted: int, i: int, last: int, longest: int) -> list[int]:
+    """The kinds of the most fluent middle: the dynamic programme followed back from its end."""
     kinds: list[int] = []
     while last != _BEFORE:
         kinds.append(last)
         i = int(np.searchsorted(table.codes, table.codes[i] - (longest + 1) ** _AXIS[last]))
-        last = int((table.value[opened, i] + _into(opened, last)).argmax())
+        last = int((table.value[greeted, i] + _into(greeted, last)).argmax())
     return kinds[::-1]

@@ -1,8 +1,8 @@
-"""What a postcard is worth: the gold preference, a fixed and smooth rule over words.
+"""The worth of a postcard: the gold preference, a fixed and smooth rule over words.
 
     gold = worth of the words + fluency + frame + zeal + length + cost of stray and of unknown words
 
-Everything is known: no annotator, no model, no noise. `docs/tasks/postcards.md` has the tables.
+No annotator, no model and no noise is in it. `docs/tasks/postcards.md` has the tables.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FOLLOWS: dict[tuple[str, str], float] = {
     for row in _TABLE.strip().splitlines()
     for kind, sign in zip(KINDS, row.split()[1:], strict=True)
 }
-"""what it adds that a word of the second kind follows one of the first"""
+"""the fluency of two neighbours: a word of the first kind, then one of the second"""
 
 
 def worths(ask: Ask) -> dict[str, float]:
