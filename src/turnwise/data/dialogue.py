@@ -14,11 +14,11 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Messages in order, who of them is the agent, and how the conversation ended.
+    """Messages in order, which role is the agent's, and how the conversation ended.
 
-    `terminated` is True after a true end and False when the conversation was cut (its value goes on).
-    Rewards sit on the agent's messages; a reward elsewhere is refused here, because nobody could say
-    which decision it belongs to.
+    `terminated` is True after a true end, and False if the conversation was cut and could have gone on. Only
+    messages of the agent carry rewards: nobody could say which decision another reward belongs to, so
+    ValueError refuses it.
     """
 
     messages: tuple[Message, ...]

@@ -22,7 +22,7 @@ Prompt = tuple[Message, ...]
 class Pair:
     """Two replies to one prompt, and which is preferred; a tie prefers neither.
 
-    `margin`: by how much, in units of reward, where it was asked; `annotator`: who said so.
+    `margin`: by how much, in units of reward, if anybody was asked; `annotator`: who said so.
     """
 
     prompt: Prompt

@@ -54,12 +54,12 @@ class Replay:
         self._last, self._to_the_end = np.full(lanes, -1), np.zeros(lanes, bool)
 
     def __len__(self) -> int:
-        """Rows that are held."""
+        """Number of rows."""
         return len(self._rows)
 
     @property
     def steps(self) -> int:
-        """Steps that are held."""
+        """Number of steps in all rows."""
         return self._steps
 
     def add(self, rows: Sequence[Episode], steps: int) -> None:
@@ -107,7 +107,7 @@ class Replay:
         return Drawn(self._dropped + places, weights)
 
     def read(self, row: int, back: int | None = 0) -> Episode:
-        """The row, joined to up to `back` rows before it as burn-in (None: to all that are held)."""
+        """The row, joined to up to `back` rows before it as burn-in (None: to all that are still there)."""
         episode, before = self._rows[row - self._dropped], self._before[row - self._dropped]
         while before >= self._dropped and back != 0:
             episode = joined(self._rows[before - self._dropped], episode)
@@ -116,7 +116,7 @@ class Replay:
         return episode
 
     def reprioritise(self, rows: np.ndarray, priorities: np.ndarray) -> None:
-        """Give new `priorities` [n], above 0, to the `rows` [n], which must be held."""
+        """Give new `priorities` [n], above 0, to the `rows` [n], which must still be there."""
         if not (priorities > 0).all():
             raise ValueError(f"a priority of {priorities.min()}; expected more than 0")
         self._priorities[rows - self._dropped] = priorities
@@ -142,8 +142,8 @@ class Replay:
             "last": self._last,
             "to_the_end": self._to_the_end,
         }
-        held = {k: torch.from_numpy(v.copy()) for k, v in columns.items() if v is not None}
-        return {"dropped": int(self._dropped), **held}
+        tensors = {k: torch.from_numpy(v.copy()) for k, v in columns.items() if v is not None}
+        return {"dropped": int(self._dropped), **tensors}
 
     def load(self, state: dict[str, Any]) -> None:
         """Replace everything by what `state` returned."""

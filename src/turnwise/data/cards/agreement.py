@@ -16,11 +16,11 @@ def agreeing(unit: Sequence[float]) -> float:
 
 
 def nominal_alpha(units: Sequence[Sequence[float]]) -> float | None:
-    """Krippendorff's alpha of values that are alike or not: 1 perfect, 0 what chance would give.
+    """Krippendorff's alpha of values that are equal or not: 1 is perfect agreement, 0 that of chance.
 
     alpha = 1 - D_o / D_e over the n values of units u with m_u >= 2 of them, n_uc of which are c:
     D_o = 1/n sum_u (m_u^2 - sum_c n_uc^2) / (m_u - 1),   D_e = (n^2 - sum_c n_c^2) / (n (n - 1)).
-    None where all values are equal, so that chance alone agrees. Units of one value are left out.
+    None if all values are equal, for then chance alone agrees. Units of one value are left out.
     K. Krippendorff, "Computing Krippendorff's alpha-reliability" (2011), section C.
     """
     units = [unit for unit in units if len(unit) > 1]

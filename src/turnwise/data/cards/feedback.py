@@ -14,9 +14,9 @@ from turnwise.data.cards.agreement import agreeing, interval_alpha, nominal_alph
 from turnwise.data.cards.logs import plural, short_figure
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 
-LOPSIDED = 0.1  # how far from a half the longer reply's share of wins is told
+LOPSIDED = 0.1  # the longer reply's share of wins is so far from a half when it is worth a warning
 LITTLE_AGREEMENT = 0.2  # alpha below which judgements are nearly noise
-MOST = 0.6  # share of judgements of one annotator that is told
+MOST = 0.6  # share of judgements by one annotator above which a warning names them
 _FEW = 20  # items and judgements below which a share says nothing
 
 Item = tuple[Any, ...]
@@ -101,7 +101,7 @@ def _said(item: Feedback) -> list[tuple[Item, float]]:
 
 
 def _compared(item: Pair | Ranking) -> list[tuple[str, str, int]]:
-    """Two different replies and 1 where the first is preferred, -1 where the second is, 0 in a tie."""
+    """Two different replies and 1 if the first is preferred, -1 if the second is, 0 in a tie."""
     if isinstance(item, Pair):
         return [(item.chosen, item.rejected, 0 if item.tie else 1)] if item.chosen != item.rejected else []
     ranked = zip(item.replies, item.ranks, strict=True)
@@ -209,7 +209,7 @@ def describe_feedback(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _describe_judges(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     named, unsigned = card["annotators"], card["unsigned"]
-    judges = "not told"
+    judges = "unknown"
     if named:
         name, most = next(iter(named.items()))
         judges = f"{len(named):,}; the busiest, {ascii(name)[1:-1][:40]}, gave {most:,} of {card['rows']:,}"
@@ -288,14 +288,8 @@ def _warn_of_values(card: Mapping[str, Any]) -> list[str]:
         found.append("Every score is the same: there is nothing to tell apart.")
     if card["ties"] is not None and card["ties"] > rows / 2:
         one = card["ties"] == 1
-        held = (
-            ("is a tie" if one else "are ties")
-            if card["kind"] == "pairs"
-            else "holds ties"
-            if one
-            else "hold ties"
-        )
-        found.append(f"{card['ties']:,} of {rows:,} {_kind(card)} {held}.")
+        verb = ("is a tie", "are ties") if card["kind"] == "pairs" else ("holds ties", "hold ties")
+        found.append(f"{card['ties']:,} of {rows:,} {_kind(card)} {verb[0 if one else 1]}.")
     if margins and 0 < margins["count"] < rows - card["ties"]:
         found.append(f"Only {margins['count']:,} of {rows:,} pairs have a margin.")
     if margins and margins["negative"]:

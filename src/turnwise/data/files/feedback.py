@@ -6,17 +6,16 @@ and scores beside them; OpenAI's pairs are read too. `docs/how-to/feedback.md` h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from turnwise.data.dataset import FeedbackSet
-from turnwise.data.dialogue import ROLES
 from turnwise.data.feedback import Feedback, Kind, Like, Pair, Prompt, Ranking, Score, kind_of
-from turnwise.data.files.logs import finite_number, is_text, without_nulls, write_jsonl
-from turnwise.data.files.sources import Row, Source, name_of, read_items, unexpected
-from turnwise.envs.dialogue import Message
+from turnwise.data.files.fields import read_flag, read_name, read_number, unexpected, without_nulls
+from turnwise.data.files.logs import write_jsonl
+from turnwise.data.files.messages import MESSAGES, read_prompt, split_replies
+from turnwise.data.files.sources import Row, Source, name_of, read_items
 from turnwise.run.errors import InputError, SettingError
 
 COMMON = ("id", "prompt", "annotator")
@@ -28,7 +27,6 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 OPENAI = ("input", "preferred_output", "non_preferred_output")
 
-_MESSAGES = "text or a list of messages, each with role and content"
 _KINDS = (
     "the columns of pairs (prompt, chosen, rejected), rankings (prompt, completions), "
     "likes (prompt, completion, label) or scores (prompt, completion, score)"
@@ -64,20 +62,20 @@ def read_feedback(source: Source, kind: Kind | None = None) -> FeedbackSet:
 
 
 def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
-    """What is asked in a row: its column `prompt`, or what the replies of a row of feedback begin with."""
+    """The prompt of a row: its column `prompt`, or what the replies of a row of feedback begin with."""
     if row.get("prompt") is not None:
-        return _prompt(row["prompt"], where, "prompt")
+        return read_prompt(row["prompt"], where, "prompt")
     columns = {name for name, value in row.items() if value is not None}
     if columns.isdisjoint({"chosen", "rejected", "completions", "completion", *OPENAI[1:]}):
-        raise unexpected(where, "prompt", _MESSAGES, None)
+        raise unexpected(where, "prompt", MESSAGES, None)
     return _item(Row(where, where, row), _kind_by_columns(row, where, None).kind).prompt
 
 
 def to_row(feedback: Feedback) -> dict[str, Any]:
     """The row that `read_feedback` turns into `feedback` again: prompt and replies as lists of messages.
 
-    Of the prompt's messages only role and content are written. Raises ValueError where a metadata key is a
-    field of the format.
+    Messages of the prompt keep only their role and content. Raises ValueError if a metadata key is a field of
+    the format.
     """
     kind = kind_of(feedback)
     clash = sorted(set(feedback.metadata) & {*COMMON, *COLUMNS[kind]})
@@ -104,7 +102,7 @@ def to_row(feedback: Feedback) -> dict[str, Any]:
 def write_feedback(path: str | Path, items: Iterable[Feedback], *, overwrite: bool = False) -> int:
     """Write one item a line, whole or not at all (see `write_jsonl`), and return how many.
 
-    Raises ValueError for what no file could be read with: two kinds, or an id twice.
+    Raises ValueError for items that could not be read back: two kinds, or an id twice.
     """
     return write_jsonl(path, _rows(items), overwrite=overwrite)
 
@@ -165,7 +163,7 @@ def _as_known(kind: Kind, where: str, known: _Known | None) -> _Known:
 
 
 def _names(columns: Sequence[Any]) -> str:
-    """Names of columns, cut where they are many or no words."""
+    """Names of columns, shortened if they are many or long, and printable."""
     shown = ", ".join(ascii(name)[1:-1][:20] for name in columns[:6]) + (", ..." if len(columns) > 6 else "")
     return shown or "no columns"
 
@@ -180,36 +178,36 @@ def _item(found: Row, kind: Kind) -> Feedback:
     openai = openai and not (row.get(OPENAI[1]) is None and row.get(OPENAI[2]) is None)
     if openai:
         columns |= set(OPENAI)
-    annotator = _name(row.get("annotator"), where, "annotator")
+    annotator = read_name(row.get("annotator"), where, "annotator")
     shared = {
         "annotator": annotator,
-        "id": _name(row.get("id"), where, "id") or found.id,
+        "id": read_name(row.get("id"), where, "id") or found.id,
         "metadata": {k: without_nulls(v) for k, v in row.items() if v is not None and k not in columns},
     }
     if openai:
         return _openai_pair(row, where, shared)
-    prompt = None if row.get("prompt") is None else _prompt(row["prompt"], where, "prompt")
+    prompt = None if row.get("prompt") is None else read_prompt(row["prompt"], where, "prompt")
     if kind == "pairs":
         sides = {side: row.get(side) for side in ("chosen", "rejected")}
-        return _pair(row, *_split(prompt, sides, where), ("chosen", "rejected"), where, shared)
+        return _pair(row, *split_replies(prompt, sides, where), ("chosen", "rejected"), where, shared)
     if kind == "rankings":
         return _ranking(row, prompt, where, shared)
-    prompt, (completion,) = _split(prompt, {"completion": row.get("completion")}, where)
+    prompt, (completion,) = split_replies(prompt, {"completion": row.get("completion")}, where)
     if kind == "likes":
-        return Like(prompt, completion, _flag(row.get("label"), where, "label"), **shared)
-    return Score(prompt, completion, finite_number(row.get("score"), where, "score"), **shared)
+        return Like(prompt, completion, read_flag(row.get("label"), where, "label"), **shared)
+    return Score(prompt, completion, read_number(row.get("score"), where, "score"), **shared)
 
 
 def _openai_pair(row: Mapping[str, Any], where: str, shared: dict[str, Any]) -> Pair:
     given = row.get("input")
     if not isinstance(given, dict):
         raise unexpected(where, "input", "an object with messages", given)
-    prompt = _prompt(given.get("messages"), where, "input.messages")
+    prompt = read_prompt(given.get("messages"), where, "input.messages")
     rest = {k: without_nulls(v) for k, v in given.items() if v is not None and k != "messages"}
     if rest:
         shared["metadata"]["input"] = rest
     sides = {side: row.get(side) for side in OPENAI[1:]}
-    return _pair(row, *_split(prompt, sides, where), OPENAI[1:], where, shared)
+    return _pair(row, *split_replies(prompt, sides, where), OPENAI[1:], where, shared)
 
 
 def _pair(
@@ -220,8 +218,8 @@ def _pair(
     where: str,
     shared: dict[str, Any],
 ) -> Pair:
-    margin = None if row.get("margin") is None else finite_number(row["margin"], where, "margin")
-    tie = row.get("tie") is not None and _flag(row["tie"], where, "tie")
+    margin = None if row.get("margin") is None else read_number(row["margin"], where, "margin")
+    tie = row.get("tie") is not None and read_flag(row["tie"], where, "tie")
     if replies[0] == replies[1] and not tie:
         raise unexpected(where, sides[1], f"another reply than {sides[0]}, or a tie", replies[1])
     return Pair(prompt, replies[0], replies[1], margin, tie, **shared)
@@ -233,7 +231,9 @@ def _ranking(row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: 
         raise unexpected(where, "ranks", "ranks of the completions (labels of steps are not read)", ranks)
     if not isinstance(given, list) or len(given) < 2:
         raise unexpected(where, "completions", "a list of two or more replies", given)
-    prompt, replies = _split(prompt, {f"completions[{i}]": reply for i, reply in enumerate(given)}, where)
+    prompt, replies = split_replies(
+        prompt, {f"completions[{i}]": reply for i, reply in enumerate(given)}, where
+    )
     if ranks is None:
         ranks = list(range(1, len(given) + 1))
     if not isinstance(ranks, list) or len(ranks) != len(given):
@@ -246,123 +246,3 @@ def _ranking(row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: 
             expected = f"another reply than completions[{first[reply]}], or the same rank"
             raise unexpected(where, f"completions[{i}]", expected, reply)
     return Ranking(prompt, replies, tuple(ranks), **shared)
-
-
-# --- messages -----------------------------------------------------------------------------------------
-
-
-def _prompt(value: Any, where: str, field: str) -> Prompt:
-    if isinstance(value, str):
-        talk = _transcript(value)
-        if talk and talk[-1] == Message("assistant", ""):  # where the reply is to come
-            talk = talk[:-1]
-        messages = talk or (Message("user", _text(value, where, field)),)
-    else:
-        messages = _messages(value, where, field)
-    _expect_reply(messages, where, field)
-    return messages
-
-
-def _split(prompt: Prompt | None, given: Mapping[str, Any], where: str) -> tuple[Prompt, tuple[str, ...]]:
-    """The prompt and the reply of each field.
-
-    A reply may be text, the messages after the prompt, or the whole conversation; the prompt is whatever
-    all of them begin with, and one message of the assistant must remain of each.
-    """
-    whole = [_conversation(value, prompt, where, field) for field, value in given.items()]
-    shared = min(map(len, whole)) - 1
-    for i in range(shared):
-        if any(messages[i] != whole[0][i] for messages in whole):
-            shared = i
-            break
-    for field, messages in zip(given, whole, strict=True):
-        rest = [m.role for m in messages[shared:]]
-        if rest != ["assistant"]:
-            expected = "expected one message of the assistant at its end"
-            expected += (
-                " (what comes before is the prompt, the same for every reply)" if len(given) > 1 else ""
-            )
-            found = ", ".join(rest[:4]) + (", ..." if len(rest) > 4 else "")
-            raise InputError(f"{where}: {field}: {expected}; found {found}")
-    before = whole[0][:shared]
-    if not before:
-        raise unexpected(where, "prompt", _MESSAGES, None)
-    if before != prompt:
-        _expect_reply(before, where, next(iter(given)))
-    return before, tuple(messages[-1].content for messages in whole)
-
-
-def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> Prompt:
-    """Prompt and reply together."""
-    if isinstance(value, str):
-        reply = Message("assistant", _text(value, where, field))
-        talk = _transcript(value)
-        if talk and (prompt is None or talk[: len(prompt)] == prompt):
-            return talk
-        if prompt is not None:
-            return (*prompt, reply)
-        raise unexpected(where, "prompt", _MESSAGES, None)
-    messages = _messages(value, where, field)
-    if prompt is None or messages[: len(prompt)] == prompt:
-        return messages
-    if messages[0].role != "assistant":
-        expected = "expected what the assistant says after the prompt, or the prompt and then that"
-        raise InputError(f"{where}: {field}[0].role: {expected}; found a message of the {messages[0].role}")
-    return (*prompt, *messages)
-
-
-def _transcript(text: str) -> Prompt:
-    """The messages of a text of `Human:` and `Assistant:` after empty lines (Bai et al. 2022,
-    arXiv:2204.05862, write it so); none where it does not begin with the human.
-    """
-    before, *turns = re.split(r"(?:\A|\n\n)\s*(Human|Assistant):", text)
-    if before.strip() or not turns or turns[0] != "Human":
-        return ()
-    said = zip(turns[::2], turns[1::2], strict=True)
-    return tuple(Message("user" if who == "Human" else "assistant", words.strip()) for who, words in said)
-
-
-def _messages(items: Any, where: str, field: str) -> Prompt:
-    if not isinstance(items, list) or not items:
-        raise unexpected(where, field, _MESSAGES, items)
-    messages = []
-    for i, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise unexpected(where, f"{field}[{i}]", "an object with role and content", item)
-        if item.get("role") not in ROLES:
-            raise unexpected(where, f"{field}[{i}].role", f"one of {', '.join(ROLES)}", item.get("role"))
-        hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
-        messages.append(
-            Message(item["role"], _text(item.get("content"), where, f"{field}[{i}].content", hint))
-        )
-    return tuple(messages)
-
-
-def _expect_reply(prompt: Prompt, where: str, field: str) -> None:
-    if prompt[-1].role == "assistant":
-        expected = "expected the message that is answered at the end of the prompt"
-        found = "found one of the assistant, who would speak twice"
-        raise InputError(f"{where}: {field}[{len(prompt) - 1}].role: {expected}; {found}")
-
-
-# --- values -------------------------------------------------------------------------------------------
-
-
-def _text(value: Any, where: str, field: str, hint: str = "") -> str:
-    if not isinstance(value, str) or not is_text(value):
-        raise unexpected(where, field, f"a string{hint}", value)
-    return value
-
-
-def _flag(value: Any, where: str, field: str) -> bool:
-    if not isinstance(value, bool):
-        raise unexpected(where, field, "true or false", value)
-    return value
-
-
-def _name(value: Any, where: str, field: str) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or not is_text(str(value)):
-        raise unexpected(where, field, "text or a whole number", value)
-    return str(value)

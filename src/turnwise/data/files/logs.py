@@ -18,12 +18,12 @@ import numpy as np
 
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import ROLES, Dialogue
-from turnwise.data.files.sources import Row, Source, name_of, one_line, read_items, unexpected
+from turnwise.data.files.fields import one_line, read_name, read_number, read_text, unexpected, without_nulls
+from turnwise.data.files.sources import Row, Source, name_of, read_items
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 
 FIELDS = ("messages", "outcome", "terminated", "truncated", "id")
-LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
 
 
 def read_logs(source: Source, *, agent_role: str = "assistant", credit_partner_rewards: bool = False) -> Logs:
@@ -50,7 +50,7 @@ def read_logs(source: Source, *, agent_role: str = "assistant", credit_partner_r
 def to_row(dialogue: Dialogue) -> dict[str, Any]:
     """The row that `read_logs` turns into `dialogue` again; rewards stand on the messages, no outcome.
 
-    Raises ValueError where a metadata key is a field of the format.
+    Raises ValueError if a metadata key is a field of the format.
     """
     clash = sorted(set(dialogue.metadata) & set(FIELDS))
     if clash:
@@ -69,10 +69,10 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
-    """Write one JSON object a line (gzipped where the name ends in .gz) and return how many.
+    """Write one JSON object a line (gzipped if the name ends in .gz) and return how many.
 
     The rows go to a hidden file beside `path` that is renamed when complete: whatever happens on the way,
-    `path` holds all of them or what it held before. Raises InputError where `path` exists (unless
+    `path` holds all of them or what it held before. Raises InputError if `path` exists (unless
     `overwrite`), its folder does not, or a row holds what JSON cannot.
     """
     path = Path(path)
@@ -125,20 +125,15 @@ def _dialogue(found: Row, agent_role: str, credit: bool) -> Dialogue:
     where, row = found.where, found.value
     if not isinstance(row, dict):
         raise unexpected(where, "", "a dict, which is one conversation", row)
-    name = row.get("id")
-    if name is None:
-        name = found.id
-    elif isinstance(name, bool) or not isinstance(name, str | int) or name == "" or not is_text(str(name)):
-        raise unexpected(where, "id", "text or a whole number", name)
     messages = _messages(row.get("messages"), where, agent_role, credit)
     outcome = row.get("outcome")
     if outcome is not None:
         last = max(i for i, m in enumerate(messages) if m.role == agent_role)
-        messages[last] = _rewarded(messages[last], finite_number(outcome, where, "outcome"))
+        messages[last] = _rewarded(messages[last], read_number(outcome, where, "outcome"))
     return Dialogue(
         messages=tuple(messages),
         terminated=_terminated(row, where),
-        id=str(name),
+        id=read_name(row.get("id"), where, "id") or found.id,
         agent_role=agent_role,
         metadata={k: without_nulls(v) for k, v in row.items() if v is not None and k not in FIELDS},
     )
@@ -148,20 +143,19 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
     if not isinstance(items, list):
         raise unexpected(where, "messages", "a list of messages, each with role and content", items)
     messages: list[Message] = []
-    last = None  # where the agent spoke last
+    last = None  # index of the agent's latest message
     for i, item in enumerate(items):
         if not isinstance(item, dict):
             raise unexpected(where, f"messages[{i}]", "an object with role and content", item)
         role, content = item.get("role"), item.get("content")
         if role not in ROLES:
             raise unexpected(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
-        if not isinstance(content, str) or not is_text(content):
-            hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
-            raise unexpected(where, f"messages[{i}].content", f"a string{hint}", content)
+        hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
+        content = read_text(content, where, f"messages[{i}].content", hint)
         reward, logp = item.get("reward"), item.get("behavior_logp")
-        reward = 0.0 if reward is None else finite_number(reward, where, f"messages[{i}].reward")
+        reward = 0.0 if reward is None else read_number(reward, where, f"messages[{i}].reward")
         if logp is not None:
-            logp = finite_number(logp, where, f"messages[{i}].behavior_logp")
+            logp = read_number(logp, where, f"messages[{i}].behavior_logp")
             if logp > 0:
                 expected = "the log of a probability, 0 or below"
                 raise unexpected(where, f"messages[{i}].behavior_logp", expected, logp)
@@ -197,27 +191,3 @@ def _terminated(row: Mapping[str, Any], where: str) -> bool:
         found = "true" if terminated else "false"
         raise InputError(f"{where}: terminated: expected either terminated or truncated; found both {found}")
     return not truncated if terminated is None else terminated
-
-
-def finite_number(value: Any, where: str, field: str) -> float:
-    """The value, or InputError where it is no number that training can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
-    return float(value)
-
-
-def without_nulls(value: Any) -> Any:
-    """Metadata without nulls in its objects: Arrow fills in every key that any row has."""
-    if isinstance(value, dict):
-        return {k: without_nulls(v) for k, v in value.items() if v is not None}
-    return [without_nulls(v) for v in value] if isinstance(value, list) else value
-
-
-def is_text(text: str) -> bool:
-    """Whether UTF-8 can hold it: JSON can smuggle in half a character (a lone surrogate)."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
-    return True

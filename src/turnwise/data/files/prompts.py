@@ -8,7 +8,8 @@ from typing import Any
 from turnwise.data.dataset import PromptRow, Prompts
 from turnwise.data.feedback import Prompt
 from turnwise.data.files.feedback import prompt_of
-from turnwise.data.files.sources import Row, Source, name_of, nothing_in, read_rows, unexpected
+from turnwise.data.files.fields import unexpected
+from turnwise.data.files.sources import Row, Source, name_of, nothing_in, read_rows
 
 REPLIES = ("prompt", "chosen", "rejected", "completion", "completions", "completion_ids")
 """Columns of feedback that no reward function gets: it gets the policy's replies."""

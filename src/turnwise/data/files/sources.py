@@ -1,4 +1,4 @@
-"""Where rows come from: JSONL, gzipped or not, Parquet, `datasets`, or memory; and the words of refusals."""
+"""Where rows come from: JSONL, gzipped or not, Parquet, `datasets`, or memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from turnwise.data.dataset import IN_MEMORY, Dataset
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.feedback import Feedback
+from turnwise.data.files.fields import cut, one_line, unexpected
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 
@@ -151,7 +152,7 @@ def _parse(line: bytes, where: str, first: bool) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         what = f"{error.msg.removesuffix(' at')} at column {error.pos + 1}"
-        found = f"malformed JSON ({what}): {_cut(ascii(text.strip())[1:-1])}"
+        found = f"malformed JSON ({what}): {cut(ascii(text.strip())[1:-1])}"
     except ValueError:
         found = "a number with thousands of digits"
     except RecursionError:
@@ -256,29 +257,3 @@ def _is_nan(value: Any) -> bool:
         return bool(value != value)
     except TypeError:  # NA compares to NA, which is neither true nor false
         return True
-
-
-# --- words of errors ----------------------------------------------------------------------------------
-
-
-def unexpected(where: str, field: str, expected: str, value: Any) -> InputError:
-    """The refusal of `value` in a field (empty: all of it), to be raised: `where: field: expected ...`."""
-    place = f"{where}: {field}" if field else where
-    return InputError(f"{place}: expected {expected}; found {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    """A value as JSON, cut to one short line of printable characters; a missing one is `nothing`."""
-    if value is None:
-        return "nothing"
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return _cut(text if text.isprintable() else json.dumps(value, default=repr))
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of somebody else's says, without its line breaks and cut to 160 characters."""
-    return _cut(" ".join(str(error).split()) or type(error).__name__, 160)
-
-
-def _cut(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,84 @@
+"""Single fields of rows: what their values may be, and the words of refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from turnwise.run.errors import InputError
+
+LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
+
+
+def read_number(value: Any, where: str, field: str) -> float:
+    """The value as a float, or InputError if it is no number that training can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
+    return float(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """Metadata without nulls in its objects: Arrow fills in every key that any row has."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON can smuggle in half a character (a lone surrogate)."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def read_text(value: Any, where: str, field: str, hint: str = "") -> str:
+    """The value, or InputError if it is no text; `hint` follows the words "a string"."""
+    if not isinstance(value, str) or not is_text(value):
+        raise unexpected(where, field, f"a string{hint}", value)
+    return value
+
+
+def read_flag(value: Any, where: str, field: str) -> bool:
+    """The value, or InputError if it is neither true nor false."""
+    if not isinstance(value, bool):
+        raise unexpected(where, field, "true or false", value)
+    return value
+
+
+def read_name(value: Any, where: str, field: str) -> str | None:
+    """An id or the name of somebody as text, None if there is none; InputError if it cannot be one."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or not is_text(str(value)):
+        raise unexpected(where, field, "text or a whole number", value)
+    return str(value)
+
+
+# --- words of errors ----------------------------------------------------------------------------------
+
+
+def unexpected(where: str, field: str, expected: str, value: Any) -> InputError:
+    """The refusal of `value` in a field (empty: all of it), to be raised: `where: field: expected ...`."""
+    place = f"{where}: {field}" if field else where
+    return InputError(f"{place}: expected {expected}; found {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value as JSON, cut to one short line of printable characters; a missing one is `nothing`."""
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return cut(text if text.isprintable() else json.dumps(value, default=repr))
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of somebody else's says, without its line breaks and cut to 160 characters."""
+    return cut(" ".join(str(error).split()) or type(error).__name__, 160)
+
+
+def cut(text: str, length: int = 60) -> str:
+    """A text of at most `length` characters, the last of them an ellipsis if it was longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
