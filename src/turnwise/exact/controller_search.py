@@ -86,8 +86,7 @@ def inputs_that_occur(chain: Chain) -> np.ndarray:
 
 
 def _deterministic(chain: Chain, inputs: np.ndarray) -> Iterator[np.ndarray]:
-    """All deterministic memoryless policies in batches [B, 1, I, A, 1]. Inputs that do not occur get action
-    0."""
+    """All deterministic memoryless policies, in batches [B, 1, I, A, 1]; other inputs get action 0."""
     S, A, _ = chain.problem.shape
     n = len(chain.emissions) * S
     size = max(1, 2_000_000 // (n * n))  # B, so that the systems [B, n, n] take 16 MB

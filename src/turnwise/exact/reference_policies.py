@@ -68,8 +68,7 @@ def qmdp_value(
                 weight[k] = weight.get(k, 0.0) + g * weight[i] * share
                 left += g * weight[i] * share
                 heapq.heappush(queue, (-weight[k], k))
-    # One linear system for each bound: followed beliefs have equations, the rest has the least or largest
-    # value.
+    # One linear system per bound: followed beliefs have equations, the rest the least or largest value.
     ends = (least, most_value)
     return tuple(_evaluated(search, steps, g, end) for end in ends)  # type: ignore[return-value]
 

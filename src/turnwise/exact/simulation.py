@@ -2,12 +2,11 @@
 
     entropy of a step  H(b), nats
     given up           max_a R(b,a) - R(b, a_taken): immediate reward that was not taken
-    value of the look  g (sum_o P(o|b,a) V(b_ao) - V(sum_o P(o|b,a) b_ao)): what seeing o is worth, beside
-    going
-                       on without it (value of information, Howard 1966). V is the maximum over the policy's
-                       vectors, which is convex, so this is never negative (Jensen)
+    value of the look  g (sum_o P(o|b,a) V(b_ao) - V(sum_o P(o|b,a) b_ao)): what seeing o is worth, compared
+                       with going on without it (value of information, Howard 1966). V is the maximum over the
+                       policy's vectors, which is convex, so this is never negative (Jensen)
 
-An action *pays to look* where it gives something up and its look is worth more than nothing.
+An action *pays to look* if it gives something up and its look is worth more than nothing.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ def simulate(
     episodes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
-    """Act on beliefs in `episodes` episodes at once; `progress(steps done, steps in all)` is called at
-    each."""
+    """Act on beliefs in `episodes` episodes at once; `progress(steps done, steps in all)` is called."""
     walk = _Walk(problem, policy, rng, episodes)
     steps, tail = horizon_of(problem)
     t = 0

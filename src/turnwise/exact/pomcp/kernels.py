@@ -1,5 +1,4 @@
-"""Simulations of PO-UCT on a problem's tables, as compiled loops. `planner` has the algorithm and its
-sources.
+"""Simulations of PO-UCT on a problem's tables, as compiled loops. `planner` has algorithm and sources.
 
 A node is a history seen from the root, node 0; all that is known of it are entries of flat arrays. The
 children of a node under an action form a linked list, the newest first: most lists are short, and a list
@@ -58,8 +57,7 @@ NODES, PARTICLES = range(2)
 
 @compiled
 def _drawn(sums: np.ndarray, begin: int, end: int, u: float) -> int:
-    """The first place in [begin, end) whose sum is above u, by bisection; the last one if rounding leaves
-    none."""
+    """The first place in [begin, end) whose sum is above u, by bisection; the last one after rounding."""
     last = end - 1
     while begin < last:
         middle = (begin + last) // 2
@@ -141,8 +139,7 @@ def simulate(
 
     Returns how many were run: fewer than asked for if the next one might not find room for its particles.
     """
-    # The way down, written over by each simulation: nodes, the actions taken there, the rewards that
-    # followed.
+    # The way down, written over by each simulation: nodes, actions taken there, rewards that followed.
     nodes, actions = np.zeros(m.horizon, np.int64), np.zeros(m.horizon, np.int64)
     rewards = np.zeros(m.horizon)
     kept = len(t.particle) > 0

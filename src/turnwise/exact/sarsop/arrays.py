@@ -4,16 +4,20 @@ Compiled loops know no objects, so a graph of beliefs is a few NamedTuples of fl
 alpha vector or a point is an index into them. Letters of the shapes:
 
     S, A, O   states, actions, observations of the problem
-    N         nodes: beliefs that were reached                R   records: nodes that a walk stood on
-    L         states of all nodes' beliefs, end to end        C   children of all records and actions, end to
-    end M         alpha vectors                                   J   points of the sawtooth
+    N         nodes: beliefs that were reached
+    L         states of all nodes' beliefs, end to end
+    R         records: nodes that a walk stood on
+    C         children of all records under all actions, end to end
+    M         alpha vectors
+    J         points of the sawtooth
 
 The lengths of N, R, L, C, M and J are capacities. The `count` of each tuple says how much is in use, and what
 is behind that is garbage. Kernels never allocate in these arrays: they report that one is full, and
 `Search` replaces it by a longer copy (the tuples are frozen, the arrays in them are not).
 
 Invariants
-- A belief's states rise and have positive probabilities. Beliefs equal to within `SAME` are one node.
+- A belief's states rise and have positive probabilities. Beliefs equal to within `SAME` are one
+  node, unless their hashes differ (`graph._hash`).
 - `lower` of a node only rises and `upper` only falls: each is the best bound that was ever proved there.
 - A node has seen all alpha vectors (points) whose serial number is below its `lower_seen` (`upper_seen`).
   Serial numbers rise with age 0, 1, 2, ... and are never given twice, so refreshing a bound costs only what

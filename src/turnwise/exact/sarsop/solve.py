@@ -45,8 +45,7 @@ class Solution:
     lower: float
     upper: float
     seconds: float
-    """time of the search and of the bounds that it starts from; compilation, once on a machine, is not
-    counted"""
+    """time of the search and of its first bounds, without compilation (once on a machine)"""
     trials: int
     """walks down and up"""
     beliefs: int

@@ -214,8 +214,7 @@ def dominating(rows: np.ndarray) -> np.ndarray:
     total = np.empty(n)
     for i in range(n):
         total[i] = -rows[i].sum()
-    # Sorted by falling sum, a vector can be beaten only by ones before it; mergesort keeps the order of
-    # equals.
+    # Sorted by falling sum, a vector is beaten by earlier ones only. mergesort keeps the order of equals.
     order = np.argsort(total, kind="mergesort")
     by = np.arange(n)
     kept = np.empty(n, np.int64)
