@@ -2,9 +2,9 @@
 
 The advantage of decision k is A_k = G_k - V_k, with G from one of
 
-    monte-carlo   G_k = r_k + d_k G_{k+1}                       no value: what a cut left out is lost n-step
-    G_k = r_k + ... + d_k ... d_{k+n-1} v_{k+n}   n rewards, then the value gae           G_k = r_k + d_k
-    ((1-l) v_{k+1} + l G_{k+1})   a mixture; l = 0 is one step, l = 1 all of them
+    monte-carlo   G_k = r_k + d_k G_{k+1}                       no value: what a cut left out is lost
+    n-step        G_k = r_k + ... + d_k ... d_{k+n-1} v_{k+n}   n rewards, then the value
+    gae           G_k = r_k + d_k ((1-l) v_{k+1} + l G_{k+1})   a mixture; l = 0 one step, l = 1 all steps
 
 Less bootstrapping means less bias (V is wrong at first) and more variance. GAE is the lambda-return minus the
 value: Schulman et al. 2016, arXiv:1506.02438, eq. 16.

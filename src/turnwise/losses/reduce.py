@@ -32,5 +32,6 @@ def sums_over_decisions(
 
 def sums_over_items(terms: Mapping[str, Float[Tensor, "P"]]) -> dict[str, Tensor]:
     """The same where one number belongs to each pair, ranking or reply: `decisions` is their number P."""
-    counts = [len(x) for x in terms.values()]
-    return {name: x.detach().sum() for name, x in terms.items()} | {"decisions": torch.tensor(counts[0])}
+    first = next(iter(terms.values()))
+    sums = {name: x.detach().sum() for name, x in terms.items()}
+    return {**sums, "decisions": torch.tensor(len(first), device=first.device)}

@@ -1,7 +1,8 @@
 """Group relative policy optimisation: several replies to a prompt, each compared with the others.
 
-    A_i = (r_i - mean_j r_j) / std_j r_j                       for every token of reply i of a group of G L
-    = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta k3(pi, pi_ref)   per token, rho = pi / pi_behaviour
+    A_i = (r_i - mean_j r_j) / std_j r_j                    for every token of reply i of a group of G
+    L   = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta k3(pi, pi_ref)
+                                                            per token, rho = pi / pi_behaviour
 
 Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4 (the paper's loss, a mean within each reply), with the
 corrections of Liu et al. 2025, arXiv:2503.20783, section 3.1. Dividing by the deviation weighs prompts by how

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.losses.preference import dpo_loss
+from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
@@ -77,9 +77,7 @@ def loss(policy: LmPolicy, reference: Reference, pairs: Batch, c: Config) -> tup
         "rewards/accuracies": (h[:, 0] > h[:, 1]).to(h.dtype),
         "entropy": entropies.view(-1, 2).mean(1),
     }
-    sums = {name: x.detach().sum() for name, x in terms.items()}
-    sums["decisions"] = torch.tensor(len(per_pair), device=h.device)
-    return per_pair.mean(), sums
+    return per_pair.mean(), sums_over_items(terms)
 
 
 def update(
