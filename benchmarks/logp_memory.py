@@ -24,7 +24,7 @@ import torch
 
 from turnwise.data.batch import Batch
 from turnwise.losses.policy import action_logp, entropy
-from turnwise.models.lm.critics import at_decisions
+from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.replies import score_replies
 

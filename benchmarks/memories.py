@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.base import Core
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
-from turnwise.models.memory.remembering import Core
 from turnwise.models.memory.window import Window
 
 BAR = 0.6

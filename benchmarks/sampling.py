@@ -45,7 +45,8 @@ from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.rollout.conversations import converse
-from turnwise.rollout.engines.sampler import LaneModel, Sampler, Utterance
+from turnwise.rollout.engines.protocol import LaneModel, Utterance
+from turnwise.rollout.engines.sampler import Sampler
 from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner

@@ -43,11 +43,12 @@ from turnwise.exact.controllers import Controller, controller_value
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import Critic, HistoryView, Joint, ObservationView, StateView, View
+from turnwise.models.agents.views import Critic, HistoryView, JointView, ObservationView, StateView, View
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
-from turnwise.rollout.episodes import StepLanes
+from turnwise.models.memory.window import Window
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
 
@@ -106,17 +107,17 @@ def agent_of(env: TabularEnv, sees: str, memory: bool) -> ActorCritic:
     o, a, s = env.observation_space, env.action_space, env.state_space
 
     def history() -> View:
-        return HistoryView(Remembering(Encoder(o, a, WIDTH), GRU(WIDTH)))
+        return HistoryView(LearnedMemory(Encoder(o, a, WIDTH), GRU(WIDTH)))
 
     views = {
         "o": lambda: ObservationView(o, WIDTH),
         "s": lambda: StateView(s, WIDTH),
         "h": history,
-        "hs": lambda: Joint(history(), StateView(s, WIDTH)),
+        "hs": lambda: JointView(history(), StateView(s, WIDTH)),
     }
     reader = Encoder(o, a, WIDTH) if memory else ObservationEncoder(o, WIDTH)
     core = GRU(WIDTH) if memory else Window(WIDTH, 1)
-    return ActorCritic(Remembering(reader, core), Categorical(WIDTH, a.n), Critic(views[sees]()))
+    return ActorCritic(LearnedMemory(reader, core), Categorical(WIDTH, a.n), Critic(views[sees]()))
 
 
 def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
@@ -124,7 +125,7 @@ def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
     nothing = torch.zeros(symbols)
     inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
     with torch.no_grad():
-        features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
+        features = agent.memory.step(inputs, agent.memory.initial_state(symbols))[0]
         return agent.head(features).double().softmax(-1).numpy()
 
 

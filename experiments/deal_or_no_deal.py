@@ -49,8 +49,9 @@ from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
-from turnwise.rollout.agent import Agent, load_agent
+from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation
+from turnwise.rollout.load import load_agent
 from turnwise.rollout.partners import SpeakingModel
 from turnwise.run.progress import Progress
 

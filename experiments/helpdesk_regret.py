@@ -31,8 +31,9 @@ from turnwise.envs.tasks.helpdesk.rules import ACTS, NONE
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.helpdesk.words import read_act
 from turnwise.evaluation.measures.conversations import hold_conversations
-from turnwise.rollout.agent import Agent, load_agent
+from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation
+from turnwise.rollout.load import load_agent
 
 SEED = 555
 KINDS = ("early fix", "late test", "wrong fix", "wrong test", "unread")

@@ -40,12 +40,12 @@ from turnwise.exact.controller_search import best_stochastic_memoryless
 from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import ActorsView, Critic
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, actor_critic_of
+from turnwise.models.agents.views import ActorView, Critic
+from turnwise.models.memory.base import Memory
 from turnwise.models.memory.belief import BeliefMemory
-from turnwise.models.memory.remembering import Memory
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import TrainingRun
 
@@ -122,7 +122,7 @@ def agent_of(memory: str, problem: POMDP, spaces: Spaces) -> ActorCritic:
     if spec is not None:
         return actor_critic_of(spec, CriticSpec(), spaces)
     return ActorCritic(
-        ReadBelief(problem, WIDTH), Categorical(WIDTH, problem.shape[1]), Critic(ActorsView(WIDTH))
+        ReadBelief(problem, WIDTH), Categorical(WIDTH, problem.shape[1]), Critic(ActorView(WIDTH))
     )
 
 

@@ -34,7 +34,7 @@ from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, actor_critic_of
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import TrainingRun
 

@@ -36,8 +36,8 @@ from turnwise.envs.problems.memory_tasks import MEMORY_TASKS, MemoryTask, repeat
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, actor_critic_of
-from turnwise.models.memory.remembering import Memory
-from turnwise.rollout.episodes import StepLanes
+from turnwise.models.memory.base import Memory
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun

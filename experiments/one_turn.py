@@ -44,7 +44,7 @@ from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.reward_scorer import scorer
-from turnwise.rollout.rewards import FromModel
+from turnwise.rollout.rewards import ModelReward
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -125,7 +125,7 @@ def comparisons(seed: int, n: int) -> list[Pair]:
 
 def proxy(
     seed: int, n: int, policy: LmPolicy, chat: ChatFormat, folder: Path
-) -> tuple[FromModel, dict[str, Any]]:
+) -> tuple[ModelReward, dict[str, Any]]:
     """A reward model of n labels, at mean 0 and deviation 1 on the clone's replies; and how right it is."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(copy.deepcopy(policy.lm)), width_of(policy.lm))
@@ -139,7 +139,7 @@ def proxy(
     by_gold = np.array([[TASK.gold(p.prompt, t) for t in p.replies] for p in fresh])
     right = float(((by_model[:, 0] > by_model[:, 1]) == (by_gold[:, 0] > by_gold[:, 1])).mean())
     own = sample_replies(policy, chat, LEARNT, group=4, seed=seed + 7, max_new_tokens=REPLY)
-    return FromModel(score).standardised_on(own), {"agrees with gold": right}
+    return ModelReward(score).standardised_on(own), {"agrees with gold": right}
 
 
 def reward_config(n: int) -> Any:
@@ -186,7 +186,7 @@ def train(
     labels: int,
     policy: LmPolicy,
     chat: ChatFormat,
-    judge: FromModel,
+    judge: ModelReward,
     run: TrainingRun,
 ) -> None:
     """Improve the clone in place."""

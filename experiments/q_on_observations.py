@@ -45,7 +45,7 @@ from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.q_network import QNetwork, greedy_table
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import Spaces, memory_of
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.seeds import generator
 from turnwise.run.training import TrainingRun
 

@@ -40,9 +40,10 @@ from turnwise.exact.controllers import Controller, controller_value
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import Critic, ObservationView, StateView
-from turnwise.models.memory.remembering import Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.models.agents.views import Critic, ObservationView, StateView
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import ObservationEncoder
+from turnwise.models.memory.window import Window
 from turnwise.run.errors import InputError
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
@@ -92,7 +93,7 @@ def logit_table(agent: ActorCritic, symbols: int) -> torch.Tensor:
     nothing = torch.zeros(symbols)
     inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
     with torch.no_grad():
-        return agent.head(agent.memory.step(inputs, agent.memory.nothing(symbols))[0])
+        return agent.head(agent.memory.step(inputs, agent.memory.initial_state(symbols))[0])
 
 
 def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
@@ -125,7 +126,7 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
     problem = problem_of(name)
     env, gamma = TabularEnv(problem, longest), problem.discount
     torch.manual_seed(seed)
-    memory = Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1))
+    memory = LearnedMemory(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1))
     privileged = name in PRIVILEGED
     view = StateView(env.state_space, WIDTH) if privileged else ObservationView(env.observation_space, WIDTH)
     agent = ActorCritic(memory, Categorical(WIDTH, env.action_space.n), Critic(view))

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from turnwise.cli import main
-from turnwise.rollout.reward_scorer import load_reward
+from turnwise.rollout.load import load_reward
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--context", "32", "--vocab", "300"]
 WORDS = ["sun", "rain", "wind", "snow", "fog"]

@@ -22,7 +22,7 @@ from transformers import (
 from turnwise.cli import main
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.models.lm.pretrained import save_lm
-from turnwise.rollout.agent import load_agent
+from turnwise.rollout.load import load_agent
 
 SMALL = [
     "--width",

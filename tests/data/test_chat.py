@@ -14,7 +14,7 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter, segments
 from turnwise.envs.dialogue import Message, Response
 from turnwise.rollout.conversations import converse
-from turnwise.rollout.engines.sampler import Utterance
+from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
 
 FREE = ("own", "plain", "plain, spaced")  # take messages in any order

@@ -16,8 +16,8 @@ from turnwise.data.episode import Episode
 from turnwise.data.replay import Replay
 from turnwise.data.steps import StepInputs, pack_steps
 from turnwise.envs.protocol import Discrete, Step
-from turnwise.models.agents.actor_critic import Acted
-from turnwise.rollout.episodes import StepLanes
+from turnwise.models.agents.actor_critic import ActOutput
+from turnwise.rollout.episodes.lanes import StepLanes
 
 
 class Counting:
@@ -49,12 +49,12 @@ class Counting:
 class Remembers:
     """Its memory is (sum of all observations, how many they were), so what is stored can be told."""
 
-    def act(self, inputs: StepInputs, state: torch.Tensor) -> Acted:
+    def act(self, inputs: StepInputs, state: torch.Tensor) -> ActOutput:
         after = state + torch.stack([inputs.observation.double(), torch.ones(len(state))], 1)
         actions = inputs.observation % 2
-        return Acted(actions, torch.full((len(state),), -0.5), after)
+        return ActOutput(actions, torch.full((len(state),), -0.5), after)
 
-    def nothing(self, lanes: int) -> torch.Tensor:
+    def initial_state(self, lanes: int) -> torch.Tensor:
         return torch.zeros(lanes, 2, dtype=torch.float64)
 
 

@@ -38,7 +38,7 @@ from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.agents.settings import CriticSpec, MemoryName, MemorySpec
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
 from turnwise.models.agents.spec import Spaces, actor_critic_of, memory_of
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun

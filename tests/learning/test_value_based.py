@@ -16,10 +16,11 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.models.agents.q_network import QNetwork, greedy_table
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
-from turnwise.rollout.episodes import StepLanes
+from turnwise.models.memory.window import Window
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
 
@@ -33,8 +34,8 @@ COIN = (4 - 0.1) / 2 * 0.9**3
 """without memory the turn is a coin's"""
 
 
-def remembering(env: TabularEnv) -> Remembering:
-    return Remembering(Encoder(env.observation_space, env.action_space, WIDTH), GRU(WIDTH))
+def remembering(env: TabularEnv) -> LearnedMemory:
+    return LearnedMemory(Encoder(env.observation_space, env.action_space, WIDTH), GRU(WIDTH))
 
 
 def value_of(problem: POMDP, table: np.ndarray) -> float:
@@ -89,7 +90,7 @@ def test_values_of_observations_fail_on_the_t_maze(tmp_path: Path) -> None:
     """Required to fail: the same algorithm, with a memory of the observation alone. Exactly a coin."""
     env = TabularEnv(MAZE, HORIZON)
     torch.manual_seed(0)
-    agent = QNetwork(Remembering(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1)), 4)
+    agent = QNetwork(LearnedMemory(ObservationEncoder(env.observation_space, WIDTH), Window(WIDTH, 1)), 4)
     r2d2.train(DQN, env, agent, TrainingRun(tmp_path, quiet=True), 0)
     value = value_of(MAZE, greedy_table(agent, env.symbols).numpy())
     assert value <= COIN + 1e-9  # whatever it learnt

@@ -15,7 +15,8 @@ from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.helpdesk.words import read_act
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import Conversation, converse, episode_seed
-from turnwise.rollout.engines.sampler import Sampler, Utterance
+from turnwise.rollout.engines.protocol import Utterance
+from turnwise.rollout.engines.sampler import Sampler
 
 LOGP = -0.5
 

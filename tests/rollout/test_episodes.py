@@ -18,13 +18,15 @@ from turnwise.envs.protocol import Discrete, Step, Vector
 from turnwise.envs.tabular import TabularEnv
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import Critic, HistoryView
+from turnwise.models.agents.views import Critic, HistoryView
 from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.base import Core, LearnedMemory
+from turnwise.models.memory.encoders import Encoder
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
-from turnwise.models.memory.remembering import Core, Encoder, Remembering
 from turnwise.models.memory.window import Window
-from turnwise.rollout.episodes import StepLanes, episode_metrics, to_environment
+from turnwise.rollout.episodes.bounds import to_environment
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 
 f64 = torch.float64
 CORES: dict[str, Callable[[], Core]] = {
@@ -80,7 +82,7 @@ class Adds:
         state = state + torch.stack([torch.ones(len(state)), inputs.observation.float()], -1)
         return (state[:, 1] % 3).long(), -state[:, 0], state
 
-    def nothing(self, lanes: int) -> Tensor:
+    def initial_state(self, lanes: int) -> Tensor:
         return torch.zeros(lanes, 2)
 
 
@@ -183,8 +185,8 @@ def deep_agent(core: str, env: TabularEnv) -> ActorCritic:
     """Actor and critic with a memory each."""
     torch.manual_seed(0)
 
-    def memory() -> Remembering:
-        return Remembering(Encoder(env.observation_space, env.action_space, 8), CORES[core]())
+    def memory() -> LearnedMemory:
+        return LearnedMemory(Encoder(env.observation_space, env.action_space, 8), CORES[core]())
 
     head = Categorical(8, env.action_space.n, gain=1.0)
     return ActorCritic(memory(), head, Critic(HistoryView(memory()))).double()

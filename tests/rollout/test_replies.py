@@ -20,7 +20,14 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Clipped, FromFunction, FromModel, Length, Unfinished, Weighted
+from turnwise.rollout.rewards import (
+    ClippedReward,
+    FunctionReward,
+    LengthReward,
+    ModelReward,
+    UnfinishedPenalty,
+    WeightedSum,
+)
 from turnwise.run.errors import InputError
 
 PROMPTS = [(Message("user", x),) for x in ("hello", "it works now, my friend", "there")]
@@ -86,7 +93,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(policy: LmPolicy, chat: ChatFor
 
 
 def test_prompts_come_once_each_before_any_comes_again(chat: ChatFormat) -> None:
-    talk = OneTurn(chat, PROMPTS * 2, Length(1.0))
+    talk = OneTurn(chat, PROMPTS * 2, LengthReward(1.0))
     steps = [talk.chosen(step, 2, seed=5) for step in range(6)]
     first, second = (sorted(i for step in part for i in step) for part in (steps[:3], steps[3:]))
     assert first == second == list(range(6))
@@ -106,14 +113,14 @@ def test_functions_of_trls_kind_are_rewards(policy: LmPolicy, chat: ChatFormat) 
     some = sample_replies(
         policy, chat, PROMPTS, seed=0, max_new_tokens=4, columns=[{"answer": 0}, {"answer": None}, {}]
     )
-    found = FromFunction(scored)(some)
+    found = FunctionReward(scored)(some)
     assert found[0] == float(len(some[0].text) > 0) and np.isnan(found[1:]).all()
 
 
 def test_text_for_text(policy: LmPolicy, chat: ChatFormat) -> None:
     """As TRL has it: a function made for plain text measures the text and not a list of one message."""
     some = sample_replies(policy, chat, PROMPTS, seed=0, max_new_tokens=4)
-    length = FromFunction(
+    length = FunctionReward(
         lambda prompts, completions, **_: [len(p + c) for p, c in zip(prompts, completions, strict=True)],
         text=True,
     )
@@ -143,36 +150,40 @@ def test_functions_that_return_no_rewards_are_refused(
     replies: list[Reply], function: Any, expected: str
 ) -> None:
     with pytest.raises(InputError, match=expected):
-        FromFunction(function)(replies[:3])
+        FunctionReward(function)(replies[:3])
 
 
 def test_rewards_compose(replies: list[Reply]) -> None:
     """By hand: 2 x length, clipped at 7, less 1 where the reply was cut; no opinion counts nothing."""
     lengths = np.array([r.length for r in replies])
     cut = np.array([not r.stopped for r in replies])
-    nothing = FromFunction(lambda completions, **_: [None] * len(completions))
-    whole = Weighted((Clipped(Length(2.0), 0.0, 7.0), Unfinished(1.0), nothing), (1.0, 1.0, 5.0))
+    nothing = FunctionReward(lambda completions, **_: [None] * len(completions))
+    whole = WeightedSum(
+        (ClippedReward(LengthReward(2.0), 0.0, 7.0), UnfinishedPenalty(1.0), nothing), (1.0, 1.0, 5.0)
+    )
     assert whole(replies).tolist() == (np.minimum(2 * lengths, 7) - cut).tolist()
-    assert Length(-0.5, free=4)(replies).tolist() == (-0.5 * np.maximum(lengths - 4, 0)).tolist()
-    assert np.isnan(Weighted((nothing,), (1.0,))(replies)).all()
-    assert np.isnan(Weighted((nothing,), (1.0,), (Length(1.0),))(replies)).all(), "a length is no opinion"
-    both = Weighted((Length(2.0),), (1.0,), (Unfinished(1.0),))
+    assert LengthReward(-0.5, free=4)(replies).tolist() == (-0.5 * np.maximum(lengths - 4, 0)).tolist()
+    assert np.isnan(WeightedSum((nothing,), (1.0,))(replies)).all()
+    assert np.isnan(WeightedSum((nothing,), (1.0,), (LengthReward(1.0),))(replies)).all(), (
+        "a length is no opinion"
+    )
+    both = WeightedSum((LengthReward(2.0),), (1.0,), (UnfinishedPenalty(1.0),))
     assert both(replies).tolist() == (2 * lengths - cut).tolist()
 
 
 def test_a_models_reward_holds_back_where_members_disagree(replies: list[Reply]) -> None:
     """Members 1 and 3 apart from their mean by 1: mean 2 less doubt."""
     score = lambda rows: np.stack([np.full(len(rows), 1.0), np.full(len(rows), 3.0)])  # noqa: E731
-    assert FromModel(score)(replies[:1]).tolist() == [2.0]
-    assert FromModel(score, doubt=0.5)(replies[:1]).tolist() == [1.5]
+    assert ModelReward(score)(replies[:1]).tolist() == [2.0]
+    assert ModelReward(score, doubt=0.5)(replies[:1]).tolist() == [1.5]
     with pytest.raises(ValueError, match="tell them apart"):
-        FromModel(score).standardised_on(replies)
-    own = FromModel(lambda rows: np.array([[len(r) for r in rows]], float)).standardised_on(replies)
+        ModelReward(score).standardised_on(replies)
+    own = ModelReward(lambda rows: np.array([[len(r) for r in rows]], float)).standardised_on(replies)
     assert abs(own(replies).mean()) < 1e-12 and abs(own(replies).std() - 1) < 1e-12
 
 
 def test_no_opinion_at_all_is_an_error(policy: LmPolicy, chat: ChatFormat) -> None:
-    mute = FromFunction(lambda completions, **_: [None] * len(completions))
+    mute = FunctionReward(lambda completions, **_: [None] * len(completions))
     talk = OneTurn(chat, PROMPTS, mute, max_new_tokens=4)
     with pytest.raises(InputError, match="no reward has an opinion"):
         talk.sample(policy, 0, 2, 2, seed=0)
@@ -181,7 +192,7 @@ def test_no_opinion_at_all_is_an_error(policy: LmPolicy, chat: ChatFormat) -> No
 def test_minibatches_are_of_whole_groups_and_hold_all_replies(policy: LmPolicy, chat: ChatFormat) -> None:
     """Three prompts with two replies each in at most two: groups 0 and 1, then group 2; rewards 0 .. 5
     last."""
-    count = FromFunction(lambda completions, **_: [float(i) for i in range(len(completions))])
+    count = FunctionReward(lambda completions, **_: [float(i) for i in range(len(completions))])
     judged = OneTurn(chat, PROMPTS[:3], count, max_new_tokens=4).sample(policy, 0, 3, 2, seed=0)
     first, second = judged.minibatches(2, 2, torch.device("cpu"))
     assert first.rewards.sum(1).tolist() == [0.0, 1.0, 2.0, 3.0] and second.rewards.sum(1).tolist() == [

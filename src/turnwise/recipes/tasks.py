@@ -115,7 +115,7 @@ def _negotiation(
     """`Negotiation`, whose partner may be a saved policy: a run, or a folder or name of a language model."""
     if partner is None:
         return Negotiation(corpus=corpus, split=split, notes=notes)
-    from turnwise.rollout.agent import load_agent
+    from turnwise.rollout.load import load_agent
     from turnwise.rollout.partners import SpeakingModel
 
     return Negotiation(corpus=corpus, partner=SpeakingModel(load_agent(partner)), split=split, notes=notes)

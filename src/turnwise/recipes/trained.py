@@ -11,9 +11,10 @@ import numpy as np
 
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
-from turnwise.rollout.agent import Agent, load_agent
-from turnwise.rollout.player import Player, Saved, load_saved
-from turnwise.rollout.reward_scorer import RewardScorer, load_reward
+from turnwise.rollout.agent import Agent
+from turnwise.rollout.load import load_agent, load_reward, load_step_agent
+from turnwise.rollout.reward_scorer import RewardScorer
+from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
 from turnwise.run.folder import read_result
 
@@ -50,7 +51,7 @@ class Policy:
 class Actor:
     """An agent with memory that acts in an environment."""
 
-    saved: Saved = field(repr=False)
+    saved: StepAgent = field(repr=False)
     folder: Path | None = None
     """The run folder; None if the run was a temporary one."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -100,7 +101,7 @@ def load(path: str | Path) -> Policy | Actor | Judge:
         return Judge(load_reward(folder), folder, result)
     place = folder / "policy" if (folder / "policy").is_dir() else folder
     if (place / "agent.json").is_file():
-        return Actor(load_saved(folder), folder, result, result.get("env"))
+        return Actor(load_step_agent(folder), folder, result, result.get("env"))
     return Policy(load_agent(path), folder if (folder / "config.yaml").is_file() else None, result)
 
 

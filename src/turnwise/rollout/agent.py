@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from turnwise.data.batch import pack_tokens, pack_turns
@@ -21,12 +21,13 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.parts import context_of, width_of
+from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
-from turnwise.models.lm.pretrained import load_lm, load_trunk, save_lm, share_files
+from turnwise.models.lm.pretrained import save_lm, share_files
 from turnwise.rollout.engines.decoding import Decoding
+from turnwise.rollout.engines.protocol import LaneModel
 from turnwise.rollout.engines.rerank import Reranker
-from turnwise.rollout.engines.sampler import LaneModel, Sampler
+from turnwise.rollout.engines.sampler import Sampler
 from turnwise.run.errors import InputError
 
 SETTINGS = "turnwise.json"
@@ -178,24 +179,6 @@ def save_acting(folder: Path, acting: Acting) -> None:
     path.write_text(json.dumps(settings | {"acting": asdict(acting)}, indent=2) + "\n", encoding="utf-8")
 
 
-def load_agent(path: str | Path) -> Agent:
-    """An agent from a run folder, a saved policy folder, or any causal LM by name or path."""
-    folder = Path(path)
-    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
-        if not (folder / "policy").is_dir():
-            if (folder / "reward").is_dir():
-                raise InputError(f"{folder}: this is the run of a reward model; expected that of a policy")
-            raise InputError(f"{folder}: this run has no policy yet; expected a finished run (--resume it)")
-        folder = folder / "policy"
-    lm, tokenizer = load_lm(str(folder if folder.exists() else path))
-    settings_file = folder / SETTINGS
-    if not settings_file.exists():
-        return Agent(lm, tokenizer)
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
-    return Agent(lm, tokenizer, critic, Acting(**settings["acting"]))
-
-
 def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
     """Messages to be answered. InputError that names the message and the field which is wrong."""
     if isinstance(given, str | Mapping):  # either can be iterated over, and neither holds messages
@@ -222,22 +205,3 @@ def _kind(critic: nn.Module | None) -> Literal["lm", "token_critic", "turn_criti
     if critic is None:
         return "lm"
     return "token_critic" if isinstance(critic, TokenCritic) else "turn_critic"
-
-
-def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:
-    trunk, width = load_trunk(folder), width_of(lm)
-    if settings["kind"] == "turn_critic":
-        critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
-    else:
-        critic = TokenCritic(
-            trunk,
-            width,
-            lm.config.vocab_size,
-            ensemble=settings["ensemble"],
-            state_value=settings["state_value"],
-        )
-    heads = load_file(folder / "heads.safetensors")
-    missing, unexpected = critic.load_state_dict(heads, strict=False)
-    if unexpected or any(not name.startswith("trunk.") for name in missing):
-        raise InputError(f"{folder / 'heads.safetensors'}: expected the heads of a {settings['kind']}")
-    return critic

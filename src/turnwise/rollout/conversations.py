@@ -12,7 +12,7 @@ from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.envs.dialogue import DialogueTask, Message, Response
-from turnwise.rollout.engines.sampler import LaneModel, Utterance
+from turnwise.rollout.engines.protocol import LaneModel, Utterance
 
 
 @dataclass(frozen=True)

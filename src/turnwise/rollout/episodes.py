@@ -26,7 +26,7 @@ class Acts(Protocol):
         """(actions, log-probabilities [N], memory [N, K]) after one more observation in each lane."""
         ...
 
-    def nothing(self, lanes: int) -> Tensor:
+    def initial_state(self, lanes: int) -> Tensor:
         """[N, K], the memory of nothing."""
         ...
 
@@ -148,7 +148,7 @@ class StepLanes:
         )
         self._previous_reward = np.zeros(n)
         self._return, self._discounted = np.zeros(n), np.zeros(n)
-        self._memory = agent.nothing(n)
+        self._memory = agent.initial_state(n)
         self._began = True
 
     def _room(self, steps: int) -> _Track:

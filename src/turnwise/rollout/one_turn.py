@@ -19,7 +19,7 @@ from turnwise.models.lm.reference import Reference
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward, opinions
+from turnwise.rollout.rewards import Reward, rewards_of
 
 ROWS = 256
 """replies read at a time"""
@@ -57,7 +57,7 @@ class OneTurn:
             decoding=self.decoding,
             columns=None if self.columns is None else [self.columns[i] for i in chosen],
         )
-        rewards = opinions(self.reward, replies)
+        rewards = rewards_of(self.reward, replies)
         return Judged(replies, rewards, None if self.gold is None else self.gold(replies))
 
     def chosen(self, step: int, prompts: int, seed: int) -> list[int]:

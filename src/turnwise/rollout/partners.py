@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from turnwise.envs.dialogue import Message
 from turnwise.rollout.agent import Agent
-from turnwise.rollout.engines.sampler import LaneModel
+from turnwise.rollout.engines.protocol import LaneModel
 
 
 class SpeakingModel:

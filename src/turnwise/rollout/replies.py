@@ -19,7 +19,8 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
-from turnwise.rollout.engines.sampler import Sampler, Utterance
+from turnwise.rollout.engines.protocol import Utterance
+from turnwise.rollout.engines.sampler import Sampler
 from turnwise.run.errors import InputError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.tokens import Tokens
-from turnwise.models.lm.classifier import load_classifier, save_classifier
+from turnwise.models.lm.classifier import save_classifier
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.pretrained import share_files
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
@@ -98,25 +98,3 @@ def scorer(model: AnyRewardModel) -> Callable[[Sequence[Tokens]], np.ndarray]:
         return each[:, np.argsort(order)]
 
     return score
-
-
-def load_reward(path: str | Path) -> RewardScorer:
-    """A reward model from its run folder or its saved folder. InputError where there is none."""
-    folder = Path(path)
-    if (folder / "reward").is_dir():
-        folder = folder / "reward"
-    file = folder / SETTINGS
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if settings.get("kind") != "reward":
-        raise InputError(f"{path}: expected the run of a reward model (turnwise train reward)")
-    count = settings.get("models", 1)
-    parts = [folder] if count == 1 else [folder / f"member-{i}" for i in range(count)]
-    models, tokenizer = [], None
-    for part in parts:
-        trunk, tokenizer = load_classifier(part)
-        heads = load_file(part / HEADS)["heads"]
-        model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
-        with torch.no_grad():
-            model.heads.weight.copy_(heads)
-        models.append(model)
-    return RewardScorer(models[0] if count == 1 else RewardEnsemble(models), tokenizer)

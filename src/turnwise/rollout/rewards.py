@@ -30,13 +30,13 @@ class Reward(Protocol):
         ...
 
 
-def chat_of(prompt: Prompt) -> list[dict[str, str]]:
+def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
     """A prompt as chat messages."""
     return [{"role": m.role, "content": m.content} for m in prompt]
 
 
 @dataclass(frozen=True)
-class FromFunction:
+class FunctionReward:
     """A reward function in TRL's signature: f(prompts, completions, completion_ids, **columns) -> numbers.
 
     Prompts and completions are chats ([{role, content}]), or plain text where the prompts were given as text
@@ -55,7 +55,7 @@ class FromFunction:
         name = getattr(self.function, "__name__", "the reward function")
         try:
             found = self.function(
-                prompts=[r.prompt[-1].content if self.text else chat_of(r.prompt) for r in replies],
+                prompts=[r.prompt[-1].content if self.text else chat_messages(r.prompt) for r in replies],
                 completions=completions,
                 completion_ids=[r.tokens.ids[r.tokens.action].tolist() for r in replies],
                 **columns,
@@ -91,7 +91,7 @@ def _number(x: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedSum:
     """sum_i w_i r_i over the rewards that have an opinion, and the terms; nan where no reward has one."""
 
     rewards: tuple[Reward, ...]
@@ -113,7 +113,7 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Clipped:
+class ClippedReward:
     """min(max(r, low), high)."""
 
     reward: Reward
@@ -130,7 +130,7 @@ class Clipped:
 
 
 @dataclass(frozen=True)
-class Length:
+class LengthReward:
     """`per_token` times the tokens of the reply beyond `free`; negative makes replies shorter."""
 
     per_token: float
@@ -141,7 +141,7 @@ class Length:
         return self.per_token * np.array([max(0, r.length - self.free) for r in replies], np.float64)
 
 
-def opinions(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
+def rewards_of(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
     """Rewards of replies [n]. InputError where the reward has none for one of them."""
     rewards = reward(replies)
     if np.isnan(rewards).any():
@@ -151,7 +151,7 @@ def opinions(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedPenalty:
     """`penalty` for a reply that the limit on tokens cut before its stop token, else 0."""
 
     penalty: float
@@ -162,7 +162,7 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
-class FromModel:
+class ModelReward:
     """A reward model's opinion: `score` gives rows of ids [E, n] rewards, E members of an ensemble.
 
     Rewards are (mean - doubt * deviation of the members - shift) / scale: `doubt` holds back where members
@@ -185,7 +185,7 @@ class FromModel:
         spread = each.std(0) if len(each) > 1 else 0.0
         return (each.mean(0) - self.doubt * spread - self.shift) / self.scale
 
-    def standardised_on(self, replies: Sequence[Reply]) -> FromModel:
+    def standardised_on(self, replies: Sequence[Reply]) -> ModelReward:
         """The same, with mean 0 and deviation 1 over these replies. ValueError where they are all alike."""
         worth = replace(self, shift=0.0, scale=1.0)(replies)
         if not worth.std() > 0:

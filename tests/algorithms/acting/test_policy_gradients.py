@@ -27,11 +27,12 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.losses.returns import discounted_returns
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import ActorsView, Critic, HistoryView, ObservationView, StateView, View
+from turnwise.models.agents.views import ActorView, Critic, HistoryView, ObservationView, StateView, View
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
-from turnwise.rollout.episodes import StepLanes
+from turnwise.models.memory.window import Window
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.errors import Interrupted
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
@@ -39,7 +40,7 @@ from turnwise.run.training import TrainingRun
 f64 = torch.float64
 TWO, H, GAMMA = Discrete(2), 2, 0.9
 VIEWS: dict[str, Callable[[], View]] = {
-    "V(h)": lambda: HistoryView(Remembering(Encoder(TWO, TWO, 4), GRU(4))),
+    "V(h)": lambda: HistoryView(LearnedMemory(Encoder(TWO, TWO, 4), GRU(4))),
     "V(s)": lambda: StateView(TWO, 4),
     "V(o)": lambda: ObservationView(TWO, 4),
 }
@@ -73,10 +74,10 @@ def every_trajectory() -> list[Episode]:
 def uniform_agent(view: View) -> ActorCritic:
     """Without memory, uniform; values are arbitrary and their scale is not 1."""
     torch.manual_seed(0)
-    memory = Remembering(ObservationEncoder(TWO, 4), Window(4, 1))
+    memory = LearnedMemory(ObservationEncoder(TWO, 4), Window(4, 1))
     agent = ActorCritic(memory, Categorical(4, 2, gain=0.0), Critic(view)).double()
     torch.nn.init.normal_(agent.critic.value.out.weight, std=10.0)
-    agent.critic.value.rescale_(torch.tensor([1.0, 6.0], dtype=f64))
+    agent.critic.value.update_scale_(torch.tensor([1.0, 6.0], dtype=f64))
     return agent
 
 
@@ -142,8 +143,8 @@ def maze() -> TabularEnv:
 
 def gru_agent(env: TabularEnv, seed: int) -> ActorCritic:
     torch.manual_seed(seed)
-    memory = Remembering(Encoder(env.observation_space, env.action_space, 16), GRU(16))
-    return ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorsView(16)))
+    memory = LearnedMemory(Encoder(env.observation_space, env.action_space, 16), GRU(16))
+    return ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorView(16)))
 
 
 TRAIN: dict[str, Callable[[ActorCritic, TrainingRun, int, float], Any]] = {
@@ -192,8 +193,8 @@ def test_a_sign_is_remembered(name: str, tmp_path: Path) -> None:
 def test_without_memory_it_is_not(tmp_path: Path) -> None:
     env = maze()
     torch.manual_seed(0)
-    memory = Remembering(ObservationEncoder(env.observation_space, 16), Window(16, 1))
-    agent = ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorsView(16)))
+    memory = LearnedMemory(ObservationEncoder(env.observation_space, 16), Window(16, 1))
+    agent = ActorCritic(memory, Categorical(16, env.action_space.n), Critic(ActorView(16)))
     TRAIN["a2c"](agent, TrainingRun(tmp_path, quiet=True), 0, 1.0)
     lanes = StepLanes(env, 500, np.random.default_rng(1), gamma=0.9)
     lanes.episodes(agent, 8)

@@ -19,10 +19,11 @@ from turnwise.envs.problems.classics import t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import Critic, HistoryView
+from turnwise.models.agents.views import Critic, HistoryView
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.settings import Adam
 
 f64 = torch.float64
@@ -34,8 +35,8 @@ def agent_and_rows(lanes: int = 6) -> tuple[ActorCritic, list[Episode]]:
     env = TabularEnv(t_maze(0).showing_initial(), 7)
     torch.manual_seed(0)
 
-    def memory() -> Remembering:
-        return Remembering(Encoder(env.observation_space, env.action_space, 8), GRU(8))
+    def memory() -> LearnedMemory:
+        return LearnedMemory(Encoder(env.observation_space, env.action_space, 8), GRU(8))
 
     critic = Critic(HistoryView(memory()))
     torch.nn.init.normal_(critic.value.out.weight)

@@ -23,9 +23,10 @@ from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
 from turnwise.models.agents.q_network import EpsilonGreedy, QHead, QNetwork, greedy_table, spread
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.models.memory.window import Window
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import Interrupted
 from turnwise.run.training import TrainingRun
@@ -33,8 +34,8 @@ from turnwise.run.training import TrainingRun
 f64 = torch.float64
 
 
-def memory(observations: int, actions: int, width: int = 8) -> Remembering:
-    return Remembering(Encoder(Discrete(observations), Discrete(actions), width), GRU(width))
+def memory(observations: int, actions: int, width: int = 8) -> LearnedMemory:
+    return LearnedMemory(Encoder(Discrete(observations), Discrete(actions), width), GRU(width))
 
 
 def network(seed: int = 0, observations: int = 5, actions: int = 3) -> QNetwork:
@@ -174,7 +175,7 @@ def test_dueling_head() -> None:
     agent = network()
     batch = pack_steps([episode(5, 1)], gamma=1.0, dtype=f64)
     before = agent(batch)
-    agent.head.value.rescale_(torch.tensor([-100.0, 40.0], dtype=f64), 0.3)
+    agent.head.value.update_scale_(torch.tensor([-100.0, 40.0], dtype=f64), 0.3)
     torch.testing.assert_close(agent(batch), before, atol=1e-12, rtol=0)
 
 
@@ -188,8 +189,8 @@ def test_spread_and_epsilon_greedy() -> None:
     epsilons = torch.tensor([0.0, 0.3, 1.0]).repeat_interleave(n)
     batch = pack_steps([episode(2, 1)] * (3 * n), gamma=1.0, dtype=f64)
     inputs = type(batch.inputs)(*(x[:, 0] for x in batch.inputs))
-    acted = EpsilonGreedy(agent, epsilons).act(inputs, agent.nothing(3 * n))
-    best = acted.actions == agent.act(inputs, agent.nothing(3 * n)).actions
+    acted = EpsilonGreedy(agent, epsilons).act(inputs, agent.initial_state(3 * n))
+    best = acted.actions == agent.act(inputs, agent.initial_state(3 * n)).actions
     np.testing.assert_allclose(best.view(3, n).double().mean(1), [1.0, 0.8, 1 / 3], atol=0.012)
     p = acted.logp.exp().view(3, n)
     expected = [[1.0, 1.0], [0.8, 0.1], [1 / 3, 1 / 3]]
@@ -201,7 +202,7 @@ def test_spread_and_epsilon_greedy() -> None:
 def test_greedy_table_of_a_memoryless_agent() -> None:
     """It is the argmax of Q at each observation, whatever happened before it."""
     torch.manual_seed(5)
-    agent = QNetwork(Remembering(ObservationEncoder(Discrete(5), 8), Window(8, 1)), 3).double()
+    agent = QNetwork(LearnedMemory(ObservationEncoder(Discrete(5), 8), Window(8, 1)), 3).double()
     for p in agent.parameters():
         torch.nn.init.normal_(p)
     batch = pack_steps([episode(30, 2)], gamma=1.0, dtype=f64)

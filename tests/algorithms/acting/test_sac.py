@@ -18,10 +18,11 @@ from turnwise.envs.tabular import TabularEnv
 from turnwise.losses.policy import soft_policy_loss
 from turnwise.losses.value import soft_values
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
 from turnwise.models.target import slow_copy
-from turnwise.rollout.episodes import StepLanes
+from turnwise.rollout.episodes.lanes import StepLanes
 
 f64 = torch.float64
 
@@ -29,7 +30,7 @@ f64 = torch.float64
 def agent_of(seed: int = 0) -> SoftActorCritic:
     """Nothing in it is zero or uniform."""
     torch.manual_seed(seed)
-    a, c = (Remembering(Encoder(Discrete(5), Discrete(3), w), GRU(w)) for w in (6, 4))
+    a, c = (LearnedMemory(Encoder(Discrete(5), Discrete(3), w), GRU(w)) for w in (6, 4))
     agent = SoftActorCritic(a, c, 3).double()
     torch.nn.init.normal_(agent.head.logits.weight)
     for head in agent.critics.heads:
@@ -153,7 +154,7 @@ def test_rows_store_both_memories() -> None:
     """A segment's memory is what reading the episode up to it leaves in the actor and in the critics."""
     torch.manual_seed(0)
     env = TabularEnv(tiger(), 50)
-    a, c = (Remembering(Encoder(env.observation_space, env.action_space, w), GRU(w)) for w in (6, 4))
+    a, c = (LearnedMemory(Encoder(env.observation_space, env.action_space, w), GRU(w)) for w in (6, 4))
     agent = SoftActorCritic(a, c, 3)
     lanes = StepLanes(env, 2, np.random.default_rng(0))
     first, second = lanes.collect(agent, 7), lanes.collect(agent, 7)

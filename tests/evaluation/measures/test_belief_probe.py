@@ -15,11 +15,11 @@ from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.measures.belief_probe import beliefs_along, probe_memory
 from turnwise.evaluation.measures.episodes import play
-from turnwise.models.agents.actor_critic import Acted
+from turnwise.models.agents.actor_critic import ActOutput
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import Spaces, memory_of
+from turnwise.models.memory.base import Memory
 from turnwise.models.memory.belief import BeliefMemory
-from turnwise.models.memory.remembering import Memory
 
 SPACES = Spaces(Discrete(3), Discrete(3), Discrete(2))
 
@@ -27,11 +27,11 @@ SPACES = Spaces(Discrete(3), Discrete(3), Discrete(2))
 class Listens:
     """Listens nine times in ten, else opens a door."""
 
-    def act(self, inputs: StepInputs, state: torch.Tensor) -> Acted:
+    def act(self, inputs: StepInputs, state: torch.Tensor) -> ActOutput:
         p = torch.tensor([0.9, 0.05, 0.05]).expand(len(state), 3)
-        return Acted(torch.multinomial(p, 1).squeeze(-1), torch.zeros(len(state)), state)
+        return ActOutput(torch.multinomial(p, 1).squeeze(-1), torch.zeros(len(state)), state)
 
-    def nothing(self, lanes: int) -> torch.Tensor:
+    def initial_state(self, lanes: int) -> torch.Tensor:
         return torch.zeros(lanes, 0)
 
 

@@ -13,7 +13,7 @@ from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.measures.episodes import NEGLIGIBLE, episode_summary, horizon_for, play, tail_of
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.models.agents.actor_critic import Acted
+from turnwise.models.agents.actor_critic import ActOutput
 
 
 class Memoryless:
@@ -22,12 +22,12 @@ class Memoryless:
     def __init__(self, policy: np.ndarray) -> None:
         self.policy = torch.as_tensor(policy)
 
-    def act(self, inputs: Any, state: torch.Tensor) -> Acted:
+    def act(self, inputs: Any, state: torch.Tensor) -> ActOutput:
         p = self.policy[inputs.observation]
         actions = torch.multinomial(p, 1).squeeze(-1)
-        return Acted(actions, p.log().gather(-1, actions.unsqueeze(-1)).squeeze(-1), state)
+        return ActOutput(actions, p.log().gather(-1, actions.unsqueeze(-1)).squeeze(-1), state)
 
-    def nothing(self, lanes: int) -> torch.Tensor:
+    def initial_state(self, lanes: int) -> torch.Tensor:
         return torch.zeros(lanes, 0)
 
 

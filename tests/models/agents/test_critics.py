@@ -13,25 +13,26 @@ from torch.testing import assert_close
 from turnwise.data.episode import Episode
 from turnwise.data.steps import pack_steps
 from turnwise.envs.protocol import Discrete
-from turnwise.models.agents.critics import (
-    ActorsView,
+from turnwise.models.agents.pop_art import PopArtHead
+from turnwise.models.agents.views import (
+    ActorView,
     Critic,
     HistoryView,
-    Joint,
+    JointView,
     ObservationView,
-    ScaledValue,
     StateView,
     View,
 )
+from turnwise.models.memory.base import LearnedMemory
+from turnwise.models.memory.encoders import Encoder
 from turnwise.models.memory.recurrent import GRU
-from turnwise.models.memory.remembering import Encoder, Remembering
 
 f64 = torch.float64
 O, A, S, D = Discrete(5), Discrete(3), Discrete(4), 6
 
 
 def history() -> HistoryView:
-    return HistoryView(Remembering(Encoder(O, A, D), GRU(D)))
+    return HistoryView(LearnedMemory(Encoder(O, A, D), GRU(D)))
 
 
 VIEWS: dict[str, tuple[Callable[[], View], set[str]]] = {
@@ -39,8 +40,8 @@ VIEWS: dict[str, tuple[Callable[[], View], set[str]]] = {
     "V(h)": (history, {"before", "now"}),
     "V(s)": (lambda: StateView(S, D), {"state"}),
     "V(o)": (lambda: ObservationView(O, D), {"now"}),
-    "V(h,s)": (lambda: Joint(history(), StateView(S, D)), {"before", "now", "state"}),
-    "V(actor's memory)": (lambda: ActorsView(D), set()),
+    "V(h,s)": (lambda: JointView(history(), StateView(S, D)), {"before", "now", "state"}),
+    "V(actor's memory)": (lambda: ActorView(D), set()),
 }
 
 
@@ -99,7 +100,7 @@ def test_an_environment_that_hides_its_states_has_no_critic_of_them() -> None:
 def test_memories_of_two_views_stand_side_by_side() -> None:
     """A segment begins where both stood: rows cut in two give the values of whole ones."""
     torch.manual_seed(0)
-    critic = Critic(Joint(history(), Joint(StateView(S, D), history()))).double()
+    critic = Critic(JointView(history(), JointView(StateView(S, D), history()))).double()
     torch.nn.init.normal_(critic.value.out.weight)
     assert critic.state_size == 2 * D
     batch, state = pack_steps([episode()], gamma=1.0, dtype=f64), torch.zeros(1, 2 * D, dtype=f64)
@@ -126,31 +127,31 @@ def test_memories_of_two_views_stand_side_by_side() -> None:
 def test_units_move_and_values_stay() -> None:
     """Targets around -100, then around 3: outputs are the same numbers before and after each move."""
     torch.manual_seed(0)
-    head, x = ScaledValue(D).double(), torch.randn(50, D, dtype=f64)
+    head, x = PopArtHead(D).double(), torch.randn(50, D, dtype=f64)
     torch.nn.init.normal_(head.out.weight)
     before = head(x)
     for center, spread in ((-100.0, 20.0), (3.0, 0.01), (0.0, 5.0)):
-        head.rescale_(center + spread * torch.randn(200, dtype=f64))
+        head.update_scale_(center + spread * torch.randn(200, dtype=f64))
         assert_close(head(x), before, rtol=0, atol=1e-9)
 
 
 def test_units_are_those_of_the_targets() -> None:
     """Targets 1 and 3 first: mean 2, deviation 1. The second move is by half, later ones by a tenth."""
-    head = ScaledValue(D).double()
-    head.rescale_(torch.tensor([1.0, 3.0], dtype=f64))
+    head = PopArtHead(D).double()
+    head.update_scale_(torch.tensor([1.0, 3.0], dtype=f64))
     assert (float(head.mean), float(head.scale)) == (2.0, 1.0)
-    head.rescale_(torch.tensor([3.0, 9.0], dtype=f64))
+    head.update_scale_(torch.tensor([3.0, 9.0], dtype=f64))
     assert (float(head.mean), float(head.scale)) == (4.0, 2.0)
     for _ in range(20):
-        head.rescale_(torch.tensor([4.0, 4.0], dtype=f64))
+        head.update_scale_(torch.tensor([4.0, 4.0], dtype=f64))
     before = float(head.mean), float(head.scale)
-    head.rescale_(torch.tensor([14.0, 14.0], dtype=f64))
+    head.update_scale_(torch.tensor([14.0, 14.0], dtype=f64))
     assert float(head.mean) == pytest.approx(before[0] + 1.0)
     assert float(head.scale) == pytest.approx(0.9 * before[1])
 
 
 def test_targets_that_are_all_alike_leave_a_scale_of_one() -> None:
-    head = ScaledValue(D)
-    head.rescale_(torch.full((8,), 5.0))
+    head = PopArtHead(D)
+    head.update_scale_(torch.full((8,), 5.0))
     assert float(head.scale) == 1.0 and float(head.mean) == 5.0
     assert_close(head(torch.randn(3, D)), torch.zeros(3, 1))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from turnwise.models.lm.critics import Head, TokenCritic, TurnCritic, at_decisions
+from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.critics import TokenCritic, TurnCritic, ValueHead
 from turnwise.models.target import polyak_, slow_copy
 
 f64 = torch.float64
@@ -27,9 +28,9 @@ class Running(nn.Module):
         return SimpleNamespace(last_hidden_state=self.embedding(input_ids).cumsum(1))
 
 
-def random_head(width: int, outputs: int) -> Head:
+def random_head(width: int, outputs: int) -> ValueHead:
     """A head whose last layer is no longer zero."""
-    head = Head(width, outputs).double()
+    head = ValueHead(width, outputs).double()
     nn.init.normal_(head.out.weight)
     nn.init.normal_(head.out.bias)
     return head
@@ -55,14 +56,14 @@ def test_gradient_reaches_the_decisions_and_nothing_else() -> None:
 
 
 def test_a_fresh_head_is_the_constant_that_it_was_given() -> None:
-    head = Head(3, 4, initial=-0.3)
+    head = ValueHead(3, 4, initial=-0.3)
     assert_close(head(torch.randn(5, 3)), torch.full((5, 4), -0.3))
     assert_close(head.of(torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])), torch.full((5,), -0.3))
 
 
 def test_head_by_hand() -> None:
     """h = (1, -2): hidden (h1, h2, -h1, -h2), relu (1, 0, 0, 2); outputs 1 + 1 = 2 and 3 * 2 - 1 = 5."""
-    head = Head(2, 2)
+    head = ValueHead(2, 2)
     with torch.no_grad():
         head.hidden.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]))
         head.hidden.bias.zero_()

@@ -20,7 +20,8 @@ from turnwise.models.lm.classifier import adapted_trunks, set_padding_
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
-from turnwise.rollout.reward_scorer import RewardScorer, load_reward, scorer
+from turnwise.rollout.load import load_reward
+from turnwise.rollout.reward_scorer import RewardScorer, scorer
 from turnwise.run.errors import InputError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 1, 1]])

@@ -80,14 +80,16 @@ def test_what_cannot_be_seen_leaves_the_predicted_belief() -> None:
         ends=np.broadcast_to(np.array([False, True])[:, None, None], (2, 2, 2)),
     )
     memory = BeliefMemory.of(problem, f64)
-    begun, _ = memory.step(one(2, 0, start=True), memory.nothing(1))
+    begun, _ = memory.step(one(2, 0, start=True), memory.initial_state(1))
     assert begun.tolist() == [[1.0, 0.0]]
     assert memory.step(one(0, 0), begun)[0].tolist() == [[0.0, 1.0]]  # impossible: 1 would be shown
     assert memory.step(one(1, 1), begun)[0].tolist() == [[1.0, 0.0]]  # no episode goes on
-    assert memory.step(one(1, 0), memory.nothing(1))[0].tolist() == [[0.0, 0.0]]  # nothing to go on from
+    assert memory.step(one(1, 0), memory.initial_state(1))[0].tolist() == [
+        [0.0, 0.0]
+    ]  # nothing to go on from
 
 
 def test_the_tables_are_not_learnt_and_not_stored() -> None:
     memory = BeliefMemory.of(tiger())
     assert not [*memory.parameters()] and not memory.state_dict()
-    assert memory.to(f64).nothing(3).dtype == f64
+    assert memory.to(f64).initial_state(3).dtype == f64

@@ -11,10 +11,11 @@ from torch import Tensor
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Discrete, Vector
 from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.base import Core, LearnedMemory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
-from turnwise.models.memory.remembering import Core, Encoder, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.models.memory.window import Window
 from turnwise.run.errors import SettingError
 
 f64 = torch.float64
@@ -153,7 +154,7 @@ def played(seed: int) -> StepInputs:
 
 
 def test_the_memoryless_agent_sees_the_observation_and_nothing_else() -> None:
-    memory = Remembering(ObservationEncoder(Discrete(5), D), Window(D, 1)).to(f64)
+    memory = LearnedMemory(ObservationEncoder(Discrete(5), D), Window(D, 1)).to(f64)
     a, b = played(0), played(1)
     y = memory.unroll(a)
     assert torch.equal(memory.unroll(b._replace(observation=a.observation)), y)
@@ -161,7 +162,7 @@ def test_the_memoryless_agent_sees_the_observation_and_nothing_else() -> None:
     for same in reached:
         torch.testing.assert_close(same, same[:1].expand_as(same), rtol=0, atol=1e-12)
     assert len(torch.unique(torch.cat([same[:1] for same in reached]), dim=0)) == len(a.observation.unique())
-    features, state = memory.step(StepInputs(*(x[:, 3] for x in a)), memory.nothing(2))
+    features, state = memory.step(StepInputs(*(x[:, 3] for x in a)), memory.initial_state(2))
     assert state.shape == (2, 0)
     close(features, y[:, 3])
 
@@ -173,14 +174,14 @@ def test_the_memoryless_agent_gives_no_gradient_to_action_and_reward() -> None:
     ):
         inputs = played(0)
         before = inputs.previous_action.requires_grad_(), inputs.previous_reward.requires_grad_()
-        y = Remembering(encoder, Window(D, 1)).to(f64).unroll(inputs)
+        y = LearnedMemory(encoder, Window(D, 1)).to(f64).unroll(inputs)
         gradients = torch.autograd.grad(y.sum(), before, allow_unused=True)
         assert [g is None or not g.any() for g in gradients] == [silent, silent]
 
 
 def test_encoder_and_core_agree_on_their_width() -> None:
     with pytest.raises(ValueError, match="the encoder gives 4 features and the core takes 8"):
-        Remembering(ObservationEncoder(Discrete(5), 4), Window(D, 1))
+        LearnedMemory(ObservationEncoder(Discrete(5), 4), Window(D, 1))
 
 
 @pytest.mark.parametrize("context", [2, 5, 12])

@@ -16,7 +16,8 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import Conversation, converse
 from turnwise.rollout.engines.decoding import Decoding
-from turnwise.rollout.engines.sampler import Sampler, Utterance
+from turnwise.rollout.engines.protocol import Utterance
+from turnwise.rollout.engines.sampler import Sampler
 from turnwise.run.errors import InputError
 
 CONTEXT = 160

@@ -35,7 +35,7 @@ from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, episode_metrics
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import adam, annealed, descend, linear
@@ -138,7 +138,7 @@ def update(
     mean = total / (c.lanes * c.rollout)
     descend(agent, learner.optimizer, mean, c.optimizer, lr=linear(c.optimizer, remaining))
     # Pop-Art, after the step: the loss above was in the units in which its values were computed.
-    agent.critic.value.rescale_(returns[batch.loss_mask])
+    agent.critic.value.update_scale_(returns[batch.loss_mask])
     return sums
 
 
@@ -152,7 +152,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
-        agent.see_(observations_of(rows).to(run.world.device))
+        agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
             taken = {"steps": (step + 1) * c.lanes * c.rollout}
             run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})

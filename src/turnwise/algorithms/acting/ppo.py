@@ -7,7 +7,7 @@
 
 Rows are episodes, or segments that begin where acting stood: the stored memory is read first, so that rho is
 1 before the first update. Minibatches are made of whole rows, because a memory cannot be read from the middle
-of one. The agent decides what V sees, and whether V shares the actor's memory (models/agents/critics.py).
+of one. The agent decides what V sees, and whether V shares the actor's memory (models/agents/views.py).
 
 Differs from the paper: advantages are standardised over each minibatch; values are in units of the returns
 (Pop-Art) and not clipped; observations that are vectors are standardised by all that were seen before this
@@ -36,7 +36,7 @@ from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, episode_metrics
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
@@ -186,7 +186,7 @@ def update(
     returns = torch.cat([t.returns[b.loss_mask] for t, b in zip(fixed, batches, strict=True)])  # [decisions]
     # Pop-Art: the units of V follow the returns, and V itself stays as it is. Targets above are in the units
     # of rewards, so it does not matter that they were made before.
-    agent.critic.value.rescale_(returns)
+    agent.critic.value.update_scale_(returns)
     denominator = len(returns) / len(batches)  # of an average minibatch: all decisions weigh alike
     sums: dict[str, Tensor] = {}
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
@@ -208,7 +208,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
-        agent.see_(observations_of(rows).to(run.world.device))
+        agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
             taken = {"steps": (step + 1) * c.lanes * c.rollout}
             run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})

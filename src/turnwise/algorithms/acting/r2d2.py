@@ -36,8 +36,8 @@ from turnwise.losses.returns import n_step_returns
 from turnwise.losses.value import action_values, squared_error
 from turnwise.models.agents.q_network import EpsilonGreedy, QNetwork, spread
 from turnwise.models.target import polyak_, slow_copy
-from turnwise.rollout.episodes import StepLanes, episode_metrics
-from turnwise.rollout.experience import Experience
+from turnwise.rollout.episodes.experience import Experience
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
@@ -181,7 +181,7 @@ def update(
     # Pop-Art. Both networks are shown the same targets and so stay in the same units: Polyak averaging mixes
     # their weights, which would mean nothing if a weight of 1 were 5 units in one and 7 in the other.
     for network in (agent, target):
-        network.head.value.rescale_(learnt, c.scale_rate)
+        network.head.value.update_scale_(learnt, c.scale_rate)
     replay.reprioritise(drawn.rows, priorities(td, batch.loss_mask, c).double().cpu().numpy())
     return {
         "td": sum_over_decisions(td**2, batch.loss_mask),

@@ -6,7 +6,7 @@
     L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
 
 Whole episodes, one in each lane, and one gradient step on them. A baseline leaves the expected gradient as it
-is, whether it sees the observation alone or the hidden state (models/agents/critics.py): this is the
+is, whether it sees the observation alone or the hidden state (models/agents/views.py): this is the
 estimator to doubt the others with. The sum over decisions is divided by the number of episodes, a constant,
 and decision k has weight `visit_discount`^k: at gamma, the expected gradient of L_pi is that of -J / scale,
 with J the discounted return.
@@ -31,7 +31,7 @@ from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.rollout.episodes import StepLanes, episode_metrics
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import adam, annealed, descend, linear
@@ -119,7 +119,7 @@ def update(
     batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
     # Pop-Art, before the loss: the first returns set the units, not an arbitrary 1.
-    agent.critic.value.rescale_(returns[batch.loss_mask])
+    agent.critic.value.update_scale_(returns[batch.loss_mask])
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
     descend(agent, learner.optimizer, total / c.lanes, c.optimizer, lr=linear(c.optimizer, remaining))
@@ -136,7 +136,7 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         rows = lanes.episodes(agent, c.longest)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
-        agent.see_(observations_of(rows).to(run.world.device))
+        agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
             taken = {"seen": (step + 1) * c.lanes}
             run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})

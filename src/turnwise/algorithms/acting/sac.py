@@ -36,8 +36,8 @@ from turnwise.losses.returns import n_step_returns
 from turnwise.losses.value import action_values, soft_values, squared_error
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ
 from turnwise.models.target import polyak_, slow_copy
-from turnwise.rollout.episodes import StepLanes, episode_metrics
-from turnwise.rollout.experience import Experience
+from turnwise.rollout.episodes.experience import Experience
+from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
@@ -162,7 +162,7 @@ def update(
     polyak_(target, agent.critics, c.polyak)
     # Pop-Art. Both are shown the same targets and so stay in the same units, which Polyak averaging needs.
     for critics in (agent.critics, target):
-        critics.rescale_(y[batch.loss_mask], c.scale_rate)
+        critics.update_scale_(y[batch.loss_mask], c.scale_rate)
     return sums
 
 

@@ -25,7 +25,7 @@ from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.models.lm.critics import at_decisions
+from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check

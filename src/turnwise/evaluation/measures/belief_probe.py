@@ -32,7 +32,7 @@ from turnwise.data.episode import Episode
 from turnwise.data.steps import pack_steps
 from turnwise.envs.pomdp import POMDP
 from turnwise.exact.beliefs import BeliefFilter
-from turnwise.models.memory.remembering import Memory
+from turnwise.models.memory.base import Memory
 
 STEPS = 40
 """steps of each episode that are probed"""

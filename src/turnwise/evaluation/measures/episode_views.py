@@ -21,7 +21,7 @@ from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.agents.soft_actor_critic import SoftActorCritic
-from turnwise.rollout.episodes import to_environment
+from turnwise.rollout.episodes.bounds import to_environment
 
 SHOWN_STEPS = 200
 """steps of an episode that are kept, at most"""

@@ -20,7 +20,7 @@ from turnwise.data.steps import StepInputs
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.protocol import LaneEnv
 from turnwise.evaluation.measures.intervals import bootstrap_interval
-from turnwise.rollout.episodes import Acts, StepLanes
+from turnwise.rollout.episodes.lanes import Actor, StepLanes
 
 CONFIDENCE = 0.95
 NEGLIGIBLE = 1e-3
@@ -37,11 +37,11 @@ class Greedy:
 
     def act(self, inputs: StepInputs, state: torch.Tensor) -> Any:
         """The best action in each lane."""
-        return self.agent.best(inputs, state)
+        return self.agent.act_greedily(inputs, state)
 
-    def nothing(self, lanes: int) -> torch.Tensor:
+    def initial_state(self, lanes: int) -> torch.Tensor:
         """The memory of nothing."""
-        return self.agent.nothing(lanes)
+        return self.agent.initial_state(lanes)
 
 
 def horizon_for(problem: POMDP) -> int:
@@ -74,7 +74,7 @@ def _largest(problem: POMDP) -> float:
 
 
 def play(
-    agent: Acts,
+    agent: Actor,
     env: LaneEnv,
     *,
     episodes: int,

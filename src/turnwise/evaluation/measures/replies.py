@@ -18,7 +18,7 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward, opinions
+from turnwise.rollout.rewards import Reward, rewards_of
 
 ROWS = 256
 """replies that the models read at a time"""
@@ -100,7 +100,7 @@ def measure_replies(
         decoding=decoding,
         columns=columns,
     )
-    rewards = opinions(reward, replies)
+    rewards = rewards_of(reward, replies)
     if best_of > 1:
         tried = rewards.reshape(-1, best_of)  # [P G, n]: the n samples of a reply are neighbours
         kept = np.arange(len(tried)) * best_of + tried.argmax(1)

@@ -156,10 +156,10 @@ def exact_value(agent: Any, problem: POMDP, *, greedy: bool) -> float | None:
     )
     with torch.inference_mode():
         if greedy or isinstance(agent, QNetwork):
-            actions = Greedy(agent).act(inputs, agent.nothing(symbols)).actions
+            actions = Greedy(agent).act(inputs, agent.initial_state(symbols)).actions
             policy = np.eye(problem.shape[1])[actions.numpy()]
         else:
-            features = agent.memory.step(inputs, agent.memory.nothing(symbols))[0]
+            features = agent.memory.step(inputs, agent.memory.initial_state(symbols))[0]
             policy = agent.head(features).double().softmax(-1).numpy()
     try:
         return _finite(controller_value(problem, Controller.memoryless(policy)))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from turnwise.data.batch import Batch
 from turnwise.data.steps import StepInputs
 from turnwise.models.agents.action_heads import ActionHead
-from turnwise.models.agents.critics import Critic
-from turnwise.models.lm.critics import at_decisions
-from turnwise.models.memory.remembering import Memory, Standardised
+from turnwise.models.agents.views import Critic
+from turnwise.models.decisions import at_decisions
+from turnwise.models.memory.base import Memory
+from turnwise.models.memory.encoders import Standardiser
 
 
 class ActorCriticOutput(NamedTuple):
@@ -23,7 +24,7 @@ class ActorCriticOutput(NamedTuple):
     values: Tensor
 
 
-class Acted(NamedTuple):
+class ActOutput(NamedTuple):
     """What each of N lanes does, with what log-probability, and the memory after it."""
 
     actions: Tensor
@@ -46,23 +47,23 @@ class ActorCritic(nn.Module):
         features = at_decisions(self.memory.unroll(batch.inputs, mine), batch.decisions)
         return ActorCriticOutput(self.head(features[:, :-1]), self.critic(batch, features, critics))
 
-    def see_(self, observations: Shaped[Tensor, "M *d"]) -> None:
+    def update_standardisers_(self, observations: Shaped[Tensor, "M *d"]) -> None:
         """Whoever standardises observations, of actor and critic, is shown these."""
         for part in self.modules():
-            if isinstance(part, Standardised):
-                part.see_(observations)
+            if isinstance(part, Standardiser):
+                part.update_(observations)
 
-    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """One sampled action in each lane."""
         parameters, state = self._step(inputs, state)
         actions = self.head.sample(parameters)
-        return Acted(actions, self.head.logp(parameters, actions), state)
+        return ActOutput(actions, self.head.logp(parameters, actions), state)
 
-    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act_greedily(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """The likeliest action in each lane."""
         parameters, state = self._step(inputs, state)
         actions = self.head.mode(parameters)
-        return Acted(actions, self.head.logp(parameters, actions), state)
+        return ActOutput(actions, self.head.logp(parameters, actions), state)
 
     def _step(
         self, inputs: StepInputs, state: Float[Tensor, "N K"]
@@ -73,7 +74,7 @@ class ActorCritic(nn.Module):
             mine = torch.cat([mine, self.critic.step(inputs, state[:, k:])], -1)
         return self.head(features), mine
 
-    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+    def initial_state(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""
         like = next(self.parameters())
         return torch.zeros(lanes, self.state_size, dtype=like.dtype, device=like.device)

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch
 from turnwise.data.steps import StepInputs
-from turnwise.models.agents.actor_critic import Acted
-from turnwise.models.agents.critics import ScaledValue
-from turnwise.models.lm.critics import at_decisions
-from turnwise.models.memory.remembering import Memory
+from turnwise.models.agents.actor_critic import ActOutput
+from turnwise.models.agents.pop_art import PopArtHead
+from turnwise.models.decisions import at_decisions
+from turnwise.models.memory.base import Memory
 
 
 class QHead(nn.Module):
     """Q = v + a - mean(a), or its actions one by one if not `dueling`; in units of the return.
 
     Wang et al. 2016, arXiv:1511.06581, eq. 9; v and a share their hidden layer here. The last layer works in
-    units of the returns it has seen (`ScaledValue`), which is affine. R2D2's rescaling of values,
+    units of the returns it has seen (`PopArtHead`), which is affine. R2D2's rescaling of values,
     h(x) = sign(x)(sqrt(|x|+1) - 1) + 0.001 x, is not: where outcomes are chance, a mean of h is not h of a
     mean, and the agent learns to act for a different goal. After one growl the tiger's door is worth
     .85 * 10 - .15 * 100 = -6.5, and .85 h(10) + .15 h(-100) = .60.
@@ -29,7 +29,7 @@ class QHead(nn.Module):
     def __init__(self, width: int, actions: int, dueling: bool = True):
         super().__init__()
         self.dueling = dueling
-        self.value = ScaledValue(width, actions + dueling)
+        self.value = PopArtHead(width, actions + dueling)
 
     def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Q of every action."""
@@ -59,18 +59,18 @@ class QNetwork(nn.Module):
         features, after = self.memory.step(inputs, state)
         return self.head(features), after
 
-    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """The best action in each lane."""
         q, after = self.step(inputs, state)
-        return Acted(q.argmax(-1), q.new_zeros(len(q)), after)
+        return ActOutput(q.argmax(-1), q.new_zeros(len(q)), after)
 
-    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act_greedily(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """The same: it never draws."""
         return self.act(inputs, state)
 
-    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+    def initial_state(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""
-        return self.memory.nothing(lanes)
+        return self.memory.initial_state(lanes)
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ class EpsilonGreedy:
     epsilons: Tensor
     """[N]"""
 
-    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """An action in each lane, with its log-probability, exploration included."""
         q, after = self.agent.step(inputs, state)
         best, epsilons = q.argmax(-1), self.epsilons.to(q)
         explores = torch.rand_like(epsilons) < epsilons
         actions = torch.where(explores, torch.randint_like(best, q.shape[-1]), best)
         probability = epsilons / q.shape[-1] + (1 - epsilons) * (actions == best)
-        return Acted(actions, probability.log(), after)
+        return ActOutput(actions, probability.log(), after)
 
-    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+    def initial_state(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""
-        return self.agent.nothing(lanes)
+        return self.agent.initial_state(lanes)
 
 
 def spread(epsilon: float, alpha: float, lanes: int) -> Float[Tensor, "N"]:
@@ -110,4 +110,4 @@ def greedy_table(agent: QNetwork, observations: int) -> Int[Tensor, "O"]:
     nothing = torch.zeros_like(symbols)
     like = next(agent.parameters())
     inputs = StepInputs(symbols, nothing, nothing.to(like), nothing.bool())
-    return agent.act(inputs, agent.nothing(observations)).actions
+    return agent.act(inputs, agent.initial_state(observations)).actions

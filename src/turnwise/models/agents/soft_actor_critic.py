@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from turnwise.data.batch import Batch
 from turnwise.data.steps import StepInputs
 from turnwise.models.agents.action_heads import Categorical
-from turnwise.models.agents.actor_critic import Acted
+from turnwise.models.agents.actor_critic import ActOutput
 from turnwise.models.agents.q_network import QHead
-from turnwise.models.lm.critics import at_decisions
-from turnwise.models.memory.remembering import Memory
+from turnwise.models.decisions import at_decisions
+from turnwise.models.memory.base import Memory
 
 
 class TwinQ(nn.Module):
@@ -36,11 +36,11 @@ class TwinQ(nn.Module):
         features = at_decisions(self.memory.unroll(batch.inputs, state0), batch.decisions)
         return torch.stack([head(features) for head in self.heads])
 
-    def rescale_(self, targets: Float[Tensor, "M"], rate: float) -> None:
+    def update_scale_(self, targets: Float[Tensor, "M"], rate: float) -> None:
         """Move the units of both towards those of `targets`."""
         heads: list[Any] = list(self.heads)
         for head in heads:
-            head.value.rescale_(targets, rate)
+            head.value.update_scale_(targets, rate)
 
 
 class SoftActorCritic(nn.Module):
@@ -75,17 +75,17 @@ class SoftActorCritic(nn.Module):
         mine, _ = self.parts(batch.state0)
         return self.head(at_decisions(self.memory.unroll(batch.inputs, mine), batch.decisions))
 
-    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """One sampled action in each lane."""
         logits, after = self._step(inputs, state)
         actions = self.head.sample(logits)
-        return Acted(actions, self.head.logp(logits, actions), after)
+        return ActOutput(actions, self.head.logp(logits, actions), after)
 
-    def best(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> Acted:
+    def act_greedily(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:
         """The likeliest action in each lane."""
         logits, after = self._step(inputs, state)
         actions = self.head.mode(logits)
-        return Acted(actions, self.head.logp(logits, actions), after)
+        return ActOutput(actions, self.head.logp(logits, actions), after)
 
     def _step(
         self, inputs: StepInputs, state: Float[Tensor, "N K"]
@@ -95,6 +95,6 @@ class SoftActorCritic(nn.Module):
         after = torch.cat([mine, self.critics.memory.step(inputs, state[:, k:])[1]], -1)
         return self.head(features), after
 
-    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+    def initial_state(self, lanes: int) -> Float[Tensor, "N K"]:
         """The memory of nothing."""
-        return torch.cat([self.memory.nothing(lanes), self.critics.memory.nothing(lanes)], -1)
+        return torch.cat([self.memory.initial_state(lanes), self.critics.memory.initial_state(lanes)], -1)

@@ -10,23 +10,24 @@ from torch import nn
 from turnwise.envs.protocol import Discrete, LaneEnv, Space, Vector
 from turnwise.models.agents.action_heads import ActionHead, Categorical, Gaussian
 from turnwise.models.agents.actor_critic import ActorCritic
-from turnwise.models.agents.critics import (
-    ActorsView,
+from turnwise.models.agents.q_network import QNetwork
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.views import (
+    ActorView,
     Critic,
     HistoryView,
-    Joint,
+    JointView,
     ObservationView,
     StateView,
     View,
 )
-from turnwise.models.agents.q_network import QNetwork
-from turnwise.models.agents.settings import CriticSpec, MemorySpec
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
 from turnwise.models.memory.attention import CausalTransformer
+from turnwise.models.memory.base import LearnedMemory, Memory
+from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
-from turnwise.models.memory.remembering import Encoder, Memory, Remembering
-from turnwise.models.memory.window import ObservationEncoder, Window
+from turnwise.models.memory.window import Window
 from turnwise.run.errors import InputError, SettingError
 
 Kind = Literal["actor-critic", "q", "soft"]
@@ -68,17 +69,17 @@ def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
     """A fresh memory."""
     w = spec.width
     if spec.memory == "none":
-        return Remembering(ObservationEncoder(spaces.observations, w), Window(w, 1))
+        return LearnedMemory(ObservationEncoder(spaces.observations, w), Window(w, 1))
     encoder = Encoder(spaces.observations, spaces.actions, w)
     if spec.memory == "window":
-        return Remembering(encoder, Window(w, spec.window))
+        return LearnedMemory(encoder, Window(w, spec.window))
     if spec.memory == "gru":
-        return Remembering(encoder, GRU(w))
+        return LearnedMemory(encoder, GRU(w))
     if spec.memory == "lstm":
-        return Remembering(encoder, LSTM(w))
+        return LearnedMemory(encoder, LSTM(w))
     if spec.memory == "linear":
-        return Remembering(encoder, LinearRecurrence(w, layers=spec.layers))
-    return Remembering(
+        return LearnedMemory(encoder, LinearRecurrence(w, layers=spec.layers))
+    return LearnedMemory(
         encoder, CausalTransformer(w, layers=spec.layers, heads=spec.heads, context=spec.context)
     )
 
@@ -96,14 +97,14 @@ def view_of(spec: CriticSpec, memory: MemorySpec, spaces: Spaces) -> View:
     if spec.critic == "observation":
         return ObservationView(spaces.observations, w)
     if spec.critic == "state":
-        return StateView(_told(spec, spaces), w)
-    history: View = HistoryView(memory_of(memory, spaces)) if spec.separate else ActorsView(w)
+        return StateView(_state_space(spec, spaces), w)
+    history: View = HistoryView(memory_of(memory, spaces)) if spec.separate else ActorView(w)
     if spec.critic == "history":
         return history
-    return Joint(history, StateView(_told(spec, spaces), w))
+    return JointView(history, StateView(_state_space(spec, spaces), w))
 
 
-def _told(spec: CriticSpec, spaces: Spaces) -> Space:
+def _state_space(spec: CriticSpec, spaces: Spaces) -> Space:
     if spaces.states is None:
         raise SettingError(
             "critic", spec.critic, "history or observation: this environment does not tell its hidden state"
@@ -118,7 +119,7 @@ def actor_critic_of(memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> A
         # A critic of histories needs a memory where the actor has none.
         view: View = HistoryView(memory_of(MemorySpec("gru", memory.width), spaces))
         if critic.critic == "history+state":
-            view = Joint(view, StateView(_told(critic, spaces), memory.width))
+            view = JointView(view, StateView(_state_space(critic, spaces), memory.width))
     else:
         view = view_of(critic, memory, spaces)
     return ActorCritic(actor, head_of(spaces.actions, actor.width), Critic(view))
@@ -139,6 +140,6 @@ def agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces)
     raise InputError(f"an agent of kind {kind!r} is not known; expected one that this version saves")
 
 
-def parameters_of(module: nn.Module) -> int:
+def count_trainable(module: nn.Module) -> int:
     """How many numbers are learnt."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

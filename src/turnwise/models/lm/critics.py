@@ -8,13 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
-def at_decisions(features: Float[Tensor, "B T D"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1 D"]:
-    """Features at the positions where decisions are taken; "the next state" is then index k+1."""
-    return features.gather(1, decisions.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+from turnwise.models.decisions import at_decisions
 
 
-class Head(nn.Module):
+class ValueHead(nn.Module):
     """Two layers, D -> 2D -> `outputs`; starts as the constant `initial` (in the units of the return).
 
     A zero last layer with a plausible bias spares the first updates the work of unlearning noise
@@ -64,8 +61,8 @@ class TokenCritic(nn.Module):
     ):
         super().__init__()
         self.trunk = trunk
-        self.q = nn.ModuleList(Head(width, vocab, initial) for _ in range(ensemble))
-        self.v: Head | None = Head(width, 1, initial) if state_value else None
+        self.q = nn.ModuleList(ValueHead(width, vocab, initial) for _ in range(ensemble))
+        self.v: ValueHead | None = ValueHead(width, 1, initial) if state_value else None
 
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> TokenValues:
         """Q at the decisions and V at the states, the final one included."""
@@ -94,7 +91,7 @@ class StateCritic(nn.Module):
     def __init__(self, trunk: nn.Module, width: int, *, initial: float = 0.0):
         super().__init__()
         self.trunk = trunk
-        self.v = Head(width, 1, initial)
+        self.v = ValueHead(width, 1, initial)
 
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1"]:
         """V at the states, the final one included."""
@@ -115,8 +112,8 @@ class TurnCritic(nn.Module):
     def __init__(self, trunk: nn.Module, width: int, *, ensemble: int = 2, initial: float = 0.0):
         super().__init__()
         self.trunk = trunk
-        self.q = nn.ModuleList(Head(width, 1, initial) for _ in range(ensemble))
-        self.v = Head(width, 1, initial)
+        self.q = nn.ModuleList(ValueHead(width, 1, initial) for _ in range(ensemble))
+        self.v = ValueHead(width, 1, initial)
 
     def forward(
         self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], ends: Int[Tensor, "B A"]

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from turnwise.losses.policy import advantage_logits
-from turnwise.models.lm.critics import TokenCritic, at_decisions
+from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 
 

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 
 from turnwise.data.batch import Batch
 from turnwise.losses.policy import entropy
-from turnwise.models.lm.critics import at_decisions
+from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
 
 MOST_LOGITS = 2**24

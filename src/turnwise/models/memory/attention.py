@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from turnwise.models.memory.remembering import Core
+from turnwise.models.memory.base import Core
 from turnwise.run.errors import SettingError
 
 BLOCK = 256

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from turnwise.data.steps import StepInputs
 from turnwise.envs.pomdp import POMDP
-from turnwise.models.memory.remembering import Memory
+from turnwise.models.memory.base import Memory
 
 
 class BeliefMemory(Memory):
@@ -57,7 +57,7 @@ class BeliefMemory(Memory):
         assert t is not None and e is not None and start is not None
         return BeliefMemory(t, e, start, initial)
 
-    def nothing(self, lanes: int) -> Float[Tensor, "N K"]:
+    def initial_state(self, lanes: int) -> Float[Tensor, "N K"]:
         """Zeros, like the tables."""
         return self.first.new_zeros(lanes, self.state_size)
 
@@ -66,7 +66,7 @@ class BeliefMemory(Memory):
     ) -> Float[Tensor, "B T D"]:
         """Beliefs at every position, one after the other."""
         rows, length = inputs.start.shape
-        belief = self.nothing(rows) if state0 is None else state0
+        belief = self.initial_state(rows) if state0 is None else state0
         found = []
         for t in range(length):
             belief, _ = self.step(StepInputs(*(x[:, t] for x in inputs)), belief)

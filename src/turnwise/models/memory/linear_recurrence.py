@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from turnwise.models.memory.remembering import Core
+from turnwise.models.memory.base import Core
 
 LONGEST = 1000.0
 """steps that the slowest features of a fresh layer remember"""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from turnwise.models.memory.remembering import Core
+from turnwise.models.memory.base import Core
 
 
 class GRU(Core):

@@ -7,9 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import Space
-from turnwise.models.memory.remembering import Core, Embedding
+from turnwise.models.memory.base import Core
 from turnwise.run.errors import SettingError
 
 
@@ -43,23 +41,6 @@ class Window(Core):
         """One position; what is oldest leaves the state on the left."""
         seen = torch.cat([state, _present(x)], 1)
         return self.out(self.window(seen)), seen[:, self.width + 1 :]
-
-
-class ObservationEncoder(nn.Module):
-    """The observation alone as D features: no previous action, reward or start flag.
-
-    `Remembering(ObservationEncoder(observations, width), Window(width, 1))` is the memoryless pi(a|o).
-    """
-
-    def __init__(self, observations: Space, width: int):
-        super().__init__()
-        self.width = width
-        self.observation = Embedding(observations, width)
-        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
-
-    def forward(self, inputs: StepInputs) -> Float[Tensor, "*N D"]:
-        """[..., D] of inputs [...]."""
-        return self.mix(self.observation(inputs.observation))
 
 
 def _present(x: Tensor) -> Tensor:

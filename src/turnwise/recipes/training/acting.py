@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
-from turnwise.models.agents.spec import Kind, Spaces, agent_of, parameters_of
+from turnwise.models.agents.spec import Kind, Spaces, agent_of, count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.environments import Environment
 from turnwise.recipes.settings.train import EnvironmentSettings
 from turnwise.recipes.trained import Actor
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
-from turnwise.rollout.player import Saved
+from turnwise.rollout.step_agent import StepAgent
 
 DISCOUNT = 0.99
 """discount per step where neither the settings nor the environment say one"""
@@ -41,15 +41,15 @@ def prepare(
         algorithm.module.train(c, env.lanes, agent, run, m.seed)
 
     def finish() -> tuple[Actor, dict[str, Any]]:
-        saved = Saved(agent.cpu().eval(), kind, memory, critic or CriticSpec(), spaces)
+        saved = StepAgent(agent.cpu().eval(), kind, memory, critic or CriticSpec(), spaces)
         saved.save(m.out / "policy")
-        facts = {"env": env.name, "policy": str(m.out / "policy"), "parameters": parameters_of(agent)}
+        facts = {"env": env.name, "policy": str(m.out / "policy"), "parameters": count_trainable(agent)}
         return Actor(saved, m.out, env=env), facts
 
     unit = "episodes" if algorithm.name == "reinforce" else "steps"
     amount = getattr(config, unit)
     few = max(1, amount // 50)
-    sizes = {"algorithm": algorithm.name, "environment": env.name, "parameters": parameters_of(agent)}
+    sizes = {"algorithm": algorithm.name, "environment": env.name, "parameters": count_trainable(agent)}
     seen = () if critic is None else (critic,)
     return Job(
         algorithm=algorithm,

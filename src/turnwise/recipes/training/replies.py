@@ -21,24 +21,25 @@ from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker
 from turnwise.rollout.engines.decoding import Decoding
+from turnwise.rollout.load import load_reward
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import has_room, sample_replies
-from turnwise.rollout.reward_scorer import RewardScorer, load_reward
+from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.rewards import (
-    Clipped,
-    FromFunction,
-    FromModel,
-    Length,
+    ClippedReward,
+    FunctionReward,
+    LengthReward,
+    ModelReward,
     Reward,
-    Unfinished,
-    Weighted,
-    opinions,
+    UnfinishedPenalty,
+    WeightedSum,
+    rewards_of,
 )
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest
 
 STANDARDISED_ON = 256
-"""prompts whose replies put a reward model's opinions at mean 0 and deviation 1"""
+"""prompts whose replies put a reward model's rewards_of at mean 0 and deviation 1"""
 
 
 def prepare(
@@ -77,7 +78,7 @@ def prepare(
         max_new_tokens=replies.max_new_tokens,
         columns=columns[:2],
     )
-    opinions(judge, tried)
+    rewards_of(judge, tried)
     talk = OneTurn(
         speaker.chat,
         asked,
@@ -153,10 +154,10 @@ def find_reward(reward: Any, text: bool = False) -> tuple[Any, str]:
         raise TypeError(f"reward is {type(reward).__name__}; expected a reward model, a function, or a name")
     if isinstance(reward, _REWARDS):
         return reward, type(reward).__name__
-    return FromFunction(reward, text), f"{reward.__module__}:{getattr(reward, '__qualname__', 'function')}"
+    return FunctionReward(reward, text), f"{reward.__module__}:{getattr(reward, '__qualname__', 'function')}"
 
 
-_REWARDS = (Clipped, FromFunction, FromModel, Length, Unfinished, Weighted)
+_REWARDS = (ClippedReward, FunctionReward, ModelReward, LengthReward, UnfinishedPenalty, WeightedSum)
 """rewards of ours, which take replies; any other function is in TRL's signature"""
 
 
@@ -166,7 +167,7 @@ def _named_reward(name: str, text: bool) -> Any:
     if Path(name).is_dir():
         return load_reward(name)
     if ":" in name:
-        return FromFunction(_function_of(name), text)
+        return FunctionReward(_function_of(name), text)
     golden = ", ".join(row.name for row in TASKS.values() if row.worth is not None)
     expected = "the run folder of a reward model (train reward), a function as module:function, or " + golden
     raise SettingError("reward", name, expected)
@@ -210,13 +211,13 @@ def _with_room(
 def _shaped(reward: Reward, r: RewardShaping) -> Reward:
     """The reward with its clip and its terms of length."""
     if r.clip_reward is not None:
-        reward = Clipped(reward, -r.clip_reward, r.clip_reward)
+        reward = ClippedReward(reward, -r.clip_reward, r.clip_reward)
     terms: list[Reward] = []
     if r.per_token:
-        terms.append(Length(r.per_token))
+        terms.append(LengthReward(r.per_token))
     if r.unfinished_penalty:
-        terms.append(Unfinished(r.unfinished_penalty))
-    return Weighted((reward,), (1.0,), tuple(terms)) if terms else reward
+        terms.append(UnfinishedPenalty(r.unfinished_penalty))
+    return WeightedSum((reward,), (1.0,), tuple(terms)) if terms else reward
 
 
 def _of_model(
@@ -236,7 +237,7 @@ def _of_model(
     chat = scorer.chat
     same = scorer.tokenizer.get_vocab() == s.tokenizer.get_vocab() and chat.stop == s.chat.stop
     same = same and chat.opening(prompts[0]) == s.chat.opening(prompts[0])
-    model = FromModel(scorer.score, None if same else chat, doubt=doubt)
+    model = ModelReward(scorer.score, None if same else chat, doubt=doubt)
     few = list(prompts)[:STANDARDISED_ON]
     own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=max_new_tokens)
     try:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
-from turnwise.rollout.engines.sampler import Policy, Sampler, Utterance
+from turnwise.rollout.engines.protocol import Utterance
+from turnwise.rollout.engines.sampler import Policy, Sampler
 
 
 class WithReader:

@@ -7,7 +7,6 @@ to whatever generates through `LaneModel`; `Sampler` is the one that runs here, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,38 +15,8 @@ from torch import Tensor, nn
 
 from turnwise.models.lm.cache import LaneMemory
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, distribution, sample
+from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """What a lane said: sampled ids, their log-probabilities under the distribution sampled from.
-
-    `stopped`: it ends with the stop token. `out_of_context`: the memory is full, the conversation cannot
-    go on. Neither: the limit on new tokens was reached, and the stop token is read as if it had been said.
-    """
-
-    lane: int
-    ids: tuple[int, ...]
-    logp: tuple[float, ...]
-    stopped: bool
-    out_of_context: bool
-
-
-class LaneModel(Protocol):
-    """Generates for lanes; an engine elsewhere needs no more than these three."""
-
-    def reset(self, lane: int, seed: int) -> None:
-        """Forget the lane; its next conversation draws its randomness from `seed`."""
-        ...
-
-    def submit(self, lane: int, ids: Sequence[int]) -> None:
-        """Let the lane read `ids` and then speak."""
-        ...
-
-    def collect(self) -> list[Utterance]:
-        """Wait for lanes that have finished speaking: at least one, if any was submitted."""
-        ...
 
 
 class Policy(Protocol):

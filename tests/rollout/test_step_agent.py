@@ -19,8 +19,9 @@ from turnwise.envs.protocol import Discrete, Space, Vector
 from turnwise.envs.tabular import TabularEnv
 from turnwise.models.agents.settings import CriticName, CriticSpec, MemoryName, MemorySpec
 from turnwise.models.agents.spec import Spaces, agent_of
-from turnwise.rollout.episodes import StepLanes
-from turnwise.rollout.player import Player, Saved, load_player, load_saved
+from turnwise.rollout.episodes.lanes import StepLanes
+from turnwise.rollout.load import load_step_agent
+from turnwise.rollout.step_agent import StepAgent
 from turnwise.run.errors import InputError
 
 SYMBOLS = Spaces(Discrete(5), Discrete(4), Discrete(9))
@@ -47,9 +48,9 @@ def test_what_is_saved_acts_as_what_was_trained(tmp_path: Path, kind: Any, memor
     agent = agent_of(kind, spec, CriticSpec(), SYMBOLS)
     for p in agent.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    Saved(agent, kind, spec, CriticSpec(), SYMBOLS).save(tmp_path / "run" / "policy")
-    again = load_saved(tmp_path / "run").agent
-    rng, a, b = np.random.default_rng(0), agent.nothing(6), again.nothing(6)
+    StepAgent(agent, kind, spec, CriticSpec(), SYMBOLS).save(tmp_path / "run" / "policy")
+    again = load_step_agent(tmp_path / "run").module
+    rng, a, b = np.random.default_rng(0), agent.initial_state(6), again.initial_state(6)
     for t in range(7):
         x = inputs(SYMBOLS, rng, 6, t == 0)
         with torch.no_grad():
@@ -92,12 +93,12 @@ def test_a_player_keeps_its_own_memory_in_a_gymnasium_loop(tmp_path: Path) -> No
     spec = MemorySpec(width=16)
     agent = agent_of("actor-critic", spec, CriticSpec(), spaces)
     torch.nn.init.normal_(agent.head.logits.weight)
-    Saved(agent, "actor-critic", spec, CriticSpec(), spaces).save(tmp_path)
-    player = load_player(tmp_path, greedy=True)
+    StepAgent(agent, "actor-critic", spec, CriticSpec(), spaces).save(tmp_path)
+    player = load_step_agent(tmp_path).player(greedy=True)
     for episode in range(3):
         player.reset()
         seen, _ = env.reset(seed=episode)
-        state, action, reward, start, over = agent.nothing(1), 0, 0.0, True, False
+        state, action, reward, start, over = agent.initial_state(1), 0, 0.0, True, False
         while not over:
             x = StepInputs(
                 torch.tensor([int(seen)]),
@@ -106,7 +107,7 @@ def test_a_player_keeps_its_own_memory_in_a_gymnasium_loop(tmp_path: Path) -> No
                 torch.tensor([start]),
             )
             with torch.no_grad():
-                expected, _, state = agent.best(x, state)
+                expected, _, state = agent.act_greedily(x, state)
             action = player.act(seen, reward)
             assert action == int(expected)
             seen, reward, terminated, truncated, _ = env.step(action)
@@ -118,8 +119,8 @@ def test_lanes_of_a_player_begin_anew_alone() -> None:
     torch.manual_seed(0)
     agent = agent_of("actor-critic", spec, CriticSpec(), SYMBOLS)
     torch.nn.init.normal_(agent.head.logits.weight)
-    saved = Saved(agent, "actor-critic", spec, CriticSpec(), SYMBOLS)
-    both, fresh = Player(saved, 2, greedy=True), Player(saved, 1, greedy=True)
+    saved = StepAgent(agent, "actor-critic", spec, CriticSpec(), SYMBOLS)
+    both, fresh = saved.player(2, greedy=True), saved.player(1, greedy=True)
     both.act(np.array([1, 2]))
     both.reset(np.array([False, True]))
     second = both.act(np.array([3, 4]), np.array([1.0, 1.0]))
@@ -132,7 +133,7 @@ def test_vectors_come_out_within_the_bounds_of_the_environment() -> None:
     spec = MemorySpec(width=8)
     agent = agent_of("actor-critic", spec, CriticSpec(), VECTORS)
     torch.nn.init.constant_(agent.head.mean.bias, 0.5)
-    player = Player(Saved(agent, "actor-critic", spec, CriticSpec(), VECTORS), greedy=True)
+    player = StepAgent(agent, "actor-critic", spec, CriticSpec(), VECTORS).player(greedy=True)
     torch.nn.init.zeros_(agent.head.mean.weight)
     np.testing.assert_allclose(player.act(np.zeros(3)), [4.0, 4.0])  # -2 + (0.5 + 1) / 2 * 8
     torch.nn.init.constant_(agent.head.mean.bias, 9.0)
@@ -141,7 +142,7 @@ def test_vectors_come_out_within_the_bounds_of_the_environment() -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no agent\.json"):
-        load_player(tmp_path)
+        load_step_agent(tmp_path)
     with pytest.raises(InputError, match="does not tell its hidden state"):
         agent_of("actor-critic", MemorySpec(), CriticSpec("state"), VECTORS)
     with pytest.raises(InputError, match="actions that can be counted"):
@@ -149,13 +150,13 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="width is 10; expected a multiple of 8, twice the number of heads"):
         agent_of("q", MemorySpec("transformer", width=10, heads=4), CriticSpec(), SYMBOLS)
     spec = MemorySpec(width=8)
-    Saved(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).save(tmp_path)
+    StepAgent(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).save(tmp_path)
     settings = json.loads((tmp_path / "agent.json").read_text())
     settings["memory"]["width"] = 12
     (tmp_path / "agent.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="weights do not fit"):
-        load_player(tmp_path)
-    player = Player(Saved(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS))
+        load_step_agent(tmp_path)
+    player = StepAgent(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).player()
     with pytest.raises(ValueError, match="symbol from 0 to 4"):
         player.act(5)
 

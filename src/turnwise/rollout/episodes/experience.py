@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwise.data.replay import Replay
-from turnwise.rollout.episodes import Acts, StepLanes
+from turnwise.rollout.episodes.lanes import Actor, StepLanes
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Experience:
     lanes: StepLanes
     replay: Replay
 
-    def collect(self, agent: Acts, steps: int) -> None:
+    def collect(self, agent: Actor, steps: int) -> None:
         """Act for `steps` steps in each lane and keep what happened."""
         self.replay.add(self.lanes.collect(agent, steps), steps)
 

@@ -1,10 +1,11 @@
 """A trained agent with memory, on disk and in action.
 
-    player = load_player("runs/ppo")
-    player.reset()
-    action = player.act(observation, reward)    # the reward that came with the observation; none at first
+    player = load_step_agent("runs/ppo").player()
+    action = player.act(observation)            # of the first observation
+    action = player.act(observation, reward)    # the reward that came with the observation
+    player.reset()                              # a new episode
 
-The player keeps memory, previous action and previous reward; `reset` begins a new episode.
+The player keeps memory, previous action and previous reward.
 """
 
 from __future__ import annotations
@@ -16,35 +17,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Discrete, Vector
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
-from turnwise.models.agents.spec import Kind, Spaces, agent_of
+from turnwise.models.agents.spec import Kind, Spaces
 from turnwise.models.lm.pretrained import share_files
-from turnwise.rollout.episodes import to_bounds
-from turnwise.run.errors import InputError
+from turnwise.rollout.episodes.bounds import to_bounds
 
 SETTINGS = "agent.json"
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A trained agent: the module that acts, and what it was built of."""
+class StepAgent:
+    """An agent that acts in steps of an environment: the module that acts, and what it was built from."""
 
-    agent: Any
+    module: Any
     kind: Kind
     memory: MemorySpec
     critic: CriticSpec
     spaces: Spaces
 
+    def player(self, lanes: int | None = None, *, greedy: bool = False) -> Player:
+        """It acts in one episode (`lanes` None) or in so many at a time; `greedy`: the likeliest action."""
+        return Player(self, lanes, greedy=greedy)
+
     def save(self, folder: Path) -> None:
         """Settings as JSON, weights as safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.agent.state_dict().items()}
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         part = folder / (WEIGHTS + ".part")
         save_file(weights, part)
         share_files(folder)
@@ -58,33 +61,13 @@ class Saved:
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load_saved(folder: str | Path) -> Saved:
-    """What `save` wrote, from its folder or that of its run; ready to act, on the CPU."""
-    place = Path(folder)
-    place = place / "policy" if (place / "policy").is_dir() else place
-    try:
-        settings = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
-        memory, critic = MemorySpec(**settings["memory"]), CriticSpec(**settings["critic"])
-        spaces, kind = Spaces.read(settings["spaces"]), settings["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(
-            f"{folder}: no {SETTINGS} that can be read; expected the run of an agent with memory"
-        ) from e
-    agent = agent_of(kind, memory, critic, spaces)
-    try:
-        agent.load_state_dict(load_file(place / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as e:
-        raise InputError(f"{place / WEIGHTS}: weights do not fit {SETTINGS}, or are not there") from e
-    return Saved(agent.eval().requires_grad_(False), kind, memory, critic, spaces)
-
-
 class Player:
     """Acts in one episode, or in N at a time, and remembers."""
 
-    def __init__(self, saved: Saved, lanes: int | None = None, *, greedy: bool = False) -> None:
-        """`lanes`: episodes at a time; None: one, without an axis for it. `greedy`: the best action."""
-        self.agent, self.spaces, self.lanes = saved.agent, saved.spaces, lanes
-        self.choose = self.agent.best if greedy else self.agent.act
+    def __init__(self, agent: StepAgent, lanes: int | None = None, *, greedy: bool = False) -> None:
+        """`lanes`: episodes at a time; None: one, without an axis for it. `greedy`: the likeliest action."""
+        self.module, self.spaces, self.lanes = agent.module, agent.spaces, lanes
+        self.choose = self.module.act_greedily if greedy else self.module.act
         self.reset()
 
     def reset(self, lanes: np.ndarray | None = None) -> None:
@@ -92,10 +75,10 @@ class Player:
         n = self.lanes or 1
         mask = np.ones(n, bool) if lanes is None else np.asarray(lanes, bool)
         if lanes is None:
-            self._memory = self.agent.nothing(n)
-            size = self.spaces.actions
+            self._memory = self.module.initial_state(n)
+            actions = self.spaces.actions
             self._action = (
-                np.zeros((n, size.size), np.float32) if isinstance(size, Vector) else np.zeros(n, int)
+                np.zeros((n, actions.size), np.float32) if isinstance(actions, Vector) else np.zeros(n, int)
             )
             self._start = np.ones(n, bool)
         self._memory[torch.from_numpy(mask)] = 0.0
@@ -136,8 +119,3 @@ class Player:
         """Within the bounds of the environment."""
         space = self.spaces.actions
         return to_bounds(actions, space) if isinstance(space, Vector) else actions.copy()
-
-
-def load_player(folder: str | Path, lanes: int | None = None, *, greedy: bool = False) -> Player:
-    """A player of a run's trained agent."""
-    return Player(load_saved(folder), lanes, greedy=greedy)

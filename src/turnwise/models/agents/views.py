@@ -1,7 +1,7 @@
 """Critics of agents with memory. What a critic sees is a model of its own: a view.
 
-    V(h)    ActorsView (the trunk is shared) or HistoryView (its own)
-    V(h,s)  Joint(a view of the history, StateView)         privileged: training only
+    V(h)    ActorView (the trunk is shared) or HistoryView (its own)
+    V(h,s)  JointView(a view of the history, StateView)         privileged: training only
     V(s)    StateView                                       privileged: training only
     V(o)    ObservationView
 
@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from turnwise.data.batch import Batch
 from turnwise.data.steps import StepInputs
 from turnwise.envs.protocol import Space
-from turnwise.models.lm.critics import at_decisions
-from turnwise.models.memory.remembering import Embedding, Memory
+from turnwise.models.agents.pop_art import PopArtHead
+from turnwise.models.decisions import at_decisions
+from turnwise.models.memory.base import Memory
+from turnwise.models.memory.encoders import Embedding
 
 
 class View(nn.Module, ABC):
@@ -46,7 +48,7 @@ class View(nn.Module, ABC):
         return state
 
 
-class ActorsView(View):
+class ActorView(View):
     """The history as the actor remembers it: one trunk for both."""
 
     def __init__(self, width: int):
@@ -111,7 +113,7 @@ class ObservationView(View):
         return at_decisions(self.embed(batch.inputs.observation), batch.decisions)
 
 
-class Joint(View):
+class JointView(View):
     """Two views together."""
 
     def __init__(self, first: View, second: View):
@@ -133,53 +135,12 @@ class Joint(View):
         return torch.cat([self.first.step(inputs, state[:, :k]), self.second.step(inputs, state[:, k:])], -1)
 
 
-class ScaledValue(nn.Module):
-    """A value head whose last layer works in units of the returns it has seen: v = mean + scale * out.
-
-    `rescale_` moves mean and scale and leaves every value as it was (Pop-Art, van Hasselt et al. 2016,
-    arXiv:1602.07714, section 2.2). So one learning rate does for returns of 0.9 and of -100.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    seen: Tensor
-
-    def __init__(self, width: int, outputs: int = 1):
-        super().__init__()
-        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, outputs)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        for name, value in (("mean", 0.0), ("scale", 1.0), ("seen", 0.0)):
-            self.register_buffer(name, torch.tensor(value))
-
-    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Values in units of the return."""
-        return self.mean + self.scale * self.out(torch.relu(self.hidden(features)))
-
-    @torch.no_grad()
-    def rescale_(self, targets: Float[Tensor, "M"], rate: float = 0.1) -> None:
-        """Move mean and scale towards those of `targets` [M], at first quickly (1/n), later at `rate`."""
-        self.seen += 1
-        rate = max(rate, 1 / float(self.seen))
-        mean = torch.lerp(self.mean, targets.mean(), rate)
-        spread = (
-            torch.lerp(self.scale, targets.std(correction=0), rate)
-            if self.seen > 1
-            else targets.std(correction=0)
-        )
-        scale = spread if spread > 1e-6 else torch.ones_like(spread)
-        self.out.weight *= self.scale / scale
-        self.out.bias.copy_((self.scale * self.out.bias + self.mean - mean) / scale)
-        self.mean.copy_(mean)
-        self.scale.copy_(scale)
-
-
 class Critic(nn.Module):
     """A view and a scaled value head."""
 
     def __init__(self, view: View):
         super().__init__()
-        self.view, self.value = view, ScaledValue(view.width)
+        self.view, self.value = view, PopArtHead(view.width)
         self.state_size = view.state_size
 
     def forward(

@@ -1,0 +1,38 @@
+"""What the lane loop needs of whatever speaks in its conversations: three methods, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a lane said: sampled ids, their log-probabilities under the distribution sampled from.
+
+    `stopped`: it ends with the stop token. `out_of_context`: the memory is full, the conversation cannot
+    go on. Neither: the limit on new tokens was reached, and the stop token is read as if it had been said.
+    """
+
+    lane: int
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    stopped: bool
+    out_of_context: bool
+
+
+class LaneModel(Protocol):
+    """Generates for lanes; an engine elsewhere needs no more than these three."""
+
+    def reset(self, lane: int, seed: int) -> None:
+        """Forget the lane; its next conversation draws its randomness from `seed`."""
+        ...
+
+    def submit(self, lane: int, ids: Sequence[int]) -> None:
+        """Let the lane read `ids` and then speak."""
+        ...
+
+    def collect(self) -> list[Utterance]:
+        """Wait for lanes that have finished speaking: at least one, if any was submitted."""
+        ...

@@ -1,0 +1,149 @@
+"""Whatever was trained, from its folder: agents that speak, agents that act in steps, reward models.
+
+`load` looks at what the folder holds. Code that knows it beforehand calls the loader of that kind, which
+refuses the other kinds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, agent_of
+from turnwise.rollout import step_agent
+from turnwise.rollout.step_agent import StepAgent
+from turnwise.run.errors import InputError
+
+# Language models import transformers, which takes seconds; an agent that acts in steps is loaded without it.
+if TYPE_CHECKING:
+    from turnwise.models.lm.critics import TokenCritic, TurnCritic
+    from turnwise.rollout.agent import Agent
+    from turnwise.rollout.reward_scorer import RewardScorer
+
+Held = Literal["steps", "reward", "language"]
+WORDS: dict[Held, str] = {
+    "steps": "an agent that acts in steps",
+    "reward": "a reward model",
+    "language": "a language model",
+}
+
+
+def load(path: str | Path) -> Agent | StepAgent | RewardScorer:
+    """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
+
+    A causal LM by folder or hub name is an `Agent` too. InputError where nothing can be loaded.
+    """
+    held = _held(_saved_folder(path))
+    if held == "steps":
+        return load_step_agent(path)
+    return load_reward(path) if held == "reward" else load_agent(path)
+
+
+def load_agent(path: str | Path) -> Agent:
+    """An agent that speaks: from a run's folder, a saved policy's, or any causal LM by name or folder."""
+    from turnwise.models.lm.pretrained import load_lm
+    from turnwise.rollout.agent import SETTINGS, Acting, Agent
+
+    folder = _saved_folder(path)
+    if (held := _held(folder)) != "language":
+        raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a policy that speaks")
+    lm, tokenizer = load_lm(str(folder if folder.exists() else path))
+    settings = _settings(folder / SETTINGS)
+    if not settings:
+        return Agent(lm, tokenizer)
+    critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
+    return Agent(lm, tokenizer, critic, Acting(**settings["acting"]))
+
+
+def load_step_agent(path: str | Path) -> StepAgent:
+    """An agent that acts in steps, from the folder of its run or what `StepAgent.save` wrote."""
+    folder, name = _saved_folder(path), step_agent.SETTINGS
+    try:
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        memory, critic = MemorySpec(**settings["memory"]), CriticSpec(**settings["critic"])
+        spaces, kind = Spaces.read(settings["spaces"]), settings["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: no {name} that can be read; expected the run of {WORDS['steps']}") from e
+    module = agent_of(kind, memory, critic, spaces)
+    weights = folder / step_agent.WEIGHTS
+    try:
+        module.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as e:
+        raise InputError(f"{weights}: weights do not fit {name}, or are not there") from e
+    return StepAgent(module.eval().requires_grad_(False), kind, memory, critic, spaces)
+
+
+def load_reward(path: str | Path) -> RewardScorer:
+    """A reward model, from the folder of its run or what `RewardScorer.save` wrote."""
+    from turnwise.models.lm.classifier import load_classifier
+    from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
+    from turnwise.rollout.reward_scorer import HEADS, SETTINGS, RewardScorer
+
+    folder = _saved_folder(path)
+    if _held(folder) != "reward":
+        raise InputError(f"{path}: expected the run of a reward model")
+    count = _settings(folder / SETTINGS).get("models", 1)
+    parts = [folder] if count == 1 else [folder / f"member-{i}" for i in range(count)]
+    models, tokenizer = [], None
+    for part in parts:
+        trunk, tokenizer = load_classifier(part)
+        heads = load_file(part / HEADS)["heads"]
+        model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
+        with torch.no_grad():
+            model.heads.weight.copy_(heads)
+        models.append(model)
+    return RewardScorer(models[0] if count == 1 else RewardEnsemble(models), tokenizer)
+
+
+def _saved_folder(path: str | Path) -> Path:
+    """The folder of the saved model: that inside a run's folder, or the one that was given."""
+    folder = Path(path)
+    for name in ("policy", "reward"):
+        if (folder / name).is_dir():
+            return folder / name
+    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
+        raise InputError(f"{folder}: this run has no policy yet; expected a finished run")
+    return folder
+
+
+def _held(folder: Path) -> Held:
+    """What a saved folder holds, by the file of settings in it; a language model needs none."""
+    if (folder / step_agent.SETTINGS).exists():
+        return "steps"
+    return "reward" if _settings(folder / "turnwise.json").get("kind") == "reward" else "language"
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The settings beside a language model; none where it came from elsewhere."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:
+    from turnwise.models.lm.critics import TokenCritic, TurnCritic
+    from turnwise.models.lm.parts import width_of
+    from turnwise.models.lm.pretrained import load_trunk
+
+    trunk, width = load_trunk(folder), width_of(lm)
+    if settings["kind"] == "turn_critic":
+        critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
+    else:
+        critic = TokenCritic(
+            trunk,
+            width,
+            lm.config.vocab_size,
+            ensemble=settings["ensemble"],
+            state_value=settings["state_value"],
+        )
+    # The heads' file holds all but the trunk, whose weights `save_pretrained` wrote beside it.
+    heads = load_file(folder / "heads.safetensors")
+    missing, unexpected = critic.load_state_dict(heads, strict=False)
+    if unexpected or any(not name.startswith("trunk.") for name in missing):
+        raise InputError(f"{folder / 'heads.safetensors'}: expected the heads of a {settings['kind']}")
+    return critic
