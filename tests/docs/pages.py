@@ -65,3 +65,10 @@ def anchors_of(page: Path) -> set[str]:
     tokens = MARKDOWN.parse(page.read_text(encoding="utf-8"))
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def mentions_of(page: Path) -> list[str]:
+    """Commands inside sentences: `code` that begins with `turnwise` and another word."""
+    tokens = MARKDOWN.parse(page.read_text(encoding="utf-8"))
+    inline = [child for token in tokens for child in token.children or [] if child.type == "code_inline"]
+    return [" ".join(code.content.split()) for code in inline if code.content.startswith("turnwise ")]
