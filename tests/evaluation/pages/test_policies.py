@@ -51,8 +51,8 @@ def test_without_a_simulator_values_are_no_return(lone):
     assert "There is no estimate of this policy’s worth yet." in lone.text
     assert "reaches a mean return" not in lone.text and 'class="plot" viewBox="0 0 900' not in lone.html
     assert lone.row("loss").startswith("loss 1.20 a loss: how well the model fits")
-    assert lone.row("loss").endswith("logged conversations kept from training; nats per token")
-    q = "Q 0.300 measured on logged conversations kept from training, not a return; units of return"
+    assert lone.row("loss").endswith("logged conversations kept from training; unit: nats per token")
+    q = "Q 0.300 measured on logged conversations kept from training, not a return; unit: units of return"
     assert lone.row("Q") == q and "Values (Q, V) are the critic’s own predictions." in lone.text
     assert "what the policies learn from, not what they achieve" in lone.text
 
@@ -74,5 +74,16 @@ def test_data_card_is_shown_once_for_equal_logs(page):
 
 
 def test_declared_metrics_are_explained(lone):
-    assert "Logged as q ; units of return." in lone.text
-    assert "Logged as loss ; a loss, nats per token." in lone.text
+    assert "Logged as q ; unit: units of return." in lone.text
+    assert "Logged as loss ; a loss; unit: nats per token." in lone.text
+
+
+def test_the_logs_at_hand_stand_for_what_a_task_knows_of_its_own(run, write_evaluation, read):
+    """Of two behaviour policies the one that wrote these logs is the floor: (0.36 + 0.3) / (0.5675 + 0.3)."""
+    known = {"name": "logs of the task", "role": "behaviour", "mean": -0.3172}
+    optimum = {"name": "exact optimum", "role": "optimum", "mean": 0.5675, "low": None, "high": None}
+    write_evaluation(run, references=[known, optimum])
+    page = read(run)
+    row = page.row("behaviour policy")
+    assert "logged conversations; logs of the task: −0.3172 −0.300 −0.320 to −0.280" in row
+    assert "76% of the way from the behaviour policy to the optimum" in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -60,3 +61,20 @@ def test_end_labels_of_close_lines_stand_apart():
     svg = str(panel_plot(Panel(panel.title, panel.curves), "k"))
     heights = [float(y) for y in re.findall(r'y="([\d.]+)"[^>]*>(?:train|held out) 1\.00<', svg)]
     assert len(heights) == 2 and abs(heights[0] - heights[1]) >= 11
+
+
+def test_long_labels_stand_above_the_picture():
+    """Four labels of up to 30 letters, 6.3 px each, would leave 84 of 330 px to the lines: one row each."""
+    declared = {k: Metric(f"{k} replies", panel="implicit rewards") for k in ("chosen", "rejected")}
+    rows = [{"step": s, f"{of}chosen": 1.0, f"{of}rejected": 1.0} for s in (1, 2) for of in ("", "heldout/")]
+    (panel,) = panels(rows, declared)
+    svg = str(panel_plot(panel, "k"))
+    found = re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>((?:chosen|rejected) replies [^<]*)<', svg)
+    assert [text for *_, text in sorted(found, key=lambda at: float(at[1]))] == [
+        "chosen replies train 1.00",
+        "rejected replies train 1.00",
+        "chosen replies held out 1.00",
+        "rejected replies held out 1.00",
+    ]
+    heights = sorted(float(y) for _, y, _ in found)
+    assert all(b - a >= 13.9 for a, b in pairwise(heights)) and len({x for x, *_ in found}) == 1

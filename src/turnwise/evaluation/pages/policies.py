@@ -18,6 +18,7 @@ from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_object
 from turnwise.evaluation.pages.standings import answer, comparison_plots, standings
 from turnwise.evaluation.pages.training import training_view
 from turnwise.evaluation.pictures.conversations import histogram_plot
+from turnwise.evaluation.pictures.style import number
 from turnwise.run.errors import InputError
 
 _BYTES = 1_200_000  # markup of all conversations together
@@ -51,16 +52,22 @@ def policy_page(run: RunFiles) -> Page:
         compared["references"] = list(result.get("references", []))
         expect_rows(run.folder / "evaluation.json", compared)
         if card is not None and result.get("score", "mean return") == "mean return":
-            compared["references"].append(_of_logs(card))
+            compared["references"] = _with_logs(compared["references"], card)
     source = next(run.folder / name for name in RUN_FILES if (run.folder / name).is_file())
     return _page(compared, [run], {run.name: title}, source)
 
 
-def _of_logs(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The policy that wrote the logs, by the mean return of its conversations."""
+def _with_logs(references: Sequence[Mapping[str, Any]], card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The references, with the policy that wrote the logs by the mean return of its conversations.
+
+    A task may know what its own logs earn. The run may have learnt from others, so these stand in the note.
+    """
     figures = {key: card["return"][key] for key in ("mean", "low", "high")}
     note = "wrote the logs: mean return of the logged conversations"
-    return {"name": "behaviour policy", "role": "behaviour", "note": note, **figures}
+    for known in (r for r in references if r.get("role") == "behaviour"):
+        note += f"; {known['name']}: {number(known['mean'], 4)}"
+    logs = {"name": "behaviour policy", "role": "behaviour", "note": note, **figures}
+    return [*(r for r in references if r.get("role") != "behaviour"), logs]
 
 
 def _page(compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str, str], source: Path) -> Page:

@@ -50,12 +50,12 @@ def agreement(maps: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
 
 
 def _declared(runs: Sequence[RunFiles]) -> list[tuple[str, str, str]]:
-    """(name, key, unit) of every metric that a run declares and logged, in the order of the declarations."""
+    """(name, key, what else is declared) of every metric that was logged, in the order of declaration."""
     found: dict[str, tuple[str, str, str]] = {}
     for run in runs:
         logged = {base_key(key) for row in run.metrics for key in row}
         for key, fact in run.algorithm.metrics.items():
             if key in logged:
-                unit = ("a loss, " if fact.loss else "") + (fact.unit or "no unit is declared")
-                found.setdefault(key, (fact.what, key, unit))
+                notes = [*(["a loss"] if fact.loss else []), *([f"unit: {fact.unit}"] if fact.unit else [])]
+                found.setdefault(key, (fact.what, key, "; ".join(notes)))
     return list(found.values())

@@ -110,7 +110,7 @@ def heldout_figures(
         if fact is not None and fact.loss:
             kind = "a loss: how well the model fits logged conversations kept from training"
         if fact is not None and fact.unit:
-            kind += f"; {fact.unit}"
+            kind += f"; unit: {fact.unit}"
         found.append((metric_name(key, declared), number(value), kind))
     return found
 

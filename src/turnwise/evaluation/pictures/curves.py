@@ -23,6 +23,8 @@ from turnwise.evaluation.pictures.style import (
     thousands,
 )
 
+_ROW = 14  # px from label to label
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -43,15 +45,21 @@ class Panel:
 
 
 def panel_plot(panel: Panel, key: str) -> Markup:
-    """One small picture of learning curves, each line labelled at its end with its last value."""
+    """One small picture of learning curves, each line labelled with its last value.
+
+    Labels stand at the ends of the lines, or above the picture if they are too long for that.
+    """
     styles = [(MUTED, "-"), (ACCENT, "-"), (WARM, "-"), (INK, (0, (3, 2)))]
     drawn = panel.curves[: len(styles)]
     labels = [f"{c.label} {number(c.values[-1])}".strip() for c in drawn]
-    width, height, top, bottom = 330, 170, 10, 30
-    right = min(150, 12 + LETTER * max(len(label) for label in labels))
+    width, bottom, room = 330, 30, 130
+    right = 12 + LETTER * max(len(label) for label in labels)
+    above = right > 130
+    top = 10 + _ROW * len(labels) if above else 10
+    height = top + room + bottom
     with matplotlib.rc_context(STYLE):
         figure = figure_of(width, height)
-        axes = axes_inside(figure, (46, right, top, bottom))
+        axes = axes_inside(figure, (46, 12 if above else right, top, bottom))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -59,10 +67,12 @@ def panel_plot(panel: Panel, key: str) -> Markup:
             marker = "o" if len(curve.steps) < 3 else ""  # a line needs two points to be seen
             axes.plot(curve.steps, curve.values, color=colour, linestyle=dashes, marker=marker, linewidth=1.7)
         low, high = axes.get_ylim()
-        room = height - top - bottom
-        places = apart([(c.values[-1] - low) / (high - low) * room for c in drawn], 14)
+        places = apart([(c.values[-1] - low) / (high - low) * room for c in drawn], _ROW)
+        x = 1.04
+        if above:
+            x, places = 0.0, [room + 6 + _ROW * i for i in reversed(range(len(labels)))]
         for label, place, (colour, _) in zip(labels, places, styles, strict=False):
-            axes.text(1.04, place / room, label, transform=axes.transAxes, va="center_baseline", color=colour)
+            axes.text(x, place / room, label, transform=axes.transAxes, va="center_baseline", color=colour)
         ends = "; ".join(
             f"{c.label or panel.title} from {number(c.values[0])} to {number(c.values[-1])}" for c in drawn
         )

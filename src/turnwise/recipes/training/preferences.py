@@ -172,6 +172,7 @@ def agreement(
     if isinstance(items[0], Like):
         # KTO sets no threshold on the log-ratio, so accuracy is undefined: AUC alone is reported.
         found = {k: found[k] for k in ("items", "prompts", "auc", "length_correlation")}
+    found["criterion"] = "implicit reward" if reference else "log-probability per token"
     if reference:
         return found
     return found | {"before": quality(LmPolicy(s.before.to(device))).get("accuracy")}
