@@ -80,10 +80,10 @@ def test_declared_metrics_are_explained(lone):
 
 def test_the_logs_at_hand_stand_for_what_a_task_knows_of_its_own(run, write_evaluation, read):
     """Of two behaviour policies the one that wrote these logs is the floor: (0.36 + 0.3) / (0.5675 + 0.3)."""
-    known = {"name": "logs of the task", "role": "behaviour", "mean": -0.3172}
+    known = {"name": "logs of its own", "role": "behaviour", "mean": -0.3172}
     optimum = {"name": "exact optimum", "role": "optimum", "mean": 0.5675, "low": None, "high": None}
     write_evaluation(run, references=[known, optimum])
     page = read(run)
     row = page.row("behaviour policy")
-    assert "logged conversations; logs of the task: −0.3172 −0.300 −0.320 to −0.280" in row
+    assert "logged conversations; known of the task: logs of its own −0.3172 −0.300 −0.320 to −0.280" in row
     assert "76% of the way from the behaviour policy to the optimum" in page.text

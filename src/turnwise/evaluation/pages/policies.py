@@ -65,7 +65,7 @@ def _with_logs(references: Sequence[Mapping[str, Any]], card: Mapping[str, Any])
     figures = {key: card["return"][key] for key in ("mean", "low", "high")}
     note = "wrote the logs: mean return of the logged conversations"
     for known in (r for r in references if r.get("role") == "behaviour"):
-        note += f"; {known['name']}: {number(known['mean'], 4)}"
+        note += f"; known of the task: {known['name']} {number(known['mean'], 4)}"
     logs = {"name": "behaviour policy", "role": "behaviour", "note": note, **figures}
     return [*(r for r in references if r.get("role") != "behaviour"), logs]
 

@@ -88,7 +88,8 @@ def answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str,
         return None
     best, floor = table["methods"][0], table["floor"]
     sentence = _leader(table, score, confidence) + _beside(table)
-    if best["gap"] is not None and best is not floor:
+    # A negative share is hard to read: that the best method is behind the floor is said in the notes.
+    if best["gap"] is not None and best is not floor and best["gap"] >= 0:
         share = number(100 * best["gap"], 0)
         sentence += Markup(": {}% of the way from {} to the optimum").format(share, _the(floor))
     notes = []
