@@ -47,6 +47,10 @@ class Echo:
         return [Reference("silence", "optimum", 0.0)]
 
 
+class Named(Echo):
+    name = "echo chamber"
+
+
 def failing(price):
     raise RuntimeError("no customers today")
 
@@ -107,6 +111,8 @@ def test_ones_own_task_is_found_in_the_working_directory() -> None:
         "echo_task:Echo",
         "The partner repeats what it hears. Each word costs `price`.",
     )
+    assert find_task("echo_task:Named").name == "echo chamber"
+    assert find_task(HelpDesk()).name == "helpdesk"
 
 
 @pytest.mark.usefixtures("own")

@@ -33,9 +33,9 @@ class _HasName(Protocol):
 METHODS = ("reset", "step", "hidden")
 
 
-def name_of(task: DialogueTask) -> str:
-    """The task's `name` if it has one, else the name of its class."""
-    return str(task.name) if isinstance(task, _HasName) else type(task).__name__
+def name_of(task: Any, otherwise: str) -> str:
+    """The `name` of a task or of its class, if that has one."""
+    return task.name if isinstance(task, _HasName) and isinstance(task.name, str) else otherwise
 
 
 def import_task(spec: str) -> Callable[..., DialogueTask]:
@@ -72,6 +72,7 @@ class _Factory:
         self.spec, self.factory = spec, factory
         self.__wrapped__ = factory  # `inspect` reads its settings and its documentation here
         self.__doc__ = factory.__doc__
+        self.name = name_of(factory, spec)
 
     def __call__(self, **settings: Any) -> DialogueTask:
         try:

@@ -155,13 +155,13 @@ def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = Non
         if settings:
             given = " ".join(f"{k}={v}" for k, v in settings.items())
             raise SettingError("task_settings", given, "none beside a task object, which is made already")
-        return _row_of(name_of(task), type(task), lambda: task)
+        return _row_of(name_of(task, type(task).__name__), type(task), lambda: task)
     if task in TASKS:
         return replace(TASKS[task], settings=settings)
     if ":" not in task:
         raise SettingError("task", task, f"one of {', '.join(TASKS)}, or your own as package.module:Task")
     factory = import_task(task)
-    return replace(_row_of(task, factory, factory), settings=settings)
+    return replace(_row_of(name_of(factory, task), factory, factory), settings=settings)
 
 
 def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask]) -> Task:

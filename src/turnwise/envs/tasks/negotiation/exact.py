@@ -97,7 +97,7 @@ class _Items:
         self.over = _Values(np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape))
 
     @cache  # noqa: B019 -- a handful of demands for each of 28 objects that live as long as the process
-    def asked(self, demand: int) -> np.ndarray:
+    def offer_odds(self, demand: int) -> np.ndarray:
         """[I, S]: the probability that the script asks for each share, given its values and the demand."""
         found = np.zeros_like(self.worth)
         for i, v in enumerate(self.values):
@@ -111,11 +111,12 @@ class _Items:
         own = self.points_a if side == "a" else self.points_b
         none, offered = np.zeros_like(after.none), np.zeros_like(after.offered)
         for demand in demands(turn):
-            asked = self.asked(demand)  # [I, S], shares of the speaker
+            odds = self.offer_odds(demand)  # [I, S] by the speaker's values and share
             if side == "a":
-                counter = np.einsum("is,ijs->ij", asked, after.offered)
+                counter = np.einsum("is,ijs->ij", odds, after.offered)
             else:
-                counter = np.einsum("js,ijs->ij", asked[:, ::-1], after.offered)
+                # `after` goes by the share of side a: the remainder of what side b asks for.
+                counter = np.einsum("js,ijs->ij", odds[:, ::-1], after.offered)
             none += (1 - leaves) * counter
             haggle = (1 - leaves) * (REFUSES * after.none + (1 - REFUSES) * counter)  # [I, J]
             take = ACCEPTS_IN_WORDS * after.accepted + (1 - ACCEPTS_IN_WORDS) * self.points_a
@@ -143,8 +144,7 @@ class _Items:
             values = self.over
             for n in reversed(range(MAX_UTTERANCES)):
                 mine = n % 2 == first
-                # The script answers what side a did, and side a what the script did: `after` is the state of
-                # the talk as the next speaker has it.
+                # From the last utterance back to the first: each turns the values after it into those before.
                 values = agent("a", n // 2, values) if mine else self.script("b", n // 2, values)
             total += values.none / 2
         return total

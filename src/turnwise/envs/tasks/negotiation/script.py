@@ -81,9 +81,9 @@ def act_probabilities(counts: Triple, values: Triple, now: Standing, turn: int) 
             continue
         add(LEAVE, p * leaves)
         add(REFUSE, p * (1 - leaves) * refuses)
-        asked = offers(counts, values, demand)
-        for share in asked:
-            add(Act("offer", share), p * (1 - leaves) * (1 - refuses) / len(asked))
+        shares = offers(counts, values, demand)
+        for share in shares:
+            add(Act("offer", share), p * (1 - leaves) * (1 - refuses) / len(shares))
     return found
 
 
