@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnwise.data.cards.logs import BINS, data_card, describe, warnings
+from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 
@@ -176,3 +177,9 @@ def test_duplicates():
         "2 of 4 conversations (50%) repeat an earlier one word for word: they count double, and may "
         "stand on both sides of the held-out split."
     ]
+
+
+def test_logs_know_their_file():
+    assert data_card(Logs(tuple(FOUR), "desk.jsonl"))["file"] == "desk.jsonl"
+    assert data_card(Logs(tuple(FOUR), "desk.jsonl"), file="other.jsonl")["file"] == "other.jsonl"
+    assert data_card(FOUR)["file"] == "rows in memory"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.files.sources import name_of
 
 BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
@@ -18,15 +19,16 @@ _SAME = 1e-9  # returns closer than this share of their size differ by rounding 
 def data_card(
     dialogues: Sequence[Dialogue],
     *,
-    file: str,
+    file: str | None = None,
     lengths: Sequence[int] | None = None,
     context: int | None = None,
     heldout: int = 0,
 ) -> dict[str, Any]:
     """Counts and returns of `dialogues` as plain JSON values.
 
-    `lengths`: tokens of each conversation; `context`: tokens that the model reads at most; without them
-    `tokens` and `over_context` are None. `heldout`: how many of the conversations are kept from training.
+    `file`: what they were read from, if they are no `Logs`, which know it. `lengths`: tokens of each
+    conversation; `context`: tokens that the model reads at most; without them `tokens` and `over_context` are
+    None. `heldout`: how many of the conversations are kept from training.
     `return.low` and `return.high` are the 95% interval of the mean under the normal approximation,
     mean -+ 1.96 std / sqrt(n) with the n - 1 standard deviation, the mean itself for n = 1.
     """
@@ -43,7 +45,7 @@ def data_card(
     if lengths is not None and context is not None:
         over = sum(length > context for length in lengths)
     return {
-        "file": str(file),
+        "file": file or name_of(dialogues),
         "conversations": len(dialogues),
         "heldout": heldout,
         "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
