@@ -55,7 +55,7 @@ class Probe:
     """N lanes of episodes of `steps` steps. A random sign, 0 or 1, decides what is seen and what is paid."""
 
     state_space = states = None
-    begins_while_stepping = False
+    autoresets = False
 
     def __init__(
         self,

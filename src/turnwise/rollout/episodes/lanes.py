@@ -195,7 +195,7 @@ class StepLanes:
 
     def _begin_anew(self, now: _Now, ended: np.ndarray) -> None:
         """Lanes whose next observation is the first of an episode forget the one that ended."""
-        if self.env.begins_while_stepping:
+        if self.env.autoresets:
             # The observation here is the last one of the old episode, and the next step, an idle one, gives
             # the first of the new: so lanes that were idle just now have it already.
             fresh, now.idle = now.idle, ended
