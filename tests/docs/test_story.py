@@ -48,6 +48,25 @@ def test_python_of_a_page_shares_names_and_files(tmp_path):
     assert (folder / "four").read_text() == "4"
 
 
+def test_a_file_that_a_page_shows_can_be_run(tmp_path):
+    folder = run(
+        tmp_path,
+        "```python write.py\nimport pathlib\n\npathlib.Path('x').write_text(__name__)\n```\n"
+        "```sh\npython write.py\n```\n",
+    )
+    assert (folder / "x").read_text() == "__main__"
+
+
+def test_an_included_file_runs_and_can_be_imported(tmp_path):
+    (tmp_path / "two.py").write_text("TWO = 2\n")
+    folder = run(
+        tmp_path,
+        "```{literalinclude} two.py\n```\n"
+        "```python\nimport pathlib\nfrom two import TWO\n\npathlib.Path(str(TWO)).touch()\n```\n",
+    )
+    assert (folder / "2").exists()
+
+
 def test_output_is_compared(tmp_path):
     run(tmp_path, "```python\nprint(1 + 1)\n```\n```output\n2\n```\n")
 
