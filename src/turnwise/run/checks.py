@@ -1,4 +1,4 @@
-"""What numbers a setting takes. A `Config` names its own in `__post_init__`; nothing here imports torch."""
+"""Ranges of settings, which a `Config` names in `__post_init__`. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from turnwise.run.errors import SettingError
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that a setting takes, and how an error calls them."""
+    """Numbers that a setting may have, and the words for them in an error."""
 
     words: str
     holds: Callable[[float], bool]

@@ -2,8 +2,9 @@
 
 `torchrun --nproc-per-node N -m turnwise.cli -- train ...` starts N processes. Each takes every N-th row of
 the same global batch and divides its sum of losses by a constant, an Nth of the decisions of an average
-batch; gradients are averaged over processes, so that the numbers are those of one process. (Means per
-process would weigh a decision by how few neighbours it has there.)
+batch. Gradients are averaged over processes, so that the numbers are those of one process. (A mean per
+process would give decisions more weight where there are few of them: losses/reduce.py says why that is a
+bias.)
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ Strategy = Literal["ddp", "fully_shard"]
 T = TypeVar("T")
 
 LAYER_LISTS = (".layers", ".h")
-"""names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like)"""
+"""Names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like)."""
 
 
 class Row(Protocol):
-    """What must be known of a row of a batch to make one that takes part and teaches nothing."""
+    """The parts of a row that are needed to make one that takes part in a step and teaches nothing."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def action(self) -> np.ndarray:
-        """Whether each position was chosen."""
+        """Whether each position was chosen by the agent."""
         ...
 
     @property
     def decisions(self) -> np.ndarray:
-        """Positions from which something is chosen."""
+        """Positions from which an action is chosen."""
         ...
 
     @property
@@ -61,7 +62,7 @@ class Row(Protocol):
         ...
 
     def window(self, start: int, stop: int) -> Self:
-        """Positions start..stop-1 as a row of their own."""
+        """Positions start .. stop - 1 as a row of their own."""
         ...
 
 
@@ -76,7 +77,7 @@ def _idle(row: R) -> R:
 
 @dataclass(frozen=True)
 class World:
-    """Who takes part in a training step. `device` is this process's own."""
+    """The processes of a training run, seen from one of them; `device` is its own."""
 
     rank: int = 0
     size: int = 1
@@ -91,8 +92,8 @@ class World:
     def share(self, rows: Sequence[R]) -> list[R]:
         """This process's rows of a global batch.
 
-        Where there are fewer rows than processes, those without one still have to take part in every
-        exchange: they read something that adds nothing to any sum.
+        If there are fewer rows than processes, those without one still have to take part in every exchange
+        of gradients. They read a row that adds nothing to any sum.
         """
         return list(rows[self.rank :: self.size]) or [_idle(rows[0])]
 
@@ -106,7 +107,7 @@ class World:
     def means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Sums over decisions of every process -> means per decision; `sums["decisions"]` is their number.
 
-        Empty where no process had a decision to learn from.
+        Empty if no process had a decision to learn from.
         """
         stacked = self.total(torch.stack([v.detach().double() for v in sums.values()])).tolist()
         whole = dict(zip(sums, stacked, strict=True))
@@ -118,7 +119,7 @@ class World:
         return yes if self.size == 1 else bool(self.total(torch.tensor(float(yes))) > 0)
 
     def on_main(self, do: Callable[[], T]) -> T:
-        """Do something on rank 0 alone; its result, or its InputError, on every process."""
+        """Call `do` on rank 0 alone. Every process gets its result, or its InputError."""
         answer: list[Any] = [None, None]
         if self.main:
             try:
@@ -161,7 +162,7 @@ class World:
         return DistributedDataParallel(module)
 
     def barrier(self) -> None:
-        """Wait for each other."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
@@ -185,7 +186,7 @@ def start(device: str, strategy: Strategy = "ddp") -> World:
 
 
 def stop() -> None:
-    """Leave the group, if there is one; at the exit of a process this happens by itself."""
+    """Leave the group of processes, if there is one. A process that exits leaves it by itself."""
     if dist.is_initialized():
         dist.destroy_process_group()
         # Gloo's threads may still hold tensors of the last exchange. To let go of them they need the
@@ -205,7 +206,7 @@ def module_state(module: nn.Module) -> dict[str, Any]:
 def copy_whole(spread: nn.Module, plain: nn.Module) -> None:
     """Give `plain`, on rank 0, the weights of a module that was placed: one that can be saved and act.
 
-    All processes call it; what was split by `fully_shard` stays so.
+    All processes call it. A module that `fully_shard` split stays split.
     """
     state = module_state(spread)
     if state:

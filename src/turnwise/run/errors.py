@@ -1,10 +1,10 @@
-"""Errors that a person reads: one line, in the words of what was given, exit code 2."""
+"""Errors that a person reads: one line about what was given and what was expected, exit code 2."""
 
 from __future__ import annotations
 
 
 class InputError(Exception):
-    """Something that the user gave is wrong.
+    """The user gave something that is wrong.
 
     The message names the place (file, line, field) and what was expected. The command line prints it
     without a traceback and exits with code 2.
@@ -34,4 +34,4 @@ class SettingError(InputError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C, after a checkpoint was written: the same command with --resume goes on from there."""
+    """Ctrl-C was pressed, and a checkpoint is written: a resumed run goes on from there."""

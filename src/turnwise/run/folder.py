@@ -1,4 +1,4 @@
-"""The run folder: what was asked, where it ran, what came of it. One format for every algorithm."""
+"""The run folder: settings, machine, results. One format for every algorithm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = ("turnwise", "torch", "numpy", "transformers", "tokenizers", "peft")
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write that becomes `path` when all of it is there; after an error nothing is left of it."""
+    """A place to write that becomes `path` once it is complete; after an error nothing is left of it."""
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -40,12 +40,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all; a number that JSON does not have (nan) is a ValueError."""
+    """Write a JSON file whole or not at all. ValueError for a number that JSON does not have (nan)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def digest(rows: Iterable[Any]) -> str:
-    """How many rows there are and a short hash of them, to tell whether a run is resumed on the same."""
+    """Number of rows and a short hash of them: a resumed run must have the same."""
     found, count = hashlib.sha256(), 0
     for row in rows:
         found.update(repr(row).encode())
@@ -54,7 +54,7 @@ def digest(rows: Iterable[Any]) -> str:
 
 
 def expect_fresh(folder: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something, unless it is a run to be resumed."""
+    """SettingError for a folder that is not empty, unless it holds a run and `resume` is set."""
     if folder.exists() and not folder.is_dir():
         raise SettingError("out", str(folder), "a folder; a file of that name exists")
     if not folder.exists() or not any(folder.iterdir()):
@@ -65,15 +65,15 @@ def expect_fresh(folder: Path, *, resume: bool) -> None:
         raise SettingError("out", str(folder), "a new folder, or resume; this one holds another run")
 
 
-def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
-    """Store what was asked; a resumed run must have asked for the same."""
+def write_config(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Store the settings of a run. InputError if a resumed run began with others."""
     path = folder / "config.yaml"
-    asked = json.loads(json.dumps(dict(asked), default=str))
+    settings = json.loads(json.dumps(dict(settings), default=str))
     if resume and path.exists():
         before = read_config(folder)
-        for key in sorted({*before, *asked}):
-            if before.get(key) != asked.get(key):
-                was, now = ("none" if x.get(key) is None else repr(x[key]) for x in (before, asked))
+        for key in sorted({*before, *settings}):
+            if before.get(key) != settings.get(key):
+                was, now = ("none" if x.get(key) is None else repr(x[key]) for x in (before, settings))
                 raise InputError(
                     f"{folder}: {key} was {was} and is {now} now; expected the settings that the run began "
                     "with, as it is resumed"
@@ -81,26 +81,26 @@ def write_config(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "env.json", environment())
-    # Last, because it is what makes the folder a run.
-    write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
+    # Written last, because this file makes the folder a run.
+    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What a run was asked to do."""
+    """The settings of a run."""
     path = folder / "config.yaml"
     if not path.exists():
         raise InputError(f"{folder}: config.yaml is missing; expected a run folder")
     try:
-        asked = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: not readable as YAML; expected the file that a run writes") from e
-    if not isinstance(asked, dict):
+    if not isinstance(settings, dict):
         raise InputError(f"{path}: expected settings by name, as a run writes them")
-    return asked
+    return settings
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a run came to (result.json); empty where it has not come to its end, or is no run."""
+    """The result of a run (result.json); empty if it has not ended, or if the folder holds no run."""
     path = folder / "result.json"
     if not path.is_file():
         return {}
@@ -148,16 +148,16 @@ def _processor() -> str:
 def _git() -> dict[str, Any] | None:
     """Commit of the source tree, if it runs from one (and is not merely installed inside another)."""
     try:
-        _ask_git("ls-files", "--error-unmatch", Path(__file__).name)
+        _git_output("ls-files", "--error-unmatch", Path(__file__).name)
         return {
-            "commit": _ask_git("rev-parse", "HEAD"),
-            "changed": bool(_ask_git("status", "--porcelain", "-uno")),
+            "commit": _git_output("rev-parse", "HEAD"),
+            "changed": bool(_git_output("status", "--porcelain", "-uno")),
         }
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _ask_git(*args: str) -> str:
+def _git_output(*args: str) -> str:
     here = Path(__file__).parent
     done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True)
     return done.stdout.strip()

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from types import TracebackType
 
 PLAIN_EVERY = 15.0
-"""seconds between lines where stderr is no terminal"""
+"""Seconds between lines if stderr is no terminal."""
 
 
 class Progress:
-    """Counts from `done` up to `total` on stderr with time left and a few live numbers.
+    """A count from `done` up to `total` on stderr, with the time left and a few live numbers.
 
-    It keeps silent about work of under two seconds where stderr is no terminal.
+    If stderr is no terminal, work of less than two seconds is not shown.
     """
 
     def __init__(self, what: str, total: int, *, done: int = 0, quiet: bool = False):
@@ -57,7 +57,7 @@ class Progress:
             self._bar.stop()
 
     def at(self, done: int, live: Mapping[str, float] | None = None) -> None:
-        """`done` of `total`; `live` are numbers to show beside it."""
+        """Show that `done` of `total` are done; `live` are numbers to show beside it."""
         numbers = "  ".join(f"{k} {v:.4g}" for k, v in (live or {}).items())
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, live=numbers)

@@ -1,4 +1,4 @@
-"""One seed for everything that draws numbers."""
+"""Random numbers from one seed: torch's global generators, and numpy generators for one purpose each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 
 def seed_torch(seed: int) -> None:
-    """Seed PyTorch's global generators (fresh weights are drawn from them)."""
+    """Seed PyTorch's global generators, which fresh weights and sampling use."""
     torch.manual_seed(seed)
 
 
 def generator(*key: int) -> np.random.Generator:
-    """A numpy generator for one purpose: (seed, purpose, ...) -> independent streams."""
+    """A numpy generator for one purpose. Keys (seed, purpose, ...) that differ give independent streams."""
     return np.random.default_rng(np.random.SeedSequence(key))

@@ -32,14 +32,14 @@ R = TypeVar("R")
 
 
 class Stateful(Protocol):
-    """What a checkpoint holds beside weights: episodes under way, a replay of past ones."""
+    """Something that a checkpoint holds beside weights: episodes under way, a replay of past ones."""
 
     def state(self) -> Any:
-        """Tensors, numbers, text, and lists and dicts of them."""
+        """Tensors, numbers, texts, and lists and dicts of them."""
         ...
 
     def load(self, state: Any) -> None:
-        """Go on from `state`."""
+        """Go on from a `state` that was saved."""
         ...
 
 
@@ -49,9 +49,10 @@ class Learner:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    target: Any = None  # a module, where the algorithm has one
+    target: Any = None
+    """A slow copy of the module or of a part of it, if the algorithm has one."""
     experience: Stateful | None = None
-    """where the algorithm makes its own: not on several processes"""
+    """What the algorithm collects itself, if it does; then it runs in one process."""
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
@@ -87,13 +88,13 @@ class TrainingRun:
     folder: Path
     world: World = field(default_factory=World)
     what: str = "training"
-    """name of the progress bar"""
+    """Name of the progress bar."""
     checkpoint_every: int = 200
-    """steps"""
+    """Steps between checkpoints."""
     log_every: int = 10
-    """steps; held-out batches are read ten times as seldom"""
+    """Steps between lines of metrics. Held-out batches are read at every tenth of those."""
     quiet: bool = False
-    """show no progress"""
+    """Show no progress."""
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
@@ -104,7 +105,7 @@ class TrainingRun:
         self._began = time.monotonic()
 
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
-        """Step numbers still to do, from the checkpoint on if there is one; saves after every few of them.
+        """Numbers of the steps still to do, from the checkpoint on if there is one; saves every few of them.
 
         Ctrl-C in any process ends the step, saves, and raises Interrupted in all of them.
         """
@@ -115,11 +116,12 @@ class TrainingRun:
             for step in range(first, total):
                 yield step
                 done = step + 1
-                asked_to_stop = self.world.anyone(stop.asked)
-                if asked_to_stop or done % self.checkpoint_every == 0 or done == total:
+                # One process alone must not stop: the others would wait for it in the next exchange.
+                stopping = self.world.anyone(stop.pressed)
+                if stopping or done % self.checkpoint_every == 0 or done == total:
                     self._save(done, learner)
                 progress.at(done, self._live)
-                if asked_to_stop:
+                if stopping:
                     raise Interrupted(f"stopped after step {done} of {total}")
 
     def passes(
@@ -173,6 +175,7 @@ class TrainingRun:
         if not (step == self.total - 1 or (step + 1) % (10 * self.log_every) == 0):
             return {}
         whole: dict[str, Tensor] = {}
+        # Sums over all batches first, so that each decision counts alike: a mean of means would not do.
         with torch.no_grad():
             for sums in batches():
                 for name, value in sums.items():
@@ -231,10 +234,10 @@ def _keep_lines_before(path: Path, step: int) -> None:
 
 
 class _StopSignal:
-    """The first Ctrl-C (or SIGTERM) asks to stop after the step; the second one stops at once."""
+    """The first Ctrl-C (or SIGTERM) stops training after the step; the second one stops it at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.pressed = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopSignal:
@@ -242,14 +245,14 @@ class _StopSignal:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is signal.SIG_IGN:  # a job in the background of a script
                     continue
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
+    def _press(self, number: int, frame: object) -> None:
+        if self.pressed:
             raise KeyboardInterrupt
-        self.asked = True
+        self.pressed = True
