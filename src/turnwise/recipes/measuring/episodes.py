@@ -66,7 +66,7 @@ def measure(
     a, saved = settings, actor.saved
     place, longest, gamma = _environment(actor, env, a)
     lanes, problem = min(a.lanes, a.episodes), place.problem
-    agent: Any = Greedy(saved.agent) if a.greedy else saved.agent
+    agent: Any = Greedy(saved.module) if a.greedy else saved.module
     with Progress("playing", a.episodes, quiet=quiet) as bar:
         episodes = play(
             agent,
@@ -90,7 +90,7 @@ def measure(
         "exact": None,
     }
     if problem is not None and memoryless:
-        result["exact"] = exact_value(saved.agent, problem, greedy=a.greedy)
+        result["exact"] = exact_value(saved.module, problem, greedy=a.greedy)
     bound = bound_above(truth, memoryless)
     room = ERRORS * result["standard_error"] + result["tail"] + 1e-6
     result |= {"bound": bound, "above": bound is not None and result["mean"] > bound + room}
@@ -100,7 +100,7 @@ def measure(
     result["beside"] = _beside(result)
     report = None
     if actor.folder is not None:
-        shown = annotate_episodes(saved.agent, place.lanes, episodes[:SHOWN], gamma=gamma)
+        shown = annotate_episodes(saved.module, place.lanes, episodes[:SHOWN], gamma=gamma)
         report = _write(actor.folder, result, shown, found)
     return Evaluation(
         result["mean"], result["low"], result["high"], result["episodes"], result["score"], report, result
@@ -159,7 +159,7 @@ def _probe(
     with Progress("reading memories", 3, quiet=quiet) as bar:
         return probe_memory(
             problem,
-            saved.agent.memory,
+            saved.module.memory,
             fresh,
             episodes[:PROBED],
             seed,
