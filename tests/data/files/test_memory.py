@@ -66,7 +66,10 @@ def test_records_of_pandas():
     table = pandas.DataFrame(rows)
     assert math.isnan(table.to_dict("records")[1]["truncated"])
     assert "row 1: outcome: expected a finite number" in refusal(read_logs, table.to_dict("records"))
-    first, second = read_logs(table.drop(columns="outcome").to_dict("records"))
+    first, second = logs = read_logs(table.drop(columns="outcome").to_dict("records"))
+    assert read_logs(table.drop(columns="outcome")) == logs, (
+        "a table is its rows, not the names of its columns"
+    )
     assert not first.terminated and second.terminated
     assert first.metadata == {"topic": {"part": 1}, "day": day}
     assert second.metadata == {"turns": 3}

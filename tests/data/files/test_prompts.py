@@ -36,6 +36,17 @@ def test_texts_and_messages_by_themselves():
     assert [row.prompt for row in mixed] == [user("Why?"), user("How?"), user("Who?")] and not mixed.text
 
 
+def test_a_table_of_pandas_is_its_rows():
+    """To iterate over one gives the names of its columns; over one column, its texts."""
+    pandas = pytest.importorskip("pandas", reason="comes with datasets: pip install 'turnwise[data]'")
+    table = pandas.DataFrame([{"prompt": "Why?", "who": "mum"}, {"prompt": "How?", "who": "dad"}])
+    assert [(row.prompt, row.columns) for row in read_prompts(table)] == [
+        (user("Why?"), {"who": "mum"}),
+        (user("How?"), {"who": "dad"}),
+    ]
+    assert [row.prompt for row in read_prompts(table["prompt"])] == [user("Why?"), user("How?")]
+
+
 def test_columns_are_kept_and_replies_are_not():
     rows = [{"prompt": "Why?", "chosen": "So.", "rejected": "No.", "who": "mum"}]
     assert read_prompts(rows)[0].columns == {"who": "mum"}

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,14 @@ class Row(NamedTuple):
     id: str
     """Its id, unless it has one of its own."""
     value: Any
+
+
+@runtime_checkable
+class _Table(Protocol):
+    """A table of pandas. To iterate over one gives the names of its columns, which would pass for prompts."""
+
+    def iterrows(self) -> Any: ...
+    def to_dict(self, orient: Any) -> Any: ...
 
 
 Item = TypeVar("Item", bound=Dialogue | Feedback)
@@ -90,6 +98,8 @@ def read_rows(source: Source) -> Iterator[Row]:
         yield from _rows_at(os.fspath(source))
         return
     expected = "expected a path, the name of a dataset, or an iterable of rows"
+    if isinstance(source, _Table):
+        source = source.to_dict("records")
     if isinstance(source, Mapping):
         raise InputError(f"{expected}; found a dict (one row goes into a list, of splits name one)")
     if not isinstance(source, Iterable) or isinstance(source, bytes | np.ndarray):
