@@ -65,7 +65,7 @@ class Algorithm:
 
     def facts(self) -> dict[str, Any]:
         """What a run folder says of the algorithm that made it (algorithm.json)."""
-        metrics = {name: asdict(metric) for name, metric in vars(self.module).get("METRICS", {}).items()}
+        metrics = {name: asdict(metric) for name, metric in self.module.METRICS.items()}
         return {
             "name": self.name,
             "title": self.title,
@@ -141,7 +141,9 @@ def _light(file: str) -> ModuleType:
         node = known.get(waiting.pop())
         if node is not None and node not in wanted:
             wanted.add(node)
-            waiting += [x.id for x in ast.walk(node) if isinstance(x, ast.Name)]
+            waiting += [
+                x.id for x in ast.walk(node) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)
+            ]
     future = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
     tree.body = [*future, *(n for n in tree.body if n in wanted and n not in future)]
     # Under a name of its own in sys.modules, with the file's path: the parser of flags reads the help of
@@ -151,6 +153,11 @@ def _light(file: str) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(tree, str(path), "exec"), vars(module))
     return module
+
+
+def _is_read(name: ast.Name) -> bool:
+    """Not the name of a field, which may be that of a function of the file as well."""
+    return isinstance(name.ctx, ast.Load)
 
 
 def _defined_by(node: ast.stmt) -> list[str]:

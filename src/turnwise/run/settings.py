@@ -43,6 +43,13 @@ class Adam:
         check(self, lr=POSITIVE, grad_clip=POSITIVE)
 
 
+def discount_of(gamma: float | None, own: float | None = None) -> float:
+    """The discount per step that is used: `gamma`, else the environment's `own`, else 0.99."""
+    if gamma is not None:
+        return gamma
+    return 0.99 if own is None else own
+
+
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without their groups: `{"optimizer": {"lr": 1e-3}}` becomes `{"lr": 1e-3}`."""
     flat: dict[str, Any] = {}

@@ -40,7 +40,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_c
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
 
 
@@ -56,8 +56,8 @@ class Config:
     """Steps in each lane between updates. Gradients of memory reach as far back, memory itself further."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=0.5)
     """Settings of the optimizer."""
-    gamma: float = 0.99
-    """Discount per step."""
+    gamma: float | None = None
+    """Discount per step; none: the environment's own, 0.99 if it has none."""
     estimator: Estimator = "n-step"
     """Formula of the returns."""
     lam: float = 0.95
@@ -132,7 +132,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step on one rollout; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
-    batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
+    batch = pack_steps(rows, gamma=discount_of(c.gamma), dtype=dtype).to(run.world.device)
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, returns, sums = loss(agent, batch, c, entropy_weight)
     mean = total / (c.lanes * c.rollout)
@@ -145,7 +145,9 @@ def update(
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
-    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    lanes = StepLanes(
+        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
+    )
     learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):

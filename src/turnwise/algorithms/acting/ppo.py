@@ -41,7 +41,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, chec
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
 
 
@@ -61,8 +61,8 @@ class Config:
     """Gradient steps per pass."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=0.5)
     """Settings of the optimizer."""
-    gamma: float = 0.99
-    """Discount per step."""
+    gamma: float | None = None
+    """Discount per step; none: the environment's own, 0.99 if it has none."""
     estimator: Estimator = "gae"
     """Formula of the returns."""
     lam: float = 0.95
@@ -177,7 +177,7 @@ def update(
     dtype = next(agent.parameters()).dtype
 
     def pack(chosen: Sequence[Episode]) -> Batch:
-        return pack_steps(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)
+        return pack_steps(chosen, gamma=discount_of(c.gamma), dtype=dtype).to(run.world.device)
 
     order = torch.randperm(len(rows)).tolist()
     groups = row_groups([len(e) for e in rows], c.minibatches, order)
@@ -201,7 +201,9 @@ def update(
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
-    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    lanes = StepLanes(
+        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
+    )
     learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):

@@ -42,7 +42,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
 
 
@@ -68,8 +68,8 @@ class Config:
     """Rows that are read before the row that is learnt from, so that its memory is of today's weights."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=1.0)
     """Settings of the optimizer."""
-    gamma: float = 0.99
-    """Discount per step."""
+    gamma: float | None = None
+    """Discount per step; none: the environment's own, 0.99 if it has none."""
     n: int = 1
     """Rewards in a target before it bootstraps. Above 1 rewards travel faster, but the target also counts
     what exploring actions cost."""
@@ -170,7 +170,9 @@ def update(
     assert isinstance(agent, QNetwork)
     like = next(agent.parameters())
     drawn = replay.sample(rng, c.batch_size, c.importance_exponent)
-    batch = pack_steps([replay.read(i, c.burn_in) for i in drawn.rows], gamma=c.gamma, dtype=like.dtype)
+    batch = pack_steps(
+        [replay.read(i, c.burn_in) for i in drawn.rows], gamma=discount_of(c.gamma), dtype=like.dtype
+    )
     batch = batch.to(like.device)
     weights = torch.as_tensor(drawn.weights).to(like)  # [B]
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
@@ -206,7 +208,7 @@ def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: C
         return None
     q = []
     for episodes in zip(*pairs, strict=True):
-        batch = pack_steps(episodes, gamma=c.gamma, dtype=like.dtype).to(like.device)
+        batch = pack_steps(episodes, gamma=discount_of(c.gamma), dtype=like.dtype).to(like.device)
         q.append(agent(batch)[:, :-1][batch.loss_mask])
     return float((q[0] - q[1]).abs().mean() / agent.head.value.scale)
 
@@ -214,7 +216,9 @@ def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: C
 def train(c: Config, env: LaneEnv, agent: QNetwork, run: TrainingRun, seed: int) -> QNetwork:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
     run.world.place(agent)
-    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    lanes = StepLanes(
+        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
+    )
     replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.autoresets)
     experience = Experience(lanes, replay)
     learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent), experience)

@@ -36,7 +36,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
 
 
@@ -52,8 +52,8 @@ class Config:
     """Steps after which an episode is cut. What it would have earned later is lost."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=5.0)
     """Settings of the optimizer."""
-    gamma: float = 0.99
-    """Discount per step."""
+    gamma: float | None = None
+    """Discount per step; none: the environment's own, 0.99 if it has none."""
     entropy_weight: float = 0.01
     """Weight of the bonus on the policy's entropy at first. More of it explores longer."""
     entropy_end: float = 0.0
@@ -116,7 +116,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step on whole episodes; `remaining` is the share of training that is still to come."""
     dtype = next(agent.parameters()).dtype
-    batch = pack_steps(rows, gamma=c.gamma, dtype=dtype).to(run.world.device)
+    batch = pack_steps(rows, gamma=discount_of(c.gamma), dtype=dtype).to(run.world.device)
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)
     # Pop-Art, before the loss: the first returns set the units, not an arbitrary 1.
     agent.critic.value.update_scale_(returns[batch.loss_mask])
@@ -129,7 +129,9 @@ def update(
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
     run.world.place(agent)
-    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    lanes = StepLanes(
+        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
+    )
     learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
     total = max(1, round(c.episodes / c.lanes))
     for step in run.steps(total, learner):

@@ -42,7 +42,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import adam, annealed, descend, linear
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
 
 
@@ -68,8 +68,8 @@ class Config:
     """Rows that are read before the row that is learnt from, so that its memory is of today's weights."""
     optimizer: Adam = Adam(lr=1e-3, grad_clip=10.0)
     """Settings of the optimizer."""
-    gamma: float = 0.99
-    """Discount per step."""
+    gamma: float | None = None
+    """Discount per step; none: the environment's own, 0.99 if it has none."""
     n: int = 1
     """Rewards in a target before it bootstraps. Above 1 rewards travel faster, but the target also counts
     what actions of older policies cost."""
@@ -152,7 +152,9 @@ def update(
     assert isinstance(agent, SoftActorCritic)
     like = next(agent.parameters())
     rows = replay.sample(rng, c.batch_size).rows
-    batch = pack_steps([replay.read(i, c.burn_in) for i in rows], gamma=c.gamma, dtype=like.dtype)
+    batch = pack_steps(
+        [replay.read(i, c.burn_in) for i in rows], gamma=discount_of(c.gamma), dtype=like.dtype
+    )
     batch = batch.to(like.device)
     share = annealed(c.entropy, c.entropy_end, max(0.0, remaining - 0.25) / 0.75)
     aim = share * math.log(agent.head.logits.out_features)
@@ -169,7 +171,9 @@ def update(
 def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: TrainingRun, seed: int) -> SoftActorCritic:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
     run.world.place(agent)
-    lanes = StepLanes(env, c.lanes, generator(seed, 0), gamma=c.gamma, device=str(run.world.device))
+    lanes = StepLanes(
+        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
+    )
     replay = Replay(c.capacity, c.lanes, pauses=env.autoresets)
     experience = Experience(lanes, replay)
     learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent.critics), experience)

@@ -14,9 +14,8 @@ from turnwise.recipes.trained import Actor
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.step_agent import StepAgent
+from turnwise.run.settings import discount_of
 
-DISCOUNT = 0.99
-"""discount per step where neither the settings nor the environment say one"""
 KINDS: dict[str, Kind] = {"r2d2": "q", "sac": "soft"}
 """what learns; actors with a critic, unless named here"""
 
@@ -31,8 +30,7 @@ def prepare(
     m: Machine,
 ) -> Job[Actor]:
     """Build the agent for the environment's spaces."""
-    if config.gamma is None:
-        config = replace(config, gamma=DISCOUNT if env.discount is None else env.discount)
+    config = replace(config, gamma=discount_of(config.gamma, env.discount))
     kind = KINDS.get(algorithm.name, "actor-critic")
     spaces = Spaces.of(env.lanes)
     agent = agent_of(kind, memory, critic or CriticSpec(), spaces)
