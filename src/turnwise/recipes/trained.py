@@ -12,7 +12,8 @@ import numpy as np
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
 from turnwise.rollout.agent import Agent
-from turnwise.rollout.load import load_agent, load_reward, load_step_agent
+from turnwise.rollout.load import load as load_trained
+from turnwise.rollout.load import load_agent
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
@@ -96,13 +97,12 @@ def load(path: str | Path) -> Policy | Actor | Judge:
     too. InputError for a run that has not come to its end.
     """
     folder = Path(path)
+    found = load_trained(path)
+    run = folder if (folder / "config.yaml").is_file() else None
     result = read_result(folder)
-    if (folder / "reward").is_dir():
-        return Judge(load_reward(folder), folder, result)
-    place = folder / "policy" if (folder / "policy").is_dir() else folder
-    if (place / "agent.json").is_file():
-        return Actor(load_step_agent(folder), folder, result, result.get("env"))
-    return Policy(load_agent(path), folder if (folder / "config.yaml").is_file() else None, result)
+    if isinstance(found, StepAgent):
+        return Actor(found, run, result, result.get("env"))
+    return Policy(found, run, result) if isinstance(found, Agent) else Judge(found, run, result)
 
 
 def open_policy(source: Any, expected: str = "the run of a cloned policy (BC)") -> tuple[Agent, str]:
