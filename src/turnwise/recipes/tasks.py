@@ -90,7 +90,7 @@ class Task:
     def _made(self) -> DialogueTask:
         try:
             signature = inspect.signature(self.make)
-        except ValueError:  # compiled callables have none; what they refuse is told when they are called
+        except ValueError:  # compiled callables have none: they check their arguments themselves
             return self.make(**self.settings)
         try:
             signature.bind(**self.settings)
@@ -105,7 +105,7 @@ class Task:
         except SettingError as e:
             if e.name not in self.settings:
                 raise
-            # The name is that of one of the task's settings, which is no setting of whoever asked.
+            # The caller knows the task's setting as one of `task_settings`, and nothing else of that name.
             raise SettingError("task_settings", f"{e.name}={e.value}", e.expected) from e
 
 

@@ -15,7 +15,7 @@ class SpeakingModel:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.chat = agent.chat
-        # A model has a fixed number of lanes, and a speaker is not told how many it will have. So whenever
+        # A model has a fixed number of lanes, and a speaker does not know how many it will have. So whenever
         # lanes come that no model has yet, one more model takes them, beside the talks that are under way.
         self._models: list[LaneModel] = []
         self._places: dict[int, tuple[int, int]] = {}  # the caller's lane: which model, which lane of it
