@@ -7,16 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
-from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.engines.protocol import Utterance
@@ -136,10 +132,3 @@ def _reply(
     if not u.stopped:
         row.read([chat.stop])
     return Reply(prompt, chat.text(u.ids), row.tokens(True, next_known=True, id=""), u.stopped, columns)
-
-
-def mean_logp(lm: Any, rows: Sequence[Tokens], device: torch.device, group: int = 1) -> Tensor:
-    """[B], log-probability of each reply per token, with gradient; rows of a group share their prompt."""
-    b = pack_tokens(rows, gamma=1.0).to(device)
-    logp = score_replies(lm, b, group=group).logp
-    return logp.sum(1) / b.mask.sum(1)

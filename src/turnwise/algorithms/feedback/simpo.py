@@ -20,7 +20,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import simpo_loss
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
-from turnwise.rollout.replies import mean_logp
+from turnwise.models.lm.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend

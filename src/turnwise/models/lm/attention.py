@@ -50,7 +50,7 @@ def attend(
     reading memory, so that here a lane costs what it holds and others do not.
     """
     ids, heads, width = q.shape
-    group = heads // keys.shape[2]
+    group = heads // keys.shape[2]  # query heads that read the same head of keys (grouped-query attention)
     number = q.dtype.type
     scores = np.empty((heads, keys.shape[1]), q.dtype)
     for m in range(ids):
@@ -64,7 +64,7 @@ def attend(
                 for d in range(width):
                     score += query[d] * key[d]
                 scores[head, t] = score * scale
-        for head in range(heads):
+        for head in range(heads):  # softmax; less its largest score no exponential overflows
             row = scores[head, :length]
             top, total = row.max(), number(0)
             for t in range(length):
@@ -72,7 +72,7 @@ def attend(
                 total += row[t]
             for t in range(length):
                 row[t] /= total
-        mixed = out[m]
+        mixed = out[m]  # [heads, D], the values weighted by the softmax; `out` comes uninitialised
         mixed[:] = 0
         for t in range(length):
             place = origins[lane] if t < lead else lane

@@ -51,6 +51,7 @@ class _LaneLayer(CacheLayerMixin):
         super().__init__()
         self.memory = memory
 
+    # The names from here to the end are those that `transformers` calls on a layer of a cache.
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.make_room(*((x.shape[1], x.shape[3]) for x in (key_states, value_states)), like=key_states)
 
@@ -64,6 +65,7 @@ class _LaneLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         self.lazy_initialization(key_states, value_states)
+        # New keys [n, heads, t, d] become n t rows; `slots` [n t] says which (lane, position) each is.
         for whole, new in ((self.keys, key_states), (self.values, value_states)):
             flat = whole.view(-1, whole.shape[2] * whole.shape[3])
             flat.index_copy_(0, self.memory.slots, new.transpose(1, 2).reshape(-1, flat.shape[1]))
@@ -123,7 +125,7 @@ class LaneMemory(Cache):
 
         What lies behind a lane's own ids is overwritten by whatever it reads next and never attended to.
         """
-        counts = np.array([len(x) for x in ids])
+        counts = np.array([len(x) for x in ids])  # [n], ids that each lane reads now
         self.longest = int((start + counts).max())
         if self.longest >= self.capacity:  # the position behind the longest is a bin for padding
             self.capacity = self.longest + GROWTH
@@ -132,6 +134,8 @@ class LaneMemory(Cache):
 
     def copy_lane(self, source: int, lanes: list[int], length: int) -> None:
         """Overwrite the memory of `lanes` with that of `source`, which has read `length` ids."""
+        # The bytes are copied although compiled attention reads a shared beginning from `source`: when the
+        # source moves on to another conversation, its copies must still have what they remember.
         layers: list[Any] = self.layers
         for layer in layers:
             if layer.is_initialized:
@@ -141,14 +145,17 @@ class LaneMemory(Cache):
         self.origins[lanes], self.shared[lanes] = source, length
 
     def _overwrite(self, lanes: np.ndarray, start: np.ndarray | int) -> None:
-        """From position `start` on `lanes` no longer hold what they have in common with others."""
-        kept = np.full(self.lanes, self.context)
+        """From position `start` on, `lanes` no longer hold what they have in common with others."""
+        kept = np.full(self.lanes, self.context)  # [N], positions of each lane that stay as they are
         kept[lanes] = start
+        # What is shared ends where the copy is overwritten or where its origin is, whichever comes first.
         self.shared = np.minimum(self.shared, np.minimum(kept, kept[self.origins]))
 
     def _read_packed(
         self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
     ) -> Tensor:
+        # Ids of all lanes in one row [M], lane after lane. first [n]: where each lane's ids begin in it.
+        # Counts 3, 1 that start at positions 7, 20: first = 0, 3 and positions = 7, 8, 9, 20.
         first = np.cumsum(counts) - counts
         positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
         packed = np.concatenate([np.asarray(x, np.int64) for x in ids])
@@ -157,6 +164,8 @@ class LaneMemory(Cache):
             return self.llama.read(packed, *self.places, self.layers)[first + counts - 1]
         self.slots = self._on(self.places[0] * self.capacity + positions)
         if self.kernel is None:
+            # PyTorch's attention takes blocks. Lanes that speak read one id each and lanes that listen read
+            # many: in one block the former would be padded to the longest message.
             groups = [g for g in (counts == 1, counts > 1) if g.any()]
             self.attending = tuple(self._group(rows[g], start[g], counts[g], first[g]) for g in groups)
         with _attention(self.trunk, PACKED):
@@ -173,13 +182,17 @@ class LaneMemory(Cache):
         self, rows: np.ndarray, start: np.ndarray, counts: np.ndarray, first: np.ndarray
     ) -> _Attending:
         """The lanes `rows` as one block; the whole memory is read in place where most lanes take part."""
-        longest, width = int((start + counts).max()), int(counts.max())
+        longest, width = int((start + counts).max()), int(counts.max())  # width: t, queries of a lane
+        # Gathering rows of the cache copies it. If most lanes take part, all of it is read where it is, and
+        # the block has a row for each of the N lanes; else it has n rows, gathered.
         in_place = 2 * len(rows) > self.lanes
         places = rows if in_place else np.arange(len(rows))
         offset = np.arange(width)
-        read = offset < counts[:, None]
+        read = offset < counts[:, None]  # [n, t], False at padding
         taken = np.zeros((self.lanes if in_place else len(rows), width), np.int64)
         taken[places] = np.where(read, first[:, None] + offset, 0)
+        # The last position that each query sees. Padding, and lanes that do not take part, may see anything:
+        # what they answer is dropped.
         until = np.full(taken.shape, longest)
         until[places] = start[:, None] + offset
         answers = places[:, None] * width + offset
@@ -217,10 +230,12 @@ class LaneMemory(Cache):
     def _read_padded(
         self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
     ) -> Tensor:
-        padded = np.zeros((len(ids), int(counts.max())), np.int64)
+        padded = np.zeros((len(ids), int(counts.max())), np.int64)  # [n, t], ids on the left
         for row, x in zip(padded, ids, strict=True):
             row[: len(x)] = x
         positions = start[:, None] + np.arange(padded.shape[1])
+        # Padding is written too: behind the lane's own ids, where whatever it reads next takes its place, and
+        # beyond the longest lane into the bin at position `longest`, which no query attends to.
         self.slots = self._on((rows[:, None] * self.capacity + np.minimum(positions, self.longest)).ravel())
         self.rows = self._on(rows)
         features = self.trunk(

@@ -1,8 +1,11 @@
 """A Llama's pass over packed lanes on a CPU, in a few calls a layer.
 
-Who samples reads one id a lane at a time. The arithmetic of a small layer is then done in half a
-millisecond, and the calls of its modules, some sixty, take as long again. Here a layer is a dozen calls, on
-the trunk's own weights: sums are made in place, and norms and rotations are compiled.
+Sampling reads one id a lane at a time. The arithmetic of a small layer then takes half a millisecond, and
+the calls of its modules, some sixty, take as long again. Here a layer is a dozen calls on the trunk's own
+weights: sums are made in place, and norms and rotations are compiled.
+
+Letters of the shapes: M packed ids (all lanes together), D features, H heads, K heads of keys, d numbers of
+a head, F features of the perceptron, N lanes, P positions.
 """
 
 from __future__ import annotations
@@ -50,25 +53,37 @@ class LlamaPass:
         shared: np.ndarray,
         memory: Iterable[Any],
     ) -> Tensor:
-        """Features [M, D] of `ids` [M], whose keys and values are written into each layer of `memory`."""
-        x = self.trunk.embed_tokens(torch.from_numpy(ids))
+        """Features [M, D] of `ids` [M], whose keys and values are written into each layer of `memory`.
+
+        Id m belongs to lane `lanes[m]` and stands at `positions[m]` there, both [M]; `origins` and `shared`
+        are [N], as `attend` takes them. The lines follow `LlamaDecoderLayer.forward` one by one.
+        """
+        x = self.trunk.embed_tokens(torch.from_numpy(ids))  # [M, D], the residual stream
+        # Angles depend on positions alone: [M, d] each, computed once for all layers.
         cos, sin = (a[0].numpy() for a in self.trunk.rotary_emb(x, torch.from_numpy(positions).unsqueeze(0)))
         heads = self.key_heads, self.width
-        seen = x.new_empty(len(ids), self.heads, self.width)
+        seen = x.new_empty(len(ids), self.heads, self.width)  # [M, H, d], written anew by each layer
         for layer, held in zip(self.trunk.layers, memory, strict=True):
             attention, mlp = layer.self_attn, layer.mlp
             held.make_room(heads, heads, like=x)
-            keys, values = held.keys.numpy(), held.values.numpy()
+            keys, values = held.keys.numpy(), held.values.numpy()  # [N, P, K, d], views of the cache
+            # 1. Attention reads the normalised stream: queries [M, H, d], keys and values [M, K, d].
             read = self._normal(x, layer.input_layernorm)
             q, k, v = (
                 product(read, projection).view(len(ids), -1, self.width).numpy()
                 for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
+            # 2. Queries are turned in place; turned keys, and values, go straight into the cache.
             self.rotate(q, k, v, cos, sin, lanes, positions, keys, values)
+            # 3. Each id attends to its own lane. All keys are in the cache by now, those of ids that were
+            # packed together too, and an id looks no further than its own position: so this is causal.
             self.attend(q, keys, values, lanes, positions, origins, shared, self.scale, seen.numpy())
+            # 4. The first residual sum, x + W_o seen, in one call.
             x.addmm_(seen.flatten(1), attention.o_proj.weight.t())
+            # 5. The gated perceptron (Shazeer 2020, arXiv:2002.05202, eq. 6): silu(W_g x) * (W_u x), [M, F].
             read = self._normal(x, layer.post_attention_layernorm)
             gated = silu(product(read, mlp.gate_proj), inplace=True).mul_(product(read, mlp.up_proj))
+            # 6. The second residual sum, x + W_d gated.
             x.addmm_(gated, mlp.down_proj.weight.t())
         return self._normal(x, self.trunk.norm)
 
@@ -102,7 +117,7 @@ def normalise(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) ->
     rows, width = x.shape
     number = x.dtype.type
     for m in range(rows):
-        square = number(0)
+        square = number(0)  # of x's own type: a Python 0.0 would make the sum double precision
         for d in range(width):
             square += x[m, d] * x[m, d]
         scale = number(1 / math.sqrt(square / width + eps))

@@ -6,6 +6,7 @@ and values are computed once, with gradient, and expanded over the group; the ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 
-from turnwise.data.batch import Batch
+from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import entropy
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
@@ -52,6 +54,13 @@ def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = M
     logp, spread = (torch.cat(x) for x in zip(*parts, strict=True))
     nothing = logp.new_zeros(mask.shape)
     return Scored(nothing.masked_scatter(mask, logp), nothing.masked_scatter(mask, spread))
+
+
+def mean_logp(lm: Any, rows: Sequence[Tokens], device: torch.device, group: int = 1) -> Float[Tensor, "B"]:
+    """Log-probability of each reply per token, in nats, with gradient; rows of a group share their prompt."""
+    batch = pack_tokens(rows, gamma=1.0).to(device)
+    logp = score_replies(lm, batch, group=group).logp
+    return logp.sum(1) / batch.mask.sum(1)
 
 
 def _of_features(

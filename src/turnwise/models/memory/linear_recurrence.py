@@ -61,6 +61,9 @@ class _Layer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.read = nn.Linear(width, 3 * width)
         self.write = nn.Linear(width, width)
+        # A constant decay f forgets as f^t, with a time scale of 1 / (1 - f) steps. sigmoid(log(s - 1)) is
+        # 1 - 1/s, so feature j begins with the time scale steps[j]; its input gate begins at 1 - f = 1/s, so
+        # that h is a mean of what came in and not a sum that grows with s.
         steps = torch.logspace(math.log10(2.0), math.log10(LONGEST), width)
         with torch.no_grad():
             self.read.bias[: 2 * width] = torch.cat([(steps - 1).log(), -(steps - 1).log()])
@@ -99,7 +102,10 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g_t = gradient_t + decay_{t+1} g_{t+1}: the same recurrence, run backwards."""
+        """g_t = gradient_t + decay_{t+1} g_{t+1}: the same recurrence, run backwards.
+
+        It needs the decays and h alone; autograd would keep every product of the loops in `_scanned`.
+        """
         decay, h0, h = ctx.saved_tensors
         following = F.pad(decay[:, 1:], (0, 0, 0, 1)).flip(1)
         g = _scanned(following, gradient.flip(1), torch.zeros_like(h0)).flip(1)
@@ -114,19 +120,23 @@ def _scanned(decay: Tensor, new: Tensor, h: Tensor) -> Tensor:
     by step.
     """
     T = decay.shape[1]
-    L = math.isqrt(T)
+    L = math.isqrt(T)  # L steps in a piece, T / L pieces: 2 L + T / L operations, few if L is about sqrt(T)
     whole = T // L * L
     h_all = torch.empty_like(new)
+    # Lists of L tensors [B, T / L, D]: step i of every piece.
     decays = decay[:, :whole].unflatten(1, (-1, L)).unbind(2)
     news = new[:, :whole].unflatten(1, (-1, L)).unbind(2)
+    # 1. What a whole piece does to a memory, h -> product h + total, for all pieces at once.
     product, total = decays[0], news[0]
     for a, b in zip(decays[1:], news[1:], strict=True):
         product, total = product * a, torch.addcmul(b, a, total)
+    # 2. From piece to piece: the memory [B, D] before each.
     before = []
     for a, b in zip(product.unbind(1), total.unbind(1), strict=True):
         before.append(h)
         h = torch.addcmul(b, a, h)
-    inside = torch.stack(before, 1)
+    # 3. The steps again, all pieces at once, now from the right memory; written where they belong.
+    inside = torch.stack(before, 1)  # [B, T / L, D]
     for a, b, to in zip(decays, news, h_all[:, :whole].unflatten(1, (-1, L)).unbind(2), strict=True):
         inside = torch.addcmul(b, a, inside, out=to)
     for t in range(whole, T):

@@ -59,10 +59,11 @@ class Sampler:
         self.read_stop = read_stop
         self.memories = [LaneMemory(trunk, lanes, context) for trunk in policy.trunks]
         self.device = next(policy.trunks[0].parameters()).device
-        self.features: list[Any] = [None] * len(
-            self.memories
-        )  # a tensor [N, D] each, from the first reading on
-        self.lengths = np.zeros(lanes, np.int64)
+        # What each trunk gave for the last id that a lane read: [N, D] each, from the first reading on.
+        self.features: list[Any] = [None] * len(self.memories)
+        self.lengths = np.zeros(lanes, np.int64)  # [N], ids that the memory of each lane holds
+        # One number for each position that a token may be said at, drawn at the reset: what is said at a
+        # position depends on the lane's seed alone, not on when the lane is served or beside whom.
         self.uniforms = np.zeros((lanes, context + 1))
         self._unread: list[list[int]] = [[] for _ in range(lanes)]
         self._said: list[list[int]] = [[] for _ in range(lanes)]
@@ -124,7 +125,8 @@ class Sampler:
 
     def _say_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
-        rows = torch.as_tensor(self._speaking, device=self.device)
+        rows = torch.as_tensor(self._speaking, device=self.device)  # [n], lanes that speak
+        # p [n, V]; the recorded log-probability is of this distribution, after temperature, top-k and top-p.
         p = distribution(self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding)
         drawn = self.uniforms[self._speaking, self.lengths[self._speaking]]
         tokens = sample(p, torch.as_tensor(drawn, device=self.device))
@@ -133,7 +135,7 @@ class Sampler:
         for lane, token, log in zip(self._speaking, tokens.tolist(), logp.tolist(), strict=True):
             self._said[lane].append(token)
             self._logp[lane].append(log)
-            self._unread[lane].append(token)
+            self._unread[lane].append(token)  # what a lane says is what it reads next
             full = self.lengths[lane] + 1 >= self.context
             if token == self.stop or full or len(self._said[lane]) >= self.max_new_tokens:
                 finished.append(self._finish(lane, stopped=token == self.stop, full=full))
@@ -145,7 +147,7 @@ class Sampler:
         return finished
 
     def _finish(self, lane: int, stopped: bool, full: bool) -> Utterance:
-        if not stopped:
+        if not stopped:  # a turn that was cut is read as one that ended, so that the talk can go on
             self._unread[lane].append(self.stop)
         return Utterance(
             lane, tuple(self._said[lane]), tuple(self._logp[lane]), stopped, full and not stopped

@@ -1,0 +1,74 @@
+"""One door for whatever was trained: what a folder holds decides what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnwise.envs.protocol import Discrete
+from turnwise.models.agents.settings import CriticSpec, MemorySpec
+from turnwise.models.agents.spec import Spaces, agent_of
+from turnwise.models.lm.parts import trunk_of
+from turnwise.models.lm.reward_model import RewardModel
+from turnwise.rollout.agent import Agent
+from turnwise.rollout.load import load, load_agent, load_reward, load_step_agent
+from turnwise.rollout.reward_scorer import RewardScorer
+from turnwise.rollout.step_agent import StepAgent
+from turnwise.run.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any], chat: Any) -> dict[str, Path]:
+    """The run of each kind of model, as its folder."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("speaks", "steps", "judges")}
+    for folder in folders.values():
+        (folder / "config.yaml").write_text("algorithm: any\n")
+    Agent(tiny(), chat.tokenizer).save(folders["speaks"] / "policy")
+    memory, critic, spaces = MemorySpec(width=8), CriticSpec(), Spaces(Discrete(3), Discrete(2), None)
+    module = agent_of("q", memory, critic, spaces)
+    StepAgent(module, "q", memory, critic, spaces).save(folders["steps"] / "policy")
+    (folders["judges"] / "reward").mkdir()
+    judge = RewardModel(trunk_of(tiny().float()), 32)
+    RewardScorer(judge, chat.tokenizer).save(folders["judges"] / "reward")
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "expected"),
+    [("speaks", "policy", Agent), ("steps", "policy", StepAgent), ("judges", "reward", RewardScorer)],
+)
+def test_the_folder_decides_what_comes_back(
+    kind: str, inside: str, expected: type, runs: dict[str, Path]
+) -> None:
+    """From the folder of the run and from the folder of the model in it, by path or by text."""
+    assert isinstance(load(runs[kind]), expected)
+    assert isinstance(load(str(runs[kind] / inside)), expected)
+
+
+@pytest.mark.parametrize(
+    ("loader", "kind", "message"),
+    [
+        (
+            load_agent,
+            "steps",
+            "this is an agent that acts in steps; expected the run of a policy that speaks",
+        ),
+        (load_agent, "judges", "this is a reward model; expected the run of a policy that speaks"),
+        (load_step_agent, "speaks", "no agent.json that can be read; expected the run of an agent that acts"),
+        (load_reward, "steps", "expected the run of a reward model"),
+    ],
+)
+def test_a_loader_refuses_other_kinds(
+    loader: Callable[[Path], Any], kind: str, message: str, runs: dict[str, Path]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        loader(runs[kind])
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("algorithm: bc\n")
+    with pytest.raises(InputError, match="this run has no policy yet; expected a finished run"):
+        load(tmp_path)
