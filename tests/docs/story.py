@@ -39,6 +39,7 @@ SET_UP = {
     "git clone <this repository> && cd turnwise": "needs the address that the reader has",
     "make demo": "sets up .venv from the package index; tests/cli has the demo",
     "make test": "is what runs this",
+    "source .venv/bin/activate": "whoever runs this has done so, or need not",
 }
 """lines that are not run, comments taken off, and why"""
 
