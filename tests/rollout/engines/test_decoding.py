@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from turnwise.rollout.engines.decoding import Decoding, distribution, sample
+from turnwise.run.errors import SettingError
 
 LOGITS = torch.tensor([[0.15, 0.5, 0.1, 0.25]], dtype=torch.float64).log()
 ALMOST_ONE = 1 - 2.0**-53
@@ -111,5 +112,5 @@ def test_frequencies(how: Decoding) -> None:
     [({"temperature": -0.1}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p")],
 )
 def test_impossible_decoding_is_refused(wrong: dict[str, float], name: str) -> None:
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(SettingError, match=name):
         Decoding(**wrong)

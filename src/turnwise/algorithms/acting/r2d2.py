@@ -170,6 +170,7 @@ def update(
     assert isinstance(agent, QNetwork)
     like = next(agent.parameters())
     drawn = replay.sample(rng, c.batch_size, c.importance_exponent)
+    # Burn-in: rows come with those before them, whose decisions are in `mask` and not in `loss_mask`.
     batch = pack_steps(
         [replay.read(i, c.burn_in) for i in drawn.rows], gamma=discount_of(c.gamma), dtype=like.dtype
     )

@@ -152,6 +152,7 @@ def update(
     assert isinstance(agent, SoftActorCritic)
     like = next(agent.parameters())
     rows = replay.sample(rng, c.batch_size).rows
+    # Burn-in: rows come with those before them, whose decisions are in `mask` and not in `loss_mask`.
     batch = pack_steps(
         [replay.read(i, c.burn_in) for i in rows], gamma=discount_of(c.gamma), dtype=like.dtype
     )
