@@ -12,7 +12,10 @@ from turnwise.recipes.settings.train import LogReading
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, check_choice
 from turnwise.run.checks import check as check_numbers
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.rehearsal import at_most
 
+REHEARSED = 60
+"""conversations, or rows of feedback, of a rehearsal"""
 Kind = Literal["pairs", "rankings", "likes", "scores"]
 
 
@@ -112,11 +115,8 @@ def make(a: Make) -> dict[str, Any]:
 
     task = find_task(a.task, parse_settings(a.task_settings))
     logs = a.feedback == "none"
-    rows = (
-        task.rows(a.conversations, a.seed)
-        if logs
-        else task.feedback_rows(a.feedback, a.conversations, a.seed)
-    )
+    n = at_most(REHEARSED, a.conversations)
+    rows = task.rows(n, a.seed) if logs else task.feedback_rows(a.feedback, n, a.seed)
     count = write_jsonl(a.out, rows, overwrite=a.overwrite)
     what = "conversations" if logs else a.feedback
     console(a.json).print(f"{count:,} {what} of {a.task} written to {a.out}")

@@ -26,6 +26,7 @@ from turnwise.recipes.solutions import save_controller, save_policies, save_solu
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import expect_fresh, write_config
 from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most, rehearsing
 
 COMPILING = 5.0
 """seconds from which on compiling is worth a word"""
@@ -81,6 +82,9 @@ def solve(
     InputError for a problem that cannot be read, SettingError for a setting that cannot work.
     """
     a = SolveSettings(**settings)
+    if rehearsing():
+        simulate_few, seconds = at_most(20, a.simulate), min(1.0, a.deadline)
+        a = replace(a, deadline=seconds, simulate=simulate_few, starts=at_most(2, a.starts))
     folder = None if out is None else Path(out)
     if folder is not None:
         expect_fresh(folder, resume=False)

@@ -26,6 +26,7 @@ from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.folder import whole_file, write_text
 from turnwise.run.optim import warmup_linear
 from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import AdamW
 
 R = TypeVar("R")
@@ -73,6 +74,10 @@ class Learner:
             self.experience.load(state["experience"])
 
 
+REHEARSED = 2
+"""steps of a rehearsal"""
+
+
 class Order(Protocol):
     """Which rows make the batch of a step: a function of the step alone, so that resumption goes on in it."""
 
@@ -107,9 +112,10 @@ class TrainingRun:
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
         """Numbers of the steps still to do, from the checkpoint on if there is one; saves every few of them.
 
-        Ctrl-C in any process ends the step, saves, and raises Interrupted in all of them.
+        Ctrl-C in any process ends the step, saves, and raises Interrupted in all of them. A rehearsal ends
+        after a few steps.
         """
-        self.total = total
+        self.total = total = at_most(REHEARSED, total)
         first = self._restore(learner)
         quiet = self.quiet or not self.world.main
         with _StopSignal() as stop, Progress(self.what, total, done=first, quiet=quiet) as progress:

@@ -18,9 +18,12 @@ from turnwise.recipes.trained import Policy
 from turnwise.rollout.agent import save_acting
 from turnwise.run.folder import write_json, write_text
 from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most
 
 VALIDATION_SEED = 1_000_003
 """added to the seed for validation conversations, so that they are other ones than the evaluation's"""
+REHEARSED = 4
+"""conversations of a rehearsal"""
 SHOWN = 12
 """conversations kept for the report page"""
 
@@ -32,7 +35,12 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     speaks with it from then on. Nothing is written for a policy without a run folder.
     """
     row = task if isinstance(task, Task) else find_task(task)
-    a = settings
+    a = replace(
+        settings,
+        episodes=at_most(REHEARSED, settings.episodes),
+        validation_episodes=at_most(REHEARSED, settings.validation_episodes),
+        betas=settings.betas[: at_most(2, len(settings.betas))],
+    )
     agent = policy.agent.with_acting(temperature=a.temperature)
     validation: list[dict[str, Any]] = []
     if a.betas and agent.critic is not None:

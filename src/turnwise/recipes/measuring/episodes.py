@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ from turnwise.recipes.trained import Actor
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config, write_json, write_text
 from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most, rehearsing
 
+REHEARSED = 20
+"""episodes of a rehearsal"""
 SHOWN = 8
 """episodes kept for the report page"""
 PROBED = 600
@@ -63,7 +67,7 @@ def measure(
     `env`: None is the environment of training. `bounds`: called with (seconds, lower, upper) while the
     optimum is searched for. Writes evaluation.json, episodes.jsonl, probe.json and the page into the run.
     """
-    a, saved = settings, actor.saved
+    a, saved = replace(settings, episodes=at_most(REHEARSED, settings.episodes)), actor.saved
     place, longest, gamma = _environment(actor, env, a)
     lanes, problem = min(a.lanes, a.episodes), place.problem
     agent: Any = Greedy(saved.module) if a.greedy else saved.module
@@ -142,7 +146,8 @@ def _truth(
     """What is known of the environment's best; numbers that are not finite are None."""
     if problem is None:
         return truth_of_task(env)
-    found = truth_of_problem(problem, seed, Limits(SECONDS), bounds or (lambda *_: None))
+    seconds = 0.3 if rehearsing() else SECONDS
+    found = truth_of_problem(problem, seed, Limits(seconds), bounds or (lambda *_: None))
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
 
 

@@ -15,6 +15,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
 from turnwise.run.folder import write_config, write_json
+from turnwise.run.rehearsal import VARIABLE, rehearsing
 from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
@@ -82,8 +83,11 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
 def _open_folder(job: Job[Any], machine: Machine) -> None:
     """What is known before the first step."""
     row = job.algorithm
-    first = {"family": row.family, "algorithm": row.name}
+    first: dict[str, Any] = {"family": row.family, "algorithm": row.name}
     first |= {} if job.data is None else {"data": job.data}
+    if rehearsing():
+        first["rehearsal"] = True
+        machine.warn(f"this is a rehearsal ({VARIABLE} is set): a few steps, and no result means anything")
     write_config(machine.out, first | flat(*job.settings), resume=machine.run.resume)
     write_json(machine.out / "algorithm.json", row.facts())
     for file, value in job.files.items():
