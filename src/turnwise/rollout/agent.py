@@ -41,17 +41,17 @@ class Acting:
     top_k: int | None = None
     top_p: float | None = None
     beta: float = 0.0
-    """strength of the critic; 0 leaves the language model alone"""
+    """Strength of the critic; 0 leaves the language model alone."""
     adv_clip: float | None = None
-    """largest upward shift of a log-probability by a token critic"""
+    """Largest upward shift of a log-probability by a token critic, in nats."""
     proposals: int = 1
-    """utterances proposed per turn to a turn critic"""
+    """Utterances that are proposed to a turn critic at each turn."""
     max_new_tokens: int = 64
 
 
 @dataclass(frozen=True)
 class Agent:
-    """A causal LM, its tokenizer, and a critic of tokens or turns or none."""
+    """An agent that speaks: a causal LM, its tokenizer, and a critic of tokens, of turns or none."""
 
     lm: Any
     tokenizer: Any
@@ -133,7 +133,7 @@ class Agent:
 
     @torch.inference_mode()
     def values(self, row: Tokens) -> Mapping[str, np.ndarray]:
-        """What the agent thinks of a conversation, per decision: `logp`, and `q`, `v` where it has a critic.
+        """What the agent thinks of a conversation, per decision: `logp`, and `q`, `v` if it has a critic.
 
         Per token for a token critic (or none), per turn for a turn critic; q and v in units of the return.
         What follows the last action is not read: the partner's last message may reach beyond the context.
@@ -156,7 +156,7 @@ class Agent:
         return found | {"q": taken[0].numpy(), "v": v[0].numpy()}
 
     def save(self, folder: Path) -> None:
-        """The language model where `AutoModelForCausalLM` finds it, the critic beside it."""
+        """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it."""
         save_lm(folder, self.lm, self.tokenizer)
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
         if self.critic is not None:

@@ -28,7 +28,7 @@ class Conversation:
 
 @dataclass
 class _Lane:
-    """A conversation being held."""
+    """A conversation under way."""
 
     episode: int
     messages: list[Message]
@@ -53,7 +53,7 @@ def converse(
 ) -> list[Conversation]:
     """Hold the conversations `episodes`, `lanes` at a time; results in the order of `episodes`.
 
-    A conversation that fills the context is truncated, not terminated. Every conversation asked for is
+    A conversation that fills the context is truncated, not terminated. Every conversation of `episodes` is
     finished, so none is dropped for being long.
     """
     return _Loop(model, task, chat, seed).run(episodes, lanes, progress)
@@ -105,11 +105,14 @@ class _Loop:
         texts = [self.chat.text(u.ids) for u in spoken]
         responses = self.task.step([u.lane for u in spoken], texts)
         for u, text, response in zip(spoken, texts, responses, strict=True):
+            # The lane is over: its memory is not read on, and the next conversation takes its place.
             if response.terminated or response.truncated:
                 freed.append(self._close(u.lane, response, u, text))
                 continue
             state = self.open[u.lane]
             self._record(state, u, text, response.reward)
+            # The cache of the lane has read everything up to the agent's stop token, so only what is new is
+            # encoded and read: nothing that was sampled is ever encoded again.
             history = list(state.messages)
             state.messages += response.messages
             ids = self.chat.continuation(history, response.messages)
@@ -118,7 +121,7 @@ class _Loop:
         return freed
 
     def _record(self, state: _Lane, u: Utterance, text: str, reward: float) -> None:
-        logp = float(np.sum(u.logp))
+        logp = float(np.sum(u.logp))  # of the whole message, stop token included; rounding can exceed 0
         state.messages.append(Message("assistant", text, reward, min(logp, 0.0)))
         state.row.act(u.ids, reward, logp, u.logp)
         if not u.stopped:
@@ -128,13 +131,14 @@ class _Loop:
         state = self.open.pop(lane)
         if text is not None:
             self._record(state, u, text, response.reward)
-        elif u.ids:
+        elif u.ids:  # the context cut the agent short: a turn without an end, and without a reward
             state.messages.append(Message("assistant", self.chat.text(u.ids)))
             state.row.act(u.ids, 0.0, None, u.logp, complete=False)
         if response.messages:
             history = list(state.messages)
             state.messages += response.messages
             state.row.read(self.chat.continuation(history, response.messages))
+        # After a cut right behind the agent's own words, the state that they led to was never seen.
         spoke_last = not response.messages and text is not None
         self.done[state.episode] = Conversation(
             episode=state.episode,

@@ -38,7 +38,7 @@ WORDS: dict[Held, str] = {
 def load(path: str | Path) -> Agent | StepAgent | RewardScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
-    A causal LM by folder or hub name is an `Agent` too. InputError where nothing can be loaded.
+    A causal LM by folder or hub name is an `Agent` too. InputError if nothing can be loaded.
     """
     held = _held(_saved_folder(path))
     if held == "steps":
@@ -121,7 +121,7 @@ def _held(folder: Path) -> Held:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """The settings beside a language model; none where it came from elsewhere."""
+    """The settings beside a language model; none if it came from elsewhere."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 

@@ -27,9 +27,9 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class OneTurn:
-    """What is asked, and who judges what is said.
+    """Prompts, and the reward that judges the replies to them.
 
-    `gold`, where the truth is known, is only recorded: nothing is learnt from it.
+    `gold`, the true reward if it is known, is only recorded: nothing is learnt from it.
     """
 
     chat: ChatFormat

@@ -39,9 +39,9 @@ def chat_messages(prompt: Prompt) -> list[dict[str, str]]:
 class FunctionReward:
     """A reward function in TRL's signature: f(prompts, completions, completion_ids, **columns) -> numbers.
 
-    Prompts and completions are chats ([{role, content}]), or plain text where the prompts were given as text
+    Prompts and completions are chats ([{role, content}]), or plain text if the prompts were given as text
     (`text`); `completion_ids` lists of ids, columns lists of what else is known of each prompt. None is no
-    opinion. InputError where it fails, or returns anything but one finite number a reply.
+    opinion. InputError if it fails, or returns anything but one finite number a reply.
     """
 
     function: Callable[..., Any]
@@ -97,7 +97,7 @@ class WeightedSum:
     rewards: tuple[Reward, ...]
     weights: tuple[float, ...]
     terms: tuple[Reward, ...] = ()
-    """what is added to an opinion and is none by itself: a length, say"""
+    """Rewards that are added to an opinion and are none by themselves: a length, say."""
 
     def __post_init__(self) -> None:
         if not self.rewards or len(self.rewards) != len(self.weights):
@@ -125,7 +125,7 @@ class ClippedReward:
             raise ValueError(f"rewards clipped to at least {self.low} and at most {self.high}")
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
-        """nan stays."""
+        """Clipped rewards; nan stays nan."""
         return np.clip(self.reward(replies), self.low, self.high)
 
 
@@ -137,12 +137,12 @@ class LengthReward:
     free: int = 0
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
-        """By the tokens that were chosen, the stop token included."""
+        """One number a reply, by its chosen tokens with the stop token."""
         return self.per_token * np.array([max(0, r.length - self.free) for r in replies], np.float64)
 
 
 def rewards_of(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
-    """Rewards of replies [n]. InputError where the reward has none for one of them."""
+    """Rewards of replies [n]. InputError if the reward has no opinion of one of them."""
     rewards = reward(replies)
     if np.isnan(rewards).any():
         text = replies[int(np.flatnonzero(np.isnan(rewards))[0])].text
@@ -157,7 +157,7 @@ class UnfinishedPenalty:
     penalty: float
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
-        """-penalty where it was cut."""
+        """-penalty for each reply that was cut, else 0."""
         return np.array([0.0 if r.stopped else -self.penalty for r in replies])
 
 
@@ -165,7 +165,7 @@ class UnfinishedPenalty:
 class ModelReward:
     """A reward model's opinion: `score` gives rows of ids [E, n] rewards, E members of an ensemble.
 
-    Rewards are (mean - doubt * deviation of the members - shift) / scale: `doubt` holds back where members
+    Rewards are (mean - doubt * deviation of the members - shift) / scale: `doubt` holds back if members
     disagree (Coste et al. 2023, arXiv:2310.02743, section 3.2, with their variance); shift and scale put the
     reference policy's replies at mean 0 and deviation 1, so that weights of the KL mean the same for every
     model. Where the model reads with the policy's tokenizer (`chat` None) it reads the sampled ids
@@ -186,7 +186,7 @@ class ModelReward:
         return (each.mean(0) - self.doubt * spread - self.shift) / self.scale
 
     def standardised_on(self, replies: Sequence[Reply]) -> ModelReward:
-        """The same, with mean 0 and deviation 1 over these replies. ValueError where they are all alike."""
+        """The same, with mean 0 and deviation 1 over these replies. ValueError if they are all alike."""
         worth = replace(self, shift=0.0, scale=1.0)(replies)
         if not worth.std() > 0:
             raise ValueError("the reward model gives all replies one reward; expected it to tell them apart")

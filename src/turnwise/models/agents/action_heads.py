@@ -13,15 +13,15 @@ from turnwise.losses.policy import entropy
 
 
 class ActionHead(nn.Module, ABC):
-    """`forward` gives the parameters [..., P] of a distribution; the rest are what it is asked for."""
+    """`forward` gives the parameters [..., P] of a distribution; the other methods read them."""
 
     @abstractmethod
     def logp(self, parameters: Float[Tensor, "*N P"], actions: Tensor) -> Float[Tensor, "*N"]:
-        """log pi(a), nats (log-density for vectors)."""
+        """log pi(a) in nats; a log-density for vectors."""
 
     @abstractmethod
     def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
-        """In nats."""
+        """Entropy of the policy, in nats."""
 
     @abstractmethod
     def sample(self, parameters: Float[Tensor, "N P"]) -> Tensor:
@@ -89,7 +89,7 @@ class Gaussian(ActionHead):
         return -(0.5 * z**2 + log_deviation + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
-        """Of the unclipped normals."""
+        """Entropy of the normals before clipping, in nats."""
         _, log_deviation = parameters.chunk(2, -1)
         return (log_deviation + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 

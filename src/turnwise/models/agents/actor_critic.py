@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
         return ActorCriticOutput(self.head(features[:, :-1]), self.critic(batch, features, critics))
 
     def update_standardisers_(self, observations: Shaped[Tensor, "M *d"]) -> None:
-        """Whoever standardises observations, of actor and critic, is shown these."""
+        """Show observations to every part of actor and critic that standardises them."""
         for part in self.modules():
             if isinstance(part, Standardiser):
                 part.update_(observations)

@@ -59,7 +59,7 @@ class SoftActorCritic(nn.Module):
 
     @property
     def temperature(self) -> Float[Tensor, ""]:
-        """Of the policy, in units of the critics' scale per nat: 1 at first.
+        """Temperature of the policy, in units of the critics' scale per nat; 1 at first.
 
         Ten times its parameter is its logarithm, so that it moves faster than weights do.
         """

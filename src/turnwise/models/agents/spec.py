@@ -36,7 +36,7 @@ Kind = Literal["actor-critic", "q", "soft"]
 
 @dataclass(frozen=True)
 class Spaces:
-    """Of the environment that an agent was made for."""
+    """The spaces of the environment that an agent was made for."""
 
     observations: Space
     actions: Space
@@ -44,16 +44,16 @@ class Spaces:
 
     @staticmethod
     def of(env: LaneEnv) -> Spaces:
-        """Of an environment."""
+        """The spaces of an environment."""
         return Spaces(env.observation_space, env.action_space, env.state_space)
 
     def written(self) -> dict[str, Any]:
-        """For JSON."""
+        """The spaces as values that JSON can hold."""
         return {k: None if s is None else {type(s).__name__: asdict(s)} for k, s in vars(self).items()}
 
     @staticmethod
     def read(written: dict[str, Any]) -> Spaces:
-        """From JSON."""
+        """The spaces that `written` gave."""
         kinds = {"Discrete": Discrete, "Vector": Vector}
         made = {}
         for key, value in written.items():
@@ -116,7 +116,7 @@ def actor_critic_of(memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> A
     """A fresh actor and its critic; weights from PyTorch's global generator."""
     actor = memory_of(memory, spaces)
     if memory.memory == "none" and critic.critic.startswith("history") and not critic.separate:
-        # A critic of histories needs a memory where the actor has none.
+        # A critic of histories needs a memory of its own if the actor has none.
         view: View = HistoryView(memory_of(MemorySpec("gru", memory.width), spaces))
         if critic.critic == "history+state":
             view = JointView(view, StateView(_state_space(critic, spaces), memory.width))

@@ -56,7 +56,7 @@ class _LaneLayer(CacheLayerMixin):
         self.make_room(*((x.shape[1], x.shape[3]) for x in (key_states, value_states)), like=key_states)
 
     def make_room(self, keys: tuple[int, int], values: tuple[int, int], like: Tensor) -> None:
-        """For as many positions as the memory has; keys and values are (heads, head width) each."""
+        """Make room for as many positions as the memory has; keys and values are (heads, head width) each."""
         if not self.is_initialized:
             self.keys, self.values = (like.new_zeros(self.memory.lanes, 0, *x) for x in (keys, values))
             self.is_initialized = True
@@ -89,13 +89,14 @@ class _LaneLayer(CacheLayerMixin):
 class LaneMemory(Cache):
     """The memory of a trunk over `lanes` conversations of up to `context` positions.
 
-    It grows with the longest conversation. Where the trunk lets its attention be replaced, ids of all lanes
-    are read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
-    padding (on a CPU by compiled code, unless `may_compile` is False); other trunks read a padded block.
-    Compiled code reads what lanes have in common by `copy_lane` in one place, while it stands there.
-    It belongs to the trunk as it is now: weights may change, adapters and hooks may not come or go.
-    InputError for a trunk that forgets (sliding-window attention) within the context: all that was read
-    stays here.
+    It grows with the longest conversation. If the trunk lets its attention be replaced, ids of all lanes are
+    read as one packed row, so that lanes that read one id and lanes that read fifty share a pass without
+    padding (on a CPU by compiled code, unless `may_compile` is False). Other trunks read a padded block.
+    Lanes made by `copy_lane` share a beginning. Compiled attention reads it from the source lane for as long
+    as that lane still holds it.
+    The memory belongs to the trunk as it is now: weights may change, adapters and hooks may not come or go.
+    InputError for a trunk that forgets (sliding-window attention) within the context, since nothing that was
+    read is dropped here.
     """
 
     def __init__(self, trunk: Any, lanes: int, context: int, may_compile: bool = True):
@@ -181,7 +182,7 @@ class LaneMemory(Cache):
     def _group(
         self, rows: np.ndarray, start: np.ndarray, counts: np.ndarray, first: np.ndarray
     ) -> _Attending:
-        """The lanes `rows` as one block; the whole memory is read in place where most lanes take part."""
+        """The lanes `rows` as one block; the whole memory is read in place if most lanes take part."""
         longest, width = int((start + counts).max()), int(counts.max())  # width: t, queries of a lane
         # Gathering rows of the cache copies it. If most lanes take part, all of it is read where it is, and
         # the block has a row for each of the N lanes; else it has n rows, gathered.
@@ -257,7 +258,7 @@ class LaneMemory(Cache):
 
 
 def _grown(whole: Tensor, positions: int) -> Tensor:
-    """Room for more; zeros, because a weight of 0 does not silence what is not a number."""
+    """A longer array, filled up with zeros: a weight of 0 would not silence NaN in fresh memory."""
     bigger = whole.new_zeros(whole.shape[0], positions, *whole.shape[2:])
     bigger[:, : whole.shape[1]] = whole
     return bigger
@@ -265,7 +266,7 @@ def _grown(whole: Tensor, positions: int) -> Tensor:
 
 @contextmanager
 def _attention(trunk: Any, name: str) -> Iterator[None]:
-    """The trunk with another attention while it reads here; whoever else uses it finds it as it was."""
+    """Give the trunk another attention inside the block; afterwards it has its own again."""
     before = trunk.config._attn_implementation
     trunk.config._attn_implementation = name
     try:
@@ -285,7 +286,7 @@ def _packed_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What `transformers` calls in place of its own attention."""
+    """The attention that `transformers` calls in place of its own: [1, heads, M, d] to [1, M, heads, d]."""
     for name in ("softcap", "position_bias"):
         if options.get(name) is not None:
             kind = module.config.model_type

@@ -59,7 +59,7 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
-    """The classifier's trunk, and its tokenizer. InputError where none can be loaded."""
+    """The classifier's trunk and its tokenizer. InputError if they cannot be loaded."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     expect_model_folder(folder)
@@ -84,7 +84,7 @@ def set_padding_(tokenizer: Any, stop: int) -> int:
 
 
 def _plain(trunk: nn.Module) -> nn.Module:
-    """The trunk without adapters; a copy, where there are any: members may share what lies below."""
+    """The trunk without adapters; a copy if it has any, since members may share the weights below."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not any(isinstance(m, BaseTunerLayer) for m in trunk.modules()):

@@ -36,7 +36,7 @@ class ValueHead(nn.Module):
 
 
 class TokenValues(NamedTuple):
-    """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] or None where the critic has none."""
+    """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] or None if the critic has no V."""
 
     q: Tensor
     v: Tensor | None

@@ -29,7 +29,7 @@ def context_of(model: Any) -> int:
 
 
 def window_of(trunk: Any) -> int | None:
-    """How many positions back the most short-sighted layer attends; None where all see everything."""
+    """How many positions back the most short-sighted layer attends; None if all layers see everything."""
     config = trunk.config
     spans = [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
     if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo

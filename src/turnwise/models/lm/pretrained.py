@@ -106,7 +106,7 @@ def expect_plain_head(model: Any, name: str) -> None:
 
 
 def first_line(e: Exception) -> str:
-    """What an error says first, or its kind where it says nothing."""
+    """The first line of an error, or its kind if it says nothing."""
     text = str(e).strip() or type(e).__name__
     return text.splitlines()[0]
 

@@ -26,7 +26,7 @@ MOST_LOGITS = 2**24
 
 
 class Scored(NamedTuple):
-    """Of each decision [B, A]: log-probability of the action and entropy of the policy, 0 where masked."""
+    """Log-probability of the action and entropy of the policy at each decision [B, A], 0 where masked."""
 
     logp: Tensor
     entropy: Tensor
@@ -119,7 +119,7 @@ def _expect_shared(ids: Tensor, first: Tensor, group: int) -> None:
 def _seen(first: Int[Tensor, "B"], shared: int, own: int, cache: DynamicCache) -> Tensor | None:
     """[B, 1, own, shared + own], added to attention scores: the prompt less its padding, then causal.
 
-    None where no prompt is padded: the trunk's own causal mask says the same.
+    None if no prompt is padded: the trunk's own causal mask says the same.
     """
     if bool((first == shared).all()):
         return None

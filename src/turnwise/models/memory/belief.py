@@ -1,4 +1,4 @@
-"""Bayes' filter as a memory: where the problem is known, all that a history can tell."""
+"""Bayes' filter as a memory: all that a history can tell, for a problem that is known."""
 
 from __future__ import annotations
 

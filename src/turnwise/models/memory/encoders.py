@@ -48,7 +48,7 @@ class Standardiser(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N d"]:
-        """In units of the deviation."""
+        """x in units of the deviation from the mean."""
         return (x - self.mean) / self.deviation
 
     @torch.no_grad()

@@ -16,11 +16,11 @@ class Decoding:
     """How the policy's logits become a distribution: temperature, then top-k, then top-p."""
 
     temperature: float = 1.0
-    """divides the logits; 0 is greedy"""
+    """Divides the logits; 0 is greedy."""
     top_k: int | None = None
-    """only the k most likely tokens"""
+    """Keep only the k most likely tokens."""
     top_p: float | None = None
-    """only the most likely tokens that together reach probability p"""
+    """Keep only the most likely tokens that together reach probability p."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -32,7 +32,7 @@ class Decoding:
 
 
 POLICYS_OWN = Decoding()
-"""the policy's distribution as it is"""
+"""The policy's distribution as it is."""
 
 
 def keep_top_k(logits: Float[Tensor, "N V"], k: int) -> Float[Tensor, "N V"]:

@@ -23,7 +23,7 @@ class Utterance:
 
 
 class LaneModel(Protocol):
-    """Generates for lanes; an engine elsewhere needs no more than these three."""
+    """A language model that speaks in lanes; an engine elsewhere needs no more than these three methods."""
 
     def reset(self, lane: int, seed: int) -> None:
         """Forget the lane; its next conversation draws its randomness from `seed`."""

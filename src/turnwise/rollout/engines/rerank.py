@@ -29,7 +29,7 @@ class Reranker:
     """A `LaneModel` that samples `proposals` utterances a turn and says one, ~ softmax(beta Q).
 
     Each lane is a group of lanes of an inner sampler; the group goes on from the memory of the proposal that
-    was said. Proposals that the context cuts off are out; where it cuts off all, the first one is said.
+    was said. Proposals that the context cuts off are out; if it cuts off all, the first one is said.
     `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]. The recorded
     log-probabilities are the proposal's own, not those of having been chosen.
     """

@@ -21,7 +21,7 @@ class Experience:
         self.replay.add(self.lanes.collect(agent, steps), steps)
 
     def state(self) -> dict[str, Any]:
-        """Of both."""
+        """State of the lanes and of the replay, for a checkpoint."""
         return {"lanes": self.lanes.state(), "replay": self.replay.state()}
 
     def load(self, state: dict[str, Any]) -> None:
