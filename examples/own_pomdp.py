@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from turnwise.envs.pomdp import POMDP
+import turnwise as tw
 from turnwise.exact.reference_policies import best_open_loop
-from turnwise.exact.sarsop.solve import solve
 
 states, actions, observations = (
     ["well", "ill", "gone"],
@@ -22,7 +21,7 @@ emissions[0, 1] = [0.2, 0.8]  # and of someone who is ill positive in 8 of 10
 
 rewards = [[-1, -1, 0], [-20, 10, 0], [5, -30, 0]]  # [action, state]
 
-clinic = POMDP.from_arrays(
+clinic = tw.POMDP.from_arrays(
     transitions,
     emissions,
     rewards,
@@ -33,7 +32,7 @@ clinic = POMDP.from_arrays(
     actions=actions,
     observations=observations,
 )
-best, blind = solve(clinic, gap=1e-3), best_open_loop(clinic, gap=1e-3)
+best, blind = tw.solve(clinic, target_gap=1e-3), best_open_loop(clinic, gap=1e-3)
 print(f"the best policy is worth {best.lower:.3f} to {best.upper:.3f}")
 print(f"without tests no policy is worth more than {blind.upper:.3f}")
 print(f"so looking is worth at least {best.lower - blind.upper:.3f}")

@@ -2,7 +2,7 @@
 
 import random
 
-from turnwise.envs.dialogue import Message, Response
+import turnwise as tw
 
 
 class Cafe:
@@ -11,30 +11,30 @@ class Cafe:
     drinks = ("tea", "coffee")
 
     def __init__(self):
-        self.wants = {}  # what the guest in each lane wants: the hidden state
+        self.guests = {}  # [what the guest wants, turns so far] in each lane: the hidden state
 
-    def reset(self, lanes, seeds):
-        """A new guest in each lane; the seed decides what they want."""
+    def reset(self, lanes, seeds):  # a new guest in each lane; the seed decides what they want
         for lane, seed in zip(lanes, seeds, strict=True):
-            self.wants[lane] = random.Random(seed).choice(self.drinks)
-        return [(Message("user", "Good morning!"),) for _ in lanes]
+            self.guests[lane] = [random.Random(seed).choice(self.drinks), 0]
+        return [(tw.Message("user", "Good morning!"),) for _ in lanes]
 
-    def step(self, lanes, replies):
-        """What follows each reply."""
-        return [self.answer(self.wants[lane], reply) for lane, reply in zip(lanes, replies, strict=True)]
+    def step(self, lanes, replies):  # what follows each reply
+        return [self.answer(self.guests[lane], reply) for lane, reply in zip(lanes, replies, strict=True)]
 
-    def answer(self, wanted, reply):
-        """A reply that names a drink serves it; the guest answers any other one."""
+    def answer(self, guest, reply):
+        guest[1] += 1
         if served := [drink for drink in self.drinks if drink in reply]:
-            return Response((), 1.0 if served == [wanted] else -1.0, terminated=True)
-        return Response((Message("user", f"I would like {wanted}."),), -0.1)
+            return tw.Response((), 1.0 if served == [guest[0]] else -1.0, terminated=True)
+        return tw.Response((tw.Message("user", f"I like {guest[0]}."),), -0.1, terminated=guest[1] == 4)
 
-    def hidden(self, lane):
-        """For people who analyse; agents never see it."""
-        return {"wants": self.wants[lane]}
+    def hidden(self, lane):  # for people who analyse; agents never see it
+        return {"wants": self.guests[lane][0]}
 
 
 if __name__ == "__main__":
-    cafe = Cafe()
-    cafe.reset([0], seeds=[7])
-    print(cafe.step([0], ["What would you like?"]), cafe.step([0], ["Here is your tea."]))
+    says = ["What would you like?", "Here is your tea.", "Here is your coffee."]
+    logs = tw.record(Cafe(), lambda messages, rng: rng.choice(says), conversations=1500)
+    clone = tw.fit(tw.BC(epochs=6), logs, out="runs/bc", width=32, layers=2, context=96, max_new_tokens=16)
+    agent = tw.fit(tw.TurnIQL(epochs=20), logs, policy=clone, out="runs/turn-iql", max_new_tokens=16)
+    for policy in (clone, agent):
+        print(tw.evaluate(policy, Cafe(), episodes=300))

@@ -23,6 +23,7 @@ _PLACES = {
     "evaluate": "recipes.measuring.evaluate",
     "solve": "recipes.solve",
     "load": "recipes.trained",
+    "record": "recipes.record",
     "read_logs": "data.files.logs",
     "read_feedback": "data.files.feedback",
     "read_prompts": "data.files.prompts",
@@ -37,6 +38,7 @@ _PLACES = {
     "SettingError": "run.errors",
     # tasks and problems
     "HelpDesk": "envs.tasks.helpdesk.task",
+    "Negotiation": "envs.tasks.negotiation.task",
     "Postcards": "envs.tasks.postcards.task",
     "Message": "envs.dialogue",
     "Response": "envs.dialogue",
@@ -95,6 +97,7 @@ __all__ = [
     "InputError",
     "Judge",
     "Message",
+    "Negotiation",
     "OnlineDPO",
     "Policy",
     "Postcards",
@@ -113,6 +116,7 @@ __all__ = [
     "read_feedback",
     "read_logs",
     "read_prompts",
+    "record",
     "solve",
     "write_report",
 ]
@@ -144,10 +148,12 @@ if TYPE_CHECKING:
     from turnwise.envs.dialogue import Message, Reference, Response
     from turnwise.envs.pomdp import POMDP
     from turnwise.envs.tasks.helpdesk.task import HelpDesk
+    from turnwise.envs.tasks.negotiation.task import Negotiation
     from turnwise.envs.tasks.postcards.task import Postcards
     from turnwise.evaluation.pages.report import write_report
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation
+    from turnwise.recipes.record import record
     from turnwise.recipes.solve import Solved, solve
     from turnwise.recipes.trained import Actor, Judge, Policy, load
     from turnwise.recipes.training.fit import fit

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
 from turnwise.run.folder import read_result
 
+IN_MEMORY = "a policy in memory"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -33,7 +36,7 @@ class Policy:
     @property
     def name(self) -> str:
         """How a later run records it."""
-        return "a policy in memory" if self.folder is None else str(self.folder)
+        return IN_MEMORY if self.folder is None else str(self.folder)
 
     def reply(self, messages: Sequence[Mapping[str, str] | Message], seed: int | None = None) -> str:
         """What the policy says next in a conversation of `{"role": ..., "content": ...}`.
@@ -106,11 +109,13 @@ def load(path: str | Path) -> Policy | Actor | Judge:
 
 
 def open_policy(source: Any, expected: str = "the run of a cloned policy (BC)") -> tuple[Agent, str]:
-    """The agent that a run begins with, and how its config records it. InputError if it has a critic."""
-    if isinstance(source, Policy):
-        agent, name = source.agent, source.name
-    elif isinstance(source, Agent):
-        agent, name = source, "a policy in memory"
+    """The agent that a run begins with, and how its config records it. InputError if it has a critic.
+
+    Training changes it in place, so a policy in memory is copied: the caller's stays what it was.
+    """
+    if isinstance(source, Policy | Agent):
+        agent, name = (source.agent, source.name) if isinstance(source, Policy) else (source, IN_MEMORY)
+        agent = replace(agent, lm=copy.deepcopy(agent.lm))
     elif isinstance(source, str | Path):
         agent, name = load_agent(source), str(source)
     else:
