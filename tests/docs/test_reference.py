@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
-from public_names import entry, prose, reference
+from public_names import entry, prose, public_names, reference
+
+import turnwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +58,18 @@ def test_the_reference_has_every_formula():
     text = reference("turnwise.losses.returns")
     for name in ("td_targets", "discounted_returns", "lambda_returns", "n_step_returns"):
         assert f".. py:function:: turnwise.losses.returns.{name}(rewards: Float[Tensor, 'B A']" in text
+
+
+def test_every_public_name_is_said_what_it_is():
+    """Each name that `import turnwise` offers has an entry, and a class or function a docstring in it."""
+    names = public_names(turnwise)
+    assert names
+    for name in names:
+        value = getattr(turnwise, name)
+        text = "\n".join(entry("turnwise", name, value))
+        assert text.startswith(f".. py:{kind_of(value)}:: turnwise.{name}")
+        assert not callable(value) or inspect.getdoc(value)
+
+
+def kind_of(value):
+    return "class" if inspect.isclass(value) else "function" if callable(value) else "data"
