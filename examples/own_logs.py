@@ -26,8 +26,8 @@ logs = tw.read_logs([conversation() for _ in range(2000)])
 print(logs)
 
 small = {"width": 32, "layers": 2, "heads": 2, "context": 64}
-clone = tw.fit(tw.BC(epochs=4), logs, out="runs/bc", max_new_tokens=16, **small)
-agent = tw.fit(tw.MC(epochs=4), logs, policy=clone, out="runs/mc", max_new_tokens=16)
+clone = tw.fit(tw.BC(epochs=4), logs, out="runs/shop/bc", max_new_tokens=16, **small)
+agent = tw.fit(tw.MC(epochs=4), logs, policy=clone, out="runs/shop/mc", max_new_tokens=16)
 
 for name, policy in (("logs, imitated", clone), ("improved", agent)):
     for wish in wishes:

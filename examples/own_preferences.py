@@ -23,11 +23,11 @@ def talk(job):  # how the policy speaks before anybody prefers anything
 
 small = {"width": 32, "layers": 2, "heads": 2, "context": 48}
 logs = [talk(rng.choice(jobs)) for _ in range(1500)]
-clone = tw.fit(tw.BC(epochs=6), logs, out="runs/clone", max_new_tokens=8, quiet=True, **small)
+clone = tw.fit(tw.BC(epochs=6), logs, out="runs/jobs/clone", max_new_tokens=8, quiet=True, **small)
 
 pairs = tw.read_feedback([{"prompt": job, "chosen": yes, "rejected": no} for job in jobs])
-judge = tw.fit(tw.RewardModel(epochs=8), pairs, out="runs/judge", model="runs/clone")
-policy = tw.fit(tw.DPO(epochs=12), pairs, policy=clone, out="runs/dpo", max_new_tokens=8)
+judge = tw.fit(tw.RewardModel(epochs=8), pairs, out="runs/jobs/judge", model="runs/jobs/clone")
+policy = tw.fit(tw.DPO(epochs=12), pairs, policy=clone, out="runs/jobs/dpo", max_new_tokens=8)
 
 print("accuracy on pairs held out:", judge.result["quality"].get("accuracy"))
 print("worth of the two replies:", judge.score(jobs[0], [yes, no]))

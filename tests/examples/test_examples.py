@@ -24,5 +24,6 @@ def test_an_example_runs(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(file), run_name="__main__")
     assert capsys.readouterr().out.strip()
-    assert all((run / "report.html").is_file() for run in tmp_path.glob("runs/*"))
+    runs = [f.parent for f in tmp_path.rglob("config.yaml")]
+    assert all((run / "report.html").is_file() for run in runs) and bool(runs) == (file.stem != "own_pomdp")
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 40

@@ -126,7 +126,5 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(tw.InputError, match="RLOO needs a reward"):
         tw.fit(tw.RLOO(), ["a?"], policy="x")
     (tmp_path / "old").write_text("")
-    with pytest.raises(
-        tw.SettingError, match=r"^out is .*old'; expected a folder; a file"
-    ):
+    with pytest.raises(tw.SettingError, match=r"^out is .*old'; expected a folder; a file"):
         tw.fit(tw.BC(), [], out=tmp_path / "old")

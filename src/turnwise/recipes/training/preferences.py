@@ -25,7 +25,13 @@ from turnwise.recipes.tasks import gold_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, passes_plan
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker, split_settings
+from turnwise.recipes.training.speakers import (
+    Speaker,
+    finish_speaker,
+    open_speaker,
+    rehearsed,
+    split_settings,
+)
 from turnwise.rollout.replies import expect_room
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest, write_json
@@ -46,7 +52,7 @@ def prepare(
     m: Machine,
 ) -> Job[Policy]:
     """Split, open the policy, encode."""
-    name = algorithm.name
+    name, replies = algorithm.name, rehearsed(replies)
     items = _usable(name, config, brought, m)
     gold = gold_of(replies.gold, {item.prompt for item in items})
     card = {"file": brought.source, **feedback_card(brought)}

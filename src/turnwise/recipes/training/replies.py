@@ -19,7 +19,7 @@ from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Judge, Policy
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker
+from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker, rehearsed
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.load import load_reward
 from turnwise.rollout.one_turn import OneTurn
@@ -37,6 +37,7 @@ from turnwise.rollout.rewards import (
 )
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest
+from turnwise.run.rehearsal import at_most
 
 STANDARDISED_ON = 256
 """prompts whose replies put a reward model's rewards_of at mean 0 and deviation 1"""
@@ -54,6 +55,7 @@ def prepare(
     m: Machine,
 ) -> Job[Policy]:
     """Open the policy, make the reward, and try it on two replies before anything is written."""
+    replies = rehearsed(replies)
     parts = find_prompts(prompts, settings.heldout)
     source, everything = parts[0].source, [*parts[0], *parts[1]]
     found, reward_name = find_reward(reward, parts[0].text)
@@ -238,7 +240,7 @@ def _of_model(
     same = scorer.tokenizer.get_vocab() == s.tokenizer.get_vocab() and chat.stop == s.chat.stop
     same = same and chat.opening(prompts[0]) == s.chat.opening(prompts[0])
     model = ModelReward(scorer.score, None if same else chat, doubt=doubt)
-    few = list(prompts)[:STANDARDISED_ON]
+    few = list(prompts)[: at_most(8, STANDARDISED_ON)]
     own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=max_new_tokens)
     try:
         return model.standardised_on(own)

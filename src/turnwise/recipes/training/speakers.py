@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from turnwise.data.chat import ChatFormat
@@ -21,9 +21,21 @@ from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.rewards import Reward
 from turnwise.run.errors import SettingError
 from turnwise.run.folder import write_json
+from turnwise.run.rehearsal import at_most
 
+REHEARSED = 8
+"""prompts that are replied to in a rehearsal"""
 MEASURED_SEED = 1_000_003
 """added to the run's seed for the replies that are measured, so that they are not those learnt from"""
+
+
+def rehearsed(replies: ReplySettings) -> ReplySettings:
+    """The settings; in a rehearsal, few and short replies."""
+    return replace(
+        replies,
+        max_new_tokens=at_most(8, replies.max_new_tokens),
+        evaluation_replies=at_most(1, replies.evaluation_replies),
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ def finish_speaker(
 
     Nothing is measured if neither `reward` nor `gold` judges.
     """
+    prompts = prompts[: at_most(REHEARSED, len(prompts))]
     lm = merged(s.policy.lm)
     agent = Agent(lm, s.tokenizer, None, Acting(max_new_tokens=settings.max_new_tokens))
     agent.save(m.out / "policy")
@@ -111,7 +124,7 @@ def _measured(
             reward=judge,
             gold=gold,
             reference=reference,
-            columns=columns,
+            columns=None if columns is None else columns[: len(prompts)],
         )
         if reward is None:  # gold stood in for it
             del measured[name]["reward"], measured[name]["by_prompt"]["reward"]
