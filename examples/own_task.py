@@ -34,9 +34,7 @@ class Cafe:
 if __name__ == "__main__":
     says = ["What would you like?", "Here is your tea.", "Here is your coffee."]
     logs = tw.record(Cafe(), lambda messages, rng: rng.choice(says), conversations=1500)
-    clone = tw.fit(
-        tw.BC(epochs=6), logs, out="runs/cafe/bc", width=32, layers=2, context=96, max_new_tokens=16
-    )
-    agent = tw.fit(tw.TurnIQL(epochs=20), logs, policy=clone, out="runs/cafe/turn-iql", max_new_tokens=16)
+    clone = tw.fit(tw.BC(epochs=6), logs, out="runs/cafe", width=32, layers=2, context=96, max_new_tokens=16)
+    agent = tw.fit(tw.TurnIQL(epochs=20), logs, policy=clone, out="runs/cafe-iql", max_new_tokens=16)
     for policy in (clone, agent):
         print(tw.evaluate(policy, Cafe(), episodes=300))
