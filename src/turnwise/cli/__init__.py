@@ -101,7 +101,7 @@ def _overview() -> str:
         "  turnwise train ilql --logs logs.jsonl --policy runs/bc --out runs/ilql\n"
         "  turnwise evaluate --run runs/ilql --task helpdesk --episodes 2000\n"
         "  turnwise solve tiger --simulate 1000 --out runs/tiger\n\n"
-        "turnwise VERB --help tells every option; --json prints one result object on stdout."
+        "turnwise VERB --help lists every option; --json prints one result object on stdout."
     )
 
 
@@ -112,7 +112,7 @@ def _topics(verb: str) -> str:
     for title, names in _groups(verb):
         lines += ["", f"{title}:"] if title else [""]
         lines += [f"  {name:<{width}}{known[name]}" for name in names]
-    return "\n".join([*lines, "", f"turnwise {verb} NAME --help tells every option."])
+    return "\n".join([*lines, "", f"turnwise {verb} NAME --help lists every option."])
 
 
 def _groups(verb: str) -> list[tuple[str, list[str]]]:

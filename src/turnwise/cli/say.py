@@ -32,6 +32,10 @@ def parse(kind: type[A], args: Sequence[str], prog: str, about: str) -> A:
     """
     import tyro
 
+    from turnwise.cli.help import add_help
+
+    add_help(kind)
+
     def parsed() -> A:
         return tyro.cli(
             kind,

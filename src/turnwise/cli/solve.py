@@ -72,7 +72,7 @@ def _described(problem: Any) -> str:
     return (
         f"{problem.name}: {S:,} states, {A} actions, {O} observations, discount {problem.discount:g}, "
         f"{'episodes end' if problem.episodic else 'continuing'}, "
-        f"{'an observation is shown first' if problem.initial is not None else 'nothing is shown first'}"
+        f"{'with an initial observation' if problem.initial is not None else 'no initial observation'}"
     )
 
 

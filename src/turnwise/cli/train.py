@@ -90,6 +90,28 @@ _SOURCES = ("logs", "feedback", "kind", "prompts", "env", "agent_role", "credit_
 """flags that say what is read"""
 
 
+_TITLES: dict[type[Any], str] = {
+    RunSettings: "run",
+    Output: "output",
+    LogSource: "logs",
+    LogReading: "reading",
+    LogSettings: "learning",
+    Start: "model",
+    PolicySource: "policy",
+    FeedbackSource: "feedback",
+    FeedbackSettings: "learning",
+    EnsembleSettings: "ensemble",
+    ReplySettings: "replies",
+    PromptSource: "prompts",
+    RewardShaping: "shaping",
+    EnvironmentSource: "environment",
+    EnvironmentSettings: "episodes",
+    MemorySpec: "memory",
+    CriticSpec: "critic",
+}
+"""what the help calls each group of flags"""
+
+
 def flags_of(row: Algorithm) -> type[Any]:
     """The flags of an algorithm: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
@@ -98,17 +120,12 @@ def flags_of(row: Algorithm) -> type[Any]:
     if row.critic:
         kinds.append(CriticSpec)
     config = row.light_config
-    topics: list[tuple[Any, ...]] = [(_topic(kind), kind) for kind in (RunSettings, Output, *kinds)]
+    topics: list[tuple[Any, ...]] = [(_TITLES[kind], kind) for kind in (RunSettings, Output, *kinds)]
     # Fields without a default come first, as dataclasses ask.
     needed = [t for t in topics if _needs_a_value(t[1])]
     free = [(name, kind, field(default_factory=kind)) for name, kind in topics if not _needs_a_value(kind)]
     free.append((row.name.replace("-", "_"), config, field(default_factory=config)))
     return make_dataclass("Flags", [*needed, *free], frozen=True)
-
-
-def _topic(kind: type[Any]) -> str:
-    """What the help calls a group of flags: RewardShaping is `reward_shaping`."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")
 
 
 def _needs_a_value(kind: type[Any]) -> bool:
@@ -128,11 +145,13 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         given |= vars(part)
     source = {key: given.pop(key) for key in _SOURCES if key in given}
     # Flags are known to be good now, and what takes seconds to import may be.
-    from turnwise.recipes.training.fit import carry_out_in
+    from turnwise.recipes.training.fit import prepare_and_carry_out
 
     plan = _printed_plan(output.json) if output.dry_run else None
     data = _reader(row.family, source)
-    found = carry_out_in(row, row.config(**vars(light)), data, given, settings, quiet=False, plan=plan)
+    found = prepare_and_carry_out(
+        row, row.config(**vars(light)), data, given, settings, quiet=False, plan=plan
+    )
     if output.dry_run or found is None:
         return found or {}
     _print(row, found.result, settings.out, output.json)

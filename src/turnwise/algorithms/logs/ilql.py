@@ -37,6 +37,7 @@ from turnwise.losses.returns import discounted_returns, lambda_returns, next_of,
 from turnwise.losses.value import action_values, cql_loss, expectile_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.target import polyak_, slow_copy
+from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend
@@ -105,6 +106,16 @@ METRICS: dict[str, Metric] = {
     "q": Metric("mean Q", "return", panel="Q and V"),
     "v": Metric("mean V", "return", panel="Q and V"),
 }
+
+
+def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
+    """Two Q heads and a V head on `trunk`; all begin at `initial`, the mean return of the logs."""
+    return TokenCritic(trunk, width, vocab, initial=initial)
+
+
+def acting(c: Config) -> Acting:
+    """How the values shift the clone's log-probabilities when the agent speaks."""
+    return Acting(beta=c.beta, adv_clip=c.adv_clip, top_k=c.top_k)
 
 
 def loss(

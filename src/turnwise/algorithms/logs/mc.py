@@ -27,6 +27,7 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import cql_loss, squared_error
 from turnwise.models.lm.critics import TokenCritic
+from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend
@@ -78,6 +79,16 @@ METRICS: dict[str, Metric] = {
     "q": Metric("mean Q", "return"),
     "return_to_go": Metric("mean return to go", "return"),
 }
+
+
+def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
+    """One Q head on `trunk` and no V head: what is fitted are returns, and nothing bootstraps from a V."""
+    return TokenCritic(trunk, width, vocab, ensemble=1, state_value=False, initial=initial)
+
+
+def acting(c: Config) -> Acting:
+    """How the values shift the clone's log-probabilities when the agent speaks."""
+    return Acting(beta=c.beta, adv_clip=c.adv_clip, top_k=c.top_k)
 
 
 def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:

@@ -28,6 +28,7 @@ from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import expectile_loss, squared_error
 from turnwise.models.lm.critics import TurnCritic
 from turnwise.models.target import polyak_, slow_copy
+from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
 from turnwise.run.optim import adamw, descend
@@ -78,6 +79,16 @@ METRICS: dict[str, Metric] = {
     "q": Metric("mean Q", "return", panel="Q and V"),
     "v": Metric("mean V", "return", panel="Q and V"),
 }
+
+
+def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TurnCritic:
+    """Two Q heads and a V head of whole utterances on `trunk`; `vocab` plays no part, as no token has a Q."""
+    return TurnCritic(trunk, width, initial=initial)
+
+
+def acting(c: Config) -> Acting:
+    """How many utterances of the clone are proposed, and how sharply the critic chooses among them."""
+    return Acting(beta=c.beta, proposals=c.proposals)
 
 
 def loss(

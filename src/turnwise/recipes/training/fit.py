@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.files.feedback import read_feedback
@@ -30,9 +30,75 @@ from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError
 
-Trained = Policy | Actor | Judge
+if TYPE_CHECKING:
+    from turnwise.algorithms.acting import a2c, ppo, r2d2, reinforce, sac
+    from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
+    from turnwise.algorithms.feedback.reward import Config as RewardConfig
+    from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+    from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+
+    FromLogs = bc.Config | mc.Config | ilql.Config | turn_iql.Config
+    FromFeedback = dpo.Config | kto.Config | simpo.Config | orpo.Config
+    FromOwnReplies = (
+        rloo.Config
+        | grpo.Config
+        | token_ppo.Config
+        | reply_reinforce.Config
+        | online_dpo.Config
+        | best_of_n.Config
+    )
+    Speaks = FromLogs | FromFeedback | FromOwnReplies
+    Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
 
+@overload
+def fit(
+    config: Speaks,
+    data: Any,
+    *,
+    policy: Any = ...,
+    reward: Any = ...,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    **settings: Any,
+) -> Policy: ...
+@overload
+def fit(
+    config: RewardConfig,
+    data: Any,
+    *,
+    policy: Any = ...,
+    reward: Any = ...,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    **settings: Any,
+) -> Judge: ...
+@overload
+def fit(
+    config: Acts,
+    data: Any,
+    *,
+    policy: Any = ...,
+    reward: Any = ...,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    **settings: Any,
+) -> Actor: ...
 def fit(
     config: Any,
     data: Any,
@@ -58,12 +124,13 @@ def fit(
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
                                             environment, or a function that makes one
 
-    `policy`: where MC to BestOfN begin: what `fit` returned, a run folder, or any causal language model by
-    folder or name. `reward`: who judges replies: a reward model, its run folder, or a function in TRL's
-    signature. `out`: the run folder; without it the run is a temporary one and nothing is kept. `resume`: go
-    on from the checkpoint in `out`, to the same result. `quiet`: print nothing. `settings`: further fields of
-    the family's settings (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for
-    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
+    `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
+    returned, a run folder, or any causal language model by folder or name. `reward`: who judges replies: a
+    reward model, its run folder, or a function in TRL's signature. `out`: the run folder; without it the run
+    is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
+    `quiet`: print nothing. `settings`: further fields of the family's settings
+    (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for the model to begin
+    with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
 
     Returns a `Policy`, a `Judge` (RewardModel) or an `Actor` (agents with memory); None on the processes of
     `torchrun` other than the first. Raises InputError for data or settings that cannot work, TypeError for a
@@ -74,14 +141,14 @@ def fit(
         folder = Path(temporary) / "run" if out is None else Path(out)
         run = RunSettings(folder, seed, resume, device, threads, checkpoint_every)
         given = {"policy": policy, "reward": reward, **settings}
-        found = carry_out_in(algorithm, config, data, given, run, quiet=quiet)
+        found = prepare_and_carry_out(algorithm, config, data, given, run, quiet=quiet)
         if found is None or out is not None:
             return found
         kept = {k: v for k, v in found.result.items() if k not in ("run", "policy", "reward", "report")}
         return replace(found, folder=None, result=kept)
 
 
-def carry_out_in(
+def prepare_and_carry_out(
     algorithm: Algorithm,
     config: Any,
     data: Any,
@@ -167,6 +234,10 @@ _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "replies": _replies,
     "acting": _acting,
 }
+
+
+# What was given is one dict of keywords. Each function below takes out of it what it knows; what is left at the
+# end is known to nobody, and is refused by name.
 
 
 def _start(algorithm: Algorithm, given: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ NOT_RECORDED = ("out", "resume", "device", "threads", "strategy")
 
 @dataclass(frozen=True)
 class Trial:
-    """A small piece of training that is timed to foretell the whole."""
+    """A small piece of training that is timed to estimate the full time."""
 
     train: Callable[[TrainingRun], Any]
     amount: int
@@ -52,11 +52,11 @@ class Job(Generic[R]):
     settings: Sequence[Any]
     """dataclasses and mappings of what was asked, in the order of the run's config"""
     data: str | None
-    """digest of what is learnt from; a run is resumed on the same only"""
+    """digest of what is learnt from; a run can be resumed only on the same data"""
     plan: Plan
     train: Callable[[TrainingRun], Any]
     finish: Callable[[], tuple[R, dict[str, Any]]]
-    """saves what was trained and measures it; what it is, and the result's own entries"""
+    """saves what was trained and measures it; returns the trained object and its result entries"""
     files: Mapping[str, Any] = field(default_factory=dict)
     """JSON files of the run folder that are known before the first step"""
     warnings: Sequence[str] = ()
@@ -110,7 +110,7 @@ def flat(*settings: Any) -> dict[str, Any]:
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
-    """The plan with the seconds that training would take, from its trial; nothing stays of that."""
+    """The plan with the seconds that training would take, from its trial; the trial leaves no files."""
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(Path(folder), what="timing", quiet=True)
         began = time.perf_counter()

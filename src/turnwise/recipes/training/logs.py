@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from turnwise.algorithms.logs import bc, mc, turn_iql
+from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat import ChatFormat, token_rows
 from turnwise.data.dataset import Logs
@@ -44,7 +44,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Learner:
+class Material:
     """What learns from which rows, and how an agent is made of it."""
 
     chat: ChatFormat
@@ -54,7 +54,7 @@ class Learner:
     heldout: list[Tokens]
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
-    """what the run's config says of it"""
+    """what config.yaml records about the starting model"""
 
 
 def prepare(
@@ -68,38 +68,43 @@ def prepare(
     if settings.heldout and not held:
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
     build = _clone if isinstance(start, Start) else _critic
-    learner = build(config, learnt, held, settings, start)
-    lengths = [len(t) for t in learner.chat.encode(logs)]
-    card = data_card(logs, file=logs.source, lengths=lengths, context=learner.context, heldout=len(held))
-    plain = copy.deepcopy(learner.module)
+    material = build(algorithm, config, learnt, held, settings, start)
+    # Whole conversations, before they are cut into rows that fit the context: the card counts those that do
+    # not fit. What was encoded for the rows is remembered, so this reads it again.
+    lengths = [len(t) for t in material.chat.encode(logs)]
+    card = data_card(logs, file=logs.source, lengths=lengths, context=material.context, heldout=len(held))
+    # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
+    # stays whole, and takes over the weights at the end.
+    plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
 
     def train(c: Any, rows: Sequence[Tokens], heldout: Sequence[Tokens], run: TrainingRun) -> None:
-        algorithm.module.train(c, rows, heldout, learner.module, run, m.seed)
+        algorithm.module.train(c, rows, heldout, material.module, run, m.seed)
 
     def whole(run: TrainingRun) -> None:
-        train(config, learner.rows, learner.heldout, run)
-        # The module may be spread over processes, and its twin is whole on the first.
-        distributed.copy_whole(learner.module, plain)
+        train(config, material.rows, material.heldout, run)
+        if plain is not material.module:
+            distributed.copy_whole(material.module, plain)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        agent = learner.agent(plain)
+        agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
         agent.save(m.out / "policy")
-        shown = [d for d in (held or learnt) if d.terminated][:SHOWN] or (held or learnt)[:SHOWN]
+        # A conversation that was cut has no outcome to hold the values against: those come last.
+        shown = sorted(held or learnt, key=lambda d: not d.terminated)[:SHOWN]
         _write_views(m.out, agent, shown)
         facts = {
             "policy": str(m.out / "policy"),
-            "parameters": parameter_count(learner.module),
+            "parameters": parameter_count(material.module),
             "conversations": len(learnt),
-            "rows": len(learner.rows),
+            "rows": len(material.rows),
         }
         return Policy(agent, m.out), facts
 
     source = {"logs": logs.source, "agent_role": logs[0].agent_role}
     return Job(
         algorithm=algorithm,
-        settings=(source, m.run, settings, learner.begun_from, config),
+        settings=(source, m.run, settings, material.begun_from, config),
         data=digest(logs),
-        plan=_plan(algorithm.name, config, learner, card, train, m.seed),
+        plan=_plan(algorithm.name, config, material, card, train, m.seed),
         train=whole,
         finish=finish,
         files={"card.json": card},
@@ -108,8 +113,13 @@ def prepare(
 
 
 def _clone(
-    config: bc.Config, learnt: list[Dialogue], held: list[Dialogue], settings: LogSettings, start: Start
-) -> Learner:
+    algorithm: Algorithm,
+    config: bc.Config,
+    learnt: list[Dialogue],
+    held: list[Dialogue],
+    settings: LogSettings,
+    start: Start,
+) -> Material:
     """A language model to clone into, one that exists or a fresh one."""
     if settings.lora_rank and start.model is None:
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
@@ -124,7 +134,7 @@ def _clone(
         assert isinstance(trained, LmPolicy)
         return Agent(merged(trained.lm), tokenizer, None, acting)
 
-    return Learner(
+    return Material(
         chat=chat,
         context=context,
         module=LmPolicy(lm),
@@ -136,8 +146,13 @@ def _clone(
 
 
 def _critic(
-    c: Any, learnt: list[Dialogue], held: list[Dialogue], settings: LogSettings, policy: Any
-) -> Learner:
+    algorithm: Algorithm,
+    c: Any,
+    learnt: list[Dialogue],
+    held: list[Dialogue],
+    settings: LogSettings,
+    policy: Any,
+) -> Material:
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
     cloned, name = open_policy(policy)
     chat, context = cloned.chat, context_of(cloned.lm)
@@ -146,16 +161,8 @@ def _critic(
         own = with_lora(own, settings.lora_rank)
     trunk, width, vocab = trunk_of(own), width_of(own), cloned.lm.config.vocab_size
     mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
-    acting = Acting(beta=c.beta, max_new_tokens=settings.max_new_tokens)
-    critic: TokenCritic | TurnCritic
-    if isinstance(c, turn_iql.Config):
-        critic = TurnCritic(trunk, width, initial=mean)
-        acting = replace(acting, proposals=c.proposals)
-    else:
-        acting = replace(acting, adv_clip=c.adv_clip, top_k=c.top_k)
-        # Monte-Carlo values need no V of their own: Q alone is fitted, by one head.
-        alone = {"ensemble": 1, "state_value": False} if isinstance(c, mc.Config) else {}
-        critic = TokenCritic(trunk, width, vocab, initial=mean, **alone)
+    critic = algorithm.module.new_critic(trunk, width, vocab, mean)
+    acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens)
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, TokenCritic | TurnCritic)
@@ -163,7 +170,7 @@ def _critic(
             merge_adapters_(trained.trunk)
         return Agent(cloned.lm, cloned.tokenizer, trained, acting)
 
-    return Learner(
+    return Material(
         chat=chat,
         context=context,
         module=critic,
@@ -177,13 +184,13 @@ def _critic(
 def _plan(
     name: str,
     c: Any,
-    learner: Learner,
+    material: Material,
     card: dict[str, Any],
     train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], TrainingRun], None],
     seed: int,
 ) -> Plan:
     """What would be done; a few steps of it are the trial."""
-    rows = learner.rows
+    rows = material.rows
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
     few = [rows[i] for step in range(min(3, order.batches_per_epoch)) for i in order.rows(step)]
     sizes = {
@@ -193,7 +200,7 @@ def _plan(
         "rows": len(rows),
         "tokens": sum(len(t) for t in rows),
         "actions": sum(len(t.decisions) for t in rows),
-        "parameters": parameter_count(learner.module),
+        "parameters": parameter_count(material.module),
     }
     once = replace(c, epochs=1.0)
     trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
