@@ -6,7 +6,9 @@ A `Config` holds one of these as its field `optimizer`. To change one number and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from turnwise.run.checks import NOT_NEGATIVE, POSITIVE, check
 
@@ -46,3 +48,11 @@ def discount_of(gamma: float | None, own: float | None = None) -> float:
     if gamma is not None:
         return gamma
     return 0.99 if own is None else own
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without their groups: `{"optimizer": {"lr": 1e-3}}` becomes `{"lr": 1e-3}`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flattened(value) if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -236,8 +236,8 @@ _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
 }
 
 
-# What was given is one dict of keywords. Each function below takes out of it what it knows; what is left at the
-# end is known to nobody, and is refused by name.
+# What was given is one dict of keywords. Each function below takes out of it what it knows; what is left at
+# the end is known to nobody, and is refused by name.
 
 
 def _start(algorithm: Algorithm, given: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
 from turnwise.run.folder import write_config, write_json
 from turnwise.run.rehearsal import VARIABLE, rehearsing
+from turnwise.run.settings import flattened
 from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
@@ -100,12 +101,8 @@ def flat(*settings: Any) -> dict[str, Any]:
     """Every setting by its name, nested values flattened, as the command line names them too."""
     found: dict[str, Any] = {}
     for part in settings:
-        values: Mapping[str, Any] = part if isinstance(part, Mapping) else asdict(part)
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                found |= flat(value)
-            elif name not in NOT_RECORDED:
-                found[name] = str(value) if isinstance(value, Path) else value
+        values = flattened(part if isinstance(part, Mapping) else asdict(part))
+        found |= {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if k not in NOT_RECORDED}
     return found
 
 
