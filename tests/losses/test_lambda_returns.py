@@ -163,6 +163,44 @@ def test_v_trace_with_every_rho_one_is_a_lambda_of_each_decision(rng: np.random.
             assert_close(found[b, k], expected)
 
 
+def test_v_trace_is_a_lambda_return_and_one_step_to_it(rng: np.random.Generator) -> None:
+    """rho-bar = c-bar = 1: V_k + sum_t (prod_{i<t} d_i c_i) rho_t (r_t + d_t V_{t+1} - V_t), term by term.
+
+    Espeholt et al. 2018, eq. 1. By hand, for one decision that was cut, with d = 1/2, V = 3 and V' = 4: if r
+    is 5, delta is 5 + 2 - 3 = 4, so the target is 3 + 4 / 4 = 4 if rho is 1/4, and 3 + 4 = 7 if rho is 8,
+    which counts as 1. If r is 1, delta is 0 and the target is 3.
+    """
+    x, v = Rows(rng), torch.tensor(rng.normal(size=(3, 6)))
+    rho = torch.tensor(rng.normal(size=(3, 6))).exp()  # [B, A+1]; no action was taken in the final state
+    weights = rho.clamp(max=1.0)
+    assert 0 < (rho[x.mask.nonzero(as_tuple=True)] > 1).sum() < x.mask.sum()
+    returns = lambda_returns(x.rewards, x.discounts, v[:, 1:], x.mask, weights[:, 1:])
+    found = v[:, :-1] + weights[:, :-1] * (returns - v[:, :-1])
+    for b, n in enumerate(x.lengths):
+        for k in range(n):
+            expected = v[b, k].clone()
+            for t in range(k, n):
+                traces = (x.discounts[b, k:t] * weights[b, k:t]).prod()  # 1 at t = k
+                delta = x.rewards[b, t] + x.discounts[b, t] * v[b, t + 1] - v[b, t]
+                expected += traces * weights[b, t] * delta
+            assert_close(found[b, k], expected, rtol=0, atol=1e-14)
+
+    one = torch.ones(1, 1, dtype=torch.float64)
+    for reward, ratio, target in ((1.0, 0.25, 3.0), (1.0, 8.0, 3.0), (5.0, 0.25, 4.0), (5.0, 8.0, 7.0)):
+        G = lambda_returns(reward * one, one / 2, 4 * one, one.bool(), 0.0)
+        assert float(3 + min(1.0, ratio) * (G - 3)) == target
+
+
+def test_one_lambda_for_all_decisions_is_a_number(rng: np.random.Generator) -> None:
+    """By hand as above: 6.75, 13, 24. In float32 too it is what a tensor of the number gives, bit for bit."""
+    assert_close(lambda_returns(R, D, V, EVERY, 0.5), torch.tensor([[6.75, 13.0, 24.0]]).double())
+    x, v = Rows(rng), torch.tensor(rng.normal(size=(3, 5)))
+    arguments = x.rewards.float(), x.discounts.float(), v.float(), x.mask
+    found = lambda_returns(*arguments, 0.3)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, lambda_returns(*arguments, torch.full((3, 5), 0.3)))
+
+
 def test_decisions_are_shifted_by_one() -> None:
     """Numbers and marks of the decision after and of the one before; nothing stands beyond a row's ends."""
     x, marks = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[True, True, False]])

@@ -1,6 +1,7 @@
 """Returns and targets against hand arithmetic and a loop."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,24 @@ def test_targets_at_the_true_values_are_the_returns() -> None:
     returns = discounted_returns(rewards, discounts, torch.ones(2, 5, dtype=torch.bool))
     after = torch.cat([returns[:, 1:], torch.zeros(2, 1, dtype=torch.float64)], 1)
     assert_close(td_targets(rewards, discounts, after), returns)
+
+
+def test_values_of_one_row_are_not_spread_over_four(unchecked: None) -> None:
+    """[1, 3] beside [4, 3] would broadcast without a word; so would one lambda for each column, [3]."""
+    four, one, mask = torch.zeros(4, 3), torch.zeros(1, 3), torch.ones(4, 3, dtype=torch.bool)
+    message = r"next_values has shape \[1, 3\]; expected \[4, 3\], as the rewards have"
+    with pytest.raises(ValueError, match=message):
+        td_targets(four, four, one)
+    with pytest.raises(ValueError, match=message):
+        lambda_returns(four, four, one, mask, 0.5)
+    with pytest.raises(ValueError, match=message):
+        n_step_returns(four, four, one, mask, 2)
+    with pytest.raises(ValueError, match="discounts has shape"):
+        discounted_returns(four, one, mask)
+    with pytest.raises(ValueError, match="mask has shape"):
+        discounted_returns(four, four, mask[:1])
+    with pytest.raises(ValueError, match="lam has shape"):
+        lambda_returns(four, four, four, mask, torch.zeros(3))
 
 
 def test_gradients_of_targets() -> None:

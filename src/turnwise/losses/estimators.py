@@ -38,7 +38,7 @@ def estimated_returns(
         return discounted_returns(rewards, discounts, mask)
     if estimator == "n-step":
         return n_step_returns(rewards, discounts, values[:, 1:], mask, n)
-    return lambda_returns(rewards, discounts, values[:, 1:], mask, torch.full_like(rewards, lam))
+    return lambda_returns(rewards, discounts, values[:, 1:], mask, lam)
 
 
 def standardised(x: Float[Tensor, "B A"], mask: Bool[Tensor, "B A"]) -> Float[Tensor, "B A"]:

@@ -44,9 +44,9 @@ def k2(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tens
 
 def k3(logp: Float[Tensor, "B A"], ref_logp: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
     """pi_ref / pi - 1 - log(pi_ref / pi), in nats: k1 plus a control variate of mean 0 (r - 1)."""
-    shift = ref_logp - logp
+    log_ratio = ref_logp - logp
     # expm1, because r - 1 loses all its digits where the policies are close, which is where training begins.
-    return shift.expm1() - shift
+    return log_ratio.expm1() - log_ratio
 
 
 def weighted_k3(

@@ -24,10 +24,10 @@ def advantage_logits(
     nats per unit of return. Special cases: beta 0 is the behaviour policy; without a clip the softmax of the
     result maximises E[Q] - KL(. || pi) / beta; clip 0 only makes worse actions rarer.
     """
-    shift = beta * advantages
+    gain = beta * advantages  # nats
     if clip is not None:
-        shift = shift.clamp(max=clip)
-    return policy_logp + shift
+        gain = gain.clamp(max=clip)
+    return policy_logp + gain
 
 
 def policy_gradient_loss(

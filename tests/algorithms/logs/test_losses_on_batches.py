@@ -122,10 +122,10 @@ def test_ilql_looks_at_the_whole_utterance_by_hand(row) -> None:
     """
     batch = pack_tokens([row("7|1 2 9|5 5|3 9", [0.0, 1.0])], gamma=0.9, gamma_within_turn=0.5, dtype=f64)
     slow = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=f64)
-    worth, taus = ilql.outlook(batch, slow, ilql.Config(tau=0.9, tau_within_turn=0.6))
-    assert_close(worth, torch.tensor([[0.75, 1.5, 3.0, 2.5, 5.0]], dtype=f64))
+    found, taus = ilql.value_targets(batch, slow, ilql.Config(tau=0.9, tau_within_turn=0.6))
+    assert_close(found, torch.tensor([[0.75, 1.5, 3.0, 2.5, 5.0]], dtype=f64))
     assert_close(taus, torch.tensor([[0.9, 0.6, 0.6, 0.9, 0.6]], dtype=f64))
-    assert_close(ilql.outlook(batch, slow, ilql.Config(lookahead=0.0))[0], slow)
+    assert_close(ilql.value_targets(batch, slow, ilql.Config(lookahead=0.0))[0], slow)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
@@ -212,7 +212,7 @@ def test_what_is_not_learnt_from_has_no_gradient_at_all(rows) -> None:
     assert not batch.mask.all() and not torch.equal(batch.mask, batch.loss_mask)
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
     critic, target = GivenTokens(0, **shapes), GivenTokens(1, **shapes)
-    ilql.loss(critic, target, batch, 1.0, ilql.Config())[0].backward()
+    ilql.loss(critic, target, batch, 1.0, ilql.Config(), 0.0)[0].backward()
     assert target.q.grad is None and target.v.grad is None
     assert (critic.q.grad[:, ~batch.loss_mask] == 0).all()
     assert (critic.q.grad[:, batch.loss_mask] != 0).all()
@@ -225,7 +225,8 @@ def test_what_is_not_learnt_from_has_no_gradient_at_all(rows) -> None:
     turns = pack_turns(rows, gamma=GAMMA, dtype=f64)
     shapes = {"q": (2, *turns.mask.shape), "v": (B, turns.mask.shape[1] + 1)}
     by_turn = GivenTurns(0, **shapes)
-    turn_iql.loss(by_turn, slow_copy(GivenTurns(1, **shapes)), turns, 1.0, turn_iql.Config())[0].backward()
+    slow = slow_copy(GivenTurns(1, **shapes))
+    turn_iql.loss(by_turn, slow, turns, 1.0, turn_iql.Config(), 0.0)[0].backward()
     states = nn.functional.pad(turns.loss_mask, (0, 1))
     assert (by_turn.q.grad[:, ~turns.loss_mask] == 0).all() and (
         by_turn.q.grad[:, turns.loss_mask] != 0
@@ -239,9 +240,8 @@ def test_a_tau_of_a_half_without_conservatism_is_td_and_half_squares(rows) -> No
     B, A = batch.mask.shape
     shapes = {"q": (2, B, A, VOCAB), "v": (B, A + 1)}
     critic, target = GivenTokens(0, **shapes), slow_copy(GivenTokens(1, **shapes))
-    total, sums = ilql.loss(
-        critic, target, batch, 1.0, ilql.Config(tau=0.5, tau_within_turn=0.5, cql_weight=0.0, lookahead=0.0)
-    )
+    c = ilql.Config(tau=0.5, tau_within_turn=0.5, cql_weight=0.0, lookahead=0.0)
+    total, sums = ilql.loss(critic, target, batch, 1.0, c, 0.0)
     slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)
     half = ((slow - critic.v[:, :-1]) ** 2)[batch.loss_mask].sum() / 2
     assert_close(total, sums["td"] + half)

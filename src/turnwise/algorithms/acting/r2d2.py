@@ -141,11 +141,11 @@ def loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss; targets [B, A]; errors [B, A] in units of the values' scale."""
     q = agent(batch)  # [B, A+1, V]
-    taken = action_values(q[:, :-1], batch.actions)  # [B, A]
+    q_taken = action_values(q[:, :-1], batch.actions)  # [B, A]
     returns = targets(target, q, batch, c)  # [B, A]
     scale = agent.head.value.scale
-    error = weights.unsqueeze(-1) * squared_error(taken, returns) / scale**2
-    td = ((returns - taken) / scale).detach()
+    error = weights.unsqueeze(-1) * squared_error(q_taken, returns) / scale**2
+    td = ((returns - q_taken) / scale).detach()
     return sum_over_decisions(error, batch.loss_mask) / denominator, returns, td
 
 

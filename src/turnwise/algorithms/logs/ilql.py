@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +65,8 @@ class Config:
     tau_within_turn: float = 0.8
     """Expectile of V between the tokens of a turn."""
     lookahead: float = 1.0
-    """What V learns from within a turn: at 1 the worth of the whole utterance, at 0 of the next token (the
-    paper)."""
+    """What V learns from within a turn. 1: the value of the whole utterance; 0: of the next token, as in the
+    paper."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
     polyak: float = 0.05
@@ -73,10 +74,10 @@ class Config:
     anneal: float = 0.5
     """Share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)."""
     beta: float = 16.0
-    """When acting: nats that a token gains per unit of return of its advantage. More of it strays further
+    """When acting: nats added to a token's log-probability per unit of advantage. Larger values stray further
     from the logged agent."""
     adv_clip: float | None = None
-    """When acting: the most nats that a token may gain. At 0 bad tokens only become rarer."""
+    """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
     """When acting: choose among the k tokens that the cloned policy finds likeliest."""
 
@@ -119,40 +120,43 @@ def acting(c: Config) -> Acting:
 
 
 def loss(
-    critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float = 0.0
+    critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms together; and their sums over decisions. `lam` is the lambda of G."""
     values = critic(batch.inputs, batch.decisions)
     q, v = values.q, values.v  # [E, B, A, V], [B, A+1]
-    taken = action_values(q, batch.actions)  # [E, B, A]
+    q_taken = action_values(q, batch.actions)  # [E, B, A]
     with torch.no_grad():  # targets: neither G nor X is moved towards what is fitted to it
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)  # [B, A]
-        lams = torch.full_like(batch.rewards, lam)
-        bootstrap = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lams)
-        worth, taus = outlook(batch, slow, c)
+        q_targets = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lam)
+        v_targets, taus = value_targets(batch, slow, c)
     sums = {
-        "td": sum_over_decisions(squared_error(taken, bootstrap), batch.loss_mask),
-        "expectile": sum_over_decisions(expectile_loss(v[:, :-1], worth, taus), batch.loss_mask),
+        "td": sum_over_decisions(squared_error(q_taken, q_targets), batch.loss_mask),
+        "expectile": sum_over_decisions(expectile_loss(v[:, :-1], v_targets, taus), batch.loss_mask),
         "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
-        "q": sum_over_decisions(taken, batch.loss_mask) / q.shape[0],
+        "q": sum_over_decisions(q_taken, batch.loss_mask) / q.shape[0],
         "v": sum_over_decisions(v[:, :-1], batch.loss_mask),
         "decisions": batch.loss_mask.sum(),
     }
     return (sums["td"] + sums["expectile"] + c.cql_weight * sums["cql"]) / denominator, sums
 
 
-def outlook(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
-    """What V learns from, X [B, A]; and the expectile of it that V is to be, tau [B, A].
+def value_targets(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
+    """Targets of V, X [B, A]; and the expectile of them that V is to be, tau [B, A].
 
-    X_k = (1 - l_k) slow_k + l_k d_k X_{k+1} with l_k = `lookahead` where the next token is of the same turn
-    and has a target of its own, else 0.
+    `slow` [B, A] is min Qbar of the tokens that were taken. With w_k = `lookahead` if the next token is of
+    the same turn and has a target of its own, else 0:
+
+        X_k = (1 - w_k) slow_k + w_k d_k X_{k+1}
+
+    Special cases: `lookahead` 0 is slow_k (the paper); 1 is slow of the turn's last token, discounted.
     """
-    # The next token is of the same turn if it is chosen where this one stands: nobody spoke in between.
-    goes_on = batch.decisions[:, 1:] == batch.ends  # [B, A]
-    follows = goes_on & next_of(batch.loss_mask)
-    ahead = c.lookahead * follows.to(slow.dtype)
-    worth = discounted_returns((1 - ahead) * slow, ahead * batch.discounts, batch.loss_mask)
-    return worth, torch.full_like(slow, c.tau).masked_fill(previous_of(goes_on), c.tau_within_turn)
+    # The next token is of the same turn if it is chosen at the position where this one ends, that is, if
+    # nobody spoke in between.
+    same_turn = batch.decisions[:, 1:] == batch.ends  # [B, A]
+    w = c.lookahead * (same_turn & next_of(batch.loss_mask)).to(slow.dtype)
+    targets = discounted_returns((1 - w) * slow, w * batch.discounts, batch.loss_mask)
+    return targets, torch.full_like(slow, c.tau).masked_fill(previous_of(same_turn), c.tau_within_turn)
 
 
 def update(
@@ -188,13 +192,14 @@ def train(
         packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)
         return packed.to(run.world.device)
 
-    def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(wrapped, target, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+    def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, target, pack(part), 1.0, c, lam)[1] for part in chunks(heldout, c.batch_size))
 
     for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
         batch = pack(run.world.share(chosen))
         # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
-        run.report(step, sums, unseen)
+        # With the same lambda: the two TD losses are one quantity, on different conversations.
+        run.report(step, sums, partial(unseen, lam))
     return critic

@@ -52,10 +52,10 @@ class Config:
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
     beta: float = 16.0
-    """When acting: nats that a token gains per unit of return of its advantage. More of it strays further
+    """When acting: nats added to a token's log-probability per unit of advantage. Larger values stray further
     from the logged agent."""
     adv_clip: float | None = None
-    """When acting: the most nats that a token may gain. At 0 bad tokens only become rarer."""
+    """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
     """When acting: choose among the k tokens that the cloned policy finds likeliest."""
 
@@ -118,12 +118,12 @@ def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float
 def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error against the return, plus the conservative term; and the sums over decisions."""
     q = critic(batch.inputs, batch.decisions).q  # [E, B, A, V] with E = 1
-    taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)  # [E, B, A]
+    q_taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)  # [E, B, A]
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)  # [B, A]
     sums = {
-        "loss": sum_over_decisions(squared_error(taken, returns), batch.loss_mask),
+        "loss": sum_over_decisions(squared_error(q_taken, returns), batch.loss_mask),
         "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
-        "q": sum_over_decisions(taken, batch.loss_mask) / q.shape[0],
+        "q": sum_over_decisions(q_taken, batch.loss_mask) / q.shape[0],
         "return_to_go": sum_over_decisions(returns, batch.loss_mask),
         "decisions": batch.loss_mask.sum(),
     }

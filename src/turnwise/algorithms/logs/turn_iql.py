@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -92,16 +93,15 @@ def acting(c: Config) -> Acting:
 
 
 def loss(
-    critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config, lam: float = 0.0
+    critic: nn.Module, target: nn.Module, batch: Batch, denominator: float, c: Config, lam: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Both terms together; and their sums over turns. `lam` is the lambda of Q's target."""
     values = critic(batch.inputs, batch.decisions, batch.ends)  # q [E, B, A] at `ends`, v [B, A+1]
     with torch.no_grad():  # targets: neither is moved towards what is fitted to it
         slow = target(batch.inputs, batch.decisions, batch.ends).q.amin(0)  # [B, A]
-        lams = torch.full_like(batch.rewards, lam)
-        bootstrap = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.loss_mask, lams)
+        q_targets = lambda_returns(batch.rewards, batch.discounts, values.v[:, 1:], batch.loss_mask, lam)
     sums = {
-        "td": sum_over_decisions(squared_error(values.q, bootstrap), batch.loss_mask),
+        "td": sum_over_decisions(squared_error(values.q, q_targets), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(values.v[:, :-1], slow, c.tau), batch.loss_mask),
         "q": sum_over_decisions(values.q, batch.loss_mask) / values.q.shape[0],
         "v": sum_over_decisions(values.v[:, :-1], batch.loss_mask),
@@ -142,13 +142,14 @@ def train(
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_turns(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)
 
-    def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(wrapped, target, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+    def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
+        return (loss(wrapped, target, pack(part), 1.0, c, lam)[1] for part in chunks(heldout, c.batch_size))
 
     for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
         batch = pack(run.world.share(chosen))
         # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
         sums = update(wrapped, learner, batch, denominator, c, lr, lam)
-        run.report(step, sums, unseen)
+        # With the same lambda: the two TD losses are one quantity, on different conversations.
+        run.report(step, sums, partial(unseen, lam))
     return critic

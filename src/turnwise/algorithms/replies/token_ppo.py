@@ -151,8 +151,7 @@ def experience(
         kl = estimated_kl(c.kl, old_logp, ref_logp).masked_fill(~b.mask, 0.0)
         rewards = b.rewards - beta * kl  # [B, A]: the judge's stands after the last token, the KL at each
         values = agent.critic(b.inputs, b.decisions)  # [B, A+1]
-        lam = torch.full_like(rewards, c.lam)
-        returns = lambda_returns(rewards, b.discounts, values[:, 1:], b.mask, lam)
+        returns = lambda_returns(rewards, b.discounts, values[:, 1:], b.mask, c.lam)
         found.append(Minibatch(b, old_logp, ref_logp, values[:, :-1], returns, returns - values[:, :-1]))
     return _standardised(found)
 
