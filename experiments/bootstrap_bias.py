@@ -1,46 +1,42 @@
-"""What a bootstrap may see: the same memoryless agents, trained from samples, only the target changes.
+"""What a bootstrap may see: the same memoryless agents learn from samples, and only the target changes.
 
     python experiments/bootstrap_bias.py                         every run (half a minute each), resumable
     python experiments/bootstrap_bias.py --problems 4x3 --seeds 0  some of them
     python experiments/bootstrap_bias.py --table                 merge what is there into .json and .md
 
-The actor is pi(a|o). Monte Carlo is REINFORCE with V(o) as baseline; everywhere else A2C with one-step
-bootstrap, r + gamma V(next), or lambda .9, and only what V sees is different: the observation, the history,
-history and hidden state, the hidden state. Learned policies are tables, and their values (discounted, from
-the start, first observation shown) are exact, by a linear system. `best` is the best stochastic memoryless
-policy that is known (limited_memory.md); `exact` are the earlier values of expected updates, nothing
+The actor is pi(a|o). Monte Carlo is REINFORCE with V(o) as baseline. Everything else is A2C with a one-step
+bootstrap, r + gamma V(next), or with lambda .9. These differ only in what V sees: the observation, the
+history, history and hidden state, or the hidden state. Learned policies are tables, and their values
+(discounted, from the start, first observation shown) are exact, by a linear system. `best` is the best known
+stochastic memoryless policy (limited_memory.md). `exact` are values of expected updates, in which nothing is
 sampled, for the two extremes. Observations of these problems do not depend on the action, so that V(s) is no
-worse than V(h) for an actor without memory. With one step the weight of the entropy begins at .1 in place of
-.02, so that values are learnt before actions are settled; both end at 0.
+worse than V(h) for an actor without memory. With one step the weight of the entropy begins at .1 instead of
+.02, so that values are learnt before actions are settled. Both end at 0.
 
-The last table is of an actor with memory (a GRU) on a problem where looking costs and then pays: the hidden
-state is worth the same before and after the look, so V(s) as a bootstrap never sees what looking is good for.
-Its values are means of 4,000 episodes; the entropy's weight begins at .5, or no agent would look long enough
-to learn what to do then.
+The last table is of an actor with memory (a GRU) on a problem in which looking costs first and pays later.
+The hidden state is worth the same before and after the look, so V(s) as a bootstrap never sees what looking
+is good for. These values are means of 4,000 episodes. The entropy's weight begins at .5: with less, no agent
+would look long enough to learn what to do then.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import add_choice, add_seeds, make_part, options, parse, read_part, write_page, write_results
+from problems import policy_table, read_problem
 
 from turnwise.algorithms.acting import a2c, reinforce
-from turnwise.data.steps import StepInputs
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.rows import Rows
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.views import Critic, HistoryView, JointView, ObservationView, StateView, View
@@ -52,8 +48,6 @@ from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 WIDTH, HORIZON, LANES, STEPS = 32, 120, 128, 1_500_000
 PROBLEMS: dict[str, tuple[str, float, float, float]] = {
     # name: file, best stochastic memoryless, exact updates with Monte Carlo, with one-step V(o)
@@ -76,7 +70,7 @@ LOOK, LOOK_IS_WORTH = "look or leap", 0.45
 
 
 def look_or_leap() -> POMDP:
-    """Left or right pays 1 or -1 and ends it; which is which is told by looking, for .5. V* = .95 - .5."""
+    """Left or right pays 1 or -1 and ends it. Looking costs .5 and shows which is which. V* = .95 - .5."""
     stay, even = np.eye(2), np.full((2, 3), [0.0, 0.0, 1.0])
     pays = np.array([[-0.5, -0.5], [1.0, -1.0], [-1.0, 1.0]])
     ends = np.zeros((3, 2, 2), bool)
@@ -95,15 +89,11 @@ def look_or_leap() -> POMDP:
 
 def problem_of(name: str) -> POMDP:
     """With the first observation shown."""
-    if name == LOOK:
-        return look_or_leap()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rows that sum to .999999
-        return read_pomdp(DATA / PROBLEMS[name][0]).showing_initial()
+    return look_or_leap() if name == LOOK else read_problem(PROBLEMS[name][0]).showing_initial()
 
 
 def agent_of(env: TabularEnv, sees: str, memory: bool) -> ActorCritic:
-    """An actor with a GRU or without memory, and a critic that sees one of o, h, s, hs."""
+    """An actor with a GRU or without memory, and a critic that sees o, h, s or hs."""
     o, a, s = env.observation_space, env.action_space, env.state_space
 
     def history() -> View:
@@ -118,15 +108,6 @@ def agent_of(env: TabularEnv, sees: str, memory: bool) -> ActorCritic:
     reader = Encoder(o, a, WIDTH) if memory else ObservationEncoder(o, WIDTH)
     core = GRU(WIDTH) if memory else Window(WIDTH, 1)
     return ActorCritic(LearnedMemory(reader, core), Categorical(WIDTH, a.n), Critic(views[sees]()))
-
-
-def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
-    """[I, A], P(action | observation) of an agent without memory."""
-    nothing = torch.zeros(symbols)
-    inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
-    with torch.no_grad():
-        features = agent.memory.step(inputs, agent.memory.initial_state(symbols))[0]
-        return agent.head(features).double().softmax(-1).numpy()
 
 
 def one_run(name: str, target: str, seed: int, memory: bool) -> dict[str, Any]:
@@ -185,7 +166,7 @@ def cell(values: list[float], best: float | None) -> str:
 
 def table(runs: Path) -> None:
     """Merge every finished run into bootstrap_bias.json and bootstrap_bias.md."""
-    rows = [json.loads(f.read_text()) for f in sorted(runs.glob("*.json"))]
+    rows = [read_part(f) for f in sorted(runs.glob("*.json"))]
     if not rows:
         return
 
@@ -209,30 +190,26 @@ def table(runs: Path) -> None:
     ]
     cells = [cell(found(LOOK, t, True), LOOK_IS_WORTH) for t in VIEWS_WITH_MEMORY]
     text.append(f"| {LOOK} | {LOOK_IS_WORTH} | " + " | ".join(cells) + " |")
-    (HERE / "bootstrap_bias.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (HERE / "bootstrap_bias.md").write_text("\n".join(text) + "\n")
+    write_results(runs, "bootstrap_bias", rows)
+    write_page(runs, "bootstrap_bias", "\n".join(text))
+
+
+def main() -> None:
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "bootstrap_bias")
+    add_choice(parser, "--problems", [*PROBLEMS, LOOK], "problems")
+    add_seeds(parser, 0, 1, 2)
+    a = parse(parser)
+    plan = [(n, t, False) for n in a.problems if n in PROBLEMS for t in TARGETS]
+    plan += [(n, t, True) for n in a.problems if n == LOOK for t in VIEWS_WITH_MEMORY]
+    for seed in [] if a.table else a.seeds:
+        for name, target, memory in plan:
+            which = list(VIEWS_WITH_MEMORY if memory else TARGETS).index(target)
+            file = a.runs / f"{name.replace(' ', '-')}-{which}-{seed}.json"
+            make_part(file, lambda run=(name, target, seed, memory): one_run(*run))
+        table(a.runs)
+    table(a.runs)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/bootstrap_bias"), help="where runs are kept")
-    parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, LOOK], choices=[*PROBLEMS, LOOK])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    plan = [(n, t, False) for n in asked.problems if n in PROBLEMS for t in TARGETS]
-    plan += [(n, t, True) for n in asked.problems if n == LOOK for t in VIEWS_WITH_MEMORY]
-    for seed in [] if asked.table else asked.seeds:
-        for name, target, memory in plan:
-            which = list(VIEWS_WITH_MEMORY if memory else TARGETS).index(target)
-            file = asked.runs / f"{name.replace(' ', '-')}-{which}-{seed}.json"
-            if not file.exists():
-                row = one_run(name, target, seed, memory)
-                file.write_text(json.dumps(row) + "\n")
-                print(*row.values(), flush=True)
-                table(asked.runs)
-    table(asked.runs)
+    main()

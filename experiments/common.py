@@ -91,7 +91,7 @@ def write_results(runs: Path, name: str, results: Any) -> None:
 
 def write_page(runs: Path, name: str, text: str) -> None:
     """NAME.md."""
-    write_text(_place(runs, f"{name}.md"), text.rstrip() + "\n")
+    write_text(_place(runs, f"{name}.md"), text + "\n")
 
 
 def pyplot() -> Any:

@@ -253,7 +253,7 @@ def table(runs: Path) -> None:
         if name in transcripts:
             lines += ["", f"## {name}: ten games, the first ten of the evaluation", ""]
             lines += ["\n".join(as_list(t)) + "\n" for t in transcripts[name]]
-    write_page(runs, "deal_or_no_deal", "\n".join(lines))
+    write_page(runs, "deal_or_no_deal", "\n".join(lines).rstrip())
 
 
 def as_list(t: dict[str, Any]) -> list[str]:

@@ -2,17 +2,18 @@
 
     python experiments/helpdesk_regret.py runs/helpdesk/seed0/ilql [more runs] --betas 16 32
 
-Regret of one act: V*(history) - Q*(history, act), both exact. Over a conversation regrets add up to what the
-policy is worth less than the optimum (performance difference lemma, Kakade & Langford 2002), so that the
-columns sum to the gap, and `optimum - regret` estimates the mean return with less noise than returns do.
+The regret of one act is V*(history) - Q*(history, act), both exact. The expected sum of regrets over a
+conversation is the gap between the optimum and the policy (performance difference lemma, Kakade & Langford
+2002). So the columns sum to the gap, and `optimum - regret` estimates the mean return with less noise than
+returns do.
 
     early fix   named a fix while a test was worth more        late test   tested while a fix was worth more
-    wrong fix   another part was likelier                      wrong test  another test told more
+    wrong fix   another part was likelier                      wrong test  another test was worth more
     unread      said something that the customer could not read
 
-Values are compared on logged conversations that nothing was learnt from: Q of the first token of a message
-with the best exact value among acts of its kind, Q of its last token (or of the turn) with that of the act.
-The conversations are others than those that any table is made of.
+Values are compared on logged conversations that nothing was learnt from. Q of the first token of a message
+stands beside the best exact value among acts of its kind, Q of its last token (or of the turn) beside that of
+the act. No table is made of these conversations.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ from turnwise.evaluation.measures.conversations import hold_conversations
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation
 from turnwise.rollout.load import load_agent
+from turnwise.run.rehearsal import at_most
 
 SEED = 555
 KINDS = ("early fix", "late test", "wrong fix", "wrong test", "unread")
 
 
-def regrets(held: list[Conversation], desk: OptimalDesk) -> dict[str, float]:
+def regrets(conversations: list[Conversation], desk: OptimalDesk) -> dict[str, float]:
     """Mean regret per conversation, by kind."""
     total = dict.fromkeys(KINDS, 0.0)
-    for c in held:
+    for c in conversations:
         messages = c.dialogue.messages
         spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
         for turn, i in enumerate(spoken):
@@ -57,16 +59,17 @@ def regrets(held: list[Conversation], desk: OptimalDesk) -> dict[str, float]:
             else:
                 total["late test"] += max(0.0, fix - test)
                 total["wrong test"] += test - q[ACTS.index(act)]
-    return {k: v / len(held) for k, v in total.items()}
+    return {k: v / len(conversations) for k, v in total.items()}
 
 
 def value_errors(agent: Agent, logs: list[Dialogue], desk: OptimalDesk) -> dict[str, np.ndarray]:
-    """(learnt, exact) pairs [n, 2] by what is compared."""
+    """Pairs [n, 2] of a learnt and an exact value, by what is compared."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for d, t in zip(logs, agent.chat.encode(logs), strict=True):
         found = agent.values(t)
         q, v = found["q"], found["v"]
         spoken = [i for i, m in enumerate(d.messages) if m.role == "assistant"]
+        # A critic of tokens has a value for each of them, a critic of turns one for a message.
         last = np.flatnonzero(t.turn_end[t.decisions + 1]) if len(q) > len(spoken) else np.arange(len(spoken))
         first = np.append(0, last[:-1] + 1)
         for turn, i in enumerate(spoken):
@@ -81,10 +84,12 @@ def value_errors(agent: Agent, logs: list[Dialogue], desk: OptimalDesk) -> dict[
 
 
 def report(run: Path, betas: list[float], episodes: int) -> None:
-    """Print both for one run."""
+    """Print regrets, and errors of values, for one run."""
     agent, desk = load_agent(run), OptimalDesk()
     for beta in betas if agent.critic is not None else [0.0]:
-        held = hold_conversations(agent.with_acting(beta=beta), HelpDesk(), episodes=episodes, seed=SEED)
+        held = hold_conversations(
+            agent.with_acting(beta=beta), HelpDesk(), episodes=at_most(4, episodes), seed=SEED
+        )
         lost = regrets(held, desk)
         parts = "  ".join(f"{k} {v:.3f}" for k, v in lost.items())
         mean = np.mean([c.dialogue.undiscounted_return() for c in held])
@@ -93,7 +98,7 @@ def report(run: Path, betas: list[float], episodes: int) -> None:
     if agent.critic is not None:
         logs = [
             Dialogue(tuple(Message(m["role"], m["content"]) for m in row["messages"]))
-            for row in helpdesk_logs(1500, SEED)
+            for row in helpdesk_logs(at_most(60, 1500), SEED)
         ]
         for name, x in value_errors(agent, logs, desk).items():
             error = x[:, 0] - x[:, 1]
@@ -103,14 +108,21 @@ def report(run: Path, betas: list[float], episodes: int) -> None:
             )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Report on every run that is named."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--betas", nargs="+", type=float, default=[16.0, 32.0])
-    parser.add_argument("--episodes", type=int, default=600)
-    asked = parser.parse_args()
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of policies")
+    parser.add_argument(
+        "--betas", nargs="+", type=float, default=[16.0, 32.0], help="strengths of the critic"
+    )
+    parser.add_argument("--episodes", type=int, default=600, help="conversations with each beta")
+    a = parser.parse_args()
     torch.set_num_threads(1)
-    for run in asked.runs:
-        report(run, asked.betas, asked.episodes)
+    for run in a.runs:
+        report(run, a.betas, a.episodes)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,10 +18,7 @@ inputs holds it to the end up to length 4.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +26,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    pyplot,
+    read_part,
+    read_truths_and_rows,
+    story_of,
+    write_figure,
+    write_page,
+    write_results,
+)
+from problems import discounted_returns, in_gymnasium_timing, mean_and_error, read_metrics
 from torch import Tensor, nn
 
 from turnwise.algorithms.acting import ppo
@@ -45,12 +57,13 @@ from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.models.agents.views import ActorView, Critic
 from turnwise.models.memory.base import Memory
 from turnwise.models.memory.belief import BeliefMemory
-from turnwise.rollout.episodes.lanes import StepLanes
-from turnwise.run.seeds import generator
+from turnwise.run.folder import write_text
+from turnwise.run.rehearsal import at_most
+from turnwise.run.settings import flattened
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
 EPISODES, WIDTH = 4096, 64
+COSTS = "costs.json"
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,8 @@ class Task:
     config: dict[str, Any] = field(default_factory=dict)
 
     def problem(self) -> POMDP:
-        """In Gymnasium's timing, where it can be."""
-        table = self.source()
-        with suppress(ValueError):
-            table = table.showing_initial()
-        return table
+        """The problem with its first observation shown, if it has one."""
+        return in_gymnasium_timing(self.source())
 
 
 COMMON = {"lanes": 128, "rollout": 32, "entropy_weight": 0.2}
@@ -136,38 +146,27 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     agent = agent_of(memory, problem, Spaces.of(env))
     run = TrainingRun(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
     ppo.train(config, env, agent, run, seed)
-    logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    returns = play(problem, agent, seed)
+    returns = discounted_returns(problem, agent, at_most(64, EPISODES), seed)
     return {
         "problem": name,
         "memory": memory,
         "seed": seed,
-        "mean": float(returns.mean()),
-        "error": float(returns.std(ddof=1) / len(returns) ** 0.5),
-        "seconds": logged[-1]["seconds"],
-        "config": asdict(config),
+        **mean_and_error(returns),
+        "seconds": read_metrics(run.folder)[-1]["seconds"],
+        "config": flattened(asdict(config)),
     }
-
-
-def play(problem: POMDP, agent: Any, seed: int) -> np.ndarray:
-    """[EPISODES] discounted returns from the start, cut where what follows weighs 1e-5."""
-    longest = int(np.ceil(np.log(1e-5) / np.log(problem.discount)))
-    torch.manual_seed(seed + 1_000_003)
-    lanes = StepLanes(TabularEnv(problem), EPISODES, generator(seed, 7), gamma=problem.discount)
-    lanes.episodes(agent, longest)
-    return lanes.finished().discounted
 
 
 def references(name: str) -> dict[str, float]:
     """Bounds of the optimum, and the best value without memory."""
     problem = TASKS[name].problem()
-    solution = solve(problem, gap=1e-3, deadline=20.0)
-    best = best_stochastic_memoryless(problem, np.random.default_rng(0), 24, seconds=10)
+    solution = solve(problem, gap=1e-3, deadline=at_most(1, 20))
+    best = best_stochastic_memoryless(problem, np.random.default_rng(0), at_most(4, 24), seconds=10)
     return {"lower": solution.lower, "upper": solution.upper, "memoryless": best.value}
 
 
 def plan(a: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Problems and memories that were asked for, in order."""
+    """Problems and memories of the part of the experiment, in order."""
     if a.part != "lengths":
         for name in PROBLEMS:
             yield from ((name, memory) for memory in EVERY)
@@ -224,14 +223,9 @@ def tables(truth: dict[str, Any], rows: list[dict[str, Any]], costs: dict[str, A
     return lines
 
 
-def figure(truth: dict[str, Any], rows: list[dict[str, Any]], costs: dict[str, Any] | None) -> None:
+def figure(rows: list[dict[str, Any]], costs: dict[str, Any] | None) -> Any:
     """Shares by memory; shares by length; cost of a step and of a memory by length."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "turnwise"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     plot, ((left, reach), (time_, room)) = plt.subplots(2, 2, figsize=(10, 7), constrained_layout=True)
     for i, (name, marker) in enumerate(zip(PROBLEMS, "os^", strict=True)):
         mine = [r for r in rows if r["problem"] == name and r["memory"] in EVERY]
@@ -270,55 +264,43 @@ def figure(truth: dict[str, Any], rows: list[dict[str, Any]], costs: dict[str, A
             place.set_xlabel("steps of history held", fontsize=8)
     for place in (left, reach, time_, room):
         place.tick_params(labelsize=7)
-    plot.savefig(HERE / "history_state.svg", metadata={"Date": None})
-    plt.close(plot)
+    return plot
 
 
-def merge(folder: Path) -> None:
-    """Everything that is there as .json, .md and .svg."""
-    found = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
-    costs = found.pop("costs", None)
-    truth = {k.removeprefix("truth-"): v for k, v in found.items() if k.startswith("truth-")}
-    rows = [v for k, v in found.items() if not k.startswith("truth-")]
+def merge(runs: Path) -> None:
+    """Write everything that is there as .json, .md and .svg."""
+    costs = read_part(runs / COSTS) if (runs / COSTS).exists() else None
+    truth, rows = read_truths_and_rows(runs)
+    rows = [r for r in rows if "problem" in r]
     if not rows:
         return
     lines = tables(truth, rows, costs)
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
     lines.append("\n![Shares, reach and cost](history_state.svg)")
-    (HERE / "history_state.md").write_text(f"# Histories as states\n\n{text}\n\n" + "\n".join(lines) + "\n")
-    kept = {"truth": truth, "rows": rows, "costs": costs}
-    (HERE / "history_state.json").write_text(json.dumps(kept, indent=1) + "\n")
-    figure(truth, rows, costs)
+    head = f"# Histories as states\n\n{story_of(__doc__)}\n\n"
+    write_page(runs, "history_state", head + "\n".join(lines))
+    write_results(runs, "history_state", {"truth": truth, "rows": rows, "costs": costs})
+    write_figure(runs, "history_state", figure(rows, costs))
     print("\n".join(lines))
 
 
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--part", choices=("all", "memories", "lengths"), default="all")
-    parser.add_argument("--problems", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=list(MEMORIES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/history_state"))
-    parser.add_argument("--costs", type=Path, help="what benchmarks/memories.py --json wrote")
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "history_state")
+    parser.add_argument("--part", choices=("all", "memories", "lengths"), default="all", help="of the story")
+    add_choice(parser, "--problems", TASKS, "problems")
+    add_choice(parser, "--memories", MEMORIES, "memories")
+    add_seeds(parser, 0)
+    parser.add_argument("--costs", type=Path, help="what benchmarks/memories.py --json wrote; makes no run")
+    a = parse(parser)
     if a.costs is not None:
-        (a.out / "costs.json").write_text(a.costs.read_text())
+        write_text(a.runs / COSTS, a.costs.read_text())
     for seed in [] if a.table or a.costs else a.seeds:
         for name, memory in plan(a):
-            done = a.out / f"{name}-{memory}-{seed}.json"
-            if name not in a.problems or memory not in a.memories or done.exists():
-                continue
-            known = a.out / f"truth-{name}.json"
-            if not known.exists():
-                known.write_text(json.dumps(references(name)) + "\n")
-            began = time.time()
-            done.write_text(json.dumps(one(name, memory, seed, a.out)) + "\n")
-            print(f"{done.stem}: {time.time() - began:.0f} s", flush=True)
-    merge(a.out)
+            if name in a.problems and memory in a.memories:
+                make_part(a.runs / f"truth-{name}.json", lambda name=name: references(name))
+                file = a.runs / f"{name}-{memory}-{seed}.json"
+                make_part(file, lambda run=(name, memory, seed): one(*run, a.runs))
+    merge(a.runs)
 
 
 if __name__ == "__main__":

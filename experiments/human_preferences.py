@@ -41,9 +41,7 @@ count the clone's.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import re
 import time
 from collections import Counter
@@ -55,6 +53,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    read_part,
+    story_of,
+    write_page,
+    write_results,
+)
 from preference_data import convarg_pairs, ethics_pairs
 from scipy.optimize import minimize
 from scipy.sparse import coo_array, csr_array
@@ -76,10 +85,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.reward_scorer import scorer
-from turnwise.run.settings import AdamW
+from turnwise.run.settings import AdamW, flattened
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
 VOCAB, CONTEXT, WIDTH, LAYERS, HEADS = 2048, 512, 64, 2, 4
 REWARD = {
     "ethics": reward.Config(epochs=3.0, optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)),
@@ -107,18 +115,18 @@ SEEDLESS = METHODS[:2]
 
 @dataclass(frozen=True)
 class Data:
-    """Pairs to learn from, pairs to be tested on, and which pairs to learn from belong together."""
+    """Pairs to learn from and to be tested on, and which pairs to learn from belong together."""
 
     name: str
     train: list[Pair]
     tests: dict[str, list[Pair]]
     groups: np.ndarray
-    """[pairs to learn from], int: pairs with a text in common, or of one debate, have the same number"""
+    """[pairs to learn from], int: pairs with a text in common, or of one debate, have the same number."""
 
 
 @cache
 def ethics() -> Data:
-    """The splits as they come."""
+    """ETHICS in its published splits."""
     pairs = ethics_pairs("train")
     tests = {"test": ethics_pairs("test"), "hard test": ethics_pairs("test_hard")}
     return Data("ethics", pairs, tests, sharing_a_text(pairs))
@@ -126,25 +134,25 @@ def ethics() -> Data:
 
 @cache
 def convarg() -> Data:
-    """Whole debates left out."""
+    """ConvArg: the test set is whole debates."""
     sides = convarg_pairs()
     debates = sorted({topic.rpartition("_")[0] for topic in sides})
-    learnt, groups, held = [], [], []
+    train, groups, test = [], [], []
     for topic, pairs in sides.items():
         number = debates.index(topic.rpartition("_")[0])
         if number % 4 == 3:
-            held += pairs
+            test += pairs
         else:
-            learnt += pairs
+            train += pairs
             groups += [number] * len(pairs)
-    return Data("convarg", learnt, {"debates left out": held}, np.array(groups))
+    return Data("convarg", train, {"debates left out": test}, np.array(groups))
 
 
 DATA: dict[str, Callable[[], Data]] = {"ethics": ethics, "convarg": convarg}
 
 
 def sharing_a_text(pairs: Sequence[Pair]) -> np.ndarray:
-    """[pairs], the number of the component that a pair's texts are in."""
+    """[pairs], the number of the connected component that a pair's texts are in."""
     number = {text: i for i, text in enumerate(dict.fromkeys(t for p in pairs for t in p.replies))}
     first, second = (np.array([number[p.replies[i]] for p in pairs]) for i in (0, 1))
     shape = (len(number), len(number))
@@ -153,7 +161,7 @@ def sharing_a_text(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased words, apostrophes inside them."""
+    """Lower-cased words; an apostrophe inside a word belongs to it."""
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)*", text.lower())
 
 
@@ -189,43 +197,43 @@ def fitted(x: csr_array, penalty: float) -> np.ndarray:
 
 
 def regression(data: Data) -> tuple[Callable[[Sequence[Pair]], np.ndarray], dict[str, Any]]:
-    """The margin of pairs, and what was chosen."""
+    """The margin of pairs by a regression on words, and the settings that were chosen for it."""
     rng = np.random.default_rng(0)
     parts = rng.permutation(np.unique(data.groups))
     held = np.isin(data.groups, parts[: max(2, len(parts) // 10)])
     keep = [p for p, h in zip(data.train, held, strict=True) if not h]
-    ask = [p for p, h in zip(data.train, held, strict=True) if h]
+    validation = [p for p, h in zip(data.train, held, strict=True) if h]
     known, tried = vocabulary(keep), []
     for presence in (False, True):
-        x, y = differences(keep, known, presence), differences(ask, known, presence)
+        x, y = differences(keep, known, presence), differences(validation, known, presence)
         for penalty in PENALTIES:
-            tried.append((half(y @ fitted(x, penalty)).mean(), penalty, presence))
+            tried.append((right(y @ fitted(x, penalty)).mean(), penalty, presence))
     best, penalty, presence = max(tried)
     known = vocabulary(data.train)
     w = fitted(differences(data.train, known, presence), penalty)
-    told = {
-        "held out": len(ask),
+    chosen = {
+        "held out": len(validation),
         "held-out accuracy": float(best),
         "penalty": penalty,
         "features": "presence" if presence else "counts",
         "words": len(known),
     }
-    return lambda pairs: differences(pairs, known, presence) @ w, told
+    return lambda pairs: differences(pairs, known, presence) @ w, chosen
 
 
-def half(margins: np.ndarray) -> np.ndarray:
-    """1 where the chosen one is higher, 1/2 where they are equal."""
+def right(margins: np.ndarray) -> np.ndarray:
+    """1 where the chosen reply is higher, 1/2 where both are equal."""
     return (margins > 0) + 0.5 * (margins == 0)
 
 
 def longer(pairs: Sequence[Pair]) -> np.ndarray:
-    """By how many words."""
+    """By how many words the chosen reply is longer."""
     return np.array([len(words(p.chosen)) - len(words(p.rejected)) for p in pairs], float)
 
 
 @cache
 def chat_of(name: str) -> ChatFormat:
-    """A tokenizer of the training texts."""
+    """The chat format of a tokenizer that was learnt from the training texts."""
     pairs = DATA[name]().train
     texts = sorted({m.content for p in pairs for m in p.prompt} | {t for p in pairs for t in p.replies})
     return ChatFormat(train_tokenizer(texts, VOCAB, CONTEXT))
@@ -246,18 +254,18 @@ def fresh(name: str, seed: int) -> Any:
     )
 
 
-def quiet(folder: Path) -> TrainingRun:
-    """A run that checkpoints often."""
+def training_run(folder: Path) -> TrainingRun:
+    """A run that saves more often than usual."""
     return TrainingRun(folder, what=folder.name, checkpoint_every=100, log_every=20)
 
 
-def rows_of(pairs: Sequence[Pair], name: str) -> list[Tokens]:
+def reply_rows(pairs: Sequence[Pair], name: str) -> list[Tokens]:
     """Two rows a pair, the chosen one first."""
     return [chat_of(name).reply(p.prompt, t, id=p.id) for p in pairs for t in p.replies]
 
 
 def reward_model(data: Data, lm: Any, seed: int, run: TrainingRun) -> Callable[[Sequence[Pair]], np.ndarray]:
-    """Train one on the trunk of `lm`; the margin of pairs."""
+    """Train a reward model on the trunk of `lm`; the margin of pairs by it."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(lm), width_of(lm))
     items = feedback_rows(data.train, chat_of(data.name), CONTEXT)
@@ -265,24 +273,24 @@ def reward_model(data: Data, lm: Any, seed: int, run: TrainingRun) -> Callable[[
     score = scorer(model)
 
     def margins(pairs: Sequence[Pair]) -> np.ndarray:
-        each = score(rows_of(pairs, data.name))[0].reshape(-1, 2)
+        each = score(reply_rows(pairs, data.name))[0].reshape(-1, 2)
         return each[:, 0] - each[:, 1]
 
     return margins
 
 
 def clone(data: Data, seed: int, folder: Path) -> LmPolicy:
-    """Says the chosen replies."""
+    """A policy that was taught to say the chosen replies."""
     policy = LmPolicy(fresh(data.name, seed))
     rows = [chat_of(data.name).reply(p.prompt, p.chosen, id=p.id) for p in data.train]
-    bc.train(CLONE[data.name], rows, [], policy, quiet(folder / f"{data.name}-clone-{seed}"), seed)
+    bc.train(CLONE[data.name], rows, [], policy, training_run(folder / f"{data.name}-clone-{seed}"), seed)
     return policy
 
 
 @torch.inference_mode()
 def logp(policy: LmPolicy, pairs: Sequence[Pair], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """[pairs, 2] log-probabilities of replies, and their tokens."""
-    rows = rows_of(pairs, name)
+    """[pairs, 2], log-probabilities of whole replies; and how many tokens they have."""
+    rows = reply_rows(pairs, name)
     order = np.argsort([len(t) for t in rows], kind="stable")
     sums, tokens = np.empty(len(rows)), np.empty(len(rows))
     for part in chunks(order.tolist(), 64):
@@ -292,7 +300,7 @@ def logp(policy: LmPolicy, pairs: Sequence[Pair], name: str) -> tuple[np.ndarray
     return sums.reshape(-1, 2), tokens.reshape(-1, 2)
 
 
-def learnt(
+def train(
     method: str, data: Data, seed: int, folder: Path
 ) -> tuple[Callable[[Sequence[Pair]], np.ndarray], Any]:
     """The margin of pairs by a trained model, and its settings."""
@@ -300,14 +308,14 @@ def learnt(
     kind = method.removesuffix(", per token")
     run = folder / f"{name}-{kind.replace(' ', '_')}-{seed}"
     if method == "reward model":
-        return reward_model(data, fresh(name, seed), seed, quiet(run)), asdict(REWARD[name])
+        return reward_model(data, fresh(name, seed), seed, training_run(run)), flattened(asdict(REWARD[name]))
     policy = clone(data, seed, folder)
     if method == "reward model on the clone":
-        return reward_model(data, policy.lm, seed, quiet(run)), asdict(REWARD[name])
+        return reward_model(data, policy.lm, seed, training_run(run)), flattened(asdict(REWARD[name]))
     before = copy.deepcopy(policy)
     if kind == "DPO":
         items = comparison_rows(data.train, chat_of(name), CONTEXT)
-        dpo.train(DPO[name], items, [], policy, quiet(run), seed)
+        dpo.train(DPO[name], items, [], policy, training_run(run), seed)
 
     def margins(pairs: Sequence[Pair]) -> np.ndarray:
         each, tokens = logp(policy, pairs, name)
@@ -317,32 +325,32 @@ def learnt(
             each = each / tokens
         return each[:, 0] - each[:, 1]
 
-    return margins, asdict(DPO[name] if kind == "DPO" else CLONE[name])
+    return margins, flattened(asdict(DPO[name] if kind == "DPO" else CLONE[name]))
 
 
 def one(method: str, data: Data, seed: int, folder: Path) -> dict[str, Any]:
-    """Learn, and judge the test pairs; `right` are the answers, pair by pair."""
+    """Learn, and judge the test pairs; `right` has the answers, pair by pair."""
     if method in METHODS[METHODS.index("clone") + 1 :]:
-        clone(data, seed, folder)  # its time is not counted
+        clone(data, seed, folder)  # now, so that its time is not counted as the method's
     began = time.process_time()
     if method == "longer wins":
-        margins, told = longer, {}
+        margins, settings = longer, {}
     elif method == REGRESSION:
-        margins, told = regression(data)
+        margins, settings = regression(data)
     else:
-        margins, told = learnt(method, data, seed, folder)
+        margins, settings = train(method, data, seed, folder)
     seconds = time.process_time() - began
-    right = {name: half(margins(pairs)).tolist() for name, pairs in data.tests.items()}
+    answers = {name: right(margins(pairs)).tolist() for name, pairs in data.tests.items()}
     few = data.train[:2000]
     return {
         "data": data.name,
         "method": method,
         "seed": seed,
         "pairs": len(data.train),
-        "settings": told,
+        "settings": settings,
         "seconds": seconds,
-        "of those learnt from": float(half(margins(few)).mean()),
-        "right": right,
+        "of those learnt from": float(right(margins(few)).mean()),
+        "right": answers,
     }
 
 
@@ -353,7 +361,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
 def table(folder: Path) -> None:
     """Merge what is there."""
-    rows = [json.loads(f.read_text()) for f in folder.glob("*.json")]
+    rows = [read_part(f) for f in folder.glob("*.json")]
     rows.sort(key=lambda r: (list(DATA).index(r["data"]), METHODS.index(r["method"]), r["seed"]))
     base = {r["data"]: r["right"] for r in rows if r["method"] == REGRESSION}
     lines = [
@@ -365,8 +373,8 @@ def table(folder: Path) -> None:
     behind, ahead = dict[str, list[str]](), dict[str, list[str]]()
     for r in rows:
         found = {}
-        for test, right in r.pop("right").items():
-            x = np.array(right)
+        for test, answers in r.pop("right").items():
+            x = np.array(answers)
             mean, low, high = interval(x)
             found[test] = {"right": mean, "low": low, "high": high, "pairs": len(x)}
             less = ""
@@ -390,40 +398,41 @@ def table(folder: Path) -> None:
         "Right more often than the regression: " + listed(ahead) + " A coin has 0.5.",
         "Not run yet: " + (", ".join(missing) or "nothing") + ".",
     ]
-    (HERE / "human_preferences.json").write_text(json.dumps({"rows": kept}, indent=1) + "\n")
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
+    write_results(folder, "human_preferences", {"rows": kept})
     title = "# Human preferences: small models from nothing beside a regression on words"
-    body = "\n\n".join([title, *verdict, "\n".join(lines), text])
-    (HERE / "human_preferences.md").write_text(body + "\n")
+    body = "\n\n".join([title, *verdict, "\n".join(lines), story_of(__doc__)])
+    write_page(folder, "human_preferences", body)
     print("\n".join([*verdict, *lines]))
 
 
 def listed(found: Mapping[str, Sequence[str]]) -> str:
-    """What and, for each seed of which it is true, how often it is right."""
+    """Names and, for each seed, how often it is right; "nothing" without a name."""
     return ("; ".join(f"{what} ({', '.join(shares)})" for what, shares in found.items()) or "nothing") + "."
 
 
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/human_preferences"))
-    parser.add_argument("--table", action="store_true")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "human_preferences")
+    add_choice(parser, "--data", DATA, "sets of pairs")
+    add_choice(parser, "--methods", METHODS, "ways of learning")
+    add_seeds(parser, 0, 1, 2)
+    a = parse(parser)
     for seed in [] if a.table else a.seeds:
         for method in a.methods:
+            if seed != 0 and method in SEEDLESS:
+                continue
             for name in a.data:
-                done = a.out / f"{name}-{method.replace(' ', '_')}-{seed}.json"
-                if not done.exists() and (seed == 0 or method not in SEEDLESS):
-                    found = one(method, DATA[name](), seed, a.out)
-                    done.write_text(json.dumps(found) + "\n")
-                    means = {test: round(float(np.mean(x)), 4) for test, x in found["right"].items()}
-                    print(done.stem, means, f"{found['seconds']:.0f} s", flush=True)
-    table(a.out)
+                file = a.runs / f"{name}-{method.replace(' ', '_')}-{seed}.json"
+                found = make_part(
+                    file, lambda run=(method, name, seed): one(run[0], DATA[run[1]](), run[2], a.runs)
+                )
+                if found is not None:
+                    print(
+                        "  ",
+                        {test: round(float(np.mean(x)), 4) for test, x in found["right"].items()},
+                        flush=True,
+                    )
+    table(a.runs)
 
 
 if __name__ == "__main__":

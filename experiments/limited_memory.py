@@ -5,23 +5,21 @@
     python experiments/limited_memory.py --table               merge what is there into .json and .md
 
 `det` is the best deterministic memoryless policy, by enumeration (exact). `stochastic` and `two memories` are
-the best that ascent along exact gradients finds from several hundred starts, so they are lower bounds; the
-share is that of starts which end within .001 of the best, and says how easily it is found. `null`: nothing is
-seen before the first action (Cassandra's timing); `shown`: the first observation is (Gymnasium's). The values
-beside ours ("earlier") come from an independent program with 24 and 12 starts.
+the best that ascent along exact gradients finds from several hundred starts, so they are lower bounds. The
+share is that of the starts that end within .001 of the best: it says how easily the best is found. In the
+timing `null` nothing is seen before the first action (Cassandra's timing), in `shown` the first observation
+is (Gymnasium's). The values beside ours (`earlier`) come from an independent program with 24 and 12 starts.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import add_choice, make_part, options, parse, read_part, write_page, write_results
+from problems import read_problem
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.exact.controller_search import (
@@ -30,11 +28,9 @@ from turnwise.exact.controller_search import (
     best_deterministic_memoryless,
     best_stochastic_memoryless,
 )
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.run.errors import InputError
+from turnwise.run.rehearsal import at_most
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 SEED, STARTS, SECONDS = 0, {1: 100, 2: 400}, 90.0
 Row = tuple[float | None, float | None, float | None]
 PROBLEMS: dict[str, tuple[str, float | None, dict[str, Row]]] = {
@@ -120,14 +116,12 @@ def corridor() -> POMDP:
 
 def load(name: str, timing: str) -> POMDP:
     """The problem in one of the two timings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rows that sum to .999999
-        problem = read_pomdp(DATA / PROBLEMS[name][0]) if PROBLEMS[name][0] else corridor()
+    problem = read_problem(PROBLEMS[name][0]) if PROBLEMS[name][0] else corridor()
     return problem.showing_initial() if timing == "shown" else problem
 
 
-def searched(best: Best, seconds: float) -> dict[str, Any]:
-    """What is kept of a search."""
+def summary(best: Best, seconds: float) -> dict[str, Any]:
+    """The value that a search found, from how many starts, and which share of them found it."""
     share = float(np.mean(np.array(best.values) > best.value - 1e-3))
     value = best.value if np.isfinite(best.value) else None
     return {"value": value, "starts": len(best.values), "share": share, "seconds": round(seconds, 1)}
@@ -139,15 +133,16 @@ def one_problem(name: str, timing: str) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "timing": timing, "shape": problem.shape}
     at = time.monotonic()
     try:
-        row["det"] = searched(best_deterministic_memoryless(problem), time.monotonic() - at)
+        row["det"] = summary(best_deterministic_memoryless(problem), time.monotonic() - at)
     except InputError as error:
         row["det"] = {"refused": str(error)}
     at = time.monotonic()
-    drawn = best_stochastic_memoryless(problem, np.random.default_rng(SEED), STARTS[1], seconds=SECONDS)
-    row["stochastic"] = searched(drawn, time.monotonic() - at)
+    starts = {k: at_most(4, n) for k, n in STARTS.items()}
+    drawn = best_stochastic_memoryless(problem, np.random.default_rng(SEED), starts[1], seconds=SECONDS)
+    row["stochastic"] = summary(drawn, time.monotonic() - at)
     at = time.monotonic()
-    two = best_controller(problem, 2, np.random.default_rng(SEED), STARTS[2], seconds=SECONDS)
-    row["two"] = searched(two, time.monotonic() - at)
+    two = best_controller(problem, 2, np.random.default_rng(SEED), starts[2], seconds=SECONDS)
+    row["two"] = summary(two, time.monotonic() - at)
     return row
 
 
@@ -164,7 +159,7 @@ def table(runs: Path) -> None:
             file = runs / f"{name}-{timing}.json"
             if not file.exists():
                 continue
-            row = json.loads(file.read_text())
+            row = read_part(file)
             found = [row[k] for k in ("det", "stochastic", "two")]
             kept = [None if e is None or not np.isfinite(e) else e for e in earlier]
             rows.append({**row, "earlier": kept, "optimum": optimum})
@@ -177,24 +172,23 @@ def table(runs: Path) -> None:
             cells.append(f"{sum(f.get('seconds', 0) for f in found):.0f}")
             lines.append("| " + " | ".join(cells) + " |")
     if rows:
-        (HERE / "limited_memory.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (HERE / "limited_memory.md").write_text("\n".join(lines) + "\n")
+        write_results(runs, "limited_memory", rows)
+        write_page(runs, "limited_memory", "\n".join(lines))
+
+
+def main() -> None:
+    """Make the rows that are missing, and merge."""
+    parser = options(__doc__, "limited_memory")
+    add_choice(parser, "--problems", PROBLEMS, "problems")
+    a = parse(parser)
+    for name in [] if a.table else a.problems:
+        for timing in PROBLEMS[name][2]:
+            make_part(
+                a.runs / f"{name}-{timing}.json", lambda name=name, timing=timing: one_problem(name, timing)
+            )
+        table(a.runs)
+    table(a.runs)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/limited_memory"), help="where rows are kept")
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    asked = parser.parse_args()
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    for name in [] if asked.table else asked.problems:
-        for timing in PROBLEMS[name][2]:
-            file = asked.runs / f"{name}-{timing}.json"
-            if not file.exists():
-                file.write_text(json.dumps(one_problem(name, timing)) + "\n")
-                print(name, timing, flush=True)
-                table(asked.runs)
-    table(asked.runs)
+    main()

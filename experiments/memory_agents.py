@@ -13,33 +13,32 @@ did other work too.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    read_truths_and_rows,
+    story_of,
+    write_page,
+    write_results,
+)
+from problems import discounted_returns, in_gymnasium_timing, mean_and_error, read_metrics, read_problem
 
-from turnwise.algorithms.acting import ppo
+import turnwise as tw
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
-from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_stochastic_memoryless
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.sarsop.solve import solve
-from turnwise.models.agents.settings import CriticSpec, MemorySpec
-from turnwise.models.agents.spec import Spaces, actor_critic_of
-from turnwise.rollout.episodes.lanes import StepLanes
-from turnwise.run.seeds import generator
-from turnwise.run.training import TrainingRun
+from turnwise.run.rehearsal import at_most
+from turnwise.run.settings import flattened
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 EPISODES = 16_384
 
 
@@ -52,11 +51,9 @@ class Task:
     config: dict[str, Any] = field(default_factory=dict)
 
     def problem(self) -> POMDP:
-        """In Gymnasium's timing, where it can be."""
-        table = read_pomdp(DATA / self.source) if isinstance(self.source, str) else self.source()
-        with suppress(ValueError):
-            table = table.showing_initial()
-        return table
+        """The problem with its first observation shown, if it has one."""
+        problem = read_problem(self.source) if isinstance(self.source, str) else self.source()
+        return in_gymnasium_timing(problem)
 
 
 COMMON = {"lanes": 256, "rollout": 32, "entropy_weight": 0.2, "steps": 1_500_000}
@@ -78,47 +75,42 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train and measure one agent; a run that was cut off goes on from its checkpoint."""
     task = TASKS[name]
     problem = task.problem()
-    env = TabularEnv(problem, task.horizon)
-    config = ppo.Config(gamma=problem.discount, **(COMMON | task.config))
-    torch.manual_seed(seed)
-    agent = actor_critic_of(MemorySpec(memory), CriticSpec(), Spaces.of(env))  # type: ignore[arg-type]
-    run = TrainingRun(folder / f"{name}-{memory}-{seed}", what=f"{name} {memory} {seed}", checkpoint_every=20)
-    ppo.train(config, env, agent, run, seed)
-    logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    returns = play(problem, agent, seed)
+    out = folder / f"{name}-{memory}-{seed}"
+    config = tw.PPO(gamma=problem.discount, **(COMMON | task.config))
+    actor = tw.fit(
+        config,
+        problem,
+        out=out,
+        seed=seed,
+        resume=(out / "config.yaml").exists(),
+        checkpoint_every=20,
+        memory=memory,
+        horizon=task.horizon,
+    )
+    logged = read_metrics(out)
+    returns = discounted_returns(problem, actor.saved.module, at_most(64, EPISODES), seed)
     return {
         "problem": name,
         "memory": memory,
         "seed": seed,
-        "mean": float(returns.mean()),
-        "error": float(returns.std(ddof=1) / len(returns) ** 0.5),
+        **mean_and_error(returns),
         "seconds": logged[-1]["seconds"],
-        "config": asdict(config),
+        "config": flattened(asdict(config)),
         "curve": [[m["steps"], m["discounted_return"]] for m in logged if "discounted_return" in m],
     }
-
-
-def play(problem: POMDP, agent: Any, seed: int) -> np.ndarray:
-    """[EPISODES] discounted returns from the start, cut where what is left is below 1e-4 of a reward."""
-    longest = int(np.ceil(np.log(1e-5) / np.log(problem.discount))) if problem.discount < 0.99 else 1000
-    torch.manual_seed(seed + 1_000_003)
-    lanes = StepLanes(TabularEnv(problem), EPISODES, generator(seed, 7), gamma=problem.discount)
-    lanes.episodes(agent, longest)
-    return lanes.finished().discounted
 
 
 def references(name: str) -> dict[str, float]:
     """Bounds of the optimum, and the best value without memory."""
     problem = TASKS[name].problem()
-    solution = solve(problem, gap=1e-3, deadline=30.0)
-    best = best_stochastic_memoryless(problem, np.random.default_rng(0), 60)
+    solution = solve(problem, gap=1e-3, deadline=at_most(1, 30))
+    best = best_stochastic_memoryless(problem, np.random.default_rng(0), at_most(4, 60))
     return {"lower": solution.lower, "upper": solution.upper, "memoryless": best.value}
 
 
 def table(folder: Path) -> None:
     """Merge what is there."""
-    rows = [json.loads(f.read_text()) for f in sorted(folder.glob("*.json")) if "truth" not in f.name]
-    truth = {f.stem.removeprefix("truth-"): json.loads(f.read_text()) for f in folder.glob("truth-*.json")}
+    truth, rows = read_truths_and_rows(folder)
     if not rows:
         return
     lines = [
@@ -135,37 +127,27 @@ def table(folder: Path) -> None:
             f"| {t['memoryless']:.4f} | {t['lower']:.4f} to {t['upper']:.4f} | {r['share']:.1%} "
             f"| {r['seconds']:.0f} |"
         )
-    (HERE / "memory_agents.json").write_text(json.dumps({"truth": truth, "rows": rows}, indent=1) + "\n")
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
-    (HERE / "memory_agents.md").write_text(f"# Agents with memory\n\n{text}\n\n" + "\n".join(lines) + "\n")
+    write_results(folder, "memory_agents", {"truth": truth, "rows": rows})
+    head = f"# Agents with memory\n\n{story_of(__doc__)}\n\n"
+    write_page(folder, "memory_agents", head + "\n".join(lines))
     print("\n".join(lines))
 
 
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--memories", nargs="+", default=["gru"])
-    parser.add_argument("--out", type=Path, default=Path("runs/memory_agents"))
-    parser.add_argument("--table", action="store_true")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
-    if not a.table:
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "memory_agents")
+    add_choice(parser, "--problems", TASKS, "problems")
+    add_seeds(parser, 0, 1, 2)
+    parser.add_argument("--memories", nargs="+", default=["gru"], help="what the agents remember with")
+    a = parse(parser)
+    for name in [] if a.table else a.problems:
+        make_part(a.runs / f"truth-{name}.json", lambda name=name: references(name))
+    for seed in [] if a.table else a.seeds:
         for name in a.problems:
-            known = a.out / f"truth-{name}.json"
-            if not known.exists():
-                known.write_text(json.dumps(references(name)) + "\n")
-        for seed in a.seeds:
-            for name in a.problems:
-                for memory in a.memories:
-                    done = a.out / f"{name}-{memory}-{seed}.json"
-                    if not done.exists():
-                        began = time.time()
-                        done.write_text(json.dumps(one(name, memory, seed, a.out)) + "\n")
-                        print(f"{done.stem}: {time.time() - began:.0f} s", flush=True)
-    table(a.out)
+            for memory in a.memories:
+                file = a.runs / f"{name}-{memory}-{seed}.json"
+                make_part(file, lambda run=(name, memory, seed): one(*run, a.runs))
+    table(a.runs)
 
 
 if __name__ == "__main__":

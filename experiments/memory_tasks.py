@@ -17,9 +17,6 @@ counts is the first card. In a deck of 52 it is 1 answer in 48, and in repeat-fi
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -28,6 +25,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    read_part,
+    story_of,
+    write_page,
+    write_results,
+)
+from problems import mean_and_error, read_metrics
 from torch import Tensor
 
 from turnwise.algorithms.acting import ppo
@@ -38,25 +47,26 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, actor_critic_of
 from turnwise.models.memory.base import Memory
 from turnwise.rollout.episodes.lanes import StepLanes
+from turnwise.run.rehearsal import at_most
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, flattened
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
-EPISODES = 1024
+EPISODES, LANES = 1024, 128
 EVERY = 100
 """updates between checkpoints"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, how it is trained on, and with what."""
+    """A task, the settings of PPO on it, and the memories that it is learnt with."""
 
     make: Callable[..., Any]
     config: dict[str, Any]
     memories: dict[str, dict[str, Any]] = field(default_factory=lambda: {"gru": {}})
-    """name of a memory -> its sizes; "late" in front of a name delays its start"""
+    """Memories by name, with their sizes; "late" in front of a name delays its start."""
     late_at_most: float | None = None
+    """The best return of an agent whose memory starts late, if it is known."""
 
 
 COMMON = {
@@ -66,111 +76,7 @@ COMMON = {
     "optimizer": Adam(lr=3e-3, grad_clip=0.5),
     "entropy_weight": 0.1,
 }
-TASKS: dict[str, Task] = {}
-
-
-class LateStart(Memory):
-    """A memory that is emptied, and told that an episode started, after its first step and not before it.
-
-    What was seen first is lost: at the second step nothing is known but what is shown then, as the last
-    action and reward are silent at a start. Rows have to be whole episodes.
-    """
-
-    def __init__(self, memory: Memory) -> None:
-        super().__init__()
-        self.memory, self.width, self.state_size = memory, memory.width, memory.state_size + 1
-
-    def unroll(self, inputs: StepInputs, state0: Tensor | None = None) -> Tensor:
-        """First positions alone, then the rest as if nothing had been before."""
-        if state0 is not None and state0.any():
-            raise ValueError("a row begins in mid-episode; expected whole episodes")
-        late = torch.zeros_like(inputs.start)
-        late[:, 1:2] = True
-        inputs = inputs._replace(start=late)
-        first = StepInputs(*(x[:, :1] for x in inputs))
-        rest = StepInputs(*(x[:, 1:] for x in inputs))
-        return torch.cat([self.memory.unroll(first), self.memory.unroll(rest)], 1)
-
-    def step(self, inputs: StepInputs, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The last number of the state says that the step before was the first."""
-        second = state[:, -1:] > 0
-        state_before = state[:, :-1].masked_fill(second, 0.0)
-        features, after = self.memory.step(inputs._replace(start=second[:, 0]), state_before)
-        return features, torch.cat([after, inputs.start.unsqueeze(-1).to(after.dtype)], 1)
-
-
-def agent_of(env: MemoryTask, name: str, sizes: dict[str, Any]) -> ActorCritic:
-    """A fresh agent; "late gru" is a GRU whose start comes one step late."""
-    spec: Any = {"memory": name.removeprefix("late "), **sizes}
-    agent = actor_critic_of(MemorySpec(**spec), CriticSpec(), Spaces.of(env))
-    if name.startswith("late "):
-        agent = ActorCritic(LateStart(agent.memory), agent.head, agent.critic)
-    return agent
-
-
-def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Train and measure one agent; a run that was cut off goes on from its checkpoint."""
-    task = TASKS[name]
-    env = task.make()
-    config = ppo.Config(rollout=env.length, **(COMMON | task.config))
-    torch.manual_seed(seed)
-    agent = agent_of(env, memory, task.memories[memory])
-    label = f"{name}-{memory.replace(' ', '_')}-{seed}"
-    run = TrainingRun(folder / label, what=label, checkpoint_every=EVERY)
-    ppo.train(config, env, agent, run, seed)
-    logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    returns = play(env, agent, seed)
-    return {
-        "task": name,
-        "memory": memory,
-        "sizes": task.memories[memory],
-        "seed": seed,
-        "mean": float(returns.mean()),
-        "error": float(returns.std(ddof=1) / len(returns) ** 0.5),
-        "episodes": len(returns),
-        "steps": logged[-1]["steps"],
-        "seconds": logged[-1]["seconds"],
-        "config": asdict(config),
-        "curve": [[m["steps"], m["episode_return"]] for m in logged if "episode_return" in m],
-    }
-
-
-def play(env: MemoryTask, agent: ActorCritic, seed: int) -> np.ndarray:
-    """[EPISODES] returns, of 128 lanes at a time."""
-    torch.manual_seed(seed + 1_000_003)
-    lanes = StepLanes(env, 128, generator(seed, 7))
-    for _ in range(EPISODES // 128):
-        lanes.episodes(agent, env.length)
-    return lanes.finished().returns
-
-
-def table(folder: Path) -> None:
-    """Merge what is there."""
-    order = list(TASKS)
-    rows = [json.loads(f.read_text()) for f in folder.glob("*.json")]
-    rows = [r for r in rows if r["seed"] < 3]  # other seeds are for tuning
-    rows.sort(key=lambda r: (order.index(r["task"]), r["memory"], r["seed"]))
-    if not rows:
-        return
-    lines = [
-        "| task | memory | seed | return | 1 s.e. | random | late at most | steps | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        task = TASKS[r["task"]]
-        late = "" if task.late_at_most is None else f"{task.late_at_most:g}"
-        lines.append(
-            f"| {r['task']} | {r['memory']} | {r['seed']} | {r['mean']:.4f} | {r['error']:.4f} "
-            f"| {task.make().random:.3f} | {late} | {r['steps']:,.0f} | {r['seconds']:.0f} |"
-        )
-    (HERE / "memory_tasks.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
-    title = "# Agents on tasks that need memory"
-    (HERE / "memory_tasks.md").write_text(f"{title}\n\n{text}\n\n" + "\n".join(lines) + "\n")
-    print("\n".join(lines))
-
-
-TASKS |= {
+TASKS: dict[str, Task] = {
     "repeat-previous": Task(
         MEMORY_TASKS["repeat-previous"], {"steps": 200_000, "entropy_weight": 0.01}, {"gru": {}, "none": {}}
     ),
@@ -206,26 +112,118 @@ TASKS |= {
 }
 
 
+class LateStart(Memory):
+    """A memory that is emptied after the first step of an episode, and not before it, as if it started there.
+
+    What was seen first is lost: at the second step nothing is known but what is shown then, as the last
+    action and reward are silent at a start. Rows have to be whole episodes.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory, self.width, self.state_size = memory, memory.width, memory.state_size + 1
+
+    def unroll(self, inputs: StepInputs, state0: Tensor | None = None) -> Tensor:
+        """[B, T, D]: first positions alone, then the rest as if nothing had been before."""
+        if state0 is not None and state0.any():
+            raise ValueError("a row begins in mid-episode; expected whole episodes")
+        late = torch.zeros_like(inputs.start)
+        late[:, 1:2] = True
+        inputs = inputs._replace(start=late)
+        first = StepInputs(*(x[:, :1] for x in inputs))
+        rest = StepInputs(*(x[:, 1:] for x in inputs))
+        return torch.cat([self.memory.unroll(first), self.memory.unroll(rest)], 1)
+
+    def step(self, inputs: StepInputs, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The last number of the state says that the step before was the first."""
+        second = state[:, -1:] > 0
+        state_before = state[:, :-1].masked_fill(second, 0.0)
+        features, after = self.memory.step(inputs._replace(start=second[:, 0]), state_before)
+        return features, torch.cat([after, inputs.start.unsqueeze(-1).to(after.dtype)], 1)
+
+
+def agent_of(env: MemoryTask, name: str, sizes: dict[str, Any]) -> ActorCritic:
+    """A fresh agent; "late gru" has a GRU whose start comes one step late."""
+    spec: Any = {"memory": name.removeprefix("late "), **sizes}
+    agent = actor_critic_of(MemorySpec(**spec), CriticSpec(), Spaces.of(env))
+    if name.startswith("late "):
+        agent = ActorCritic(LateStart(agent.memory), agent.head, agent.critic)
+    return agent
+
+
+def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train and measure one agent; a run that was cut off goes on from its checkpoint."""
+    task = TASKS[name]
+    env = task.make()
+    config = ppo.Config(rollout=env.length, **(COMMON | task.config))
+    torch.manual_seed(seed)
+    agent = agent_of(env, memory, task.memories[memory])
+    label = f"{name}-{memory.replace(' ', '_')}-{seed}"
+    run = TrainingRun(folder / label, what=label, checkpoint_every=EVERY)
+    ppo.train(config, env, agent, run, seed)
+    logged = read_metrics(run.folder)
+    returns = play(env, agent, seed)
+    return {
+        "task": name,
+        "memory": memory,
+        "sizes": task.memories[memory],
+        "seed": seed,
+        **mean_and_error(returns),
+        "episodes": len(returns),
+        "steps": logged[-1]["steps"],
+        "seconds": logged[-1]["seconds"],
+        "config": flattened(asdict(config)),
+        "curve": [[m["steps"], m["episode_return"]] for m in logged if "episode_return" in m],
+    }
+
+
+def play(env: MemoryTask, agent: ActorCritic, seed: int) -> np.ndarray:
+    """[EPISODES], returns of the trained agent."""
+    torch.manual_seed(seed + 1_000_003)
+    lanes = StepLanes(env, LANES, generator(seed, 7))
+    for _ in range(at_most(1, EPISODES // LANES)):
+        lanes.episodes(agent, env.length)
+    return lanes.finished().returns
+
+
+def table(folder: Path) -> None:
+    """Merge what is there."""
+    order = list(TASKS)
+    rows = [read_part(f) for f in folder.glob("*.json")]
+    rows = [r for r in rows if r["seed"] < 3]  # other seeds are for tuning
+    rows.sort(key=lambda r: (order.index(r["task"]), r["memory"], r["seed"]))
+    if not rows:
+        return
+    lines = [
+        "| task | memory | seed | return | 1 s.e. | random | late at most | steps | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        task = TASKS[r["task"]]
+        late = "" if task.late_at_most is None else f"{task.late_at_most:g}"
+        lines.append(
+            f"| {r['task']} | {r['memory']} | {r['seed']} | {r['mean']:.4f} | {r['error']:.4f} "
+            f"| {task.make().random:.3f} | {late} | {r['steps']:,.0f} | {r['seconds']:.0f} |"
+        )
+    write_results(folder, "memory_tasks", {"rows": rows})
+    head = f"# Agents on tasks that need memory\n\n{story_of(__doc__)}\n\n"
+    write_page(folder, "memory_tasks", head + "\n".join(lines))
+    print("\n".join(lines))
+
+
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--memories", nargs="+", help="default: all that are set for a task")
-    parser.add_argument("--out", type=Path, default=Path("runs/memory_tasks"))
-    parser.add_argument("--table", action="store_true")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "memory_tasks")
+    add_choice(parser, "--tasks", TASKS, "tasks")
+    add_seeds(parser, 0, 1, 2)
+    parser.add_argument("--memories", nargs="+", help="memories; by default all that are set for a task")
+    a = parse(parser)
     for seed in [] if a.table else a.seeds:
         for name in a.tasks:
             for memory in a.memories or TASKS[name].memories:
-                done = a.out / f"{name}-{memory.replace(' ', '_')}-{seed}.json"
-                if not done.exists():
-                    began = time.time()
-                    done.write_text(json.dumps(one(name, memory, seed, a.out)) + "\n")
-                    print(f"{done.stem}: {time.time() - began:.0f} s", flush=True)
-    table(a.out)
+                file = a.runs / f"{name}-{memory.replace(' ', '_')}-{seed}.json"
+                make_part(file, lambda run=(name, memory, seed): one(*run, a.runs))
+    table(a.runs)
 
 
 if __name__ == "__main__":

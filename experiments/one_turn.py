@@ -16,7 +16,6 @@ seed 10, which is in no table.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import time
@@ -26,6 +25,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    pyplot,
+    read_part,
+    story_of,
+    write_figure,
+    write_page,
+    write_results,
+)
 
 from turnwise.algorithms.feedback import dpo, kto, reward, simpo
 from turnwise.algorithms.logs import bc
@@ -45,14 +57,16 @@ from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.rollout.rewards import ModelReward
+from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
 CARDS, LABELS, CONTEXT, REPLY = 4000, 5000, 96, 24
+FEW = 60
+"""cards, and labels, of a rehearsal"""
 POINTS = (100, 300, 1000, 3000, 10_000)
 TASK = Postcards()
-LEARNT, HELD = TASK.split()
+PROMPTS, HELDOUT_PROMPTS = TASK.split()
 
 STEPS, BETA = 100, 0.05
 METHODS: dict[str, tuple[Any, Any]] = {
@@ -72,24 +86,24 @@ UNTRAINED = {"SFT": 1, "best of 16": 16}
 
 
 class Truth:
-    """Gold of replies, for measuring and for the record."""
+    """The gold reward of replies: it is measured and recorded, and never learnt from."""
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """[n], in units of gold."""
         return np.array([TASK.gold(r.prompt, r.text) for r in replies])
 
 
-def quiet(folder: Path, what: str) -> TrainingRun:
-    """A run that checkpoints often."""
+def training_run(folder: Path, what: str) -> TrainingRun:
+    """A run that saves and logs more often than usual, as it is short."""
     return TrainingRun(folder, what=what, checkpoint_every=50, log_every=5)
 
 
 def clone(seed: int, folder: Path) -> tuple[LmPolicy, ChatFormat]:
     """SFT: a small Llama that writes as the writer does; kept in the folder."""
     rng = np.random.default_rng((seed, 1))
-    asked = [LEARNT[int(i)] for i in rng.integers(len(LEARNT), size=CARDS)]
-    texts = [TASK.write(p, rng) for p in asked]
-    tokenizer = train_tokenizer([m.content for p in LEARNT for m in p] + texts, 512, CONTEXT)
+    prompts = [PROMPTS[int(i)] for i in rng.integers(len(PROMPTS), size=at_most(FEW, CARDS))]
+    texts = [TASK.write(p, rng) for p in prompts]
+    tokenizer = train_tokenizer([m.content for p in PROMPTS for m in p] + texts, 512, CONTEXT)
     chat = ChatFormat(tokenizer)
     torch.manual_seed(seed)
     lm = llama(
@@ -102,48 +116,48 @@ def clone(seed: int, folder: Path) -> tuple[LmPolicy, ChatFormat]:
         pad=tokenizer.pad_token_id,
     )
     policy = LmPolicy(lm)
-    rows = [chat.reply(p, t, id=str(i)) for i, (p, t) in enumerate(zip(asked, texts, strict=True))]
+    rows = [chat.reply(p, t, id=str(i)) for i, (p, t) in enumerate(zip(prompts, texts, strict=True))]
     done = folder / "sft.pt"
     if done.exists():
         policy.load_state_dict(torch.load(done))
     else:
-        bc.train(bc.Config(epochs=6.0), rows, [], policy, quiet(folder / "sft", f"SFT {seed}"), seed)
+        bc.train(bc.Config(epochs=6.0), rows, [], policy, training_run(folder / "sft", f"SFT {seed}"), seed)
         torch.save(policy.state_dict(), done)
     return policy, chat
 
 
 def comparisons(seed: int, n: int) -> list[Pair]:
-    """The first n labels of the panel; more labels contain fewer."""
-    rows = label(TASK, "pairs", n, np.random.default_rng((seed, 2)))
+    """The first n labels of the panel: those of a smaller n are among those of a larger one."""
+    rows = label(TASK, "pairs", at_most(FEW, n), np.random.default_rng((seed, 2)))
     found = []
     for row in rows:
-        say = {side: row[side][0]["content"] for side in ("chosen", "rejected")}
-        prompt = next(p for p in LEARNT if p[0].content == row["prompt"][0]["content"])
-        found.append(Pair(prompt, say["chosen"], say["rejected"], annotator=row["annotator"], id=row["id"]))
+        text = {side: row[side][0]["content"] for side in ("chosen", "rejected")}
+        prompt = next(p for p in PROMPTS if p[0].content == row["prompt"][0]["content"])
+        found.append(Pair(prompt, text["chosen"], text["rejected"], annotator=row["annotator"], id=row["id"]))
     return found
 
 
 def proxy(
     seed: int, n: int, policy: LmPolicy, chat: ChatFormat, folder: Path
 ) -> tuple[ModelReward, dict[str, Any]]:
-    """A reward model of n labels, at mean 0 and deviation 1 on the clone's replies; and how right it is."""
+    """A reward model of n labels, with mean 0 and deviation 1 on the clone's replies; and how right it is."""
     torch.manual_seed(seed)
     model = RewardModel(trunk_of(copy.deepcopy(policy.lm)), width_of(policy.lm))
     items = feedback_rows(comparisons(seed, n), chat, CONTEXT)
     reward.train(
-        reward_config(n), items, [], model, quiet(folder / f"reward-{n}", f"reward {seed} {n}"), seed
+        reward_config(n), items, [], model, training_run(folder / f"reward-{n}", f"reward {seed} {n}"), seed
     )
     score = scorer(model)
     fresh = comparisons(seed + 1_000_003, 2000)
-    by_model = [score([chat.reply(p.prompt, t) for p in fresh for t in p.replies])[0].reshape(-1, 2)][0]
+    by_model = score([chat.reply(p.prompt, t) for p in fresh for t in p.replies])[0].reshape(-1, 2)
     by_gold = np.array([[TASK.gold(p.prompt, t) for t in p.replies] for p in fresh])
     right = float(((by_model[:, 0] > by_model[:, 1]) == (by_gold[:, 0] > by_gold[:, 1])).mean())
-    own = sample_replies(policy, chat, LEARNT, group=4, seed=seed + 7, max_new_tokens=REPLY)
+    own = sample_replies(policy, chat, PROMPTS, group=4, seed=seed + 7, max_new_tokens=REPLY)
     return ModelReward(score).standardised_on(own), {"agrees with gold": right}
 
 
 def reward_config(n: int) -> Any:
-    """Passes so that few labels are seen more often, many less."""
+    """The fewer the labels, the more passes over them."""
     return reward.Config(
         epochs=float(np.clip(15_000 / n, 2, 10)), optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)
     )
@@ -160,12 +174,14 @@ def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(seed)
     began, seconds = time.process_time(), 0.0
     if method not in UNTRAINED:
-        train(method, seed, labels, policy, chat, judge, quiet(home / name, f"{method} {seed} {labels}"))
+        train(
+            method, seed, labels, policy, chat, judge, training_run(home / name, f"{method} {seed} {labels}")
+        )
         seconds = time.process_time() - began
-    found = measure_replies(
+    measured = measure_replies(
         policy,
         chat,
-        HELD,
+        HELDOUT_PROMPTS[: at_most(4, len(HELDOUT_PROMPTS))],
         group=16,
         seed=seed + 11,
         max_new_tokens=REPLY,
@@ -174,10 +190,9 @@ def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
         reference=reference,
         best_of=UNTRAINED.get(method, 1),
     )
-    del found["by_prompt"]
-    return {"method": method, "seed": seed, "labels": labels, "seconds": seconds, **known, **found} | {
-        "curve": curve(home / name)
-    }
+    del measured["by_prompt"]
+    what = {"method": method, "seed": seed, "labels": labels, "seconds": seconds}
+    return {**what, **known, **measured, "curve": curve(home / name)}
 
 
 def train(
@@ -199,11 +214,11 @@ def train(
         likes = [Like(p.prompt, t, liked=i == 0) for p in pairs for i, t in enumerate(p.replies)]
         learn(c, reply_rows(likes, chat, CONTEXT), [], policy, run, seed)
     else:
-        learn(c, OneTurn(chat, LEARNT, judge, Truth(), max_new_tokens=REPLY), policy, run, seed)
+        learn(c, OneTurn(chat, PROMPTS, judge, Truth(), max_new_tokens=REPLY), policy, run, seed)
 
 
 def curve(folder: Path) -> list[list[float]]:
-    """(step, KL, proxy, gold) as they were logged while it learnt."""
+    """(step, KL, proxy, gold) as a run logged them."""
     file = folder / "metrics.jsonl"
     logged = [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
     names = ("step", "kl", "reward", "gold")
@@ -211,14 +226,14 @@ def curve(folder: Path) -> list[list[float]]:
 
 
 def table(folder: Path) -> None:
-    """Merge what is there."""
-    rows = [json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))]
+    """Merge what is there into one_turn.json, .md and .svg."""
+    rows = [read_part(f) for f in sorted(folder.glob("*.json"))]
     order = [*UNTRAINED, *METHODS]
     rows.sort(key=lambda r: (r["labels"], order.index(r["method"]), r["seed"]))
     if not rows:
         return
     kept = [{k: v for k, v in r.items() if k != "examples"} for r in rows]
-    (HERE / "one_turn.json").write_text(json.dumps({"rows": kept}, indent=1) + "\n")
+    write_results(folder, "one_turn", {"rows": kept})
     lines = [
         "| method | seed | gold | 95% interval | proxy reward | KL, nats | tokens | distinct | CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -231,13 +246,12 @@ def table(folder: Path) -> None:
                 f"| {r['reward']['mean']:.2f} | {kl} | {r['length']:.1f} | {r['distinct']:.0%} "
                 f"| {r['seconds']:.0f} |"
             )
-    best = float(np.mean([TASK.best_value(p) for p in HELD]))
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
+    best = float(np.mean([TASK.best_value(p) for p in HELDOUT_PROMPTS]))
     lines += ["", f"The best replies have {best:.3f}.", "", *labels_table(rows), ""]
-    title = f"# One turn: postcards, {LABELS:,} comparisons"
-    (HERE / "one_turn.md").write_text(f"{title}\n\n{text}\n\n" + "\n".join(lines) + "\n")
+    head = f"# One turn: postcards, {LABELS:,} comparisons\n\n{story_of(__doc__)}\n\n"
+    write_page(folder, "one_turn", head + "\n".join(lines))
     print("\n".join(lines))
-    figure(rows, best)
+    write_figure(folder, "one_turn", figure(rows, best))
 
 
 def labels_table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -255,14 +269,9 @@ def labels_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def figure(rows: Sequence[dict[str, Any]], best: float) -> None:
-    """What labels buy, and gold beside proxy on the way."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "turnwise"
-    import matplotlib.pyplot as plt
-
+def figure(rows: Sequence[dict[str, Any]], best: float) -> Any:
+    """Gold of RLOO by the number of labels; gold and proxy by the distance from the clone."""
+    plt = pyplot()
     plot, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     mine = [r for r in rows if r["method"] == "RLOO"]
     points = sorted({r["labels"] for r in mine})
@@ -292,28 +301,23 @@ def figure(rows: Sequence[dict[str, Any]], best: float) -> None:
     right.legend(fontsize=7)
     for place in (left, right):
         place.tick_params(labelsize=7)
-    plot.savefig(HERE / "one_turn.svg", metadata={"Date": None})
-    plt.close(plot)
+    return plot
 
 
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=[*UNTRAINED, *METHODS])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "one_turn")
+    add_choice(parser, "--methods", [*UNTRAINED, *METHODS], "ways of learning")
+    add_seeds(parser, 0, 1, 2)
     parser.add_argument("--labels", nargs="*", type=int, default=list(POINTS), help="points of the figure")
-    parser.add_argument("--out", type=Path, default=Path("runs/one_turn"))
-    parser.add_argument("--table", action="store_true")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
+    a = parse(parser)
     for seed in [] if a.table else a.seeds:
         for method, labels in [(m, LABELS) for m in a.methods] + [("RLOO", n) for n in a.labels]:
-            done = a.out / f"{method.replace(' ', '_')}-{labels}-{seed}.json"
-            if not done.exists():
-                done.write_text(json.dumps(one(method, seed, labels, a.out)) + "\n")
-                print(f"{done.stem} gold {json.loads(done.read_text())['gold']['mean']:.3f}", flush=True)
-    table(a.out)
+            file = a.runs / f"{method.replace(' ', '_')}-{labels}-{seed}.json"
+            found = make_part(file, lambda run=(method, seed, labels): one(*run, a.runs))
+            if found is not None:
+                print(f"  gold {found['gold']['mean']:.3f}", flush=True)
+    table(a.runs)
 
 
 if __name__ == "__main__":

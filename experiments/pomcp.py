@@ -4,36 +4,32 @@
     python experiments/pomcp.py --problems tiger       some of them
     python experiments/pomcp.py --table                merge what is there into .json and .md
 
-Returns are means over episodes with one standard error. `rollouts`: `random` are actions at random among the
-legal ones, `listen` (Tiger) listens for ever, `informed` takes with probability 1/2 what were best if the
-state were seen, else any. `belief`: drawn from exactly, or particles. Bounds are certified by SARSOP
+Returns are means over episodes with one standard error. The rollouts `random` take any legal action, all
+alike; `listen` (Tiger) listens for ever; `informed` takes with probability 1/2 what were best if the state
+were seen, else any action. The belief is exact, or particles. Bounds are certified by SARSOP
 (`turnwise.exact.sarsop.solve`, and APPL's for RockSample[7,8]). "Published" are means of POMCP as remembered
-from the comparison in Somani et al. 2013, whose rollouts know more about the problem than `random` does; they
-are there for orientation. Exploration constants were chosen on a few episodes of seed 1; these are of seed 0.
-Simulations a second are those of the first move, on one core.
+from the comparison in Somani et al. 2013, whose rollouts know more about the problem than `random` does. They
+are there for orientation. Exploration constants were chosen on a few episodes of seed 1; these episodes are
+of seed 0. Simulations a second are those of the first move, on one core.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import add_choice, make_part, options, parse, read_part, write_page, write_results
+from problems import read_problem
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.pomcp.planner import Config, Planner, informed, plan_episodes
+from turnwise.run.rehearsal import at_most
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 SEED, STEPS, PARTICLES = 0, 90, 10_000
 """what follows step 90 weighs .95^90 = .0099"""
 
@@ -70,15 +66,11 @@ TASKS = {
 
 def load(name: str) -> POMDP:
     """The problem, from code or from its file."""
-    if name in CLASSICS:
-        return CLASSICS[name]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rows that sum to 1.000001
-        return read_pomdp(DATA / f"{name}.POMDP.gz")
+    return CLASSICS[name]() if name in CLASSICS else read_problem(f"{name}.POMDP.gz")
 
 
 def rollouts(problem: POMDP, kind: str) -> np.ndarray | None:
-    """[S, A]"""
+    """[S, A], the rollouts' probabilities of actions in each state; None: any action, all alike."""
     S, A, _ = problem.shape
     if kind == "listen":
         return np.tile(np.eye(A)[problem.actions.index("listen")], (S, 1))
@@ -86,12 +78,12 @@ def rollouts(problem: POMDP, kind: str) -> np.ndarray | None:
 
 
 def one_setting(name: str, kind: str, exact: bool, simulations: int) -> dict[str, Any]:
-    """A row of the table."""
+    """A row of the table: returns, and what they took."""
     task, problem = TASKS[name], load(name)
     legal = None
     if name.startswith("rock-sample"):
         legal = (problem.expected_rewards() > -100).T  # the rover knows where it is
-    config = Config(simulations, task.exploration, exact_belief=exact, particles=PARTICLES)
+    config = Config(at_most(100, simulations), task.exploration, exact_belief=exact, particles=PARTICLES)
 
     def run(config: Config, episodes: int, steps: int) -> np.ndarray:
         rng, policy = np.random.default_rng(SEED), rollouts(problem, kind)
@@ -99,7 +91,7 @@ def one_setting(name: str, kind: str, exact: bool, simulations: int) -> dict[str
 
     run(Config(1, 1.0, exact_belief=exact), 1, 1)  # compilation
     began = time.monotonic()
-    returns = run(config, task.episodes, STEPS)
+    returns = run(config, at_most(2, task.episodes), at_most(3, STEPS))
     return {
         "name": name,
         "rollouts": kind,
@@ -116,12 +108,13 @@ def one_setting(name: str, kind: str, exact: bool, simulations: int) -> dict[str
 def speed(name: str, kind: str, exact: bool) -> int:
     """Simulations a second at the first move of an episode, 20,000 of them, to two digits."""
     task, problem = TASKS[name], load(name)
+    simulations = at_most(100, 20_000)
     policy = rollouts(problem, kind)
-    config = Config(20_000, task.exploration, exact_belief=exact, particles=PARTICLES)
+    config = Config(simulations, task.exploration, exact_belief=exact, particles=PARTICLES)
     planner = Planner(problem, config, np.random.default_rng(SEED), policy=policy)
     began = time.perf_counter()
     planner.act()
-    return int(float(f"{20_000 / (time.perf_counter() - began):.1e}"))
+    return int(float(f"{simulations / (time.perf_counter() - began):.1e}"))
 
 
 def table(runs: Path) -> None:
@@ -137,7 +130,7 @@ def table(runs: Path) -> None:
             file = runs / f"{name}-{'-'.join(map(str, setting))}.json"
             if not file.exists():
                 continue
-            row = json.loads(file.read_text())
+            row = read_part(file)
             rows.append({**row, "bounds": task.bounds, "published": task.published})
             low, high = task.bounds
             cells = [name, row["rollouts"], row["belief"], f"{row['simulations']:,}"]
@@ -146,27 +139,25 @@ def table(runs: Path) -> None:
             cells += [f"{row['speed']:,}", f"{row['seconds']:.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
     if rows:
-        (HERE / "pomcp.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (HERE / "pomcp.md").write_text("\n".join(lines) + "\n")
+        write_results(runs, "pomcp", rows)
+        write_page(runs, "pomcp", "\n".join(lines))
+
+
+def main() -> None:
+    """Make the rows that are missing, and merge."""
+    parser = options(__doc__, "pomcp")
+    add_choice(parser, "--problems", TASKS, "problems")
+    a = parse(parser)
+    for name in [] if a.table else a.problems:
+        for kind, exact, simulations in TASKS[name].settings:
+
+            def row(setting: tuple[str, str, bool, int] = (name, kind, exact, simulations)) -> dict[str, Any]:
+                return {**one_setting(*setting), "speed": speed(*setting[:3])}
+
+            make_part(a.runs / f"{name}-{kind}-{exact}-{simulations}.json", row)
+        table(a.runs)
+    table(a.runs)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/pomcp"), help="where rows are kept")
-    parser.add_argument("--problems", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    asked = parser.parse_args()
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    for name in [] if asked.table else asked.problems:
-        for setting in TASKS[name].settings:
-            file = asked.runs / f"{name}-{'-'.join(map(str, setting))}.json"
-            if not file.exists():
-                kind, exact, simulations = setting
-                row = one_setting(name, kind, exact, simulations)
-                row["speed"] = speed(name, kind, exact)
-                file.write_text(json.dumps(row) + "\n")
-                print(name, *setting, f"{row['mean']:.2f} ± {row['standard_error']:.2f}", flush=True)
-                table(asked.runs)
-    table(asked.runs)
+    main()

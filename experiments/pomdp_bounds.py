@@ -1,39 +1,35 @@
 """Optimal values of classic POMDPs with certified bounds, beside values that independent solvers found.
 
     python experiments/pomdp_bounds.py                          all (about 15 minutes on one core), resumable
-    python experiments/pomdp_bounds.py --problems tiger tag     some of them
+    python experiments/pomdp_bounds.py --problems tiger.95 Tag  some of them
     python experiments/pomdp_bounds.py --table                  merge what is there into .json and .md
 
-One thread, at most 60 seconds each, target gap .001, both timings: nothing shown before the first action, and
-(where observations do not depend on the action) the initial observation shown. 2,000 episodes of each policy
+One thread, at most 60 seconds each, target gap .001. Both timings: nothing is shown before the first action,
+or the first observation is (where observations do not depend on the action). 2,000 episodes of each policy
 are its Monte-Carlo check. "Known" are values of APPL's SARSOP, of pomdp-solve's incremental pruning, or
-closed forms; an interval is what APPL or another search had reached after a minute.
+closed forms. An interval is what APPL or another search had reached after a minute.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import add_choice, make_part, options, parse, read_part, write_page, write_results
+from problems import read_problem
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.sarsop.solve import solve
 from turnwise.exact.simulation import simulate
+from turnwise.run.rehearsal import at_most
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
-GAP, SECONDS, EPISODES = 1e-3, 60.0, 2000
+GAP, SECONDS, EPISODES = 1e-3, 60, 2000
 BUILT_IN = "rock-sample-7-8"
 PROBLEMS: dict[str, tuple[str, float, float]] = {
-    # name: file, known value from .. to
+    # name: file, the known value as an interval
     "tiger.95": ("tiger.95.POMDP", 19.3714, 19.3714),
     "tiger.aaai": ("tiger.aaai.POMDP", 1.93344, 1.93344),
     "1d": ("1d.POMDP", 1.26034, 1.26034),
@@ -63,13 +59,9 @@ PROBLEMS: dict[str, tuple[str, float, float]] = {
 
 
 def problem_of(name: str) -> POMDP:
-    """By file, or built in."""
+    """A problem of a file, or a built-in one."""
     file = PROBLEMS[name][0]
-    if file == BUILT_IN:
-        return CLASSICS[file]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rows off by a millionth
-        return read_pomdp(DATA / file)
+    return CLASSICS[file]() if file == BUILT_IN else read_problem(file)
 
 
 def one(name: str) -> dict[str, Any]:
@@ -77,12 +69,12 @@ def one(name: str) -> dict[str, Any]:
     problem, found = replace(problem_of(name), initial=None), {}
     for timing in ("null", "shown"):
         try:
-            asked = problem if timing == "null" else problem.showing_initial()
+            timed = problem if timing == "null" else problem.showing_initial()
         except ValueError as e:
             found[timing] = {"undefined": str(e)}
             continue
-        s = solve(asked, gap=GAP, deadline=SECONDS)
-        m = simulate(asked, s.policy, np.random.default_rng(0), EPISODES)
+        s = solve(timed, gap=GAP, deadline=at_most(1, SECONDS))
+        m = simulate(timed, s.policy, np.random.default_rng(0), at_most(20, EPISODES))
         found[timing] = {
             "lower": s.lower,
             "upper": s.upper,
@@ -104,8 +96,10 @@ def table(runs: Path) -> None:
     for name in PROBLEMS:
         file = runs / f"{slug(name)}.json"
         if file.exists():
-            rows[name] = {"known": PROBLEMS[name][1:], **json.loads(file.read_text())}
-    (HERE / "pomdp_bounds.json").write_text(json.dumps(rows, indent=1) + "\n")
+            rows[name] = {"known": PROBLEMS[name][1:], **read_part(file)}
+    if not rows:
+        return
+    write_results(runs, "pomdp_bounds", rows)
     lines = [
         "| problem | known | our bounds | gap | seconds | plans | episodes (s.e.) | bounds, o_0 shown |",
         "|---|---|---|---|---|---|---|---|",
@@ -121,27 +115,24 @@ def table(runs: Path) -> None:
             f"{n['seconds']:.1f} | {n['plans']:,} | {n['simulated']:.3f} ({n['standard_error']:.3f})"
             f"{'' if n['agrees'] else ' **outside**'} | {later} |"
         )
-    (HERE / "pomdp_bounds.md").write_text("\n".join(lines) + "\n")
+    write_page(runs, "pomdp_bounds", "\n".join(lines))
 
 
 def slug(name: str) -> str:
-    """A file name."""
+    """The name in characters that a file may have."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 
+def main() -> None:
+    """Make the rows that are missing, and merge."""
+    parser = options(__doc__, "pomdp_bounds")
+    add_choice(parser, "--problems", PROBLEMS, "problems")
+    a = parse(parser)
+    for name in [] if a.table else a.problems:
+        make_part(a.runs / f"{slug(name)}.json", lambda name=name: one(name))
+        table(a.runs)
+    table(a.runs)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/pomdp_bounds"), help="where results are kept")
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--table", action="store_true")
-    asked = parser.parse_args()
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    for name in [] if asked.table else asked.problems:
-        file = asked.runs / f"{slug(name)}.json"
-        if not file.exists():
-            found = one(name)
-            file.write_text(json.dumps(found) + "\n")
-        table(asked.runs)
-    table(asked.runs)
+    main()

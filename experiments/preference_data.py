@@ -4,7 +4,7 @@
 
 The data lie under $TURNWISE_DATA (by default ../shared/data beside the repository) and are not part of it.
 
-- ETHICS, utilitarianism: which of two scenarios is the more pleasant for who tells it. 13,738 pairs to learn
+- ETHICS, utilitarianism: which of two scenarios is the more pleasant for its teller. 13,738 pairs to learn
   from, 4,808 to test, 4,272 of a harder test. Hendrycks et al., "Aligning AI with shared human values", 2021.
 - UKPConvArg1: which of two arguments for one side of a debate is the more convincing. 11,650 pairs and 32
   rankings of its 1,052 arguments. Habernal and Gurevych, "Which argument is more convincing?", ACL 2016.
@@ -15,18 +15,17 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from common import DATA
 
 from turnwise.data.feedback import Pair, Prompt, Ranking
 from turnwise.data.files.feedback import write_feedback
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 
-DATA = Path(os.environ.get("TURNWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SPLITS = ("train", "test", "test_hard")
 PLEASANT: Prompt = (Message("user", "Tell me something pleasant that happened to you."),)
 MISSPELT = {"advancing-the-commond-good": "advancing-the-common-good"}
@@ -58,8 +57,8 @@ def convarg_pairs() -> dict[str, list[Pair]]:
 def convarg_rankings(seed: int = 0) -> dict[str, list[Ranking]]:
     """One ranking of all arguments of each side; a lower score in the file is more convincing.
 
-    Equal scores have equal ranks, and the arguments are shuffled, so that their order breaks no tie. Of an
-    argument that was entered twice, word for word, the better score counts.
+    Equal scores have equal ranks, and the arguments are shuffled, so that their order breaks no tie. If an
+    argument was entered twice, word for word, its better score counts.
     """
     found = {}
     rng = np.random.default_rng(seed)

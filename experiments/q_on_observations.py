@@ -21,11 +21,6 @@ with memory. Three learners stand beside them:
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import time
-import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +28,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    pyplot,
+    read_truths_and_rows,
+    story_of,
+    write_figure,
+    write_page,
+    write_results,
+)
+from problems import discounted_returns, mean_and_error, read_metrics, read_problem
 
 from turnwise.algorithms.acting import r2d2
 from turnwise.envs.pomdp import POMDP
@@ -40,17 +49,14 @@ from turnwise.envs.problems.classics import cheese_maze, t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Chain, Controller, controller_value
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.sarsop.solve import solve
 from turnwise.models.agents.q_network import QNetwork, greedy_table
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import Spaces, memory_of
-from turnwise.rollout.episodes.lanes import StepLanes
-from turnwise.run.seeds import generator
+from turnwise.run.rehearsal import at_most
+from turnwise.run.settings import flattened
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 HORIZON, EPISODES = 100, 4096
 PROBLEMS: dict[str, Any] = {
     "cheese": cheese_maze,
@@ -66,23 +72,23 @@ SWEEPS, LAST, RATE = 6000, 2000, 0.1
 def problem_of(name: str) -> POMDP:
     """With the first observation shown."""
     source = PROBLEMS[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rows that sum to .999999
-        return (read_pomdp(DATA / source) if isinstance(source, str) else source()).showing_initial()
+    return (read_problem(source) if isinstance(source, str) else source()).showing_initial()
 
 
 def worth(problem: POMDP, actions: np.ndarray) -> float:
-    """J of a table of actions [O], exactly."""
+    """The exact value of the policy that takes `actions` [O], one for each observation."""
     return controller_value(problem, Controller.memoryless(np.eye(problem.shape[1])[actions]))
 
 
 def references(name: str) -> dict[str, Any]:
     """Exact values that do not depend on learning, and what expected updates come to."""
     problem = problem_of(name)
-    solution = solve(problem, gap=1e-3, deadline=30.0)
+    solution = solve(problem, gap=1e-3, deadline=at_most(1, 30))
     return {
         "det": best_deterministic_memoryless(problem).value,
-        "stochastic": best_stochastic_memoryless(problem, np.random.default_rng(0), 100, seconds=30).value,
+        "stochastic": best_stochastic_memoryless(
+            problem, np.random.default_rng(0), at_most(4, 100), seconds=30
+        ).value,
         "lower": solution.lower,
         "upper": solution.upper,
         "expected": {str(e): expected_updates(problem, e) for e in (1.0, 0.3, 0.1)},
@@ -90,26 +96,28 @@ def references(name: str) -> dict[str, Any]:
 
 
 def expected_updates(problem: POMDP, epsilon: float) -> dict[str, float]:
-    """Q-learning of Q(o,a) where every update is its own expectation."""
+    """Q-learning of Q(o,a) in which every update is its own expectation."""
     S, A, O = problem.shape
     onward = problem.continuing().dense().reshape(A, S, S)
     seen = problem.emissions.dense().reshape(A, S, O)
     first = problem.start[:, None] * problem.initial.dense()
     rewards = Chain(problem).rewards
+    # A greedy policy comes again and again: its value and its visits are computed once.
     q, known, values = np.zeros((O, A)), {}, []
-    for sweep in range(SWEEPS):
+    sweeps = at_most(20, SWEEPS)
+    for sweep in range(sweeps):
         best = q.argmax(1)
         key = best.tobytes()
         if key not in known:
             policy = np.full((O, A), epsilon / A) + (1 - epsilon) * np.eye(A)[best]
             known[key] = worth(problem, best), visits(first, policy, onward, seen)
         value, d = known[key]
-        if sweep >= SWEEPS - LAST:
+        if sweep >= sweeps - LAST:
             values.append(value)
         v = np.einsum("ast,ato,o->as", onward, seen, q.max(1), optimize=True)
-        goal = np.einsum("so,as->oa", d, rewards + problem.discount * v)
-        met = d.sum(0)[:, None]
-        q += RATE * np.where(met > 0, goal / np.where(met > 0, met, 1) - q, 0)
+        sums = np.einsum("so,as->oa", d, rewards + problem.discount * v)
+        weight = d.sum(0)[:, None]  # [O, 1], 0 for observations that the policy never makes
+        q += RATE * np.where(weight > 0, sums / np.where(weight > 0, weight, 1) - q, 0)
     return {"low": min(values), "mean": float(np.mean(values)), "high": max(values), "policies": len(known)}
 
 
@@ -124,14 +132,14 @@ def visits(first: np.ndarray, policy: np.ndarray, onward: np.ndarray, seen: np.n
 
 
 @dataclass
-class Watched(TrainingRun):
+class WatchedRun(TrainingRun):
     """A run that also notes, whenever metrics are due, what an agent without memory is exactly worth."""
 
     problem: Any = None
     agent: Any = None
 
     def log(self, step: int, metrics: Any) -> None:
-        """With the value of the greedy table."""
+        """Log the metrics, and the value of the greedy table."""
         if not self.agent.state_size:
             table = greedy_table(self.agent, self.problem.shape[2]).numpy()
             metrics = {**metrics, "exact": worth(self.problem, table)}
@@ -146,7 +154,7 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(seed)
     spaces = Spaces.of(env)
     agent = QNetwork(memory_of(MemorySpec(memory), spaces), env.action_space.n)  # type: ignore[arg-type]
-    run = Watched(
+    run = WatchedRun(
         folder / f"{name}-{memory}-{seed}",
         what=f"{name} {memory} {seed}",
         log_every=4,
@@ -155,38 +163,24 @@ def one(name: str, memory: str, seed: int, folder: Path) -> dict[str, Any]:
         agent=agent,
     )
     r2d2.train(config, env, agent, run, seed)
-    logged = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    logged = read_metrics(run.folder)
     shown = "exact" if memory == "none" else "discounted_return"
     row = {
         "problem": name,
         "memory": memory,
         "seed": seed,
         "seconds": logged[-1]["seconds"],
-        "config": asdict(config),
+        "config": flattened(asdict(config)),
         "curve": [[int(m["steps"]), round(m[shown], 4)] for m in logged if shown in m],
     }
     if memory == "none":
         return {**row, "mean": worth(problem, greedy_table(agent, problem.shape[2]).numpy()), "error": 0.0}
-    returns = play(problem, agent, seed)
-    return {**row, "mean": float(returns.mean()), "error": float(returns.std(ddof=1) / EPISODES**0.5)}
+    return {**row, **mean_and_error(discounted_returns(problem, agent, at_most(64, EPISODES), seed))}
 
 
-def play(problem: POMDP, agent: QNetwork, seed: int) -> np.ndarray:
-    """[EPISODES] discounted returns of the greedy policy, cut where what follows weighs 1e-5."""
-    longest = int(np.ceil(np.log(1e-5) / np.log(problem.discount)))
-    lanes = StepLanes(TabularEnv(problem), EPISODES, generator(seed, 7), gamma=problem.discount)
-    lanes.episodes(agent, longest)
-    return lanes.finished().discounted
-
-
-def figure(truth: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def figure(truth: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     """Exact values of the greedy tables of Q(o,a), and returns of the acting Q(h,a), by steps."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "turnwise"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     plot, axes = plt.subplots(1, len(truth), figsize=(11, 3.1), constrained_layout=True, squeeze=False)
     colours = {"none": "#cc4433", "gru": "#3366cc"}
     for place, (name, known) in zip(axes.flat, truth.items(), strict=True):
@@ -209,15 +203,15 @@ def figure(truth: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         place.tick_params(labelsize=7)
     axes[0, 0].set_ylabel("discounted return", fontsize=8)
     axes[0, 0].legend(fontsize=7, loc="center right")
-    plot.savefig(HERE / "q_on_observations.svg", metadata={"Date": None})
-    plt.close(plot)
+    return plot
 
 
 def table(folder: Path) -> None:
     """Merge what is there."""
-    files = {n: folder / f"truth-{n}.json" for n in PROBLEMS}
-    truth = {n: json.loads(f.read_text()) for n, f in files.items() if f.exists()}
-    rows = [json.loads(f.read_text()) for f in sorted(folder.glob("*.json")) if "truth" not in f.name]
+    truths, rows = read_truths_and_rows(folder)
+    truth = {name: truths[name] for name in PROBLEMS if name in truths}
+    if not truth:
+        return
     lines = [
         "| problem | det | stochastic | optimum | Q(o,a), expected, epsilon 1 | epsilon .3 | epsilon .1 |",
         "|---|---|---|---|---|---|---|",
@@ -253,38 +247,28 @@ def table(folder: Path) -> None:
                     f"| {t['lower']:.4f} to {t['upper']:.4f} | {r['seconds']:.0f} |"
                 )
     lines.append("\n![Values of greedy policies over training](q_on_observations.svg)")
-    text = (__doc__ or "").split("\n\n", 2)[2].strip()
-    (HERE / "q_on_observations.json").write_text(json.dumps({"truth": truth, "rows": rows}, indent=1) + "\n")
-    head = f"# Q of observations, Q of histories\n\n{text}\n\n"
-    (HERE / "q_on_observations.md").write_text(head + "\n".join(lines) + "\n")
-    figure(truth, rows)
+    write_results(folder, "q_on_observations", {"truth": truth, "rows": rows})
+    head = f"# Q of observations, Q of histories\n\n{story_of(__doc__)}\n\n"
+    write_page(folder, "q_on_observations", head + "\n".join(lines))
+    write_figure(folder, "q_on_observations", figure(truth, rows))
     print("\n".join(lines))
 
 
 def main() -> None:
-    """TrainingRun what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=list(MEMORIES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/q_on_observations"))
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    a = parser.parse_args()
-    torch.set_num_threads(1)
-    a.out.mkdir(parents=True, exist_ok=True)
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "q_on_observations")
+    add_choice(parser, "--problems", PROBLEMS, "problems")
+    add_choice(parser, "--memories", MEMORIES, "memories: none for Q(o,a), gru for Q(h,a)")
+    add_seeds(parser, 0, 1, 2)
+    a = parse(parser)
     for name in [] if a.table else a.problems:
-        known = a.out / f"truth-{name}.json"
-        if not known.exists():
-            known.write_text(json.dumps(references(name)) + "\n")
+        make_part(a.runs / f"truth-{name}.json", lambda name=name: references(name))
     for seed in [] if a.table else a.seeds:
         for memory in a.memories:
             for name in a.problems:
-                done = a.out / f"{name}-{memory}-{seed}.json"
-                if not done.exists():
-                    began = time.time()
-                    done.write_text(json.dumps(one(name, memory, seed, a.out)) + "\n")
-                    print(f"{done.stem}: {time.time() - began:.0f} s", flush=True)
-    table(a.out)
+                file = a.runs / f"{name}-{memory}-{seed}.json"
+                make_part(file, lambda run=(name, memory, seed): one(*run, a.runs))
+    table(a.runs)
 
 
 if __name__ == "__main__":

@@ -4,40 +4,47 @@
     python experiments/stochastic_memoryless.py --problems 4x4 --seeds 0   some of them
     python experiments/stochastic_memoryless.py --table              merge what is there: .json, .md, .svg
 
-REINFORCE with the softmax actor pi(a|o) and V(o) as baseline; decision k weighs gamma^k, so that its gradient
+REINFORCE with the softmax actor pi(a|o) and V(o) as baseline. Decision k weighs gamma^k, so that the gradient
 is that of the discounted return. What is learnt is a table of probabilities, and its value is exact. `det` is
 the best deterministic memoryless policy by enumeration, `stochastic` the best one found by exact gradients
-from 400 starts (a lower bound; nothing learnt may lie above it), `optimum` that of agents with memory.
-First observations are shown, except to the tiger's agent, who has none.
+from 400 starts (a lower bound; nothing learnt may lie above it), `optimum` that of agents with memory. First
+observations are shown, except on Tiger, which has none.
 
-Heaven and hell is another matter: a policy that goes to the priest is worth nothing until it comes back on
-one of his two answers only, so that near a uniform policy the gradient is of second order, and what is
-estimated there is noise. It starts from random logits (deviation 1) instead, and learns by PPO with V(s),
-which is unbiased for a policy without memory and leaves less noise.
+Heaven and hell is another matter. A policy that goes to the priest is worth nothing until it comes back on
+only one of his two answers. Near a uniform policy the gradient is therefore of second order, and what is
+estimated there is noise. So this agent starts from random logits (deviation 1), and it learns by PPO with
+V(s), which is unbiased for a policy without memory and leaves less noise.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import (
+    add_choice,
+    add_seeds,
+    make_part,
+    options,
+    parse,
+    pyplot,
+    read_part,
+    write_figure,
+    write_page,
+    write_results,
+)
+from problems import logit_table, policy_table, read_metrics, read_problem
 
 from turnwise.algorithms.acting import ppo, reinforce
-from turnwise.data.steps import StepInputs
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Controller, controller_value
-from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.views import Critic, ObservationView, StateView
@@ -45,21 +52,20 @@ from turnwise.models.memory.base import LearnedMemory
 from turnwise.models.memory.encoders import ObservationEncoder
 from turnwise.models.memory.window import Window
 from turnwise.run.errors import InputError
+from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam
 from turnwise.run.training import TrainingRun
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data")) / "pomdp"
 WIDTH, LANES = 32, 128
-PROBLEMS: dict[str, tuple[str, float | None, int, dict[str, Any]]] = {
-    # name: file, optimum of the same timing where it is known, longest episode, what differs from BASE
-    "4x4": ("4x4.pomdp", 3.7323, 120, {}),
-    "cheese": ("cheese.95.POMDP", None, 120, {}),
-    "4x3": ("4x3.95.POMDP", None, 120, {}),
-    "loadunload": ("loadunload.pomdp", None, 120, {}),
-    "tiger": ("tiger.95.POMDP", 19.3714, 120, {}),
-    "t-maze-10": ("", 4 * 0.9**11, 120, {}),
-    "heaven-hell": ("episodic/heavenhell.POMDP", None, 200, {}),
+PROBLEMS: dict[str, tuple[str, float | None, int]] = {
+    # name: file, optimum of the same timing if it is known, longest episode
+    "4x4": ("4x4.pomdp", 3.7323, 120),
+    "cheese": ("cheese.95.POMDP", None, 120),
+    "4x3": ("4x3.95.POMDP", None, 120),
+    "loadunload": ("loadunload.pomdp", None, 120),
+    "tiger": ("tiger.95.POMDP", 19.3714, 120),
+    "t-maze-10": ("", 4 * 0.9**11, 120),
+    "heaven-hell": ("episodic/heavenhell.POMDP", None, 200),
 }
 PRIVILEGED: dict[str, dict[str, Any]] = {
     "heaven-hell": {
@@ -71,8 +77,8 @@ PRIVILEGED: dict[str, dict[str, Any]] = {
         "visit_discount": 0.99,
     }
 }
-"""problems for PPO with V(s), and its numbers"""
-BASE: dict[str, Any] = {
+"""problems for PPO with V(s), and its settings"""
+SETTINGS: dict[str, Any] = {
     "episodes": LANES * 300,
     "lanes": LANES,
     "optimizer": Adam(lr=5e-3, grad_clip=5.0),
@@ -82,23 +88,8 @@ BASE: dict[str, Any] = {
 
 def problem_of(name: str) -> POMDP:
     """The problem in the timing of the experiment."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rows that sum to .999999
-        problem = read_pomdp(DATA / PROBLEMS[name][0]) if PROBLEMS[name][0] else t_maze(10)
+    problem = read_problem(PROBLEMS[name][0]) if PROBLEMS[name][0] else t_maze(10)
     return problem if name == "tiger" else problem.showing_initial()
-
-
-def logit_table(agent: ActorCritic, symbols: int) -> torch.Tensor:
-    """[I, A], logits of an agent without memory."""
-    nothing = torch.zeros(symbols)
-    inputs = StepInputs(torch.arange(symbols), nothing.long(), nothing, nothing.bool())
-    with torch.no_grad():
-        return agent.head(agent.memory.step(inputs, agent.memory.initial_state(symbols))[0])
-
-
-def policy_table(agent: ActorCritic, symbols: int) -> np.ndarray:
-    """[I, A], P(action | observation) of an agent without memory."""
-    return logit_table(agent, symbols).double().softmax(-1).numpy()
 
 
 @torch.no_grad()
@@ -116,13 +107,13 @@ def reference(name: str) -> dict[str, float | None]:
         det: float | None = best_deterministic_memoryless(problem).value
     except InputError:  # too many to enumerate
         det = None
-    best = best_stochastic_memoryless(problem, np.random.default_rng(0), 400, seconds=60)
+    best = best_stochastic_memoryless(problem, np.random.default_rng(0), at_most(4, 400), seconds=60)
     return {"det": det, "stochastic": best.value}
 
 
 def one_run(name: str, seed: int) -> dict[str, Any]:
     """Train; the exact value of what was learnt, and what episodes were worth on the way."""
-    _, _, longest, different = PROBLEMS[name]
+    _, _, longest = PROBLEMS[name]
     problem = problem_of(name)
     env, gamma = TabularEnv(problem, longest), problem.discount
     torch.manual_seed(seed)
@@ -137,12 +128,12 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
             spread_logits_(agent, env.symbols)
             ppo.train(ppo.Config(**PRIVILEGED[name], gamma=gamma), env, agent, run, seed)
         else:
-            c = reinforce.Config(**{**BASE, **different}, longest=longest, gamma=gamma, visit_discount=gamma)
+            c = reinforce.Config(**SETTINGS, longest=longest, gamma=gamma, visit_discount=gamma)
             reinforce.train(c, env, agent, run, seed)
-        logged = [json.loads(x) for x in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        logged = read_metrics(Path(folder))
     value = controller_value(problem, Controller.memoryless(policy_table(agent, env.symbols)))
-    ended = np.cumsum([m["episodes"] for m in logged])  # since the last line
-    seen = ended if privileged else [m["seen"] for m in logged]
+    # PPO logs how many episodes have ended since its last line, REINFORCE how many it has seen.
+    seen = np.cumsum([m["episodes"] for m in logged]) if privileged else [m["seen"] for m in logged]
     curve = [
         (int(x), round(m["discounted_return"], 4))
         for x, m in zip(seen, logged, strict=True)
@@ -152,14 +143,9 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
     return {"name": name, "seed": seed, "value": value, "seconds": seconds, "curve": curve}
 
 
-def figure(rows: list[dict[str, Any]], references: dict[str, dict[str, float | None]]) -> None:
+def figure(rows: list[dict[str, Any]], references: dict[str, dict[str, float | None]]) -> Any:
     """Discounted returns of training by episode, exact values as lines."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "turnwise"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     names = [n for n in references if n != "tiger"]  # from -600 to -20: nothing to see
     columns = 3
     plot, axes = plt.subplots(2, columns, figsize=(10, 5.2), constrained_layout=True, squeeze=False)
@@ -182,8 +168,7 @@ def figure(rows: list[dict[str, Any]], references: dict[str, dict[str, float | N
         place.set_ylabel("discounted return", fontsize=8)
     for place in axes.flat[len(names) :]:
         place.set_axis_off()
-    plot.savefig(HERE / "stochastic_memoryless.svg", metadata={"Date": None})
-    plt.close(plot)
+    return plot
 
 
 def table(runs: Path) -> None:
@@ -195,10 +180,10 @@ def table(runs: Path) -> None:
     ]
     for name in PROBLEMS:
         file = runs / f"{name}-reference.json"
-        mine = [json.loads(f.read_text()) for f in sorted(runs.glob(f"{name}-[0-9]*.json"))]
+        mine = [read_part(f) for f in sorted(runs.glob(f"{name}-[0-9]*.json"))]
         if not file.exists() or not mine:
             continue
-        known = references[name] = json.loads(file.read_text())
+        known = references[name] = read_part(file)
         rows += mine
         values, best = [r["value"] for r in mine], known["stochastic"]
         short = (best - max(values)) / abs(best)
@@ -211,33 +196,25 @@ def table(runs: Path) -> None:
         return
     kept = [{k: v for k, v in r.items() if k != "curve"} for r in rows]
     found = {"references": references, "runs": kept}
-    (HERE / "stochastic_memoryless.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_results(runs, "stochastic_memoryless", found)
     lines.append("\n![Learning curves](stochastic_memoryless.svg)")
-    (HERE / "stochastic_memoryless.md").write_text("\n".join(lines) + "\n")
-    figure(rows, references)
+    write_page(runs, "stochastic_memoryless", "\n".join(lines))
+    write_figure(runs, "stochastic_memoryless", figure(rows, references))
+
+
+def main() -> None:
+    """Make the runs that are missing, and merge."""
+    parser = options(__doc__, "stochastic_memoryless")
+    add_choice(parser, "--problems", PROBLEMS, "problems")
+    add_seeds(parser, 0, 1, 2)
+    a = parse(parser)
+    for name in [] if a.table else a.problems:
+        make_part(a.runs / f"{name}-reference.json", lambda name=name: reference(name))
+        for seed in a.seeds:
+            make_part(a.runs / f"{name}-{seed}.json", lambda name=name, seed=seed: one_run(name, seed))
+        table(a.runs)
+    table(a.runs)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    runs = Path("runs/stochastic_memoryless")
-    parser.add_argument("--runs", type=Path, default=runs, help="where runs are kept")
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="only merge what is there")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    for name in [] if asked.table else asked.problems:
-        file = asked.runs / f"{name}-reference.json"
-        if not file.exists():
-            file.write_text(json.dumps(reference(name)) + "\n")
-        for seed in asked.seeds:
-            file = asked.runs / f"{name}-{seed}.json"
-            if not file.exists():
-                row = one_run(name, seed)
-                file.write_text(json.dumps(row) + "\n")
-                print(name, seed, row["value"], row["seconds"], flush=True)
-                table(asked.runs)
-    table(asked.runs)
+    main()
