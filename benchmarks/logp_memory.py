@@ -2,11 +2,11 @@
 
     python benchmarks/logp_memory.py --json logp_memory.json
 
-A Llama of 64 features with a vocabulary of 32,768 reads 32 rows of 64 + 64 tokens; log-probability and
-entropy of the 2,048 reply tokens, forward and backward. Each way runs in a process of its own; what is told
-is the highest resident memory above that after loading, and the time. `naive` forms [B, T, V] logits at every
-position, prompts included, as most trainers do; `decisions` at the replies alone; `chunks` as
-`score_replies` does, 2^24 numbers at a time (and so forms logits twice).
+A Llama of 64 features with a vocabulary of 32,768 reads 32 rows of 64 + 64 tokens. Measured are
+log-probability and entropy of the 2,048 reply tokens, forward and backward: the highest resident memory above
+that after loading, and the time. Each way runs in a process of its own. `naive` forms logits [B, T, V] at
+every position, prompts included, as most trainers do. `decisions` forms them at the replies alone. `chunks`
+is what `score_replies` does: 2^24 numbers at a time, so that it forms logits twice.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ WAYS = ("naive", "decisions", "chunks")
 
 
 def peak() -> float:
-    """MiB."""
+    """The highest resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(way: str) -> dict[str, Any]:
-    """In this process, once."""
+    """One way, once, in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     lm = llama(VOCAB, width=64, layers=2, heads=4, context=256, eos=1, pad=0)
@@ -64,7 +64,7 @@ def measure(way: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--way", choices=WAYS, help="this one alone, in this process")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     if a.way:
         print(json.dumps(measure(a.way)))

@@ -5,10 +5,10 @@
 *Update*: forward and backward of one layer over B = 8 rows of T = 512 positions, width 128, one thread. The
 transformer attends to all of the row. `GRU, loop` folds the same cell in Python, which is what a memory
 without a kernel or a scan costs. *Acting*: one step of N = 64 lanes without gradients. A window holds its
-history as k inputs, a transformer as its context; what recurrences hold is as large for any history. States
-are noise: what a step costs does not depend on what is remembered.
+history as k inputs, a transformer as its context. The state of a recurrence has one size for any history.
+States are noise: what a step costs does not depend on what is remembered.
 
-Ways alternate within a repeat, so that a busy machine disturbs all alike; ratios are formed within a repeat.
+Ways alternate within a repeat, so that a busy machine disturbs all alike. Ratios are formed within a repeat.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.window import Window
 
 BAR = 0.6
-"""of a GRU's time, which an update of the linear recurrence may take at most"""
+"""the share of a GRU's time that an update of the linear recurrence may take at most"""
 HISTORIES = (8, 32, 128, 512, 2048, 4096)
 
 
 def folded(core: Core, x: Tensor) -> Tensor:
-    """Rows read step by step."""
+    """[B, T, D], the rows read step by step."""
     state, found = x.new_zeros(len(x), core.state_size), []
     for now in x.unbind(1):
         y, state = core.step(now, state)
@@ -148,7 +148,7 @@ def main() -> None:
     ratio = next(r["ratio"] for r in update if r["memory"] == "linear recurrence")
     print(f"  linear recurrence / GRU = {ratio:.2f}, bar {BAR}: {'met' if ratio <= BAR else 'NOT met'}")
 
-    print(f"acting: N={a.lanes} lanes, a step in ms (KiB of state per lane), by the history that is held")
+    print(f"acting: N={a.lanes} lanes, a step in ms (KiB of state per lane), by the length of the history")
     act = acting(a.width, a.lanes, HISTORIES, a.repeats)
     names = list(dict.fromkeys(r["memory"] for r in act))
     print(f"  {'history':>7}" + "".join(f"{name:>24}" for name in names))

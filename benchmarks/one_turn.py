@@ -3,14 +3,14 @@
     python benchmarks/one_turn.py                       all three, 5 steps each
     python benchmarks/one_turn.py --what grpo --steps 10 --json one_turn.json
 
-A Llama of 3.3 million parameters (256 x 4, vocabulary 512), prompts of 64 tokens, replies of 64 (nobody
-may stop early), groups of 8, 32 replies a step; float32, AdamW, one thread. GRPO has no KL term, RLOO one of
-.05 in its reward, DPO 32 pairs with the reference computed in both. The two take turns step by step; a ratio
-is of medians. The clock is wall time, with this process's CPU time beside it for busy machines.
+A Llama of 3.3 million parameters (256 x 4, vocabulary 512), prompts of 64 tokens, replies of 64 (no reply may
+stop early), groups of 8, 32 replies a step; float32, AdamW, one thread. GRPO has no KL term, RLOO one of .05
+in its reward. DPO has 32 pairs, and both sides compute its reference. The two take turns step by step; a
+ratio is of medians. The clock is wall time, with this process's CPU time beside it for busy machines.
 
-TRL reads each prompt as often as it has replies, when sampling and when learning, and has RLOO's
-log-probabilities of the sampling policy computed again; here a group's prompt is read once, and what was
-recorded is used.
+TRL reads each prompt as often as it has replies, both when it samples and when it learns. It also computes
+RLOO's log-probabilities of the sampling policy again. Here a group's prompt is read once, and the recorded
+log-probabilities are used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class NeverStops(LmPolicy):
-    """So that all replies have full length, as TRL's have under min_new_tokens."""
+    """A policy whose replies all have full length, as TRL's have under min_new_tokens."""
 
     def __init__(self, lm: Any, stop: int):
         super().__init__(lm)
@@ -83,7 +83,7 @@ def world() -> tuple[Any, ChatFormat, list[str]]:
 
 
 def saved(lm: Any, tokenizer: Any, folder: str) -> str:
-    """TRL makes its reference by loading the model once more."""
+    """The folder of a saved model: TRL makes its reference by loading the model once more."""
     save_lm(Path(folder) / "model", lm, tokenizer)
     return str(Path(folder) / "model")
 
@@ -94,7 +94,7 @@ def fresh(tokenizer: Any, chat: ChatFormat) -> Any:
 
 
 def settings(folder: str, steps: int) -> dict[str, Any]:
-    """What TRL is told about everything but the algorithm."""
+    """TRL's settings of everything but the algorithm."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": ROWS,
@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--what", nargs="+", default=list(BARS), choices=list(BARS))
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     torch.set_num_threads(1)
     found = []

@@ -1,9 +1,9 @@
 """Reading a `.pomdp` file of RockSample[7,8]'s size: 12,545 states, 13 actions, 18.6 MB of text.
 
-    python benchmarks/parsing.py [--out FILE]
+    python benchmarks/parsing.py [--json FILE]
 
-The file is written from the built-in problem into a temporary folder and read in a process of its own; memory
-is the process's peak less its peak after the imports (Linux).
+The file is written from the built-in problem into a temporary folder and read in a process of its own. Memory
+is the process's peak minus its peak after the imports (Linux).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rock-sample-7-8.pomdp"
@@ -44,8 +44,8 @@ def main() -> None:
     seconds, megabytes, *shape = (float(x) for x in done.stdout.split())
     found = {"file_mb": size, "seconds": seconds, "mb_above_imports": megabytes, "shape": shape}
     print(f"{size:.1f} MB of text, {shape[0]:,.0f} states: {seconds:.1f} s, {megabytes:.0f} MB above imports")
-    if a.out is not None:
-        a.out.write_text(json.dumps(found, indent=1) + "\n")
+    if a.json is not None:
+        a.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

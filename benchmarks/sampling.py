@@ -1,15 +1,15 @@
 """Sampling throughput: lanes that keep their cache, against `transformers` `generate` called turn by turn.
 
-    python benchmarks/sampling.py --out sampling.json
+    python benchmarks/sampling.py --json sampling.json
 
-Both hold the same conversations through the same lane loop, with the same weights, sampling at temperature 1
-and 64 conversations at a time; what is counted is tokens that the agent sampled, per second. Utterances have
-realistic lengths because the policy is first cloned for a moment from scripted talk.
+Both hold the same conversations through the same lane loop, with the same weights, at temperature 1 and with
+64 conversations at a time. Tokens that the agent sampled per second are counted. Utterances have realistic
+lengths because the policy is first cloned for a moment from scripted conversations.
 
-The peer reads the whole history again at each turn, in a left-padded batch; it stops when all rows have said
-their stop token, and what finished rows are padded with is not counted. It comes in two variants, and the
-ratio is to the better of them: `refill` puts a new conversation in the place of one that ended, `leave` lets
-the batch shrink until all of its conversations have ended. It records no log-probabilities; lanes do.
+The peer reads the whole history again at each turn, in a left-padded batch. It stops when all rows have their
+stop token; what finished rows are padded with is not counted. It comes in two variants, and the ratio is to
+the better of them: `refill` puts a new conversation in the place of one that ended, `leave` lets the batch
+shrink until all of its conversations have ended. It records no log-probabilities; lanes do.
 
 Ways alternate within a repeat. Wall time is what a user waits for; on a machine that others use too, the CPU
 time of this process is the steadier clock (with one thread the two agree when nobody else is there).
@@ -114,7 +114,7 @@ def short_logs(conversations: int, seed: int) -> list[Dialogue]:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is talked about: a partner, logs to clone from, conversations to hold per measurement."""
+    """A partner, logs to clone from, and how many conversations a measurement holds."""
 
     task: Callable[[], DialogueTask]
     logs: Callable[[int, int], list[Dialogue]]
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", type=Path, help="folder that keeps the cloned models for another run")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     rows = []
@@ -319,10 +319,10 @@ def main() -> None:
                     f"{'met' if r['ratio'] >= BAR else 'NOT met'}",
                     flush=True,
                 )
-    if a.out is not None:
+    if a.json is not None:
         machine = {"threads": a.threads, "cores": os.cpu_count(), "torch": torch.__version__}
         found = {"bar": BAR, "lanes": a.lanes, "machine": machine, "rows": rows}
-        a.out.write_text(json.dumps(found, indent=2))
+        a.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

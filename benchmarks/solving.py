@@ -1,18 +1,19 @@
 """The solver beside APPL's SARSOP (C++), in one run on one thread.
 
-    python benchmarks/solving.py --appl PATH/TO/pomdpsol [--seconds 60] [--at 30] [--out FILE]
+    python benchmarks/solving.py --appl PATH/TO/pomdpsol [--seconds 60] [--at 30] [--json FILE]
 
 APPL (https://github.com/AdaCompNUS/sarsop) is built outside of this repository; it prints bounds as it goes.
-Each problem is solved by APPL and then by ours for `seconds`. Printed are both intervals at the end and how
-long ours takes to the gap that APPL had after `at` seconds. Both read the same file, in nobody's time, in
-which an absorbing state takes the place of ends. Compiled kernels are loaded before the clock starts, as APPL
-is compiled before.
+Each problem is solved by APPL and then by ours for `seconds`. Both intervals at the end are printed, and how
+long ours takes to reach the gap that APPL had after `at` seconds. Both read the same file, in which an
+absorbing state takes the place of ends; no clock counts the reading. Compiled kernels are loaded before the
+clock starts, as APPL is compiled before. Without APPL there is nothing to compare with, and nothing runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.write import write_pomdp
 from turnwise.exact.sarsop.solve import solve
 
+DATA = Path(os.environ.get("TURNWISE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pomdp"
 PROBLEMS = {
     "tiger-grid": "tiger-grid.POMDP",
     "Tag": "tag.POMDP.gz",
@@ -93,12 +95,12 @@ def appl(binary: Path, file: Path, seconds: float) -> list[tuple[float, ...]]:
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = [tuple(float(x) for x in row) for row in ROW.findall(said)]
     if not rows:
-        raise SystemExit(f"{binary} said nothing that could be read:\n{said[-2000:]}")
+        raise SystemExit(f"{binary} printed no bounds:\n{said[-2000:]}")
     return rows
 
 
 def measure(name: str, a: argparse.Namespace) -> dict[str, object]:
-    """One problem by both."""
+    """One problem, by both solvers."""
     source = PROBLEMS[name]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,15 +130,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--appl", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/pomdp"))
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--at", type=float, default=30.0)
+    parser.add_argument("--appl", type=Path, help="APPL's pomdpsol")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of problems")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each solver")
+    parser.add_argument("--at", type=float, default=30.0, help="when APPL's gap is taken as the goal of ours")
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     if a.appl is None:
-        print("solving: no --appl PATH given, nothing to compare with")
+        print("solving: nothing to compare with; give APPL's pomdpsol by --appl PATH")
         return
     results = []
     for name in a.problems:
@@ -150,8 +152,8 @@ def main() -> None:
             f"  ours to its gap of {a.at:g} s ({r['appl_gap_then']:.4f}): {there}{share}",
             flush=True,
         )
-    if a.out is not None:
-        a.out.write_text(json.dumps(results, indent=1) + "\n")
+    if a.json is not None:
+        a.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Steps per second of a POMDP: lanes stepped by array operations, against a loop over a plain environment.
 
-    python benchmarks/stepping.py --out stepping.json
+    python benchmarks/stepping.py --json stepping.json
 
-The problem is Tiger, actions are uniformly random and drawn before the clock starts. What is counted is
-steps of single episodes, with all that belongs to them: random numbers, rewards, flags and new episodes.
-There are two workloads: in `restarts` (the problem as published) a door hides the tiger anew and an episode
-is cut after 100 steps, so that all lanes begin anew together; in `ends` a door ends the episode, so that
-two lanes in three begin anew after each step.
+The problem is Tiger; actions are uniformly random and drawn before the clock starts. Steps of single episodes
+are counted, with all that belongs to them: random numbers, rewards, flags and new episodes. There are two
+workloads. In `restarts` (the problem as published) a door hides the tiger anew and an episode is cut after
+100 steps, so that all lanes begin anew together. In `ends` a door ends the episode, so that two lanes in
+three begin anew after each step.
 
-The peer is what one writes first: a `gymnasium.Env` with an `if` for each action, and a loop that resets
-it; it has no wrapper, so that nothing but the environment is measured. `gymnasium` is our lanes behind
-Gymnasium's vector interface (NEXT_STEP); there the steps that begin an episode are not counted.
+The peer is what one writes first: a `gymnasium.Env` with an `if` for each action, and a loop that resets it.
+It has no wrapper, so that nothing but the environment is measured. `gymnasium` is our lanes behind
+Gymnasium's vector interface (NEXT_STEP), whose steps that begin an episode are not counted.
 
 Ways alternate within a repeat. Wall time is what a user waits for; on a machine that others use too, the CPU
 time of this process is the steadier clock.
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000, help="steps of each lane in a measurement")
     parser.add_argument("--steps", type=int, default=300_000, help="steps of the plain loop in a measurement")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     rows = []
     print(f"steps/s of Tiger, {a.lanes} lanes, medians of {a.repeats} [min, max]")
@@ -214,10 +214,10 @@ def main() -> None:
                 f"[{r['ratio_min']:.0f}, {r['ratio_max']:.0f}]  bar {BAR / 1e6:g}M: {met}",
                 flush=True,
             )
-    if a.out is not None:
+    if a.json is not None:
         machine = {"cores": os.cpu_count(), "numpy": np.__version__, "gymnasium": gymnasium.__version__}
         found = {"bar": BAR, "lanes": a.lanes, "horizon": HORIZON, "machine": machine, "rows": rows}
-        a.out.write_text(json.dumps(found, indent=2))
+        a.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Training throughput: a step of ILQL against a step of behaviour cloning with the same trunk and batches.
 
-    python benchmarks/training.py --out training.json
+    python benchmarks/training.py --json training.json
 
-Both take 64 HelpDesk conversations a step; what is counted is tokens read per second, padding excluded. The
-two alternate batch by batch, and the ratio is of medians over batches. ILQL runs the trunk once more for its
-slow targets (forward only) and has two Q heads and a V head where cloning has one linear map, all of them at
-the agent's tokens only.
+Both take 64 HelpDesk conversations a step. Tokens read per second are counted, padding excluded. The two
+alternate batch by batch, and the ratio is of medians over batches. ILQL runs the trunk once more for its slow
+targets (forward only). It has two Q heads and a V head where cloning has one linear map, all of them at the
+agent's tokens only.
 
-Where other jobs use the machine too, the CPU time of this process is the steadier clock.
+If other jobs use the machine too, the CPU time of this process is the steadier clock.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     print(f"tokens/s, {ROWS} conversations a step, {a.threads} thread(s), medians of {a.batches} [min, max]")
@@ -164,10 +164,10 @@ def main() -> None:
                 f"bar {BAR:g}: {'met' if r['ratio'] >= BAR else 'NOT met'}",
                 flush=True,
             )
-    if a.out is not None:
+    if a.json is not None:
         machine = {"threads": a.threads, "cores": os.cpu_count(), "torch": torch.__version__}
         found = {"bar": BAR, "conversations": ROWS, "machine": machine, "rows": rows}
-        a.out.write_text(json.dumps(found, indent=2))
+        a.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import score_replies
 from turnwise.models.lm.reward_model import RewardModel
 from turnwise.rollout.reward_scorer import scorer
+from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import AdamW, flattened
 from turnwise.run.training import TrainingRun
 
@@ -124,18 +125,23 @@ class Data:
     """[pairs to learn from], int: pairs with a text in common, or of one debate, have the same number."""
 
 
+def few(pairs: list[Pair]) -> list[Pair]:
+    """All pairs, and in a rehearsal the first of them."""
+    return pairs[: at_most(100, len(pairs))]
+
+
 @cache
 def ethics() -> Data:
     """ETHICS in its published splits."""
-    pairs = ethics_pairs("train")
-    tests = {"test": ethics_pairs("test"), "hard test": ethics_pairs("test_hard")}
+    pairs, test, hard = (few(ethics_pairs(split)) for split in ("train", "test", "test_hard"))
+    tests = {"test": test, "hard test": hard}
     return Data("ethics", pairs, tests, sharing_a_text(pairs))
 
 
 @cache
 def convarg() -> Data:
     """ConvArg: the test set is whole debates."""
-    sides = convarg_pairs()
+    sides = {topic: few(pairs) for topic, pairs in convarg_pairs().items()}
     debates = sorted({topic.rpartition("_")[0] for topic in sides})
     train, groups, test = [], [], []
     for topic, pairs in sides.items():
@@ -341,7 +347,7 @@ def one(method: str, data: Data, seed: int, folder: Path) -> dict[str, Any]:
         margins, settings = train(method, data, seed, folder)
     seconds = time.process_time() - began
     answers = {name: right(margins(pairs)).tolist() for name, pairs in data.tests.items()}
-    few = data.train[:2000]
+    familiar = data.train[:2000]
     return {
         "data": data.name,
         "method": method,
@@ -349,7 +355,7 @@ def one(method: str, data: Data, seed: int, folder: Path) -> dict[str, Any]:
         "pairs": len(data.train),
         "settings": settings,
         "seconds": seconds,
-        "of those learnt from": float(right(margins(few)).mean()),
+        "of those learnt from": float(right(margins(familiar)).mean()),
         "right": answers,
     }
 

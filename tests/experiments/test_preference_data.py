@@ -1,6 +1,5 @@
 """The two sets of human preferences as pairs and rankings: their counts and what is known of them."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,9 @@ from turnwise.data.cards.feedback import feedback_card
 FILE = Path(__file__).parents[2] / "experiments" / "preference_data.py"
 
 
-@pytest.fixture(scope="module")
-def data():
-    spec = importlib.util.spec_from_file_location("preference_data", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture
+def data(load_script):
+    module = load_script(FILE)
     for name in ("ethics_utilitarianism", "ukp_convarg1"):
         if not (module.DATA / name).is_dir():
             pytest.skip(f"{name} is not at {module.DATA}; set TURNWISE_DATA to the data folder")
