@@ -56,6 +56,25 @@ def test_an_optimum_without_a_floor_closes_no_gap(tmp_path, read, write_comparis
     assert page.row("exact optimum").endswith("0.5675 exact")
 
 
+def test_names_of_the_user_take_no_article(tmp_path, read, write_comparison, three_rows):
+    """The role says what a reference is, the name which one. (0.36 + 0.31) / (0.9 + 0.31) = 55%."""
+    references = [
+        {"name": "asks first", "role": "optimum", "mean": 0.9},
+        {"name": "writer", "role": "behaviour", "mean": -0.31, "low": -0.33, "high": -0.29},
+        {"name": "behaviour", "mean": 0.1},
+    ]
+    rows = [three_rows[1]]
+    text = read(write_comparison(tmp_path / "c", rows=rows, references=references, runs={})).text
+    assert "against −0.310 for the behaviour policy (writer) and 0.9 for the optimum (asks first)" in text
+    assert "55% of the way from the behaviour policy (writer) to the optimum." in text
+    assert "lies apart from that of the behaviour policy (writer; −0.330 to −0.290)." in text
+    assert "Gap closed: 0% is the behaviour policy (writer), 100% is the optimum (asks first)." in text
+    assert "the interval of the behaviour policy (writer)." in text
+    references[1]["name"] = "behaviour"
+    text = read(write_comparison(tmp_path / "d", rows=rows, references=references, runs={})).text
+    assert "against −0.310 for the behaviour policy and 0.9 for" in text
+
+
 def test_an_unknown_role_is_named(tmp_path, write_comparison, three_rows):
     rows = [three_rows[0] | {"role": "optimal"}]
     with pytest.raises(InputError, match=r"rows, entry 1: role is 'optimal'; expected one of optimum, "):
@@ -74,7 +93,7 @@ def test_quoted_references_are_shown_as_given(tmp_path, read, write_comparison, 
     rows = [three_rows[1] | {"mean": 6.923, "low": 6.7, "high": 7.14}]
     page = read(write_comparison(tmp_path / "c", rows=rows, references=references, runs={}, score="points"))
     assert page.row("published RL") == "published RL 7.1 not given"
-    assert "ILQL leads in points: 6.92 (95% interval 6.70 to 7.14)." in page.text
+    assert "ILQL has the best points: 6.92 (95% interval 6.70 to 7.14)." in page.text
     assert "No optimum is known for this task" in page.text
 
 

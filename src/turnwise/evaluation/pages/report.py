@@ -1,8 +1,9 @@
 """The report page of a run, a solved problem or a comparison of runs: which kind of page a folder has.
 
 What is in the folder is shown; what is not is named, with what its absence means. From a number on a page
-to where it is computed: the template that shows it (`templates/`, one folder a kind of page) names the
-function that makes its values; that function reads the number from the run's file, or computes it.
+to where it is computed: the template that shows it names the function that makes its values; that function
+reads the number from the run's file, or computes it. `templates/` has a folder for logs, for feedback (reward
+models and replies), for agents and for solutions; what several of them use lies outside these.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.layout import Page, render
-from turnwise.evaluation.pages.policies import comparison_page, policy_page
+from turnwise.evaluation.pages.logs import comparison_page, logs_page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.replies import reply_page
 from turnwise.evaluation.pages.reward_models import reward_page
@@ -21,15 +22,6 @@ from turnwise.evaluation.pages.solutions.solved import solution_page
 from turnwise.evaluation.pages.training import training_view
 from turnwise.run.errors import InputError
 from turnwise.run.folder import write_text
-
-PAGES: dict[str, Callable[[RunFiles], Page]] = {
-    "logs": policy_page,
-    "preferences": reply_page,
-    "replies": reply_page,
-    "reward": reward_page,
-    "acting": agent_page,
-}
-"""by the family of the algorithm, as the run declares it"""
 
 
 def write_report(folder: Path) -> Path:
@@ -50,10 +42,13 @@ def page_of(folder: Path) -> Page:
     if (folder / "solution.json").is_file():
         return solution_page(folder)
     if not any((folder / name).is_file() for name in RUN_FILES):
-        raise InputError(f"{folder}: neither a run nor a comparison (no config.yaml, no comparison.json)")
+        raise InputError(
+            f"{folder}: neither a run (config.yaml), a solved problem (solution.json) nor a comparison "
+            "(comparison.json)"
+        )
+    # Resolved, so that `turnwise report --run .` still has a name to show.
     run = read_run(folder, folder.resolve().name)
-    family = run.algorithm.family
-    return plain_page(run) if family is None else PAGES[family](run)
+    return PAGES[run.algorithm.family](run)
 
 
 def plain_page(run: RunFiles) -> Page:
@@ -67,3 +62,14 @@ def plain_page(run: RunFiles) -> Page:
         "runs": [shown],
     }
     return Page(("plain.html", "curves.html"), "words.html", values, [run])
+
+
+PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
+    "logs": logs_page,
+    "preferences": reply_page,
+    "replies": reply_page,
+    "reward": reward_page,
+    "acting": agent_page,
+    None: plain_page,
+}
+"""The page of a run, by the family of its algorithm as the run declares it; None if it declares none."""

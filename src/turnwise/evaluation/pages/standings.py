@@ -11,6 +11,8 @@ from markupsafe import Markup
 from turnwise.evaluation.pictures.comparison import Interval, comparison_plot
 from turnwise.evaluation.pictures.style import as_given, number
 
+_NOUNS = {"optimum": "optimum", "behaviour": "behaviour policy", "baseline": "baseline"}
+
 
 def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of methods and references, best first, each with the share of the gap that it closes.
@@ -36,6 +38,7 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
         if optimum and floor and scored_method and optimum["mean"] != floor["mean"]:
             row["gap"] = (row["mean"] - floor["mean"]) / (optimum["mean"] - floor["mean"])
         row["best"] = bool(methods) and row is methods[0]
+        row["called"] = _called(row)
         row["shown"] = "" if row["mean"] is None else _figure(row, decimals)
     has = {key: any(row[key] is not None for row in rows) for key in ("gap", "success", "turns", "episodes")}
     return {
@@ -49,7 +52,7 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
         "decimals": decimals,
         "has": has,
         "sign": sign,
-        "ends": (floor and _the(floor), optimum and _the(optimum)),  # of the gap: 0% and 100%
+        "ends": (floor and floor["called"], optimum and optimum["called"]),  # of the gap: 0% and 100%
     }
 
 
@@ -91,13 +94,13 @@ def answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str,
     # A negative share is hard to read: that the best method is behind the floor is said in the notes.
     if best["gap"] is not None and best is not floor and best["gap"] >= 0:
         share = number(100 * best["gap"], 0)
-        sentence += Markup(": {}% of the way from {} to the optimum").format(share, _the(floor))
+        sentence += Markup(": {}% of the way from {} to the optimum").format(share, floor["called"])
     notes = []
     if best is table["baseline"]:
         notes.append(f"No other method does better than {best['name']}.")
     notes += _overlaps(table)
     # The best method may still be worse than what it must beat: its place among methods does not say so.
-    worse = [_the(r) for r in _must_beat(table) if table["sign"] * (best["mean"] - r["mean"]) < 0]
+    worse = [r["called"] for r in _must_beat(table) if table["sign"] * (best["mean"] - r["mean"]) < 0]
     if worse:
         notes.append(f"Its mean is worse than that of {' and that of '.join(worse)}.")
     return {"sentence": sentence + ".", "notes": notes}
@@ -114,7 +117,7 @@ def _leader(table: Mapping[str, Any], score: str, confidence: float) -> Markup:
     interval = ""
     if best["low"] is not None:
         interval = f" ({100 * confidence:g}% interval {_ends(best, table['decimals'])})"
-    form = "<b>{}</b> leads in {}: <b>{}</b>{}"
+    form = "<b>{}</b> has the best {}: <b>{}</b>{}"
     if score.startswith("mean"):
         form = "<b>{}</b> reaches a {} of <b>{}</b>{}"
     return Markup(form).format(best["name"], score, best["shown"], interval)
@@ -126,7 +129,7 @@ def _beside(table: Mapping[str, Any]) -> Markup:
     others = [r for r in (table["baseline"], table["behaviour"], table["optimum"]) if r and r is not best]
     if not others:
         return Markup("")
-    *most, last = [Markup("{} for {}").format(r["shown"], _the(r)) for r in others]
+    *most, last = [Markup("{} for {}").format(r["shown"], r["called"]) for r in others]
     listed = Markup(" and ").join([Markup(", ").join(most), last]) if most else last
     return Markup(", against ") + listed
 
@@ -144,7 +147,7 @@ def _overlaps(table: Mapping[str, Any]) -> list[str]:
         overlap = best["low"] <= row["high"] and row["low"] <= best["high"]
         # Behind the baseline, the behaviour policy is worth a word only if it is not clearly beaten.
         if overlap or row is not table["behaviour"] or row is table["floor"]:
-            found[overlap].append(f"{_the(row)} ({_ends(row, decimals)})")
+            found[overlap].append(_called(row, _ends(row, decimals)))
     doubt = ", so these conversations do not settle which is better"
     verbs = {False: ("lies apart from", ""), True: ("overlaps", doubt)}
     return [
@@ -159,5 +162,17 @@ def _ends(row: Mapping[str, Any], decimals: int) -> str:
     return f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
 
 
-def _the(row: Mapping[str, Any]) -> str:
-    return f"the {row['name']}" if row["reference"] else row["name"]
+def _called(row: Mapping[str, Any], detail: str = "") -> str:
+    """A row in a sentence: its name, and of a reference with a role `the optimum (its name)`.
+
+    A name is the user's word and takes no article, unless it says the role itself: `the exact optimum`.
+    `detail` goes into the same brackets.
+    """
+    noun = _NOUNS.get(row["role"]) if row["reference"] else None
+    said, name = row["name"], None
+    if noun is not None:
+        names_its_role = noun in row["name"].casefold()
+        said = f"the {row['name']}" if names_its_role else f"the {noun}"
+        name = None if names_its_role or row["name"] == row["role"] else row["name"]
+    beside = "; ".join(filter(None, (name, detail)))
+    return f"{said} ({beside})" if beside else said

@@ -21,8 +21,8 @@ from turnwise.evaluation.pictures.conversations import histogram_plot
 from turnwise.evaluation.pictures.style import number
 from turnwise.run.errors import InputError
 
-_BYTES = 1_200_000  # markup of all conversations together
-_MINUS = re.compile(r"(?<!\w)-(?=\d)")
+_BYTES = 1_200_000  # markup of all conversations together, so that a page of many runs still opens at once
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a sign, and no hyphen: -0.3, but not model-2
 
 
 def comparison_page(folder: Path) -> Page:
@@ -34,11 +34,12 @@ def comparison_page(folder: Path) -> Page:
     best_first = [row for row in standings(compared)["rows"] if row.get("run")]
     titles = {row["run"]: row["name"] for row in best_first}
     order = list(titles)
+    # As in the table. Runs without a row, which nobody evaluated, come last.
     runs.sort(key=lambda run: order.index(run.name) if run.name in order else len(order))
-    return _page(compared, runs, titles, path)
+    return _laid_out(compared, runs, titles, path)
 
 
-def policy_page(run: RunFiles) -> Page:
+def logs_page(run: RunFiles) -> Page:
     """One run, shown as a comparison: its own row beside the logs' mean return and its references."""
     config, result, card = run.config or {}, run.evaluation, run.card
     title = run.algorithm.title
@@ -51,16 +52,18 @@ def policy_page(run: RunFiles) -> Page:
         compared["rows"] = [{**result, "name": title, "run": run.name, "role": "method"}]
         compared["references"] = list(result.get("references", []))
         expect_rows(run.folder / "evaluation.json", compared)
+        # The card knows the mean return of the logs. Beside another score it would be no reference.
         if card is not None and result.get("score", "mean return") == "mean return":
             compared["references"] = _with_logs(compared["references"], card)
     source = next(run.folder / name for name in RUN_FILES if (run.folder / name).is_file())
-    return _page(compared, [run], {run.name: title}, source)
+    return _laid_out(compared, [run], {run.name: title}, source)
 
 
 def _with_logs(references: Sequence[Mapping[str, Any]], card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The references, with the policy that wrote the logs by the mean return of its conversations.
 
-    A task may know what its own logs earn. The run may have learnt from others, so these stand in the note.
+    A task may know what its own logs earn. The run may have learnt from others, so the task's figure goes
+    in the note.
     """
     figures = {key: card["return"][key] for key in ("mean", "low", "high")}
     note = "wrote the logs: mean return of the logged conversations"
@@ -70,15 +73,19 @@ def _with_logs(references: Sequence[Mapping[str, Any]], card: Mapping[str, Any])
     return [*(r for r in references if r.get("role") != "behaviour"), logs]
 
 
-def _page(compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str, str], source: Path) -> Page:
-    """Everything the templates show, computed; they only lay it out."""
+def _laid_out(
+    compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str, str], source: Path
+) -> Page:
+    """A comparison and its runs: everything that the templates show, computed here."""
     score = compared.get("score", "mean return")
     confidence = compared.get("confidence", 0.95)
     table = standings(compared)
-    shown, room = [], _BYTES
+    shown, bytes_left = [], _BYTES
     for i, run in enumerate(runs):
-        shown.append(_run(run, titles.get(run.name, run.name), i, len(runs), room // (len(runs) - i)))
-        room -= shown[-1]["talks"]["bytes"]
+        # An equal share of the rest: what a run with short conversations leaves goes to the later ones.
+        budget = bytes_left // (len(runs) - i)
+        shown.append(_run_view(run, titles.get(run.name, run.name), i, len(runs), budget))
+        bytes_left -= shown[-1]["talks"]["bytes"]
     values = {
         "title": compared.get("title") or source.parent.resolve().name,
         "aim": compared.get("aim"),
@@ -92,11 +99,12 @@ def _page(compared: Mapping[str, Any], runs: list[RunFiles], titles: Mapping[str
         "cards": _cards(runs, titles),
         "runs": shown,
     }
-    parts = ("policy/result.html", "policy/data.html", "curves.html", "policy/conversations.html")
-    return Page(parts, "policy/words.html", values, runs, compared.get("command"))
+    parts = ("logs/result.html", "logs/data.html", "curves.html", "logs/conversations.html")
+    return Page(parts, "logs/words.html", values, runs, compared.get("command"))
 
 
-def _run(run: RunFiles, title: str, index: int, runs: int, room: int) -> dict[str, Any]:
+def _run_view(run: RunFiles, title: str, index: int, runs: int, budget: int) -> dict[str, Any]:
+    """Run number `index` of `runs`: its curves, and conversations of at most `budget` bytes of markup."""
     agent = str((run.config or {}).get("agent_role", "assistant"))
     return {
         "id": f"r{index}",
@@ -106,7 +114,7 @@ def _run(run: RunFiles, title: str, index: int, runs: int, room: int) -> dict[st
         "env": flat(run.env),
         "config": run.config,
         **training_view(run, runs, index),
-        "talks": conversations_view(run.conversations, agent, index, room),
+        "talks": conversations_view(run.conversations, agent, index, budget),
     }
 
 
@@ -114,17 +122,19 @@ def _cards(runs: Sequence[RunFiles], titles: Mapping[str, str]) -> list[dict[str
     """The data cards of the runs, each once, with the runs that learnt from those logs."""
     found: list[dict[str, Any]] = []
     for run in runs:
-        same = next((entry for entry in found if entry["card"] == run.card), None)
-        if run.card and same is None:
-            same = {"card": run.card, "names": [], "lines": _lines(run)}
-            same["plot"] = _histogram(run.card, f"histogram-{len(found)}")
-            found.append(same)
-        if same is not None:
-            same["names"].append(titles.get(run.name, run.name))
+        if not run.card:
+            continue
+        entry = next((entry for entry in found if entry["card"] == run.card), None)
+        if entry is None:
+            plot = _histogram(run.card, f"histogram-{len(found)}")
+            entry = {"card": run.card, "names": [], "lines": _lines(run), "plot": plot}
+            found.append(entry)
+        entry["names"].append(titles.get(run.name, run.name))
     return found
 
 
 def _lines(run: RunFiles) -> list[tuple[str, str]]:
+    """The card in words, with minus signs as typeset; a file's name keeps its hyphens."""
     assert run.card is not None
     try:
         lines = describe(run.card)
