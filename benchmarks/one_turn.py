@@ -43,7 +43,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.pretrained import save_lm
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner
 
@@ -204,7 +204,7 @@ def own_dpo(lm: Any, chat: ChatFormat, contents: list[str], texts: list[str]) ->
         lm.train()
         chosen = [items[(i * ROWS + k) % len(items)] for k in range(ROWS)]
         objective, _ = dpo.loss(policy, reference, chosen, c, torch.device("cpu"))
-        descend(policy, learner.optimizer, objective, c.optimizer, lr=1e-4)
+        learner.descend(objective, c.optimizer, lr=1e-4)
 
     return step
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from turnwise.run.metrics import COMMON
 from turnwise.run.settings import flattened
 
 PAGES = Path(__file__).parents[2] / "docs" / "algorithms"
@@ -49,4 +50,4 @@ def test_settings_and_metrics_are_those_of_the_code(page: Path) -> None:
     assert [field for field, _ in rows] == list(settings)
     for field, default in rows:
         assert default in written(settings[field]), field
-    assert module.METRICS.keys() <= named(page, "Metrics")
+    assert module.METRICS.keys() | COMMON.keys() <= named(page, "Metrics")

@@ -18,7 +18,6 @@ from torch import nn
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.metrics import COMMON
-from turnwise.run.optim import descend
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -152,6 +151,27 @@ def test_divergence_is_named_and_not_logged(tmp_path: Path) -> None:
     assert metrics(tmp_path) == [{"step": 0, "loss": 1.5}]
 
 
+def test_gradient_norms_are_those_before_clipping(tmp_path: Path) -> None:
+    """The gradient of 3 w_0 + 4 w_1 is (3, 4), of norm 5; that of w_1 has norm 1: on average 3 in step 0.
+
+    Clipped to 1 they are (.6, .8) and (0, 1): at a learning rate of .1 the weights move by -.06 and -.18. In
+    step 1 nothing is learnt, so neither number is logged; step 2 is of its own gradient alone, norm 2.
+    """
+    weights = nn.Module()
+    weights.w = nn.Parameter(torch.zeros(2))
+    learner = Learner(weights, torch.optim.SGD(weights.parameters(), lr=9.0))
+    run = TrainingRun(tmp_path, log_every=1, quiet=True)
+    for step in run.steps(3, learner):
+        for gradient in {0: [(3.0, 4.0), (0.0, 1.0)], 1: [], 2: [(2.0, 0.0)]}[step]:
+            learner.descend((weights.w * torch.tensor(gradient)).sum(), AdamW(lr=7.0), lr=0.1 / (step + 1))
+        if step == 0:
+            torch.testing.assert_close(weights.w.detach(), torch.tensor([-0.06, -0.18]))
+        run.log(step, {"loss": 0.0})
+    first, second, third = ({k: x[k] for k in ("grad_norm", "lr") if k in x} for x in metrics(tmp_path))
+    assert first == {"grad_norm": 3.0, "lr": 0.1} and second == {}
+    assert third == {"grad_norm": 2.0, "lr": pytest.approx(0.1 / 3)}
+
+
 def test_heldout_means_are_over_all_batches(tmp_path: Path) -> None:
     """Batches of 1 and 3 decisions with sums 2 and 4: (2 + 4) / 4, not the mean of means (2 + 4/3) / 2."""
     run = TrainingRun(tmp_path, log_every=2, quiet=True)
@@ -174,7 +194,7 @@ def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
         with contextlib.suppress(Interrupted):
             for step in TrainingRun(folder, quiet=True).steps(9, learner):
                 drawn.append(float(torch.rand(())))
-                descend(layer, learner.optimizer, layer(torch.ones(1, 1)).sum(), AdamW(0.1), lr=0.1)
+                learner.descend(layer(torch.ones(1, 1)).sum(), AdamW(0.1), lr=0.1)
                 if step == stop:
                     os.kill(os.getpid(), signal.SIGINT)
         return drawn

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from turnwise.run.metrics import OPTIMIZER
+
 Family = Literal["logs", "preferences", "replies", "reward", "acting"]
 
 FAMILIES: dict[Family, str] = {
@@ -65,7 +67,8 @@ class Algorithm:
 
     def facts(self) -> dict[str, Any]:
         """What a run folder says of the algorithm that made it (algorithm.json)."""
-        metrics = {name: asdict(metric) for name, metric in self.module.METRICS.items()}
+        logged = self.module.METRICS | OPTIMIZER
+        metrics = {name: asdict(metric) for name, metric in logged.items()}
         return {
             "name": self.name,
             "title": self.title,

@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from turnwise.run.errors import InputError
@@ -196,6 +197,11 @@ def stop() -> None:
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that `fully_shard` may have spread over the processes, whole on each. All of them call it."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def module_state(module: nn.Module) -> dict[str, Any]:

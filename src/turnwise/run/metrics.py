@@ -24,10 +24,19 @@ class Metric:
     """Title of the plot that it shares with others, as "Q and V"; empty: a plot of its own."""
 
 
-COMMON: dict[str, Metric] = {
+CLOCKS: dict[str, Metric] = {
     "step": Metric("updates", "steps"),
     "seconds": Metric("time of training", "s"),
 }
+"""How far training is."""
+
+OPTIMIZER: dict[str, Metric] = {
+    "grad_norm": Metric("gradient norm before clipping"),
+    "lr": Metric("learning rate"),
+}
+"""Numbers about the gradient steps of a step; absent if it took none, as before a replay is full enough."""
+
+COMMON: dict[str, Metric] = CLOCKS | OPTIMIZER
 """Numbers that every run logs."""
 
 EPISODES: dict[str, Metric] = {

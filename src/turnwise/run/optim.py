@@ -57,20 +57,3 @@ def annealed(start: float, end: float, remaining: float) -> float:
     """A number that goes linearly from `start` to `end`; `remaining` is the share of training still to
     come."""
     return end + (start - end) * remaining
-
-
-def descend(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: torch.Tensor,
-    settings: AdamW | Adam,
-    *,
-    lr: float,
-) -> None:
-    """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), settings.grad_clip)
-    optimizer.step()

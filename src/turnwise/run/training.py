@@ -27,7 +27,7 @@ from turnwise.run.folder import whole_file, write_text
 from turnwise.run.optim import warmup_linear
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
-from turnwise.run.settings import AdamW
+from turnwise.run.settings import Adam, AdamW
 
 R = TypeVar("R")
 
@@ -54,6 +54,27 @@ class Learner:
     """A slow copy of the module or of a part of it, if the algorithm has one."""
     experience: Stateful | None = None
     """What the algorithm collects itself, if it does; then it runs in one process."""
+    grad_norms: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    """Gradient norms of the step under way, before they are clipped; `TrainingRun.steps` empties it."""
+
+    def descend(self, loss: Tensor, settings: AdamW | Adam, *, lr: float) -> None:
+        """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.grad_norms.append(nn.utils.clip_grad_norm_(self.module.parameters(), settings.grad_clip))
+        self.optimizer.step()
+
+    def diagnostics(self) -> dict[str, float]:
+        """Mean gradient norm and the learning rate of a step; empty if nothing has been learnt in it.
+
+        All processes call it.
+        """
+        if not self.grad_norms:
+            return {}
+        norms = torch.stack([distributed.whole(x) for x in self.grad_norms])
+        return {"grad_norm": float(norms.mean()), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
@@ -105,6 +126,7 @@ class TrainingRun:
         self.total = 0  # steps of the whole run, known when `steps` begins
         self._checkpoint = self.folder / "checkpoint.pt"
         self._metrics = self.folder / "metrics.jsonl"
+        self._learner: Learner | None = None  # known when `steps` begins
         self._live: dict[str, float] = {}
         self._seconds = 0.0
         self._began = time.monotonic()
@@ -116,10 +138,12 @@ class TrainingRun:
         after a few steps.
         """
         self.total = total = at_most(REHEARSED, total)
+        self._learner = learner
         first = self._restore(learner)
         quiet = self.quiet or not self.world.main
         with _StopSignal() as stop, Progress(self.what, total, done=first, quiet=quiet) as progress:
             for step in range(first, total):
+                learner.grad_norms.clear()
                 yield step
                 done = step + 1
                 # One process alone must not stop: the others would wait for it in the next exchange.
@@ -157,8 +181,10 @@ class TrainingRun:
             self.log(step, finish(self.world.means(sums) | unseen))
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
-        """Append metrics of a step (already of the global batch) to metrics.jsonl."""
+        """Append metrics of a step (already of the global batch) and its gradient norm to metrics.jsonl."""
         values = {k: float(v) for k, v in metrics.items()}
+        if self._learner is not None:
+            values |= self._learner.diagnostics()
         wrong = [k for k, v in values.items() if not math.isfinite(v)]
         if wrong:
             raise InputError(

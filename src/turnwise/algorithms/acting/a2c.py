@@ -38,7 +38,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import adam, annealed, descend, linear
+from turnwise.run.optim import adam, annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -136,7 +136,7 @@ def update(
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, returns, sums = loss(agent, batch, c, entropy_weight)
     mean = total / (c.lanes * c.rollout)
-    descend(agent, learner.optimizer, mean, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(mean, c.optimizer, lr=linear(c.optimizer, remaining))
     # Pop-Art, after the step: the loss above was in the units in which its values were computed.
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     return sums

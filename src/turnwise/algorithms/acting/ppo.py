@@ -39,7 +39,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, descend, linear
+from turnwise.run.optim import adam, annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -193,7 +193,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
             total, part = loss(agent, batches[i], fixed[i], denominator, c, entropy_weight)
-            descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
+            learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
             sums = added(sums, part)
     return sums
 

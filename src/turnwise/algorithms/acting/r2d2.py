@@ -40,7 +40,7 @@ from turnwise.rollout.episodes.experience import Experience
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, descend, linear
+from turnwise.run.optim import adam, annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -178,7 +178,7 @@ def update(
     weights = torch.as_tensor(drawn.weights).to(like)  # [B]
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, returns, td = loss(agent, target, batch, weights, denominator, c)
-    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
     polyak_(target, agent, c.polyak)
     learnt = returns[batch.loss_mask]  # [decisions]
     # Pop-Art. Both networks are shown the same targets and so stay in the same units: Polyak averaging mixes

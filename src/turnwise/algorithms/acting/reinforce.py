@@ -34,7 +34,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import adam, annealed, descend, linear
+from turnwise.run.optim import adam, annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -122,7 +122,7 @@ def update(
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    descend(agent, learner.optimizer, total / c.lanes, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total / c.lanes, c.optimizer, lr=linear(c.optimizer, remaining))
     return sums
 
 

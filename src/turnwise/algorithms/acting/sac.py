@@ -40,7 +40,7 @@ from turnwise.rollout.episodes.experience import Experience
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, descend, linear
+from turnwise.run.optim import adam, annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -161,7 +161,7 @@ def update(
     aim = share * math.log(agent.head.logits.out_features)
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, y, sums = loss(agent, target, batch, aim, denominator, c)
-    descend(agent, learner.optimizer, total, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
     polyak_(target, agent.critics, c.polyak)
     # Pop-Art. Both are shown the same targets and so stay in the same units, which Polyak averaging needs.
     for critics in (agent.critics, target):

@@ -41,7 +41,7 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric, added
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -181,7 +181,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     objective, sums = loss(policy, reference, items, c, device)
-    descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+    learner.descend(objective, c.optimizer, lr=lr)
     return sums
 
 

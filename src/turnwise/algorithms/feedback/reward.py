@@ -40,7 +40,7 @@ from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric, added
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -153,7 +153,7 @@ def update(
     """One gradient step; sums over the items."""
     model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
     objective, sums = loss(model, items, c, device)
-    descend(model, learner.optimizer, objective, c.optimizer, lr=lr)
+    learner.descend(objective, c.optimizer, lr=lr)
     return sums
 
 

@@ -23,7 +23,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -90,7 +90,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     objective, sums = loss(policy, items, c, device)
-    descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+    learner.descend(objective, c.optimizer, lr=lr)
     return sums
 
 

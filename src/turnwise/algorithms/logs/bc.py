@@ -31,7 +31,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -127,7 +127,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over decisions."""
     total, sums = loss(objective, batch, denominator, c)
-    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
+    learner.descend(total, c.optimizer, lr=lr)
     return sums
 
 

@@ -41,7 +41,7 @@ from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -164,7 +164,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step, then the slow copy follows; sums over decisions."""
     total, sums = loss(critic, learner.target, batch, denominator, c, lam)
-    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
+    learner.descend(total, c.optimizer, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
 

@@ -30,7 +30,7 @@ from turnwise.models.lm.critics import TokenCritic
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw, descend
+from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -135,7 +135,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over decisions."""
     total, sums = loss(critic, batch, denominator, c)
-    descend(learner.module, learner.optimizer, total, c.optimizer, lr=lr)
+    learner.descend(total, c.optimizer, lr=lr)
     return sums
 
 

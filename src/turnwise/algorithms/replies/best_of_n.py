@@ -24,7 +24,7 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import ONE_OR_MORE, check
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -78,7 +78,7 @@ def update(
     rows, device = judged.rows(), next(policy.parameters()).device
     batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(device)
     total, sums = loss(policy, reference, batch)
-    descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
+    learner.descend(total, c.optimizer, lr=lr)
     return sums
 
 

@@ -23,7 +23,7 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -91,7 +91,7 @@ def update(
     device = next(policy.parameters()).device
     pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(device)
     total, sums = loss(policy, reference, pairs, c)
-    descend(policy, learner.optimizer, total, c.optimizer, lr=lr)
+    learner.descend(total, c.optimizer, lr=lr)
     return sums
 
 

@@ -33,7 +33,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -159,7 +159,7 @@ def update(
     for _ in range(c.epochs):
         for minibatch in minibatches:
             objective, sums = loss(policy, minibatch, denominator, c)
-            descend(policy, learner.optimizer, objective, c.optimizer, lr=lr)
+            learner.descend(objective, c.optimizer, lr=lr)
             total = added(total, sums)
     return total
 

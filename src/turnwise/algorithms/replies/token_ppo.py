@@ -40,7 +40,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, chec
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import adamw, descend, warmup_linear
+from turnwise.run.optim import adamw, warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -199,7 +199,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(minibatches)).tolist():
             objective, sums = loss(agent, minibatches[i], denominator, c)
-            descend(agent, learner.optimizer, objective, c.optimizer, lr=lr)
+            learner.descend(objective, c.optimizer, lr=lr)
             total = added(total, sums)
     return total
 

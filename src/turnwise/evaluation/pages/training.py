@@ -13,7 +13,7 @@ from typing import Any
 from turnwise.evaluation.pages.run_files import RunFiles
 from turnwise.evaluation.pictures.curves import Curve, Panel, panel_plot
 from turnwise.evaluation.pictures.style import number
-from turnwise.run.metrics import COMMON, Metric
+from turnwise.run.metrics import CLOCKS, Metric
 
 PANELS = 60
 """panels of all runs of a page together"""
@@ -21,7 +21,7 @@ POINTS = 160
 """points of a curve; longer curves are thinned"""
 HELD_OUT = "heldout/"
 """what a metric's key begins with if it was measured on held-out data"""
-_CLOCKS = (*COMMON, "epoch", "episodes")  # how far training is, and over how many episodes means are
+_CLOCKS = (*CLOCKS, "epoch", "episodes")  # how far training is, and over how many episodes means are
 
 
 def training_view(run: RunFiles, runs: int = 1, index: int = 0) -> dict[str, Any]:
