@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from turnwise.losses.value import action_values, clipped_value_loss, cql_loss, expectile_loss, squared_error
+from turnwise.losses.value import (
+    action_values,
+    clipped_value_loss,
+    cql_loss,
+    expectile_loss,
+    explained_variance,
+    squared_error,
+)
 
 f64 = torch.float64
 
@@ -118,3 +125,20 @@ def test_expectile_is_smooth_where_the_error_is_zero() -> None:
     v = torch.zeros(1, 1, dtype=f64, requires_grad=True)
     expectile_loss(v, torch.zeros(1, 1, dtype=f64), 0.9).sum().backward()
     assert v.grad.item() == 0.0
+
+
+def test_explained_variance_by_hand() -> None:
+    """Returns 1, 2, 3, 4 vary by 1.25; errors 0, 0, 1, 1 of values 1, 2, 2, 3 by .25: 1 - .25 / 1.25 = .8.
+
+    Off by a constant: 1. A constant: 0. -G has the errors 2 G, of four times the variance: 1 - 4 = -3. If all
+    returns are equal, there is nothing to explain: 0.
+    """
+    returns = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    for values, expected in (
+        (torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float64), 0.8),
+        (returns + 7, 1.0),
+        (torch.full_like(returns, 7.0), 0.0),
+        (-returns, -3.0),
+    ):
+        assert float(explained_variance(values, returns)) == pytest.approx(expected, abs=1e-12)
+    assert float(explained_variance(returns, torch.ones_like(returns))) == 0

@@ -1,4 +1,4 @@
-"""Losses of value functions, one number for each decision; the algorithm reduces them."""
+"""Losses of value functions, one number for each decision, which the algorithm reduces; and a score of V."""
 
 import torch
 from jaxtyping import Float, Int
@@ -78,3 +78,16 @@ def soft_values(
     """
     logp = logits.log_softmax(-1)
     return (logp.exp() * (q - temperature * logp)).sum(-1)
+
+
+def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    """The share of the returns' variance that the values explain, over N decisions.
+
+        1 - Var(G - V) / Var(G)
+
+    Special cases: 1 if V is G up to a constant; 0 if V is a constant, and if all returns are equal; below 0
+    if V is worse than a constant. If G bootstraps from V, the score is too high.
+    """
+    variance = returns.var(correction=0)
+    unexplained = (returns - values).var(correction=0)
+    return torch.where(variance > 0, 1 - unexplained / variance, 0.0)

@@ -121,7 +121,7 @@ def test_ppo_before_its_first_step_points_along_the_gradient_of_the_return(view:
     """Centring is one more baseline here, and the deviation one positive number: only the length differs."""
     agent, batch = uniform_agent(VIEWS[view]()), pack_steps(every_trajectory(), gamma=GAMMA, dtype=f64)
     c = ppo.Config(gamma=GAMMA, estimator="gae", lam=1.0, visit_discount=GAMMA)
-    total, sums = ppo.loss(agent, batch, ppo.targets(agent, batch, c), 1.0, c, 0.0)
+    total, sums = ppo.loss(agent, batch, ppo.make_targets(agent, batch, c), 1.0, c, 0.0)
     found, exact = -head_gradient(agent, total), exact_gradient(agent, batch)
     torch.testing.assert_close(found / found.norm(), exact / exact.norm(), rtol=0, atol=1e-10)
     assert float(sums["kl"]) == pytest.approx(0, abs=1e-12) and float(sums["clipped"]) == 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from turnwise.algorithms.acting import a2c, ppo
-from turnwise.algorithms.acting.ppo import Config, Targets, loss, targets
+from turnwise.algorithms.acting.ppo import Config, Targets, loss, make_targets
 from turnwise.data.episode import Episode
 from turnwise.data.steps import joined, pack_steps
 from turnwise.envs.problems.classics import t_maze
@@ -70,9 +70,9 @@ def test_the_ratio_is_one_before_the_first_update() -> None:
     agent, rows = agent_and_rows()
     assert any(r.age for r in rows)
     batch = pack(rows)
-    _, sums = loss(agent, batch, targets(agent, batch, C), 1.0, C, 0.0)
+    _, sums = loss(agent, batch, make_targets(agent, batch, C), 1.0, C, 0.0)
     assert abs(float(sums["kl"])) < 1e-12 and float(sums["clipped"]) == 0
-    _, sums = loss(moved(agent), batch, targets(agent, batch, C), 1.0, C, 0.0)
+    _, sums = loss(moved(agent), batch, make_targets(agent, batch, C), 1.0, C, 0.0)
     assert float(sums["kl"]) > 1e-4
 
 
@@ -81,7 +81,7 @@ def test_rows_packed_together_are_rows_alone() -> None:
     agent, rows = agent_and_rows()
     batch = pack(rows)
     assert not batch.mask.all()
-    t = targets(agent, batch, C)
+    t = make_targets(agent, batch, C)
     moved(agent)
     total, sums = loss(agent, batch, t, 7.0, C, 0.02)
     alone = [loss(agent, pack([r]), part(t, b, len(r)), 7.0, C, 0.02) for b, r in enumerate(rows)]
@@ -98,7 +98,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
     found = []
     for order in (rows, rows[::-1]):
         batch = pack(order)
-        found.append(loss(agent, batch, targets(agent, batch, C), 7.0, C, 0.02))
+        found.append(loss(agent, batch, make_targets(agent, batch, C), 7.0, C, 0.02))
     assert_close(found[0][0], found[1][0], rtol=0, atol=1e-10)
     for name in found[0][1]:
         assert_close(found[0][1][name], found[1][1][name], rtol=0, atol=1e-10)
@@ -144,7 +144,7 @@ def test_masked_decisions_get_no_gradient_at_all(name: str) -> None:
         out.retain_grad()
         outputs.append(out)
 
-    t = targets(agent, batch, C)
+    t = make_targets(agent, batch, C)
     agent.head.register_forward_hook(keep)
     agent.critic.register_forward_hook(keep)
     if name == "ppo":
@@ -175,7 +175,7 @@ def test_an_end_does_not_bootstrap_and_a_cut_does() -> None:
     ended = next(r for r in rows if r.terminated)
     for row in (ended, replace(ended, terminated=False, truncated=True)):
         batch = pack([row])
-        found = targets(agent, batch, c).returns[0, -1]
+        found = make_targets(agent, batch, c).returns[0, -1]
         value = agent(batch).values[0, -1].detach()
         assert_close(found, batch.rewards[0, -1] + (0.0 if row.terminated else 0.9) * value)
 
@@ -186,7 +186,7 @@ def test_weights_of_visits_go_on_in_segments() -> None:
     row = next(r for r in rows if r.age)
     batch = pack([row])
     expected = 0.95 ** torch.arange(row.age, row.age + len(row), dtype=f64)
-    assert_close(targets(agent, batch, C).weights[0], expected)
+    assert_close(make_targets(agent, batch, C).weights[0], expected)
 
 
 def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
@@ -201,6 +201,10 @@ def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
         torch.manual_seed(0)
         c = replace(C, optimizer=Adam(lr, grad_clip=0.5), epochs=3, minibatches=2)
         run = TrainingRun(tmp_path, quiet=True)
+        before, real = make_targets(agent, pack(rows), c), pack(rows).loss_mask
+        G, V = before.returns[real].numpy(), before.values[real].numpy()
         sums = ppo.update(Learner(agent, adam(agent, c.optimizer)), agent, rows, c, 1.0, run)
         assert float(sums["decisions"]) == 3 * sum(len(r) for r in rows)
         assert (float(sums["clipped"]) > 0) == wide
+        explained = float(sums["explained_variance"] / sums["decisions"])
+        assert explained == pytest.approx(1 - (G - V).var() / G.var(), abs=1e-12)

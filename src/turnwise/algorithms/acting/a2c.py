@@ -33,7 +33,7 @@ from turnwise.losses.estimators import estimated_returns
 from turnwise.losses.names import Estimator
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
-from turnwise.losses.value import squared_error
+from turnwise.losses.value import explained_variance, squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
@@ -53,7 +53,8 @@ class Config:
     lanes: int = 64
     """Episodes under way at a time. More of them make gradients less noisy and memories less alike."""
     rollout: int = 16
-    """Steps in each lane between updates. Gradients of memory reach as far back, memory itself further."""
+    """Steps in each lane between updates. Gradients through memory reach back this many steps; the memory
+    itself reaches further."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=0.5)
     """Settings of the optimizer."""
     gamma: float | None = None
@@ -63,7 +64,7 @@ class Config:
     lam: float = 0.95
     """Lambda of gae: 0 looks one step ahead and trusts V, 1 looks to the end and is noisier."""
     n: int = 16
-    """Rewards in a return of n-step, before the value stands in; at least `rollout` is to the end of rows."""
+    """Rewards in an n-step return, before the value stands in; `rollout` or more is to the end of rows."""
     entropy_weight: float = 0.01
     """Weight of the bonus on the policy's entropy at first. More of it explores longer."""
     entropy_end: float = 0.0
@@ -71,7 +72,7 @@ class Config:
     value_weight: float = 0.5
     """Weight of the critic's loss. It has no effect if actor and critic have separate trunks."""
     visit_discount: float = 1.0
-    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    """Decision k is weighted by this number to the power k. At 1 early and late decisions count alike (the
     custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
@@ -94,7 +95,8 @@ class Config:
 METRICS: dict[str, Metric] = EPISODES | {
     "steps": Metric("environment steps", "steps"),
     "policy_loss": Metric("policy-gradient loss", loss=True),
-    "value_loss": Metric("squared error of V", "squared deviations of the returns", loss=True),
+    "value_loss": Metric("squared error of V", "squared standard deviations of the return", loss=True),
+    "explained_variance": Metric("share of the returns' variance that V explains"),
     "entropy": Metric("entropy of the policy", "nats"),
 }
 
@@ -104,7 +106,7 @@ def loss(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """The three terms as a sum over decisions; the returns [B, A]; and sums of what is logged."""
     if batch.ages is None:
-        raise ValueError("rows of one's own acting have ages")
+        raise ValueError("the batch has no ages; expected rows that `StepLanes` collected")
     out = agent(batch)  # policy [B, A, P], values [B, A+1]
     # Without gradient: as targets and baselines values are numbers. Only `error` below moves V.
     values, scale = out.values.detach(), agent.critic.value.scale
@@ -118,8 +120,11 @@ def loss(
     entropy = agent.head.entropy(out.policy)
     objective = policy + c.value_weight * error - entropy_weight * weights * entropy
     terms = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
-    total = sum_over_decisions(objective, batch.loss_mask)
-    return total, returns, sums_over_decisions(terms, batch.loss_mask)
+    total, mask = sum_over_decisions(objective, batch.loss_mask), batch.loss_mask
+    sums = sums_over_decisions(terms, mask)
+    # One number for the batch: times the decisions, it is a sum whose mean it is.
+    explained = explained_variance(values[:, :-1][mask], returns[mask])
+    return total, returns, sums | {"explained_variance": explained * sums["decisions"]}
 
 
 def update(
@@ -156,6 +161,6 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         # Only now: while acting and learning the same observation has to be the same number.
         agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
-            taken = {"steps": (step + 1) * c.lanes * c.rollout}
-            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
+            counts = {"steps": (step + 1) * c.lanes * c.rollout}
+            run.log(step, {**counts, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

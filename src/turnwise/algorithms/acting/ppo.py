@@ -1,19 +1,22 @@
 """Proximal policy optimisation with memory. Schulman et al. 2017, arXiv:1707.06347, algorithm 1.
 
-    A_k   = G_k - V_k                          G: Monte Carlo, n-step or GAE (losses/estimators.py)
-    L_pi  = -min(rho_k A_k, clamp(rho_k, 1 - clip, 1 + clip) A_k),  rho_k = pi(a_k|h_k) / pi_old(a_k|h_k)
+    A_k   = G_k - V_k                          G: Monte Carlo, n-step or GAE (losses/estimators.py)    eq. 11
+    L_pi  = -min(rho_k A_k, clamp(rho_k, 1 - clip, 1 + clip) A_k)                                       eq. 7
     L_V   = (G_k - V_k)^2 / scale^2
-    L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))
+    L     = L_pi + value_weight L_V - entropy_weight H(pi(.|h_k))                                       eq. 9
+
+with rho_k = pi(a_k|h_k) / pi_old(a_k|h_k).
 
 Rows are episodes, or segments that begin where acting stood: the stored memory is read first, so that rho is
 1 before the first update. Minibatches are made of whole rows, because a memory cannot be read from the middle
 of one. The agent decides what V sees, and whether V shares the actor's memory (models/agents/views.py).
 
 Differs from the paper: advantages are standardised over each minibatch; values are in units of the returns
-(Pop-Art) and not clipped; observations that are vectors are standardised by all that were seen before this
-iteration; the learning rate falls linearly. `visit_discount` can weight decision k by gamma^k: then the first
-gradient is that of the discounted return from the start, which matters if one policy has to serve early and
-late histories (agents without memory).
+(Pop-Art); observations that are vectors are standardised by all that were seen before this iteration; the
+learning rate falls linearly, as in the paper's Atari runs (table 5), but not below a twentieth. As in the
+paper, and unlike in OpenAI's baselines, the error of V is not clipped. `visit_discount` can weight decision k
+by gamma^k: then the first gradient is that of the discounted return from the start, which matters if one
+policy has to serve early and late histories (agents without memory).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from turnwise.losses.estimators import estimated_returns, standardised
 from turnwise.losses.names import Estimator
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
-from turnwise.losses.value import squared_error
+from turnwise.losses.value import explained_variance, squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
@@ -54,7 +57,8 @@ class Config:
     lanes: int = 64
     """Episodes under way at a time. More of them make gradients less noisy and memories less alike."""
     rollout: int = 64
-    """Steps in each lane between updates. Gradients of memory reach as far back, memory itself further."""
+    """Steps in each lane between updates. Gradients through memory reach back this many steps; the memory
+    itself reaches further."""
     epochs: int = 4
     """Passes over what was collected. More of them learn faster from each step, until ratios are clipped."""
     minibatches: int = 4
@@ -68,7 +72,7 @@ class Config:
     lam: float = 0.95
     """Lambda of gae: 0 looks one step ahead and trusts V, 1 looks to the end and is noisier."""
     n: int = 5
-    """Rewards in a return of n-step, before the value stands in."""
+    """Rewards in an n-step return, before the value stands in."""
     clip: float = 0.2
     """How far the ratio may leave 1 before its gradient stops: smaller is slower and safer."""
     entropy_weight: float = 0.01
@@ -78,7 +82,7 @@ class Config:
     value_weight: float = 0.5
     """Weight of the critic's loss. It has no effect if actor and critic have separate trunks."""
     visit_discount: float = 1.0
-    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    """Decision k is weighted by this number to the power k. At 1 early and late decisions count alike (the
     custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
@@ -104,9 +108,10 @@ class Config:
 METRICS: dict[str, Metric] = EPISODES | {
     "steps": Metric("environment steps", "steps"),
     "policy_loss": Metric("clipped surrogate", loss=True),
-    "value_loss": Metric("squared error of V", "squared deviations of the returns", loss=True),
+    "value_loss": Metric("squared error of V", "squared standard deviations of the return", loss=True),
+    "explained_variance": Metric("share of the returns' variance that V explains"),
     "entropy": Metric("entropy of the policy", "nats"),
-    "kl": Metric("KL of the policy from the one that acted", "nats"),
+    "kl": Metric("KL(old policy, policy)", "nats"),
     "clipped": Metric("share of clipped ratios"),
 }
 
@@ -117,6 +122,8 @@ class Targets:
 
     old_logp: Tensor
     """[B, A], log-probabilities of the actions when they were taken."""
+    values: Tensor
+    """[B, A], V of the decisions, in the units of rewards."""
     advantages: Tensor
     """[B, A], standardised over the minibatch."""
     returns: Tensor
@@ -126,16 +133,17 @@ class Targets:
 
 
 @torch.no_grad()
-def targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
+def make_targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
     """Values of the agent as it acted; returns and advantages by the estimator."""
     values = agent(batch).values  # [B, A+1]; the final state's bootstraps rows that were cut
     returns = estimated_returns(
         c.estimator, batch.rewards, batch.discounts, values, batch.mask, n=c.n, lam=c.lam
     )
     if batch.behavior_logp is None or batch.ages is None:
-        raise ValueError("rows of one's own acting have log-probabilities and ages")
+        raise ValueError("expected rows that `StepLanes` collected, with log-probabilities and ages")
     return Targets(
         batch.behavior_logp,
+        values[:, :-1],
         standardised(returns - values[:, :-1], batch.loss_mask),
         returns,
         c.visit_discount ** batch.ages.to(returns.dtype),
@@ -143,23 +151,23 @@ def targets(agent: ActorCritic, batch: Batch, c: Config) -> Targets:
 
 
 def loss(
-    agent: ActorCritic, batch: Batch, t: Targets, denominator: float, c: Config, entropy_weight: float
+    agent: ActorCritic, batch: Batch, targets: Targets, denominator: float, c: Config, entropy_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms together, a number; and sums over decisions of what is logged."""
     out = agent(batch)  # policy [B, A, P], values [B, A+1]
     logp = agent.head.logp(out.policy, batch.actions)  # [B, A]
-    surrogate = t.weights * clipped_surrogate_loss(logp, t.old_logp, t.advantages, c.clip)
+    surrogate = targets.weights * clipped_surrogate_loss(logp, targets.old_logp, targets.advantages, c.clip)
     entropy = agent.head.entropy(out.policy)
-    # In deviations of the returns, so that value_weight and lr mean the same whatever the task pays.
-    error = squared_error(out.values[:, :-1], t.returns) / agent.critic.value.scale**2
-    objective = surrogate + c.value_weight * error - entropy_weight * t.weights * entropy
-    shift = (logp - t.old_logp).detach()  # log rho
+    # In standard deviations of the return, so that value_weight and lr mean the same whatever the task pays.
+    error = squared_error(out.values[:, :-1], targets.returns) / agent.critic.value.scale**2
+    objective = surrogate + c.value_weight * error - entropy_weight * targets.weights * entropy
+    log_ratio = (logp - targets.old_logp).detach()
     terms = {
         "policy_loss": surrogate,
         "value_loss": error,
         "entropy": entropy,
-        "kl": shift.exp() - 1 - shift,  # k3: actions are the old policy's, so this is KL(pi_old, pi)
-        "clipped": ((shift.exp() - 1).abs() > c.clip).to(shift.dtype),
+        "kl": log_ratio.exp() - 1 - log_ratio,  # k3: actions are the old policy's, so this is KL(pi_old, pi)
+        "clipped": ((log_ratio.exp() - 1).abs() > c.clip).to(log_ratio.dtype),
     }
     total = sum_over_decisions(objective, batch.loss_mask) / denominator
     return total, sums_over_decisions(terms, batch.loss_mask)
@@ -182,8 +190,10 @@ def update(
     order = torch.randperm(len(rows)).tolist()
     groups = row_groups([len(e) for e in rows], c.minibatches, order)
     batches = [pack([rows[i] for i in group]) for group in groups]
-    fixed = [targets(agent, batch, c) for batch in batches]
-    returns = torch.cat([t.returns[b.loss_mask] for t, b in zip(fixed, batches, strict=True)])  # [decisions]
+    targets = [make_targets(agent, batch, c) for batch in batches]
+    pairs = list(zip(targets, batches, strict=True))
+    returns = torch.cat([t.returns[b.loss_mask] for t, b in pairs])  # [decisions]
+    explained = explained_variance(torch.cat([t.values[b.loss_mask] for t, b in pairs]), returns)
     # Pop-Art: the units of V follow the returns, and V itself stays as it is. Targets above are in the units
     # of rewards, so it does not matter that they were made before.
     agent.critic.value.update_scale_(returns)
@@ -192,10 +202,11 @@ def update(
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
-            total, part = loss(agent, batches[i], fixed[i], denominator, c, entropy_weight)
+            total, part = loss(agent, batches[i], targets[i], denominator, c, entropy_weight)
             learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
             sums = added(sums, part)
-    return sums
+    # One number for the update: times the decisions, it is a sum whose mean it is.
+    return sums | {"explained_variance": explained * sums["decisions"]}
 
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
@@ -212,6 +223,6 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         # Only now: while acting and learning the same observation has to be the same number.
         agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
-            taken = {"steps": (step + 1) * c.lanes * c.rollout}
-            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
+            counts = {"steps": (step + 1) * c.lanes * c.rollout}
+            run.log(step, {**counts, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

@@ -120,10 +120,10 @@ class Config:
 METRICS: dict[str, Metric] = EPISODES | {
     "steps": Metric("environment steps", "steps"),
     "epsilon": Metric("epsilon of the lane that explores most"),
-    "td": Metric("TD loss", "squared deviations of the targets", loss=True),
+    "td": Metric("TD loss", "squared standard deviations of the target", loss=True),
     "target": Metric("mean target of Q", "return"),
-    "staleness": Metric("error of Q from the stored memory", "deviations of the targets"),
-    "staleness_trained": Metric("error of Q after burn-in", "deviations of the targets"),
+    "staleness": Metric("error of Q from the stored memory", "standard deviations of the target"),
+    "staleness_trained": Metric("error of Q after burn-in", "standard deviations of the target"),
 }
 
 

@@ -29,7 +29,7 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import discounted_returns
-from turnwise.losses.value import squared_error
+from turnwise.losses.value import explained_variance, squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
@@ -62,7 +62,7 @@ class Config:
     """Weight of the baseline's loss. It has no effect if the baseline has a trunk of its own, except that 0
     is no baseline."""
     visit_discount: float = 1.0
-    """Decision k of an episode weighs this to the power of k. At 1 early and late decisions count alike (the
+    """Decision k is weighted by this number to the power k. At 1 early and late decisions count alike (the
     custom); at gamma the gradient is that of the discounted return, which agents without memory need."""
 
     def __post_init__(self) -> None:
@@ -82,7 +82,10 @@ class Config:
 METRICS: dict[str, Metric] = EPISODES | {
     "seen": Metric("episodes", "episodes"),
     "policy_loss": Metric("policy-gradient loss", loss=True),
-    "value_loss": Metric("squared error of the baseline", "squared deviations of the returns", loss=True),
+    "value_loss": Metric(
+        "squared error of the baseline", "squared standard deviations of the return", loss=True
+    ),
+    "explained_variance": Metric("share of the returns' variance that the baseline explains"),
     "entropy": Metric("entropy of the policy", "nats"),
 }
 
@@ -92,7 +95,7 @@ def loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms as a sum over decisions, from returns [B, A]; and sums of what is logged."""
     if batch.ages is None:
-        raise ValueError("rows of one's own acting have ages")
+        raise ValueError("the batch has no ages; expected rows that `StepLanes` collected")
     out = agent(batch)  # policy [B, A, P], values [B, A+1]
     baseline, scale = out.values[:, :-1], agent.critic.value.scale
     weights = c.visit_discount ** batch.ages.to(returns.dtype)
@@ -103,7 +106,11 @@ def loss(
     entropy = agent.head.entropy(out.policy)
     objective = policy + c.value_weight * error - entropy_weight * weights * entropy
     terms = {"policy_loss": policy, "value_loss": error, "entropy": entropy}
-    return sum_over_decisions(objective, batch.loss_mask), sums_over_decisions(terms, batch.loss_mask)
+    total, mask = sum_over_decisions(objective, batch.loss_mask), batch.loss_mask
+    sums = sums_over_decisions(terms, mask)
+    # One number for the batch: times the decisions, it is a sum whose mean it is.
+    explained = explained_variance(baseline.detach()[mask], returns[mask])
+    return total, sums | {"explained_variance": explained * sums["decisions"]}
 
 
 def update(
@@ -140,6 +147,6 @@ def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: i
         # Only now: while acting and learning the same observation has to be the same number.
         agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
-            taken = {"seen": (step + 1) * c.lanes}
-            run.log(step, {**taken, **run.world.means(sums), **episode_metrics(lanes)})
+            counts = {"seen": (step + 1) * c.lanes}
+            run.log(step, {**counts, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

@@ -105,7 +105,7 @@ class Config:
 
 METRICS: dict[str, Metric] = EPISODES | {
     "steps": Metric("environment steps", "steps"),
-    "td": Metric("TD loss, both critics", "squared deviations of the targets", loss=True),
+    "td": Metric("TD loss, both critics", "squared standard deviations of the target", loss=True),
     "target": Metric("mean target of Q", "return"),
     "entropy": Metric("entropy of the policy", "nats"),
     "temperature": Metric("temperature", "return per nat"),

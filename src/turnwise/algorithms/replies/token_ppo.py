@@ -29,7 +29,7 @@ from turnwise.losses.names import KlEstimator
 from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import lambda_returns
-from turnwise.losses.value import clipped_value_loss
+from turnwise.losses.value import clipped_value_loss, explained_variance
 from turnwise.models.lm.critics import StateCritic
 from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
@@ -109,7 +109,7 @@ METRICS: dict[str, Metric] = REPLIES | {
     "entropy": Metric("entropy of the policy", "nats per token"),
     "clip_ratio": Metric("share of clipped ratios"),
     "beta": Metric("weight of the KL", "reward per nat"),
-    "critic/vf_explained_var": Metric("explained variance of V"),
+    "explained_variance": Metric("share of the returns' variance that V explains"),
 }
 
 
@@ -204,17 +204,6 @@ def update(
     return total
 
 
-def explained_variance(minibatches: Sequence[Minibatch]) -> float:
-    """1 - Var(G - V) / Var(G) over the tokens: how much of the returns V knew before the step's updates.
-
-    1 is all of it, 0 no more than a constant knows; 0 also if all returns are equal.
-    """
-    returns = torch.cat([m.returns[m.batch.mask] for m in minibatches])
-    errors = torch.cat([(m.returns - m.old_values)[m.batch.mask] for m in minibatches])
-    variance = float(returns.var(correction=0))
-    return 1 - float(errors.var(correction=0)) / variance if variance else 0.0
-
-
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     run.world.place(policy)
@@ -231,10 +220,9 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
         kl /= len(judged.replies)
         beta.update_(kl)
         if run.due(step):
-            whole = {
-                "kl": kl,
-                "beta": beta.value,
-                "critic/vf_explained_var": explained_variance(minibatches),
-            }
+            values = torch.cat([m.old_values[m.batch.mask] for m in minibatches])  # [tokens]
+            returns = torch.cat([m.returns[m.batch.mask] for m in minibatches])
+            explained = explained_variance(values, returns)  # by the critic as it was before the updates
+            whole = {"kl": kl, "beta": beta.value, "explained_variance": explained}
             run.log(step, {**run.world.means(sums), **whole, **judged.metrics()})
     return policy
