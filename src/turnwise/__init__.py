@@ -27,6 +27,7 @@ _PLACES = {
     "read_logs": "data.files.logs",
     "read_feedback": "data.files.feedback",
     "read_prompts": "data.files.prompts",
+    "write_logs": "data.files.logs",
     "write_report": "evaluation.pages.report",
     # what comes back
     "Policy": "recipes.trained",
@@ -48,31 +49,7 @@ _PLACES = {
     "AdamW": "run.settings",
     "Adam": "run.settings",
 }
-"""names and the modules that they are in"""
-_CONFIGS = {
-    "BC": "logs.bc",
-    "MC": "logs.mc",
-    "ILQL": "logs.ilql",
-    "TurnIQL": "logs.turn_iql",
-    "RewardModel": "feedback.reward",
-    "DPO": "feedback.dpo",
-    "KTO": "feedback.kto",
-    "SimPO": "feedback.simpo",
-    "ORPO": "feedback.orpo",
-    "RLOO": "replies.rloo",
-    "GRPO": "replies.grpo",
-    "TokenPPO": "replies.token_ppo",
-    "ReplyREINFORCE": "replies.reply_reinforce",
-    "OnlineDPO": "replies.online_dpo",
-    "BestOfN": "replies.best_of_n",
-    "PPO": "acting.ppo",
-    "A2C": "acting.a2c",
-    "REINFORCE": "acting.reinforce",
-    "R2D2": "acting.r2d2",
-    "SAC": "acting.sac",
-}
-"""algorithms: each name is the `Config` of its file; the catalogue has the same names, a test says"""
-
+"""names and the modules that they are in; the others are algorithms, and stand in the catalogue"""
 __all__ = [
     "A2C",
     "BC",
@@ -118,6 +95,7 @@ __all__ = [
     "read_prompts",
     "record",
     "solve",
+    "write_logs",
     "write_report",
 ]
 
@@ -143,7 +121,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.replies.rloo import Config as RLOO
     from turnwise.algorithms.replies.token_ppo import Config as TokenPPO
     from turnwise.data.files.feedback import read_feedback
-    from turnwise.data.files.logs import read_logs
+    from turnwise.data.files.logs import read_logs, write_logs
     from turnwise.data.files.prompts import read_prompts
     from turnwise.envs.dialogue import Message, Reference, Response
     from turnwise.envs.pomdp import POMDP
@@ -162,10 +140,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CONFIGS:
-        found = importlib.import_module(f"turnwise.algorithms.{_CONFIGS[name]}").Config
-    elif name in _PLACES:
+    if name in _PLACES:
         found = getattr(importlib.import_module(f"turnwise.{_PLACES[name]}"), name)
+    elif name in __all__:  # an algorithm: its settings, by the name that its row of the catalogue says
+        from turnwise.recipes.catalogue import ALGORITHMS
+
+        (found,) = (row.config for row in ALGORITHMS.values() if row.export == name)
     else:
         raise AttributeError(f"module 'turnwise' has no attribute {name!r}")
     globals()[name] = found

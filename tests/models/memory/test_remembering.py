@@ -245,6 +245,7 @@ def test_the_clock_tells_when_a_row_is_read() -> None:
 @pytest.mark.parametrize(("width", "heads", "context"), [(8, 3, 4), (4, 4, 4), (8, 2, 1)])
 def test_a_transformer_that_cannot_be(width: int, heads: int, context: int) -> None:
     with pytest.raises(
-        ValueError, match=r"width is \d+; expected a multiple of \d+, twice|context is 1; expected 2 or more"
+        SettingError,
+        match=r"width is \d+; expected a multiple of \d+, twice|context is 1; expected 2 or more",
     ):
         CausalTransformer(width, 1, heads, context)

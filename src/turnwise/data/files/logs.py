@@ -68,6 +68,11 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
     return row | dict(dialogue.metadata)
 
 
+def write_logs(path: str | Path, logs: Iterable[Dialogue], *, overwrite: bool = False) -> int:
+    """Write conversations in the log format, whole or not at all, and return how many (see `write_jsonl`)."""
+    return write_jsonl(path, map(to_row, logs), overwrite=overwrite)
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
     """Write one JSON object a line (gzipped if the name ends in .gz) and return how many.
 

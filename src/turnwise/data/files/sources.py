@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from turnwise.data.feedback import Feedback
 from turnwise.data.files.fields import cut, one_line, unexpected
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
+from turnwise.run.rehearsal import rehearsing
 
 Source = str | os.PathLike[str] | Iterable[Any]
 """A path, the name of a dataset, or rows in memory."""
@@ -28,6 +30,8 @@ SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 FOLDER_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # a .json in a folder is more often a description
 
 _MISSING = "found it not installed: pip install 'turnwise[data]'"
+REHEARSED = 200
+"""rows of a rehearsal"""
 _BATCH = 1024  # rows that Arrow turns into Python objects at a time
 _NUMBERS = ("outcome", "score", "margin")  # fields in which a NaN is no missing value but a broken number
 
@@ -92,8 +96,13 @@ def read_rows(source: Source) -> Iterator[Row]:
     """The rows of a path or of an iterable.
 
     A path is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
-    two with `:split` unless it is train). Raises InputError for what is not there or cannot be read.
+    two with `:split` unless it is train). Raises InputError for what is not there or cannot be read. A
+    rehearsal reads the first 200 rows.
     """
+    yield from itertools.islice(_all_rows(source), REHEARSED if rehearsing() else None)
+
+
+def _all_rows(source: Source) -> Iterator[Row]:
     if isinstance(source, str | os.PathLike):
         yield from _rows_at(os.fspath(source))
         return

@@ -165,7 +165,8 @@ def _critic(
     acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens)
 
     def agent(trained: nn.Module) -> Agent:
-        assert isinstance(trained, TokenCritic | TurnCritic)
+        if not isinstance(trained, TokenCritic | TurnCritic):  # it learns something that guides nobody
+            return Agent(cloned.lm, cloned.tokenizer, None, acting)
         if settings.lora_rank:
             merge_adapters_(trained.trunk)
         return Agent(cloned.lm, cloned.tokenizer, trained, acting)
