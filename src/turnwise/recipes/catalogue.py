@@ -1,6 +1,6 @@
 """What is known of each algorithm, in one row: help, tables, pages, docs and the Python door read it here.
 
-A new algorithm is its file, one row, one page and one test file; docs/how-to/add-an-algorithm.md has each place
+A new algorithm is its file, one row, one page and one test; docs/how-to/add-an-algorithm.md has each place
 that mentions it. Nothing here imports torch: a row names its file, and `Algorithm.module` imports it when
 somebody trains.
 """
