@@ -6,11 +6,11 @@
 
 Two sets of pairs that people labelled (`experiments/preference_data.py` reads them):
 
-- ETHICS, utilitarianism: which of two scenarios is the more pleasant for who tells it. Learnt from the pairs
+- ETHICS, utilitarianism: which of two scenarios is the more pleasant for its teller. Learnt from the pairs
   of util_train, tested on util_test and on util_test_hard. Hendrycks, Burns, Basart, Critch, Li, Song and
-  Steinhardt, "Aligning AI with shared human values", ICLR 2021, arXiv:2008.02275. As they come, 1,142 of the
-  6,004 texts of the test, and 937 of the 6,401 of the hard test, also stand in pairs to learn from (35 and 14
-  whole pairs do).
+  Steinhardt, "Aligning AI with shared human values", ICLR 2021, arXiv:2008.02275. The published splits share
+  texts: 1,142 of the 6,004 texts of the test, and 937 of the 6,401 of the hard test, also stand in pairs to
+  learn from (35 and 14 whole pairs do).
 - UKPConvArg1, strict: which of two arguments for one side of a debate is the more convincing. Of the 16
   debates in alphabetical order every fourth (the 4th, 8th, 12th, 16th) is for the test, with both its sides;
   learnt from the other 12. No text is in both. Habernal and Gurevych, "Which argument is more convincing?",
@@ -23,18 +23,19 @@ Methods, each from the same pairs:
   to learn from, on counts or on presence. Which of the two, and the L2 penalty, are chosen on a tenth of what
   is to learn from, no text of which is in the rest (ConvArg: two whole debates); then fitted to all of it.
 - reward model: `turnwise.algorithms.feedback.reward` on a Llama with fresh weights.
-- clone: the same Llama, taught to say the chosen replies (behaviour cloning); right where it gives the chosen
-  one the higher log-probability, of the whole reply or per token.
-- DPO: from the clone, `turnwise.algorithms.feedback.dpo`; right where beta (log pi - log pi_ref) is higher,
-  pi_ref being the clone; of the whole reply, as it was trained, or of the same policy per token.
+- clone: the same Llama, taught to say the chosen replies (behaviour cloning). It is right if it gives the
+  chosen one the higher log-probability, of the whole reply or per token.
+- DPO: from the clone, `turnwise.algorithms.feedback.dpo`. It is right if beta (log pi - log pi_ref) of the
+  chosen reply is higher. pi_ref is the clone. The log-probabilities are those of the whole reply, as in
+  training, or per token of the same policy.
 - reward model on the clone: the reward model again, with the clone's trunk to begin with.
 
 A Llama has 2 layers of width 64, and a tokenizer of 2,048 tokens that was learnt from the training texts. No
 text was cut or left out: all rows fit the context of 512 tokens. The epochs are few for want of time (half an
-epoch of DPO on ConvArg), and the settings of the Llamas were fixed beforehand, where the regression chose
-among 18. Intervals are 95% bootstraps over test pairs, for one trained model: they say nothing of the spread
-over seeds. Pairs that share a text, as those of ConvArg do, are not independent, and the intervals are too
-narrow there. Equal values count half; a coin has 0.5. `learnt from` is the same share in the first 2,000
+epoch of DPO on ConvArg). The settings of the Llamas were fixed beforehand, while the regression chose among
+18. Intervals are 95% bootstraps over test pairs, for one trained model: they do not show the spread over
+seeds. Pairs that share a text, as those of ConvArg do, are not independent, and the intervals are too narrow
+there. Equal values count half; a coin has 0.5. `learnt from` is the same share in the first 2,000
 pairs of the training set. CPU seconds are of one thread of a busy machine; what begins at the clone does not
 count the clone's.
 """

@@ -10,9 +10,10 @@ what is shown, so that an answer's worth is its own reward, and all that follows
 plays 1,024 episodes after training and draws its actions as in training. `steps` are of the environment,
 `seconds` of training, on one thread of a machine that did much other work.
 
-A `late` agent's memory is emptied, and told of the start, after the first step of an episode; `late at most`
-is the best it can get. `repeat-previous-start` is `repeat_previous(4, cards=5, suits=5)`: the one answer that
-counts is the first card. In a deck of 52 it is 1 answer in 48, and in repeat-first rewards tell what it was.
+The memory of a `late` agent is emptied after the first step of an episode, as if the episode started there.
+`late at most` is the best that such an agent can get. `repeat-previous-start` is `repeat_previous(4, cards=5,
+suits=5)`: the one answer that counts is the first card. In a deck of 52 it is 1 answer in 48, and in
+repeat-first rewards show what it was.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@
 
 For each seed: a clone of the writer (SFT, 4,000 cards), comparisons of two of his cards by the panel of
 annotators, a reward model learnt from them (Bradley-Terry, on the clone's trunk), standardised on the clone's
-own replies. Each method starts at the clone and gets about as much computing (see the seconds): those that
-sample get the reward model, DPO, IPO, SimPO, KTO (each comparison as a like and a dislike) the comparisons
-themselves. Measured are 16 replies to each of 48 prompts that nothing was learnt from: gold with a 95%
-interval over prompts, the proxy reward, KL to the clone. Nothing is learnt from gold. Settings were chosen on
-seed 10, which is in no table.
+own replies. Each method starts at the clone and gets about as much computing (see the seconds). Those that
+sample learn from the reward model. DPO, IPO, SimPO and KTO learn from the comparisons themselves (KTO from a
+like and a dislike for each). 16 replies to each of 48 prompts are measured, from which nothing was learnt:
+gold with a 95% interval over prompts, the proxy reward, KL to the clone. Nothing is learnt from gold.
+Settings were chosen on seed 10, which is in no table.
 """
 
 from __future__ import annotations
