@@ -26,7 +26,7 @@ ROWS = 256
 
 @torch.inference_mode()
 def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[str, float]:
-    """KL(policy || reference) in nats a reply, and the policy's entropy in nats a token.
+    """KL(policy || reference) in nats per reply, and the policy's entropy in nats per token.
 
     The KL is the mean log-ratio over the policy's own replies (Schulman's k1): unbiased, and for that reason
     below 0 now and then.

@@ -87,7 +87,7 @@ def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str
         was, now = (number(m[key]["mean"], places) for m in (before, after))
         form = "{} from <b>{}</b> to <b>{}</b> (difference {}{})"
         moved.append(Markup(form).format(names[key], was, now, *_figures(gained[key], places, signed=True)))
-    form = Markup("<b>{}</b> moves {}. Its KL from the policy that it began as is {} nats a reply.")
+    form = Markup("<b>{}</b> moves {}. Its KL from the policy that it began as is {} nats per reply.")
     sentence = form.format(
         name, Markup(" and ").join(moved), number(after["kl"], 1 if after["kl"] >= 1 else 2)
     )

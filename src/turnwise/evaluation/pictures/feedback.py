@@ -27,7 +27,7 @@ from turnwise.evaluation.pictures.style import (
 def overoptimisation_plot(points: Sequence[Mapping[str, Any]], key: str) -> Markup:
     """The reward that is learnt from, and the gold reward if it is known, against the square root of the KL.
 
-    `points` are rows of metrics, each with `kl` (nats a reply) and `reward`. Gao et al. 2023,
+    `points` are rows of metrics, each with `kl` (nats per reply) and `reward`. Gao et al. 2023,
     arXiv:2210.10760, plot both against sqrt(KL): for best-of-n the curves are then nearly straight.
     """
     # The KL is estimated from samples, and near 0 an estimate can be negative.
@@ -37,7 +37,7 @@ def overoptimisation_plot(points: Sequence[Mapping[str, Any]], key: str) -> Mark
     with matplotlib.rc_context(STYLE):
         figure = figure_of(width, height)
         axes = axes_inside(figure, (52, 68, top, bottom))
-        axes.set(xlabel="square root of the KL to the reference, nats a reply")
+        axes.set(xlabel="square root of the KL to the reference, nats per reply")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         ends, last = [], []
         for name, colour, dashes in series:
