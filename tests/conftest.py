@@ -61,6 +61,12 @@ INSTRUCT = (
 )
 """Like Llama 2: strict turns, no header for the agent, a space and the eos token after its words."""
 
+HEADLESS = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] + eos_token }}"
+    "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
+)
+"""Like the templates of Mistral, but in any order of roles and without a first token."""
+
 REWRITES = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ '<think>' if loop.last }}{{ m['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -91,7 +97,7 @@ def make_row(
             writer.read(ids)
         else:
             writer.act(ids, rewards[i // 2] if rewards else 0.0, None)
-    return replace(writer.tokens(terminated, next_known, id="row"), **fields)
+    return replace(writer.tokens(terminated=terminated, next_known=next_known, id="row"), **fields)
 
 
 def make_tokenizer(
@@ -142,6 +148,8 @@ def tokenizers() -> dict[str, Any]:
         "headers": make_tokenizer(HEADERS, ["<s>", "<|start|>", "<|stop|>", "<|eot|>", "</s>"], "</s>"),
         "instruct": make_tokenizer(INSTRUCT, ["<s>", "</s>"], "</s>"),
         "instruct, spaced": make_tokenizer(INSTRUCT, ["<s>", "</s>"], "</s>", prefix=True),
+        "headless": make_tokenizer(HEADLESS, ["<s>", "</s>"], "</s>"),
+        "headless, no bos": make_tokenizer(HEADLESS, ["</s>"], "</s>"),
         "rewrites": make_tokenizer(REWRITES, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
         "endless": make_tokenizer(None, ["<pad>"], None),
     }

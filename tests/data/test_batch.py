@@ -31,7 +31,7 @@ def conversations(draw: st.DrawFn) -> Tokens:
     ended, known = draw(st.sampled_from([(True, True), (False, True), (False, False)]))
     if not ended and known:
         writer.read(draw(ids))
-    return writer.tokens(ended, known, id="c")
+    return writer.tokens(terminated=ended, next_known=known, id="c")
 
 
 def test_tokens_of_the_textbook_row(row) -> None:
@@ -163,7 +163,7 @@ def test_propensities_count_only_where_every_decision_has_one() -> None:
         for logp in (-1.0, second):
             writer.read([7])
             writer.act([1, 9], 0.0, logp)
-    known, partly = (w.tokens(True, next_known=True, id="") for w in (known, partly))
+    known, partly = (w.tokens(terminated=True, next_known=True, id="") for w in (known, partly))
     assert pack_turns([known], gamma=1.0).behavior_logp.tolist() == [[-1.0, -2.0]]
     assert pack_tokens([known], gamma=1.0).behavior_logp is None
     assert pack_turns([known, partly], gamma=1.0).behavior_logp is None
@@ -263,7 +263,7 @@ def test_the_conversation_of_the_docstring() -> None:
     for read, said, reward in ((3, 2, -0.1), (2, 3, 1.0)):
         writer.read([0] * read)
         writer.act([1] * said, reward, None)
-    row = writer.tokens(True, next_known=True, id="c")
+    row = writer.tokens(terminated=True, next_known=True, id="c")
     by_token, by_turn = (pack([row], gamma=0.9, dtype=torch.float64) for pack in (pack_tokens, pack_turns))
     assert by_token.decisions.tolist() == [[2, 3, 6, 7, 8, 9]] and by_token.ends.tolist() == [[3, 4, 7, 8, 9]]
     assert by_token.rewards.tolist() == [[0, -0.1, 0, 0, 1]]

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnwise.data import chat as chat_module
+from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter, segments
@@ -17,7 +19,7 @@ from turnwise.rollout.conversations import converse
 from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
 
-FREE = ("own", "plain", "plain, spaced")  # take messages in any order
+FREE = ("own", "plain", "plain, spaced", "headless")  # take messages in any order
 STRICT = ("chatml", "headers", "instruct", "instruct, spaced")  # alternate, from the user on
 STOPS = {
     "own": ("<|end|>", ""),
@@ -27,6 +29,7 @@ STOPS = {
     "headers": ("<|eot|>", ""),
     "instruct": ("</s>", ""),
     "instruct, spaced": ("</s>", ""),
+    "headless": ("</s>", ""),
 }
 
 
@@ -318,12 +321,52 @@ def test_sampled_ids_are_never_encoded_again(chats, name: str) -> None:
     assert t.token_logp[t.action].tolist() == [-1.0] * 18
 
 
+def test_an_agent_that_speaks_first_is_preceded_by_a_token(tokenizers, chats) -> None:
+    """Each action has a position that it is chosen from: the bos token where the template has no header.
+
+    The greeting is empty, so that its only action is the stop token, which earns .5: with the 1 of the second
+    turn, packed rewards sum to 1.5, as logged. A tokenizer without a bos token has no such position.
+    """
+    talk = Dialogue((said("assistant", "", 0.5), said("user", "hello"), said("assistant", "it works", 1.0)))
+    chat = chats["headless"]
+    (t,) = chat.encode([talk])
+    bos = chat.tokenizer.bos_token_id
+    assert t.ids[:2].tolist() == [bos, chat.stop] and chat.opening([]) == [bos]
+    assert t.action.sum() == len(t.decisions) and t.decisions[0] == 0
+    assert pack_tokens([t], gamma=1.0).rewards.sum() == 1.5
+    assert bos not in chat.encode([Dialogue((said("user", "hello"), said("assistant", "it")))])[0].ids
+    without = ChatFormat(tokenizers["headless, no bos"])
+    with pytest.raises(InputError, match="'log:1': the agent speaks first, and no token stands before"):
+        without.encode([Dialogue(talk.messages, id="log:1")])
+    with pytest.raises(InputError, match="expected a chat template with a header"):
+        without.opening([])
+    assert len(without.encode([Dialogue(talk.messages[1:])])) == 1
+
+
+def test_the_writer_refuses_an_action_without_a_position_before_it() -> None:
+    writer = TokenWriter()
+    with pytest.raises(ValueError, match="2 actions after 0 tokens; expected at least 1 after 1"):
+        writer.act([1, 2], 0.0, None)
+
+
+def test_texts_are_remembered_up_to_a_bound(tokenizers, monkeypatch) -> None:
+    """Messages of 50 characters count as 150 or more with their entry: 21 of them are the first number above
+    3,000, so no more than 21 of 1,000 are kept. The ids stay those of a format that forgets nothing."""
+    talks = [Dialogue((said("user", f"{i:050}"), said("assistant", f"{i:050}"))) for i in range(1_000)]
+    whole = ChatFormat(tokenizers["own"]).encode(talks)
+    monkeypatch.setattr(chat_module, "REMEMBERED", 3_000)
+    chat = ChatFormat(tokenizers["own"])
+    for one, other in zip(chat.encode(talks), whole, strict=True):
+        assert one.ids.tolist() == other.ids.tolist()
+    assert 0 < len(chat._texts._made) <= 21 and 0 < len(chat._ids._made) <= 21
+
+
 def test_the_writer_marks_an_interrupted_turn() -> None:
     """A turn cut by the end of the context has actions and no turn end."""
     writer = TokenWriter()
     writer.read([7, 8])
     writer.act([1, 2], 0.0, None, [-0.5, -0.25], complete=False)
-    t = writer.tokens(False, next_known=True, id="x")
+    t = writer.tokens(terminated=False, next_known=True, id="x")
     assert t.action.tolist() == [False, False, True, True] and not t.turn_end.any()
     assert t.token_logp[2:].tolist() == [-0.5, -0.25]
     assert t.decisions.tolist() == [1, 2] and len(t) == 4

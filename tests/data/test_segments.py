@@ -35,7 +35,7 @@ def conversation(shape: list[tuple[int, int]], end: str, name: str = "c", seed: 
         at += read + said
     if end == "read":
         writer.read([at, at + 1])
-    return writer.tokens(end == "ended", next_known=end != "said", id=name)
+    return writer.tokens(terminated=end == "ended", next_known=end != "said", id=name)
 
 
 turn = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -119,7 +119,7 @@ def test_a_turn_cut_inside_is_two_decisions_per_turn() -> None:
     writer = TokenWriter()
     writer.read([0, 1, 2, 3])
     writer.act(list(range(4, 24)), 5.0, None)
-    rows = segments(writer.tokens(True, next_known=True, id="c"), 16)
+    rows = segments(writer.tokens(terminated=True, next_known=True, id="c"), 16)
     assert [(int(t.ids[0]), int(t.ids[-1]), t.learn_from) for t in rows] == [(0, 15, 3), (12, 23, 3)]
     batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
     real = batch.loss_mask
@@ -139,6 +139,12 @@ def test_cuts_are_made_between_turns_where_they_can_be() -> None:
     assert [(int(t.ids[0]), int(t.ids[-1])) for t in rows] == [(0, 11), (8, 19), (16, 31)]
     assert [t.learn_from for t in rows] == [3, 3, 3]
     assert [t.continues for t in rows] == [True, True, False]
+
+
+def test_a_window_inside_a_row_does_not_claim_to_go_on() -> None:
+    """The first of three rows goes on in the second. So does a window that reaches its end, and no other."""
+    row = segments(conversation([(4, 4)] * 4, "ended"), 16)[0]
+    assert row.continues and row.window(4, len(row)).continues and not row.window(0, 8).continues
 
 
 def test_the_opening_is_kept_where_the_first_turn_fits_behind_it() -> None:
@@ -221,7 +227,7 @@ def test_the_rows_of_the_docstring() -> None:
         writer.read([0] * read)
         writer.act([1] * said, 1.0, None)
     writer.read([0])
-    rows = segments(writer.tokens(True, next_known=True, id="c"), 12)
+    rows = segments(writer.tokens(terminated=True, next_known=True, id="c"), 12)
     drawn = ["".join("a" if a else "r" for a in row.action) for row in rows]
     assert drawn == ["rrrraaarrr", "rrraaaarrrr", "rrraar"]
     assert [row.learn_from for row in rows] == [3, 2, 2]

@@ -56,7 +56,7 @@ def conversations(n: int, seed: int) -> list[Tokens]:
             row.act(ids(6), float(rng.normal()), None)
         if kind == 1:
             row.read(ids(7))
-        tokens = row.tokens(kind == 0, next_known=kind != 2, id=str(i))
+        tokens = row.tokens(terminated=kind == 0, next_known=kind != 2, id=str(i))
         if i % 4 == 0:  # the first turn is read and not learnt from
             first_end = int(np.flatnonzero(tokens.turn_end)[0])
             tokens = Tokens(**{**vars(tokens), "learn_from": first_end})

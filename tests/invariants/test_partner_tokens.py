@@ -42,7 +42,7 @@ def conversation(seed: int, turns: int, extra: list[int], end: str) -> Tokens:
         writer.act(rng.integers(0, VOCAB, rng.integers(1, 4)).tolist(), float(rng.normal()), -1.0)
     if end == "read":
         writer.read([3] * (1 + extra[-1]))
-    return writer.tokens(end == "ended", next_known=end != "said", id=str(seed))
+    return writer.tokens(terminated=end == "ended", next_known=end != "said", id=str(seed))
 
 
 class FixedTokens(nn.Module):
@@ -121,7 +121,7 @@ def test_a_hundred_partner_tokens_cost_no_discount() -> None:
         writer.act([1], 0.0, None)
         writer.read([5] * spoken)
         writer.act([1], 1.0, None)
-        batch = pack_tokens([writer.tokens(True, next_known=True, id="")], gamma=0.9, dtype=f64)
+        batch = pack_tokens([writer.tokens(terminated=True, next_known=True, id="")], gamma=0.9, dtype=f64)
         assert discounted_returns(batch.rewards, batch.discounts, batch.mask).tolist() == [[0.9, 1.0]]
 
 

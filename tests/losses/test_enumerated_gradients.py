@@ -65,7 +65,7 @@ class Language:
             writer = TokenWriter()
             writer.read([PROMPT])
             writer.act(reply, reward, None)
-            rows.append(writer.tokens(True, next_known=True, id=""))
+            rows.append(writer.tokens(terminated=True, next_known=True, id=""))
         self.batch: Batch = pack_tokens(rows, gamma=1.0, dtype=f64)
         self.mask = self.batch.mask
         self.rewards = self.batch.rewards.sum(1)

@@ -55,7 +55,7 @@ def test_a_cut_row_bootstraps_from_the_final_state_whatever_pads_it():
             writer.read([7, 7])
             writer.act([1, 2], 1.0, None)
         writer.read([7])
-        rows.append(writer.tokens(False, next_known=True, id="x"))
+        rows.append(writer.tokens(terminated=False, next_known=True, id="x"))
     position_value = torch.arange(20, dtype=torch.float64)
 
     def targets(chosen):

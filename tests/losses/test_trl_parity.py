@@ -69,7 +69,7 @@ def written(prompt: Sequence[int], reply: Sequence[int], logp: Sequence[float] |
     writer = TokenWriter()
     writer.read(prompt)
     writer.act(reply, 0.0, None, logp)
-    return writer.tokens(True, next_known=True, id="")
+    return writer.tokens(terminated=True, next_known=True, id="")
 
 
 def moved(model: Any, seed: int, by: float) -> Any:

@@ -33,7 +33,9 @@ def test_a_last_message_beyond_the_context_is_not_read(tiny: Callable[..., Any],
         row.read(heard)
         row.act(said, 1.0, None)
         row.read([7] * after)
-        return dict(Agent(lm, chat.tokenizer).values(row.tokens(False, next_known=True, id="held")))
+        return dict(
+            Agent(lm, chat.tokenizer).values(row.tokens(terminated=False, next_known=True, id="held"))
+        )
 
     long = held(40)
     assert len(heard) + len(said) <= CONTEXT < len(heard) + len(said) + 40

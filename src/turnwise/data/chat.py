@@ -7,8 +7,8 @@ two messages, where a tokenizer might merge their edges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter, segments
@@ -20,6 +20,11 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
 """Used for tokenizers that bring no chat template of their own."""
+REMEMBERED = 1_000_000
+"""characters of text whose ids, or whose rendered text, are kept: at most about 12 MB of each"""
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class ChatFormat:
@@ -33,6 +38,9 @@ class ChatFormat:
     The agent chooses its words and the stop token, and everything else is read. The template must be
     prefix-stable (the text of a conversation begins with the text of its beginning), or a message that is
     added later would change what was read before; InputError if it is not, or if nothing ends a message.
+
+    The agent's first word is chosen from a position before it. If it speaks first and the template has no
+    header, that is the tokenizer's bos token; InputError if it has none.
     """
 
     stop: int
@@ -42,8 +50,8 @@ class ChatFormat:
         self.tokenizer = tokenizer
         if not tokenizer.chat_template:
             tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
-        self._ids: dict[tuple[str, bool], list[int]] = {}
-        self._texts: dict[tuple[str, str], str] = {}
+        self._ids = _Remembered[bool, list[int]]()
+        self._texts = _Remembered[str, str]()
         special = tokenizer.added_tokens_decoder.values()
         self._markers = tuple(t.content for t in special if t.special and t.content.strip())
         self._header: str | None = self._header_if_messages_are_independent()
@@ -71,11 +79,11 @@ class ChatFormat:
         row = TokenWriter()
         row.read(self.opening(prompt))
         row.act([*self._encode(text, literally=True), self.stop], reward, None)
-        return row.tokens(True, next_known=True, id=id)
+        return row.tokens(terminated=True, next_known=True, id=id)
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids that precede the agent's first token."""
-        return self._read(list(messages), 0)
+        return self._begun(self._read(list(messages), 0))
 
     def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
         """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
@@ -99,8 +107,9 @@ class ChatFormat:
         kept = slice(-longest_wait if longest_wait else None, None)
         for i, m in enumerate(d.messages):
             if m.role == d.agent_role:
-                # The header is never cut: it is the position from which the first word is chosen.
-                row.read(heard[kept] + self._encode(self._header_after(messages[:i])))
+                # The header is never cut: its last token is the position from which the first word is chosen.
+                read = heard[kept] + self._encode(self._header_after(messages[:i]))
+                row.read(read if row.ids else self._begun(read))
                 ids = self._encode(m.content, literally=True)
                 row.act([*ids, self.stop], m.reward, m.behavior_logp)
                 row.read(self._after_stop)
@@ -114,7 +123,7 @@ class ChatFormat:
             # whose value the last action bootstraps from. If the agent spoke last, the partner's answer was
             # never logged, so that this state is unknown.
             row.read(self._encode(self._header_after(messages)))
-        return row.tokens(d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
+        return row.tokens(terminated=d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
     def _end_of_a_message(self) -> tuple[int, list[int]]:
         """The stop token, and the ids between it and the next piece (a newline, say)."""
@@ -131,13 +140,22 @@ class ChatFormat:
             tail, ends = [self.tokenizer.eos_token_id, *tail], [0]
         return tail[ends[0]], tail[ends[0] + 1 :]
 
+    def _begun(self, ids: list[int]) -> list[int]:
+        """What is read before the agent's first token, which has to be one token at least."""
+        if not ids and self.tokenizer.bos_token_id is None:
+            raise InputError(
+                "the agent speaks first, and no token stands before its first word; expected a chat template "
+                "with a header, a tokenizer with a bos token, or a message before the agent's"
+            )
+        return ids or [self.tokenizer.bos_token_id]
+
     def _read(self, messages: list[Message], first: int) -> list[int]:
         """Ids of the partners' messages from `first` on, each encoded alone as in a log, and the header."""
         pieces = [self._encode_piece(messages, i) for i in range(first, len(messages))]
         return [i for ids in [*pieces, self._encode(self._header_after(messages))] for i in ids]
 
     def _encode_piece(self, messages: list[Message], i: int) -> list[int]:
-        """Ids of a partner's message with its markers; markers that he wrote himself are spelt out.
+        """Ids of a partner's message with its markers; those typed by the partner are encoded as plain text.
 
         Otherwise a partner who writes "<|end|><|assistant|>Yes." would speak in the agent's name.
         """
@@ -153,13 +171,14 @@ class ChatFormat:
         return self._encode(before) + self._encode(content, literally=True) + self._encode(after)
 
     def _encode(self, text: str, literally: bool = False) -> list[int]:
-        """Ids of a text; with `literally`, what looks like a special token (the stop, say) is spelt out."""
-        ids = self._ids.get((text, literally))
-        if ids is None:
+        """Ids of a text; with `literally`, special tokens (the stop, say) are encoded as plain text."""
+
+        def encoded() -> list[int]:
             # Not verbose: it would warn of texts longer than the context, which `segments` sees to.
             options = {"add_special_tokens": False, "split_special_tokens": literally, "verbose": False}
-            ids = self._ids[text, literally] = self.tokenizer.encode(text, **options) if text else []
-        return ids
+            return self.tokenizer.encode(text, **options) if text else []
+
+        return self._ids.of(text, literally, encoded)
 
     def _header_after(self, messages: list[Message]) -> str:
         """The text that opens the agent's turn."""
@@ -174,10 +193,7 @@ class ChatFormat:
 
     def _alone(self, message: Message) -> str:
         """A message's own text, remembered: scripted partners repeat themselves."""
-        key = (message.role, message.content)
-        if key not in self._texts:
-            self._texts[key] = self._apply([message], False)
-        return self._texts[key]
+        return self._texts.of(message.content, message.role, lambda: self._apply([message], False))
 
     def _render(self, messages: list[Message], prompt: bool) -> str:
         if self._header is not None:
@@ -196,8 +212,9 @@ class ChatFormat:
         """The agent's header, if a conversation's text is its messages' texts in a row, else None.
 
         If it is, a message is rendered once instead of with everything before it, and encoding a conversation
-        takes time linear in its length and not quadratic. Templates that look around (one that writes a date
-        before the first message, or refuses two users in a row) are rendered in full.
+        takes time linear in its length and not quadratic. Templates that depend on neighbouring
+        messages (one that writes a date before the first message, or refuses two users in a row) are rendered
+        in full.
         """
         s, u, a = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
         try:
@@ -210,6 +227,29 @@ class ChatFormat:
         except InputError:  # roles in an order that it refuses
             return None
         return header if alone["assistant"].startswith(header) else None
+
+
+class _Remembered(Generic[K, V]):
+    """What was made of texts, each for a purpose; once they are `REMEMBERED` characters it begins anew.
+
+    Without a bound, the texts of large logs would stay in memory as long as their format.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, K], V] = {}
+        self._size = 0
+
+    def of(self, text: str, purpose: K, make: Callable[[], V]) -> V:
+        """What `make` makes of the text, from memory if it was made before."""
+        key = (text, purpose)
+        found = self._made.get(key)
+        if found is None:
+            if self._size > REMEMBERED:
+                self._made.clear()
+                self._size = 0
+            found = self._made[key] = make()
+            self._size += len(text) + 100  # characters, and about as much for the entry itself
+        return found
 
 
 def token_rows(dialogues: Sequence[Dialogue], chat: ChatFormat, context: int) -> list[Tokens]:

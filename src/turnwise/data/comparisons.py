@@ -102,7 +102,7 @@ def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
         writer = TokenWriter()
         writer.read(prompt)
         writer.act(other.ids[other.action][: context - len(prompt)].tolist(), 0.0, None)
-        found.append(writer.tokens(True, next_known=True, id=row.id))
+        found.append(writer.tokens(terminated=True, next_known=True, id=row.id))
     return found
 
 

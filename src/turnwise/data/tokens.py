@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Tokens:
     token_logp: np.ndarray
     """Log-probability of the token under the distribution it was sampled from, in nats; NaN if unknown."""
     terminated: bool
-    """Whether a true end follows the last action."""
+    """Whether the conversation truly ended after the last action."""
     learn_from: int = 0
     """First position whose decision is learnt from; what is before it is burn-in."""
     next_known: bool = True
@@ -55,7 +56,10 @@ class Tokens:
         return np.flatnonzero(self.action[1:])
 
     def window(self, start: int, stop: int) -> Tokens:
-        """Positions start..stop-1 as a row of its own, cut (not ended) unless it reaches the last one."""
+        """Positions start..stop-1 as a row of its own, cut (not ended) unless it reaches the last one.
+
+        A window that does not reach it does not claim to go on in the next row: the caller knows that.
+        """
         arrays = ("ids", "action", "turn_end", "rewards", "message_logp", "token_logp")
         last = stop == len(self)
         return replace(
@@ -64,6 +68,7 @@ class Tokens:
             terminated=self.terminated and last,
             next_known=self.next_known or not last,
             learn_from=max(0, self.learn_from - start),
+            continues=self.continues and last,
         )
 
 
@@ -108,17 +113,27 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
     return rows
 
 
+class _Turn(NamedTuple):
+    """Positions start..stop-1 that the agent chose, and what is known of them."""
+
+    start: int
+    stop: int
+    complete: bool
+    reward: float
+    message_logp: float
+    token_logp: np.ndarray | float
+
+
 class TokenWriter:
-    """Token arrays being written."""
+    """Builds the arrays of a `Tokens`, message by message."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
-        self.marks: list[tuple[bool, bool, float, float, float]] = []
+        self._turns: list[_Turn] = []
 
     def read(self, ids: Sequence[int]) -> None:
         """Tokens that the agent did not choose."""
         self.ids += ids
-        self.marks += [(False, False, 0.0, np.nan, np.nan)] * len(ids)
 
     def act(
         self,
@@ -128,24 +143,43 @@ class TokenWriter:
         token_logp: Sequence[float] | None = None,
         complete: bool = True,
     ) -> None:
-        """Tokens that the agent chose; unless `complete`, the turn was cut before its end."""
-        logps = [np.nan] * len(ids) if token_logp is None else token_logp
+        """Tokens that the agent chose; unless `complete`, the turn was cut before its end.
+
+        ValueError if nothing was read before: an action is chosen from the position before it.
+        """
+        if not self.ids or not len(ids):
+            raise ValueError(f"{len(ids)} actions after {len(self.ids)} tokens; expected at least 1 after 1")
+        start = len(self.ids)
         self.ids += ids
-        self.marks += [(True, False, 0.0, np.nan, p) for p in logps[:-1]]
-        self.marks.append(
-            (True, complete, reward, np.nan if message_logp is None else message_logp, logps[-1])
+        self._turns.append(
+            _Turn(
+                start,
+                len(self.ids),
+                complete,
+                reward,
+                np.nan if message_logp is None else message_logp,
+                np.nan if token_logp is None else np.array(token_logp, np.float64),
+            )
         )
 
-    def tokens(self, terminated: bool, next_known: bool, id: str) -> Tokens:
+    def tokens(self, *, terminated: bool, next_known: bool, id: str) -> Tokens:
         """The conversation as written so far."""
-        action, turn_end, rewards, message_logp, token_logp = zip(*self.marks, strict=True)
+        T = len(self.ids)
+        action, turn_end = np.zeros(T, bool), np.zeros(T, bool)
+        rewards, message_logp, token_logp = np.zeros(T), np.full(T, np.nan), np.full(T, np.nan)
+        for turn in self._turns:
+            last = turn.stop - 1
+            action[turn.start : turn.stop] = True
+            token_logp[turn.start : turn.stop] = turn.token_logp
+            # A turn that was cut has no end, but what it earned and its log-probability stand there too.
+            turn_end[last], rewards[last], message_logp[last] = turn.complete, turn.reward, turn.message_logp
         return Tokens(
             ids=np.array(self.ids, np.int64),
-            action=np.array(action, bool),
-            turn_end=np.array(turn_end, bool),
-            rewards=np.array(rewards, np.float64),
-            message_logp=np.array(message_logp, np.float64),
-            token_logp=np.array(token_logp, np.float64),
+            action=action,
+            turn_end=turn_end,
+            rewards=rewards,
+            message_logp=message_logp,
+            token_logp=token_logp,
             terminated=terminated,
             next_known=next_known,
             id=id,

@@ -144,7 +144,9 @@ class _Loop:
             episode=state.episode,
             dialogue=Dialogue(tuple(state.messages), response.terminated, id=str(state.episode)),
             tokens=state.row.tokens(
-                response.terminated, next_known=response.terminated or not spoke_last, id=str(state.episode)
+                terminated=response.terminated,
+                next_known=response.terminated or not spoke_last,
+                id=str(state.episode),
             ),
             info=response.info,
             hidden=dict(self.task.hidden(lane)),

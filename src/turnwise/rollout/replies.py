@@ -131,4 +131,6 @@ def _reply(
     row.act(u.ids, 0.0, float(np.sum(u.logp)), u.logp)
     if not u.stopped:
         row.read([chat.stop])
-    return Reply(prompt, chat.text(u.ids), row.tokens(True, next_known=True, id=""), u.stopped, columns)
+    return Reply(
+        prompt, chat.text(u.ids), row.tokens(terminated=True, next_known=True, id=""), u.stopped, columns
+    )

@@ -114,7 +114,7 @@ def test_a_slow_twin(agent: ActorAndCritic) -> None:
         writer = TokenWriter()
         writer.read(prompt)
         writer.act(said, 0.0, None, [token[0] for token in row])
-        replies.append(Reply((), "", writer.tokens(True, next_known=True, id=""), True))
+        replies.append(Reply((), "", writer.tokens(terminated=True, next_known=True, id=""), True))
     parts = experience(agent, reference, Judged(replies, rewards, None), C, C.beta, CPU)
     assert len(parts) == 2
     for n, part in enumerate(parts):
