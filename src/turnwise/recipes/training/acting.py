@@ -31,6 +31,7 @@ def prepare(
 ) -> Job[Actor]:
     """Build the agent for the environment's spaces."""
     config = replace(config, gamma=discount_of(config.gamma, env.discount))
+    # The network's inputs and outputs follow from the environment's spaces; weights from the run's seed.
     kind = KINDS.get(algorithm.name, "actor-critic")
     spaces = Spaces.of(env.lanes)
     agent = agent_of(kind, memory, critic or CriticSpec(), spaces)

@@ -69,11 +69,13 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
     The run folder is complete when this returns. Ctrl-C leaves a checkpoint and raises Interrupted.
     """
     name, out, world = job.algorithm.name, machine.out, machine.world
+    # Rank 0 alone writes; what it refuses, all processes refuse.
     world.on_main(lambda: _open_folder(job, machine))
     job.train(machine.training_run(name))
     distributed.stop()
     if not world.main:
         return None
+    # result.json comes last: a folder that has it is complete.
     made, facts = job.finish()
     result = {"algorithm": name, "run": str(out), **facts, "metrics": last_metrics(out)}
     result["report"] = str(write_report(out))

@@ -159,6 +159,7 @@ def _critic(
     own = copy.deepcopy(cloned.lm)
     if settings.lora_rank:
         own = with_lora(own, settings.lora_rank)
+    # The critic learns on a trunk of its own, so that the policy stays exactly the clone.
     trunk, width, vocab = trunk_of(own), width_of(own), cloned.lm.config.vocab_size
     mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
     critic = algorithm.module.new_critic(trunk, width, vocab, mean)

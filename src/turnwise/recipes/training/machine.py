@@ -75,6 +75,7 @@ def machine(
     if world.size > 1 and strategy is None:
         raise InputError(f"{world.size} processes: this algorithm learns in one; expected no torchrun")
     threads = torch.get_num_threads()
+    # Weights and samples are drawn from PyTorch's global generators, which are the caller's as well.
     gpus = [world.device.index or 0] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         if world.device.type == "cpu":

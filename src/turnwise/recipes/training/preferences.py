@@ -45,7 +45,7 @@ NO_PROBABILITY = ("members", "log_loss", "calibration", "by_margin")
 def prepare(
     algorithm: Algorithm,
     config: Any,
-    brought: FeedbackSet,
+    feedback: FeedbackSet,
     policy: Any,
     settings: FeedbackSettings,
     replies: ReplySettings,
@@ -53,14 +53,15 @@ def prepare(
 ) -> Job[Policy]:
     """Split, open the policy, encode."""
     name, replies = algorithm.name, rehearsed(replies)
-    items = _usable(name, config, brought, m)
+    items = _usable(name, config, feedback, m)
     gold = gold_of(replies.gold, {item.prompt for item in items})
-    card = {"file": brought.source, **feedback_card(brought)}
+    card = {"file": feedback.source, **feedback_card(feedback)}
     warnings = feedback_warnings(card)
     if card["margins"] and card["margins"]["count"]:
         warnings = [f"{name} does not use the margins of pairs", *warnings]
     learnt, held = split_by_prompt(items, settings.heldout)
     split_settings(settings, len(items), len(learnt), len(held), m)
+    # Only now is the policy loaded: what is wrong with the feedback is said within a second.
     speaker = open_speaker(policy, settings.lora_rank)
     fit = feedback_rows(items, speaker.chat, speaker.context)
     if len(fit) < len(items):
@@ -68,10 +69,11 @@ def prepare(
             f"{len(items) - len(fit):,} of {len(items):,} items are longer than the context of "
             f"{speaker.context}; left out"
         )
+    # The split is by the prompts' words, so rows fall on the side of their items.
     rows, held_rows = split_by_prompt(fit, settings.heldout)
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
     if not learnt:
-        raise InputError(f"{brought.source}: only held-out items fit the context of {speaker.context}")
+        raise InputError(f"{feedback.source}: only held-out items fit the context of {speaker.context}")
     prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
     if gold is not None:
         expect_room(speaker.policy, speaker.chat, prompts, replies.max_new_tokens)
@@ -81,8 +83,8 @@ def prepare(
         algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        asked_of = _judged(held, brought)
-        quality = agreement(algorithm, config, speaker, asked_of, settings.lora_rank, m) if held else {}
+        items = _comparable(held, feedback)
+        quality = agreement(algorithm, config, speaker, items, settings.lora_rank, m) if held else {}
         write_json(m.out / "quality.json", quality)
         made, facts = finish_speaker(
             speaker, m, replies, prompts, held_out=bool(held), reward=None, gold=gold
@@ -90,11 +92,11 @@ def prepare(
         return made, {**facts, **counts, "quality": {k: v for k, v in quality.items() if k != "worst"}}
 
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
-    source = {"policy": speaker.name, "feedback": brought.source, "kind": brought.kind}
+    source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, replies, config),
-        data=digest(brought),
+        data=digest(feedback),
         plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run)),
         train=lambda run: train(config, rows, held_rows, run),
         finish=finish,
@@ -103,24 +105,24 @@ def prepare(
     )
 
 
-def _usable(name: str, config: Any, brought: FeedbackSet, m: Machine) -> list[Any]:
+def _usable(name: str, config: Any, feedback: FeedbackSet, m: Machine) -> list[Any]:
     """The items in the shape that the algorithm takes. InputError if it takes none such."""
-    where, kind = brought.source, type(brought[0])
+    where, kind = feedback.source, type(feedback[0])
     if name == "kto":
         if kind is Like:
-            return list(brought)
+            return list(feedback)
         if kind is Pair:
-            return _halves(where, cast(Sequence[Pair], brought), m)
+            return _halves(where, cast(Sequence[Pair], feedback), m)
         found = f"{kind.__name__.lower()}s"
         raise InputError(
             f"{where}: expected likes (prompt, completion, label) or pairs for KTO; found {found}"
         )
     if kind is Pair:
-        return list(brought)
+        return list(feedback)
     if kind is Ranking and isinstance(config, dpo.Config):
         if config.formula != "ranking":
             raise SettingError("formula", config.formula, f"ranking: {where} holds rankings")
-        return list(brought)
+        return list(feedback)
     expected = "pairs or rankings" if name == "dpo" else "pairs"
     raise InputError(f"{where}: expected {expected} for {name.upper()}; found {kind.__name__.lower()}s")
 
@@ -145,12 +147,12 @@ def _ids_of(pair: Pair) -> tuple[str, str]:
     return f"{pair.id}-0", f"{pair.id}-1"
 
 
-def _judged(held: Sequence[Any], brought: Sequence[Feedback]) -> Sequence[Feedback]:
+def _comparable(held: Sequence[Any], feedback: Sequence[Feedback]) -> Sequence[Feedback]:
     """What the policy is asked about: the held-out items; the pairs, if its likes were made of pairs."""
-    if not held or not isinstance(held[0], Like) or not isinstance(brought[0], Pair):
+    if not held or not isinstance(held[0], Like) or not isinstance(feedback[0], Pair):
         return held
     kept = {like.id for like in held}
-    return [p for p in cast(Sequence[Pair], brought) if set(_ids_of(p)) <= kept]
+    return [p for p in cast(Sequence[Pair], feedback) if set(_ids_of(p)) <= kept]
 
 
 def agreement(

@@ -72,6 +72,7 @@ def prepare(
     if scorer is not None:
         judge = _of_model(scorer, reward_name, shaping.doubt, speaker, asked, replies.max_new_tokens, m)
     judge = _shaped(judge, shaping)
+    # Two replies are judged before anything is written: a reward that fails is found now, not after an hour.
     tried = sample_replies(
         speaker.policy,
         speaker.chat,
@@ -240,6 +241,7 @@ def _of_model(
     same = scorer.tokenizer.get_vocab() == s.tokenizer.get_vocab() and chat.stop == s.chat.stop
     same = same and chat.opening(prompts[0]) == s.chat.opening(prompts[0])
     model = ModelReward(scorer.score, None if same else chat, doubt=doubt)
+    # Mean 0 and deviation 1 over the policy's own replies, so that beta means the same for every model.
     few = list(prompts)[: at_most(8, STANDARDISED_ON)]
     own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=max_new_tokens)
     try:

@@ -32,7 +32,7 @@ from turnwise.run.folder import digest, write_json
 def prepare(
     algorithm: Algorithm,
     config: Any,
-    brought: FeedbackSet,
+    feedback: FeedbackSet,
     start: Start,
     settings: FeedbackSettings,
     members: EnsembleSettings,
@@ -42,22 +42,23 @@ def prepare(
     if settings.lora_rank and start.model is None:
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
         raise SettingError("lora_rank", settings.lora_rank, expected)
-    learnt, held = split_by_prompt(brought, settings.heldout)
-    split_settings(settings, len(brought), len(learnt), len(held), m)
+    learnt, held = split_by_prompt(feedback, settings.heldout)
+    split_settings(settings, len(feedback), len(learnt), len(held), m)
     scorer = _scorer(start, settings.lora_rank, members, learnt)
     reward = algorithm.module
-    fit = feedback_rows(brought, scorer.chat, scorer.context)
-    if len(fit) < len(brought):
-        left = len(brought) - len(fit)
+    fit = feedback_rows(feedback, scorer.chat, scorer.context)
+    if len(fit) < len(feedback):
+        left = len(feedback) - len(fit)
         m.warn(
-            f"{left:,} of {len(brought):,} items are longer than the context of {scorer.context}; left out"
+            f"{left:,} of {len(feedback):,} items are longer than the context of {scorer.context}; left out"
         )
+    # The split is by the prompts' words, so rows fall on the side of their items.
     rows, held_rows = split_by_prompt(fit, settings.heldout)
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
     if not learnt:
-        raise InputError(f"{brought.source}: only held-out items fit the context of {scorer.context}")
+        raise InputError(f"{feedback.source}: only held-out items fit the context of {scorer.context}")
     counts = {"learnt": len(learnt), "held_out": len(held)}
-    card = {"file": brought.source, **feedback_card(brought), **counts}
+    card = {"file": feedback.source, **feedback_card(feedback), **counts}
 
     def finish() -> tuple[Judge, dict[str, Any]]:
         scorer.save(m.out / "reward")
@@ -69,11 +70,11 @@ def prepare(
         return Judge(scorer, m.out), facts
 
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(scorer.model)}
-    source = {"feedback": brought.source, "kind": brought.kind}
+    source = {"feedback": feedback.source, "kind": feedback.kind}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, members, start.facts(), config),
-        data=digest(brought),
+        data=digest(feedback),
         plan=passes_plan(
             sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed)
         ),
@@ -96,6 +97,7 @@ def _scorer(
     else:
         lms = [lm] * trunks if lora_rank else [lm, *(copy.deepcopy(lm) for _ in range(trunks - 1))]
     width = width_of(lms[0])
+    # Adapters of several members share one frozen trunk; whole trunks are copies, or fresh ones.
     bases = adapted_trunks(lms[0], lora_rank, trunks) if lora_rank else map(trunk_of, lms)
     models = [RewardModel(base, width, ensemble=members.ensemble // trunks) for base in bases]
     return RewardScorer(models[0] if trunks == 1 else RewardEnsemble(models), tokenizer)
