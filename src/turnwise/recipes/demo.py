@@ -30,7 +30,9 @@ AIM = (
     "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
     "and measure it against a live simulated customer and the exact optimum."
 )
-SELECTION = "Beta was picked on {validation} validation conversations of another seed; everything else is the preset's."
+SELECTION = (
+    "Beta was picked on {validation} validation conversations of another seed; the rest is the preset's."
+)
 
 
 @dataclass(frozen=True)
