@@ -142,7 +142,7 @@ def loss(
 
 
 def value_targets(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor]:
-    """Targets of V, X [B, A]; and the expectile of them that V is to be, tau [B, A].
+    """Targets of V (X in the formulas above) [B, A]; and the expectile of them that V is to be, tau [B, A].
 
     `slow` [B, A] is min Qbar of the tokens that were taken. With w_k = `lookahead` if the next token is of
     the same turn and has a target of its own, else 0:
