@@ -35,6 +35,21 @@ def test_lines_in_a_log_file(
     assert capsys.readouterr().err == f"ilql: {done}/200  left {left}  td 0.1235  q -2\n"
 
 
+def test_lines_come_sooner_in_a_notebook(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seconds after the last line: one in a notebook, none in a log file."""
+    shown = []
+    for notebook in (False, True):
+        if notebook:
+            monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        with Progress("ilql", 200) as bar:
+            bar.spoke -= 5
+            bar.at(10)
+        shown.append(capsys.readouterr().err.count("10/200"))
+    assert shown == [0, 1]
+
+
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
     with Progress("bc", 3, quiet=True) as bar:

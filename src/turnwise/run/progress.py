@@ -9,6 +9,8 @@ from types import TracebackType
 
 PLAIN_EVERY = 15.0
 """Seconds between lines if stderr is no terminal."""
+NOTEBOOK_EVERY = 3.0
+"""The same in a notebook, where somebody is watching."""
 
 
 class Progress:
@@ -21,6 +23,7 @@ class Progress:
         self.what, self.total, self.quiet = what, total, quiet
         self.first = done
         self.began = self.spoke = time.monotonic()
+        self._every = NOTEBOOK_EVERY if "ipykernel" in sys.modules else PLAIN_EVERY
         self._bar = None
         self._task = None
 
@@ -63,7 +66,7 @@ class Progress:
             self._bar.update(self._task, completed=done, live=numbers)
             return
         now = time.monotonic()
-        if self.quiet or (now - self.spoke < PLAIN_EVERY and done < self.total):
+        if self.quiet or (now - self.spoke < self._every and done < self.total):
             return
         if done >= self.total and now - self.began < 2:
             return

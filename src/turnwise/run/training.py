@@ -24,6 +24,7 @@ from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.folder import whole_file, write_text
+from turnwise.run.metrics import OPTIMIZER
 from turnwise.run.optim import warmup_linear
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
@@ -190,7 +191,7 @@ class TrainingRun:
             raise InputError(
                 f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller lr, or smaller rewards"
             )
-        self._live = {k: v for k, v in values.items() if "/" not in k}
+        self._live = {k: v for k, v in values.items() if "/" not in k and k not in OPTIMIZER}
         if self.world.main:
             with self._metrics.open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
