@@ -52,8 +52,11 @@ def test_without_a_simulator_values_are_no_return(lone):
     assert "reaches a mean return" not in lone.text and 'class="plot" viewBox="0 0 900' not in lone.html
     assert lone.row("loss").startswith("loss 1.20 a loss: how well the model fits")
     assert lone.row("loss").endswith("logged conversations kept from training; unit: nats per token")
-    q = "Q 0.300 measured on logged conversations kept from training, not a return; unit: units of return"
-    assert lone.row("Q") == q and "Values (Q, V) are the critic’s own predictions." in lone.text
+    q = "Q 0.300 measured on logged conversations kept from training; not what the policy would earn"
+    assert (
+        lone.row("Q") == f"{q}; unit: units of return"
+        and "Values (Q, V) are the critic’s own predictions." in lone.text
+    )
     assert "what the policies learn from, not what they achieve" in lone.text
 
 

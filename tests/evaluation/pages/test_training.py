@@ -42,7 +42,9 @@ def test_what_is_not_declared_is_called_no_loss():
     declared = {"reward": Metric("reward of replies")}
     assert [p.title for p in panels(rows, declared)] == ["reward of replies", "policy_loss", "td, held out"]
     figures = heldout_figures(rows, declared)
-    assert figures == [("td", "2.00", "measured on logged conversations kept from training, not a return")]
+    assert figures == [
+        ("td", "2.00", "measured on logged conversations kept from training; not what the policy would earn")
+    ]
 
 
 def test_long_curves_are_thinned_by_averaging(parse_html):

@@ -106,7 +106,7 @@ def heldout_figures(
     found = []
     for key, value in last.items():
         fact = declared.get(base_key(key))
-        kind = "measured on logged conversations kept from training, not a return"
+        kind = "measured on logged conversations kept from training; not what the policy would earn"
         if fact is not None and fact.loss:
             kind = "a loss: how well the model fits logged conversations kept from training"
         if fact is not None and fact.unit:
