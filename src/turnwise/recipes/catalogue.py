@@ -145,6 +145,7 @@ def _light(file: str) -> ModuleType:
         node = known.get(waiting.pop())
         if node is not None and node not in wanted:
             wanted.add(node)
+            # Read names only: a field may bear the name of a function of the file.
             waiting += [
                 x.id for x in ast.walk(node) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)
             ]
@@ -157,11 +158,6 @@ def _light(file: str) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(tree, str(path), "exec"), vars(module))
     return module
-
-
-def _is_read(name: ast.Name) -> bool:
-    """Not the name of a field, which may be that of a function of the file as well."""
-    return isinstance(name.ctx, ast.Load)
 
 
 def _defined_by(node: ast.stmt) -> list[str]:

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-
-
-def seed_torch(seed: int) -> None:
-    """Seed PyTorch's global generators, which fresh weights and sampling use."""
-    torch.manual_seed(seed)
 
 
 def generator(*key: int) -> np.random.Generator:

@@ -94,8 +94,3 @@ def _write(folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]]
     lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
     write_text(folder / "conversations.jsonl", lines)
     return write_report(folder)
-
-
-def speaking_as(policy: Policy, **acting: Any) -> Policy:
-    """The same policy, choosing differently: `beta`, `temperature`, `top_k`, `top_p`, `max_new_tokens`."""
-    return replace(policy, agent=policy.agent.with_acting(**acting))
