@@ -43,7 +43,6 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.pretrained import save_lm
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner
 
@@ -151,7 +150,7 @@ def own_online(kind: str, lm: Any, chat: ChatFormat, contents: list[str]) -> Cal
 
     talk = OneTurn(chat, prompts, judge, max_new_tokens=REPLY)
     reference = Reference(lm)
-    learner = Learner(policy, adamw(policy, AdamW(lr=1e-4)))
+    learner = Learner(policy, AdamW(lr=1e-4))
     device = torch.device("cpu")
 
     def step(i: int) -> None:
@@ -193,7 +192,7 @@ def trl_dpo(folder: str, steps: int, lm: Any, tokenizer: Any, contents: list[str
 
 def own_dpo(lm: Any, chat: ChatFormat, contents: list[str], texts: list[str]) -> Callable[[int], object]:
     policy, reference = LmPolicy(lm), Reference(lm)
-    learner = Learner(policy, adamw(policy, AdamW(lr=1e-4)))
+    learner = Learner(policy, AdamW(lr=1e-4))
     items = [
         Comparison(Pair((), *pair), tuple(chat.reply((Message("user", c),), t) for t in pair))
         for c, *pair in zip(contents, texts, texts[1:] + texts[:1], strict=True)
@@ -204,7 +203,7 @@ def own_dpo(lm: Any, chat: ChatFormat, contents: list[str], texts: list[str]) ->
         lm.train()
         chosen = [items[(i * ROWS + k) % len(items)] for k in range(ROWS)]
         objective, _ = dpo.loss(policy, reference, chosen, c, torch.device("cpu"))
-        learner.descend(objective, c.optimizer, lr=1e-4)
+        learner.descend(objective, lr=1e-4)
 
     return step
 

@@ -47,7 +47,7 @@ from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.rollout.conversations import converse
 from turnwise.rollout.engines.protocol import LaneModel, Utterance
 from turnwise.rollout.engines.sampler import Sampler
-from turnwise.run.optim import adamw, warmup_linear
+from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner
 
@@ -149,13 +149,13 @@ def cloned(size: str, workload: Workload, folder: Path | None) -> tuple[Any, Any
     rows = ChatFormat(tokenizer).encode(dialogues)
     objective = bc.Objective(LmPolicy(lm))
     c = bc.Config(batch_size=16, optimizer=AdamW(lr=2e-3, warmup=20, weight_decay=0.01))
-    learner = Learner(objective, adamw(objective, c.optimizer))
+    learner = Learner(objective, c.optimizer)
     order = BatchOrder([len(t) for t in rows], c.batch_size, 0)
     total = len(rows) // c.batch_size
     denominator = sum(len(t.decisions) for t in rows) / total
     for step in range(total):
         batch = pack_tokens([rows[i] for i in order.rows(step)], gamma=1.0)
-        bc.update(objective, learner, batch, denominator, c, warmup_linear(c.optimizer, step, total))
+        bc.update(learner, batch, denominator, c, warmup_linear(c.optimizer, step, total))
     if folder is not None:
         save_lm(folder, lm, tokenizer)
     return lm, tokenizer

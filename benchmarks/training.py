@@ -37,7 +37,6 @@ from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
-from turnwise.run.optim import adamw
 from turnwise.run.training import Learner
 
 BAR = 0.55
@@ -92,12 +91,12 @@ def fresh(size: Size, tokenizer: Any) -> Any:
 def steps(size: Size, tokenizer: Any) -> dict[str, Callable[[Batch, float], object]]:
     """One update of each algorithm, on models of their own with equal trunks."""
     objective, how = bc.Objective(LmPolicy(fresh(size, tokenizer))), bc.Config()
-    cloning = Learner(objective, adamw(objective, how.optimizer))
+    cloning = Learner(objective, how.optimizer)
     critic, config = TokenCritic(trunk_of(fresh(size, tokenizer)), size.width, size.vocab), ilql.Config()
-    valuing = Learner(critic, adamw(critic, config.optimizer), slow_copy(critic))
+    valuing = Learner(critic, config.optimizer, slow_copy(critic))
     return {
-        "bc": lambda batch, n: bc.update(objective, cloning, batch, n, how, how.optimizer.lr),
-        "ilql": lambda batch, n: ilql.update(critic, valuing, batch, n, config, config.optimizer.lr, 0.5),
+        "bc": lambda batch, n: bc.update(cloning, batch, n, how, how.optimizer.lr),
+        "ilql": lambda batch, n: ilql.update(valuing, batch, n, config, config.optimizer.lr, 0.5),
     }
 
 

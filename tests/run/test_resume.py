@@ -159,11 +159,12 @@ def test_gradient_norms_are_those_before_clipping(tmp_path: Path) -> None:
     """
     weights = nn.Module()
     weights.w = nn.Parameter(torch.zeros(2))
-    learner = Learner(weights, torch.optim.SGD(weights.parameters(), lr=9.0))
+    learner = Learner(weights, AdamW(lr=7.0))
+    learner.optimizer = torch.optim.SGD(weights.parameters(), lr=9.0)  # its step is the gradient itself
     run = TrainingRun(tmp_path, log_every=1, quiet=True)
     for step in run.steps(3, learner):
         for gradient in {0: [(3.0, 4.0), (0.0, 1.0)], 1: [], 2: [(2.0, 0.0)]}[step]:
-            learner.descend((weights.w * torch.tensor(gradient)).sum(), AdamW(lr=7.0), lr=0.1 / (step + 1))
+            learner.descend((weights.w * torch.tensor(gradient)).sum(), lr=0.1 / (step + 1))
         if step == 0:
             torch.testing.assert_close(weights.w.detach(), torch.tensor([-0.06, -0.18]))
         run.log(step, {"loss": 0.0})
@@ -177,7 +178,7 @@ def test_heldout_means_are_over_all_batches(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, log_every=2, quiet=True)
     sums = [{"loss": torch.tensor(s), "decisions": torch.tensor(n)} for s, n in ((2.0, 1), (4.0, 3))]
     layer = nn.Linear(1, 1)
-    learner = Learner(layer, torch.optim.AdamW(layer.parameters()))
+    learner = Learner(layer, AdamW(0.1))
     seen = {step: run.heldout(step, lambda: sums) for step in run.steps(40, learner)}
     assert [step for step, means in seen.items() if means] == [19, 39]
     assert seen[19] == seen[39] == {"heldout/loss": 1.5}
@@ -190,11 +191,11 @@ def test_random_numbers_of_training_go_on(tmp_path: Path) -> None:
     def draws(folder: Path, seed: int, stop: int | None = None) -> list[float]:
         torch.manual_seed(seed)
         layer, drawn = nn.Linear(1, 1), []
-        learner = Learner(layer, torch.optim.AdamW(layer.parameters()))
+        learner = Learner(layer, AdamW(0.1))
         with contextlib.suppress(Interrupted):
             for step in TrainingRun(folder, quiet=True).steps(9, learner):
                 drawn.append(float(torch.rand(())))
-                learner.descend(layer(torch.ones(1, 1)).sum(), AdamW(0.1), lr=0.1)
+                learner.descend(layer(torch.ones(1, 1)).sum(), lr=0.1)
                 if step == stop:
                     os.kill(os.getpid(), signal.SIGINT)
         return drawn

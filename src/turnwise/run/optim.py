@@ -8,6 +8,11 @@ from torch import nn
 from turnwise.run.settings import Adam, AdamW
 
 
+def optimizer_of(module: nn.Module, settings: AdamW | Adam) -> torch.optim.Optimizer:
+    """The optimizer whose settings these are."""
+    return adamw(module, settings) if isinstance(settings, AdamW) else adam(module, settings)
+
+
 def adamw(module: nn.Module, settings: AdamW) -> torch.optim.Optimizer:
     """AdamW over the parameters that learn (Loshchilov & Hutter 2017, arXiv:1711.05101).
 

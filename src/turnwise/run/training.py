@@ -25,7 +25,7 @@ from turnwise.run.distributed import World
 from turnwise.run.errors import InputError, Interrupted
 from turnwise.run.folder import whole_file, write_text
 from turnwise.run.metrics import OPTIMIZER
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import optimizer_of, warmup_linear
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam, AdamW
@@ -45,26 +45,35 @@ class Stateful(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Learner:
     """Everything that training changes: the module that learns, its optimizer, slow copies beside it."""
 
     module: nn.Module
-    optimizer: torch.optim.Optimizer
+    settings: AdamW | Adam
+    """Of the optimizer; an algorithm's `Config` has them."""
     target: Any = None
     """A slow copy of the module or of a part of it, if the algorithm has one."""
     experience: Stateful | None = None
     """What the algorithm collects itself, if it does; then it runs in one process."""
+    world: World = field(default_factory=World)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    wrapped: nn.Module = field(init=False)
+    """The module to call: its backward synchronises gradients, if there are several processes."""
     grad_norms: list[Tensor] = field(default_factory=list, init=False, repr=False)
     """Gradient norms of the step under way, before they are clipped; `TrainingRun.steps` empties it."""
 
-    def descend(self, loss: Tensor, settings: AdamW | Adam, *, lr: float) -> None:
+    def __post_init__(self) -> None:
+        self.optimizer = optimizer_of(self.module, self.settings)
+        self.wrapped = self.world.wrap(self.module)
+
+    def descend(self, loss: Tensor, *, lr: float) -> None:
         """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
         loss.backward()
-        self.grad_norms.append(nn.utils.clip_grad_norm_(self.module.parameters(), settings.grad_clip))
+        self.grad_norms.append(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.grad_clip))
         self.optimizer.step()
 
     def diagnostics(self) -> dict[str, float]:
@@ -107,6 +116,10 @@ class Order(Protocol):
         """Indices of rows."""
         ...
 
+    def steps(self, epochs: float) -> int:
+        """Batches in so many passes over the rows."""
+        ...
+
 
 @dataclass
 class TrainingRun:
@@ -132,6 +145,25 @@ class TrainingRun:
         self._seconds = 0.0
         self._began = time.monotonic()
 
+    def learner(
+        self,
+        module: nn.Module,
+        settings: AdamW | Adam,
+        *,
+        target: nn.Module | None = None,
+        methods: Sequence[str] = (),
+        experience: Stateful | None = None,
+    ) -> Learner:
+        """`module` as what this run changes, on its device and spread over its processes as the target is.
+
+        `methods` are entries other than `forward` through which the target is called.
+        """
+        # The optimizer must see the parameters as they are once placed: `fully_shard` replaces them.
+        self.world.place(module)
+        if target is not None:
+            self.world.place(target, methods=methods)
+        return Learner(module, settings, target, experience, self.world)
+
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
         """Numbers of the steps still to do, from the checkpoint on if there is one; saves every few of them.
 
@@ -156,12 +188,14 @@ class TrainingRun:
                     raise Interrupted(f"stopped after step {done} of {total}")
 
     def passes(
-        self, rows: Sequence[R], order: Order, total: int, learner: Learner, settings: AdamW
+        self, rows: Sequence[R], order: Order, epochs: float, learner: Learner
     ) -> Iterator[tuple[int, list[R], float]]:
-        """(step, rows of its batch, learning rate) of the steps still to do: `steps` over rows in an order.
+        """(step, rows of its batch, learning rate) of the steps still to do in so many passes over the rows.
 
         The rows are those of the global batch: the algorithm takes its process's share and packs it.
         """
+        settings, total = learner.settings, order.steps(epochs)
+        assert isinstance(settings, AdamW)  # agents that learn from their own acting have no such rows
         for step in self.steps(total, learner):
             yield step, [rows[i] for i in order.rows(step)], warmup_linear(settings, step, total)
 

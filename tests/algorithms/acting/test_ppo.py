@@ -193,7 +193,6 @@ def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
     """Numbers of one update: with a huge learning rate the clip shows; one too small to move a
     weight leaves nothing to clip.
     """
-    from turnwise.run.optim import adam
     from turnwise.run.training import Learner, TrainingRun
 
     for lr, wide in ((1e-30, False), (0.3, True)):
@@ -203,7 +202,7 @@ def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
         run = TrainingRun(tmp_path, quiet=True)
         before, real = make_targets(agent, pack(rows), c), pack(rows).loss_mask
         G, V = before.returns[real].numpy(), before.values[real].numpy()
-        sums = ppo.update(Learner(agent, adam(agent, c.optimizer)), agent, rows, c, 1.0, run)
+        sums = ppo.update(Learner(agent, c.optimizer), agent, rows, c, 1.0, run)
         assert float(sums["decisions"]) == 3 * sum(len(r) for r in rows)
         assert (float(sums["clipped"]) > 0) == wide
         explained = float(sums["explained_variance"] / sums["decisions"])

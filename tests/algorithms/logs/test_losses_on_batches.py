@@ -21,7 +21,6 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import InputError
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner
 
@@ -255,13 +254,13 @@ def step(name: str, trunk: nn.Module, rows: list[Tokens]) -> tuple[nn.Module, nn
         for p in target.parameters():
             p.add_(torch.randn_like(p))
     before = {k: p.clone() for k, p in target.named_parameters()}
-    learner = Learner(critic, adamw(critic, AdamW(1e-2)), target)
+    learner = Learner(critic, AdamW(1e-2), target)
     if name == "ilql":
         batch = pack_tokens(rows, gamma=GAMMA, dtype=f64)
-        ilql.update(critic, learner, batch, 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)
+        ilql.update(learner, batch, 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)
     else:
         batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
-        turn_iql.update(critic, learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2, 0.5)
+        turn_iql.update(learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2, 0.5)
     return critic, target, before
 
 

@@ -38,7 +38,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import adam, annealed, linear
+from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -141,7 +141,7 @@ def update(
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, returns, sums = loss(agent, batch, c, entropy_weight)
     mean = total / (c.lanes * c.rollout)
-    learner.descend(mean, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(mean, lr=linear(c.optimizer, remaining))
     # Pop-Art, after the step: the loss above was in the units in which its values were computed.
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     return sums
@@ -149,11 +149,10 @@ def update(
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
-    run.world.place(agent)
     lanes = StepLanes(
         env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
     )
-    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
+    learner = run.learner(agent, c.optimizer, experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)

@@ -42,7 +42,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, linear
+from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -203,7 +203,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
             total, part = loss(agent, batches[i], targets[i], denominator, c, entropy_weight)
-            learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
+            learner.descend(total, lr=linear(c.optimizer, remaining))
             sums = added(sums, part)
     # One number for the update: times the decisions, it is a sum whose mean it is.
     return sums | {"explained_variance": explained * sums["decisions"]}
@@ -211,11 +211,10 @@ def update(
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
-    run.world.place(agent)
     lanes = StepLanes(
         env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
     )
-    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
+    learner = run.learner(agent, c.optimizer, experience=lanes)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)

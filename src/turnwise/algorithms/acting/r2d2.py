@@ -40,7 +40,7 @@ from turnwise.rollout.episodes.experience import Experience
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, linear
+from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -178,7 +178,7 @@ def update(
     weights = torch.as_tensor(drawn.weights).to(like)  # [B]
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, returns, td = loss(agent, target, batch, weights, denominator, c)
-    learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total, lr=linear(c.optimizer, remaining))
     polyak_(target, agent, c.polyak)
     learnt = returns[batch.loss_mask]  # [decisions]
     # Pop-Art. Both networks are shown the same targets and so stay in the same units: Polyak averaging mixes
@@ -216,13 +216,12 @@ def staleness(agent: QNetwork, replay: Replay, rows: np.ndarray, back: int, c: C
 
 def train(c: Config, env: LaneEnv, agent: QNetwork, run: TrainingRun, seed: int) -> QNetwork:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
-    run.world.place(agent)
     lanes = StepLanes(
         env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
     )
     replay = Replay(c.capacity, c.lanes, exponent=c.priority_exponent, pauses=env.autoresets)
     experience = Experience(lanes, replay)
-    learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent), experience)
+    learner = run.learner(agent, c.optimizer, target=slow_copy(agent), experience=experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         remaining = 1 - step / total

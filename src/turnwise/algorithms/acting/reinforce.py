@@ -34,7 +34,7 @@ from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import adam, annealed, linear
+from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -129,17 +129,16 @@ def update(
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    learner.descend(total / c.lanes, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total / c.lanes, lr=linear(c.optimizer, remaining))
     return sums
 
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
-    run.world.place(agent)
     lanes = StepLanes(
         env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
     )
-    learner = Learner(agent, adam(agent, c.optimizer), experience=lanes)
+    learner = run.learner(agent, c.optimizer, experience=lanes)
     total = max(1, round(c.episodes / c.lanes))
     for step in run.steps(total, learner):
         rows = lanes.episodes(agent, c.longest)

@@ -40,7 +40,7 @@ from turnwise.rollout.episodes.experience import Experience
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import adam, annealed, linear
+from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import Learner, TrainingRun
@@ -161,7 +161,7 @@ def update(
     aim = share * math.log(agent.head.logits.out_features)
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, y, sums = loss(agent, target, batch, aim, denominator, c)
-    learner.descend(total, c.optimizer, lr=linear(c.optimizer, remaining))
+    learner.descend(total, lr=linear(c.optimizer, remaining))
     polyak_(target, agent.critics, c.polyak)
     # Pop-Art. Both are shown the same targets and so stay in the same units, which Polyak averaging needs.
     for critics in (agent.critics, target):
@@ -171,13 +171,12 @@ def update(
 
 def train(c: Config, env: LaneEnv, agent: SoftActorCritic, run: TrainingRun, seed: int) -> SoftActorCritic:
     """Improve `agent` in place by acting in `env` and replaying what happened."""
-    run.world.place(agent)
     lanes = StepLanes(
         env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
     )
     replay = Replay(c.capacity, c.lanes, pauses=env.autoresets)
     experience = Experience(lanes, replay)
-    learner = Learner(agent, adam(agent, c.optimizer), slow_copy(agent.critics), experience)
+    learner = run.learner(agent, c.optimizer, target=slow_copy(agent.critics), experience=experience)
     total = max(1, round(c.steps / (c.lanes * c.rollout)))
     for step in run.steps(total, learner):
         experience.collect(agent, c.rollout)

@@ -41,7 +41,6 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric, added
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -181,7 +180,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     objective, sums = loss(policy, reference, items, c, device)
-    learner.descend(objective, c.optimizer, lr=lr)
+    learner.descend(objective, lr=lr)
     return sums
 
 
@@ -194,17 +193,15 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
-    run.world.place(policy)
+    learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)  # as the policy is before the first step
-    learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = order.steps(c.epochs)
     device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
 
-    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
         sums = update(policy, learner, reference, chosen, c, lr, device)
         run.report(step, sums, unseen)
     return policy

@@ -31,7 +31,6 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -148,7 +147,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     objective, sums = loss(policy, reference, items, c, device)
-    learner.descend(objective, c.optimizer, lr=lr)
+    learner.descend(objective, lr=lr)
     return sums
 
 
@@ -161,11 +160,9 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was liked."""
-    run.world.place(policy)
+    learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.optimizer))
     order = BatchOrder([x.size for x in items], c.batch_size, seed)
-    total = order.steps(c.epochs)
     # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z
     # would be too high.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
@@ -174,7 +171,7 @@ def train(
     def unseen() -> Iterator[dict[str, Tensor]]:
         return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
 
-    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
         sums = update(policy, learner, reference, chosen, c, lr, device)
         run.report(step, sums, unseen, finish=means_of_sides)
     return policy

@@ -24,7 +24,6 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -91,7 +90,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     objective, sums = loss(policy, items, c, device)
-    learner.descend(objective, c.optimizer, lr=lr)
+    learner.descend(objective, lr=lr)
     return sums
 
 
@@ -104,16 +103,14 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
-    run.world.place(policy)
-    learner = Learner(policy, adamw(policy, c.optimizer))
+    learner = run.learner(policy, c.optimizer)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = order.steps(c.epochs)
     device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         return (loss(policy, part, c, device)[1] for part in chunks(heldout, c.batch_size))
 
-    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
         sums = update(policy, learner, chosen, c, lr, device)
         run.report(step, sums, unseen)
     return policy

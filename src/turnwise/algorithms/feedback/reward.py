@@ -40,7 +40,6 @@ from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.metrics import Metric, added
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -153,7 +152,7 @@ def update(
     """One gradient step; sums over the items."""
     model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
     objective, sums = loss(model, items, c, device)
-    learner.descend(objective, c.optimizer, lr=lr)
+    learner.descend(objective, lr=lr)
     return sums
 
 
@@ -166,17 +165,15 @@ def train(
     seed: int,
 ) -> AnyRewardModel:
     """Fit `model`, in place."""
-    run.world.place(model)
-    learner = Learner(model, adamw(model, c.optimizer))
+    learner = run.learner(model, c.optimizer)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    total = order.steps(c.epochs)
     device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         model.eval()
         return (loss(model, part, c, device)[1] for part in chunks(heldout, 2 * c.batch_size))
 
-    for step, chosen, lr in run.passes(items, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
         sums = update(model, learner, chosen, c, lr, device)
         run.report(step, sums, unseen)
     return model

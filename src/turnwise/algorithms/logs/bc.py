@@ -31,7 +31,6 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -122,12 +121,10 @@ def partner_tokens(batch: Batch) -> Tensor:
     return real & ~chosen[:, :-1]
 
 
-def update(
-    objective: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
-) -> dict[str, Tensor]:
+def update(learner: Learner, batch: Batch, denominator: float, c: Config, lr: float) -> dict[str, Tensor]:
     """One gradient step; sums over decisions."""
-    total, sums = loss(objective, batch, denominator, c)
-    learner.descend(total, c.optimizer, lr=lr)
+    total, sums = loss(learner.wrapped, batch, denominator, c)
+    learner.descend(total, lr=lr)
     return sums
 
 
@@ -141,22 +138,19 @@ def train(
 ) -> LmPolicy:
     """Clone the agent of the logs into `policy`, in place."""
     objective = Objective(policy)
-    run.world.place(objective)
-    learner = Learner(objective, adamw(objective, c.optimizer))
-    wrapped = run.world.wrap(objective)
+    learner = run.learner(objective, c.optimizer)
     dtype = next(objective.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
 
-    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
         batch = pack(run.world.share(chosen))
-        sums = update(wrapped, learner, batch, denominator, c, lr)
+        sums = update(learner, batch, denominator, c, lr)
         run.report(step, sums, unseen)
     return policy

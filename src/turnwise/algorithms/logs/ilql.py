@@ -41,7 +41,6 @@ from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -160,11 +159,11 @@ def value_targets(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor
 
 
 def update(
-    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
+    learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
     """One gradient step, then the slow copy follows; sums over decisions."""
-    total, sums = loss(critic, learner.target, batch, denominator, c, lam)
-    learner.descend(total, c.optimizer, lr=lr)
+    total, sums = loss(learner.wrapped, learner.target, batch, denominator, c, lam)
+    learner.descend(total, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
 
@@ -179,13 +178,9 @@ def train(
 ) -> TokenCritic:
     """Fit `critic` (two Q heads and V) in place."""
     target = slow_copy(critic)
-    run.world.place(critic)
-    run.world.place(target, methods=["q_of_actions"])
-    learner = Learner(critic, adamw(critic, c.optimizer), target)
-    wrapped = run.world.wrap(critic)
+    learner = run.learner(critic, c.optimizer, target=target, methods=["q_of_actions"])
     dtype = next(critic.parameters()).dtype
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
@@ -193,13 +188,16 @@ def train(
         return packed.to(run.world.device)
 
     def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
-        return (loss(wrapped, target, pack(part), 1.0, c, lam)[1] for part in chunks(heldout, c.batch_size))
+        return (
+            loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1]
+            for part in chunks(heldout, c.batch_size)
+        )
 
-    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
         batch = pack(run.world.share(chosen))
         # 1 at the first step, 0 from the share `anneal` of training on.
-        lam = max(0.0, 1 - step / (c.anneal * total)) if c.anneal else 0.0
-        sums = update(wrapped, learner, batch, denominator, c, lr, lam)
+        lam = max(0.0, 1 - step / (c.anneal * run.total)) if c.anneal else 0.0
+        sums = update(learner, batch, denominator, c, lr, lam)
         # With the same lambda: the two TD losses are one quantity, on different conversations.
         run.report(step, sums, partial(unseen, lam))
     return critic

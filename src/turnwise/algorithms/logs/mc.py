@@ -30,7 +30,6 @@ from turnwise.models.lm.critics import TokenCritic
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.metrics import Metric
-from turnwise.run.optim import adamw
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -130,12 +129,10 @@ def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tupl
     return (sums["loss"] + c.cql_weight * sums["cql"]) / denominator, sums
 
 
-def update(
-    critic: nn.Module, learner: Learner, batch: Batch, denominator: float, c: Config, lr: float
-) -> dict[str, Tensor]:
+def update(learner: Learner, batch: Batch, denominator: float, c: Config, lr: float) -> dict[str, Tensor]:
     """One gradient step; sums over decisions."""
-    total, sums = loss(critic, batch, denominator, c)
-    learner.descend(total, c.optimizer, lr=lr)
+    total, sums = loss(learner.wrapped, batch, denominator, c)
+    learner.descend(total, lr=lr)
     return sums
 
 
@@ -148,13 +145,10 @@ def train(
     seed: int,
 ) -> TokenCritic:
     """Fit `critic` (one Q head, no V head) in place."""
-    run.world.place(critic)
-    learner = Learner(critic, adamw(critic, c.optimizer))
-    wrapped = run.world.wrap(critic)
+    learner = run.learner(critic, c.optimizer)
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
     order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
-    total = order.steps(c.epochs)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
@@ -162,10 +156,10 @@ def train(
         return packed.to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
 
-    for step, chosen, lr in run.passes(rows, order, total, learner, c.optimizer):
+    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
         batch = pack(run.world.share(chosen))
-        sums = update(wrapped, learner, batch, denominator, c, lr)
+        sums = update(learner, batch, denominator, c, lr)
         run.report(step, sums, unseen)
     return critic

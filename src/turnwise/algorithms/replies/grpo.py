@@ -36,7 +36,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import adamw, warmup_linear
+from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -188,16 +188,16 @@ def update(
     for _ in range(c.epochs):
         for minibatch in minibatches:
             objective, sums = loss(policy, minibatch, denominator, c, beta)
-            learner.descend(objective, c.optimizer, lr=lr)
+            learner.descend(objective, lr=lr)
             total = added(total, sums)
     return total
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
-    run.world.place(policy)
-    reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
-    learner = Learner(policy, adamw(policy, c.optimizer), experience=beta)
+    beta = AdaptiveWeight(c.beta, c.kl_target)
+    learner = run.learner(policy, c.optimizer, experience=beta)
+    reference = Reference(policy.lm)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         due = run.due(step)

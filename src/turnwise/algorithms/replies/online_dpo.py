@@ -23,7 +23,7 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import adamw, warmup_linear
+from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -91,15 +91,14 @@ def update(
     device = next(policy.parameters()).device
     pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(device)
     total, sums = loss(policy, reference, pairs, c)
-    learner.descend(total, c.optimizer, lr=lr)
+    learner.descend(total, lr=lr)
     return sums
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by comparing its own replies."""
-    run.world.place(policy)
+    learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)
-    learner = Learner(policy, adamw(policy, c.optimizer))
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
         sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))

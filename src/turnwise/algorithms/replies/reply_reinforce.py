@@ -30,7 +30,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, chec
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import adamw, warmup_linear
+from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -156,7 +156,7 @@ def update(
     kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)  # [B]
     worth = batch.rewards.sum(1) - past.beta.value * kl  # [B]
     total, sums = loss(policy, batch, advantages(worth, c, past), ref_logp, c)
-    learner.descend(total, c.optimizer, lr=lr)
+    learner.descend(total, lr=lr)
     # After the step: a baseline that knew these rewards would depend on the replies that it judges.
     past.update_mean_(worth, c.decay)
     return sums
@@ -164,9 +164,9 @@ def update(
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
-    run.world.place(policy)
-    reference, past = Reference(policy.lm), StepState(AdaptiveWeight(c.beta, c.kl_target))
-    learner = Learner(policy, adamw(policy, c.optimizer), experience=past)
+    past = StepState(AdaptiveWeight(c.beta, c.kl_target))
+    learner = run.learner(policy, c.optimizer, experience=past)
+    reference = Reference(policy.lm)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         (batch,) = judged.minibatches(1, 1, run.world.device)

@@ -40,7 +40,7 @@ from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, chec
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import adamw, warmup_linear
+from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -199,18 +199,16 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(minibatches)).tolist():
             objective, sums = loss(agent, minibatches[i], denominator, c)
-            learner.descend(objective, c.optimizer, lr=lr)
+            learner.descend(objective, lr=lr)
             total = added(total, sums)
     return total
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
-    run.world.place(policy)
-    reference, beta = Reference(policy.lm), AdaptiveWeight(c.beta, c.kl_target)
-    agent = ActorAndCritic(policy)
-    run.world.place(agent)
-    learner = Learner(agent, adamw(agent, c.optimizer), experience=beta)
+    agent, beta = ActorAndCritic(policy), AdaptiveWeight(c.beta, c.kl_target)
+    learner = run.learner(agent, c.optimizer, experience=beta)
+    reference = Reference(policy.lm)
     for step in run.steps(c.steps, learner):
         judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
         minibatches = experience(agent, reference, judged, c, beta.value, run.world.device)
