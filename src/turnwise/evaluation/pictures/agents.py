@@ -11,28 +11,14 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from turnwise.evaluation.pictures import style
 from turnwise.evaluation.pictures.curves import Curve
-from turnwise.evaluation.pictures.style import (
-    ACCENT,
-    INK,
-    LETTER,
-    MUTED,
-    STYLE,
-    WARM,
-    apart,
-    as_given,
-    axes_inside,
-    figure_of,
-    number,
-    svg,
-    thousands,
-)
 
 LINES = {
-    "belief": ("exact belief", INK, (0, (5, 3))),
-    "memory": ("this memory", ACCENT, "-"),
-    "untrained": ("untrained memory", MUTED, "-"),
-    "observation": ("observation alone", WARM, "-"),
+    "belief": ("exact belief", style.INK, (0, (5, 3))),
+    "memory": ("this memory", style.ACCENT, "-"),
+    "untrained": ("untrained memory", style.MUTED, "-"),
+    "observation": ("observation alone", style.WARM, "-"),
 }
 """lines of the probe: what each is read from, its colour, its dashes"""
 
@@ -40,25 +26,28 @@ LINES = {
 def return_plot(curve: Curve, references: Sequence[tuple[str, float]], *, narrow: bool) -> Markup:
     """A return over steps of the environment, and what is known as level lines with their names."""
     width, height = (360, 300) if narrow else (820, 320)
-    texts = [f"training {number(curve.values[-1])}", *(f"{name} {as_given(x)}" for name, x in references)]
-    right = 14 + LETTER * 1.02 * (0 if narrow else max(len(t) for t in texts))
+    texts = [
+        f"training {style.number(curve.values[-1])}",
+        *(f"{name} {style.as_given(x)}" for name, x in references),
+    ]
+    right = 14 + style.LETTER * 1.02 * (0 if narrow else max(len(t) for t in texts))
     bottom, top = _range(np.array(curve.values), [x for _, x in references])
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
-        axes = axes_inside(figure, (52, right, 14 + 17 * len(texts) if narrow else 14, 44))
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
+        axes = style.axes_inside(figure, (52, right, 14 + 17 * len(texts) if narrow else 14, 44))
         axes.margins(x=0.01)
         axes.set(ylim=(bottom, top), xlabel="steps of the environment")
         if curve.values[0] < bottom:
-            axes.annotate(f"↓ {number(curve.values[0])} at first", (0, 0), xycoords="axes fraction",
-                          xytext=(4, 6), textcoords="offset points", color=ACCENT)  # fmt: skip
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
+            axes.annotate(f"↓ {style.number(curve.values[0])} at first", (0, 0), xycoords="axes fraction",
+                          xytext=(4, 6), textcoords="offset points", color=style.ACCENT)  # fmt: skip
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: style.thousands(x)))
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
         marker = "o" if len(curve.steps) < 3 else ""
-        axes.plot(curve.steps, curve.values, color=ACCENT, marker=marker, linewidth=1.9, clip_on=True)
+        axes.plot(curve.steps, curve.values, color=style.ACCENT, marker=marker, linewidth=1.9, clip_on=True)
         for i, (_, x) in enumerate(references):
             axes.axhline(x, color=_grey(i), linewidth=1.3, linestyle=(0, (5, 3)) if i == 0 else (0, (2, 3)))
         levels = [curve.values[-1], *(x for _, x in references)]
-        colours = [ACCENT, *(_grey(i) for i in range(len(references)))]
+        colours = [style.ACCENT, *(_grey(i) for i in range(len(references)))]
         if narrow:
             for i, (text, colour) in enumerate(zip(texts, colours, strict=True)):
                 axes.annotate(text, (0, 1), xycoords="axes fraction", xytext=(0, 6 + 17 * i),
@@ -66,7 +55,9 @@ def return_plot(curve: Curve, references: Sequence[tuple[str, float]], *, narrow
         else:
             _at_end(axes, texts, levels, colours)
         key = "returns-narrow" if narrow else "returns"
-        return svg(figure, key, f"Return over {number(max(curve.steps))} steps: " + "; ".join(texts))
+        return style.svg(
+            figure, key, f"Return over {style.number(max(curve.steps))} steps: " + "; ".join(texts)
+        )
 
 
 def _range(values: np.ndarray, references: Sequence[float]) -> tuple[float, float]:
@@ -82,18 +73,18 @@ def _range(values: np.ndarray, references: Sequence[float]) -> tuple[float, floa
 
 
 def _grey(i: int) -> str:
-    return INK if i == 0 else MUTED
+    return style.INK if i == 0 else style.MUTED
 
 
 def probe_plot(probe: Mapping[str, Any]) -> Markup:
     """Share of right guesses of the hidden state over the steps of an episode, a line for each reader."""
     steps = np.array(probe["steps"]) + 1
     shown = [name for name in LINES if name in probe["lines"]]
-    texts = [f"{LINES[n][0]} {number(100 * probe['lines'][n]['by_step'][-1], 0)}%" for n in shown]
+    texts = [f"{LINES[n][0]} {style.number(100 * probe['lines'][n]['by_step'][-1], 0)}%" for n in shown]
     width, height = 640, 280
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
-        axes = axes_inside(figure, (52, 14 + LETTER * max(len(t) for t in texts), 14, 44))
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
+        axes = style.axes_inside(figure, (52, 14 + style.LETTER * max(len(t) for t in texts), 14, 44))
         axes.margins(x=0.01)
         for name in reversed(shown):
             _, colour, dashes = LINES[name]
@@ -108,7 +99,9 @@ def probe_plot(probe: Mapping[str, Any]) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ends = [probe["lines"][n]["by_step"][-1] for n in shown]
         _at_end(axes, texts, ends, [LINES[n][1] for n in shown])
-        return svg(figure, "probe", "Right guesses of the hidden state at the last step: " + "; ".join(texts))
+        return style.svg(
+            figure, "probe", "Right guesses of the hidden state at the last step: " + "; ".join(texts)
+        )
 
 
 def _at_end(axes: Axes, texts: Sequence[str], levels: Sequence[float], colours: Sequence[str]) -> None:
@@ -116,7 +109,7 @@ def _at_end(axes: Axes, texts: Sequence[str], levels: Sequence[float], colours: 
     bottom, top = axes.get_ylim()
     room = axes.get_window_extent().height * 72 / axes.figure.dpi
     places = [(min(top, max(bottom, x)) - bottom) / (top - bottom) * room for x in levels]
-    for text, place, colour in zip(texts, apart(places, 15), colours, strict=True):
+    for text, place, colour in zip(texts, style.apart(places, 15), colours, strict=True):
         axes.annotate(text, (1, place / room), xycoords="axes fraction", xytext=(8, 0),
                       textcoords="offset points", va="center_baseline", color=colour)  # fmt: skip
 
@@ -138,12 +131,12 @@ def value_trace(values: Sequence[float], span: tuple[float, float], *, large: bo
         x, y = spots[0]
         end, last = spots[len(spots) - 1]
         texts = (
-            f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(first)}</text>'
-            f'<text class="now" x="{end + 8:.1f}" y="{last + 4:.1f}">{number(now)}</text>'
+            f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{style.number(first)}</text>'
+            f'<text class="now" x="{end + 8:.1f}" y="{last + 4:.1f}">{style.number(now)}</text>'
             f'<text x="{x0}" y="{height - 1}">V, step 1</text>'
             f'<text x="{width - x1}" y="{height - 1}" text-anchor="end">{len(values)}</text>'
         )
-    description = escape(f"V from {number(first)} to {number(now)} over {len(values)} steps")
+    description = escape(f"V from {style.number(first)} to {style.number(now)} over {len(values)} steps")
     return Markup(
         f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
         f'{axis}<polyline points="{points}"/>{texts}</svg>'

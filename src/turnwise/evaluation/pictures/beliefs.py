@@ -14,22 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from matplotlib.tri import Triangulation
 
-from turnwise.evaluation.pictures.style import (
-    BLUES,
-    INK,
-    MUTED,
-    ORANGES,
-    STYLE,
-    axes_inside,
-    figure_of,
-    hang,
-    label_floors,
-    number,
-    svg,
-    tick,
-)
+from turnwise.evaluation.pictures import style
 
-REGIONS = [BLUES[1], ORANGES[1], BLUES[3], ORANGES[3], BLUES[0], ORANGES[0]]
+REGIONS = [
+    style.BLUES[1],
+    style.ORANGES[1],
+    style.BLUES[3],
+    style.ORANGES[3],
+    style.BLUES[0],
+    style.ORANGES[0],
+]
 """colours of the beliefs at which one action is taken, in turn"""
 
 
@@ -46,31 +40,31 @@ def line_of_beliefs(
     width, left, right, bottom = 520, 52, 20, 42
     labels = [name if len(name) <= 22 else name[:21] + "…" for _, _, name in regions]
     room = width - left - right
-    floors = label_floors([(a + b) / 2 * room for a, b, _ in regions], labels, room)
+    floors = style.label_floors([(a + b) / 2 * room for a, b, _ in regions], labels, room)
     top = 12 + 17 * (1 + max(floors))
     height = 230 + top + bottom
     span = float(np.ptp(values)) or max(1.0, abs(float(values[0])))
     colours = _colours(actions)
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
-        axes = axes_inside(figure, (left, right, top, bottom))
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
+        axes = style.axes_inside(figure, (left, right, top, bottom))
         axes.set(xlim=(0, 1), ylim=(values.min() - 0.3 * span, values.max() + 0.1 * span))
         axes.set_xlabel(f"probability of {_short(states[1], 40)}")
         for (a, b, name), label, floor in zip(regions, labels, floors, strict=True):
             axes.axvspan(a, b, color=colours[name], alpha=0.7, linewidth=0)
             middle, y = (a + b) / 2, 1 + (6 + 17 * floor) / 230
             axes.plot([middle] * 2, [1, y - 2 / 230], transform=axes.get_xaxis_transform(), clip_on=False,
-                      color=MUTED, linewidth=1)  # fmt: skip
-            side = {0.0: "left", 0.5: "center", 1.0: "right"}[hang(middle)]
-            axes.text(middle, y, label, transform=axes.get_xaxis_transform(), ha=side, color=INK)
+                      color=style.MUTED, linewidth=1)  # fmt: skip
+            side = {0.0: "left", 0.5: "center", 1.0: "right"}[style.hang(middle)]
+            axes.text(middle, y, label, transform=axes.get_xaxis_transform(), ha=side, color=style.INK)
         for vector in vectors if vectors is not None else []:
-            axes.plot([0, 1], vector, color=MUTED, linewidth=0.8)
-        axes.plot(p, values, color=INK, linewidth=2.6)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
+            axes.plot([0, 1], vector, color=style.MUTED, linewidth=0.8)
+        axes.plot(p, values, color=style.INK, linewidth=2.6)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: style.tick(x)))
         description = f"Value over the probability of {states[1]}: " + "; ".join(
-            f"{name} from {number(a, 2)} to {number(b, 2)}" for a, b, name in regions
+            f"{name} from {style.number(a, 2)} to {style.number(b, 2)}" for a, b, name in regions
         )
-        return svg(figure, "beliefs", description)
+        return style.svg(figure, "beliefs", description)
 
 
 def _short(name: str, most: int) -> str:
@@ -97,29 +91,30 @@ def triangle_of_beliefs(
     x, y = (beliefs @ corners).T
     mesh = Triangulation(x, y)
     low, high = float(values.min()), float(values.max())
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
         axes = figure.add_axes((30 / width, 50 / height, 1 - 60 / width, 1 - 76 / height))
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.06, 0.91), aspect="equal")
         axes.set_axis_off()
-        levels = np.linspace(low, high if high > low else low + 1, len(BLUES) + 1)
+        levels = np.linspace(low, high if high > low else low + 1, len(style.BLUES) + 1)
         levels[-1] += 1e-9 * max(1.0, abs(high))
-        axes.tricontourf(mesh, values, levels=levels, colors=BLUES, antialiased=False)
+        axes.tricontourf(mesh, values, levels=levels, colors=style.BLUES, antialiased=False)
         _partings(axes, mesh, actions)
-        axes.plot(*np.vstack([corners, corners[:1]]).T, color=INK, linewidth=1.2)
+        axes.plot(*np.vstack([corners, corners[:1]]).T, color=style.INK, linewidth=1.2)
         for name, at in _middles(beliefs, np.stack([x, y], 1), actions):
-            axes.text(at[0], at[1], _short(name, 22), ha="center", va="center", color=INK, fontweight="bold")
+            axes.text(
+                at[0], at[1], _short(name, 22), ha="center", va="center", color=style.INK, fontweight="bold"
+            )
         for name, (cx, cy), side, lift in zip(
             states, corners, ("left", "right", "center"), (-15, -15, 8), strict=True
         ):
             axes.annotate(_short(name, 30), (cx, cy), xytext=(0, lift), textcoords="offset points", ha=side,
-                          color=MUTED)  # fmt: skip
+                          color=style.MUTED)  # fmt: skip
         _scale(figure, levels)
-        description = (
-            f"Value over the beliefs of {', '.join(states)}, from {number(low)} to {number(high)}; actions: "
-            + ", ".join(dict.fromkeys(actions))
-        )
-        return svg(figure, "beliefs", description)
+        ends = f"from {style.number(low)} to {style.number(high)}"
+        done = ", ".join(dict.fromkeys(actions))
+        description = f"Value over the beliefs of {', '.join(states)}, {ends}; actions: {done}"
+        return style.svg(figure, "beliefs", description)
 
 
 def _partings(axes: Axes, mesh: Triangulation, actions: Sequence[str]) -> None:
@@ -137,7 +132,7 @@ def _partings(axes: Axes, mesh: Triangulation, actions: Sequence[str]) -> None:
     for i in range(len(names)):
         lead = share[i] - np.delete(share, i, axis=0).max(0)
         if lead.min() < 0 < lead.max():
-            axes.tricontour(mesh, lead, levels=[0.0], colors=[INK], linewidths=1.6)
+            axes.tricontour(mesh, lead, levels=[0.0], colors=[style.INK], linewidths=1.6)
 
 
 def _middles(beliefs: np.ndarray, points: np.ndarray, actions: Sequence[str]) -> list[tuple[str, np.ndarray]]:
@@ -161,11 +156,11 @@ def _scale(figure: Figure, levels: np.ndarray) -> None:
     """The colours with the values at which they change."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes((90 / width, 26 / height, 1 - 180 / width, 10 / height))
-    for i, colour in enumerate(BLUES):
+    for i, colour in enumerate(style.BLUES):
         axes.axvspan(i, i + 1, color=colour, linewidth=0)
-    axes.set(xlim=(0, len(BLUES)), ylim=(0, 1), yticks=[])
+    axes.set(xlim=(0, len(style.BLUES)), ylim=(0, 1), yticks=[])
     axes.spines["left"].set_visible(False)
     span = float(levels[-1] - levels[0])
-    places: Callable[[float], str] = lambda v: number(v, max(0, 1 - math.floor(math.log10(span))))  # noqa: E731
-    axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(BLUES) + 1, 2))))
+    places: Callable[[float], str] = lambda v: style.number(v, max(0, 1 - math.floor(math.log10(span))))  # noqa: E731
+    axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(style.BLUES) + 1, 2))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda i, _: places(float(levels[round(i)]))))

@@ -9,27 +9,28 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from turnwise.evaluation.pictures.style import INK, MUTED, STYLE, axes_inside, figure_of, number, svg
+from turnwise.evaluation.pictures import style
 
 
 def histogram_plot(edges: Sequence[float], counts: Sequence[int], mean: float | None, key: str) -> Markup:
     """Counts of conversations by return, with the mean as a labelled line."""
     width, height = 520, 210
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
-        axes = axes_inside(figure, (52, 12, 28, 42))
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
+        axes = style.axes_inside(figure, (52, 12, 28, 42))
         axes.bar(edges[:-1], counts, width=[b - a for a, b in pairwise(edges)],
-                 align="edge", color=MUTED, alpha=0.55, linewidth=0)  # fmt: skip
+                 align="edge", color=style.MUTED, alpha=0.55, linewidth=0)  # fmt: skip
         axes.set(xlabel="return of a conversation", ylabel="conversations")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
-        label = f"Histogram of returns from {number(edges[0])} to {number(edges[-1])}"
+        label = f"Histogram of returns from {style.number(edges[0])} to {style.number(edges[-1])}"
         if mean is not None:
-            axes.axvline(mean, color=INK, linewidth=1.4, linestyle=(0, (5, 3)))
-            axes.annotate(f"mean {number(mean)}", (mean, 1), xycoords=axes.get_xaxis_transform(),
-                          xytext=(0, 6), textcoords="offset points", ha="center", color=INK)  # fmt: skip
-            label += f", mean {number(mean)}"
-        return svg(figure, key, label)
+            axes.axvline(mean, color=style.INK, linewidth=1.4, linestyle=(0, (5, 3)))
+            mark = f"mean {style.number(mean)}"
+            axes.annotate(mark, (mean, 1), xycoords=axes.get_xaxis_transform(), xytext=(0, 6),
+                          textcoords="offset points", ha="center", color=style.INK)  # fmt: skip
+            label += f", {mark}"
+        return style.svg(figure, key, label)
 
 
 def value_line(
@@ -53,10 +54,10 @@ def value_line(
         turns = "".join(f'<text x="{x:.1f}" y="{height - 3}" text-anchor="middle">{i + 1}</text>'
                         for i, (x, _) in enumerate(spots) if len(spots) <= 12 or i % 5 == 0)  # fmt: skip
         (x, y), (end, last) = spots[0], spots[-1]
-        now = f'<text class="now" x="{end + 10:.1f}" y="{last + 4:.1f}">{number(values[-1], 2)}</text>'
-        first = f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(values[0], 2)}</text>'
+        now = f'<text class="now" x="{end + 10:.1f}" y="{last + 4:.1f}">{style.number(values[-1], 2)}</text>'
+        first = f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{style.number(values[0], 2)}</text>'
         texts = f'{turns}{now}{first}<text x="{width - 8}" y="{zero + 4:.1f}" text-anchor="end">V = 0</text>'
-    description = escape("V by turn: " + ", ".join(number(v, 2) for v in values))
+    description = escape("V by turn: " + ", ".join(style.number(v, 2) for v in values))
     return Markup(
         f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
         f'<line x1="{x0}" x2="{width - x1}" y1="{zero:.1f}" y2="{zero:.1f}"/>'

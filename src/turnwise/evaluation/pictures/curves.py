@@ -8,20 +8,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from turnwise.evaluation.pictures.style import (
-    ACCENT,
-    INK,
-    LETTER,
-    MUTED,
-    STYLE,
-    WARM,
-    apart,
-    axes_inside,
-    figure_of,
-    number,
-    svg,
-    thousands,
-)
+from turnwise.evaluation.pictures import style
 
 _ROW = 14  # px from label to label
 
@@ -49,32 +36,33 @@ def panel_plot(panel: Panel, key: str) -> Markup:
 
     Labels stand at the ends of the lines, or above the picture if they are too long for that.
     """
-    styles = [(MUTED, "-"), (ACCENT, "-"), (WARM, "-"), (INK, (0, (3, 2)))]
+    styles = [(style.MUTED, "-"), (style.ACCENT, "-"), (style.WARM, "-"), (style.INK, (0, (3, 2)))]
     drawn = panel.curves[: len(styles)]
-    labels = [f"{c.label} {number(c.values[-1])}".strip() for c in drawn]
+    labels = [f"{c.label} {style.number(c.values[-1])}".strip() for c in drawn]
     width, bottom, room = 330, 30, 130
-    right = 12 + LETTER * max(len(label) for label in labels)
+    right = 12 + style.LETTER * max(len(label) for label in labels)
     above = right > 130
     top = 10 + _ROW * len(labels) if above else 10
     height = top + room + bottom
-    with matplotlib.rc_context(STYLE):
-        figure = figure_of(width, height)
-        axes = axes_inside(figure, (46, 12 if above else right, top, bottom))
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure_of(width, height)
+        axes = style.axes_inside(figure, (46, 12 if above else right, top, bottom))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: style.thousands(x)))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         for curve, (colour, dashes) in zip(drawn, styles, strict=False):
             marker = "o" if len(curve.steps) < 3 else ""  # a line needs two points to be seen
             axes.plot(curve.steps, curve.values, color=colour, linestyle=dashes, marker=marker, linewidth=1.7)
         low, high = axes.get_ylim()
-        places = apart([(c.values[-1] - low) / (high - low) * room for c in drawn], _ROW)
+        places = style.apart([(c.values[-1] - low) / (high - low) * room for c in drawn], _ROW)
         x = 1.04
         if above:
             x, places = 0.0, [room + 6 + _ROW * i for i in reversed(range(len(labels)))]
         for label, place, (colour, _) in zip(labels, places, styles, strict=False):
             axes.text(x, place / room, label, transform=axes.transAxes, va="center_baseline", color=colour)
         ends = "; ".join(
-            f"{c.label or panel.title} from {number(c.values[0])} to {number(c.values[-1])}" for c in drawn
+            f"{c.label or panel.title} from {style.number(c.values[0])} to {style.number(c.values[-1])}"
+            for c in drawn
         )
-        steps = number(max(c.steps[-1] for c in drawn))
-        return svg(figure, key, f"{panel.title} over {steps} steps: {ends}")
+        steps = style.number(max(c.steps[-1] for c in drawn))
+        return style.svg(figure, key, f"{panel.title} over {steps} steps: {ends}")

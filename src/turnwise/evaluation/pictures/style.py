@@ -22,7 +22,7 @@ INK, MUTED, LINE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#0
 BLUES, ORANGES = ([f"#{tens}0{i}" for i in range(1, 7)] for tens in ("0606", "0707"))  # the levels below
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm"}
 _VARIABLES |= {c: f"--{s}{i}" for s, side in (("p", BLUES), ("n", ORANGES)) for i, c in enumerate(side, 1)}
-STYLE: dict[Any, Any] = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "turnwise",
     "text.parse_math": False,
