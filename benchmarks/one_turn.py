@@ -202,7 +202,7 @@ def own_dpo(lm: Any, chat: ChatFormat, contents: list[str], texts: list[str]) ->
     def step(i: int) -> None:
         lm.train()
         chosen = [items[(i * ROWS + k) % len(items)] for k in range(ROWS)]
-        objective, _ = dpo.loss(policy, reference, chosen, c, torch.device("cpu"))
+        objective, _ = dpo.loss(policy, reference, chosen, c)
         learner.descend(objective, lr=1e-4)
 
     return step

@@ -220,7 +220,7 @@ def test_dpo_and_its_kin(formula: Any, make: Callable[..., Peer]) -> None:
     theirs = trainer.compute_loss(peer.lm, trainer.data_collator(examples))
     rows = [tuple(written(p, r) for r in replies) for p, replies in zip(PROMPTS, REPLIES, strict=True)]
     c = dpo.Config(beta=0.3, formula=formula, noise=0.2 if formula in ("conservative", "robust") else 0.1)
-    whole, _ = dpo.loss(peer.policy, peer.near, [Comparison(Pair((), "", ""), pair) for pair in rows], c, CPU)
+    whole, _ = dpo.loss(peer.policy, peer.near, [Comparison(Pair((), "", ""), pair) for pair in rows], c)
     assert_same(whole, theirs, peer.lm)
 
     (w, n_w), (l, n_l) = (peer.ratios([pair[i] for pair in rows]) for i in range(2))
@@ -266,7 +266,7 @@ def test_kto(far: bool, make: Callable[..., Peer]) -> None:
     theirs = trainer.compute_loss(peer.lm, trainer.data_collator(examples))
     c = kto.Config(beta=0.4, liked_weight=1.5, disliked_weight=0.7)
     items = [JudgedReply(Like((), "", good), row) for row, good in zip(rows, liked, strict=True)]
-    whole, sums = kto.loss(peer.policy, peer.near, items, c, CPU)
+    whole, sums = kto.loss(peer.policy, peer.near, items, c)
     assert (float(sums["kl"]) > 0) == far
     assert_same(whole, theirs, peer.lm)
     kl = torch.tensor(max(z, 0.0))

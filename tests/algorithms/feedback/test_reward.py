@@ -30,7 +30,6 @@ from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
-CPU = torch.device("cpu")
 ONE, TWO = (Message("user", "hello there"),), (Message("user", "it works"),)
 THREE = Ranking(TWO, ("my", "friend", "works now"), (2, 3, 1))
 FIT = reward.Config(epochs=70.0, batch_size=12, optimizer=AdamW(lr=3e-2, warmup=5), centring=0.0)
@@ -65,7 +64,7 @@ def rows_of(items: Sequence[Feedback], chat: ChatFormat) -> list[FeedbackRows]:
 
 
 def told(model: AnyRewardModel, items: Sequence[Feedback], chat: ChatFormat, c: reward.Config) -> Any:
-    return reward.loss(model, rows_of(items, chat), c, CPU)
+    return reward.loss(model, rows_of(items, chat), c)
 
 
 def test_pairs_ties_and_rankings_by_hand(chat: ChatFormat) -> None:

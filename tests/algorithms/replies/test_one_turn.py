@@ -177,7 +177,7 @@ def test_the_dpo_gradient_where_policy_and_reference_agree(policy: LmPolicy, cha
     """h = 0: the loss is log 2, and the gradient -beta / 2 of (log pi(w) - log pi(l))."""
     items = comparison_rows([Pair(PROMPTS[0], "my friend", "there now")], chat, 32)
     c = dpo.Config(beta=0.4)
-    value, sums = dpo.loss(policy, Reference(policy.lm), items, c, CPU)
+    value, sums = dpo.loss(policy, Reference(policy.lm), items, c)
     assert value.item() == pytest.approx(np.log(2), abs=1e-6) and float(sums["rewards/margins"]) == 0
     found = gradient(policy, value)
     b = pack_tokens(items[0].rows, gamma=1.0)
@@ -187,7 +187,7 @@ def test_the_dpo_gradient_where_policy_and_reference_agree(policy: LmPolicy, cha
 
 def test_a_tie_pulls_neither_way(policy: LmPolicy, chat: ChatFormat) -> None:
     items = comparison_rows([Pair(PROMPTS[0], "my friend", "there now", tie=True)], chat, 32)
-    value, _ = dpo.loss(policy, Reference(policy.lm), items, dpo.Config(), CPU)
+    value, _ = dpo.loss(policy, Reference(policy.lm), items, dpo.Config())
     assert gradient(policy, value).abs().max() < 1e-6
 
 
@@ -229,10 +229,10 @@ def test_a_ranking_of_ties_pulls_nowhere(policy: LmPolicy, chat: ChatFormat) -> 
     """Of three equal replies none is better, the middle one neither; and pairs' formulas read no third."""
     items = comparison_rows([Ranking(PROMPTS[0], ("my", "friend", "there"), (1, 1, 1))], chat, 32)
     reference = Reference(policy.lm)
-    value, _ = dpo.loss(policy, reference, items, dpo.Config(formula="ranking"), CPU)
+    value, _ = dpo.loss(policy, reference, items, dpo.Config(formula="ranking"))
     assert gradient(policy, value).abs().max() < 1e-6
     with pytest.raises(ValueError, match="dpo of 3 replies; expected pairs, or the formula ranking"):
-        dpo.loss(policy, reference, items, dpo.Config(), CPU)
+        dpo.loss(policy, reference, items, dpo.Config())
 
 
 def test_rankings_of_any_length_share_a_batch(policy: LmPolicy, chat: ChatFormat) -> None:
@@ -244,12 +244,12 @@ def test_rankings_of_any_length_share_a_batch(policy: LmPolicy, chat: ChatFormat
         for p in policy.parameters():
             p.add_(0.05 * torch.randn_like(p))
     one_by_one = [
-        dpo.loss(policy, reference, comparison_rows([r], chat, 32), c, CPU)[0].item() for r in (three, two)
+        dpo.loss(policy, reference, comparison_rows([r], chat, 32), c)[0].item() for r in (three, two)
     ]
-    both = dpo.loss(policy, reference, comparison_rows([three, two], chat, 32), c, CPU)[0].item()
+    both = dpo.loss(policy, reference, comparison_rows([three, two], chat, 32), c)[0].item()
     assert both == pytest.approx(np.mean(one_by_one), abs=1e-5)
     pair = comparison_rows([Pair(PROMPTS[1], "hello", "now")], chat, 32)
-    plain = dpo.loss(policy, reference, pair, dpo.Config(beta=1.0), CPU)[0].item()
+    plain = dpo.loss(policy, reference, pair, dpo.Config(beta=1.0))[0].item()
     assert plain == pytest.approx(one_by_one[1], abs=1e-5)
 
 
@@ -394,6 +394,6 @@ def test_orpo_of_certain_replies_has_a_finite_gradient(policy: LmPolicy, chat: C
     rows = comparison_rows([Pair(PROMPTS[0], "friend", "now")], chat, 32)
     logp = torch.tensor([0.0, -2.0], requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orpo, "mean_logp", lambda lm, rows, device, group: logp)
-        orpo.loss(policy, rows, orpo.Config(), CPU)[0].backward()
+        patch.setattr(orpo, "mean_logp", lambda lm, rows, group: logp)
+        orpo.loss(policy, rows, orpo.Config())[0].backward()
     assert logp.grad is not None and torch.isfinite(logp.grad).all()

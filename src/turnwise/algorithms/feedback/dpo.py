@@ -108,35 +108,32 @@ def log_ratios_and_logp(
     reference: Reference,
     rows: Sequence[Tokens],
     c: Config,
-    device: torch.device,
     group: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """h [B] of each reply, per token for ipo; and its log-probability [B]. Rows of a group share a prompt."""
-    batch = pack_tokens(rows, gamma=1.0).to(device)
+    batch = pack_tokens(rows, gamma=1.0).to(policy.device)
     ref_logp = reference.logp(batch, group=group)  # [B, A], without gradient
     logp = score_replies(policy.lm, batch, group=group).logp  # [B, A], 0 where masked
     log_ratios = (logp - ref_logp).sum(1)  # [B]
     return log_ratios / batch.mask.sum(1) if c.formula == "ipo" else log_ratios, logp.sum(1)
 
 
-def implicit_rewards(
-    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
-) -> Tensor:
+def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config) -> Tensor:
     """beta h [B]. The policy prefers the reply whose implicit reward is higher."""
     parts = chunks(rows, c.batch_size)
-    return c.beta * torch.cat([log_ratios_and_logp(policy, reference, part, c, device)[0] for part in parts])
+    return c.beta * torch.cat([log_ratios_and_logp(policy, reference, part, c)[0] for part in parts])
 
 
 def losses_of(
-    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
+    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [P] of items with equally many replies n; and what is logged of each item [P]."""
     n = len(items[0].rows)
     rows = [row for item in items for row in item.rows]  # n rows after each other share a prompt
-    both = log_ratios_and_logp(policy, reference, rows, c, device, group=n)
+    both = log_ratios_and_logp(policy, reference, rows, c, group=n)
     log_ratios, logp = (x.view(-1, n) for x in both)  # [P n] -> [P, n]
     per_item = formula_loss(log_ratios, c)
-    ties = torch.tensor([item.tie for item in items], device=device)
+    ties = torch.tensor([item.tie for item in items], device=logp.device)
     if bool(ties.any()):
         # Plackett-Luce in both directions would prefer the middle one of three replies, so that more than
         # two are compared in pairs.
@@ -156,14 +153,14 @@ def losses_of(
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config, device: torch.device
+    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the comparisons; and sums over them."""
-    total, sums = torch.zeros((), device=device), {}
+    total, sums = torch.zeros((), device=policy.device), {}
     # A tensor holds items with equally many replies, so that each n is read by itself.
     for n in sorted({len(item.rows) for item in items}):
         alike = [item for item in items if len(item.rows) == n]
-        per_item, terms = losses_of(policy, reference, alike, c, device)
+        per_item, terms = losses_of(policy, reference, alike, c)
         total = total + per_item.sum()
         sums = added(sums, sums_over_items(terms))
     return total / len(items), sums
@@ -176,10 +173,9 @@ def update(
     items: Sequence[Comparison],
     c: Config,
     lr: float,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
-    objective, sums = loss(policy, reference, items, c, device)
+    objective, sums = loss(policy, reference, items, c)
     learner.descend(objective, lr=lr)
     return sums
 
@@ -196,12 +192,11 @@ def train(
     learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)  # as the policy is before the first step
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(policy, reference, part, c)[1] for part in chunks(heldout, c.batch_size))
 
     for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, chosen, c, lr, device)
+        sums = update(policy, learner, reference, chosen, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -73,28 +73,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def log_ratios(
-    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], device: torch.device
-) -> Tensor:
+def log_ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens]) -> Tensor:
     """h [B] of each reply."""
-    batch = pack_tokens(rows, gamma=1.0).to(device)
+    batch = pack_tokens(rows, gamma=1.0).to(policy.device)
     return (score_replies(policy.lm, batch).logp - reference.logp(batch)).sum(1)  # [B, A] -> [B]
 
 
-def implicit_rewards(
-    policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config, device: torch.device
-) -> Tensor:
+def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config) -> Tensor:
     """beta h [B]. The policy prefers the reply whose implicit reward is higher."""
     parts = chunks(rows, c.batch_size)
-    return c.beta * torch.cat([log_ratios(policy, reference, part, device) for part in parts])
+    return c.beta * torch.cat([log_ratios(policy, reference, part) for part in parts])
 
 
 def loss(
-    policy: LmPolicy,
-    reference: Reference,
-    items: Sequence[JudgedReply[Like]],
-    c: Config,
-    device: torch.device,
+    policy: LmPolicy, reference: Reference, items: Sequence[JudgedReply[Like]], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the replies; and sums over them."""
     rows = [x.row for x in items]
@@ -102,10 +94,10 @@ def loss(
     # reply is compared with it. The paper takes no gradient of z: it is a point of comparison and not a goal.
     others = mismatched(rows, context_of(policy.lm))
     with torch.no_grad():
-        z = log_ratios(policy, reference, others, device).mean() if others else torch.zeros((), device=device)
+        z = log_ratios(policy, reference, others).mean() if others else torch.zeros((), device=policy.device)
         z = z.clamp(min=0.0)  # an estimate may be negative, a KL cannot
-    h = log_ratios(policy, reference, rows, device)
-    liked = torch.tensor([x.item.liked for x in items], device=device)
+    h = log_ratios(policy, reference, rows)
+    liked = torch.tensor([x.item.liked for x in items], device=h.device)
     per_item = kto_loss(h, liked, z, c.beta, c.liked_weight, c.disliked_weight)
     rewards = c.beta * h.detach()
     terms = {
@@ -143,10 +135,9 @@ def update(
     items: Sequence[JudgedReply[Like]],
     c: Config,
     lr: float,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
-    objective, sums = loss(policy, reference, items, c, device)
+    objective, sums = loss(policy, reference, items, c)
     learner.descend(objective, lr=lr)
     return sums
 
@@ -166,12 +157,11 @@ def train(
     # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z
     # would be too high.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
-    device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, reference, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(policy, reference, part, c)[1] for part in chunks(heldout, c.batch_size))
 
     for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, chosen, c, lr, device)
+        sums = update(policy, learner, reference, chosen, c, lr)
         run.report(step, sums, unseen, finish=means_of_sides)
     return policy

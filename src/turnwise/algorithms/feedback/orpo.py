@@ -53,14 +53,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def loss(
-    policy: LmPolicy, items: Sequence[Comparison], c: Config, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(policy: LmPolicy, items: Sequence[Comparison], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
     rows = [row for item in items for row in item.rows]  # chosen and rejected in turn
-    chosen, rejected = mean_logp(policy.lm, rows, device, group=2).view(-1, 2).unbind(1)  # [P] each
+    chosen, rejected = mean_logp(policy.lm, rows, group=2).view(-1, 2).unbind(1)  # [P] each
     per_item = -chosen + c.weight * orpo_odds_loss(chosen, rejected)
-    ties = torch.tensor([item.tie for item in items], device=device)
+    ties = torch.tensor([item.tie for item in items], device=chosen.device)
     # The other direction is formed for ties alone: it has no finite gradient where the chosen reply of a
     # decided pair is certain, and 0 times infinity is no number.
     flipped = -rejected[ties] + c.weight * orpo_odds_loss(rejected[ties], chosen[ties])
@@ -74,22 +72,17 @@ def loss(
     return per_item.mean(), sums_over_items(terms)
 
 
-def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Tensor:
+def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config) -> Tensor:
     """m [B]. The policy prefers the reply whose mean log-probability is higher."""
     parts = chunks(rows, c.batch_size)
-    return torch.cat([mean_logp(policy.lm, part, device) for part in parts])
+    return torch.cat([mean_logp(policy.lm, part) for part in parts])
 
 
 def update(
-    policy: LmPolicy,
-    learner: Learner,
-    items: Sequence[Comparison],
-    c: Config,
-    lr: float,
-    device: torch.device,
+    policy: LmPolicy, learner: Learner, items: Sequence[Comparison], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
-    objective, sums = loss(policy, items, c, device)
+    objective, sums = loss(policy, items, c)
     learner.descend(objective, lr=lr)
     return sums
 
@@ -105,12 +98,11 @@ def train(
     """Move `policy`, in place, towards what was preferred."""
     learner = run.learner(policy, c.optimizer)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, part, c, device)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(policy, part, c)[1] for part in chunks(heldout, c.batch_size))
 
     for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, chosen, c, lr, device)
+        sums = update(policy, learner, chosen, c, lr)
         run.report(step, sums, unseen)
     return policy

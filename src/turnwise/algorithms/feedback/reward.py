@@ -70,26 +70,26 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def rewards(model: AnyRewardModel, rows: Sequence[Tokens], device: torch.device) -> Tensor:
+def rewards(model: AnyRewardModel, rows: Sequence[Tokens]) -> Tensor:
     """[E, B], each member's reward, read at the last token of each row."""
-    batch = pack_tokens(rows, gamma=1.0).to(device)
+    batch = pack_tokens(rows, gamma=1.0).to(next(model.parameters()).device)
     return model(batch.inputs, batch.decisions[:, -1])
 
 
 def comparison_losses(
-    model: AnyRewardModel, items: Sequence[Comparison], c: Config, device: torch.device
+    model: AnyRewardModel, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of items with equally many replies n; and what is logged of each item [P]."""
     n = len(items[0].rows)
-    r = rewards(model, [row for item in items for row in item.rows], device)
+    r = rewards(model, [row for item in items for row in item.rows])
     r = r.view(len(r), len(items), n)  # [E, P n] -> [E, P, n]
     best, last = r[..., 0], r[..., -1]
-    ties = torch.tensor([item.tie for item in items], device=device)
+    ties = torch.tensor([item.tie for item in items], device=r.device)
     if n > 2:
-        every = torch.ones(len(items), n, dtype=torch.bool, device=device)
+        every = torch.ones(len(items), n, dtype=torch.bool, device=r.device)
         per_item = torch.where(ties, all_tied_loss(r), plackett_luce_loss(r, every))
     else:
-        margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=device)
+        margin = torch.tensor([item.margin or 0.0 for item in items], dtype=r.dtype, device=r.device)
         per_item = torch.where(
             ties, bradley_terry_tie_loss(best, last), bradley_terry_loss(best, last, margin)
         )
@@ -106,34 +106,30 @@ def comparison_losses(
 
 
 def single_reply_losses(
-    model: AnyRewardModel,
-    items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]],
-    device: torch.device,
+    model: AnyRewardModel, items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of replies that were liked, disliked or scored; and what is logged of each reply [P]."""
-    r = rewards(model, [x.row for x in items], device)  # [E, P]
+    r = rewards(model, [x.row for x in items])  # [E, P]
     mean = r.detach().mean(0)
     terms = {"reward_mean": mean, **_disagreement(r)}
     if isinstance(items[0].item, Like):
-        liked = torch.tensor([x.item.liked for x in items], device=device)  # pyright: ignore
+        liked = torch.tensor([x.item.liked for x in items], device=r.device)  # pyright: ignore
         return like_loss(r, liked), terms | {"accuracy": ((mean > 0) == liked).to(r.dtype)}
-    scores = torch.tensor([x.item.score for x in items], dtype=r.dtype, device=device)  # pyright: ignore
+    scores = torch.tensor([x.item.score for x in items], dtype=r.dtype, device=r.device)  # pyright: ignore
     # Losses of values are on decisions: [E, P] is read as [E, P, 1], one decision a reply.
     return squared_error(r.unsqueeze(-1), scores.unsqueeze(-1)).squeeze(-1), terms
 
 
-def loss(
-    model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over items, summed over members; and sums over items, of their means over members."""
     comparisons = [x for x in items if isinstance(x, Comparison)]
     groups: list[tuple[Tensor, dict[str, Tensor]]] = []
     # A tensor holds items with equally many replies, so that each n is read by itself.
     for n in sorted({len(x.rows) for x in comparisons}):
-        groups.append(comparison_losses(model, [x for x in comparisons if len(x.rows) == n], c, device))
+        groups.append(comparison_losses(model, [x for x in comparisons if len(x.rows) == n], c))
     if not comparisons:
-        groups.append(single_reply_losses(model, items, device))  # pyright: ignore[reportArgumentType]
-    total, sums = torch.zeros((), device=device), {}
+        groups.append(single_reply_losses(model, items))  # pyright: ignore[reportArgumentType]
+    total, sums = torch.zeros((), device=groups[0][0].device), {}
     for per_item, terms in groups:
         # Summed over members, so that each takes the step that it would take alone.
         total = total + per_item.sum()
@@ -142,16 +138,11 @@ def loss(
 
 
 def update(
-    model: AnyRewardModel,
-    learner: Learner,
-    items: Sequence[FeedbackRows],
-    c: Config,
-    lr: float,
-    device: torch.device,
+    model: AnyRewardModel, learner: Learner, items: Sequence[FeedbackRows], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step; sums over the items."""
     model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
-    objective, sums = loss(model, items, c, device)
+    objective, sums = loss(model, items, c)
     learner.descend(objective, lr=lr)
     return sums
 
@@ -167,14 +158,13 @@ def train(
     """Fit `model`, in place."""
     learner = run.learner(model, c.optimizer)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
-    device = run.world.device
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         model.eval()
-        return (loss(model, part, c, device)[1] for part in chunks(heldout, 2 * c.batch_size))
+        return (loss(model, part, c)[1] for part in chunks(heldout, 2 * c.batch_size))
 
     for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(model, learner, chosen, c, lr, device)
+        sums = update(model, learner, chosen, c, lr)
         run.report(step, sums, unseen)
     return model
 

@@ -75,8 +75,8 @@ def update(
     policy: LmPolicy, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step on the best replies; sums over their tokens."""
-    rows, device = judged.rows(), next(policy.parameters()).device
-    batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(device)
+    rows = judged.rows()
+    batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(policy.device)
     total, sums = loss(policy, reference, batch)
     learner.descend(total, lr=lr)
     return sums

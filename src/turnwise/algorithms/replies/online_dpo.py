@@ -88,8 +88,7 @@ def update(
     if not len(best):
         return {}
     rows, places = judged.rows(), np.stack([best, worst], 1).ravel()  # best, worst, best, worst, ...
-    device = next(policy.parameters()).device
-    pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(device)
+    pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(policy.device)
     total, sums = loss(policy, reference, pairs, c)
     learner.descend(total, lr=lr)
     return sums

@@ -34,6 +34,11 @@ class LmPolicy(nn.Module):
         return self
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
     def trunks(self) -> Sequence[nn.Module]:
         """What reads the history when acting."""
         return (trunk_of(self.lm),)
@@ -67,6 +72,11 @@ class GuidedPolicy(nn.Module):
         super().__init__()
         self.policy, self.critic = policy, critic
         self.beta, self.clip, self.top_k = beta, clip, top_k
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
     @property
     def trunks(self) -> Sequence[nn.Module]:

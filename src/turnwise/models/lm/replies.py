@@ -56,9 +56,9 @@ def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = M
     return Scored(nothing.masked_scatter(mask, logp), nothing.masked_scatter(mask, spread))
 
 
-def mean_logp(lm: Any, rows: Sequence[Tokens], device: torch.device, group: int = 1) -> Float[Tensor, "B"]:
+def mean_logp(lm: Any, rows: Sequence[Tokens], group: int = 1) -> Float[Tensor, "B"]:
     """Log-probability of each reply per token, in nats, with gradient; rows of a group share their prompt."""
-    batch = pack_tokens(rows, gamma=1.0).to(device)
+    batch = pack_tokens(rows, gamma=1.0).to(next(lm.parameters()).device)
     logp = score_replies(lm, batch, group=group).logp
     return logp.sum(1) / batch.mask.sum(1)
 

@@ -171,7 +171,7 @@ def agreement(
     def quality(policy: LmPolicy) -> dict[str, Any]:
         @torch.inference_mode()
         def score(rows: Sequence[Tokens]) -> np.ndarray:
-            worth = algorithm.module.implicit_rewards(policy, *reference, rows, config, device)
+            worth = algorithm.module.implicit_rewards(policy, *reference, rows, config)
             return worth.double().cpu().numpy()[None]
 
         return {k: v for k, v in judge(score, items, s.chat).items() if k not in NO_PROBABILITY}
