@@ -10,7 +10,7 @@ from rich.text import Text
 
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.chat import ChatFormat
-from turnwise.data.dialogue import Dialogue
+from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.tokens import Tokens
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.models.lm.pretrained import load_lm
@@ -40,7 +40,7 @@ def print_conversation(
     out.print(f"[bold]{d.id or 'conversation'}[/bold]  return {d.undiscounted_return():g}, ended: {end}")
     for m in d.messages:
         line = Text(f"{m.role:>10}  ", style=ROLE_STYLE.get(m.role, ""))
-        line.append(m.content, style="bold" if m.role == d.agent_role else "")
+        line.append(spoken(m), style="bold" if m.role == d.agent_role else "")
         if m.role == d.agent_role:
             line.append(f"   reward {m.reward:g}", style="red" if m.reward < 0 else "green")
             if m.behavior_logp is not None:
@@ -94,7 +94,7 @@ def _decisions(chat: ChatFormat, row: Tokens, batch: Batch) -> list[dict[str, An
 
 def _tokenizer(corpus: Sequence[Dialogue], model: str | None) -> Any:
     if model is None:
-        return train_tokenizer((m.content for d in corpus for m in d.messages), 1024, 512)
+        return train_tokenizer((spoken(m) for d in corpus for m in d.messages), 1024, 512)
     from pathlib import Path
 
     policy = Path(model) / "policy"

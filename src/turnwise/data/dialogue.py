@@ -44,3 +44,36 @@ class Dialogue:
     def undiscounted_return(self) -> float:
         """Sum of the rewards, in the units of the task."""
         return math.fsum(m.reward for m in self.turns)
+
+
+def chat_message(message: Message) -> dict[str, Any]:
+    """A message as chat interfaces write it: `role` and `content`, and what else it has.
+
+    `tool_calls` are nested, `{"id", "type": "function", "function": {"name", "arguments"}}`, with the
+    arguments as text.
+    """
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        row["name"] = message.name
+    if message.tool_calls is not None:
+        row["tool_calls"] = [
+            ({} if call.id is None else {"id": call.id})
+            | {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
+    return row
+
+
+def spoken(message: Message) -> str:
+    """What a message says as plain text: its words, then a line `call name(arguments)` for each of its calls.
+
+    `name: ` stands before it, unless the assistant speaks: it would learn to say its own name. Ids of calls
+    are left out, because they are drawn at random and nobody could learn them.
+    """
+    if message.name is None and message.tool_calls is None:
+        return message.content
+    calls = [f"call {call.name}({call.arguments})" for call in message.tool_calls or ()]
+    text = "\n".join([message.content, *calls] if message.content else calls)
+    return text if message.name is None or message.role == "assistant" else f"{message.name}: {text}"

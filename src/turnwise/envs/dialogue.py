@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 
-@dataclass(frozen=True)
+class ToolCall(NamedTuple):
+    """A function that a message calls."""
+
+    id: str | None
+    """What the message with its result refers to; None if the log does not have it."""
+    name: str
+    arguments: str
+    """As text, nearly always JSON: what was written, and never parsed."""
+
+
+@dataclass(frozen=True, slots=True)  # there may be millions of them
 class Message:
     """One utterance.
 
     `reward` follows the utterance, in the units of the task; it is 0 for messages that are not the agent's.
     `behavior_logp` is the natural log of the probability with which the logged agent chose this whole
-    message; None if the log does not have it.
+    message; None if the log does not have it. `name` is who of several speaks in the role, or whose result a
+    tool's message is. `tool_calls` are the functions that the message calls, beside its words or in their
+    place; `tool_call_id` is the call that a tool's message answers. None wherever there is no such thing.
     """
 
     role: str
     content: str
     reward: float = 0.0
     behavior_logp: float | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True)

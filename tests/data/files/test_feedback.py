@@ -291,7 +291,7 @@ TWICE = (
 )
 AFTER = "expected what the assistant says after the prompt, or the prompt and then that"
 NUMBER = "expected a finite number (at most 1e+30 in size)"
-TOOL = {"role": "assistant", "tool_calls": [1]}
+TOOL = {"role": "assistant", "tool_calls": [{"name": "test"}]}
 COLUMNS_SAID = (
     "expected the columns of pairs (prompt, chosen, rejected), rankings (prompt, completions), "
     "likes (prompt, completion, label) or scores (prompt, completion, score)"
@@ -309,7 +309,7 @@ BAD_PAIRS = [
     ({"chosen": []}, f"chosen: {MESSAGES}; found []"),
     (
         {"chosen": [TOOL]},
-        "chosen[0].content: expected a string (write tool calls out as text); found nothing",
+        "chosen: expected a reply in words (tool calls are read in prompts alone); found tool calls",
     ),
     (
         {"chosen": [{"role": "user", "content": "x"}, FUSE]},

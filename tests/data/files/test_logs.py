@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from turnwise.data.dialogue import ROLES, Dialogue
+from turnwise.data.dialogue import ROLES, Dialogue, spoken
 from turnwise.data.files.logs import FIELDS, read_logs, to_row, write_jsonl
-from turnwise.envs.dialogue import Message
+from turnwise.envs.dialogue import Message, ToolCall
 from turnwise.run.errors import InputError
 
 HELLO = {"role": "user", "content": "It does not start."}
@@ -54,6 +54,44 @@ def test_a_conversation_with_every_field(tmp_path):
         terminated=False,
         id="7",
         metadata={"fault": "fuse", "scores": [1, None]},
+    )
+
+
+def test_what_a_log_says_of_tools_and_names_is_kept(tmp_path):
+    """Calls nested as chat interfaces write them, flat, or the one `function_call` of older logs."""
+    spaced = '{"part":  "fuse"}'
+    nested = {"id": "c1", "type": "function", "function": {"name": "test", "arguments": spaced}}
+    flat = {"name": "test", "arguments": {"part": "fuse", "volts": None}}
+    row = {
+        "messages": [
+            HELLO | {"name": "Ann"},
+            {"role": "assistant", "content": None, "tool_calls": [nested, flat], "reward": 0.5},
+            {"role": "tool", "content": "blown", "name": "test", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "One more.", "function_call": {"name": "buy"}, "name": ""},
+        ]
+    }
+    logs = read_logs(written(tmp_path, row))
+    assert logs[0].messages == (
+        Message("user", "It does not start.", name="Ann"),
+        Message(
+            "assistant",
+            "",
+            0.5,
+            tool_calls=(ToolCall("c1", "test", spaced), ToolCall(None, "test", '{"part": "fuse"}')),
+        ),
+        Message("tool", "blown", name="test", tool_call_id="c1"),
+        Message("assistant", "One more.", tool_calls=(ToolCall(None, "buy", "{}"),)),
+    )
+    assert [spoken(m) for m in logs[0].messages] == [
+        "Ann: It does not start.",
+        'call test({"part":  "fuse"})\ncall test({"part": "fuse"})',
+        "test: blown",
+        "One more.\ncall buy({})",
+    ]
+    again = to_row(logs[0])
+    assert again["messages"][1]["tool_calls"][0] == nested
+    assert read_logs([again]) == list(logs) and read_logs([{**again, "messages": logs[0].messages}]) == list(
+        logs
     )
 
 
@@ -155,8 +193,25 @@ BAD_ROWS = [
     (with_reply(content=3), ": messages[1].content: expected a string; found 3"),
     (with_reply(content=[{"type": "text"}]), ': messages[1].content: expected a string; found [{"type": "te'),
     (
-        with_reply(content=None, tool_calls=[{"name": "test"}]),
-        ": messages[1].content: expected a string (write tool calls out as text); found nothing",
+        with_reply(content=None, tool_calls=[]),
+        ": messages[1].content: expected a string; found nothing",
+    ),
+    (
+        with_reply(tool_calls={"name": "test"}),
+        ": messages[1].tool_calls: expected a list of calls, each with the name and the arguments of a "
+        'function; found {"name": "test"}',
+    ),
+    (
+        with_reply(tool_calls=[{"id": "1", "function": {"arguments": "{}"}}]),
+        ": messages[1].tool_calls[0].name: expected the name of a function; found nothing",
+    ),
+    (
+        with_reply(tool_calls=["test"]),
+        ": messages[1].tool_calls[0]: expected a call with the name and the arguments of a function; found",
+    ),
+    (
+        with_reply(name={"first": "Ann"}),
+        ': messages[1].name: expected text or a whole number; found {"first": "Ann"}',
     ),
     (with_reply(content="\ud800"), ': messages[1].content: expected a string; found "\\ud800"'),
     (with_reply(reward=math.nan), f": messages[1].reward: {NUMBER} NaN"),
@@ -289,6 +344,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 rewards = st.floats(-1e30, 1e30)
 logps = st.none() | st.floats(-1e30, 0)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
+named = st.none() | texts.filter(bool)
+calls = st.none() | st.lists(
+    st.builds(ToolCall, named, texts.filter(bool), texts), min_size=1, max_size=2
+).map(tuple)
+extras = st.tuples(named, calls, named)
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(texts, v, max_size=3))
 finite = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -301,7 +361,7 @@ def dialogues(draw):
     agent = draw(st.sampled_from(ROLES))
     roles = [*draw(st.lists(st.sampled_from(ROLES), max_size=5)), agent]
     messages = [
-        Message(role, draw(texts), draw(rewards) if role == agent else 0.0, draw(logps))
+        Message(role, draw(texts), draw(rewards) if role == agent else 0.0, draw(logps), *draw(extras))
         for role in draw(st.permutations(roles))
     ]
     keys = st.text(string.ascii_letters, min_size=1, max_size=6).filter(lambda k: k not in FIELDS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.dialogue import Dialogue
+from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
 
 BINS = 20
@@ -39,7 +39,7 @@ def data_card(
     turns = [len(d.turns) for d in dialogues]
     returns = np.array([d.undiscounted_return() for d in dialogues])
     scored = [m.behavior_logp is not None for d in dialogues for m in d.turns]
-    texts = {tuple((m.role, m.content) for m in d.messages) for d in dialogues}
+    texts = {tuple((m.role, spoken(m)) for m in d.messages) for d in dialogues}
     terminated = sum(d.terminated for d in dialogues)
     over = None
     if lengths is not None and context is not None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from turnwise.data.dataset import FeedbackSet
+from turnwise.data.dialogue import chat_message
 from turnwise.data.feedback import Feedback, Kind, Like, Pair, Prompt, Ranking, Score, kind_of
 from turnwise.data.files.fields import read_flag, read_name, read_number, unexpected, without_nulls
 from turnwise.data.files.logs import write_jsonl
-from turnwise.data.files.messages import MESSAGES, read_prompt, split_replies
+from turnwise.data.files.replies import MESSAGES, read_prompt, split_replies
 from turnwise.data.files.sources import Row, Source, name_of, read_items
 from turnwise.run.errors import InputError, SettingError
 
@@ -74,7 +75,7 @@ def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
 def to_row(feedback: Feedback) -> dict[str, Any]:
     """The row that `read_feedback` turns into `feedback` again: prompt and replies as lists of messages.
 
-    Messages of the prompt keep only their role and content. Raises ValueError if a metadata key is a field of
+    Raises ValueError if a metadata key is a field of
     the format.
     """
     kind = kind_of(feedback)
@@ -82,7 +83,7 @@ def to_row(feedback: Feedback) -> dict[str, Any]:
     if clash:
         raise ValueError(f"metadata keys {clash} are fields of the format of {kind}")
     row: dict[str, Any] = {"id": feedback.id} if feedback.id else {}
-    row["prompt"] = [{"role": m.role, "content": m.content} for m in feedback.prompt]
+    row["prompt"] = [chat_message(m) for m in feedback.prompt]
     replies = [[{"role": "assistant", "content": reply}] for reply in feedback.replies]
     if isinstance(feedback, Pair):
         row |= {"chosen": replies[0], "rejected": replies[1]}

@@ -11,14 +11,16 @@ import gzip
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import ROLES, Dialogue
-from turnwise.data.files.fields import one_line, read_name, read_number, read_text, unexpected, without_nulls
+from turnwise.data.dialogue import ROLES, Dialogue, chat_message
+from turnwise.data.files.fields import one_line, read_name, read_number, unexpected, without_nulls
+from turnwise.data.files.messages import read_message
 from turnwise.data.files.sources import Row, Source, name_of, read_items
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
@@ -57,7 +59,7 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
         raise ValueError(f"metadata keys {clash} are fields of the log format")
     messages = []
     for m in dialogue.messages:
-        item: dict[str, Any] = {"role": m.role, "content": m.content}
+        item = chat_message(m)
         if m.role == dialogue.agent_role:
             item["reward"] = m.reward
         if m.behavior_logp is not None:
@@ -150,13 +152,8 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
     messages: list[Message] = []
     last = None  # index of the agent's latest message
     for i, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise unexpected(where, f"messages[{i}]", "an object with role and content", item)
-        role, content = item.get("role"), item.get("content")
-        if role not in ROLES:
-            raise unexpected(where, f"messages[{i}].role", f"one of {', '.join(ROLES)}", role)
-        hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
-        content = read_text(content, where, f"messages[{i}].content", hint)
+        message = read_message(item, where, "messages", i)
+        role = message.role
         reward, logp = item.get("reward"), item.get("behavior_logp")
         reward = 0.0 if reward is None else read_number(reward, where, f"messages[{i}].reward")
         if logp is not None:
@@ -176,7 +173,10 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
                 raise InputError(f"{where}: messages[{i}].reward: {expected}; {found}")
             messages[last] = _rewarded(messages[last], reward)
             reward = 0.0
-        messages.append(Message(role, content, reward, logp))
+        if reward or logp is not None:
+            rest = (message.name, message.tool_calls, message.tool_call_id)
+            message = Message(role, message.content, reward, logp, *rest)
+        messages.append(message)
     if last is None:
         found = f"only {', '.join(sorted({m.role for m in messages}))}" if messages else "no messages"
         raise InputError(f"{where}: messages: expected a message of the agent ({agent_role}); found {found}")
@@ -184,7 +184,7 @@ def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Mes
 
 
 def _rewarded(m: Message, reward: float) -> Message:
-    return Message(m.role, m.content, m.reward + reward, m.behavior_logp)
+    return replace(m, reward=m.reward + reward)
 
 
 def _terminated(row: Mapping[str, Any], where: str) -> bool:

@@ -1,115 +1,69 @@
-"""Prompts and replies of feedback: from text, transcripts and lists of messages to messages."""
+"""One message of a row: its role, its words, the functions that it calls."""
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from turnwise.data.dialogue import ROLES
-from turnwise.data.feedback import Prompt
-from turnwise.data.files.fields import read_text, unexpected
-from turnwise.envs.dialogue import Message
-from turnwise.run.errors import InputError
+from turnwise.data.files.fields import is_text, read_name, unexpected, without_nulls
+from turnwise.envs.dialogue import Message, ToolCall
 
-MESSAGES = "text or a list of messages, each with role and content"
+_CALLS = "a list of calls, each with the name and the arguments of a function"
 
 
-def read_prompt(value: Any, where: str, field: str) -> Prompt:
-    """A prompt from text (one message of the user, or a transcript) or from a list of messages."""
-    if isinstance(value, str):
-        talk = _transcript(value)
-        if talk and talk[-1] == Message("assistant", ""):  # "Assistant:" at the end invites the reply
-            talk = talk[:-1]
-        messages = talk or (Message("user", read_text(value, where, field)),)
-    else:
-        messages = _messages(value, where, field)
-    _expect_reply(messages, where, field)
-    return messages
+def read_message(item: Any, where: str, field: str, i: int) -> Message:
+    """Message `i` of the list in `field`, without a reward; InputError if it is none."""
+    if not isinstance(item, dict):
+        raise unexpected(where, f"{field}[{i}]", "an object with role and content", item)
+    role, content = item.get("role"), item.get("content")
+    if role not in ROLES:
+        raise unexpected(where, f"{field}[{i}].role", f"one of {', '.join(ROLES)}", role)
+    calls = _calls(item, where, field, i)
+    if content is None and calls is not None:
+        content = ""
+    if not isinstance(content, str) or not is_text(content):
+        raise unexpected(where, f"{field}[{i}].content", "a string", content)
+    name = answers = None
+    if item.get("name") not in (None, ""):
+        name = read_name(item["name"], where, f"{field}[{i}].name")
+    if item.get("tool_call_id") not in (None, ""):
+        answers = read_name(item["tool_call_id"], where, f"{field}[{i}].tool_call_id")
+    return Message(role, content, name=name, tool_calls=calls, tool_call_id=answers)
 
 
-def split_replies(
-    prompt: Prompt | None, given: Mapping[str, Any], where: str
-) -> tuple[Prompt, tuple[str, ...]]:
-    """The prompt and the reply of each field.
-
-    A reply may be text, the messages after the prompt, or the whole conversation. The prompt is the longest
-    beginning that all of them share, and exactly one message of the assistant must remain of each.
-    """
-    # Two texts share no beginning here, unlike in TRL: if the question is in another column, their common
-    # beginning is only the first words of two answers.
-    whole = [_conversation(value, prompt, where, field) for field, value in given.items()]
-    shared = min(map(len, whole)) - 1  # a reply remains, even if there is only one or all are equal
-    for i in range(shared):
-        if any(messages[i] != whole[0][i] for messages in whole):
-            shared = i
-            break
-    for field, messages in zip(given, whole, strict=True):
-        rest = [m.role for m in messages[shared:]]
-        if rest != ["assistant"]:
-            expected = "expected one message of the assistant at its end"
-            expected += (
-                " (what comes before is the prompt, the same for every reply)" if len(given) > 1 else ""
-            )
-            found = ", ".join(rest[:4]) + (", ..." if len(rest) > 4 else "")
-            raise InputError(f"{where}: {field}: {expected}; found {found}")
-    before = whole[0][:shared]
-    if not before:
-        raise unexpected(where, "prompt", MESSAGES, None)
-    if before != prompt:
-        _expect_reply(before, where, next(iter(given)))
-    return before, tuple(messages[-1].content for messages in whole)
+def _calls(item: Mapping[str, Any], where: str, field: str, i: int) -> tuple[ToolCall, ...] | None:
+    """What the message calls: `tool_calls`, or the one `function_call` of older logs."""
+    given, name = item.get("tool_calls"), "tool_calls"
+    if given is None or given == []:
+        if item.get("function_call") is None:
+            return None
+        given, name = [item["function_call"]], "function_call"
+    if not isinstance(given, list):
+        raise unexpected(where, f"{field}[{i}].{name}", _CALLS, given)
+    found = []
+    for k, call in enumerate(given):
+        place = f"{field}[{i}].{name}" + (f"[{k}]" if name == "tool_calls" else "")
+        nested = call.get("function") if isinstance(call, dict) else None
+        function = call if nested is None else nested
+        if not isinstance(call, dict) or not isinstance(function, dict):
+            raise unexpected(where, place, "a call with the name and the arguments of a function", call)
+        called = read_name(function.get("name"), where, f"{place}.name")
+        if called is None:
+            raise unexpected(where, f"{place}.name", "the name of a function", None)
+        id = None if call.get("id") in (None, "") else read_name(call["id"], where, f"{place}.id")
+        found.append(ToolCall(id, called, _arguments(function.get("arguments"), where, f"{place}.arguments")))
+    return tuple(found)
 
 
-def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> Prompt:
-    """Prompt and reply together."""
-    if isinstance(value, str):
-        reply = Message("assistant", read_text(value, where, field))
-        talk = _transcript(value)
-        if talk and (prompt is None or talk[: len(prompt)] == prompt):
-            return talk
-        if prompt is not None:
-            return (*prompt, reply)
-        raise unexpected(where, "prompt", MESSAGES, None)
-    messages = _messages(value, where, field)
-    if prompt is None or messages[: len(prompt)] == prompt:
-        return messages
-    if messages[0].role != "assistant":
-        expected = "expected what the assistant says after the prompt, or the prompt and then that"
-        raise InputError(f"{where}: {field}[0].role: {expected}; found a message of the {messages[0].role}")
-    return (*prompt, *messages)
-
-
-def _transcript(text: str) -> Prompt:
-    """The messages of a text in which `Human:` and `Assistant:` follow empty lines; none for any other text.
-
-    Bai et al. 2022, arXiv:2204.05862, publish conversations in this form, which the human begins.
-    """
-    before, *turns = re.split(r"(?:\A|\n\n)\s*(Human|Assistant):", text)
-    if before.strip() or not turns or turns[0] != "Human":
-        return ()
-    said = zip(turns[::2], turns[1::2], strict=True)
-    return tuple(Message("user" if who == "Human" else "assistant", words.strip()) for who, words in said)
-
-
-def _messages(items: Any, where: str, field: str) -> Prompt:
-    if not isinstance(items, list) or not items:
-        raise unexpected(where, field, MESSAGES, items)
-    messages = []
-    for i, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise unexpected(where, f"{field}[{i}]", "an object with role and content", item)
-        if item.get("role") not in ROLES:
-            raise unexpected(where, f"{field}[{i}].role", f"one of {', '.join(ROLES)}", item.get("role"))
-        hint = " (write tool calls out as text)" if item.get("tool_calls") else ""
-        messages.append(
-            Message(item["role"], read_text(item.get("content"), where, f"{field}[{i}].content", hint))
-        )
-    return tuple(messages)
-
-
-def _expect_reply(prompt: Prompt, where: str, field: str) -> None:
-    if prompt[-1].role == "assistant":
-        expected = "expected the message that is answered at the end of the prompt"
-        found = "found one of the assistant, who would speak twice"
-        raise InputError(f"{where}: {field}[{len(prompt) - 1}].role: {expected}; {found}")
+def _arguments(value: Any, where: str, field: str) -> str:
+    """Text as it is, for nobody knows that it is JSON; anything else as JSON text."""
+    if value is None:
+        return "{}"
+    text = (
+        value if isinstance(value, str) else json.dumps(without_nulls(value), ensure_ascii=False, default=str)
+    )
+    if not is_text(text):
+        raise unexpected(where, field, "a string", value)
+    return text

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from turnwise.data.dataset import IN_MEMORY, Dataset
-from turnwise.data.dialogue import Dialogue
+from turnwise.data.dialogue import Dialogue, chat_message
 from turnwise.data.feedback import Feedback
 from turnwise.data.files.fields import cut, one_line, unexpected
 from turnwise.envs.dialogue import Message
@@ -262,12 +262,17 @@ def _plain_row(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Containers copied, so that the caller may change theirs; values of numpy as Python's."""
     if isinstance(value, Message):
-        return dict(vars(value))
+        return _message_row(value)
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _message_row(m: Message) -> dict[str, Any]:
+    given = {} if m.behavior_logp is None else {"behavior_logp": m.behavior_logp}
+    return {**chat_message(m), "reward": m.reward, **given}
 
 
 def _is_nan(value: Any) -> bool:

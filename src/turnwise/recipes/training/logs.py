@@ -18,7 +18,7 @@ from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat import ChatFormat, token_rows
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import Dialogue
+from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import Tokens
@@ -124,7 +124,7 @@ def _clone(
     if settings.lora_rank and start.model is None:
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
         raise SettingError("lora_rank", settings.lora_rank, expected)
-    lm, tokenizer = begin(start, (x.content for d in learnt for x in d.messages))
+    lm, tokenizer = begin(start, (spoken(x) for d in learnt for x in d.messages))
     chat, context = ChatFormat(tokenizer), context_of(lm)
     if settings.lora_rank:
         lm = with_lora(lm, settings.lora_rank)
