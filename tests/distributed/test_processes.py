@@ -20,6 +20,7 @@ from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens, pack_turns
 from turnwise.data.order import BatchOrder
 from turnwise.run.distributed import World
+from turnwise.run.files.checkpoint import Checkpoints
 
 WORKER = Path(__file__).with_name("worker.py")
 worker = runpy.run_path(str(WORKER))
@@ -69,9 +70,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ask("ended", begun_on_one, **job)
                 ask("interrupted", base / f"one_after_{strategy}" / name, **job, stop_at=STOP)
     broken = base / "broken"
-    broken.mkdir()
-    (broken / "checkpoint.pt").write_bytes(b"half a checkpoint")
-    wrong = f"{broken / 'checkpoint.pt'}: cannot be read; expected a checkpoint that a run wrote"
+    file = broken / "checkpoints" / "step-7.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half a checkpoint")
+    wrong = (
+        f"{file}: damaged, or no checkpoint (its header has no end); expected the file as a run wrote it. "
+        "Without this file a resumed run goes on from the beginning"
+    )
     ask(wrong, broken, algorithm="bc")
     assert outcomes(plan, base / "plan", 2) == [expected, expected]
     for strategy in STRATEGIES:
@@ -94,7 +99,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
     """Every floating-point tensor of a checkpoint: weights, targets, moments of the optimizer."""
-    found = leaves(torch.load(folder / "checkpoint.pt", weights_only=True))
+    found = leaves(Checkpoints(folder).latest())
     return {k: x for k, x in found if isinstance(x, torch.Tensor) and x.is_floating_point()}
 
 
@@ -148,7 +153,7 @@ def test_a_run_begun_on_one_process_goes_on_on_two(runs: Path, name: str, strate
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_begun_on_two_processes_goes_on_on_one(runs: Path, name: str, strategy: str) -> None:
     """Ctrl-C reached rank 1 alone, in its fifth step: both stopped there (rank 0 would hang otherwise)."""
-    stopped = torch.load(runs / f"stopped_{strategy}" / name / "checkpoint.pt", weights_only=True)
+    stopped = Checkpoints(runs / f"stopped_{strategy}" / name).latest()
     assert stopped["step"] == STOP + 1
     assert_same(runs / "one" / name, runs / f"one_after_{strategy}" / name, within=1e-8)
 
@@ -157,7 +162,7 @@ def test_rank_0_alone_writes(runs: Path) -> None:
     """The other process was given folders of its own; none of them came to be."""
     assert not list(runs.rglob("*-of-rank-1*"))
     for folder in (runs / "ddp" / "bc", runs / "fully_shard" / "ilql"):
-        assert sorted(f.name for f in folder.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+        assert sorted(f.name for f in folder.iterdir()) == ["checkpoints", "metrics.jsonl"]
 
 
 def test_training_moves_what_is_compared(runs: Path) -> None:
@@ -225,7 +230,7 @@ def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == 0
     assert json.loads((tmp_path / "plan.0").read_text()) == ["interrupted"]
-    stopped = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    stopped = Checkpoints(folder).latest()["step"]
     assert 5 <= stopped < 500
     epochs = (stopped // 5) + 2.0
     # The schedule of the learning rate depends on the number of steps: both runs are told the same 500.

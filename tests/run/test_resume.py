@@ -17,6 +17,7 @@ from torch import nn
 
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
@@ -29,7 +30,7 @@ train = partial(worker["train"], epochs=2.4)
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)
+    return Checkpoints(folder).latest()
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -57,7 +58,7 @@ def assert_same_run(whole: Path, resumed: Path, steps: int = STEPS) -> None:
     assert [m["step"] for m in metrics(resumed)] == list(range(steps))  # none missing, none twice
     assert metrics(resumed) == metrics(whole)
     assert_identical(checkpoint(resumed), checkpoint(whole))
-    assert sorted(f.name for f in resumed.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+    assert sorted(f.name for f in resumed.iterdir()) == ["checkpoints", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize("name", worker["ALGORITHMS"])
@@ -133,14 +134,20 @@ def test_metrics_without_a_checkpoint_are_of_no_run(tmp_path: Path) -> None:
     """Killed before the first checkpoint: everything is done again, and logged once."""
     train("bc", tmp_path / "whole")
     train("bc", tmp_path / "parts", stop_at=3)
-    (tmp_path / "parts" / "checkpoint.pt").unlink()
+    for file in (tmp_path / "parts" / "checkpoints").iterdir():
+        file.unlink()
     assert train("bc", tmp_path / "parts") == "ended"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"half a checkpoint")
-    assert train("bc", tmp_path).startswith(f"{tmp_path / 'checkpoint.pt'}: cannot be read")
+    file = tmp_path / "checkpoints" / "step-7.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"half a checkpoint")
+    assert train("bc", tmp_path) == (
+        f"{file}: damaged, or no checkpoint (its header has no end); expected the file as a run wrote it. "
+        "Without this file a resumed run goes on from the beginning"
+    )
 
 
 def test_divergence_is_named_and_not_logged(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from turnwise.exact.reference_policies import best_open_loop, qmdp_value
 from turnwise.exact.sarsop.search import first_beliefs
 from turnwise.exact.sarsop.solve import Solution
 from turnwise.exact.simulation import WatchedSteps, horizon_of, watch
-from turnwise.run.folder import whole_file, write_json
+from turnwise.run.files.whole import whole_file
+from turnwise.run.folder import write_json
 
 WATCHED = 64
 """simulated episodes whose beliefs and looks are measured"""

@@ -23,7 +23,10 @@ from torch import Tensor, nn
 from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError, Interrupted
-from turnwise.run.folder import whole_file, write_text
+from turnwise.run.files.checkpoint import Checkpoints
+from turnwise.run.files.fits import PARTS, expect_fits, expect_names
+from turnwise.run.files.lines import keep_lines_before
+from turnwise.run.files.whole import to_disk
 from turnwise.run.metrics import OPTIMIZER
 from turnwise.run.optim import optimizer_of, warmup_linear
 from turnwise.run.progress import Progress
@@ -138,7 +141,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
-        self._checkpoint = self.folder / "checkpoint.pt"
+        self._checkpoints = Checkpoints(self.folder)
         self._metrics = self.folder / "metrics.jsonl"
         self._learner: Learner | None = None  # known when `steps` begins
         self._live: dict[str, float] = {}
@@ -257,24 +260,35 @@ class TrainingRun:
         return self._seconds + time.monotonic() - self._began
 
     def _save(self, done: int, learner: Learner) -> None:
+        """Commit what `done` steps came to. The checkpoint before it stays, all earlier ones go."""
         state = learner.state()
         if self.world.main:
             here = {"step": done, "seconds": self._elapsed(), "torch_rng": torch.get_rng_state()}
-            with whole_file(self._checkpoint) as part:
-                torch.save(here | state, part)
+            if self._metrics.exists():  # a checkpoint is never ahead of the metrics of its steps
+                to_disk(self._metrics)
+            self._checkpoints.save(done, here | state)
         self.world.barrier()
 
     def _restore(self, learner: Learner) -> int:
-        """Continue from the checkpoint, if there is one; the first step to do. Rank 0 alone reads."""
+        """Continue from the latest checkpoint, if there is one; the first step to do. Rank 0 alone reads."""
         self._began = time.monotonic()
         state: dict[str, Any] = {}
 
         def read() -> dict[str, Any]:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self._checkpoint.exists():
-                state.update(_load(self._checkpoint))
-            _keep_lines_before(self._metrics, state.get("step", 0))
-            return {k: state[k] for k in ("step", "seconds", "torch_rng") if k in state}
+            state.update(self._checkpoints.latest())
+            if not state:
+                keep_lines_before(self._metrics, 0)
+                return {}
+            path = self._checkpoints.path(self._checkpoints.steps()[-1])
+            try:
+                expect_names("it", state, {"step", "seconds", "torch_rng", *PARTS})
+                expect_fits(state, learner.module, learner.target, learner.experience is not None)
+            except InputError as e:
+                raise InputError(f"{path}: {e}; expected a checkpoint of this very run") from e
+            here = {k: state.pop(k) for k in ("step", "seconds", "torch_rng")}
+            keep_lines_before(self._metrics, here["step"])
+            return here
 
         here = self.world.on_main(read)
         if not here:
@@ -283,21 +297,6 @@ class TrainingRun:
         torch.set_rng_state(here["torch_rng"])
         self._seconds = here["seconds"]
         return here["step"]
-
-
-def _load(checkpoint: Path) -> dict[str, Any]:
-    try:
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as e:  # bytes that are no checkpoint fail in any way they like
-        raise InputError(f"{checkpoint}: cannot be read; expected a checkpoint that a run wrote") from e
-
-
-def _keep_lines_before(path: Path, step: int) -> None:
-    """Drop metrics of steps that will be done again, and a last line that was not written to its end."""
-    if not path.exists():
-        return
-    lines = [x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")]
-    write_text(path, "".join(x for x in lines if json.loads(x)["step"] < step))
 
 
 class _StopSignal:

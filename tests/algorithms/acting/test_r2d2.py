@@ -29,6 +29,7 @@ from turnwise.models.memory.recurrent import GRU
 from turnwise.models.memory.window import Window
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import Interrupted
+from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.training import TrainingRun
 
 f64 = torch.float64
@@ -268,10 +269,10 @@ def test_stopped_and_resumed_equals_whole(algorithm: str, tmp_path: Path) -> Non
     """Stopped in step 17 of 40, when rows are being dropped: weights, targets, replay, metrics to the bit."""
     train(algorithm, tmp_path / "whole")
     train(algorithm, tmp_path / "parts", stop=17)
-    half = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
+    half = Checkpoints(tmp_path / "parts").latest()
     assert half["step"] == 18 and half["experience"]["replay"]["dropped"] > 0
     train(algorithm, tmp_path / "parts")
-    whole, parts = (torch.load(tmp_path / x / "checkpoint.pt", weights_only=True) for x in ("whole", "parts"))
+    whole, parts = (Checkpoints(tmp_path / x).latest() for x in ("whole", "parts"))
     assert whole["step"] == 40
     assert_identical(whole, parts)
     lines = []

@@ -1,0 +1,73 @@
+"""Files and folders that are there whole or not at all, also after a kill or a power cut.
+
+What is written goes to a place beside its own, `NAME.part`. Only when every byte is on the disk does it take
+its name, in one step; then the folder's entry is forced to the disk too. A `.part` that a kill left behind is
+nobody's, and the next write takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+PART = ".part"
+"""what ends the name of something unfinished"""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write that becomes `path` once it is complete; after an error nothing is left of it."""
+    part = path.with_name(path.name + PART)
+    try:
+        yield part
+        to_disk(part)
+        os.replace(part, path)
+        to_disk(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes `path` once it is complete, in place of what is there.
+
+    After an error `path` is what it was. It is missing for an instant while an old folder makes room; a kill
+    in that instant leaves the old one as `NAME.old`.
+    """
+    part, old = (path.with_name(path.name + end) for end in (PART, ".old"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        for place in (*part.rglob("*"), part):
+            to_disk(place)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(part, path)
+        to_disk(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def to_disk(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    folder = path.is_dir()
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except OSError:
+        if folder:  # some systems open no folders; there renaming is as durable as it gets
+            return
+        raise
+    try:
+        os.fsync(opened)
+    except OSError:
+        if not folder:
+            raise
+    finally:
+        os.close(opened)
