@@ -25,14 +25,21 @@ def console(json: bool) -> Console:
     return out if out.is_terminal else Console(stderr=json, highlight=False, soft_wrap=True, width=120)
 
 
-def parse(kind: type[A], args: Sequence[str], prog: str, about: str) -> A:
+def parse(kind: type[A], args: Sequence[str], prog: str, about: str, alone: str | None = None) -> A:
     """Options into the dataclass `kind`, without prefixes. What is wrong with one exits with 2.
 
-    SettingError for a number that its setting does not take.
+    `alone`: the field that a word without a flag is for, so that a path may be typed by itself. A flag that
+    takes several values may be repeated. SettingError for a number that its setting does not take.
     """
     import tyro
 
     from turnwise.cli.help import add_help
+    from turnwise.cli.words import split_words, with_path
+
+    if alone is not None:
+        args, prog = with_path(kind, args, alone), f"{prog} [{alone.upper()}]"
+    elif not (found := split_words(kind, args)).alone:
+        args = found.rest
 
     add_help(kind)
 
