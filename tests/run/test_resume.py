@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
-from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.errors import Diverged, Interrupted
 from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
 def test_divergence_is_named_and_not_logged(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, quiet=True)
     run.log(0, {"loss": 1.5})
-    with pytest.raises(InputError, match=r"step 1: td is nan; expected a smaller lr"):
+    with pytest.raises(Diverged, match=r"td is nan; expected a smaller lr"):
         run.log(1, {"loss": 1.0, "td": torch.tensor(float("nan"))})
     assert metrics(tmp_path) == [{"step": 0, "loss": 1.5}]
 

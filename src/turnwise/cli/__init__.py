@@ -65,7 +65,7 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
         module = importlib.import_module(f"turnwise.cli.{verb}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
-        return _complain(e.as_flag() if isinstance(e, SettingError) else str(e))
+        return _complain(e.as_flag() if isinstance(e, SettingError) else str(e), *getattr(e, "__notes__", ()))
     except Interrupted as e:
         resume = "" if "--resume" in rest else " --resume"
         words = " ".join(["turnwise", verb, *([topic] if topic else []), *rest])
@@ -82,8 +82,8 @@ def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     return int(result.get("exit", 0)) if isinstance(result, dict) else 0
 
 
-def _complain(message: str) -> int:
-    print(f"turnwise: error: {message}", file=sys.stderr)
+def _complain(message: str, *notes: str) -> int:
+    print(f"turnwise: error: {message}", *notes, sep="\nturnwise: ", file=sys.stderr)
     return 2
 
 

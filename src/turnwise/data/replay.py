@@ -93,6 +93,10 @@ class Replay:
         self._priorities = np.append(self._priorities, np.full(len(rows), largest))
         self._drop()
 
+    def begin_anew(self) -> None:
+        """All lanes begin an episode with the next collection, whether or not their last one ended."""
+        self._to_the_end[:] = False
+
     def sample(self, rng: np.random.Generator, n: int, importance: float = 0.0) -> Drawn:
         """Draw n rows by their priorities, with repetition.
 

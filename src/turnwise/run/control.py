@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -25,8 +25,12 @@ class AdaptiveWeight:
     horizon: float = 50.0
     """Steps. At the largest error a weight changes by a fifth in so many of them."""
 
+    changes: int = field(default=0, init=False)
+    """How often it has been told what was measured."""
+
     def update_(self, measured: float) -> None:
         """Move the weight after a step in which the quantity was `measured`."""
+        self.changes += 1
         if self.target is not None:
             error = min(max(measured / self.target - 1, -0.2), 0.2)
             self.value *= 1 + error / self.horizon

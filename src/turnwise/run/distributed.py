@@ -204,6 +204,11 @@ def whole(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
+def own(x: Tensor) -> Tensor:
+    """What this process holds of a tensor that `fully_shard` may have spread over all of them."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
 def module_state(module: nn.Module) -> dict[str, Any]:
     """Whole weights on rank 0, however the module is spread, and nothing elsewhere. All processes call it."""
     return dict(get_model_state_dict(module, options=_WHOLE))

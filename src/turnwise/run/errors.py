@@ -35,3 +35,7 @@ class SettingError(InputError):
 
 class Interrupted(Exception):
     """Ctrl-C was pressed, and a checkpoint is written: a resumed run goes on from there."""
+
+
+class Diverged(InputError):
+    """A loss, a gradient or a weight is not finite: nothing of the step is kept, and no checkpoint of it."""

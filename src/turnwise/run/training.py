@@ -6,6 +6,7 @@ It knows nothing of algorithms: they write their own loop around `TrainingRun.st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.run import distributed
 from turnwise.run.distributed import World
-from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.errors import Diverged, InputError, Interrupted, SettingError
 from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.files.fits import PARTS, expect_fits, expect_names
 from turnwise.run.files.lines import keep_lines_before
@@ -35,9 +36,16 @@ from turnwise.run.settings import Adam, AdamW
 
 R = TypeVar("R")
 
+_ADVICE = "expected a smaller lr, or smaller rewards"
+
 
 class Stateful(Protocol):
     """Something that a checkpoint holds beside weights: episodes under way, a replay of past ones."""
+
+    @property
+    def changes(self) -> int:
+        """How often it has changed: a step that failed before it changed anything has not begun."""
+        ...
 
     def state(self) -> Any:
         """Tensors, numbers, texts, and lists and dicts of them."""
@@ -63,31 +71,52 @@ class Learner:
     optimizer: torch.optim.Optimizer = field(init=False)
     wrapped: nn.Module = field(init=False)
     """The module to call: its backward synchronises gradients, if there are several processes."""
-    grad_norms: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    grad_norms: list[float] = field(default_factory=list, init=False, repr=False)
     """Gradient norms of the step under way, before they are clipped; `TrainingRun.steps` empties it."""
+    updates: int = field(default=0, init=False)
+    """Gradient steps that were begun; one that is refused is none."""
 
     def __post_init__(self) -> None:
         self.optimizer = optimizer_of(self.module, self.settings)
         self.wrapped = self.world.wrap(self.module)
 
     def descend(self, loss: Tensor, *, lr: float) -> None:
-        """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped."""
+        """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped.
+
+        Diverged, and no step, if the loss or the gradient norm is not finite: weights stay as they were. A
+        GPU is waited for once, for these two numbers; the copy of the next batch would wait for it anyway.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
         loss.backward()
-        self.grad_norms.append(nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.grad_clip))
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.grad_clip)
+        value, length = torch.stack([loss.detach().double(), distributed.whole(norm).double()]).tolist()
+        # A loss is that of this process's share: one that is no number here has to stop all processes.
+        if self.world.anyone(not (math.isfinite(value) and math.isfinite(length))):
+            self.optimizer.zero_grad()
+            raise Diverged(f"the loss is {value:g} and its gradient has the norm {length:g}; {_ADVICE}")
+        self.grad_norms.append(length)
+        self.updates += 1
         self.optimizer.step()
 
     def diagnostics(self) -> dict[str, float]:
-        """Mean gradient norm and the learning rate of a step; empty if nothing has been learnt in it.
+        """Mean gradient norm and the learning rate of a step; empty if nothing has been learnt in it."""
+        if not self.grad_norms:
+            return {}
+        mean = sum(self.grad_norms) / len(self.grad_norms)
+        return {"grad_norm": mean, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def expect_finite(self) -> None:
+        """Diverged if a weight is not finite: a step too long makes one so without any gradient's fault.
 
         All processes call it.
         """
-        if not self.grad_norms:
-            return {}
-        norms = torch.stack([distributed.whole(x) for x in self.grad_norms])
-        return {"grad_norm": float(norms.mean()), "lr": self.optimizer.param_groups[0]["lr"]}
+        wrong = [n for n, p in self.module.named_parameters() if not distributed.own(p).isfinite().all()]
+        if self.world.anyone(bool(wrong)):
+            raise Diverged(
+                f"weights are not finite ({wrong[0] if wrong else 'on another process'}); {_ADVICE}"
+            )
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
@@ -126,7 +155,11 @@ class Order(Protocol):
 
 @dataclass
 class TrainingRun:
-    """One training run in its folder."""
+    """One training run in its folder.
+
+    As a context it sees what fails in a step: `with run: train(..., run)` names the step, and leaves a
+    checkpoint of the last one that ended, as Ctrl-C does.
+    """
 
     folder: Path
     world: World = field(default_factory=World)
@@ -145,8 +178,20 @@ class TrainingRun:
         self._metrics = self.folder / "metrics.jsonl"
         self._learner: Learner | None = None  # known when `steps` begins
         self._live: dict[str, float] = {}
+        self._under_way: _Begun | None = None
+        self._saved = 0  # steps that the checkpoint has
+        self._closing = contextlib.ExitStack()  # the bar and the keys, while steps are under way
         self._seconds = 0.0
         self._began = time.monotonic()
+
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # A loop that fails leaves the generator of its steps waiting: the bar and the keys are let go here.
+        self._closing.close()
+        if isinstance(error, Exception) and self._under_way is not None:
+            self._failed(error, self._under_way)
 
     def learner(
         self,
@@ -175,12 +220,18 @@ class TrainingRun:
         """
         self.total = total = at_most(REHEARSED, total)
         self._learner = learner
-        first = self._restore(learner)
+        first = self._saved = self._restore(learner)
+        if first > total:
+            raise InputError(f"{self.folder}: {first} steps are done, more than {total}; expected no fewer")
         quiet = self.quiet or not self.world.main
-        with _StopSignal() as stop, Progress(self.what, total, done=first, quiet=quiet) as progress:
+        with self._closing as closing:
+            stop = closing.enter_context(_StopSignal())
+            progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
             for step in range(first, total):
                 learner.grad_norms.clear()
+                self._under_way = _Begun.of(step, learner)
                 yield step
+                self._under_way = None
                 done = step + 1
                 # One process alone must not stop: the others would wait for it in the next exchange.
                 stopping = self.world.anyone(stop.pressed)
@@ -225,9 +276,7 @@ class TrainingRun:
             values |= self._learner.diagnostics()
         wrong = [k for k, v in values.items() if not math.isfinite(v)]
         if wrong:
-            raise InputError(
-                f"step {step}: {wrong[0]} is {values[wrong[0]]}; expected a smaller lr, or smaller rewards"
-            )
+            raise Diverged(f"{wrong[0]} is {values[wrong[0]]}; {_ADVICE}")
         self._live = {k: v for k, v in values.items() if "/" not in k and k not in OPTIMIZER}
         if self.world.main:
             with self._metrics.open("a", encoding="utf-8") as f:
@@ -261,13 +310,41 @@ class TrainingRun:
 
     def _save(self, done: int, learner: Learner) -> None:
         """Commit what `done` steps came to. The checkpoint before it stays, all earlier ones go."""
+        learner.expect_finite()
         state = learner.state()
         if self.world.main:
             here = {"step": done, "seconds": self._elapsed(), "torch_rng": torch.get_rng_state()}
             if self._metrics.exists():  # a checkpoint is never ahead of the metrics of its steps
                 to_disk(self._metrics)
             self._checkpoints.save(done, here | state)
+        self._saved = done
         self.world.barrier()
+
+    def _failed(self, error: Exception, begun: _Begun) -> None:
+        """Say which step failed, and save the last one that ended where nothing of this one has been learnt.
+
+        Weights that diverge are not saved: what led there is better gone back on, with a smaller step. Nor
+        does one of several processes save, since the others may be waiting for it elsewhere.
+        """
+        done, learner = begun.step, self._learner
+        where = f"step {done + 1} of {self.total}"
+        if isinstance(error, InputError) and not isinstance(error, SettingError):
+            error.args = (f"{where}: {error}",)
+        else:
+            error.add_note(f"This happened in {where}.")
+        if learner is None or not self.world.main:
+            return
+        alone = self.world.size == 1 and not isinstance(error, Diverged)
+        if alone and done > self._saved and begun == _Begun.of(done, learner):
+            try:
+                torch.set_rng_state(begun.rng)
+                self._save(done, learner)
+            except Exception as e:  # a device in a bad state, a full disk: the first error is the one to tell
+                error.add_note(f"No checkpoint of it could be written ({type(e).__name__}: {e}).")
+        if self._saved:
+            error.add_note(
+                f"{self.folder} has a checkpoint of step {self._saved}: a resumed run goes on there."
+            )
 
     def _restore(self, learner: Learner) -> int:
         """Continue from the latest checkpoint, if there is one; the first step to do. Rank 0 alone reads."""
@@ -297,6 +374,23 @@ class TrainingRun:
         torch.set_rng_state(here["torch_rng"])
         self._seconds = here["seconds"]
         return here["step"]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A step that has begun, and what tells whether it has changed anything."""
+
+    step: int
+    updates: int
+    changes: int
+    rng: Tensor = field(compare=False)
+    """Of PyTorch, when it began."""
+
+    @classmethod
+    def of(cls, step: int, learner: Learner) -> _Begun:
+        """Where the learner stands now."""
+        changes = 0 if learner.experience is None else learner.experience.changes
+        return cls(step, learner.updates, changes, torch.get_rng_state())
 
 
 class _StopSignal:

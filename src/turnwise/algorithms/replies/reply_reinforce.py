@@ -97,6 +97,11 @@ class StepState:
     mean: float = 0.0
     steps: int = 0
 
+    @property
+    def changes(self) -> int:
+        """Steps that have moved the mean."""
+        return self.steps
+
     def update_mean_(self, rewards: Tensor, decay: float) -> None:
         """Move the mean towards that of `rewards` [B].
 

@@ -71,7 +71,8 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
     name, out, world = job.algorithm.name, machine.out, machine.world
     # Rank 0 alone writes; what it refuses, all processes refuse.
     world.on_main(lambda: _open_folder(job, machine))
-    job.train(machine.training_run(name))
+    with machine.training_run(name) as run:
+        job.train(run)
     distributed.stop()
     if not world.main:
         return None

@@ -16,8 +16,15 @@ class Experience:
     lanes: StepLanes
     replay: Replay
 
+    @property
+    def changes(self) -> int:
+        """Collections so far."""
+        return self.lanes.changes
+
     def collect(self, agent: Actor, steps: int) -> None:
         """Act for `steps` steps in each lane and keep what happened."""
+        if not self.lanes.under_way:
+            self.replay.begin_anew()
         self.replay.add(self.lanes.collect(agent, steps), steps)
 
     def state(self) -> dict[str, Any]:

@@ -6,7 +6,9 @@ segment carries the memory *before* its first observation, so that training read
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from turnwise.data.episode import Episode
 from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import LaneEnv, Vector
+from turnwise.envs.protocol import LaneEnv, Step, Vector
 from turnwise.rollout.episodes.bounds import to_environment
 from turnwise.rollout.episodes.track import Before, Track, rows_of, segment
+from turnwise.run.errors import InputError
 
 
 class Actor(Protocol):
@@ -73,9 +76,24 @@ class StepLanes:
         self.env, self.lanes, self.rng, self.gamma, self.device = env, lanes, rng, gamma, device
         self._now: _Now | None = None
         self._finished: list[tuple[float, float, int]] = []
+        self.changes = 0
+        """Collections so far, without those that failed."""
+        self._broken = False  # the environment failed, and has not begun anew since
+
+    @property
+    def under_way(self) -> bool:
+        """Whether episodes are; if not, the next collection begins all of them."""
+        return self._now is not None
 
     def collect(self, agent: Actor, steps: int) -> list[Episode]:
-        """Act for `steps` steps in each lane; the rows of that time, by lane and then by time."""
+        """Act for `steps` steps in each lane; the rows of that time, by lane and then by time.
+
+        InputError if the environment gives a number that is not finite.
+        """
+        with self._whole():
+            return self._collect(agent, steps)
+
+    def _collect(self, agent: Actor, steps: int) -> list[Episode]:
         now = self._now if self._now is not None else self._begin(agent)
         memory = now.memory.cpu().numpy().copy() if now.memory.shape[1] else None
         # Actions and rewards are replaced at each step; ages are counted in place.
@@ -89,8 +107,28 @@ class StepLanes:
     def episodes(self, agent: Actor, longest: int) -> list[Episode]:
         """Begin anew, and act until each lane has had one episode, cut after `longest` steps.
 
-        One episode a lane, whatever its length: a fixed number of steps would favour short ones.
+        One episode a lane, whatever its length: a fixed number of steps would favour short ones. InputError
+        if the environment gives a number that is not finite.
         """
+        with self._whole():
+            return self._episodes(agent, longest)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A collection that fails has not been: lanes begin anew after it, from the random numbers before it.
+
+        The environment may have stopped anywhere, so that the episodes under way are lost.
+        """
+        rng, finished = self.rng.bit_generator.state, [*self._finished]
+        try:
+            yield
+        except Exception:
+            self._now, self._finished, self._broken = None, finished, True
+            self.rng.bit_generator.state = rng
+            raise
+        self.changes += 1
+
+    def _episodes(self, agent: Actor, longest: int) -> list[Episode]:
         now = self._begin(agent)
         track = self._room(now, longest)
         over = np.zeros(self.lanes, bool)
@@ -131,6 +169,8 @@ class StepLanes:
         # One pickle for all: the environment draws from the very generator that is `rng`, and must again.
         whole = {"env": self.env, "rng": self.rng, "now": self._now, "finished": self._finished}
         try:
+            if self._broken:
+                raise TypeError
             packed = pickle.dumps(whole)
         except (pickle.PicklingError, AttributeError, TypeError):
             packed = pickle.dumps({"rng": self.rng, "now": None, "finished": self._finished})
@@ -144,7 +184,7 @@ class StepLanes:
 
     def _begin(self, agent: Actor) -> _Now:
         """A new episode in every lane."""
-        n, actions = self.lanes, self.env.action_space
+        n, actions, self._broken = self.lanes, self.env.action_space, False
         self._now = _Now(
             observations=self.env.reset(self.rng, n),
             start=np.ones(n, bool),
@@ -175,6 +215,7 @@ class StepLanes:
         if track.states is not None:
             track.states[t] = env.states
         step = env.step(to_environment(actions, env))
+        _expect_finite(step, now)
         if track.next_states is not None:  # before a reset changes them: the states that were reached
             track.next_states[t] = env.states
         track.next_observations[t], track.rewards[t] = step.observations, step.rewards
@@ -240,6 +281,21 @@ def episode_metrics(lanes: StepLanes) -> dict[str, float]:
         "episode_length": float(done.lengths.mean()),
         "episodes": float(len(done.returns)),
     }
+
+
+def _expect_finite(step: Step, now: _Now) -> None:
+    """InputError for a reward or an observation that is not finite: it would make weights that are not."""
+    for what, given in (("reward", step.rewards), ("observation", step.observations)):
+        if given.dtype.kind != "f" or np.isfinite(given).all():
+            continue
+        wrong = ~np.isfinite(given.reshape(len(given), -1)).all(1)
+        if what == "reward":
+            wrong &= ~now.idle  # a step that only begins an episode has a reward that means nothing
+        for lane in np.flatnonzero(wrong)[:1]:
+            raise InputError(
+                f"the environment's {what} is {given[lane]}, in step {now.ages[lane] + 1} of an episode "
+                f"(lane {lane}); expected finite numbers"
+            )
 
 
 def _as_tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
