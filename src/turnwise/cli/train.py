@@ -201,6 +201,8 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
     else:
+        for text in result.get("quality", {}).get("cautions", []):
+            out.print(f"caution: {text}")
         loss = f"  heldout/loss {metrics['heldout/loss']:.3f}" if "heldout/loss" in metrics else ""
         out.print(f"{row.name}: {folder}{_in_words(result.get('quality', {}))}{loss}")
     out.print(f"report: {result['report']}")
@@ -209,12 +211,19 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
 
 
 def _in_words(quality: Mapping[str, Any]) -> str:
-    """What was measured on held-out items, for people."""
+    """What was measured on held-out items, for people, beside what needs no model."""
+    from turnwise.evaluation.pages.reward_models import part_in_words
+
     words = ""
-    if "accuracy" in quality:
-        words += f"  held-out accuracy {quality['accuracy']:.1%}{_ends(quality, '.1%')}"
-    elif quality.get("auc"):
-        words += f"  held-out AUC {quality['auc']['mean']:.1%}{_ends(quality['auc'], '.1%')}"
+    if quality.get("auc"):
+        auc = quality["auc"]
+        words += f"  held-out AUC {part_in_words(quality, auc['mean'])}{_ends(auc, '.1%')}"
+    elif "accuracy" in quality:
+        found = part_in_words(quality, quality["accuracy"])
+        words += f"  held-out accuracy {found}{_ends(quality, '.1%')}"
+    if "rule" in quality:
+        by_rule = part_in_words(quality, quality["rules"][quality["rule"]])
+        words += f"  the {quality['rule']} reply: {by_rule}"
     if quality.get("tau") is not None:
         words += f"  tau {quality['tau']:.3f}"
     if "rmse" in quality:

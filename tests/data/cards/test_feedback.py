@@ -218,7 +218,7 @@ def test_words_of_a_card():
         ("Prompts", "1 different, 3 messages on average (3 to 3); 1 with an earlier reply of the agent"),
         ("Replies", "1 different"),
         ("Words of a reply", "2 in the middle, 2 at the 95% mark, 2 at most"),
-        ("Liked", "2 (67%)"),
+        ("Liked", "2 of 3"),
         ("Annotators", "2; the busiest, y, gave 2 of 3"),
         (
             "Agreement",
@@ -232,6 +232,26 @@ def test_words_of_a_card():
     ]
     assert all(value.isprintable() for _, value in describe_feedback(feedback_card(items[:1])))
     assert json.loads(json.dumps(card, allow_nan=False)) == card
+
+
+def test_a_card_of_likes_says_what_length_alone_would_reach():
+    """Liked are 4 and 1 letters, disliked 2, 2 and 4: 4 beats two and is as long as one, 1 beats none of
+    three. 2 of 5 pairs; with 40 replies of which every like is longer the share and the coin stand there."""
+    said = [
+        Like(ASKED, "a" * n, liked) for n, liked in ((4, True), (1, True), (2, False), (2, False), (4, False))
+    ]
+    card = feedback_card(said)
+    assert card["longer_wins"] == pytest.approx({"count": 2, "of": 5, "share": 2 / 5, "equal_length": 1})
+    told = dict(describe_feedback(card))
+    assert told["The longer reply wins"] == "2 of 5 pairs of a liked and a disliked reply"
+    assert not any("%" in told[key] for key in ("Liked", "The longer reply wins"))
+    many = feedback_card([Like((Message("user", str(i)),), "a" * (1 + i % 2), i % 2 == 1) for i in range(40)])
+    told = dict(describe_feedback(many))
+    assert told["The longer reply wins"] == (
+        "100.0% of 400 pairs of a liked and a disliked reply (a coin: 50%)"
+    )
+    assert told["Liked"] == "20 (50%)" and "The longer reply wins 100%" in feedback_warnings(many)[0]
+    assert feedback_card([Like(ASKED, "a", True), Like(ASKED, "bb", True)])["longer_wins"] is None
 
 
 def test_a_card_is_of_one_kind():

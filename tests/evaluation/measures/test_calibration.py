@@ -24,15 +24,15 @@ from turnwise.evaluation.measures.calibration import (
     reliability,
 )
 from turnwise.evaluation.measures.judges import (
-    accuracy_by_quarter,
-    auc,
+    cautions,
     judge,
     pair_quality,
-    prompt_interval,
     ranking_quality,
     score_quality,
 )
-from turnwise.evaluation.pages.reward_models import reward_view
+from turnwise.evaluation.measures.shares import accuracy_by_quarter, auc, prompt_interval, score_interval
+from turnwise.evaluation.pages.replies import answer_of_feedback
+from turnwise.evaluation.pages.reward_models import answer_of_reward, reward_view
 
 ONE, TWO, THREE = ((Message("user", x),) for x in ("hello there", "it works", "now"))
 
@@ -139,13 +139,13 @@ def test_a_reward_of_length(chat: ChatFormat) -> None:
 
     Log loss: log(1 + e^-9), log(1 + e^3), log(1 + e^-12), log 2. By length as by margin, since it is length.
     """
-    found = judge(ByRule(chat, len), PAIRS, chat)
+    found = judge(ByRule(chat, len), PAIRS, chat, PAIRS)
     margins = [9, -3, 12, 0]
     assert (found["items"], found["prompts"], found["ties"]) == (5, 3, 1)
     assert found["accuracy"] == 0.5 and found["low"] < 0.5 < found["high"]
     assert found["log_loss"] == pytest.approx(np.mean(np.log1p(np.exp(-np.array(margins)))))
     # The longer reply is right on 2 of these 4, too: once wrong, and once of equal length, which counts half.
-    assert found["longer_wins"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert found["rules"] == {"longer": (1 + 0 + 1 + 0.5) / 4, "shorter": 1.5 / 4}
     assert found["gain"]["mean"] == pytest.approx(0.5 - 2.5 / 4)
     assert [w["margin"] for w in found["worst"]] == [-3]
     assert found["worst"][0]["chosen"] == "my friend" and found["worst"][0]["prompt"] == "hello there"
@@ -160,19 +160,21 @@ def test_a_reward_of_length(chat: ChatFormat) -> None:
 
 def test_members_are_judged_by_their_mean(chat: ChatFormat) -> None:
     """len and -len / 2: the mean is len / 4. They differ on r_w - r_l by 1.5 d: the deviation is .75 |d|."""
-    found = judge(ByRule(chat, len, lambda t: -len(t) / 2), PAIRS, chat)
-    one = judge(ByRule(chat, lambda t: len(t) / 4), PAIRS, chat)
+    found = judge(ByRule(chat, len, lambda t: -len(t) / 2), PAIRS, chat, PAIRS)
+    one = judge(ByRule(chat, lambda t: len(t) / 4), PAIRS, chat, PAIRS)
     assert found["log_loss"] == pytest.approx(one["log_loss"])
     assert found["disagreement"] == pytest.approx(0.75 * np.mean([9, 3, 12, 2, 0]))
 
 
 def test_shorter_is_a_rule_too_and_all_right_is_no_certainty() -> None:
     """Right on all of five prompts: Clopper and Pearson's low end is .025^(1/5) = .478. Always preferring the
-    shorter reply is right on all of them as well: nothing is gained."""
+    shorter reply is right on all of them as well: nothing is gained over it, and all over the other rule."""
     pairs = [Pair((Message("user", str(i)),), "a", "long") for i in range(5)]
-    found = pair_quality([np.array([1.0, 0.0])] * 5, pairs, np.arange(5))
+    found = pair_quality([np.array([1.0, 0.0])] * 5, pairs, np.arange(5), "shorter")
     assert (found["accuracy"], found["low"], found["high"]) == pytest.approx((1.0, 0.025 ** (1 / 5), 1.0))
-    assert found["longer_wins"] == 0 and found["gain"]["mean"] == 0
+    assert found["rules"] == {"longer": 0, "shorter": 1} and found["gain"]["mean"] == 0
+    longer = pair_quality([np.array([1.0, 0.0])] * 5, pairs, np.arange(5), "longer")
+    assert longer["rules"] == found["rules"] and longer["gain"]["mean"] == 1
     wrong = pair_quality([np.array([0.0, 1.0])] * 5, pairs, np.arange(5))
     assert (wrong["low"], wrong["high"]) == pytest.approx((0.0, 1 - 0.025 ** (1 / 5)))
 
@@ -188,22 +190,140 @@ def test_kendalls_tau_is_scipys(rng: np.random.Generator) -> None:
     tied = Ranking(ONE, ("a", "b", "c"), (1, 1, 2))
     half = ranking_quality([np.array([3.0, 1.0, 2.0])], [tied], np.zeros(1, int))
     even = {"mean": 0.0, "low": None, "high": None}
-    assert half == {"tau": 0.0, "accuracy": 0.5, "longer_wins": 0.5, "gain": even}, "one prompt, no interval"
+    told = {"compared": 2, "ties": 0, "rules": {"longer": 0.5, "shorter": 0.5}, "rule": "longer"}
+    assert half == {"tau": 0.0, "accuracy": 0.5, "gain": even, **told}, "one prompt, no interval"
     nothing = ranking_quality([np.zeros(2)], [Ranking(ONE, ("a", "b"), (1, 1))], np.zeros(1, int))
-    assert nothing == {"tau": None}
+    assert nothing == {"tau": None, "compared": 0, "ties": 1}
     lengths = Ranking(ONE, ("aaa", "a", "aa"), (1, 2, 3))  # longer wins 1 > 2 and 1 > 3, and not 2 > 3
-    assert ranking_quality([np.zeros(3)], [lengths], np.zeros(1, int))["longer_wins"] == pytest.approx(2 / 3)
+    rules = ranking_quality([np.zeros(3)], [lengths], np.zeros(1, int))["rules"]
+    assert rules["longer"] == pytest.approx(2 / 3) and rules["shorter"] == pytest.approx(1 / 3)
 
 
 def test_likes(chat: ChatFormat) -> None:
     """r = +-2 by the word: three right of four; sigmoid(2) = .881 of which 2 of 3 were so."""
     texts = [("friend", True), ("my friend", True), ("friend now", False), ("now", False)]
     items = [Like(p, t, y) for (t, y), p in zip(texts, (ONE, TWO, THREE, ONE), strict=True)]
-    found = judge(ByRule(chat, lambda t: 2 if "friend" in t else -2), items, chat)
+    found = judge(ByRule(chat, lambda t: 2 if "friend" in t else -2), items, chat, items)
     assert (found["accuracy"], found["base_rate"]) == (0.75, 0.5)
     predicted = 1 / (1 + math.exp(-2))
     assert found["calibration"]["ece"] == pytest.approx((3 * (predicted - 2 / 3) + (1 - predicted)) / 4)
     assert found["log_loss"] == pytest.approx(-(3 * math.log(predicted) + math.log(1 - predicted)) / 4)
+
+
+def test_likes_stand_beside_length_and_the_share_that_was_learnt_from(chat: ChatFormat) -> None:
+    """Letters 2 and 9 are liked, 10 and 3 are not. Right are 2 > 0 and 2 > 1 in r, and neither of 0 and 1
+    against the like of r 0: AUC (2 + .5) / 4. The longer is liked in 1 of 4 (9 > 3); in what was learnt from
+    the shorter is. Three of three were disliked there: 1/5 by the rule of succession.
+    """
+    items = [
+        Like(p, t, y)
+        for p, (t, y) in zip(
+            (ONE, TWO, THREE, ONE),
+            [("my", True), ("my friend", True), ("friend now", False), ("now", False)],
+            strict=True,
+        )
+    ]
+    worth = {"my": 0.0, "my friend": 2.0, "friend now": 0.0, "now": 1.0}
+    learnt = [Like(ONE, t, False) for t in ("there now", "hello there", "works there")] + [
+        Like(ONE, "my", True)
+    ]
+    found = judge(ByRule(chat, worth.__getitem__), items, chat, learnt)
+    assert found["auc"]["mean"] == pytest.approx(2.5 / 4)
+    assert (found["rules"], found["rule"]) == ({"longer": 0.25, "shorter": 0.75}, "shorter")
+    assert found["gain"]["mean"] == pytest.approx(2.5 / 4 - 3 / 4)
+    assert found["base_rate"] == 0.5, "always disliked, the commoner answer of what was learnt from"
+    assert found["base_log_loss"] == pytest.approx(-(math.log(2 / 6) + math.log(4 / 6)) / 2)
+    assert (found["liked"], found["disliked"], found["compared"], found["few"]) == (2, 2, 4, True)
+    assert found["cautions"] == [
+        "Only 2 liked and 2 disliked replies are held out: what is measured on so few may be chance."
+    ]
+
+
+def test_the_rule_without_a_model_is_picked_where_was_learnt_and_not_where_is_measured(
+    chat: ChatFormat,
+) -> None:
+    """The shorter reply wins all held-out pairs and the longer one all that were learnt from: who learnt
+    length there is wrong on all, and that is no better and no worse than the rule."""
+    held = [Pair(p, "my", "my friend") for p in (ONE, TWO, THREE)]
+    learnt = [Pair(p, "my friend", "my") for p in (ONE, TWO)]
+    found = judge(ByRule(chat, len), held, chat, learnt)
+    assert (found["accuracy"], found["rule"], found["rules"]) == (0, "longer", {"longer": 0, "shorter": 1})
+    assert found["gain"]["mean"] == 0
+    told = dict(reward_view(found)["figures"])
+    assert (told["the longer reply wins"], told["the shorter reply wins"]) == ("0 of 3", "3 of 3")
+
+
+def test_six_replies_that_are_all_disliked_get_no_percentage(chat: ChatFormat) -> None:
+    """A reward below 0 for everything is right on all of them and knows nothing."""
+    held = [Like(p, t, False) for p in (ONE, TWO, THREE) for t in ("my", "now")]
+    learnt = [*held, Like(ONE, "friend", True)]
+    found = judge(ByRule(chat, lambda t: -5), held, chat, learnt)
+    said = "All 6 held-out replies are disliked: no AUC can be computed, and no accuracy means anything."
+    assert found["cautions"] == [said]
+    assert not {"accuracy", "base_rate", "gain", "calibration", "log_loss"} & set(found)
+    for answer in (answer_of_reward(found), answer_of_feedback("KTO", LOGGED, found)):
+        assert answer == {"cautions": [said], "sentence": None, "notes": []}
+    view = reward_view(found)
+    assert view["reliability"] is None and not any("%" in value for _, value in view["figures"])
+
+
+LOGGED = [{"heldout/rewards/accuracies": 1.0}]
+
+
+def test_likes_are_answered_by_their_auc_and_few_by_counts(chat: ChatFormat) -> None:
+    """AUC 3 of 4 of few; of 40 replies in percent, beside the accuracy's own rule in the figures."""
+    few = [Like(p, t, y) for p, t, y in ((ONE, "my", True), (TWO, "friend", True), (ONE, "now", False),
+                                         (TWO, "there", False))]  # fmt: skip
+    found = judge(ByRule(chat, {"my": 1, "friend": 3, "now": 0, "there": 2}.__getitem__), few, chat, few)
+    answer = answer_of_reward(found)
+    assert answer is not None and answer["cautions"]
+    assert "<b>3 of the 4 pairs of a liked and a disliked reply that were held out</b>" in answer["sentence"]
+    assert found["auc"]["low"] < 0.5 < 0.75 < found["auc"]["high"], "four replies settle nothing"
+    many = [
+        Like(((Message("user", str(i)),)), t, y) for i in range(20) for t, y in (("my", True), ("now", False))
+    ]
+    found = judge(ByRule(chat, len), many, chat, many)
+    answer = answer_of_reward(found)
+    assert answer is not None and answer["cautions"] == []
+    assert "<b>0.0% of the pairs of a liked and a disliked reply" in answer["sentence"]
+    assert "choosing the shorter reply" in answer["notes"][1] and "is right in 100.0%" in answer["notes"][1]
+
+
+def test_cautions_of_every_kind() -> None:
+    """Ties alone, few, one prompt; nothing to say of twenty pairs on two prompts."""
+    tie = Pair(ONE, "a", "b", tie=True)
+    assert cautions([tie, tie]) == ["All 2 held-out pairs are ties: no accuracy can be computed."]
+    assert cautions([Ranking(ONE, ("a", "b"), (1, 1))]) == [
+        "The one held-out ranking is a tie: no accuracy can be computed."
+    ]
+    assert cautions([Pair(ONE, "a", "b"), Pair(TWO, "a", "b"), tie]) == [
+        "Only 2 pairs are held out that are no ties: what is measured on so few may be chance."
+    ]
+    assert cautions([Score(TWO, "a", 1.0)]) == [
+        "Only 1 score is held out: what is measured on so few may be chance."
+    ]
+    assert cautions([Pair(ONE, str(i), "b") for i in range(20)]) == [
+        "All held-out items answer one prompt: nothing is known of others."
+    ]
+    assert cautions([Pair(p, str(i), "b") for i in range(10) for p in (ONE, TWO)]) == [] == cautions([])
+
+
+def test_one_liked_reply_has_no_interval() -> None:
+    """It is above all of fifty; where a second one would be is not known. Two have Clopper's: .025^(1/2)."""
+    r, liked = np.arange(51.0), np.arange(51) == 50
+    assert auc(r, liked, np.arange(51)) == {"mean": 1.0, "low": None, "high": None}
+    two = auc(np.arange(52.0), np.arange(52) >= 50, np.arange(52))
+    assert two == {"mean": 1.0, "low": pytest.approx(0.025**0.5), "high": 1.0}
+
+
+def test_few_replies_give_a_wide_interval_of_the_auc() -> None:
+    """3 of 4 pairs of 2 and 2 replies, k = 1: at t = .2 the deviation is sqrt(.16 (1 + .8/1.8 + .2/1.2) / 4)
+    = .254 and .75 is 2.17 of them away, at .3 it is 1.58 of sqrt(.21 (1 + .7/1.7 + .3/1.3) / 4) = .294: the
+    low end is between. Of 200 and 200 it is what the normal interval is: sd .025 at .6 or so."""
+    low, high = score_interval(0.75, 2, 2)
+    assert 0.2 < low < 0.3 and 0.95 < high < 1
+    low, high = score_interval(0.6, 200, 200)
+    assert (low, high) == pytest.approx((0.6 - 1.96 * 0.0284, 0.6 + 1.96 * 0.0284), abs=0.003)
 
 
 def test_scores(chat: ChatFormat) -> None:
@@ -218,9 +338,9 @@ def test_scores(chat: ChatFormat) -> None:
     assert score_quality(scores, np.full(3, 2.0), prompts)["r2"] is None
     assert "low" not in score_quality(scores, scores, np.zeros(3))
     items = [Score(ONE, t, float(len(t))) for t in ("my", "friend", "works now")]
-    assert judge(ByRule(chat, lambda t: len(t) - 3), items, chat)["rmse"] == pytest.approx(3)
+    assert judge(ByRule(chat, lambda t: len(t) - 3), items, chat, items)["rmse"] == pytest.approx(3)
     with pytest.raises(ValueError, match="several kinds"):
-        judge(ByRule(chat, len), [*items, Like(ONE, "my", True)], chat)
+        judge(ByRule(chat, len), [*items, Like(ONE, "my", True)], chat, items)
 
 
 def test_the_interval_of_r2_is_of_the_ratio() -> None:
@@ -263,11 +383,15 @@ def test_quarters_hold_every_item_once(rng: np.random.Generator) -> None:
 
 def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
     """Percentages, the count of each bin in the picture's words, and nothing where nothing was held out."""
-    found = judge(ByRule(chat, len), PAIRS, chat)
+    found = judge(ByRule(chat, len), PAIRS, chat, PAIRS)
     view = reward_view(found)
     facts = dict(view["figures"])
-    assert facts["accuracy, held out"] == f"50.0% (95% interval {found['low']:.1%} to {found['high']:.1%})"
-    assert (facts["ties, not counted"], facts["the longer reply wins"]) == ("1", "62.5%")
+    ends = f"(95% interval {found['low']:.1%} to {found['high']:.1%})"
+    assert facts["accuracy, held out"] == f"2 of 4 {ends}"
+    assert (facts["ties, not counted"], facts["the longer reply wins"]) == ("1", "2.5 of 4")
+    assert view["reliability"] is None and view["by_margin"] == [], "no curve of four pairs"
+    view = reward_view(found | {"few": False})
+    assert dict(view["figures"])["accuracy, held out"] == f"50.0% {ends}"
     for b in found["calibration"]["curve"]:
         assert f"{b['count']} times" in str(view["reliability"])
     empty = reward_view({})

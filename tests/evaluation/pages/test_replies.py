@@ -16,6 +16,9 @@ def interval(mean: float, spread: float = 0.1) -> dict[str, float]:
     return {"mean": mean, "low": mean - spread, "high": mean + spread}
 
 
+RULE = {"rule": "longer", "rules": {"longer": 0.675, "shorter": 0.325}}
+
+
 def measured(**differences: float) -> dict[str, Any]:
     before = {key: interval(0.0, 1.0) for key in differences}
     after = {key: interval(x, 1.0) for key, x in differences.items()}
@@ -74,17 +77,17 @@ def test_what_tells_nothing_is_said_to() -> None:
 
 def test_agreement_with_feedback_stands_beside_length() -> None:
     """Ties are in no pair of these; of rankings all pairs of their replies count."""
-    quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3}
-    pairs = {**quality, "longer_wins": 0.675, "gain": interval(0.023, 0.01)}
+    quality = {"accuracy": 0.698, "low": 0.62, "high": 0.77, "items": 162, "ties": 3, "compared": 159}
+    pairs = {**quality, **RULE, "gain": interval(0.023, 0.01)}
     found = answer_of_feedback("DPO", [], {**pairs, "criterion": "implicit reward"})
     assert (
         found is not None
-        and "<b>69.8%</b> (95% interval 62.0% to 77.0%) of 159 held-out" in found["sentence"]
+        and "<b>69.8% of the 159 held-out pairs</b> (95% interval 62.0% to 77.0%)" in found["sentence"]
     )
     assert found["notes"][0].startswith("That is more than without a model: choosing the longer reply")
     assert found["notes"][1] == "DPO is taken to prefer the reply with the higher implicit reward."
     ranked = answer_of_feedback("DPO", [], {**pairs, "tau": 0.3})
-    assert ranked is not None and "the better of two replies" in ranked["sentence"]
+    assert ranked is not None and "of the 159 pairs in held-out rankings" in ranked["sentence"]
     by = {"criterion": "log-probability per token", "before": 0.484}
     alone = answer_of_feedback("SimPO", [], pairs | by)
     assert alone is not None and alone["notes"][1:] == [
@@ -96,7 +99,8 @@ def test_agreement_with_feedback_stands_beside_length() -> None:
     likes = answer_of_feedback("KTO", [], {"auc": {"mean": 0.6, "low": 0.55, "high": 0.65}})
     assert (
         likes is not None
-        and "<b>60.0%</b> (95% interval 55.0% to 65.0%) of all held-out" in likes["sentence"]
+        and "<b>60.0% of the pairs of a liked and a disliked reply that were held out</b> (95% interval 55.0%"
+        in likes["sentence"]
     )
 
 
@@ -111,17 +115,17 @@ def test_a_run_without_a_measurement_tells_what_was_logged_last() -> None:
     ("quality", "said"),
     [
         (
-            {"longer_wins": 0.60, "gain": interval(0.035)},
+            {**RULE, "gain": interval(0.035)},
             "these items do not settle whether the model does better",
         ),
         (
-            {"longer_wins": 0.60, "gain": interval(0.035, 0.02)},
-            "more than without a model: choosing the longer reply is right in 60.0%. The 95% interval of the "
-            "difference, item by item, is +1.5 to +5.5 percentage points.",
+            {**RULE, "gain": interval(0.035, 0.02)},
+            "more than without a model: choosing the longer reply, which was preferred more often in what "
+            "was learnt from, is right in 67.5%. The 95% interval of the difference, item by item, is +1.5 "
+            "to +5.5 percentage points.",
         ),
-        ({"longer_wins": 0.66, "gain": interval(-0.025, 0.02)}, "less than without a model"),
-        ({"longer_wins": 0.2, "gain": interval(-0.2)}, "choosing the shorter reply is right in 80.0%"),
-        ({"base_rate": 0.5, "gain": interval(0.135)}, "always giving the commoner answer is right in 50.0%"),
+        ({**RULE, "gain": interval(-0.025, 0.02)}, "less than without a model"),
+        ({**RULE, "rule": "shorter", "gain": interval(-0.2)}, "choosing the shorter reply"),
     ],
 )
 def test_a_reward_model_stands_beside_what_needs_none(quality: dict[str, Any], said: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.cards.agreement import agreeing, interval_alpha, nominal_alpha
+from turnwise.data.cards.length import compared, longer_wins
 from turnwise.data.cards.logs import plural, short_figure
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 
 LOPSIDED = 0.1  # the longer reply's share of wins is so far from a half when it is worth a warning
 LITTLE_AGREEMENT = 0.2  # alpha below which judgements are nearly noise
 MOST = 0.6  # share of judgements by one annotator above which a warning names them
-_FEW = 20  # items and judgements below which a share says nothing
+FEW = 20  # items and judgements below which a share says nothing
 
 Item = tuple[Any, ...]
 """What was judged: the prompt and one reply, or two replies in alphabetical order."""
@@ -54,7 +54,7 @@ def feedback_card(items: Sequence[Feedback]) -> dict[str, Any]:
         "margins": {"count": len(margins), "negative": sum(m < 0 for m in margins)} if pairs else None,
         "likes": {"count": sum(likes), "share": sum(likes) / len(likes)} if likes else None,
         "scores": _spread(scores) if scores else None,
-        "longer_wins": _longer_wins(items),
+        "longer_wins": longer_wins(items),
         "annotators": dict(annotators.most_common()),
         "unsigned": len(items) - annotators.total(),
         **_judgements(items),
@@ -95,33 +95,9 @@ def _said(item: Feedback) -> list[tuple[Item, float]]:
     if isinstance(item, Score):
         return [((prompt, item.completion), item.score)]
     found = []
-    for a, b, value in _compared(item):
+    for a, b, value in compared(item):
         found.append(((prompt, a, b), value) if a < b else ((prompt, b, a), -value))
     return found
-
-
-def _compared(item: Pair | Ranking) -> list[tuple[str, str, int]]:
-    """Two different replies and 1 if the first is preferred, -1 if the second is, 0 in a tie."""
-    if isinstance(item, Pair):
-        return [(item.chosen, item.rejected, 0 if item.tie else 1)] if item.chosen != item.rejected else []
-    ranked = zip(item.replies, item.ranks, strict=True)
-    two = itertools.combinations(ranked, 2)
-    return [(a, b, (r < s) - (r > s)) for (a, r), (b, s) in two if a != b]
-
-
-def _longer_wins(items: Sequence[Feedback]) -> dict[str, Any] | None:
-    """How often the preferred reply has more characters, of comparisons without a tie or equal lengths."""
-    longer = shorter = equal = 0
-    for item in items:
-        for a, b, value in _compared(item) if isinstance(item, Pair | Ranking) else []:
-            difference = (len(a) - len(b)) * value
-            longer += difference > 0
-            shorter += difference < 0
-            equal += value != 0 and difference == 0
-    if not longer + shorter:
-        return None
-    share = longer / (longer + shorter)
-    return {"count": longer, "of": longer + shorter, "share": share, "equal_length": equal}
 
 
 def _judgements(items: Sequence[Feedback]) -> dict[str, Any]:
@@ -193,7 +169,7 @@ def describe_feedback(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         replies = f"{short_figure(ranked['mean'])} on average ({ranked['min']} to {ranked['max']})"
         lines.append(("Replies of a ranking", replies))
     if card["likes"]:
-        lines.append(("Liked", f"{card['likes']['count']:,} ({card['likes']['share']:.0%})"))
+        lines.append(("Liked", _share_in_words(card["likes"]["count"], card["rows"], ".0%")))
     if card["scores"]:
         mean, low, high = (short_figure(card["scores"][key]) for key in ("mean", "min", "max"))
         lines.append(("Score", f"{mean} on average, from {low} to {high}"))
@@ -202,9 +178,19 @@ def describe_feedback(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if card["margins"]:
         lines.append(("Margins", f"on {card['margins']['count']:,}" if card["margins"]["count"] else "none"))
     if card["longer_wins"]:
-        longer = card["longer_wins"]
-        lines.append(("The longer reply wins", f"{longer['share']:.1%} of {longer['of']:,} comparisons"))
+        longer, over = card["longer_wins"], "comparisons"
+        if card["likes"]:
+            over = "pairs of a liked and a disliked reply"
+        told = f"{longer['count']:,} of {longer['of']:,} {over}"
+        if _decided(card) >= FEW:
+            told = f"{longer['share']:.1%} of {longer['of']:,} {over} (a coin: 50%)"
+        lines.append(("The longer reply wins", told))
     return [*lines, *_describe_judges(card)]
+
+
+def _share_in_words(count: int, of: int, form: str) -> str:
+    """`300 (30%)`, or `2 of 3`: a share of so few would say nothing."""
+    return f"{count:,} ({count / of:{form}})" if of >= FEW else f"{count:,} of {of:,}"
 
 
 def _describe_judges(card: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -237,7 +223,7 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
     """What could spoil training, one sentence each; none of it is an error."""
     rows, found = card["rows"], []
     longer = card["longer_wins"]
-    if longer and _tells(longer["share"], longer["of"]):
+    if longer and _tells(longer["share"], _decided(card)):
         side, share = "longer", longer["share"]
         if share < 0.5:
             side, share = "shorter", 1 - share
@@ -253,7 +239,7 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
     if named and not card["agreement"] and rows > 1:
         found.append("No two annotators judged the same: how far they agree is not known.")
     agreement = card["agreement"]
-    if agreement and agreement["items"] >= _FEW and (agreement["alpha"] or 0.0) < LITTLE_AGREEMENT:
+    if agreement and agreement["items"] >= FEW and (agreement["alpha"] or 0.0) < LITTLE_AGREEMENT:
         alpha = agreement["alpha"]
         if alpha is not None:
             found.append(f"Annotators agree little more than by chance (alpha {alpha:.2f}).")
@@ -271,6 +257,12 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _decided(card: Mapping[str, Any]) -> int:
+    """What is known of length as if from so many comparisons: of likes, the replies of the rarer side."""
+    likes = card["likes"]
+    return min(likes["count"], card["rows"] - likes["count"]) if likes else card["longer_wins"]["of"]
+
+
 def _tells(share: float, n: int) -> bool:
     """Whether a share is far from a half, and by more than 1.96 standard errors of a fair coin."""
     return abs(share - 0.5) >= max(LOPSIDED, 0.98 / math.sqrt(n))
@@ -282,7 +274,7 @@ def _warn_of_values(card: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Every reply is {'liked' if likes['count'] else 'disliked'}: there is nothing to tell apart."
         )
-    elif likes and rows >= _FEW and not 0.1 <= likes["share"] <= 0.9:
+    elif likes and rows >= FEW and not 0.1 <= likes["share"] <= 0.9:
         found.append(f"{likes['share']:.0%} are liked: weigh the rarer side more.")
     if scores and scores["min"] == scores["max"] and rows > 1:
         found.append("Every score is the same: there is nothing to tell apart.")

@@ -9,38 +9,49 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from turnwise.data.cards.feedback import FEW
+from turnwise.data.cards.length import Rule, length_rule
 from turnwise.data.chat import ChatFormat
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.calibration import both_directions, calibration_summary, log_loss
-from turnwise.evaluation.measures.intervals import widened
+from turnwise.evaluation.measures.shares import (
+    accuracy,
+    accuracy_by_quarter,
+    auc,
+    auc_statistic,
+    correlation,
+    estimate,
+    prompt_interval,
+    rarer_prompts,
+    weighted_mean,
+)
 
 WORST = 8
 """pairs kept on which it is most wrong"""
-QUARTERS = (0.25, 0.5, 0.75, 1.0)
-RESAMPLES = 2000
-"""bootstrap resamples of an interval"""
 
 ScoreRows = Callable[[Sequence[Tokens]], np.ndarray]
 """rewards [E, n] of n rows by E members"""
-Statistic = Callable[[np.ndarray], float]
-"""a number of n items, given how often each counts [n]; nan if it has no value"""
 F = TypeVar("F", bound=Feedback)
 
 
-def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict[str, Any]:
+def judge(
+    score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat, learnt: Sequence[Feedback]
+) -> dict[str, Any]:
     """What to know about a reward model before it is trusted, by the kind of feedback.
 
     Pairs      accuracy with a 95% bootstrap interval over prompts (ties are not counted), log loss,
                calibration of sigmoid(r_chosen - r_rejected) with each pair counted in both directions,
                accuracy by the size of the difference and by length
     Rankings   Kendall's tau, and the accuracy over their pairs
-    Likes      accuracy at r = 0, AUC, calibration of sigmoid(r)
+    Likes      AUC; accuracy at r = 0, calibration of sigmoid(r)
     Scores     RMSE and R^2, with intervals
 
-    An ensemble is measured by its mean. Its `disagreement` is the standard deviation over the members of
-    r_best - r_worst (of r, if an item has a single reply), averaged over items.
-    Raises ValueError if the feedback is of several kinds.
+    `items` are held out. `learnt`, the feedback that was learnt from, decides with which rule that needs no
+    model it is compared: were the rule picked with the answers of `items`, it would be too good. What cannot
+    be told from `items` is left out, and `cautions` comes first. An ensemble is measured by its mean. Its
+    `disagreement` is the standard deviation over the members of r_best - r_worst (of r, if an item has a
+    single reply), averaged over items. Raises ValueError if the feedback is of several kinds.
     """
     rows = [chat.reply(item.prompt, text) for item in items for text in item.replies]
     each = score(rows)  # [E, rows]
@@ -49,14 +60,15 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     rewards = [mean[a:b] for a, b in pairwise(at)]
     number = {p: i for i, p in enumerate(dict.fromkeys(item.prompt for item in items))}
     prompts = np.array([number[item.prompt] for item in items])
-    found: dict[str, Any] = {"items": len(items), "prompts": len(number), "members": len(each)}
-    first = items[0]
+    found: dict[str, Any] = {"cautions": cautions(items), "few": telling(items) < FEW}
+    found |= {"items": len(items), "prompts": len(number), "members": len(each)}
+    first, rule = items[0], length_rule(learnt)
     if isinstance(first, Pair):
-        found |= pair_quality(rewards, _only(items, Pair), prompts)
+        found |= pair_quality(rewards, _only(items, Pair), prompts, rule)
     elif isinstance(first, Ranking):
-        found |= ranking_quality(rewards, _only(items, Ranking), prompts)
+        found |= ranking_quality(rewards, _only(items, Ranking), prompts, rule)
     elif isinstance(first, Like):
-        found |= like_quality(mean, np.array([item.liked for item in _only(items, Like)]), prompts)
+        found |= like_quality(mean, _only(items, Like), prompts, _only(learnt, Like))
     else:
         found |= score_quality(mean, np.array([item.score for item in _only(items, Score)]), prompts)
     lengths = np.array([len(text) for item in items for text in item.replies], np.float64)
@@ -69,13 +81,52 @@ def judge(score: ScoreRows, items: Sequence[Feedback], chat: ChatFormat) -> dict
     return found
 
 
+def telling(items: Sequence[Feedback]) -> int:
+    """How many of the items tell good from bad: those that are no ties; of likes, those of the rarer side."""
+    likes = [item.liked for item in items if isinstance(item, Like)]
+    if likes:
+        return min(sum(likes), len(likes) - sum(likes))
+    return sum(not (isinstance(item, Pair | Ranking) and item.tie) for item in items)
+
+
+def cautions(items: Sequence[Feedback]) -> list[str]:
+    """What makes held-out feedback of one kind unfit to judge by, one sentence each; empty for none of it."""
+    if not items:
+        return []
+    n, clear, kind = len(items), telling(items), kind_of(items[0])[:-1]
+    if isinstance(items[0], Like):
+        liked = sum(item.liked for item in items if isinstance(item, Like))
+        if not clear:
+            all_, are = (f"All {n:,}", "replies are") if n > 1 else ("The one", "reply is")
+            side = "liked" if liked else "disliked"
+            return [f"{all_} held-out {are} {side}: no AUC can be computed, and no accuracy means anything."]
+        few = f"Only {liked:,} liked and {n - liked:,} disliked replies are held out"
+    elif not clear:
+        all_, are = (f"All {n:,}", f"{kind}s are ties") if n > 1 else ("The one", f"{kind} is a tie")
+        return [f"{all_} held-out {are}: no accuracy can be computed."]
+    else:
+        few = f"Only {clear:,} {kind}{'' if clear == 1 else 's'}"
+        few += f" {'is' if clear == 1 else 'are'} held out"
+        few += (
+            "" if clear == n else f" that {'is' if clear == 1 else 'are'} no tie{'' if clear == 1 else 's'}"
+        )
+    found = [f"{few}: what is measured on so few may be chance."] if clear < FEW else []
+    if n > 1 and len({item.prompt for item in items}) == 1:
+        found.append("All held-out items answer one prompt: nothing is known of others.")
+    return found
+
+
 def _ends(item: Feedback) -> tuple[int, int]:
     """Indices of the best and of the worst reply."""
     return (item.order[0], item.order[-1]) if isinstance(item, Ranking) else (0, len(item.replies) - 1)
 
 
-def pair_quality(rewards: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: np.ndarray) -> dict[str, Any]:
-    """`rewards[i]` belong to pair i, the chosen reply's first; `prompts[i]` is the number of its prompt."""
+def pair_quality(
+    rewards: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: np.ndarray, rule: Rule = "longer"
+) -> dict[str, Any]:
+    """`rewards[i]` belong to pair i, the chosen reply's first; `prompts[i]` is the number of its prompt.
+
+    `rule` is the rule that needs no model."""
     decided = [i for i, p in enumerate(pairs) if not p.tie]
     if not decided:
         return {"ties": len(pairs)}
@@ -89,8 +140,9 @@ def pair_quality(rewards: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: 
         row["predicted"] = float((1 / (1 + np.exp(-size[inside]))).mean())
     return {
         "ties": len(pairs) - len(decided),
+        "compared": len(decided),
         **accuracy(right, prompts[decided]),
-        **against_rule(right, "longer_wins", longer_is_right(longer), prompts[decided]),
+        **against_rule(right, longer, rule, prompts[decided]),
         "log_loss": log_loss(margin, np.ones(len(margin))),
         "calibration": calibration_summary(*both_directions(margin)),
         "by_margin": by_margin,
@@ -109,12 +161,13 @@ def pair_quality(rewards: Sequence[np.ndarray], pairs: Sequence[Pair], prompts: 
 
 
 def ranking_quality(
-    rewards: Sequence[np.ndarray], rankings: Sequence[Ranking], prompts: np.ndarray
+    rewards: Sequence[np.ndarray], rankings: Sequence[Ranking], prompts: np.ndarray, rule: Rule = "longer"
 ) -> dict[str, Any]:
     """Kendall's tau, averaged over rankings, and the accuracy over all pairs of their replies.
 
     tau = (concordant - discordant) / (concordant + discordant), 1 for the very order and -1 for its reverse.
-    Replies of equal rank form no pair: with ties this is Goodman & Kruskal's gamma (1954).
+    Replies of equal rank form no pair: with ties this is Goodman & Kruskal's gamma (1954). `rule` is the rule
+    that needs no model.
     """
     taus, right, whose, longer = list[float](), list[bool](), list[int](), list[int]()
     for r, ranking, prompt in zip(rewards, rankings, prompts, strict=True):
@@ -126,23 +179,49 @@ def ranking_quality(
             taus.append(float(np.mean(signs)))
             right += [s > 0 for s in signs]
             whose += [int(prompt)] * len(signs)
-    tau = float(np.mean(taus)) if taus else None
+    found: dict[str, Any] = {"tau": float(np.mean(taus)) if taus else None, "compared": len(right)}
+    found["ties"] = len(rankings) - len(taus)
     correct, of_prompt = np.array(right, bool), np.array(whose, int)
-    rule = longer_is_right(np.array(longer, int))
-    found = accuracy(correct, of_prompt) | against_rule(correct, "longer_wins", rule, of_prompt)
-    return {"tau": tau, **found}
+    return (
+        found | accuracy(correct, of_prompt) | against_rule(correct, np.array(longer, int), rule, of_prompt)
+    )
 
 
-def like_quality(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Quality on likes and dislikes [n]; r [n] is the log-odds of a like."""
-    likes = liked.astype(float)
+def like_quality(
+    r: np.ndarray, likes: Sequence[Like], prompts: np.ndarray, learnt: Sequence[Like]
+) -> dict[str, Any]:
+    """Quality on likes and dislikes; r [n] is the log-odds of a like. Counts alone if one side is missing.
+
+    The AUC stands beside that of the length of the reply (`rules`, `rule`, `gain`), the accuracy beside that
+    of always giving the commoner answer of `learnt` (`base_rate`), the log loss beside that of always giving
+    the share of likes in `learnt`, with one more of either (`base_log_loss`).
+    """
+    liked = np.array([item.liked for item in likes])
+    known = {"liked": int(liked.sum()), "disliked": int((~liked).sum())}
+    counted: dict[str, Any] = {**known, "compared": known["liked"] * known["disliked"]}
+    counted["auc"] = auc(r, liked, prompts)
+    if counted["auc"] is None:
+        return counted
+    rule, size = length_rule(learnt), np.array([len(item.completion) for item in likes], np.float64)
+    model, longer = auc_statistic(r, liked), auc_statistic(size, liked)
+    shares = _rules(longer(np.ones(len(r))))
+    sign = 1.0 if rule == "longer" else -1.0
+
+    def gain(times: np.ndarray) -> float:
+        return model(times) - (0.5 + sign * (longer(times) - 0.5))
+
+    share = (sum(item.liked for item in learnt) + 1) / (len(learnt) + 2)
     right = (r > 0) == liked
     return {
+        **counted,
+        "rules": shares,
+        "rule": rule,
+        "gain": estimate(gain, prompts, (-1.0, 1.0), rarer_prompts(liked, prompts)),
         **accuracy(right, prompts),
-        **against_rule(right, "base_rate", likes if likes.mean() >= 0.5 else 1 - likes, prompts),
-        "auc": auc(r, liked, prompts),
+        "base_rate": float((liked == (share >= 0.5)).mean()),
         "log_loss": log_loss(r, liked),
-        "calibration": calibration_summary(1 / (1 + np.exp(-r)), likes),
+        "base_log_loss": log_loss(np.full(len(r), math.log(share / (1 - share))), liked),
+        "calibration": calibration_summary(1 / (1 + np.exp(-r)), liked.astype(float)),
     }
 
 
@@ -170,137 +249,23 @@ def score_quality(r: np.ndarray, scores: np.ndarray, prompts: np.ndarray) -> dic
     return found
 
 
-def auc(r: np.ndarray, liked: np.ndarray, prompts: np.ndarray) -> dict[str, float | None] | None:
-    """Area under the ROC curve: the share of pairs of a liked and a disliked reply in which the liked one has
-    the higher r, with its interval. Equal r count half.
+def against_rule(right: np.ndarray, longer: np.ndarray, rule: Rule, prompts: np.ndarray) -> dict[str, Any]:
+    """Compare with choosing the longer, or the shorter, of two replies; empty for no items.
 
-    Unlike accuracy it needs no threshold on r. None if all replies are liked, or none is.
-    """
-    if liked.all() or not liked.any():
-        return None
-    # Over the sorted values of r: a like at place k beats the dislikes below it, and half of those at it.
-    values, place = np.unique(r, return_inverse=True)
-
-    def share(times: np.ndarray) -> float:
-        likes, dislikes = (np.bincount(place, times * side, len(values)) for side in (liked, ~liked))
-        pairs = likes.sum() * dislikes.sum()
-        return float(likes @ (dislikes.cumsum() - dislikes / 2) / pairs) if pairs else math.nan
-
-    return proportion(share, prompts)
-
-
-def accuracy(right: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Share of `right` [n], with its interval if there are two prompts or more; empty for no items."""
-    if not len(right):
-        return {}
-    found = proportion(weighted_mean(right.astype(float)), prompts)
-    ends = {} if found["low"] is None else {"low": found["low"], "high": found["high"]}
-    return {"accuracy": found["mean"], **ends}
-
-
-def proportion(statistic: Statistic, prompts: np.ndarray) -> dict[str, float | None]:
-    """A share with its interval.
-
-    If the share is 0 or 1, so is every resample's, and the bootstrap has no width. The interval is then that
-    of Clopper & Pearson 1934, with each of n prompts as one trial: 0.025^(1/n) to 1, or 0 to 1 - 0.025^(1/n).
-    """
-    found = estimate(statistic, prompts, (0.0, 1.0))
-    if found["low"] == found["high"] and found["low"] in (0.0, 1.0):
-        end = 0.025 ** (1 / len(np.unique(prompts)))
-        found |= {"low": end} if found["high"] == 1 else {"high": 1 - end}
-    return found
-
-
-def longer_is_right(longer: np.ndarray) -> np.ndarray:
-    """How right the rule "choose the longer reply" is on each pair: 1, 0, or 1/2 at equal lengths.
-
-    `longer` [n] is the length of the preferred reply minus that of the other.
-    """
-    return (np.sign(longer) + 1) / 2
-
-
-def against_rule(right: np.ndarray, name: str, rule: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    """Compare with a rule that needs no model, under `name`. `rule[i]` says how right it is on item i.
-
-    `gain` is the model's accuracy minus that of the rule (or of its opposite, if better), with a paired
-    interval: the difference is taken item by item, because both are right on the easy items.
+    `longer` [n] is the length of the preferred reply minus that of the other; of two replies of one length
+    either choice is half right. `rules`: how often each of the two rules is right. `gain` is the accuracy
+    minus that of `rule`, with a paired interval: the difference is taken item by item, because both are right
+    on the easy items.
     """
     if not len(right):
         return {}
-    more = right.astype(float) - (rule if rule.mean() >= 0.5 else 1 - rule)
-    return {name: float(rule.mean()), "gain": estimate(weighted_mean(more), prompts, (-1.0, 1.0))}
+    by_rule = (np.sign(longer) * (1 if rule == "longer" else -1) + 1) / 2
+    gain = estimate(weighted_mean(right - by_rule), prompts, (-1.0, 1.0))
+    return {"rules": _rules(float(((np.sign(longer) + 1) / 2).mean())), "rule": rule, "gain": gain}
 
 
-def weighted_mean(values: np.ndarray) -> Statistic:
-    """The mean of `values` [n], as a statistic of how often each counts."""
-    return lambda times: float(times @ values / times.sum())
-
-
-def estimate(
-    statistic: Statistic, prompts: np.ndarray, within: tuple[float, float]
-) -> dict[str, float | None]:
-    """The statistic of all items with its interval over prompts; `low`, `high` None for a single prompt."""
-    low, high = cluster_interval(statistic, prompts, within, rng=np.random.default_rng(0)) or (None, None)
-    return {"mean": statistic(np.ones(len(prompts))), "low": low, "high": high}
-
-
-def prompt_interval(
-    values: np.ndarray, prompts: np.ndarray, *, confidence: float = 0.95, rng: np.random.Generator
-) -> tuple[float, float] | None:
-    """`cluster_interval` of the mean of `values` [n]."""
-    within = float(values.min()), float(values.max())
-    return cluster_interval(weighted_mean(values), prompts, within, confidence=confidence, rng=rng)
-
-
-def cluster_interval(
-    statistic: Statistic,
-    prompts: np.ndarray,
-    within: tuple[float, float],
-    *,
-    confidence: float = 0.95,
-    rng: np.random.Generator,
-) -> tuple[float, float] | None:
-    """Cluster bootstrap (Field & Welsh 2007): a percentile interval that draws prompts with all their items.
-
-    Judgements of one prompt are not independent: drawing single items would make the interval too narrow.
-    With one item a prompt it is the ordinary bootstrap. The interval is widened if prompts are few
-    (`intervals.widening`) and cut to `within`, the values that the statistic can take. Draws without a value
-    are left out. None for a single prompt.
-    """
-    _, index = np.unique(prompts, return_inverse=True)
-    n = int(index.max()) + 1
-    if n < 2:
-        return None
-    # A draw says how often each prompt was drawn [prompts]; its items count as often [n].
-    draws = [
-        statistic(np.bincount(rng.integers(0, n, n), minlength=n)[index].astype(float))
-        for _ in range(RESAMPLES)
-    ]
-    ends = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = widened(ends, statistic(np.ones(len(prompts))), n, confidence)
-    return max(low, within[0]), min(high, within[1])
-
-
-def accuracy_by_quarter(x: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """Accuracy by size of x [n], from small to large: by quarters of the items, fewer if many x are equal."""
-    tops = np.unique(np.quantile(x, QUARTERS, method="inverted_cdf"))
-    place = np.searchsorted(tops, x)
-    return [
-        {
-            "low": float(x[place == k].min()),
-            "high": float(top),
-            "pairs": int((place == k).sum()),
-            "accuracy": float(right[place == k].mean()),
-        }
-        for k, top in enumerate(tops)
-    ]
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Pearson's correlation of x [n] and y [n]; None if either is constant."""
-    if len(x) < 2 or not x.std() or not y.std():
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
+def _rules(longer: float) -> dict[str, float]:
+    return {"longer": longer, "shorter": 1 - longer}
 
 
 def _only(items: Sequence[Feedback], kind: type[F]) -> list[F]:

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.reward_models import (
-    accuracy_figures,
-    auc_figures,
     feedback_view,
+    interval_words,
+    part_of,
     without_model,
 )
 from turnwise.evaluation.pages.run_files import RunFiles, read_object
@@ -141,30 +141,35 @@ def answer_of_feedback(
 
     A run that has not been measured yet is described by the accuracy that it logged last.
     """
-    q = quality
+    q, cautions = quality, quality.get("cautions", [])
     if "accuracy" not in q and not q.get("auc"):
         logged = [m["heldout/rewards/accuracies"] for m in metrics if "heldout/rewards/accuracies" in m]
+        if cautions:  # what was logged of such items means as little
+            return {"cautions": cautions, "sentence": None, "notes": []}
         if not logged:
             return None
         form = "<b>{}</b> agreed with <b>{}</b> of the held-out feedback when it was last measured."
-        return {"sentence": Markup(form).format(name, f"{logged[-1]:.1%}"), "notes": []}
+        sentence = Markup(form).format(name, f"{logged[-1]:.1%}")
+        return {"cautions": [], "sentence": sentence, "notes": []}
     criterion = []
     if "criterion" in q:
         criterion = [f"{name} is taken to prefer the reply with the higher {q['criterion']}."]
-    if "accuracy" not in q:
-        form = "<b>{}</b> ranks the liked reply above the disliked one in <b>{}</b>{} of all held-out pairs."
-        sentence = Markup(form).format(name, *auc_figures(q))
-        return {"sentence": sentence, "notes": ["A coin is right in 50%.", *criterion]}
-    form = "<b>{}</b> prefers what people preferred in <b>{}</b>{} of {} held-out pairs."
+    if q.get("auc"):
+        form = "<b>{}</b> ranks a liked reply above a disliked one in <b>{}</b>{}."
+        of = part_of(q, q["auc"]["mean"], "pairs of a liked and a disliked reply that were held out")
+        notes = ["That share is the AUC; a coin is right in 50%.", *without_model(q), *criterion]
+        sentence = Markup(form).format(name, of, interval_words(q["auc"]))
+        return {"cautions": cautions, "sentence": sentence, "notes": notes}
+    form, things = "<b>{}</b> prefers what people preferred in <b>{}</b>{}.", "held-out pairs"
     if "tau" in q:
-        form = (
-            "<b>{}</b> prefers the better of two replies in <b>{}</b>{} of the pairs in {} held-out rankings."
-        )
-    decided = number(q["items"] - q.get("ties", 0), 0)
+        form, things = "<b>{}</b> prefers the better reply in <b>{}</b>{}.", "pairs in held-out rankings"
+    if "compared" in q and not q.get("few"):
+        things = f"{q['compared']:,} {things}"
     notes = [*without_model(q), *criterion]
-    if q.get("before") is not None:
+    if q.get("before") is not None and not q.get("few"):
         notes.append(f"Before training, the same comparison was right in {q['before']:.1%}.")
-    return {"sentence": Markup(form).format(name, *accuracy_figures(q), decided), "notes": notes}
+    sentence = Markup(form).format(name, part_of(q, q["accuracy"], things), interval_words(q))
+    return {"cautions": cautions, "sentence": sentence, "notes": notes}
 
 
 def _figures(estimate: Mapping[str, Any], decimals: int = 3, *, signed: bool = False) -> tuple[str, str]:

@@ -55,18 +55,19 @@ def feedback_view(card: Mapping[str, Any] | None) -> dict[str, Any]:
 def reward_view(quality: Mapping[str, Any] | None) -> dict[str, Any]:
     """The figures of `quality.json`, which `measures.judges.judge` computes, as the page shows them."""
     q = quality or {}
-    calibration = q.get("calibration")
+    few = q.get("few", False)  # a share of so few items, or of a quarter of them, would look like knowledge
+    calibration = None if few else q.get("calibration")
     return {
         "answer": answer_of_reward(q),
         "figures": _figures(q),
         "ranked": "tau" in q,
-        "pairs": "longer_wins" in q,
-        "accurate": "accuracy" in q,
+        "pairs": "rules" in q and "auc" not in q,
+        "accurate": "accuracy" in q or bool(q.get("auc")),
         "items": q.get("items"),
         "prompts": q.get("prompts"),
         "reliability": reliability_plot(calibration["curve"], "reliability") if calibration else None,
-        "by_margin": q.get("by_margin", []),
-        "by_length": q.get("by_length", []),
+        "by_margin": [] if few else q.get("by_margin", []),
+        "by_length": [] if few else q.get("by_length", []),
         "worst": q.get("worst", []),
     }
 
@@ -74,83 +75,104 @@ def reward_view(quality: Mapping[str, Any] | None) -> dict[str, Any]:
 def _figures(q: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(name, value), each beside what it must beat if there is such a thing."""
     found = []
-    if "accuracy" in q:
-        of = "accuracy over pairs of replies, held out" if "tau" in q else "accuracy, held out"
-        found.append((of, f"{q['accuracy']:.1%}{_interval(q)}"))
-    if q.get("base_rate") is not None:
-        found.append(("always the commoner answer", f"{q['base_rate']:.1%}"))
-    if q.get("longer_wins") is not None:
-        found.append(("the longer reply wins", f"{q['longer_wins']:.1%}"))
     if q.get("auc"):
-        found.append(("a liked reply above a disliked one (AUC; a coin: 50%)", "".join(auc_figures(q))))
+        name = "a liked reply above a disliked one (AUC; a coin: 50%)"
+        found.append((name, f"{part_in_words(q, q['auc']['mean'])}{interval_words(q['auc'])}"))
+    if "accuracy" in q and "auc" not in q:
+        of = "accuracy over pairs of replies, held out" if "tau" in q else "accuracy, held out"
+        found.append((of, f"{part_in_words(q, q['accuracy'])}{interval_words(q)}"))
+    for rule, right in q.get("rules", {}).items():
+        found.append((f"the {rule} reply wins", part_in_words(q, right)))
+    if "liked" in q:
+        found.append(("liked and disliked, held out", f"{q['liked']:,} and {q['disliked']:,}"))
+    if "base_rate" in q and not q.get("few"):
+        found.append(("right at reward 0 (above: liked)", f"{q['accuracy']:.1%}{interval_words(q)}"))
+        found.append(("always the answer that is commoner in what was learnt from", f"{q['base_rate']:.1%}"))
     if q.get("ties"):
         found.append(("ties, not counted", number(q["ties"], 0)))
     found += [(text, number(q[k], 3)) for k, text in _NAMES.items() if q.get(k) is not None]
-    if calibration := q.get("calibration"):
+    if "base_log_loss" in q:
+        name = "log loss of always giving the share of likes that was learnt from"
+        found.append((name, number(q["base_log_loss"], 3)))
+    if (calibration := q.get("calibration")) and not q.get("few"):
         found.append(("calibration error (ECE; perfect: 0)", number(calibration["ece"], 3)))
         found.append(("Brier score (a coin: 0.25)", number(calibration["brier"], 3)))
     return found
 
 
-def _interval(estimate: Mapping[str, Any]) -> str:
+def interval_words(estimate: Mapping[str, Any]) -> str:
+    """` (95% interval 58.0% to 69.0%)` of a share; nothing if it has none."""
     if estimate.get("low") is None:
         return ""
     return f" (95% interval {estimate['low']:.1%} to {estimate['high']:.1%})"
 
 
+def part_in_words(q: Mapping[str, Any], right: float) -> str:
+    """A share in percent, or in counts if it is one of few: "83.3%" of 6 would look like knowledge."""
+    if q.get("few"):
+        return f"{number(right * q['compared'], 1 if right * q['compared'] % 1 else 0)} of {q['compared']:,}"
+    return f"{right:.1%}"
+
+
+def part_of(q: Mapping[str, Any], right: float, things: str) -> str:
+    """`63.5% of the held-out pairs`, or `5 of the 6 held-out pairs` if they are few."""
+    if not q.get("few"):
+        return f"{right:.1%} of the {things}"
+    if q["compared"] == 1:
+        return f"{part_in_words(q, right)} {things}".replace("pairs", "pair")
+    return part_in_words(q, right).replace(" of ", " of the ") + f" {things}"
+
+
 def answer_of_reward(q: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How good it is on held-out feedback, beside a rule that needs no model."""
+    """How good it is on held-out feedback, beside a rule that needs no model; before it, what forbids to
+    say so.
+    """
     if "rmse" in q:
         return _answer_of_scores(q)
-    if "accuracy" not in q:
+    cautions, sentence, notes = q.get("cautions", []), None, list[str]()
+    if q.get("auc"):
+        form = "It gives a liked reply a higher reward than a disliked one in <b>{}</b>{}."
+        of = part_of(q, q["auc"]["mean"], "pairs of a liked and a disliked reply that were held out")
+        sentence = Markup(form).format(of, interval_words(q["auc"]))
+        notes = ["That share is the AUC; a coin is right in 50%.", *without_model(q)]
+    elif "accuracy" in q:
+        things = "pairs of replies in held-out rankings" if "tau" in q else "held-out pairs"
+        form = "It gives the preferred reply the higher reward in <b>{}</b>{}."
+        of = part_of(q, q["accuracy"], things)
+        sentence, notes = Markup(form).format(of, interval_words(q)), without_model(q)
+    elif not cautions:
         return None
-    form = "It gives the preferred reply the higher reward in <b>{}</b>{} of the held-out pairs."
-    if q.get("base_rate") is not None:
-        form = "It tells liked from disliked in <b>{}</b>{} of the held-out replies."
-    return {"sentence": Markup(form).format(*accuracy_figures(q)), "notes": without_model(q)}
+    return {"cautions": cautions, "sentence": sentence, "notes": notes}
 
 
 def _answer_of_scores(q: Mapping[str, Any]) -> dict[str, Any]:
     form = "On held-out scores its root mean squared error is <b>{}</b>{}."
     ends = f" (95% interval {number(q['low'], 3)} to {number(q['high'], 3)})" if "low" in q else ""
     sentence = Markup(form).format(number(q["rmse"], 3), ends)
+    found = {"cautions": q.get("cautions", []), "sentence": sentence}
     if q["r2"] is None:
-        return {"sentence": sentence, "notes": ["All held-out scores are the same, so there is no R²."]}
+        return found | {"notes": ["All held-out scores are the same, so there is no R²."]}
     note = f"Its squared error is {1 - q['r2']:.0%} of the error of always giving their mean"
     gain = q["gain"]
     if gain["low"] is None:
-        return {"sentence": sentence, "notes": [f"{note}."]}
+        return found | {"notes": [f"{note}."]}
     note += f" (95% interval {1 - gain['high']:.0%} to {1 - gain['low']:.0%})"
     if gain["low"] <= 0 <= gain["high"]:
         note += ": these items do not settle whether it does better"
-    return {"sentence": sentence, "notes": [f"{note}."]}
-
-
-def accuracy_figures(q: Mapping[str, Any]) -> tuple[str, str]:
-    """Accuracy; and its interval if it has one."""
-    return f"{q['accuracy']:.1%}", _interval(q)
-
-
-def auc_figures(q: Mapping[str, Any]) -> tuple[str, str]:
-    """How often a liked reply ranks above a disliked one; and its interval."""
-    return f"{q['auc']['mean']:.1%}", _interval(q["auc"])
+    return found | {"notes": [f"{note}."]}
 
 
 def without_model(q: Mapping[str, Any]) -> list[str]:
     """How right a rule without a model is, and whether the model's difference to it is settled."""
-    plain, rule = q.get("longer_wins"), "choosing the longer reply"
-    if plain is not None and plain < 0.5:
-        plain, rule = 1 - plain, "choosing the shorter reply"
-    if q.get("base_rate") is not None:
-        plain, rule = q["base_rate"], "always giving the commoner answer"
-    if plain is None:
+    if "rule" not in q:
         return []
-    right, gain = f"{rule} is right in {plain:.1%}", q["gain"]
-    if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
+    rule = f"choosing the {q['rule']} reply, which was preferred more often in what was learnt from,"
+    gain, right = q["gain"], f"{rule} is right in {part_in_words(q, q['rules'][q['rule']])}"
+    if gain["low"] is None or gain["low"] <= 0 <= gain["high"] or q.get("few"):
         note = f"Without a model, {right}: these items do not settle whether the model does better."
     else:
         note = f"That is {'more' if gain['low'] > 0 else 'less'} than without a model: {right}."
-    if gain["low"] is not None:
+    if gain["low"] is not None and not q.get("few"):
         ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
         note += f" The 95% interval of the difference, item by item, is {ends} percentage points."
     return [note]

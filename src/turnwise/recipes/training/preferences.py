@@ -15,7 +15,7 @@ from turnwise.data.dataset import FeedbackSet
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 from turnwise.data.heldout import split_by_prompt
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.measures.judges import judge
+from turnwise.evaluation.measures.judges import cautions, judge
 from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
@@ -40,6 +40,9 @@ WITH_REFERENCE = ("dpo", "kto")
 """algorithms whose implicit rewards are log-ratios to a reference"""
 NO_PROBABILITY = ("members", "log_loss", "calibration", "by_margin")
 """entries of a reward model's quality, whose differences are log-odds; a policy's are not"""
+
+BY_THRESHOLD = ("accuracy", "low", "high", "base_rate", "base_log_loss")
+"""entries of likes' quality that need a threshold at 0"""
 
 
 def prepare(
@@ -83,8 +86,8 @@ def prepare(
         algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        items = _comparable(held, feedback)
-        quality = agreement(algorithm, config, speaker, items, settings.lora_rank, m) if held else {}
+        asked, seen = _comparable(held, feedback), _comparable(learnt, feedback)
+        quality = agreement(algorithm, config, speaker, asked, seen, settings.lora_rank, m) if held else {}
         write_json(m.out / "quality.json", quality)
         made, facts = finish_speaker(
             speaker, m, replies, prompts, held_out=bool(held), reward=None, gold=gold
@@ -101,7 +104,7 @@ def prepare(
         train=lambda run: train(config, rows, held_rows, run),
         finish=finish,
         files={"card.json": card | counts},
-        warnings=warnings,
+        warnings=[*warnings, *cautions(_comparable(held, feedback))],
     )
 
 
@@ -156,9 +159,16 @@ def _comparable(held: Sequence[Any], feedback: Sequence[Feedback]) -> Sequence[F
 
 
 def agreement(
-    algorithm: Algorithm, config: Any, s: Speaker, items: Sequence[Feedback], lora_rank: int, m: Machine
+    algorithm: Algorithm,
+    config: Any,
+    s: Speaker,
+    items: Sequence[Feedback],
+    learnt: Sequence[Feedback],
+    lora_rank: int,
+    m: Machine,
 ) -> dict[str, Any]:
-    """Accuracy of the policy's implicit rewards on held-out feedback, with what needs no model beside it.
+    """Accuracy of the policy's implicit rewards on held-out `items`, with what needs no model beside it; of
+    likes the AUC.
 
     Methods without a reference also report `before`, the accuracy before training.
     """
@@ -174,12 +184,12 @@ def agreement(
             worth = algorithm.module.implicit_rewards(policy, *reference, rows, config)
             return worth.double().cpu().numpy()[None]
 
-        return {k: v for k, v in judge(score, items, s.chat).items() if k not in NO_PROBABILITY}
+        return {k: v for k, v in judge(score, items, s.chat, learnt).items() if k not in NO_PROBABILITY}
 
     found = quality(s.policy)
     if isinstance(items[0], Like):
         # KTO sets no threshold on the log-ratio, so accuracy is undefined: AUC alone is reported.
-        found = {k: found[k] for k in ("items", "prompts", "auc", "length_correlation")}
+        found = {k: v for k, v in found.items() if k not in BY_THRESHOLD}
     found["criterion"] = "implicit reward" if reference else "log-probability per token"
     if reference:
         return found

@@ -13,7 +13,7 @@ from turnwise.data.comparisons import feedback_rows
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.heldout import split_by_prompt
-from turnwise.evaluation.measures.judges import judge
+from turnwise.evaluation.measures.judges import cautions, judge
 from turnwise.models.lm.classifier import adapted_trunks
 from turnwise.models.lm.parts import parameter_count, trunk_of, width_of
 from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
@@ -62,7 +62,7 @@ def prepare(
 
     def finish() -> tuple[Judge, dict[str, Any]]:
         scorer.save(m.out / "reward")
-        quality = judge(scorer.score, held, scorer.chat) if held else {}
+        quality = judge(scorer.score, held, scorer.chat, learnt) if held else {}
         scorer.model.cpu()
         write_json(m.out / "quality.json", quality)
         facts = {"reward": str(m.out / "reward"), "parameters": parameter_count(scorer.model), **counts}
@@ -81,7 +81,7 @@ def prepare(
         train=lambda run: reward.train(config, rows, held_rows, scorer.model, run, m.seed),
         finish=finish,
         files={"card.json": card},
-        warnings=[*feedback_warnings(card), *_far_from_standard(learnt)],
+        warnings=[*feedback_warnings(card), *cautions(held), *_far_from_standard(learnt)],
     )
 
 
