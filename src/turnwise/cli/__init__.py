@@ -99,7 +99,7 @@ def _overview() -> str:
         "  turnwise data check --logs logs.jsonl\n"
         "  turnwise train bc --logs logs.jsonl --out runs/bc\n"
         "  turnwise train ilql --logs logs.jsonl --policy runs/bc --out runs/ilql\n"
-        "  turnwise evaluate --run runs/ilql --task helpdesk --episodes 2000\n"
+        "  turnwise evaluate runs/ilql --task helpdesk --episodes 2000\n"
         "  turnwise solve tiger --simulate 1000 --out runs/tiger\n\n"
         "turnwise VERB --help lists every option; --json prints one result object on stdout."
     )

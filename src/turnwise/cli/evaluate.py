@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ class Run:
 class TaskChoice:
     """The partner."""
 
-    task: str = "helpdesk"
-    """Built-in task to talk to (helpdesk, negotiation, postcards), or one's own as package.module:Task."""
+    task: str | None = None
+    """Built-in task to talk to (helpdesk, negotiation, postcards), or one's own as package.module:Task; none:
+    the one that the run's logs come from, if they say so."""
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""
 
@@ -107,14 +108,18 @@ def _opened(target: Run) -> Any:
 
 
 def _policy(a: EvaluatePolicy) -> dict[str, Any]:
-    from turnwise.recipes.measuring.conversations import measure
+    from turnwise.recipes.measuring.conversations import measure, own_task
     from turnwise.recipes.tasks import find_task, parse_settings
     from turnwise.recipes.trained import Policy
 
-    task = find_task(a.task.task, parse_settings(a.task.task_settings))
+    settings = parse_settings(a.task.task_settings)
+    task = None if a.task.task is None else find_task(a.task.task, settings)
     policy, s, out = _opened(a.target), a.settings, console(a.target.json)
     if not isinstance(policy, Policy):
         raise InputError(f"{a.target.run}: holds no policy that converses; expected the run of one")
+    if task is None:
+        task = own_task(policy)
+        task = replace(task, settings={**task.settings, **settings})
     if s.betas and policy.agent.critic is None:
         notice("warning: --betas: this policy has no critic whose strength could be chosen")
     elif s.betas:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -73,6 +75,31 @@ class DialogueTask(Protocol):
         ...
 
 
+TASK_COLUMN = "turnwise_task"
+"""column of logs that says which task they come from, in the words of `task_words`. The name is our own: a
+column "task" of somebody's logs means what they mean by it"""
+
+
+def task_words(name: str, settings: Mapping[str, Any]) -> str:
+    """A task with its settings as one types them: `negotiation notes=false`."""
+    return shlex.join([name, *(f"{k}={_value(v)}" for k, v in sorted(settings.items()))])
+
+
+def _value(value: Any) -> str:
+    """Text as it is, unless it would be read back as something else (a number, true, null)."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return json.dumps(value, default=str)
+
+
+def signed(rows: Iterable[Mapping[str, Any]], task: str) -> Iterator[dict[str, Any]]:
+    """The rows of logs, each with the task that it comes from."""
+    return ({**row, TASK_COLUMN: task} for row in rows)
+
+
 Role = Literal["optimum", "behaviour", "baseline"]
 
 
@@ -109,4 +136,14 @@ class HasRows(Protocol):
 
     def rows(self, conversations: int, seed: int) -> Iterator[dict[str, Any]]:
         """Conversations in the log format, the same ones for the same seed."""
+        ...
+
+
+@runtime_checkable
+class HasSettings(Protocol):
+    """A task that was made with settings."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those that differ from the defaults: tasks of other settings are other tasks."""
         ...

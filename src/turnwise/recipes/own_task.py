@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from turnwise.envs.dialogue import DialogueTask, Message, Response
@@ -36,6 +37,14 @@ METHODS = ("reset", "step", "hidden")
 def name_of(task: Any, otherwise: str) -> str:
     """The `name` of a task or of its class, if that has one."""
     return task.name if isinstance(task, _HasName) and isinstance(task.name, str) else otherwise
+
+
+def module_of(kind: type) -> str:
+    """The module that a class can be imported from; of a script that runs, the name of its file."""
+    if kind.__module__ != "__main__":
+        return kind.__module__
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return kind.__module__ if file is None else Path(file).stem
 
 
 def import_task(spec: str) -> Callable[..., DialogueTask]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
-from turnwise.envs.dialogue import Message
+from turnwise.envs.dialogue import TASK_COLUMN, Message
 from turnwise.recipes.tasks import Task, find_task
 from turnwise.rollout.conversations import episode_seed
 from turnwise.run.errors import InputError
@@ -32,7 +32,7 @@ def record(task: Any, speak: Speak, *, conversations: int = 1000, seed: int = 0)
     nothing, and for a conversation that goes on for more than 200 turns.
     """
     row = task if isinstance(task, Task) else find_task(task)
-    live, found = row.live(), []
+    live, found, task = row.live(), [], {TASK_COLUMN: row.words}
     for episode in range(at_most(REHEARSED, conversations)):
         rng = np.random.default_rng(episode_seed(seed, episode, 0))
         (opening,) = live.reset([0], [episode_seed(seed, episode, 1)])
@@ -46,5 +46,5 @@ def record(task: Any, speak: Speak, *, conversations: int = 1000, seed: int = 0)
             ended = response.terminated or response.truncated
             if not ended and sum(m.role == "assistant" for m in messages) >= LONGEST:
                 raise InputError(f"{row.name}: conversation {episode} goes on after {LONGEST} turns")
-        found.append(Dialogue(tuple(messages), response.terminated, id=str(episode)))
+        found.append(Dialogue(tuple(messages), response.terminated, id=str(episode), metadata=task))
     return Logs(tuple(found), f"{row.name}, {getattr(speak, '__name__', 'agent')}")

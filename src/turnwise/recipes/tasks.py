@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from turnwise.envs.dialogue import DialogueTask, HasReferences, HasRows, Message, Reference, Role
+from turnwise.envs.dialogue import (
+    TASK_COLUMN,
+    DialogueTask,
+    HasReferences,
+    HasRows,
+    HasSettings,
+    Message,
+    Reference,
+    Role,
+    signed,
+    task_words,
+)
 from turnwise.envs.tasks.annotators import Kind
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.negotiation.task import Negotiation, Split
 from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
-from turnwise.recipes.own_task import CheckedTask, import_task, name_of
+from turnwise.recipes.own_task import CheckedTask, import_task, module_of, name_of
 from turnwise.run.errors import InputError, SettingError
 
 if TYPE_CHECKING:
@@ -53,6 +65,15 @@ class Task:
     """prompts to learn from and prompts held out, if the task has a fixed set of them"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """what `make` is given"""
+    spec: str | None = None
+    """what `find_task` finds it by, if that is not its name"""
+
+    @property
+    def words(self) -> str:
+        """The task and its settings as one types them, by which logs and runs name where they come from."""
+        task = self._made()
+        own = task.settings if isinstance(task, HasSettings) else {}
+        return task_words(self.spec or self.name, {**own, **self.settings})
 
     def live(self) -> DialogueTask:
         """The task to talk to, with a check of everything that it answers. SettingError for its settings."""
@@ -64,7 +85,7 @@ class Task:
         if not isinstance(task, HasRows):
             expected = "a task that can write logs (with a method rows(conversations, seed))"
             raise SettingError("task", self.name, expected)
-        return task.rows(conversations, seed)
+        return signed(task.rows(conversations, seed), self.words)
 
     def feedback_rows(self, kind: str, n: int, seed: int) -> Rows:
         """Rows of feedback of that kind. SettingError if the task has no such feedback."""
@@ -72,7 +93,7 @@ class Task:
             kinds = ", ".join(self.feedback)
             expected = f"none of it: the task {self.name} has logs only" if not kinds else f"one of {kinds}"
             raise SettingError("feedback", kind, expected)
-        return self.feedback[kind](n, seed)
+        return signed(self.feedback[kind](n, seed), self.words)
 
     def references(self) -> list[Reference]:
         """Returns that are known of the task; none if nothing is."""
@@ -155,22 +176,45 @@ def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = Non
         if settings:
             given = " ".join(f"{k}={v}" for k, v in settings.items())
             raise SettingError("task_settings", given, "none beside a task object, which is made already")
-        return _row_of(name_of(task, type(task).__name__), type(task), lambda: task)
+        kind = type(task)
+        spec = f"{module_of(kind)}:{kind.__qualname__}"
+        return _row_of(name_of(task, kind.__name__), kind, lambda: task, spec)
     if task in TASKS:
         return replace(TASKS[task], settings=settings)
     if ":" not in task:
-        raise SettingError("task", task, f"one of {', '.join(TASKS)}, or your own as package.module:Task")
+        raise SettingError("task", task, choices())
     factory = import_task(task)
-    return replace(_row_of(name_of(factory, task), factory, factory), settings=settings)
+    return replace(_row_of(name_of(factory, task), factory, factory, task), settings=settings)
 
 
-def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask]) -> Task:
+def choices() -> str:
+    """What can be given as a task."""
+    return f"one of {', '.join(TASKS)}, or your own as package.module:Task"
+
+
+def task_called(words: str) -> Task:
+    """The task that logs or a run name, with its settings (`Task.words`). SettingError if it is not found."""
+    try:
+        name, *settings = shlex.split(words)
+    except ValueError as e:  # an open quote, or nothing at all
+        raise SettingError("task", words, choices()) from e
+    return find_task(name, parse_settings(settings))
+
+
+def task_of(logs: Iterable[Any]) -> str | None:
+    """The words of the task that logs, or feedback, come from; None if any row names none or another one."""
+    found = {row.metadata.get(TASK_COLUMN) for row in logs}
+    (words,) = found if len(found) == 1 else (None,)
+    return words if isinstance(words, str) and words.strip() else None
+
+
+def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask], spec: str) -> Task:
     """The built-in row of a task of that class, else a row of what the class says of itself."""
     for row in TASKS.values():
         if documented in (row.make, row.kind):
             return replace(row, make=make)
     about = (inspect.getdoc(documented) or name).splitlines()[0]
-    return Task(name=name, about=about, make=make)
+    return Task(name=name, about=about, make=make, spec=spec)
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from turnwise.rollout.load import load_agent
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
-from turnwise.run.folder import read_result
+from turnwise.run.folder import read_config, read_result
 
 IN_MEMORY = "a policy in memory"
 
@@ -37,6 +37,11 @@ class Policy:
     def name(self) -> str:
         """How a later run records it."""
         return IN_MEMORY if self.folder is None else str(self.folder)
+
+    @property
+    def task(self) -> str | None:
+        """The task that it learnt from logs of, as one types it; None if its logs name none."""
+        return self.result.get("task") or (read_config(self.folder).get("task") if self.folder else None)
 
     def reply(self, messages: Sequence[Mapping[str, str] | Message], seed: int | None = None) -> str:
         """What the policy says next in a conversation of `{"role": ..., "content": ...}`.
@@ -106,6 +111,15 @@ def load(path: str | Path) -> Policy | Actor | Judge:
     if isinstance(found, StepAgent):
         return Actor(found, run, result, result.get("env"))
     return Policy(found, run, result) if isinstance(found, Agent) else Judge(found, run, result)
+
+
+def task_of_policy(source: Any) -> str | None:
+    """The task of the run that a policy comes from, if it is a run's and the run knows one."""
+    if isinstance(source, Policy):
+        return source.task
+    if not isinstance(source, str | Path) or not (Path(source) / "config.yaml").is_file():
+        return None
+    return read_config(Path(source)).get("task")
 
 
 def open_policy(source: Any, expected: str = "the run of a cloned policy (BC)") -> tuple[Agent, str]:

@@ -148,3 +148,11 @@ def test_another_discount_in_training_draws_no_lines(tmp_path: Path) -> None:
 def test_files_that_are_not_ours(tmp_path: Path, files: dict[str, Any], names: str) -> None:
     with pytest.raises(InputError, match=names):
         written(tmp_path / "run", metrics=METRICS, **files)
+
+
+def test_another_environment_lends_no_lines_to_the_curves(tmp_path: Path) -> None:
+    """The agent learnt in tiger: what is known of tiger.95 stands beside the answer and not beside curves."""
+    evaluation = {**EVALUATION, "env": "tiger.95"}
+    said = plain(written(tmp_path / "run", metrics=METRICS, evaluation=evaluation))
+    assert "In tiger.95, where it did not learn, it earns on average 11.7" in said
+    assert "No lines across: the evaluation was in tiger.95." in said and " Lines across:" not in said

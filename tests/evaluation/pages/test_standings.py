@@ -142,3 +142,37 @@ def test_what_beats_the_best_method_is_said(tmp_path, read, write_comparison, th
     page = read(write_comparison(tmp_path / "d", rows=behind, references=two_references, runs={}))
     assert "Its mean is worse than that of the behaviour policy." in page.text
     assert "of the way" not in page.text and page.row("BC").split()[-3] == "−6%"
+
+
+def test_one_method_is_not_called_the_best_of_several(tmp_path, read, write_comparison, three_rows):
+    page = read(write_comparison(tmp_path / "c", rows=three_rows[:1], references=[], runs={}))
+    assert "BC reaches a mean return" in page.text and "No other method" not in page.text
+
+
+def test_an_optimum_below_the_baseline_closes_no_gap(tmp_path, read, write_comparison):
+    """By the formula (0.9 - 0.8) / (0.57 - 0.8) would be -43%, and the baseline itself 0%."""
+    references = [{"name": "optimum", "role": "optimum", "mean": 0.57}]
+    references += [{"name": "logs", "role": "behaviour", "mean": 0.8}]
+    rows = [{"name": "ILQL", "mean": 0.9, "low": 0.5, "high": 1.3}]
+    page = read(write_comparison(tmp_path / "c", rows=rows, references=references, runs={}))
+    assert "of the way" not in page.text and "Gap closed" not in page.text
+
+
+def test_nobody_is_past_the_optimum(tmp_path, read, write_comparison):
+    """(0.59 + 0.3) / (0.57 + 0.3) = 102%: chance if the interval reaches down to 0.57, else an error."""
+    references = [{"name": "optimum", "role": "optimum", "mean": 0.57}]
+    references += [{"name": "logs", "role": "behaviour", "mean": -0.3}]
+    rows = [{"name": "ILQL", "mean": 0.59, "low": 0.5, "high": 0.65}]
+    text = read(write_comparison(tmp_path / "c", rows=rows, references=references, runs={})).text
+    assert "as far as the optimum, by these conversations" in text and "102% of the way" not in text
+    assert "no policy exceeds" not in text
+    rows[0] |= {"low": 0.58}
+    text = read(write_comparison(tmp_path / "d", rows=rows, references=references, runs={})).text
+    assert "Its whole interval is better than the optimum, which no policy exceeds" in text
+
+
+def test_rows_of_two_tasks_are_not_compared(tmp_path, read, write_comparison, three_rows):
+    rows = [three_rows[0] | {"task": "helpdesk"}, three_rows[1] | {"task": "negotiation"}]
+    said = "rows measured in one task; found 'BC' in helpdesk, 'ILQL' in negotiation"
+    with pytest.raises(InputError, match=said):
+        read(write_comparison(tmp_path / "c", rows=rows, runs={}))

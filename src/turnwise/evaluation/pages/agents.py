@@ -64,7 +64,7 @@ def _view(
         "title": f"{title} in {env}",
         "aim": f"Train {what} in {env} with {title}, and measure how far it is from the best.",
         "facts": _facts(folder, config, evaluation),
-        "answer": None if evaluation is None else _answer(evaluation),
+        "answer": None if evaluation is None else _answer(evaluation, env),
         "plots": [] if evaluation is None else _plots(evaluation, title),
         "folder": folder,
         "curves": _curves(run),
@@ -129,11 +129,17 @@ def _plots(e: Mapping[str, Any], algorithm: str) -> list[Markup]:
     ]
 
 
-def _answer(e: Mapping[str, Any]) -> dict[str, Any]:
-    """What the agent earns, beside what the best policies earn; and the notes under it."""
-    form = Markup("On average it earns <b>{}</b> ({}% interval {} to {})")
+def _answer(e: Mapping[str, Any], env: str) -> dict[str, Any]:
+    """What the agent earns, beside what the best policies earn; and the notes under it.
+
+    `env`: the environment that it learnt in. Every number here is of the one that it was measured in.
+    """
+    where = "On average it earns"
+    if e["env"] != env:
+        where = f"In {e['env']}, where it did not learn, it earns on average"
+    form = Markup("{} <b>{}</b> ({}% interval {} to {})")
     figures = (number(e[key]) for key in ("low", "high"))
-    sentence = form.format(number(e["mean"]), f"{100 * e['confidence']:g}", *figures)
+    sentence = form.format(where, number(e["mean"]), f"{100 * e['confidence']:g}", *figures)
     if known := _known(e["truth"]):
         known[0] = known[0][:1].upper() + known[0][1:]
         *most, last = known
@@ -200,10 +206,15 @@ def _curves(run: RunFiles) -> dict[str, Any] | None:
     panel = next(
         iter(panels([{k: m[k] for k in ("steps", key) if k in m} for m in run.metrics], {}, "steps")), None
     )
-    # Lines across say what the best agent earns: they belong beside returns of the same discount alone.
-    comparable = discount is None or (run.config or {}).get("gamma") == discount
+    # Lines across say what the best agent earns: they belong beside returns of the same environment and the
+    # same discount alone.
+    config, apart = run.config or {}, None
+    if discount is not None and config.get("gamma") != discount:
+        apart = "the discount of training is not the problem’s"
+    if evaluation is not None and evaluation["env"] != config.get("env"):
+        apart = f"the evaluation was in {evaluation['env']}"
     references = []
-    if evaluation is not None and comparable:
+    if evaluation is not None and apart is None:
         references = [(r.name, r.mean) for r in _references(evaluation)]
     others = [{k: x for k, x in m.items() if k != key} for m in run.metrics]
     rest = panels(others, declared, "steps")
@@ -213,7 +224,7 @@ def _curves(run: RunFiles) -> dict[str, Any] | None:
     return {
         "key": key.replace("_", " "),
         "plots": plots,
-        "comparable": comparable,
+        "apart": apart,
         "references": bool(references),
         "rest": [(p.title, p.unit, panel_plot(p, f"curve-{i}")) for i, p in enumerate(rest[:9])],
     }

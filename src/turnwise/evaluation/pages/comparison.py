@@ -14,6 +14,11 @@ ROLES = ("optimum", "behaviour", "baseline", "method")
 beat, or a policy that is compared"""
 
 
+MEASURED_IN = ("task", "env", "score", "discount", "horizon")
+"""what a row must share with every other row of its comparison, as far as evaluations say: returns of two
+tasks are numbers in two units"""
+
+
 def row(name: str, folder: Path, base: Path, note: str = "", role: str = "method") -> dict[str, Any]:
     """A row of the table, from the evaluation in the run folder `folder` below `base`.
 
@@ -26,11 +31,13 @@ def row(name: str, folder: Path, base: Path, note: str = "", role: str = "method
         )
     found = json.loads(path.read_text(encoding="utf-8"))
     kept = ("mean", "low", "high", "episodes", "success", "turns")
+    measured = {k: found[k] for k in MEASURED_IN if k in found}
     return {
         "name": name,
         "role": role,
         "run": folder.relative_to(base).as_posix(),
         **{k: found[k] for k in kept},
+        **measured,
         "note": note,
     }
 
@@ -47,8 +54,10 @@ def comparison(
 ) -> dict[str, Any]:
     """The contents of comparison.json. `rows` are made by `row`; a reference has name, role, mean, and may
     have low, high, episodes, note. The sentence "x% of the way from A to the optimum" is written only if
-    one has the role `optimum` and another `baseline` or `behaviour`.
+    one has the role `optimum` and another `baseline` or `behaviour`. InputError for rows that were not
+    measured in one task.
     """
+    expect_one_task("comparison", rows)
     return {
         "title": title,
         "aim": aim,
@@ -74,3 +83,16 @@ def expect_rows(path: Path, found: Mapping[str, Any]) -> None:
             if role is not None and role not in ROLES:
                 expected = ", ".join(ROLES)
                 raise InputError(f"{path}: {key}, entry {i}: role is {role!r}; expected one of {expected}")
+    expect_one_task(str(path), found.get("rows", []))
+
+
+def expect_one_task(where: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows measured in two tasks, or in two ways; what a row does not say is not held against it."""
+    for key in MEASURED_IN:
+        first: dict[str, str] = {}
+        for entry in rows:
+            if entry.get(key) is not None:
+                first.setdefault(str(entry[key]), entry["name"])
+        if len(first) > 1:
+            found = ", ".join(f"{name!r} in {value}" for value, name in first.items())
+            raise InputError(f"{where}: expected rows measured in one {key}; found {found}")

@@ -22,6 +22,7 @@ from turnwise.evaluation.pictures.style import number
 from turnwise.run.errors import InputError
 
 _BYTES = 1_200_000  # markup of all conversations together, so that a page of many runs still opens at once
+NOT_COMPARED = "What the logs earned is not compared with this: they do not say that they come from"
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a sign, and no hyphen: -0.3, but not model-2
 
 
@@ -52,8 +53,12 @@ def logs_page(run: RunFiles) -> Page:
         compared["rows"] = [{**result, "name": title, "run": run.name, "role": "method"}]
         compared["references"] = list(result.get("references", []))
         expect_rows(run.folder / "evaluation.json", compared)
-        # The card knows the mean return of the logs. Beside another score it would be no reference.
-        if card is not None and result.get("score", "mean return") == "mean return":
+        # The card knows the mean return of the logs. Beside another score, or in another task than the one
+        # that they come from, it would be no reference.
+        if not result.get("same_task"):
+            compared["references"] = [r for r in compared["references"] if r.get("role") != "behaviour"]
+            compared["apart"] = f"{NOT_COMPARED} {result.get('task', 'the task of the evaluation')}."
+        elif card is not None and result.get("score", "mean return") == "mean return":
             compared["references"] = _with_logs(compared["references"], card)
     source = next(run.folder / name for name in RUN_FILES if (run.folder / name).is_file())
     return _laid_out(compared, [run], {run.name: title}, source)
@@ -80,6 +85,9 @@ def _laid_out(
     score = compared.get("score", "mean return")
     confidence = compared.get("confidence", 0.95)
     table = standings(compared)
+    found = answer(table, score, confidence)
+    if found is not None and "apart" in compared:
+        found["notes"].append(compared["apart"])
     shown, bytes_left = [], _BYTES
     for i, run in enumerate(runs):
         # An equal share of the rest: what a run with short conversations leaves goes to the later ones.
@@ -95,7 +103,7 @@ def _laid_out(
         "confidence": f"{100 * confidence:g}",
         "table": table,
         "plots": comparison_plots(table, score),
-        "answer": answer(table, score, confidence),
+        "answer": found,
         "cards": _cards(runs, titles),
         "runs": shown,
     }

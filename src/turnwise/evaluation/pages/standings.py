@@ -20,7 +20,8 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
     gap = (row - floor) / (optimum - floor)
 
     The optimum is the entry whose role says so. The floor is the entry with the role `baseline`, or else
-    `behaviour`. Without both there is no gap: a role is declared, never read from a name.
+    `behaviour`. Without both, or if the optimum is not better than the floor, there is no gap. A role is
+    declared, never read from a name.
     """
     sign = 1 if compared.get("higher_is_better", True) else -1
     blank = dict.fromkeys(("mean", "low", "high", "episodes", "success", "turns", "note", "role"))
@@ -32,10 +33,11 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
     optimum, behaviour, baseline = (_with_role(scored, r) for r in ("optimum", "behaviour", "baseline"))
     floor = baseline or behaviour
     decimals = _decimals(scored)
+    wide = optimum is not None and floor is not None and sign * (optimum["mean"] - floor["mean"]) > 0
     for row in rows:
         row["gap"] = None
         scored_method = row["mean"] is not None and not row["reference"]
-        if optimum and floor and scored_method and optimum["mean"] != floor["mean"]:
+        if optimum and floor and wide and scored_method:
             row["gap"] = (row["mean"] - floor["mean"]) / (optimum["mean"] - floor["mean"])
         row["best"] = bool(methods) and row is methods[0]
         row["called"] = _called(row)
@@ -93,17 +95,38 @@ def answer(table: Mapping[str, Any], score: str, confidence: float) -> dict[str,
     sentence = _leader(table, score, confidence) + _beside(table)
     # A negative share is hard to read: that the best method is behind the floor is said in the notes.
     if best["gap"] is not None and best is not floor and best["gap"] >= 0:
-        share = number(100 * best["gap"], 0)
-        sentence += Markup(": {}% of the way from {} to the optimum").format(share, floor["called"])
+        sentence += _share(best, floor)
     notes = []
-    if best is table["baseline"]:
+    if best is table["baseline"] and len(table["methods"]) > 1:
         notes.append(f"No other method does better than {best['name']}.")
     notes += _overlaps(table)
     # The best method may still be worse than what it must beat: its place among methods does not say so.
     worse = [r["called"] for r in _must_beat(table) if table["sign"] * (best["mean"] - r["mean"]) < 0]
     if worse:
         notes.append(f"Its mean is worse than that of {' and that of '.join(worse)}.")
+    if _impossible(table):
+        notes.append(
+            "Its whole interval is better than the optimum, which no policy exceeds: the optimum is of "
+            "another task, or something is wrong with it or with the evaluation."
+        )
     return {"sentence": sentence + ".", "notes": notes}
+
+
+def _share(best: Mapping[str, Any], floor: Mapping[str, Any]) -> Markup:
+    """How far the best method came. A mean above the optimum is chance, and no share of anything."""
+    if best["gap"] > 1:
+        return Markup(": as far as the optimum, by these conversations")
+    share = number(100 * best["gap"], 0)
+    return Markup(": {}% of the way from {} to the optimum").format(share, floor["called"])
+
+
+def _impossible(table: Mapping[str, Any]) -> bool:
+    """Whether the best method's whole interval is better than what no policy exceeds."""
+    best, optimum, sign = table["methods"][0], table["optimum"], table["sign"]
+    if optimum is None or best is optimum or best["low"] is None:
+        return False
+    end = best["low"] if sign > 0 else best["high"]
+    return sign * (end - optimum["mean"]) > 0
 
 
 def _must_beat(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:

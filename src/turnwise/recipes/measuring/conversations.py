@@ -10,12 +10,14 @@ from typing import Any
 
 from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations, tune_acting
+from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
-from turnwise.recipes.tasks import Task, find_task
+from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import Policy
 from turnwise.rollout.agent import save_acting
+from turnwise.run.errors import SettingError
 from turnwise.run.folder import write_json, write_text
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
@@ -28,13 +30,24 @@ SHOWN = 12
 """conversations kept for the report page"""
 
 
+def own_task(policy: Policy) -> Task:
+    """The task of the logs that a policy learnt from. SettingError if they name none."""
+    if policy.task is None:
+        raise SettingError("task", None, f"{choices()}; {policy.name} does not say where its logs come from")
+    return task_called(policy.task)
+
+
 def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet: bool = False) -> Evaluation:
     """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
+
+    `task`: None is the task of the logs that the policy learnt from. What logs earned in one task is no
+    yardstick in another: the result says whether the two are one (`same_task`), and only then has a reference
+    for the behaviour policy.
 
     With betas, the best is picked on validation conversations of another seed first, and the run's policy
     speaks with it from then on. Nothing is written for a policy without a run folder.
     """
-    row = task if isinstance(task, Task) else find_task(task)
+    row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
     a = replace(
         settings,
         episodes=at_most(REHEARSED, settings.episodes),
@@ -58,15 +71,19 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
         conversations = hold_conversations(
             agent, row.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at
         )
-    references = [vars(r) for r in row.references()]
+    same = policy.task == row.words
+    references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
     result: dict[str, Any] = {
-        "task": row.name,
+        "task": row.words,
+        "same_task": same,
         **conversation_summary(conversations, a.seed),
         "references": references,
     }
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = validation
     result["beside"] = [_in_words(r) for r in references]
+    if not same:
+        result["beside"].append(f"{NOT_COMPARED} {row.words}")
     report = None
     if policy.folder is not None:
         views = [

@@ -15,18 +15,17 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     """Measure what `fit` or `load` returned, or a run folder, with a 95% interval.
 
     A `Policy` holds live conversations with a task: `on` is a task (`turnwise.HelpDesk()`), the name of a
-    built-in one, or `package.module:Task`. An `Actor` plays whole episodes: `on` is an environment, by
-    default the one that it learnt in. `settings`: fields of `ConversationSettings` (`episodes`, `seed`,
-    `lanes`, `betas`, `validation_episodes`, `temperature`) or of `EpisodeSettings` (`episodes`, `seed`,
-    `lanes`, `greedy`, `horizon`).
+    built-in one, or `package.module:Task`; by default the one that its logs come from, if they say so. An
+    `Actor` plays whole episodes: `on` is an environment, by default the one that it learnt in. `settings`:
+    fields of `ConversationSettings` (`episodes`, `seed`, `lanes`, `betas`, `validation_episodes`,
+    `temperature`) or of `EpisodeSettings` (`episodes`, `seed`, `lanes`, `greedy`, `horizon`). SettingError
+    for a policy whose logs name no task, if none is given.
 
     With a run folder, evaluation.json and the report page are written into it.
     """
     if isinstance(trained, str | Path):
         trained = load(trained)
     if isinstance(trained, Policy):
-        if on is None:
-            raise TypeError("a policy is measured in conversations; expected a task, as turnwise.HelpDesk()")
         return conversations.measure(trained, on, ConversationSettings(**settings), quiet=quiet)
     if isinstance(trained, Actor):
         return episodes.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)

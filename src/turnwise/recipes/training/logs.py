@@ -29,6 +29,7 @@ from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, widt
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import LogSettings, Start
+from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, open_policy
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
@@ -72,6 +73,7 @@ def prepare(
     # Whole conversations, before they are cut into rows that fit the context: the card counts those that do
     # not fit. What was encoded for the rows is remembered, so this reads it again.
     lengths = [len(t) for t in material.chat.encode(logs)]
+    task = task_of(logs)
     card = data_card(logs, file=logs.source, lengths=lengths, context=material.context, heldout=len(held))
     # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
     # stays whole, and takes over the weights at the end.
@@ -93,13 +95,14 @@ def prepare(
         _write_views(m.out, agent, shown)
         facts = {
             "policy": str(m.out / "policy"),
+            "task": task,
             "parameters": parameter_count(material.module),
             "conversations": len(learnt),
             "rows": len(material.rows),
         }
         return Policy(agent, m.out), facts
 
-    source = {"logs": logs.source, "agent_role": logs[0].agent_role}
+    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, material.begun_from, config),

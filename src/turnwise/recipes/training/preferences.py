@@ -21,7 +21,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
-from turnwise.recipes.tasks import gold_of
+from turnwise.recipes.tasks import gold_of, task_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, passes_plan
 from turnwise.recipes.training.machine import Machine
@@ -81,6 +81,7 @@ def prepare(
     if gold is not None:
         expect_room(speaker.policy, speaker.chat, prompts, replies.max_new_tokens)
     counts = {"learnt": len(learnt), "held_out": len(held)}
+    task = task_of(items) or speaker.task
 
     def train(c: Any, few: Sequence[Any], heldout: Sequence[Any], run: Any) -> None:
         algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
@@ -92,10 +93,15 @@ def prepare(
         made, facts = finish_speaker(
             speaker, m, replies, prompts, held_out=bool(held), reward=None, gold=gold
         )
-        return made, {**facts, **counts, "quality": {k: v for k, v in quality.items() if k != "worst"}}
+        return made, {
+            **facts,
+            **counts,
+            "task": task,
+            "quality": {k: v for k, v in quality.items() if k != "worst"},
+        }
 
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
-    source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind}
+    source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind, "task": task}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, replies, config),

@@ -92,6 +92,7 @@ def prepare(
         decoding=Decoding(),
     )
     counts = {"prompts": len(learnt), "held_out": len(held)}
+    task = source if source in TASKS else speaker.task
     apart = held or learnt
 
     def finish() -> tuple[Policy, dict[str, Any]]:
@@ -105,12 +106,12 @@ def prepare(
             gold=gold,
             columns=[row.columns for row in apart],
         )
-        return made, facts | counts
+        return made, facts | counts | {"task": task}
 
     few = replace(config, steps=min(2, config.steps))
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
-    began = {"policy": speaker.name, "prompts": source, "reward": reward_name}
+    began = {"policy": speaker.name, "prompts": source, "reward": reward_name, "task": task}
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, settings, replies, shaping, config),

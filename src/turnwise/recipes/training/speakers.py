@@ -15,7 +15,7 @@ from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
-from turnwise.recipes.trained import Policy, open_policy
+from turnwise.recipes.trained import Policy, open_policy, task_of_policy
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.rewards import Reward
@@ -50,6 +50,8 @@ class Speaker:
     """how the run's config records where it began"""
     before: Any = field(repr=False)
     """the language model as it was"""
+    task: str | None = None
+    """the task of the run where it began, if that knows one"""
 
 
 def open_speaker(source: Any, lora_rank: int) -> Speaker:
@@ -57,7 +59,9 @@ def open_speaker(source: Any, lora_rank: int) -> Speaker:
     agent, name = open_policy(source)
     before = copy.deepcopy(agent.lm)
     lm = with_lora(agent.lm, lora_rank) if lora_rank else agent.lm
-    return Speaker(LmPolicy(lm), agent.tokenizer, agent.chat, context_of(before), name, before)
+    return Speaker(
+        LmPolicy(lm), agent.tokenizer, agent.chat, context_of(before), name, before, task_of_policy(source)
+    )
 
 
 def finish_speaker(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.dialogue import Message, Reference, Response
+from turnwise.envs.dialogue import Message, Reference, Response, signed
 from turnwise.envs.tasks.helpdesk.rules import HORIZON, PARTS, RELIABILITY, TEST_COST
 from turnwise.envs.tasks.helpdesk.words import (
     COMPLAINTS,
@@ -68,7 +68,7 @@ class HelpDesk:
         """Conversations of the whimsical desk in the log format (`helpdesk_logs`)."""
         from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs  # the logs are made with this class
 
-        return helpdesk_logs(conversations, seed)
+        return signed(helpdesk_logs(conversations, seed), self.name)
 
     def references(self) -> list[Reference]:
         """What the best agent earns and what the logs earned, exactly, as undiscounted return."""

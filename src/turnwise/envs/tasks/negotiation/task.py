@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from turnwise.envs.dialogue import Message, Reference, Response
+from turnwise.envs.dialogue import Message, Reference, Response, signed, task_words
 from turnwise.envs.tasks.negotiation import exact
 from turnwise.envs.tasks.negotiation.corpus import Recording, read_negotiations, scenarios_of
 from turnwise.envs.tasks.negotiation.game import NegotiationTable
@@ -70,6 +70,15 @@ class Negotiation:
         table = NegotiationTable(read, notes=notes, draw=draw)
         self._game = Against(table, partner if partner is not None else ScriptedNegotiator())
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        corpus = None if self.corpus is None else str(self.corpus)
+        partner = None if self.partner is None else type(self.partner).__name__
+        given = {"corpus": corpus, "partner": partner, "split": self.split}
+        found: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return found if self.notes else found | {"notes": False}
+
     def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> list[tuple[Message, ...]]:
         """New scenarios. Who has the first word is drawn too; if it is the partner, it has spoken."""
         return self._game.reset(lanes, seeds)
@@ -84,10 +93,12 @@ class Negotiation:
 
     def rows(self, conversations: int, seed: int) -> Iterator[dict[str, Any]]:
         """Logs: the script against itself, or negotiations between people if there is a corpus."""
+        words = task_words(self.name, self.settings)
         if self.corpus is None:
-            return scripted_logs(conversations, seed, notes=self.notes)
+            return signed(scripted_logs(conversations, seed, notes=self.notes), words)
         people = [n for n in _corpus(self.corpus) if n.split == (self.split or "train")]
-        return corpus_logs(people, _reader(self.corpus).read, conversations, seed, notes=self.notes)
+        rows = corpus_logs(people, _reader(self.corpus).read, conversations, seed, notes=self.notes)
+        return signed(rows, words)
 
     def references(self) -> list[Reference]:
         """What is known exactly of playing against the script; nothing is known of other partners."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.envs.dialogue import Message, Reference, Response
+from turnwise.envs.dialogue import Message, Reference, Response, signed
 from turnwise.envs.tasks.postcards import writer
 from turnwise.envs.tasks.postcards.exact import best_words
 from turnwise.envs.tasks.postcards.rules import terms_of, worths
@@ -89,7 +89,7 @@ class Postcards:
         """The writer's cards in the log format (`postcard_logs`)."""
         from turnwise.envs.tasks.postcards.logs import postcard_logs  # the logs are made with this class
 
-        return postcard_logs(conversations, seed)
+        return signed(postcard_logs(conversations, seed), self.name)
 
     def references(self) -> list[Reference]:
         """The best gold, exactly; what the writer's cards and any words earn, by simulation."""
