@@ -184,9 +184,21 @@ def test_dry_run_writes_nothing(logs, tmp_path, capsys):
 
 
 def test_resume_with_other_settings_is_refused(cloned, logs, capsys):
-    words = ["train", "bc", "--logs", str(logs), "--out", str(cloned), *SMALL, "--lr", "0.5", "--resume"]
+    words = [
+        "train",
+        "bc",
+        "--logs",
+        str(logs),
+        "--out",
+        str(cloned),
+        *SMALL,
+        "--grad-clip",
+        "0.5",
+        "--resume",
+    ]
     assert main(words) == 2
-    assert "lr was" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "grad_clip was" in said and "(lr, warmup, checkpoint_every, epochs may change)" in said
 
 
 @pytest.mark.parametrize("text, where", [

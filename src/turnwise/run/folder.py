@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,52 @@ def expect_fresh(folder: Path, *, resume: bool) -> None:
         raise SettingError("out", str(folder), "a new folder, or resume; this one holds another run")
 
 
-def write_config(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Store the settings of a run. InputError if a resumed run began with others."""
+CHANGES = "changes"
+"""key of config.yaml: what resumed runs changed, [{after_step, NAME: [was, is]}]"""
+
+
+def write_config(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, may_change: Collection[str] = ()
+) -> None:
+    """Store the settings of a run. InputError if a resumed run began with others.
+
+    Settings of `may_change` may have other values when it is resumed. The new ones count from the checkpoint
+    on, and take the place of those that the run began with; what was changed, and when, is kept as `changes`.
+    """
     path = folder / "config.yaml"
     settings = json.loads(json.dumps(dict(settings), default=str))
     if resume and path.exists():
         before = read_config(folder)
+        changes = before.pop(CHANGES, [])
+        changed: dict[str, Any] = {}
         for key in sorted({*before, *settings}):
-            if before.get(key) != settings.get(key):
-                was, now = ("none" if x.get(key) is None else repr(x[key]) for x in (before, settings))
+            was, now = before.get(key), settings.get(key)
+            if was == now:
+                continue
+            if key not in may_change:
+                was, now = ("none" if x is None else repr(x) for x in (was, now))
+                free = f" ({', '.join(may_change)} may change)" if may_change else ""
                 raise InputError(
                     f"{folder}: {key} was {was} and is {now} now; expected the settings that the run began "
-                    "with, as it is resumed"
+                    f"with, as it is resumed{free}"
                 )
+            changed[key] = [was, now]
+        if changed:
+            from turnwise.run.files.checkpoint import (
+                Checkpoints,
+            )  # torch, which reading settings can do without
+
+            changes.append({"after_step": max(Checkpoints(folder).steps(), default=0)} | changed)
+            _write_yaml(path, {**settings, CHANGES: changes})
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "env.json", environment())
     # Written last, because this file makes the folder a run.
-    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    _write_yaml(path, settings)
+
+
+def _write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from turnwise.evaluation.pages.report import write_report
-from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
 from turnwise.run.folder import write_config, write_json
@@ -21,6 +21,16 @@ from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
 
+SCHEDULE = ("lr", "warmup", "checkpoint_every")
+"""settings that a resumed run may have other values of, beside the length of training"""
+LENGTH: dict[Family, tuple[str, ...]] = {
+    "logs": ("epochs",),
+    "reward": ("epochs",),
+    "preferences": ("epochs",),
+    "replies": ("steps",),
+    "acting": ("steps", "episodes"),
+}
+"""how each family calls the length of training"""
 NOT_RECORDED = ("out", "resume", "device", "threads", "strategy")
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 
@@ -92,7 +102,8 @@ def _open_folder(job: Job[Any], machine: Machine) -> None:
     if rehearsing():
         first["rehearsal"] = True
         machine.warn(f"this is a rehearsal ({VARIABLE} is set): a few steps, and no result means anything")
-    write_config(machine.out, first | flat(*job.settings), resume=machine.run.resume)
+    settings, may_change = first | flat(*job.settings), SCHEDULE + LENGTH[row.family]
+    write_config(machine.out, settings, resume=machine.run.resume, may_change=may_change)
     write_json(machine.out / "algorithm.json", row.facts())
     for file, value in job.files.items():
         write_json(machine.out / file, value)
