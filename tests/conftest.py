@@ -136,6 +136,11 @@ def row() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_with() -> Callable[..., Any]:
+    return make_tokenizer
+
+
+@pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Any]:
     """One tokenizer for each kind of chat template."""
     from turnwise.models.lm.fresh import train_tokenizer

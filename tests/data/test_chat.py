@@ -20,7 +20,7 @@ from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
 
 FREE = ("own", "plain", "plain, spaced", "headless")  # take messages in any order
-STRICT = ("chatml", "headers", "instruct", "instruct, spaced")  # alternate, from the user on
+STRICT = ("chatml", "headers", "instruct", "instruct, spaced", "rewrites")  # alternate, from the user on
 STOPS = {
     "own": ("<|end|>", ""),
     "plain": ("</s>", "\n"),
@@ -30,6 +30,7 @@ STOPS = {
     "instruct": ("</s>", ""),
     "instruct, spaced": ("</s>", ""),
     "headless": ("</s>", ""),
+    "rewrites": ("<|im_end|>", ""),
 }
 
 
@@ -65,8 +66,8 @@ def incremental(chat: ChatFormat, messages: list[Message]) -> list[int]:
     turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
     ids = chat.opening(messages[: turns[0]])
     for at, following in zip(turns, [*turns[1:], len(messages)], strict=True):
-        options = {"add_special_tokens": False, "split_special_tokens": True}
-        ids += [*chat.tokenizer.encode(messages[at].content, **options), chat.stop]
+        reply = chat.reply([said("user", "y")], messages[at].content)
+        ids += reply.ids[reply.action].tolist()
         ids += chat.continuation(messages[: at + 1], messages[at + 1 : following])
     return ids
 
@@ -191,9 +192,19 @@ def test_an_agent_with_the_role_of_the_user(tokenizers, name: str) -> None:
     assert chat.text(t.ids[t.action]) == "b"
 
 
-def test_a_template_that_rewrites_what_was_said_is_refused(tokenizers) -> None:
-    with pytest.raises(InputError, match="chat template rewrites earlier messages"):
-        ChatFormat(tokenizers["rewrites"])
+def test_a_template_that_rewrites_what_was_said_is_read_as_it_was_spoken(tokenizers) -> None:
+    """It begins its last message, and no other, with a mark of reasoning: a reply has it, and so has each turn
+    when it was spoken, whatever the template makes of it later. `notes` tells of it.
+    """
+    chat = ChatFormat(tokenizers["rewrites"])
+    talk = (said("user", "it"), said("assistant", "works"), said("user", "now"), said("assistant", "my"))
+    (t,) = chat.encode([Dialogue(talk)])
+    assert chat.tokenizer.decode(t.ids.tolist()) == (
+        "<|im_start|>user\n<think>it<|im_end|>\n<|im_start|>assistant\n<think>works<|im_end|>\n"
+        "<|im_start|>user\n<think>now<|im_end|>\n<|im_start|>assistant\n<think>my<|im_end|>"
+    )
+    assert chat.tokenizer.decode(t.ids[t.action].tolist()) == "<think>works<|im_end|><think>my<|im_end|>"
+    assert "rewrites earlier messages" in chat.notes[0] and not ChatFormat(tokenizers["own"]).notes
 
 
 @pytest.mark.parametrize(

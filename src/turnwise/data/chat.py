@@ -7,10 +7,13 @@ two messages, where a tokenizer might merge their edges.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.template import THINK, THOUGHT, Template, suffix
 from turnwise.data.tokens import Tokens, TokenWriter, segments
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
@@ -35,9 +38,15 @@ class ChatFormat:
         <|user|> It is dark. <|end|> <|assistant|> The fuse? <|end|> <|user|> ...
         [ a partner's piece        ] [ header    ] [ words ] [stop ] [ piece
 
-    The agent chooses its words and the stop token, and everything else is read. The template must be
-    prefix-stable (the text of a conversation begins with the text of its beginning), or a message that is
-    added later would change what was read before; InputError if it is not, or if nothing ends a message.
+    The agent chooses its words and the stop token, and everything else is read. If the template puts
+    something between the header and the words of a reply (an empty block of reasoning, the name of a
+    channel), the agent has to say that first, since it acts from the header. InputError if nothing ends a
+    message.
+
+    A conversation is read as it is spoken, message after message: what was read before does not change. Some
+    templates rewrite earlier messages when later ones are added (they take out reasoning, or end the last
+    message differently); then a conversation of several turns differs from their text, and `notes` says so. A
+    prompt and one reply to it are always the template's own text.
 
     The agent's first word is chosen from a position before it. If it speaks first and the template has no
     header, that is the tokenizer's bos token; InputError if it has none.
@@ -54,8 +63,20 @@ class ChatFormat:
         self._texts = _Remembered[str, str]()
         special = tokenizer.added_tokens_decoder.values()
         self._markers = tuple(t.content for t in special if t.special and t.content.strip())
-        self._header: str | None = self._header_if_messages_are_independent()
-        self.stop, self._after_stop = self._end_of_a_message()
+        self._template = Template(tokenizer)
+        self._lead = self._encode(self._template.lead)
+        self.stop, self._after_stop, self._ends_itself = self._end_of_a_message()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of conversations of several turns in this format."""
+        if self._template.grows:
+            return ()
+        return (
+            "the chat template rewrites earlier messages when later ones are added, so conversations of "
+            "several turns are read as they were spoken, message after message; what serves the policy "
+            "should render them so too",
+        )
 
     def encode(self, dialogues: Iterable[Dialogue], longest_wait: int | None = None) -> list[Tokens]:
         """Token records of logged conversations.
@@ -78,20 +99,29 @@ class ChatFormat:
         """
         row = TokenWriter()
         row.read(self.opening(prompt))
-        row.act([*self._encode(text, literally=True), self.stop], reward, None)
+        row.act(self._said(text), reward, None)
         return row.tokens(terminated=True, next_known=True, id=id)
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids that precede the agent's first token."""
+        if not self._template.grows:
+            return self._begun(self._spelt(self._template.render(messages, True), messages))
         return self._begun(self._read(list(messages), 0))
 
     def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
         """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
+        if not self._template.grows:
+            return self._rest([*history, *new], new)
         return self._after_stop + self._read([*history, *new], len(history))
 
     def text(self, ids: Sequence[int]) -> str:
-        """What the agent said, as a partner would read it."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+        """What the agent said, as a partner would read it: without the reasoning that it closed before."""
+        said, template = list(ids), self._template
+        for end in (self._lead, self._encode(THOUGHT) if template.thinks else []):
+            said = said[_behind(said, end) :]
+        words = self.tokenizer.decode(said, skip_special_tokens=True)
+        # A tokenizer may merge the end of reasoning with what surrounds it, so it is looked for as text too.
+        return (words.rpartition(THOUGHT)[2] if template.thinks else words).strip()
 
     def pieces(self, ids: Iterable[Any]) -> list[str]:
         """The text of each token by itself, special tokens included (for display)."""
@@ -105,40 +135,84 @@ class ChatFormat:
         roles = ["assistant" if m.role == d.agent_role else partner.get(m.role, m.role) for m in d.messages]
         messages = [Message(role, m.content) for role, m in zip(roles, d.messages, strict=True)]
         kept = slice(-longest_wait if longest_wait else None, None)
+        grows, turn = self._template.grows, 0
         for i, m in enumerate(d.messages):
             if m.role == d.agent_role:
                 # The header is never cut: its last token is the position from which the first word is chosen.
-                read = heard[kept] + self._encode(self._header_after(messages[:i]))
+                if grows:
+                    read = heard[kept] + self._encode(self._header_after(messages[:i]))
+                else:
+                    read = self._rest(messages[:i], messages[turn:i])
                 row.read(read if row.ids else self._begun(read))
-                ids = self._encode(m.content, literally=True)
-                row.act([*ids, self.stop], m.reward, m.behavior_logp)
+                row.act(self._said(m.content), m.reward, m.behavior_logp)
                 row.read(self._after_stop)
-                heard = []
-            else:
+                heard, turn = [], i + 1
+            elif grows:
                 heard += self._encode_piece(messages, i)
-        row.read(heard[kept])
         spoke_last = d.messages[-1].role == d.agent_role
-        if not d.terminated and not spoke_last:
+        if not grows and not spoke_last:
+            row.read(self._rest(messages, messages[turn:]))
+        row.read(heard[kept])
+        if grows and not d.terminated and not spoke_last:
             # A cut conversation goes on: with the header its last position is the state of the next decision,
             # whose value the last action bootstraps from. If the agent spoke last, the partner's answer was
             # never logged, so that this state is unknown.
             row.read(self._encode(self._header_after(messages)))
         return row.tokens(terminated=d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
-    def _end_of_a_message(self) -> tuple[int, list[int]]:
-        """The stop token, and the ids between it and the next piece (a newline, say)."""
-        words = "Words."
-        talk = [Message("user", "y"), Message("assistant", words), Message("user", "z")]
-        self._partner_piece(talk, 2)  # refuses a template that rewrites what stands before
-        body = _suffix(self._render(talk[:2], False), self._render(talk[:1], True))
-        tail = self._encode(body[body.index(words) + len(words) :])
+    def _end_of_a_message(self) -> tuple[int, list[int], bool]:
+        """The stop token, the ids between it and the next piece (a newline, say), and whether the template
+        writes the stop token itself.
+        """
+        tail = self._encode(self._template.tail)
         # Text that may stand in a message as well (a space, a newline) cannot be what ends it.
         ends = [i for i, token in enumerate(tail) if token in _special(self.tokenizer)]
-        if not ends:
-            if self.tokenizer.eos_token_id is None:
-                raise InputError("the tokenizer has neither an end in its chat template nor an eos token")
-            tail, ends = [self.tokenizer.eos_token_id, *tail], [0]
-        return tail[ends[0]], tail[ends[0] + 1 :]
+        if ends:
+            # If the template rewrites what stands before, the next piece holds all that follows the words.
+            return tail[ends[0]], tail[ends[0] + 1 :] if self._template.grows else [], True
+        if self.tokenizer.eos_token_id is None:
+            raise InputError("the tokenizer has neither an end in its chat template nor an eos token")
+        return self.tokenizer.eos_token_id, tail if self._template.grows else [], False
+
+    def _said(self, text: str) -> list[int]:
+        """Ids of the agent's turn: what the template leads in with, its words, and the stop token."""
+        if not self._template.thinks or THOUGHT not in text:
+            return [*self._lead, *self._encode(text, literally=True), self.stop]
+        # The reply brings reasoning of its own, and the header may have opened it.
+        opened = self._template.lead.lstrip().startswith(THOUGHT)
+        text = text.removeprefix(THINK).removeprefix("\n") if opened else text
+        parts = [p for p in re.split(f"({THINK}|{THOUGHT})", text) if p]
+        ids = [self._encode(p, literally=p not in (THINK, THOUGHT)) for p in parts]
+        return [*itertools.chain(*ids), self.stop]
+
+    def _rest(self, messages: Sequence[Message], new: Sequence[Message]) -> list[int]:
+        """Ids that follow the agent's stop token, up to where it speaks next: `new` are the messages there.
+
+        For templates that rewrite what stands before: all that matters is what they add.
+        """
+        if len(new) == len(messages):
+            return self._spelt(self._template.render(messages, True), messages)
+        text = self._template.after_the_last_reply(messages)
+        if self._ends_itself:  # in the middle of a conversation it may be another token than at its end
+            marker = next((m for m in self._markers if text.lstrip().startswith(m)), "")
+            text = text.lstrip().removeprefix(marker)
+        return self._spelt(text, new)
+
+    def _spelt(self, text: str, messages: Sequence[Message]) -> list[int]:
+        """Ids of a text that holds these messages; markers that stand in them are encoded as plain text."""
+        parts, at = list[tuple[str, bool]](), 0
+        for m in messages:
+            content = m.content.strip()
+            if any(marker in content for marker in self._markers):
+                found = text.find(content, at)
+                if found < 0:
+                    raise InputError(
+                        "a message holds a marker of the chat template and cannot be told from it: "
+                        f"{content!r}"
+                    )
+                parts += [(text[at:found], False), (content, True)]
+                at = found + len(content)
+        return [i for part, literally in [*parts, (text[at:], False)] for i in self._encode(part, literally)]
 
     def _begun(self, ids: list[int]) -> list[int]:
         """What is read before the agent's first token, which has to be one token at least."""
@@ -160,15 +234,7 @@ class ChatFormat:
         Otherwise a partner who writes "<|end|><|assistant|>Yes." would speak in the agent's name.
         """
         # Some templates strip what they quote, so the content is looked for without spaces around it.
-        piece, content = self._partner_piece(messages, i), messages[i].content.strip()
-        if not any(marker in content for marker in self._markers):
-            return self._encode(piece)
-        before, found, after = piece.partition(content)
-        if not found:
-            raise InputError(
-                f"a message holds a marker of the chat template and cannot be told from it: {content!r}"
-            )
-        return self._encode(before) + self._encode(content, literally=True) + self._encode(after)
+        return self._spelt(self._partner_piece(messages, i), messages[i : i + 1])
 
     def _encode(self, text: str, literally: bool = False) -> list[int]:
         """Ids of a text; with `literally`, special tokens (the stop, say) are encoded as plain text."""
@@ -182,51 +248,22 @@ class ChatFormat:
 
     def _header_after(self, messages: list[Message]) -> str:
         """The text that opens the agent's turn."""
-        if self._header is not None:
-            return self._header
-        return _suffix(self._render(messages, True), self._render(messages, False))
+        template = self._template
+        if template.header is not None:
+            return template.header
+        return suffix(self._render(messages, True), self._render(messages, False))
 
     def _partner_piece(self, messages: list[Message], i: int) -> str:
-        if self._header is not None:
+        if self._template.header is not None:
             return self._alone(messages[i])
-        return _suffix(self._render(messages[: i + 1], False), self._render(messages[:i], False))
+        return suffix(self._render(messages[: i + 1], False), self._render(messages[:i], False))
 
     def _alone(self, message: Message) -> str:
         """A message's own text, remembered: scripted partners repeat themselves."""
-        return self._texts.of(message.content, message.role, lambda: self._apply([message], False))
+        return self._texts.of(message.content, message.role, lambda: self._template.render([message], False))
 
     def _render(self, messages: list[Message], prompt: bool) -> str:
-        if self._header is not None:
-            return "".join(map(self._alone, messages)) + (self._header if prompt else "")
-        return self._apply(messages, prompt) if messages or prompt else ""
-
-    def _apply(self, messages: list[Message], prompt: bool) -> str:
-        chat = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
-        except Exception as e:  # templates raise whatever they like on role orders they do not take
-            roles = ", ".join(m.role for m in messages) or "no message before the agent's"
-            raise InputError(f"the tokenizer's chat template does not take {roles} ({e})") from e
-
-    def _header_if_messages_are_independent(self) -> str | None:
-        """The agent's header, if a conversation's text is its messages' texts in a row, else None.
-
-        If it is, a message is rendered once instead of with everything before it, and encoding a conversation
-        takes time linear in its length and not quadratic. Templates that depend on neighbouring
-        messages (one that writes a date before the first message, or refuses two users in a row) are rendered
-        in full.
-        """
-        s, u, a = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
-        try:
-            alone = {m.role: self._apply([m], False) for m in (s, u, a)}
-            header = _suffix(self._apply([u], True), alone["user"])
-            for talk in ([s, u, a, u, a], [u, a, a, u], [a, u]):
-                text = "".join(alone[m.role] for m in talk)
-                if self._apply(talk, False) != text or self._apply(talk, True) != text + header:
-                    return None
-        except InputError:  # roles in an order that it refuses
-            return None
-        return header if alone["assistant"].startswith(header) else None
+        return self._template.render(messages, prompt) if messages or prompt else ""
 
 
 class _Remembered(Generic[K, V]):
@@ -264,10 +301,7 @@ def _special(tokenizer: Any) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _suffix(text: str, prefix: str) -> str:
-    if not text.startswith(prefix):
-        raise InputError(
-            "the tokenizer's chat template rewrites earlier messages when later ones are added; expected a "
-            "template whose text only grows"
-        )
-    return text[len(prefix) :]
+def _behind(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where the last occurrence of `part` ends; 0 if there is none."""
+    n = len(part)
+    return next((i for i in range(len(ids), n - 1, -1) if n and list(ids[i - n : i]) == list(part)), 0)
