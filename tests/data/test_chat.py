@@ -193,8 +193,8 @@ def test_an_agent_with_the_role_of_the_user(tokenizers, name: str) -> None:
 
 
 def test_a_template_that_rewrites_what_was_said_is_read_as_it_was_spoken(tokenizers) -> None:
-    """It begins its last message, and no other, with a mark of reasoning: a reply has it, and so has each turn
-    when it was spoken, whatever the template makes of it later. `notes` tells of it.
+    """It begins its last message, and no other, with a mark of reasoning. A reply has it, and so has each
+    turn when it was spoken, whatever the template makes of it later. `notes_on` tells of it.
     """
     chat = ChatFormat(tokenizers["rewrites"])
     talk = (said("user", "it"), said("assistant", "works"), said("user", "now"), said("assistant", "my"))
@@ -204,7 +204,9 @@ def test_a_template_that_rewrites_what_was_said_is_read_as_it_was_spoken(tokeniz
         "<|im_start|>user\n<think>now<|im_end|>\n<|im_start|>assistant\n<think>my<|im_end|>"
     )
     assert chat.tokenizer.decode(t.ids[t.action].tolist()) == "<think>works<|im_end|><think>my<|im_end|>"
-    assert "rewrites earlier messages" in chat.notes[0] and not ChatFormat(tokenizers["own"]).notes
+    assert "rewrites earlier messages" in chat.notes_on([Dialogue(talk)])[0]
+    assert not chat.notes_on([Dialogue(talk[:2])])
+    assert not ChatFormat(tokenizers["own"]).notes_on([Dialogue(talk)])
 
 
 @pytest.mark.parametrize(

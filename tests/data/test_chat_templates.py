@@ -1,10 +1,10 @@
 """The 41 chat templates that TRL 1.16 ships, each with one reply and with a talk of several turns.
 
-TRL writes a preference's reply as the template renders it behind the prompt. So do we: the same ids, up to the
-stop token (TRL also learns the newline behind it), and the same log-probabilities. There are two exceptions,
-of which TRL itself warns, since it then learns from a prompt that nobody will see: a template whose prompt for
-a reply opens a block of reasoning, and whose replies have none or close it elsewhere. There the prompt stays
-whole here, and the reply closes the block first.
+TRL writes a preference's reply as the template renders it behind the prompt. So do we: the same ids, up to
+the stop token (TRL also learns the newline behind it), and the same log-probabilities. The exception are
+templates whose prompt for a reply opens a block of reasoning that their replies do not have, or have
+otherwise. There TRL cuts the prompt where the two part, and warns that it learns from a prompt that nobody
+will see. Here the prompt stays whole, and the reply closes the block first.
 """
 
 from __future__ import annotations

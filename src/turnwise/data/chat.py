@@ -45,7 +45,7 @@ class ChatFormat:
 
     A conversation is read as it is spoken, message after message: what was read before does not change. Some
     templates rewrite earlier messages when later ones are added (they take out reasoning, or end the last
-    message differently); then a conversation of several turns differs from their text, and `notes` says so. A
+    message differently); then a conversation of several turns differs from their text (see `notes_on`). A
     prompt and one reply to it are always the template's own text.
 
     The agent's first word is chosen from a position before it. If it speaks first and the template has no
@@ -54,6 +54,8 @@ class ChatFormat:
 
     stop: int
     """The token that ends a message of the agent, an action like any other."""
+    lead: list[int]
+    """Ids that begin a reply, before its words: what the template puts there."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
@@ -64,19 +66,18 @@ class ChatFormat:
         special = tokenizer.added_tokens_decoder.values()
         self._markers = tuple(t.content for t in special if t.special and t.content.strip())
         self._template = Template(tokenizer)
-        self._lead = self._encode(self._template.lead)
+        self.lead = self._encode(self._template.lead)
         self.stop, self._after_stop, self._ends_itself = self._end_of_a_message()
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of conversations of several turns in this format."""
-        if self._template.grows:
-            return ()
-        return (
+    def notes_on(self, dialogues: Iterable[Dialogue]) -> list[str]:
+        """What a person should know of these conversations in this format."""
+        if self._template.grows or all(len(d.turns) == 1 for d in dialogues):
+            return []
+        return [
             "the chat template rewrites earlier messages when later ones are added, so conversations of "
             "several turns are read as they were spoken, message after message; what serves the policy "
-            "should render them so too",
-        )
+            "should render them so too"
+        ]
 
     def encode(self, dialogues: Iterable[Dialogue], longest_wait: int | None = None) -> list[Tokens]:
         """Token records of logged conversations.
@@ -117,7 +118,7 @@ class ChatFormat:
     def text(self, ids: Sequence[int]) -> str:
         """What the agent said, as a partner would read it: without the reasoning that it closed before."""
         said, template = list(ids), self._template
-        for end in (self._lead, self._encode(THOUGHT) if template.thinks else []):
+        for end in (self.lead, self._encode(THOUGHT) if template.thinks else []):
             said = said[_behind(said, end) :]
         words = self.tokenizer.decode(said, skip_special_tokens=True)
         # A tokenizer may merge the end of reasoning with what surrounds it, so it is looked for as text too.
@@ -177,7 +178,7 @@ class ChatFormat:
     def _said(self, text: str) -> list[int]:
         """Ids of the agent's turn: what the template leads in with, its words, and the stop token."""
         if not self._template.thinks or THOUGHT not in text:
-            return [*self._lead, *self._encode(text, literally=True), self.stop]
+            return [*self.lead, *self._encode(text, literally=True), self.stop]
         # The reply brings reasoning of its own, and the header may have opened it.
         opened = self._template.lead.lstrip().startswith(THOUGHT)
         text = text.removeprefix(THINK).removeprefix("\n") if opened else text

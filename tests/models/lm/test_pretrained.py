@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import stat
@@ -23,12 +24,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from turnwise.data.batch import pack_tokens
+from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.critics import TokenCritic
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.lora import merged, with_lora
 from turnwise.models.lm.parts import context_of, lm_head_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
-from turnwise.models.lm.pretrained import expect_plain_head, load_lm, load_trunk, save_lm, share_files
+from turnwise.models.lm.pretrained import expect_known_head, load_lm, load_trunk, save_lm, share_files
+from turnwise.models.lm.replies import score_replies
 from turnwise.run.errors import InputError
 
 VOCAB, CONTEXT = 300, 32
@@ -291,18 +295,107 @@ def test_adapters_alone_learn_and_fold_back(family: str, tokenizer: Any, tmp_pat
     assert merged(loaded) is loaded
 
 
-def test_a_model_that_caps_its_logits_is_refused() -> None:
-    """Gemma 2 has a softcap behind its output layer, which would be left out here; without it it is taken."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
+CHANGED = {
+    "gemma2": {"final_logit_softcapping": 0.5},
+    "gemma3_text": {"final_logit_softcapping": 0.5},
+    "gemma4_text": {"final_logit_softcapping": 0.5, "hidden_size_per_layer_input": 0},
+    "vaultgemma": {"final_logit_softcapping": 0.5},
+    "nanochat": {"final_logit_softcapping": 0.5},
+    "recurrent_gemma": {"logits_soft_cap": 0.5},
+    "xlstm": {"output_logit_soft_cap": 0.5, "num_heads": 2},
+    "cohere": {"logit_scale": 0.0625},
+    "cohere2": {"logit_scale": 0.3},
+    "granite": {"logits_scaling": 8.0},
+    "granitemoe": {"logits_scaling": 8.0},
+    "hyperclovax": {"logits_scaling": 0.25},
+    "falcon_h1": {
+        "lm_head_multiplier": 0.3, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8,
+        "mamba_d_state": 8,
+    },
+}  # fmt: skip
+"""families whose logits are not what the output layer gives, and how"""
+UNCHANGED = ("phi3", "qwen3", "olmo2", "mistral", "glm4", "opt", "bloom", "gpt_neox", "stablelm", "smollm3")
 
-    shared: dict[str, Any] = {
-        "vocab_size": 30, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
-    }  # fmt: skip
+
+def tiny(kind: str, **settings: Any) -> Any:
+    """A model of a family that is known by name, with weights that make its logits large."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(
+        kind,
+        **{
+            "vocab_size": 48,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "max_position_embeddings": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            **({"ffn_dim": 32, "word_embed_proj_dim": 8} if kind == "opt" else {}),
+            **settings,
+        },
+    )
     torch.manual_seed(0)
-    with pytest.raises(InputError, match="here: gemma2 changes its output layer's logits"):
-        expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=0.1)), "here")
-    expect_plain_head(Gemma2ForCausalLM(Gemma2Config(**shared, final_logit_softcapping=None)), "here")
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.normal_(0, 0.3)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [*CHANGED, *UNCHANGED])
+def test_logits_have_the_scale_and_the_cap_of_their_family(kind: str) -> None:
+    """Trunk and head give what the whole model gives; the output layer alone only where none is changed."""
+    model, ids = tiny(kind, **CHANGED.get(kind, {})), torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits
+        features = trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state
+        assert_close(lm_head_of(model)(features), whole)
+        plain = model.get_output_embeddings()(features)
+        assert ((plain - whole).abs().max() > 1) == (kind in CHANGED)
+        batch = pack_tokens([row_of([0, 1, 2], [3, 4, 5])], gamma=1.0)
+        scored = score_replies(model, batch).logp[0]
+        assert_close(scored, whole.log_softmax(-1)[0, [2, 3, 4], [3, 4, 5]])
+    expect_known_head(model, "here")
+
+
+def row_of(read: list[int], said: list[int]) -> Tokens:
+    writer = TokenWriter()
+    writer.read(read)
+    writer.act(said, 0.0, None)
+    return writer.tokens(terminated=True, next_known=True, id="")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["modernbert-decoder", "llama4_text"])
+def test_a_model_whose_logits_come_about_otherwise_is_refused(kind: str) -> None:
+    """One has a layer more behind its trunk, the other no trunk where others have it."""
+    with pytest.raises(InputError, match=f"here: {kind} (changes its output layer's logits|is not a trunk)"):
+        expect_known_head(tiny(kind), "here")
+
+
+def test_a_tokenizer_larger_than_the_embedding_makes_it_grow(tokenizer: Any, tmp_path: Path) -> None:
+    """Three tokens were added to the tokenizer and not to the model: their rows are the mean of the others,
+    the same at each loading, and a batch that holds them is scored."""
+    larger, model = copy.deepcopy(tokenizer), build("llama")
+    larger.add_tokens(["<a>", "<b>", "<c>"])
+    n = len(tokenizer)
+    model.resize_token_embeddings(n)
+    save_lm(tmp_path, model, larger)
+    with pytest.warns(UserWarning, match=f"its tokenizer has {n + 3} tokens and its embedding {n}"):
+        loaded = load_lm(str(tmp_path))[0]
+    assert loaded.config.vocab_size == n + 3
+    weights = loaded.get_input_embeddings().weight
+    assert torch.equal(weights[:n], model.get_input_embeddings().weight)
+    assert_close(weights[n:], weights[:n].mean(0).expand(3, -1))
+    batch = pack_tokens([row_of([1, 2], [n + 2, 0])], gamma=1.0)
+    assert torch.isfinite(score_replies(loaded, batch).logp).all()
 
 
 def test_a_tokenizer_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def trunk_of(model: Any) -> nn.Module:
@@ -13,9 +15,39 @@ def trunk_of(model: Any) -> nn.Module:
     return inner.base_model
 
 
-def lm_head_of(model: Any) -> nn.Module:
-    """The map from features to logits over the vocabulary."""
-    return model.get_output_embeddings()
+def lm_head_of(model: Any) -> Callable[[Tensor], Tensor]:
+    """The map from features to logits over the vocabulary, with the scale and the cap of the model's family.
+
+    Some families multiply what the output layer gives (Cohere, Granite, Falcon-H1), some bound it by
+    cap tanh(x / cap) (Gemma 2 and later). `load_lm` refuses a model whose logits are none of these.
+    """
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale, cap = _scale(config), _cap(config)
+    if scale == 1.0 and cap is None:
+        return head
+
+    def logits(features: Tensor) -> Tensor:
+        found = head(features) * scale
+        return found if cap is None else cap * torch.tanh(found / cap)
+
+    return logits
+
+
+def _scale(config: Any) -> float:
+    """What the output layer's logits are multiplied by. Families use the same name in opposite senses."""
+    kind = config.model_type
+    if kind.startswith("cohere"):
+        return float(config.logit_scale)
+    if kind.startswith(("granite", "minicpm3")):
+        return 1.0 / config.logits_scaling
+    if kind == "hyperclovax":
+        return float(config.logits_scaling)
+    return float(config.lm_head_multiplier) if kind == "falcon_h1" else 1.0
+
+
+def _cap(config: Any) -> float | None:
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((cap for name in names if (cap := getattr(config, name, None)) is not None), None)
 
 
 def width_of(model: Any) -> int:
@@ -25,7 +57,7 @@ def width_of(model: Any) -> int:
 
 def context_of(model: Any) -> int:
     """The longest history that the model can read, in tokens."""
-    return int(model.config.max_position_embeddings)
+    return int(model.config.get_text_config().max_position_embeddings)
 
 
 def window_of(trunk: Any) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
             f"{name_or_path}: its tokenizer turns every text into nothing; expected a folder or name "
             "that has the tokenizer's files too"
         )
-    expect_plain_head(model, name_or_path)
+    make_room_(model, tokenizer, name_or_path)
+    expect_known_head(model, name_or_path)
     return model, tokenizer
 
 
@@ -89,19 +91,47 @@ def expect_on_hub(name: str) -> None:
 
 
 @torch.no_grad()
-def expect_plain_head(model: Any, name: str) -> None:
-    """Refuse a model that scales or caps its logits: here they are what its output layer gives."""
-    head = lm_head_of(model)
+def make_room_(model: Any, tokenizer: Any, name: str) -> None:
+    """Give every token of the tokenizer an embedding, in place; a warning says for how many there was none.
+
+    A new one is the mean of those that were there, so that it is the same one at every loading.
+    """
+    last = max(tokenizer.added_tokens_decoder, default=-1)
+    tokens, known = max(len(tokenizer), last + 1), model.get_input_embeddings().num_embeddings
+    if tokens <= known:
+        return
+    warnings.warn(
+        f"{name}: its tokenizer has {tokens:,} tokens and its embedding {known:,}; the others begin with the "
+        "mean of those",
+        stacklevel=2,
+    )
+    model.resize_token_embeddings(tokens, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight[known:] = layer.weight[:known].mean(0)
+        if getattr(layer, "bias", None) is not None:
+            layer.bias[known:] = layer.bias[:known].mean()
+
+
+@torch.no_grad()
+def expect_known_head(model: Any, name: str) -> None:
+    """Refuse a model whose logits are not those of `lm_head_of`."""
     ids = torch.arange(min(4, model.get_input_embeddings().num_embeddings)).unsqueeze(0)
     was = model.training
     model.eval()
     whole = model(input_ids=ids, use_cache=False).logits
-    parts = head(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
-    model.train(was)
-    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
+    try:
+        parts = lm_head_of(model)(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    except (AttributeError, RuntimeError) as e:
         raise InputError(
-            f"{name}: {model.config.model_type} changes its output layer's logits (by a scale or a cap); "
-            "expected a model that does not"
+            f"{name}: {model.config.model_type} is not a trunk with an output layer behind it "
+            f"({first_line(e)})"
+        ) from e
+    model.train(was)
+    size = float(whole.abs().max())
+    if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=0.0, atol=1e-5 * max(1.0, size)):
+        raise InputError(
+            f"{name}: {model.config.model_type} changes its output layer's logits in a way that is not known "
+            "here; expected a model that scales or caps them, or neither"
         )
 
 

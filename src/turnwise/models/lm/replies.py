@@ -6,12 +6,12 @@ and values are computed once, with gradient, and expanded over the group; the ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 
@@ -64,7 +64,7 @@ def mean_logp(lm: Any, rows: Sequence[Tokens], group: int = 1) -> Float[Tensor, 
 
 
 def _of_features(
-    head: nn.Module, features: Float[Tensor, "n D"], actions: Int[Tensor, "n"]
+    head: Callable[[Tensor], Tensor], features: Float[Tensor, "n D"], actions: Int[Tensor, "n"]
 ) -> tuple[Tensor, Tensor]:
     logits = head(features).float() if features.dtype != torch.float64 else head(features)
     logp = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)

@@ -111,7 +111,10 @@ def prepare(
         train=whole,
         finish=finish,
         files={"card.json": card},
-        warnings=warnings(card, logs),
+        warnings=(
+            *(material.chat.notes if any(len(d.turns) > 1 for d in logs) else ()),
+            *warnings(card, logs),
+        ),
     )
 
 
