@@ -148,7 +148,7 @@ def cloned(size: str, workload: Workload, folder: Path | None) -> tuple[Any, Any
     )
     rows = ChatFormat(tokenizer).encode(dialogues)
     objective = bc.Objective(LmPolicy(lm))
-    c = bc.Config(batch_size=16, optimizer=AdamW(lr=2e-3, warmup=20, weight_decay=0.01))
+    c = bc.Config(batch_size=16, optimizer=AdamW(lr=2e-3, warmup=0.05, weight_decay=0.01))
     learner = Learner(objective, c.optimizer)
     order = BatchOrder([len(t) for t in rows], c.batch_size, 0)
     total = len(rows) // c.batch_size

@@ -29,7 +29,7 @@ clone = tw.fit(tw.BC(epochs=6), logs, out="runs/animals/clone", max_new_tokens=1
 
 # Rows of prompts may have other columns: the reward function gets them.
 prompts = tw.read_prompts([{"prompt": f"Name the {name}.", "animal": name} for name in animals])
-config = tw.RLOO(steps=200, prompts_per_step=8, optimizer=tw.AdamW(lr=2e-3, warmup=5))
+config = tw.RLOO(steps=200, prompts_per_step=8, optimizer=tw.AdamW(lr=2e-3, warmup=0.05))
 policy = tw.fit(config, prompts, policy=clone, reward=kind_words, out="runs/animals/rloo", max_new_tokens=12)
 before, after = (policy.result["measured"][when]["reward"] for when in ("before", "after"))
 print(f"mean reward {before['mean']:.2f} before, {after['mean']:.2f} after")

@@ -92,13 +92,13 @@ from turnwise.run.training import TrainingRun
 
 VOCAB, CONTEXT, WIDTH, LAYERS, HEADS = 2048, 512, 64, 2, 4
 REWARD = {
-    "ethics": reward.Config(epochs=3.0, optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)),
-    "convarg": reward.Config(epochs=1.0, optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)),
+    "ethics": reward.Config(epochs=3.0, optimizer=AdamW(lr=1e-3, warmup=0.05, weight_decay=0.01)),
+    "convarg": reward.Config(epochs=1.0, optimizer=AdamW(lr=1e-3, warmup=0.05, weight_decay=0.01)),
 }
 CLONE = {"ethics": bc.Config(epochs=1.0), "convarg": bc.Config(epochs=1.0)}
 DPO = {
-    "ethics": dpo.Config(epochs=1.0, optimizer=AdamW(lr=5e-4, warmup=20)),
-    "convarg": dpo.Config(epochs=0.5, optimizer=AdamW(lr=5e-4, warmup=20)),
+    "ethics": dpo.Config(epochs=1.0, optimizer=AdamW(lr=5e-4, warmup=0.05)),
+    "convarg": dpo.Config(epochs=0.5, optimizer=AdamW(lr=5e-4, warmup=0.05)),
 }
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 REGRESSION = "bag of words"

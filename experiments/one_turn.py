@@ -78,7 +78,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "rejection sampling": (best_of_n, best_of_n.Config(steps=STEPS, prompts_per_step=16, group=8)),
     "DPO": (dpo, dpo.Config(epochs=2.0)),
     "IPO": (dpo, dpo.Config(epochs=2.0, formula="ipo", beta=1.0)),
-    "SimPO": (simpo, simpo.Config(epochs=2.0, optimizer=AdamW(lr=1e-4, warmup=20))),
+    "SimPO": (simpo, simpo.Config(epochs=2.0, optimizer=AdamW(lr=1e-4, warmup=0.05))),
     "KTO": (kto, kto.Config(epochs=2.0)),
 }
 UNTRAINED = {"SFT": 1, "best of 16": 16}
@@ -159,7 +159,7 @@ def proxy(
 def reward_config(n: int) -> Any:
     """The fewer the labels, the more passes over them."""
     return reward.Config(
-        epochs=float(np.clip(15_000 / n, 2, 10)), optimizer=AdamW(lr=1e-3, warmup=20, weight_decay=0.01)
+        epochs=float(np.clip(15_000 / n, 2, 10)), optimizer=AdamW(lr=1e-3, warmup=0.05, weight_decay=0.01)
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.order import BatchOrder, batch_size_for, chunks
 
 
 @given(
@@ -58,3 +58,13 @@ def test_a_pool_of_one_batch_mixes_lengths() -> None:
 @pytest.mark.parametrize(("size", "expected"), [(2, ["ab", "cd", "e"]), (5, ["abcde"]), (9, ["abcde"])])
 def test_chunks(size: int, expected: list[str]) -> None:
     assert list(chunks("abcde", size)) == expected
+
+
+def test_few_conversations_get_small_batches_and_many_steps() -> None:
+    """339 rows, 3 passes: even batches of 4 leave 255 steps (32: 33); 6,000 rows: 16 leave 1,125 (32: 564).
+
+    The change to batches of 8 is where 1,000 steps of 8 rows are 3 passes: at 8,000 / 3 rows.
+    """
+    sizes = [batch_size_for(rows, 3.0) for rows in (1, 339, 2_666, 2_667, 6_000, 11_000, 1_000_000)]
+    assert sizes == [4, 4, 4, 8, 16, 32, 32]
+    assert BatchOrder([1] * 339, batch_size_for(339, 3.0), seed=0).steps(3.0) == 255

@@ -85,7 +85,7 @@ def config(algorithm: str, epochs: float) -> Any:
     shared: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": 6,
-        "optimizer": AdamW(lr=3e-3, warmup=4, weight_decay=0.01),
+        "optimizer": AdamW(lr=3e-3, warmup=0.4, weight_decay=0.01),
     }
     if algorithm == "bc":
         return bc.Config(**shared, partner_weight=0.3)

@@ -28,8 +28,8 @@ from turnwise.run.settings import Adam, AdamW, flattened
         ),
         (
             lambda: AdamW(1e-3, warmup=-1),
-            "warmup is -1; expected 0 or more",
-            "--warmup -1: expected 0",
+            "warmup is -1; expected a number from 0 to",
+            "--warmup -1: expected a number",
         ),
         (lambda: AdamW(1e-3, weight_decay=-0.1), "weight_decay is -0.1; expected 0", "--weight-decay -0.1: "),
         (
@@ -51,9 +51,11 @@ def test_the_learning_rate_rises_then_falls() -> None:
 
     With 40 steps the last would have 1/40; a twentieth is the least.
     """
-    s = AdamW(lr=1.0, warmup=4)
+    s = AdamW(lr=1.0, warmup=0.4)
     assert [warmup_linear(s, i, 10) for i in (1, 5, 9)] == pytest.approx([0.45, 0.5, 0.1], abs=1e-12)
     assert warmup_linear(s, 39, 40) == 0.05
+    # The same share of 5 steps is 2 of them: a short run learns at its rate too.
+    assert [warmup_linear(s, i, 5) for i in (0, 1, 2)] == pytest.approx([0.5, 0.8, 0.6], abs=1e-12)
     assert warmup_linear(AdamW(lr=2.0, warmup=0), 0, 10) == 2.0
     assert [linear(Adam(lr=2.0), left) for left in (1.0, 0.25, 0.01)] == pytest.approx([2.0, 0.5, 0.1])
 

@@ -47,8 +47,12 @@ LOWEST = 0.05
 
 
 def warmup_linear(settings: AdamW, step: int, total: int) -> float:
-    """Learning rate of a step: it rises over `warmup` steps and falls linearly to a twentieth at `total`."""
-    rise = min(1.0, (step + 1) / max(1, settings.warmup))
+    """Learning rate of a step: it rises over a share `warmup` of all steps and falls linearly to a twentieth.
+
+    Rise and fall multiply, so that the peak is a little below the learning rate if the rise takes long.
+    """
+    # A share and not a number of steps: a number that suits long runs swallows all of a short one.
+    rise = min(1.0, (step + 1) / max(1.0, settings.warmup * total))
     return settings.lr * (rise * max(LOWEST, 1 - step / total))
 
 

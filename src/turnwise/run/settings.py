@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from turnwise.run.checks import NOT_NEGATIVE, POSITIVE, check
+from turnwise.run.checks import BELOW_ONE, NOT_NEGATIVE, POSITIVE, check
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class AdamW:
 
     lr: float
     """Peak learning rate of AdamW. It falls linearly to a twentieth at the end."""
-    warmup: int = 20
-    """Steps over which the learning rate rises to its peak."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: float = 0.0
     """Decoupled weight decay. Only matrices decay: biases, gains and embeddings do not."""
     grad_clip: float = 1.0
     """Largest global gradient norm; a longer gradient is scaled down to it."""
 
     def __post_init__(self) -> None:
-        check(self, lr=POSITIVE, warmup=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE, grad_clip=POSITIVE)
+        check(self, lr=POSITIVE, warmup=BELOW_ONE, weight_decay=NOT_NEGATIVE, grad_clip=POSITIVE)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from turnwise.run.training import Learner, TrainingRun
 
 ONE, TWO = (Message("user", "hello there"),), (Message("user", "it works"),)
 THREE = Ranking(TWO, ("my", "friend", "works now"), (2, 3, 1))
-FIT = reward.Config(epochs=70.0, batch_size=12, optimizer=AdamW(lr=3e-2, warmup=5), centring=0.0)
+FIT = reward.Config(epochs=70.0, batch_size=12, optimizer=AdamW(lr=3e-2, warmup=0.07), centring=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_a_rule_is_found_and_measured_where_it_was_not_learnt(chat: ChatFormat, 
         return Pair((Message("user", f"hello {i}"),), said[0] + " friend", said[1] + " my")
 
     rows = feedback_rows([pair(i) for i in range(80)], chat, 32)
-    c = reward.Config(epochs=8.0, batch_size=10, optimizer=AdamW(lr=1e-2, warmup=5, weight_decay=0.01))
+    c = reward.Config(epochs=8.0, batch_size=10, optimizer=AdamW(lr=1e-2, warmup=0.1, weight_decay=0.01))
     model = made(chat, 2)
     reward.train(c, rows[:60], rows[60:], model, TrainingRun(tmp_path, quiet=True), 0)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
@@ -218,7 +218,7 @@ def test_stopping_and_resuming_changes_no_bit(
 ) -> None:
     items = [Pair(ONE, "friend", "now"), Pair(TWO, "my", "now", tie=True), THREE] * 3
     rows = rows_of(items, chat)
-    c = reward.Config(epochs=4.0, batch_size=3, optimizer=AdamW(lr=1e-2, warmup=20, weight_decay=0.01))
+    c = reward.Config(epochs=4.0, batch_size=3, optimizer=AdamW(lr=1e-2, warmup=0.4, weight_decay=0.01))
     start = RewardEnsemble([made(chat, 2, seed=0), made(chat, seed=1)])
     whole, halved, resumed = (copy.deepcopy(start) for _ in range(3))
     reward.train(c, rows, rows, whole, TrainingRun(tmp_path / "whole", quiet=True), 0)

@@ -39,33 +39,40 @@ PROMPTS = [(Message("user", x),) for x in ("hello", "friend", "it works", "now")
 ONLINE: dict[str, tuple[Any, Any]] = {
     "rloo": (
         rloo,
-        rloo.Config(steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5), kl_target=3.0),
+        rloo.Config(
+            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=0.4), kl_target=3.0
+        ),
     ),
     "grpo": (
         grpo,
         grpo.Config(
-            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5), epochs=2, minibatches=2
+            steps=12,
+            prompts_per_step=4,
+            group=8,
+            optimizer=AdamW(lr=3e-2, warmup=0.4),
+            epochs=2,
+            minibatches=2,
         ),
     ),
     "token-ppo": (
         token_ppo,
-        token_ppo.Config(steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=5)),
+        token_ppo.Config(steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=0.4)),
     ),
     "reply-reinforce": (
         reply_reinforce,
         reply_reinforce.Config(
-            steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=5), baseline="running"
+            steps=12, prompts_per_step=32, optimizer=AdamW(lr=3e-2, warmup=0.4), baseline="running"
         ),
     ),
     "online-dpo": (
         online_dpo,
         online_dpo.Config(
-            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=6e-2, warmup=5), beta=0.02
+            steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=6e-2, warmup=0.4), beta=0.02
         ),
     ),
     "best-of-n": (
         best_of_n,
-        best_of_n.Config(steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=5)),
+        best_of_n.Config(steps=12, prompts_per_step=4, group=8, optimizer=AdamW(lr=3e-2, warmup=0.4)),
     ),
 }
 
@@ -279,19 +286,19 @@ def test_replies_get_better(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
 
 
 OFFLINE: dict[str, tuple[Any, Any]] = {
-    "dpo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
-    "ipo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="ipo")),
+    "dpo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1))),
+    "ipo": (dpo, dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1), formula="ipo")),
     "robust": (
         dpo,
-        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="robust"),
+        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1), formula="robust"),
     ),
     "conservative": (
         dpo,
-        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20), formula="conservative"),
+        dpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1), formula="conservative"),
     ),
-    "simpo": (simpo, simpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
-    "orpo": (orpo, orpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=20))),
-    "kto": (kto, kto.Config(epochs=12.0, batch_size=4, optimizer=AdamW(lr=5e-3, warmup=20))),
+    "simpo": (simpo, simpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1))),
+    "orpo": (orpo, orpo.Config(epochs=12.0, batch_size=2, optimizer=AdamW(lr=5e-3, warmup=0.1))),
+    "kto": (kto, kto.Config(epochs=12.0, batch_size=4, optimizer=AdamW(lr=5e-3, warmup=0.1))),
 }
 PAIRS = [Pair(p, "my friend", "there now", id=str(i)) for i, p in enumerate(PROMPTS)]
 

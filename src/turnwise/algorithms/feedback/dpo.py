@@ -55,7 +55,7 @@ class Config:
     """Passes over the comparisons."""
     batch_size: int = 32
     """Comparisons per step."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     beta: float = 0.1
     """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""

@@ -43,7 +43,7 @@ class Config:
     """Passes over the replies."""
     batch_size: int = 64
     """Replies per step."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     beta: float = 0.1
     """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""

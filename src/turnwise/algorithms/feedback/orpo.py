@@ -36,7 +36,7 @@ class Config:
     """Passes over the pairs."""
     batch_size: int = 32
     """Pairs per step."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     weight: float = 0.25
     """Weight of the odds-ratio term beside the likelihood (lambda in the paper)."""

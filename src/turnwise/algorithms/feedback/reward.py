@@ -52,7 +52,7 @@ class Config:
     """Passes over the feedback."""
     batch_size: int = 32
     """Pairs, rankings, likes or scores per step."""
-    optimizer: AdamW = AdamW(lr=5e-4, warmup=20, weight_decay=0.01)
+    optimizer: AdamW = AdamW(lr=5e-4, warmup=0.05, weight_decay=0.01)
     """Settings of the optimizer."""
     centring: float = 0.01
     """Weight of the term that pulls the rewards of a pair towards 0. It acts on pairs alone."""

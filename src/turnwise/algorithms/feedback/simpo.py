@@ -35,7 +35,7 @@ class Config:
     """Passes over the pairs."""
     batch_size: int = 32
     """Pairs per step."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=20)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     beta: float = 2.0
     """Units of implicit reward per nat of mean log-probability."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.order import BatchOrder, batch_size_for, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
@@ -41,9 +41,10 @@ class Config:
 
     epochs: float = 3.0
     """Passes over the conversations that are kept."""
-    batch_size: int = 32
-    """Conversations (or segments of long ones) per step, over all processes."""
-    optimizer: AdamW = AdamW(lr=2e-3, warmup=50, weight_decay=0.01)
+    batch_size: int | None = None
+    """Conversations (or segments of long ones) per step, over all processes; none: 32, and down to 4 where
+    they are few, for at least 1,000 steps."""
+    optimizer: AdamW = AdamW(lr=2e-3, warmup=0.04, weight_decay=0.01)
     """Settings of the optimizer. Its learning rate suits models of 0.1 to 3 million parameters."""
     partner_weight: float = 0.0
     """Weight of predicting what partners say, per token, beside the agent's tokens."""
@@ -140,14 +141,14 @@ def train(
     objective = Objective(policy)
     learner = run.learner(objective, c.optimizer)
     dtype = next(objective.parameters()).dtype
-    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, order.batch_size))
 
     for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
         batch = pack(run.world.share(chosen))

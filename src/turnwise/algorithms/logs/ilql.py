@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.order import BatchOrder, batch_size_for, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
@@ -51,9 +51,10 @@ class Config:
 
     epochs: float = 4.0
     """Passes over the conversations."""
-    batch_size: int = 32
-    """Conversations (or segments of long ones) per step, over all processes."""
-    optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
+    batch_size: int | None = None
+    """Conversations (or segments of long ones) per step, over all processes; none: 32, and down to 4 where
+    they are few, for at least 1,000 steps."""
+    optimizer: AdamW = AdamW(lr=1e-3, warmup=0.04)
     """Settings of the optimizer."""
     gamma: float = 1.0
     """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
@@ -180,7 +181,7 @@ def train(
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target, methods=["q_of_actions"])
     dtype = next(critic.parameters()).dtype
-    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
@@ -190,7 +191,7 @@ def train(
     def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
         return (
             loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1]
-            for part in chunks(heldout, c.batch_size)
+            for part in chunks(heldout, order.batch_size)
         )
 
     for step, chosen, lr in run.passes(rows, order, c.epochs, learner):

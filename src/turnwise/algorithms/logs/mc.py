@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.order import BatchOrder, batch_size_for, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
@@ -40,9 +40,10 @@ class Config:
 
     epochs: float = 3.0
     """Passes over the conversations."""
-    batch_size: int = 32
-    """Conversations (or segments of long ones) per step, over all processes."""
-    optimizer: AdamW = AdamW(lr=1e-3, warmup=50)
+    batch_size: int | None = None
+    """Conversations (or segments of long ones) per step, over all processes; none: 32, and down to 4 where
+    they are few, for at least 1,000 steps."""
+    optimizer: AdamW = AdamW(lr=1e-3, warmup=0.04)
     """Settings of the optimizer."""
     gamma: float = 1.0
     """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
@@ -148,7 +149,7 @@ def train(
     learner = run.learner(critic, c.optimizer)
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
-    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
     denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
@@ -156,7 +157,7 @@ def train(
         return packed.to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, c.batch_size))
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, order.batch_size))
 
     for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
         batch = pack(run.world.share(chosen))

@@ -39,7 +39,7 @@ class Config:
     """Prompts in a step."""
     group: int = 8
     """Replies to each prompt; the best of them is cloned. More of them are a stronger and dearer teacher."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
 
     def __post_init__(self) -> None:

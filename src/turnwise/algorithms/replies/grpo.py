@@ -55,7 +55,7 @@ class Config:
     """Passes over the replies of a step."""
     minibatches: int = 1
     """Gradient steps in a pass, each on whole groups."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     clip: float = 0.2
     """How far the ratio of a token may fall below 1 before its gradient stops."""

@@ -38,7 +38,7 @@ class Config:
     """Prompts in a step."""
     group: int = 2
     """Replies to each prompt, 2 or more; the best and the worst of them are compared."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     beta: float = 0.1
     """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""

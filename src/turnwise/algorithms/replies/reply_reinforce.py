@@ -43,7 +43,7 @@ class Config:
     """Steps of training. Each samples new replies and takes one gradient step."""
     prompts_per_step: int = 128
     """Prompts in a step, with one reply to each."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     baseline: Literal["none", "running", "batch"] = "batch"
     """What rewards are compared with: none is 0, running the mean of past ones, batch the mean of the step's

@@ -52,7 +52,7 @@ class Config:
     """Passes over the replies of a step."""
     minibatches: int = 1
     """Gradient steps in a pass, each on whole groups."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
     most_ratio: float = 2.0
     """Largest importance ratio of a reply; it has an effect from the second update of a step on."""

@@ -57,7 +57,7 @@ class Config:
     """Passes over the replies of a step."""
     minibatches: int = 2
     """Gradient steps in a pass."""
-    optimizer: AdamW = AdamW(lr=3e-4, warmup=5)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer. One for policy and critic."""
     lam: float = 0.95
     """Lambda of GAE: 0 looks one token ahead and trusts V, 1 looks to the end of the reply and is noisier."""

@@ -20,7 +20,7 @@ from turnwise.data.chat import ChatFormat, token_rows
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
-from turnwise.data.order import BatchOrder
+from turnwise.data.order import BatchOrder, batch_size_for
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
@@ -70,6 +70,9 @@ def prepare(
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
     build = _clone if isinstance(start, Start) else _critic
     material = build(algorithm, config, learnt, held, settings, start)
+    # Settled here, so that the run's config tells what the data decided.
+    size = config.batch_size or batch_size_for(len(material.rows), config.epochs)
+    config = replace(config, batch_size=size)
     # Whole conversations, before they are cut into rows that fit the context: the card counts those that do
     # not fit. What was encoded for the rows is remembered, so this reads it again.
     lengths = [len(t) for t in material.chat.encode(logs)]
