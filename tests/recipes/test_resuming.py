@@ -31,9 +31,9 @@ def clone() -> tw.Policy:
 
 
 FAMILIES: dict[str, Any] = {
-    "logs": (tw.BC(epochs=2.0, batch_size=4, optimizer=AdamW(1e-3, warmup=1)), LOGS, {"epochs": 4.0}, SMALL),
+    "logs": (tw.BC(epochs=2.0, batch_size=4, optimizer=AdamW(1e-3, warmup=0)), LOGS, {"epochs": 4.0}, SMALL),
     "replies": (
-        tw.RLOO(steps=4, prompts_per_step=2, group=2, optimizer=AdamW(1e-3, warmup=1)),
+        tw.RLOO(steps=4, prompts_per_step=2, group=2, optimizer=AdamW(1e-3, warmup=0)),
         ["a?", "b?", "c?"],
         {"steps": 8},
         {"max_new_tokens": 4, "reward": lengths, "evaluation_replies": 1},
