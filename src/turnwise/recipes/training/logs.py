@@ -114,10 +114,7 @@ def prepare(
         train=whole,
         finish=finish,
         files={"card.json": card},
-        warnings=(
-            *(material.chat.notes if any(len(d.turns) > 1 for d in logs) else ()),
-            *warnings(card, logs),
-        ),
+        warnings=[*material.chat.notes_on(logs), *warnings(card, logs)],
     )
 
 
