@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ from turnwise.envs.gymnasium.lanes import GymnasiumLanes, lanes_by_id
 from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.envs.problems.hidden_velocity import CartPole, Pendulum
 from turnwise.envs.problems.memory_tasks import repeat_previous
-from turnwise.envs.protocol import Discrete, LaneEnv, Space
+from turnwise.envs.protocol import Discrete, LaneEnv, Resumable, Space
 
 N = 7
 
@@ -112,6 +113,40 @@ def test_the_seed_decides(name: str) -> None:
         assert_array_equal(a, b)
         assert_array_equal(a, c)
         assert_array_equal(a, d)
+
+
+THROUGH = {f"through Gymnasium, {mode.name}" for mode in AutoresetMode}
+"""vector environments that seed all lanes at once and hold more than numbers"""
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_lanes_go_on_where_they_stood(name: str) -> None:
+    """In mid-episode, after 13 steps of which some ended episodes: a fresh environment says the same."""
+    env, rng = ALL[name](), np.random.default_rng(9)
+    assert isinstance(env, Resumable) and env.resumes == (name not in THROUGH)
+    if not env.resumes:
+        return
+    generator = np.random.default_rng(1)
+    env.reset(generator, N)
+    for _ in range(13):
+        step = env.step(actions(rng, env.action_space, N))
+        over = step.terminated | step.truncated
+        if over.any() and not env.autoresets:
+            env.reset_lanes(over)
+    state = copy.deepcopy(env.state())
+    other, again = ALL[name](), np.random.default_rng(7)
+    other.load(state, again)
+    again.bit_generator.state = generator.bit_generator.state
+    for _ in range(20):
+        chosen = actions(rng, env.action_space, N)
+        one, two = env.step(chosen), other.step(chosen)
+        for a, b in zip(one, two, strict=True):
+            assert_array_equal(a, b)
+        if env.states is not None:
+            assert_array_equal(env.states, other.states)
+        over = one.terminated | one.truncated
+        if over.any() and not env.autoresets:
+            assert_array_equal(env.reset_lanes(over), other.reset_lanes(over))
 
 
 CERTAIN = {"corridor"}

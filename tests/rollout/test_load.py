@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from turnwise.envs.protocol import Discrete
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
@@ -72,3 +75,29 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("algorithm: bc\n")
     with pytest.raises(InputError, match="this run has no policy yet; expected a finished run"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("steps", "policy/model.safetensors"),
+        ("speaks", "policy/model.safetensors"),
+        ("speaks", "policy/pytorch_model.bin"),
+        ("judges", "reward/heads.safetensors"),
+    ],
+)
+def test_a_pickle_in_a_saved_folder_is_not_executed(
+    kind: str, file: str, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    folder = tmp_path / "run"
+    shutil.copytree(runs[kind], folder)
+    for weights in (folder / file).parent.glob("*.safetensors"):
+        weights.unlink()
+    torch.save({"evil": Evil()}, folder / file)
+    with pytest.raises(InputError):
+        load(folder)
+    assert not (tmp_path / "executed").exists()

@@ -159,16 +159,3 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     player = StepAgent(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).player()
     with pytest.raises(ValueError, match="symbol from 0 to 4"):
         player.act(5)
-
-
-def test_lanes_of_an_environment_that_cannot_be_pickled_begin_anew() -> None:
-    from turnwise.envs.gymnasium.lanes import lanes_by_id
-
-    env = lanes_by_id("Pendulum-v1", 2)
-    agent = agent_of("actor-critic", MemorySpec(width=8), CriticSpec(), Spaces.of(env))
-    lanes = StepLanes(env, 2, np.random.default_rng(0))
-    lanes.collect(agent, 5)
-    again = StepLanes(lanes_by_id("Pendulum-v1", 2), 2, np.random.default_rng(9))
-    again.load(lanes.state())
-    assert again.rng.integers(1 << 40) == lanes.rng.integers(1 << 40)
-    assert [row.age for row in again.collect(agent, 3)] == [0, 0]

@@ -28,6 +28,8 @@ STATE: dict[str, Any] = {
     },
     "flags": [torch.tensor([True, False]), (1e-5, float("inf"), None), "Größe"],
     "none": torch.zeros(0, 4, dtype=torch.bfloat16),
+    "one": torch.ones(()).expand(1),
+    "arrays": {"none": np.zeros(0), "bits": np.array([True]), "half": np.array([[1.5]], np.float32)[:, ::-1]},
     "generator": np.random.default_rng(1).bit_generator.state,
 }
 
@@ -43,7 +45,9 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found["module"]["b"].dtype == torch.int32 and found["module"]["b"].shape == ()
     assert found["flags"][0].tolist() == [True, False] and found["flags"][1:] == STATE["flags"][1:]
     assert found["none"].shape == (0, 4) and found["none"].dtype == torch.bfloat16
-    assert found["generator"] == STATE["generator"]
+    assert found["generator"] == STATE["generator"] and found["one"].tolist() == [1.0]
+    for name, x in STATE["arrays"].items():
+        np.testing.assert_array_equal(found["arrays"][name], x, strict=True)
     with safe_open(file, "pt") as other:
         assert torch.equal(other.get_tensor("module/w"), STATE["module"]["w"])
     assert os.listdir(tmp_path) == ["a.safetensors"]

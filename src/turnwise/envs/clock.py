@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from turnwise.envs.protocol import Discrete, Space
@@ -79,3 +81,11 @@ class Clock:
             truncated = (self.ages >= self.horizon) & ~terminated
         self.ended = terminated | truncated
         return truncated
+
+    def state(self) -> dict[str, Any]:
+        """Ages and ends, to go on from."""
+        return {"ages": self.ages.copy(), "ended": self.ended.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Go on from `state`, drawing from `rng`."""
+        self._rng, self.ages, self.ended = rng, state["ages"].copy(), state["ended"].copy()

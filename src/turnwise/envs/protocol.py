@@ -7,7 +7,7 @@ adapters (`envs/gymnasium`) turn whatever else an environment shows into one of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -88,3 +88,31 @@ class LaneEnv(Protocol):
     def reset_lanes(self, mask: np.ndarray) -> np.ndarray:
         """Begin anew where `mask` [N] bool is True. First observations of those lanes, in order."""
         ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Lanes that can say where they stand, so that a stopped run goes on in the middle of their episodes.
+
+    An environment that lacks this begins its episodes anew then: the run goes on, but not to the same bits.
+    """
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it can; what wraps another environment learns it from that one."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand: arrays, numbers, texts, dicts of them. The generator is no part of it."""
+        ...
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand where `state` says, in a fresh environment of the same kind, and draw from `rng` from now on.
+
+        NotReproduced if the environment did not come to stand there.
+        """
+        ...
+
+
+class NotReproduced(Exception):
+    """An environment did not come to stand where it had stood: it does not follow from seed and actions."""

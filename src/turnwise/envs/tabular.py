@@ -9,7 +9,7 @@ never on the machine, so that a seed gives the same episodes anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -168,6 +168,20 @@ class TabularEnv:
     def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
+
+    @property
+    def resumes(self) -> bool:
+        """True."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        return {**self._clock.state(), "states": self._states.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on."""
+        self._clock.load(state, rng)
+        self._states = state["states"].copy()
 
     @property
     def lanes(self) -> int:

@@ -123,7 +123,7 @@ def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> Gymnasium
             raise TypeError(f"env made {type(env).__name__}; expected a gymnasium.Env")
         return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
 
-    return GymnasiumLanes(SyncVectorEnv([limited] * lanes, autoreset_mode=AutoresetMode.SAME_STEP))
+    return GymnasiumLanes(SyncVectorEnv([limited] * lanes, autoreset_mode=AutoresetMode.DISABLED))
 
 
 def _copied(env: gymnasium.Env) -> gymnasium.Env:

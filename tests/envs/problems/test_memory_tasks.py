@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from math import comb
 
@@ -305,13 +304,3 @@ def test_sizes_are_arguments_of_gymnasium() -> None:
     envs = gymnasium.make_vec("turnwise/CountRecall-8-v0", num_envs=3, max_episode_steps=2)
     envs.reset(seed=0)
     assert not envs.step(np.zeros(3, np.int64))[3].any() and envs.step(np.zeros(3, np.int64))[3].all()
-
-
-@pytest.mark.parametrize("name", MEMORY_TASKS)
-def test_lanes_under_way_can_be_stored(name: str) -> None:
-    env = MEMORY_TASKS[name]()
-    env.reset(np.random.default_rng(0), 3)
-    other = pickle.loads(pickle.dumps(env))
-    for _ in range(4):
-        one, two = env.step(np.zeros(3, np.int64)), other.step(np.zeros(3, np.int64))
-        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))

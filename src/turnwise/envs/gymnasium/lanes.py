@@ -7,9 +7,9 @@
 `Step.observations` always has the observation that the step led to. So a truncated episode is bootstrapped
 from its last observation, never from the first one of the next episode:
 
-    NEXT_STEP   the step after the end begins anew: `autoresets` is True SAME_STEP   the step that ends an
-    episode returns the first observation of the next one already; it is kept
-                for `reset_lanes`, and the last observation is read from `infos["final_obs"]`
+    NEXT_STEP   the step after the end begins anew: `autoresets` is True
+    SAME_STEP   the step that ends an episode returns the first observation of the next one already; it is
+                kept for `reset_lanes`, and the last observation is read from `infos["final_obs"]`
     DISABLED    `reset_lanes` resets with `options={"reset_mask": mask}`
 
 A vector environment that does not declare its mode is refused: a guess would put one wrong transition at each
@@ -26,7 +26,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from turnwise.envs.gymnasium.door import SingleLane, VectorLanes, environment_id, lanes_of, shorter, tasks
 from turnwise.envs.gymnasium.spaces import Actions, Observations
-from turnwise.envs.protocol import LaneEnv, Space, Step
+from turnwise.envs.gymnasium.standing import Record, numbers_of, set_numbers_
+from turnwise.envs.protocol import LaneEnv, NotReproduced, Space, Step
 from turnwise.run.errors import InputError
 
 
@@ -50,14 +51,16 @@ def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
         spec = gymnasium.spec(name)
         if spec.vector_entry_point is not None and not spec.additional_wrappers:
             return gymnasium.make_vec(name, lanes, **kwargs)
-        same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        return gymnasium.make_vec(name, lanes, "sync", vector_kwargs=same_step, **kwargs)
+        # Lanes begin anew by our word, each from a seed of its own: so a stopped run can play them again.
+        by_hand = {"autoreset_mode": AutoresetMode.DISABLED}
+        return gymnasium.make_vec(name, lanes, "sync", vector_kwargs=by_hand, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
         raise InputError(f"{name}: {error}") from error
 
 
 class GymnasiumLanes:
-    """A vector environment as `LaneEnv`. Each reset draws one seed for all lanes from its generator.
+    """A vector environment as `LaneEnv`. Each reset draws one seed for all lanes from its generator, or one
+    for each episode if lanes are stepped one by one and begin anew by `reset_lanes`.
 
     If both flags of a step are True, the episode terminated. Only environments of ours show hidden states.
     """
@@ -76,6 +79,9 @@ class GymnasiumLanes:
         self._states: np.ndarray | None = None
         self._first_states = np.zeros(0)
         self._over: np.ndarray | None = None
+        self._record = Record.of(envs)
+        self._shown: np.ndarray = np.zeros(0)
+        self._first: np.ndarray = np.zeros(0)
 
     @property
     def observation_space(self) -> Space:
@@ -106,11 +112,16 @@ class GymnasiumLanes:
         """Begin an episode in each of N lanes. First observations."""
         if lanes != self.envs.num_envs:
             raise ValueError(f"lanes is {lanes}; expected {self.envs.num_envs}, as the environment was made")
-        observations, infos = self.envs.reset(seed=int(rng.integers(2**31)))
+        self._rng = rng
+        if self._record is not None:
+            seed: Any = self._record.begin(rng, np.ones(lanes, bool))
+        else:
+            seed = int(rng.integers(2**31))
+        observations, infos = self.envs.reset(seed=seed)
         self._over = np.zeros(lanes, bool)
         if self._state_space is not None:
             self._states = np.array(infos["state"])
-        self._first = self._seen.read(observations)
+        self._first = self._shown = self._seen.read(observations)
         return self._first.copy()
 
     def step(self, actions: np.ndarray) -> Step:
@@ -119,6 +130,8 @@ class GymnasiumLanes:
         if over.any() and self.mode is not AutoresetMode.NEXT_STEP:
             raise ValueError(f"lane {np.argmax(over)} has ended; reset_lanes comes before a step")
         seen, rewards, terminated, truncated, infos = self.envs.step(self._actions.write(actions))
+        if self._record is not None:
+            self._record.took(actions)
         terminated = np.array(terminated, bool)  # a copy: the environment may write into its own array again
         truncated = np.logical_and(truncated, ~terminated)
         self._over = over = terminated | truncated
@@ -132,6 +145,7 @@ class GymnasiumLanes:
             if self._states is not None:
                 self._first_states = self._states.copy()
                 self._states[over] = infos["final_info"]["state"][over]
+        self._shown = observations.copy()
         return Step(observations, np.array(rewards, np.float64), terminated, truncated)
 
     def reset_lanes(self, mask: np.ndarray) -> np.ndarray:
@@ -154,12 +168,43 @@ class GymnasiumLanes:
             if self._states is not None:
                 self._states[mask] = self._first_states[mask]
         else:
-            seen, infos = self.envs.reset(options={"reset_mask": mask.copy()})
+            seed: Any = None if self._record is None else self._record.begin(self._rng, mask)
+            seen, infos = self.envs.reset(seed=seed, options={"reset_mask": mask.copy()})
             first = self._seen.read(seen)[mask]
             if self._states is not None:
                 self._states[mask] = infos["state"][mask]
         over[mask] = False
+        self._shown[mask] = first
         return first
+
+    @property
+    def resumes(self) -> bool:
+        """Whether lanes are stepped one by one, or hold nothing but numbers."""
+        return self._record is not None or numbers_of(self.envs) is not None
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        own = {"over": self._under_way(), "shown": self._shown, "first": self._first}
+        own |= {"states": self._states, "first_states": self._first_states}
+        kept = {k: None if v is None else v.copy() for k, v in own.items()}
+        if self._record is not None:
+            return {**kept, "record": self._record.state()}
+        return {**kept, "numbers": numbers_of(self.envs)}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on. NotReproduced if what is shown then is another."""
+        self._rng = rng
+        own = ("over", "shown", "first", "states", "first_states")
+        kept: dict[str, Any] = {k: None if state[k] is None else state[k].copy() for k in own}
+        self._over, self._shown, self._first = kept["over"], kept["shown"], kept["first"]
+        self._states, self._first_states = kept["states"], kept["first_states"]
+        if self._record is None:
+            set_numbers_(self.envs, state["numbers"])
+            return
+        shown = self._seen.read_each(self._record.play(state["record"], self._actions.write))
+        if not np.array_equal(shown, self._shown, equal_nan=True):
+            lane = int(np.argmax((shown != self._shown).reshape(len(shown), -1).any(1)))
+            raise NotReproduced(f"in lane {lane} the same seed and actions led elsewhere")
 
     def _under_way(self) -> np.ndarray:
         if self._over is None:

@@ -7,6 +7,8 @@ are Gymnasium's and not scaled.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from turnwise.envs.clock import Clock
@@ -55,6 +57,20 @@ class CartPole:
     def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
+
+    @property
+    def resumes(self) -> bool:
+        """True."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        return {**self._clock.state(), "states": self._states.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on."""
+        self._clock.load(state, rng)
+        self._states = state["states"].copy()
 
     @property
     def maximum(self) -> float:
@@ -132,6 +148,20 @@ class Pendulum:
     def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
+
+    @property
+    def resumes(self) -> bool:
+        """True."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        return {**self._clock.state(), "states": self._states.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on."""
+        self._clock.load(state, rng)
+        self._states = state["states"].copy()
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
         """Any angle, velocity from -1 to 1. Observations [N, d]."""

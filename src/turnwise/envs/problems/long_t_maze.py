@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from turnwise.envs.clock import Clock
@@ -52,6 +54,20 @@ class LongTMaze:
     def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
+
+    @property
+    def resumes(self) -> bool:
+        """True."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        return {**self._clock.state(), "place": self._place.copy(), "sign": self._sign.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on."""
+        self._clock.load(state, rng)
+        self._place, self._sign = state["place"].copy(), state["sign"].copy()
 
     @property
     def maximum(self) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from turnwise.envs.protocol import Discrete, LaneEnv, Step
 Dealt = tuple[np.ndarray, np.ndarray]
 """n episodes: the symbols shown, [n, T+1] int64, and the right answer to each step, [n, T] int64"""
 Deal = Callable[[np.random.Generator, int], Dealt]
-"""deals n episodes; named functions and no closures, so that lanes under way can be pickled"""
+"""deals n episodes"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ class MemoryTask:
     def autoresets(self) -> bool:
         """False: lanes begin anew by `reset_lanes`."""
         return False
+
+    @property
+    def resumes(self) -> bool:
+        """True."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Where the lanes stand."""
+        return {**self._clock.state(), "shown": self._shown.copy(), "right": self._right.copy()}
+
+    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Stand there, and draw from `rng` from now on."""
+        self._clock.load(state, rng)
+        self._lanes = np.arange(len(state["ages"]))
+        self._shown, self._right = state["shown"].copy(), state["right"].copy()
 
     @property
     def length(self) -> int:

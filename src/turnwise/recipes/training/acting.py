@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from turnwise.envs.protocol import Resumable
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Kind, Spaces, agent_of, count_trainable
 from turnwise.recipes.catalogue import Algorithm
@@ -57,4 +58,16 @@ def prepare(
         plan=Plan(sizes, amount, unit, Trial(lambda run: train(replace(config, **{unit: few}), run), few)),
         train=lambda run: train(config, run),
         finish=finish,
+        warnings=_unresumable(env),
     )
+
+
+def _unresumable(env: Environment) -> list[str]:
+    """A warning if episodes under way cannot be taken up again."""
+    lanes = env.lanes
+    if isinstance(lanes, Resumable) and lanes.resumes:
+        return []
+    return [
+        f"{env.name} cannot say where its episodes stand: a run that is stopped begins them anew, and "
+        "does not come to the same bits"
+    ]

@@ -7,7 +7,7 @@ segment carries the memory *before* its first observation, so that training read
 from __future__ import annotations
 
 import contextlib
-import pickle
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from turnwise.data.episode import Episode
 from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import LaneEnv, Step, Vector
+from turnwise.envs.protocol import LaneEnv, NotReproduced, Resumable, Step, Vector
 from turnwise.rollout.episodes.bounds import to_environment
 from turnwise.rollout.episodes.track import Before, Track, rows_of, segment
 from turnwise.run.errors import InputError
@@ -78,7 +78,6 @@ class StepLanes:
         self._finished: list[tuple[float, float, int]] = []
         self.changes = 0
         """Collections so far, without those that failed."""
-        self._broken = False  # the environment failed, and has not begun anew since
 
     @property
     def under_way(self) -> bool:
@@ -123,7 +122,7 @@ class StepLanes:
         try:
             yield
         except Exception:
-            self._now, self._finished, self._broken = None, finished, True
+            self._now, self._finished = None, finished
             self.rng.bit_generator.state = rng
             raise
         self.changes += 1
@@ -160,31 +159,46 @@ class StepLanes:
         returns, discounted, lengths = zip(*finished, strict=True) if finished else ((), (), ())
         return FinishedEpisodes(np.array(returns), np.array(discounted), np.array(lengths, np.int64))
 
-    def state(self) -> Tensor:
-        """All that a collection depends on, as bytes in a tensor, for a checkpoint.
+    def state(self) -> dict[str, Any]:
+        """All that a collection depends on, in arrays and numbers, for a checkpoint.
 
-        An environment that cannot be pickled (some of Gymnasium's) is left out, and so are the episodes under
-        way: from such a checkpoint they begin anew.
+        Of an environment that cannot say where it stands (`turnwise.envs.protocol.Resumable`) the episodes
+        under way are left out: from such a checkpoint they begin anew.
         """
-        # One pickle for all: the environment draws from the very generator that is `rng`, and must again.
-        whole = {"env": self.env, "rng": self.rng, "now": self._now, "finished": self._finished}
-        try:
-            if self._broken:
-                raise TypeError
-            packed = pickle.dumps(whole)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            packed = pickle.dumps({"rng": self.rng, "now": None, "finished": self._finished})
-        return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        env, now = self.env, self._now
+        standing = env.state() if now is not None and isinstance(env, Resumable) and env.resumes else None
+        if standing is None:
+            now = None
+        return {
+            "rng": self.rng.bit_generator.state,
+            "env": standing,
+            "now": None if now is None else {k: _copied(v) for k, v in vars(now).items()},
+            "finished": np.array(self._finished, np.float64).reshape(-1, 3),
+        }
 
-    def load(self, state: Tensor) -> None:
-        """Go on from `state`. It is unpickled: only from a checkpoint of one's own."""
-        saved = pickle.loads(state.numpy().tobytes())
-        self.env = saved.get("env", self.env)
-        self.rng, self._now, self._finished = saved["rng"], saved["now"], saved["finished"]
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`. If the environment cannot be brought to where it stood, it begins anew."""
+        finished = state["finished"].tolist()
+        self._finished = [(r, discounted, int(length)) for r, discounted, length in finished]
+        self._now = None
+        if state["now"] is not None:
+            try:
+                self.env.load(state["env"], self.rng)  # type: ignore[attr-defined]
+            except NotReproduced as e:
+                warnings.warn(
+                    f"episodes under way begin anew, so this run is not the same to the bit: {e}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            else:
+                now = {k: _copied(v) for k, v in state["now"].items()}
+                self._now = _Now(**now | {"memory": now["memory"].to(self.device)})
+        # In place: the environment draws from the very same generator.
+        self.rng.bit_generator.state = state["rng"]
 
     def _begin(self, agent: Actor) -> _Now:
         """A new episode in every lane."""
-        n, actions, self._broken = self.lanes, self.env.action_space, False
+        n, actions = self.lanes, self.env.action_space
         self._now = _Now(
             observations=self.env.reset(self.rng, n),
             start=np.ones(n, bool),
@@ -265,6 +279,10 @@ class StepLanes:
             torch.from_numpy(now.start),
         )
         return inputs if self.device == "cpu" else StepInputs(*(x.to(self.device) for x in inputs))
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if isinstance(x, np.ndarray) else x.clone()
 
 
 def episode_metrics(lanes: StepLanes) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """A checkpoint: one file in the format of safetensors, which holds tensors and text and can run nothing.
 
     metadata   format     turnwise checkpoint 1
-               structure  JSON: the state, with {"$tensor": NAME} in place of each tensor
+               structure  JSON: the state, with {"$tensor": NAME} in place of each tensor, or "$array"
                sha256     of all other bytes of the file, header included
     tensors    by the place where the state holds them, as module/embed.weight
 
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class Checkpoints:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state: dicts with names for keys, lists, tuples, tensors, numbers, texts, None.
+    """Write a state: dicts with names for keys, lists, tuples, tensors, arrays, numbers, texts, None.
 
     TypeError, before anything is written, for a state that holds something else.
     """
@@ -169,7 +170,10 @@ def _tensors(
 
 def _bytes(x: Tensor) -> memoryview:
     """The bytes of a contiguous tensor on the CPU, where they lie."""
-    return memoryview(x.detach().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    flat = x.detach().reshape(-1)
+    if flat.stride(0) != 1:  # one number, or none, may have any stride
+        flat = torch.empty(len(flat), dtype=flat.dtype).copy_(flat)
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def _place_of_checksum(first: bytes, checksum: str = _BLANK) -> int:
@@ -191,6 +195,11 @@ def _plain(value: Any, place: str, tensors: dict[str, Tensor], seen: dict[Any, s
         if key not in seen:
             seen[key], tensors[place] = place, value
         return {"$tensor": seen[key]}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"{place} is an array of {value.dtype}; a checkpoint has no such numbers")
+        held = _plain(torch.from_numpy(value.copy()), place, tensors, seen)
+        return {"$array": held["$tensor"]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -207,6 +216,8 @@ def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if "$tensor" in value:
             return tensors[value["$tensor"]]
+        if "$array" in value:
+            return tensors[value["$array"]].numpy()
         if "$tuple" in value:
             return tuple(_restored(x, tensors) for x in value["$tuple"])
         return {k: _restored(x, tensors) for k, x in value.items()}
