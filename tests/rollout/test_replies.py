@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,8 @@ from turnwise.rollout.rewards import (
     FunctionReward,
     LengthReward,
     ModelReward,
+    Patient,
+    RewardFailed,
     UnfinishedPenalty,
     WeightedSum,
 )
@@ -182,11 +187,64 @@ def test_a_models_reward_holds_back_where_members_disagree(replies: list[Reply])
     assert abs(own(replies).mean()) < 1e-12 and abs(own(replies).std() - 1) < 1e-12
 
 
-def test_no_opinion_at_all_is_an_error(policy: LmPolicy, chat: ChatFormat) -> None:
-    mute = FunctionReward(lambda completions, **_: [None] * len(completions))
-    talk = OneTurn(chat, PROMPTS, mute, max_new_tokens=4)
-    with pytest.raises(InputError, match="no reward has an opinion"):
-        talk.sample(policy, 0, 2, 2, seed=0)
+def test_a_prompt_is_left_out_if_the_reward_is_silent_on_one_of_its_replies(
+    policy: LmPolicy, chat: ChatFormat
+) -> None:
+    """Two replies to each of three prompts, rewards 0 .. 5; of number 3, in the second group, it is silent.
+
+    All replies of that group are left out, since they would be compared with the missing one.
+    """
+    silent = FunctionReward(lambda completions, **_: [None if i == 3 else i for i in range(len(completions))])
+    everything = OneTurn(chat, PROMPTS[:3], silent, LengthReward(1.0), max_new_tokens=4)
+    judged = everything.sample(policy, 0, 3, 2, seed=0)
+    assert judged.rewards.tolist() == [0, 1, 4, 5] and judged.left_out == 1
+    said = replace(everything, reward=LengthReward(1.0)).sample(policy, 0, 3, 2, seed=0).replies
+    assert [r.text for r in judged.replies] == [said[i].text for i in (0, 1, 4, 5)]
+    assert judged.gold is not None and len(judged.gold) == 4
+    mute = replace(everything, reward=FunctionReward(lambda completions, **_: [None] * len(completions)))
+    nothing = mute.sample(policy, 0, 3, 2, seed=0)
+    assert nothing.replies == [] and nothing.left_out == 3
+
+
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "nan"), (float("-inf"), "-inf")])
+def test_a_reward_that_is_no_number_names_its_reply_and_prompt(
+    replies: list[Reply], value: float, word: str
+) -> None:
+    function = FunctionReward(lambda **_: [1.0, None, value])
+    what = f"found {word} for the reply {replies[2].text!r} to the prompt {replies[2].prompt[-1].content!r}"
+    with pytest.raises(InputError, match=re.escape(what)):
+        function(replies[:3])
+    model = ModelReward(lambda rows: np.array([[1.0, 2.0, value]]))
+    with pytest.raises(InputError, match=re.escape(what)):
+        model(replies[:3])
+
+
+def test_a_reward_that_fails_once_is_asked_again(
+    replies: list[Reply], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits .5 s and then 1 s; the third try is the last. A function that is wrong is asked once."""
+    waited: list[float] = []
+    told: list[str] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    raised: list[Exception] = [TimeoutError("the judge"), ConnectionError(), TimeoutError("again")]
+
+    def judge(completions: list[Any], **_: Any) -> list[float]:
+        if raised:
+            raise raised.pop(0)
+        return [1.0] * len(completions)
+
+    patient = Patient(FunctionReward(judge), 2, 0.5, told.append)
+    with pytest.raises(RewardFailed, match="judge failed with TimeoutError: again"):
+        patient(replies[:2])
+    assert waited == [0.5, 1.0]
+    assert "TimeoutError: the judge" in told[0] and told[0].endswith("again in 0.5 s (1 of 2 times)")
+    raised[:] = [TimeoutError()]
+    assert patient(replies[:2]).tolist() == [1.0, 1.0]
+    raised[:] = [TypeError("unexpected keyword")]
+    waited.clear()
+    with pytest.raises(RewardFailed, match="TypeError"):
+        patient(replies[:2])
+    assert not waited
 
 
 def test_minibatches_are_of_whole_groups_and_hold_all_replies(policy: LmPolicy, chat: ChatFormat) -> None:

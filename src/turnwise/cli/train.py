@@ -197,6 +197,11 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
             words.append(f"KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
         out.print(f"{name:>7}: {'  '.join(words)}")
     metrics = result["metrics"]
+    if metrics.get("left_out"):
+        skipped = f"; {metrics['skipped']:,.0f} steps learnt nothing" if metrics.get("skipped") else ""
+        out.print(
+            f"the reward was silent on {metrics['left_out']:,.0f} prompts, which were left out{skipped}"
+        )
     if row.family in ("logs", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")

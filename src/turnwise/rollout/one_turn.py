@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +19,30 @@ from turnwise.models.lm.reference import Reference
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward, rewards_of
+from turnwise.rollout.rewards import Reward, judged_groups
 
 ROWS = 256
 """replies read at a time"""
+
+
+class Run(Protocol):
+    """What the loop needs of a training run: its steps, and where counts and metrics go."""
+
+    def steps(self, total: int, learner: Any, /) -> Iterator[int]:
+        """Numbers of the steps still to do."""
+        ...
+
+    def count(self, **found: int) -> None:
+        """Add to what is counted over the whole run."""
+        ...
+
+    def due(self, step: int, /) -> bool:
+        """Whether metrics of this step are logged."""
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, Any], /) -> None:
+        """Write metrics of a step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +64,37 @@ class OneTurn:
         if not self.prompts:
             raise ValueError("no prompts; expected at least one")
 
+    def steps(
+        self,
+        policy: LmPolicy,
+        learner: Any,
+        run: Run,
+        total: int,
+        *,
+        prompts: int,
+        group: int,
+        seed: int,
+        least: int = 1,
+    ) -> Iterator[tuple[int, Judged]]:
+        """(step, replies of it) of the steps still to do that have something to learn from.
+
+        Prompts of which the reward has no opinion are left out. A step in which fewer than `least` of them
+        remain is skipped. Both are counted.
+        """
+        for step in run.steps(total, learner):
+            judged = self.sample(policy, step, prompts, group, seed)
+            enough = len(judged.replies) >= least * group
+            run.count(left_out=judged.left_out, skipped=int(not enough))
+            if enough:
+                yield step, judged
+            elif run.due(step):
+                run.log(step, {})
+
     def sample(self, policy: LmPolicy, step: int, prompts: int, group: int, seed: int) -> Judged:
-        """`group` replies to each of the next `prompts` prompts: a function of the policy, seed and step."""
+        """`group` replies to each of the next `prompts` prompts: a function of the policy, seed and step.
+
+        A prompt is left out if the reward has no opinion of one of the replies to it.
+        """
         chosen = self.chosen(step, prompts, seed)
         replies = sample_replies(
             policy,
@@ -57,8 +106,11 @@ class OneTurn:
             decoding=self.decoding,
             columns=None if self.columns is None else [self.columns[i] for i in chosen],
         )
-        rewards = rewards_of(self.reward, replies)
-        return Judged(replies, rewards, None if self.gold is None else self.gold(replies))
+        rewards, known = judged_groups(self.reward, replies, group)
+        places = np.flatnonzero(known.repeat(group))
+        replies, rewards = [replies[i] for i in places], rewards[places]
+        gold = self.gold(replies) if self.gold is not None and replies else None
+        return Judged(replies, rewards, gold, int((~known).sum()))
 
     def chosen(self, step: int, prompts: int, seed: int) -> list[int]:
         """Prompts of a step: all of them in a random order, then all again in another."""
@@ -79,6 +131,8 @@ class Judged:
     """[n]"""
     gold: np.ndarray | None
     """[n], never learnt from"""
+    left_out: int = 0
+    """prompts whose replies are not here, since the reward had no opinion of one of them"""
 
     def rows(self) -> list[Tokens]:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""

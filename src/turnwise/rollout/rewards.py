@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,16 @@ from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import Tokens
 from turnwise.rollout.replies import Reply
 from turnwise.run.errors import InputError
+
+
+class RewardFailed(InputError):
+    """A reward function raised. `passing`: what it raised may pass, as a time-out does, if one asks again."""
+
+    passing = True
+
+
+_FAULTS = (TypeError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
+"""what code that is wrong raises, however often it is run"""
 
 
 class Reward(Protocol):
@@ -41,7 +52,8 @@ class FunctionReward:
 
     Prompts and completions are chats ([{role, content}]), or plain text if the prompts were given as text
     (`text`); `completion_ids` lists of ids, columns lists of what else is known of each prompt. None is no
-    opinion. InputError if it fails, or returns anything but one finite number a reply.
+    opinion. RewardFailed if it fails; InputError if it returns anything but one finite number or None for
+    each reply.
     """
 
     function: Callable[..., Any]
@@ -63,10 +75,12 @@ class FunctionReward:
         except Exception as e:  # whatever somebody's function raises
             where = traceback.extract_tb(e.__traceback__)[-1]
             given = ", ".join(["prompts", "completions", "completion_ids", *columns])
-            raise InputError(
+            failed = RewardFailed(
                 f"{name} failed with {type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno}); "
                 f"it was given {given}{_TAKE_ALL if isinstance(e, TypeError) else ''}"
-            ) from e
+            )
+            failed.passing = not isinstance(e, _FAULTS)
+            raise failed from e
         if inspect.iscoroutine(found):
             found.close()
             raise InputError(f"{name}: expected a function that returns rewards; found an async one")
@@ -78,6 +92,9 @@ class FunctionReward:
             ) from None
         if len(values) != len(replies):
             raise InputError(f"{name}: expected {len(replies)} rewards, one a reply; found {len(values)}")
+        for x, value, reply in zip(found, values, replies, strict=True):
+            if x is not None and not math.isfinite(value):
+                raise not_finite(name, value, reply)
         return values
 
 
@@ -85,9 +102,17 @@ _TAKE_ALL = " (a function takes what it does not need as **columns)"
 
 
 def _number(x: Any) -> float:
-    if isinstance(x, str) or not math.isfinite(x):
+    if isinstance(x, str):
         raise ValueError
     return float(x)
+
+
+def not_finite(name: str, value: float, reply: Reply) -> InputError:
+    """The refusal of a reward that is no number, to be raised: it names the reply and its prompt."""
+    return InputError(
+        f"{name}: expected a list of finite numbers or None; found {value:g} for the reply "
+        f"{reply.text[:60]!r} to the prompt {reply.prompt[-1].content[:60]!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -141,13 +166,41 @@ class LengthReward:
         return self.per_token * np.array([max(0, r.length - self.free) for r in replies], np.float64)
 
 
-def rewards_of(reward: Reward, replies: Sequence[Reply]) -> np.ndarray:
-    """Rewards of replies [n]. InputError if the reward has no opinion of one of them."""
+@dataclass(frozen=True)
+class Patient:
+    """A reward that is asked again if it fails with what may pass: up to `retries` times.
+
+    Before the first time it waits `wait` seconds, and twice as long before each further one. `say` is told.
+    """
+
+    reward: Reward
+    retries: int
+    wait: float
+    say: Callable[[str], None]
+
+    def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
+        """What the reward says in the end. RewardFailed if it fails each time."""
+        for again in range(self.retries):
+            try:
+                return self.reward(replies)
+            except RewardFailed as e:
+                if not e.passing:
+                    raise
+                pause = self.wait * 2**again
+                self.say(f"{e}. It is asked again in {pause:g} s ({again + 1} of {self.retries} times)")
+                time.sleep(pause)
+        return self.reward(replies)
+
+
+def judged_groups(reward: Reward, replies: Sequence[Reply], group: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rewards [P G], whether there is an opinion of every reply of a group [P]).
+
+    Replies of a group are compared with each other: one that nobody judged leaves out all of them.
+    """
     rewards = reward(replies)
-    if np.isnan(rewards).any():
-        text = replies[int(np.flatnonzero(np.isnan(rewards))[0])].text
-        raise InputError(f"no reward has an opinion of the reply {text[:60]!r}; expected a number")
-    return rewards
+    for i in np.flatnonzero(np.isinf(rewards))[:1]:
+        raise not_finite("the reward", float(rewards[i]), replies[i])
+    return rewards, np.asarray(np.isfinite(rewards).reshape(-1, group).all(1))
 
 
 @dataclass(frozen=True)
@@ -183,7 +236,10 @@ class ModelReward:
         rows = [r.tokens if self.chat is None else self.chat.reply(r.prompt, r.text) for r in replies]
         each = self.score(rows)
         spread = each.std(0) if len(each) > 1 else 0.0
-        return (each.mean(0) - self.doubt * spread - self.shift) / self.scale
+        found = (each.mean(0) - self.doubt * spread - self.shift) / self.scale
+        for i in np.flatnonzero(~np.isfinite(found))[:1]:  # it would pass for no opinion
+            raise not_finite("the reward model", float(found[i]), replies[i])
+        return found
 
     def standardised_on(self, replies: Sequence[Reply]) -> ModelReward:
         """The same, with mean 0 and deviation 1 over these replies. ValueError if they are all alike."""

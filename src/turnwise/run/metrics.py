@@ -54,9 +54,11 @@ REPLIES: dict[str, Metric] = {
     "kl": Metric("KL to the reference", "nats per reply"),
     "completions/mean_length": Metric("length of a reply", "tokens"),
     "completions/clipped_ratio": Metric("share of replies cut by the limit"),
+    "left_out": Metric("prompts left out so far, as the reward was silent", "prompts"),
+    "skipped": Metric("steps so far that learnt nothing, as all was left out", "steps"),
 }
 """Numbers about the replies that were sampled in a step; `gold` only if the truth is known, which nothing
-learns from."""
+learns from. The two counts are of the whole run, and are absent while they are 0."""
 
 
 def added(total: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:

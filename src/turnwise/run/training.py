@@ -137,6 +137,8 @@ class Learner:
             self.experience.load(state["experience"])
 
 
+HERE = ("step", "seconds", "torch_rng", "counts")
+"""what a checkpoint holds beside the parts of the learner"""
 REHEARSED = 2
 """steps of a rehearsal"""
 
@@ -177,6 +179,8 @@ class TrainingRun:
         self._checkpoints = Checkpoints(self.folder)
         self._metrics = self.folder / "metrics.jsonl"
         self._learner: Learner | None = None  # known when `steps` begins
+        self.counts: dict[str, int] = {}
+        """What has been counted since the run began; a count that is not 0 is in every line of metrics."""
         self._live: dict[str, float] = {}
         self._under_way: _Begun | None = None
         self._saved = 0  # steps that the checkpoint has
@@ -229,7 +233,7 @@ class TrainingRun:
             progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
             for step in range(first, total):
                 learner.grad_norms.clear()
-                self._under_way = _Begun.of(step, learner)
+                self._under_way = _Begun.of(step, learner, self.counts)
                 yield step
                 self._under_way = None
                 done = step + 1
@@ -272,6 +276,7 @@ class TrainingRun:
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append metrics of a step (already of the global batch) and its gradient norm to metrics.jsonl."""
         values = {k: float(v) for k, v in metrics.items()}
+        values |= {k: float(v) for k, v in self.counts.items() if v}
         if self._learner is not None:
             values |= self._learner.diagnostics()
         wrong = [k for k, v in values.items() if not math.isfinite(v)]
@@ -281,6 +286,11 @@ class TrainingRun:
         if self.world.main:
             with self._metrics.open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
+
+    def count(self, **found: int) -> None:
+        """Add to what is counted over the whole run. All processes count alike."""
+        for name, n in found.items():
+            self.counts[name] = self.counts.get(name, 0) + n
 
     def due(self, step: int) -> bool:
         """Whether metrics of this step are logged: the first, the last, and every `log_every`-th."""
@@ -314,6 +324,7 @@ class TrainingRun:
         state = learner.state()
         if self.world.main:
             here = {"step": done, "seconds": self._elapsed(), "torch_rng": torch.get_rng_state()}
+            here["counts"] = self.counts
             if self._metrics.exists():  # a checkpoint is never ahead of the metrics of its steps
                 to_disk(self._metrics)
             self._checkpoints.save(done, here | state)
@@ -335,9 +346,10 @@ class TrainingRun:
         if learner is None or not self.world.main:
             return
         alone = self.world.size == 1 and not isinstance(error, Diverged)
-        if alone and done > self._saved and begun == _Begun.of(done, learner):
+        if alone and done > self._saved and begun == _Begun.of(done, learner, self.counts):
             try:
                 torch.set_rng_state(begun.rng)
+                self.counts = begun.counts
                 self._save(done, learner)
             except Exception as e:  # a device in a bad state, a full disk: the first error is the one to tell
                 error.add_note(f"No checkpoint of it could be written ({type(e).__name__}: {e}).")
@@ -359,11 +371,11 @@ class TrainingRun:
                 return {}
             path = self._checkpoints.path(self._checkpoints.steps()[-1])
             try:
-                expect_names("it", state, {"step", "seconds", "torch_rng", *PARTS})
+                expect_names("it", state, {*HERE, *PARTS})
                 expect_fits(state, learner.module, learner.target, learner.experience is not None)
             except InputError as e:
                 raise InputError(f"{path}: {e}; expected a checkpoint of this very run") from e
-            here = {k: state.pop(k) for k in ("step", "seconds", "torch_rng")}
+            here = {k: state.pop(k) for k in HERE}
             keep_lines_before(self._metrics, here["step"])
             return here
 
@@ -372,6 +384,7 @@ class TrainingRun:
             return 0
         learner.load(state)
         torch.set_rng_state(here["torch_rng"])
+        self.counts = here["counts"]
         self._seconds = here["seconds"]
         return here["step"]
 
@@ -385,12 +398,13 @@ class _Begun:
     changes: int
     rng: Tensor = field(compare=False)
     """Of PyTorch, when it began."""
+    counts: dict[str, int] = field(compare=False)
 
     @classmethod
-    def of(cls, step: int, learner: Learner) -> _Begun:
+    def of(cls, step: int, learner: Learner, counts: Mapping[str, int]) -> _Begun:
         """Where the learner stands now."""
         changes = 0 if learner.experience is None else learner.experience.changes
-        return cls(step, learner.updates, changes, torch.get_rng_state())
+        return cls(step, learner.updates, changes, torch.get_rng_state(), dict(counts))
 
 
 class _StopSignal:

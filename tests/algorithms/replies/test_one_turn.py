@@ -28,6 +28,7 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.rollout.replies import Reply
+from turnwise.rollout.rewards import RewardFailed
 from turnwise.run.distributed import World
 from turnwise.run.errors import Interrupted
 from turnwise.run.metrics import COMMON
@@ -282,7 +283,54 @@ def test_replies_get_better(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
     algorithm.train(c, talk(chat), policy, run, 0)
     assert even_ids(judged(policy, chat, 64).replies).mean() > before + 0.06
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {key for line in lines for key in line} == algorithm.METRICS.keys() | COMMON.keys()
+    # The reward has an opinion of every reply, so that nothing is left out.
+    silent = {"left_out", "skipped"}
+    assert {key for line in lines for key in line} == (algorithm.METRICS.keys() | COMMON.keys()) - silent
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ONLINE)
+def test_a_judge_that_is_silent_and_then_fails_costs_no_work(
+    name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path
+) -> None:
+    """It never judges replies to one prompt of four, and nothing at all in its third step; in the fourth it
+    fails. The run goes on from there, to the bits of a run with a judge that does not fail.
+
+    Five steps of four prompts: one of them is left out in each, and in the third all four, 4 + 4 = 8.
+    """
+    algorithm, c = ONLINE[name]
+    c = replace(c, steps=5, **({"group": 3} if "group" in vars(c) else {"prompts_per_step": 4}))
+
+    def go(p: LmPolicy, folder: Path, first: int, fails: int | None) -> None:
+        step = first
+
+        def judge(replies: Sequence[Reply]) -> np.ndarray:
+            nonlocal step
+            step += 1
+            if step == fails:
+                raise RewardFailed("the judge failed with TimeoutError")
+            nothing = np.array([step == 3 or r.prompt == PROMPTS[1] for r in replies])
+            return np.where(nothing, np.nan, even_ids(replies))
+
+        torch.manual_seed(3)
+        with TrainingRun(folder, log_every=1, quiet=True) as run:
+            algorithm.train(c, replace(talk(chat), reward=judge), p, run, 0)
+
+    whole, parts = copy.deepcopy(policy), copy.deepcopy(policy)
+    go(whole, tmp_path / "whole", 0, None)
+    lines = [json.loads(x) for x in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["left_out"] for x in lines] == [1, 2, 6, 7, 8]
+    assert [x.get("skipped") for x in lines] == [None, None, 1, 1, 1]
+    assert lines[2].keys() == {"step", "seconds", "left_out", "skipped"}  # no reward, no gradient
+    with pytest.raises(RewardFailed, match="step 4 of 5: the judge failed with TimeoutError") as found:
+        go(parts, tmp_path / "parts", 0, 4)
+    assert "checkpoint of step 3" in found.value.__notes__[0]
+    resumed = copy.deepcopy(policy)
+    go(resumed, tmp_path / "parts", 3, None)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    again = [json.loads(x) for x in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [x | {"seconds": 0} for x in again] == [x | {"seconds": 0} for x in lines]
 
 
 OFFLINE: dict[str, tuple[Any, Any]] = {

@@ -198,8 +198,9 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     beta = AdaptiveWeight(c.beta, c.kl_target)
     learner = run.learner(policy, c.optimizer, experience=beta)
     reference = Reference(policy.lm)
-    for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
+    for step, judged in talk.steps(
+        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+    ):
         due = run.due(step)
         lr = warmup_linear(c.optimizer, step, c.steps)
         needed = reference if c.beta or due else None  # no forward pass for nothing

@@ -98,8 +98,9 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     """Improve `policy` in place by comparing its own replies."""
     learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)
-    for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
+    for step, judged in talk.steps(
+        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+    ):
         sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))
         if run.due(step):
             means = run.world.means(sums) if sums else {}

@@ -172,8 +172,10 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     past = StepState(AdaptiveWeight(c.beta, c.kl_target))
     learner = run.learner(policy, c.optimizer, experience=past)
     reference = Reference(policy.lm)
-    for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
+    least = 2 if c.baseline == "batch" else 1  # a reply alone has nothing to be compared with
+    for step, judged in talk.steps(
+        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed, least=least
+    ):
         (batch,) = judged.minibatches(1, 1, run.world.device)
         lr = warmup_linear(c.optimizer, step, c.steps)
         sums = update(policy, learner, reference, batch, c, past, lr)

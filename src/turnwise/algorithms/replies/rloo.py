@@ -169,8 +169,9 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     beta = AdaptiveWeight(c.beta, c.kl_target)
     learner = run.learner(policy, c.optimizer, experience=beta)
     reference = Reference(policy.lm)
-    for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts_per_step, c.group, seed)
+    for step, judged in talk.steps(
+        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+    ):
         minibatches = experience(reference, judged, c, beta.value, run.world.device)
         sums = update(policy, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.

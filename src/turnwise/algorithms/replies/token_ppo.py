@@ -209,8 +209,9 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     agent, beta = ActorAndCritic(policy), AdaptiveWeight(c.beta, c.kl_target)
     learner = run.learner(agent, c.optimizer, experience=beta)
     reference = Reference(policy.lm)
-    for step in run.steps(c.steps, learner):
-        judged = talk.sample(policy, step, c.prompts_per_step, 1, seed)
+    for step, judged in talk.steps(
+        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed
+    ):
         minibatches = experience(agent, reference, judged, c, beta.value, run.world.device)
         sums = update(agent, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.

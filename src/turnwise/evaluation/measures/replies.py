@@ -18,7 +18,8 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
-from turnwise.rollout.rewards import Reward, rewards_of
+from turnwise.rollout.rewards import Reward
+from turnwise.run.errors import InputError
 
 ROWS = 256
 """replies that the models read at a time"""
@@ -45,11 +46,15 @@ def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[
 def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
     """Mean of values [P G], `group` a prompt, with a 95% bootstrap interval over the P prompts.
 
-    `low` and `high` are None for a single prompt, which says nothing about the spread.
+    Prompts with a nan, of which a reward has no opinion, are left out. `low` and `high` are None for a single
+    prompt, which says nothing about the spread; InputError for none.
     """
     # Replies to one prompt are alike: resampling replies one by one would count them as independent and make
     # the interval too narrow.
     means = values.reshape(-1, group).mean(1)
+    means = means[~np.isnan(means)]
+    if not len(means):
+        raise InputError(f"the reward has no opinion of any of {len(values):,} replies; expected numbers")
     if len(means) == 1:
         return {"mean": float(means[0]), "low": None, "high": None}
     low, high = bootstrap_interval(means, rng=np.random.default_rng(seed))
@@ -100,7 +105,7 @@ def measure_replies(
         decoding=decoding,
         columns=columns,
     )
-    rewards = rewards_of(reward, replies)
+    rewards = reward(replies)
     if best_of > 1:
         tried = rewards.reshape(-1, best_of)  # [P G, n]: the n samples of a reply are neighbours
         kept = np.arange(len(tried)) * best_of + tried.argmax(1)
@@ -124,7 +129,7 @@ def measure_replies(
     shown = np.unique(np.linspace(0, len(prompts) - 1, 8).round().astype(int)) * group
     found["examples"] = [
         {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text}
-        | {k: float(x[i]) for k, x in values.items()}
+        | {k: None if np.isnan(x[i]) else float(x[i]) for k, x in values.items()}
         for i in shown
     ]
     return found

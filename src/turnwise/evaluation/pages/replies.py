@@ -70,7 +70,18 @@ def _measured_view(run: RunFiles, measured: Mapping[str, Any], quality: Mapping[
         "both": rewarded and all("gold" in e for e in after),
         "judge": "Reward" if rewarded or not rows else "Gold",
         "heldout_prompts": measured.get("held_out"),
+        "silent": silent_reward(run.metrics[-1] if run.metrics else {}),
     }
+
+
+def silent_reward(last: Mapping[str, Any]) -> str | None:
+    """What was left out of training because the reward had no opinion of it; None if nothing was."""
+    if not last.get("left_out"):
+        return None
+    left_out, skipped = int(last["left_out"]), int(last.get("skipped", 0))
+    found = f"The reward had no opinion of some reply to {left_out:,} of the prompts that were drawn in "
+    found += "training (a prompt counts each time): nothing was learnt from them."
+    return found + (f" {skipped:,} steps had nothing else, and changed nothing." if skipped else "")
 
 
 def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str, Any] | None:

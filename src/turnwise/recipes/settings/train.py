@@ -159,9 +159,13 @@ class RewardShaping:
     """Added to the reward for each token of the reply; a negative number makes replies shorter."""
     unfinished_penalty: float = 0.0
     """Taken off if the limit on tokens cut a reply before its end."""
+    reward_retries: int = 2
+    """How often a reward function that fails is asked again, as for a judge that timed out."""
+    reward_wait: float = 1.0
+    """Seconds before a reward function is asked again; twice as many before each further time."""
 
     def __post_init__(self) -> None:
-        check(self, clip_reward=POSITIVE)
+        check(self, clip_reward=POSITIVE, reward_retries=NOT_NEGATIVE, reward_wait=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)

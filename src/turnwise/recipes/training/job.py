@@ -31,7 +31,7 @@ LENGTH: dict[Family, tuple[str, ...]] = {
     "acting": ("steps", "episodes"),
 }
 """how each family calls the length of training"""
-NOT_RECORDED = ("out", "resume", "device", "threads", "strategy")
+NOT_RECORDED = ("out", "resume", "device", "threads", "strategy", "reward_retries", "reward_wait")
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from turnwise.data.dataset import PromptRow, Prompts
 from turnwise.data.files.prompts import read_prompts
 from turnwise.models.lm.parts import parameter_count
@@ -30,17 +32,17 @@ from turnwise.rollout.rewards import (
     FunctionReward,
     LengthReward,
     ModelReward,
+    Patient,
     Reward,
     UnfinishedPenalty,
     WeightedSum,
-    rewards_of,
 )
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest
 from turnwise.run.rehearsal import at_most
 
 STANDARDISED_ON = 256
-"""prompts whose replies put a reward model's rewards_of at mean 0 and deviation 1"""
+"""prompts whose replies put a reward model's rewards at mean 0 and deviation 1"""
 
 
 def prepare(
@@ -81,7 +83,9 @@ def prepare(
         max_new_tokens=replies.max_new_tokens,
         columns=columns[:2],
     )
-    rewards_of(judge, tried)
+    if np.isnan(judge(tried)).all():
+        m.warn(f"{reward_name} has no opinion of the {len(tried)} replies that were tried")
+    judge = Patient(judge, shaping.reward_retries, shaping.reward_wait, m.warn)
     talk = OneTurn(
         speaker.chat,
         asked,
