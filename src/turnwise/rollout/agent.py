@@ -23,7 +23,7 @@ from turnwise.losses.policy import action_logp
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
-from turnwise.models.lm.pretrained import save_lm, share_files
+from turnwise.models.lm.pretrained import generation_of, save_lm, share_files
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.engines.protocol import LaneModel
 from turnwise.rollout.engines.rerank import Reranker
@@ -156,7 +156,11 @@ class Agent:
         return found | {"q": taken[0].numpy(), "v": v[0].numpy()}
 
     def save(self, folder: Path) -> None:
-        """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it."""
+        """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it.
+
+        What `transformers` then generates ends at our stop token, and is sampled as `acting` says.
+        """
+        self.lm.generation_config = self._generation()
         save_lm(folder, self.lm, self.tokenizer)
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
         if self.critic is not None:
@@ -171,12 +175,24 @@ class Agent:
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         share_files(folder)
 
+    def save_acting(self, folder: Path) -> None:
+        """Let this agent, saved in `folder` before, choose from now on as it does here."""
+        path = folder / SETTINGS
+        settings = json.loads(path.read_text(encoding="utf-8")) | {"acting": asdict(self.acting)}
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        self._generation().save_pretrained(folder)
 
-def save_acting(folder: Path, acting: Acting) -> None:
-    """Let the agent saved in `folder` choose this way from now on."""
-    path = folder / SETTINGS
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(settings | {"acting": asdict(acting)}, indent=2) + "\n", encoding="utf-8")
+    def _generation(self) -> Any:
+        a = self.acting
+        return generation_of(
+            self.lm,
+            self.tokenizer,
+            stop=self.chat.stop,
+            temperature=a.temperature,
+            top_k=a.top_k,
+            top_p=a.top_p,
+            max_new_tokens=a.max_new_tokens,
+        )
 
 
 def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

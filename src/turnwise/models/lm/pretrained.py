@@ -150,6 +150,39 @@ def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
     share_files(folder)
 
 
+def generation_of(
+    model: Any,
+    tokenizer: Any,
+    *,
+    stop: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    max_new_tokens: int,
+) -> Any:
+    """A `GenerationConfig` by which `transformers` says what the policy says here, and ends where it does.
+
+    `stop` comes first among the tokens that end a reply; those that ended one before the training still do.
+    Whatever else the model brought (a penalty for repetition, a longest length) is left out.
+    """
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    ends = getattr(before, "eos_token_id", None)
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    pad = next(x for x in (tokenizer.pad_token_id, tokenizer.eos_token_id, stop) if x is not None)
+    # Without a word on top_k and top_p, `transformers` cuts at its own defaults.
+    sampling = {"temperature": temperature, "top_k": top_k or 0, "top_p": 1.0 if top_p is None else top_p}
+    return GenerationConfig(
+        bos_token_id=getattr(before, "bos_token_id", None),
+        eos_token_id=[stop, *(x for x in ends if x != stop)],
+        pad_token_id=pad,
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        **(sampling if temperature > 0 else {}),
+    )
+
+
 def share_files(folder: Path) -> None:
     """Give files the permissions that the user's umask asks for (safetensors writes owner-only ones)."""
     umask = os.umask(0)

@@ -16,7 +16,6 @@ from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import Policy
-from turnwise.rollout.agent import save_acting
 from turnwise.run.errors import SettingError
 from turnwise.run.folder import write_json, write_text
 from turnwise.run.progress import Progress
@@ -91,7 +90,7 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
             for c in conversations[:SHOWN]
         ]
         if validation:
-            save_acting(policy.folder / "policy", agent.acting)
+            agent.save_acting(policy.folder / "policy")
         report = _write(policy.folder, result, views)
     return Evaluation(
         result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
