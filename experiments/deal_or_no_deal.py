@@ -31,9 +31,9 @@ from common import DATA, add_choice, make_part, options, parse, read_part, write
 
 import turnwise as tw
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import token_rows
 from turnwise.data.files.logs import write_jsonl
 from turnwise.data.order import chunks
+from turnwise.data.rows import token_rows
 from turnwise.envs.tasks.negotiation.corpus import (
     Recording,
     on_offer,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.template import THINK, THOUGHT, Template, suffix
-from turnwise.data.tokens import Tokens, TokenWriter, segments
+from turnwise.data.tokens import Tokens, TokenWriter, Written
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 
@@ -85,13 +85,15 @@ class ChatFormat:
         If partners say more than `longest_wait` ids between two turns of the agent, the last ones are kept.
         InputError names the conversation whose roles the template does not take.
         """
-        rows = []
+        return [written.tokens() for written in self.write(dialogues, longest_wait)]
+
+    def write(self, dialogues: Iterable[Dialogue], longest_wait: int | None = None) -> Iterator[Written]:
+        """The same one after the other, and not made into arrays yet."""
         for d in dialogues:
             try:
-                rows.append(self._encode_one(d, longest_wait))
+                yield self._write_one(d, longest_wait)
             except InputError as e:
                 raise InputError(f"conversation {d.id!r}: {e}") from e
-        return rows
 
     def reply(self, prompt: Sequence[Message], text: str, reward: float = 0.0, id: str = "") -> Tokens:
         """A prompt and one reply to it: the reply's tokens and its stop token are the only actions.
@@ -128,23 +130,23 @@ class ChatFormat:
         """The text of each token by itself, special tokens included (for display)."""
         return [self.tokenizer.decode([int(i)]) for i in ids]
 
-    def _encode_one(self, d: Dialogue, longest_wait: int | None) -> Tokens:
+    def _write_one(self, d: Dialogue, longest_wait: int | None) -> Written:
         row, heard = TokenWriter(), list[int]()
         # The model speaks as the assistant, whatever role the agent has in the log: if people are to be
         # imitated (agent "user"), the two sides swap.
         partner = {"assistant": "user"}
         roles = ["assistant" if m.role == d.agent_role else partner.get(m.role, m.role) for m in d.messages]
         messages = [Message(role, m.content) for role, m in zip(roles, d.messages, strict=True)]
-        kept = slice(-longest_wait if longest_wait else None, None)
         grows, turn = self._template.grows, 0
         for i, m in enumerate(d.messages):
             if m.role == d.agent_role:
                 # The header is never cut: its last token is the position from which the first word is chosen.
                 if grows:
-                    read = heard[kept] + self._encode(self._header_after(messages[:i]))
+                    row.read_last(heard, longest_wait)
+                    row.read(self._encode(self._header_after(messages[:i])))
                 else:
-                    read = self._rest(messages[:i], messages[turn:i])
-                row.read(read if row.ids else self._begun(read))
+                    row.read(self._rest(messages[:i], messages[turn:i]))
+                row.read([] if row.ids else self._begun([]))
                 row.act(self._said(m.content), m.reward, m.behavior_logp)
                 row.read(self._after_stop)
                 heard, turn = [], i + 1
@@ -153,13 +155,13 @@ class ChatFormat:
         spoke_last = d.messages[-1].role == d.agent_role
         if not grows and not spoke_last:
             row.read(self._rest(messages, messages[turn:]))
-        row.read(heard[kept])
+        row.read_last(heard, longest_wait)
         if grows and not d.terminated and not spoke_last:
             # A cut conversation goes on: with the header its last position is the state of the next decision,
             # whose value the last action bootstraps from. If the agent spoke last, the partner's answer was
             # never logged, so that this state is unknown.
             row.read(self._encode(self._header_after(messages)))
-        return row.tokens(terminated=d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
+        return row.written(terminated=d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
     def _end_of_a_message(self) -> tuple[int, list[int], bool]:
         """The stop token, the ids between it and the next piece (a newline, say), and whether the template
@@ -288,12 +290,6 @@ class _Remembered(Generic[K, V]):
             found = self._made[key] = make()
             self._size += len(text) + 100  # characters, and about as much for the entry itself
         return found
-
-
-def token_rows(dialogues: Sequence[Dialogue], chat: ChatFormat, context: int) -> list[Tokens]:
-    """Rows of at most `context` positions; a longer conversation becomes several neighbouring rows."""
-    # Half the context for what partners say between two turns leaves room for the turn itself.
-    return [row for t in chat.encode(dialogues, context // 2) for row in segments(t, context)]
 
 
 def _special(tokenizer: Any) -> set[int]:

@@ -18,7 +18,7 @@ class BatchOrder:
     a row random. The batch at a step is a function of (seed, step) alone.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, pool: int = 32):
+    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, pool: int = 32):
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.pool = batch_size, seed, pool
         self.batches_per_epoch = -(-len(self.lengths) // batch_size)

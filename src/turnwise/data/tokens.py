@@ -113,7 +113,7 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
     return rows
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """Positions start..stop-1 that the agent chose, and what is known of them."""
 
     start: int
@@ -124,12 +124,49 @@ class _Turn(NamedTuple):
     token_logp: np.ndarray | float
 
 
+@dataclass(frozen=True)
+class Written:
+    """A conversation as it was written, before it is made into arrays."""
+
+    ids: list[int]
+    turns: list[Turn]
+    terminated: bool
+    next_known: bool
+    id: str
+    unread: int = 0
+    """Tokens that were said and left out, because more was said than fits."""
+
+    def tokens(self) -> Tokens:
+        """The arrays."""
+        T = len(self.ids)
+        action, turn_end = np.zeros(T, bool), np.zeros(T, bool)
+        rewards, message_logp, token_logp = np.zeros(T), np.full(T, np.nan), np.full(T, np.nan)
+        for turn in self.turns:
+            last = turn.stop - 1
+            action[turn.start : turn.stop] = True
+            token_logp[turn.start : turn.stop] = turn.token_logp
+            # A turn that was cut has no end, but what it earned and its log-probability stand there too.
+            turn_end[last], rewards[last], message_logp[last] = turn.complete, turn.reward, turn.message_logp
+        return Tokens(
+            ids=np.array(self.ids, np.int64),
+            action=action,
+            turn_end=turn_end,
+            rewards=rewards,
+            message_logp=message_logp,
+            token_logp=token_logp,
+            terminated=self.terminated,
+            next_known=self.next_known,
+            id=self.id,
+        )
+
+
 class TokenWriter:
     """Builds the arrays of a `Tokens`, message by message."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
+        self._unread = 0
 
     def read(self, ids: Sequence[int]) -> None:
         """Tokens that the agent did not choose."""
@@ -152,7 +189,7 @@ class TokenWriter:
         start = len(self.ids)
         self.ids += ids
         self._turns.append(
-            _Turn(
+            Turn(
                 start,
                 len(self.ids),
                 complete,
@@ -162,25 +199,16 @@ class TokenWriter:
             )
         )
 
-    def tokens(self, *, terminated: bool, next_known: bool, id: str) -> Tokens:
+    def read_last(self, ids: Sequence[int], limit: int | None) -> None:
+        """Tokens that the agent did not choose, the last `limit` of them if there are more."""
+        dropped = max(0, len(ids) - limit) if limit else 0
+        self.read(ids[dropped:])
+        self._unread += dropped
+
+    def written(self, *, terminated: bool, next_known: bool, id: str) -> Written:
         """The conversation as written so far."""
-        T = len(self.ids)
-        action, turn_end = np.zeros(T, bool), np.zeros(T, bool)
-        rewards, message_logp, token_logp = np.zeros(T), np.full(T, np.nan), np.full(T, np.nan)
-        for turn in self._turns:
-            last = turn.stop - 1
-            action[turn.start : turn.stop] = True
-            token_logp[turn.start : turn.stop] = turn.token_logp
-            # A turn that was cut has no end, but what it earned and its log-probability stand there too.
-            turn_end[last], rewards[last], message_logp[last] = turn.complete, turn.reward, turn.message_logp
-        return Tokens(
-            ids=np.array(self.ids, np.int64),
-            action=action,
-            turn_end=turn_end,
-            rewards=rewards,
-            message_logp=message_logp,
-            token_logp=token_logp,
-            terminated=terminated,
-            next_known=next_known,
-            id=id,
-        )
+        return Written(self.ids, self._turns, terminated, next_known, id, self._unread)
+
+    def tokens(self, *, terminated: bool, next_known: bool, id: str) -> Tokens:
+        """The same as arrays."""
+        return self.written(terminated=terminated, next_known=next_known, id=id).tokens()

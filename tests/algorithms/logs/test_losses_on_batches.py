@@ -12,9 +12,7 @@ from torch.testing import assert_close
 
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.data.batch import pack_tokens, pack_turns
-from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
-from turnwise.envs.dialogue import Message
 from turnwise.models.lm.critics import TokenCritic, TokenValues, TurnCritic, TurnValues
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of
@@ -273,10 +271,6 @@ def test_targets_follow_after_the_step(rows, name: str) -> None:
         assert_close(p, 0.75 * before[key] + 0.25 * online[key].detach(), rtol=0, atol=1e-12, msg=key)
 
 
-def talk(ret: float, name: str) -> Dialogue:
-    return Dialogue((Message("user", "a"), Message("assistant", "b", ret)), id=name)
-
-
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
@@ -289,13 +283,13 @@ def talk(ret: float, name: str) -> Dialogue:
     ],
 )
 def test_filters_keep_the_best(change: dict, kept: str) -> None:
-    dialogues = [talk(r, n) for r, n in zip([0.0, 3.0, -1.0, 2.0, 2.0, 0.0], "abcdef", strict=True)]
-    assert "".join(d.id for d in bc.keep(dialogues, bc.Config(**change))) == kept
+    returns = np.array([0.0, 3.0, -1.0, 2.0, 2.0, 0.0])
+    assert "".join("abcdef"[i] for i in bc.keep(returns, bc.Config(**change))) == kept
 
 
 def test_a_filter_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"min_return is 3.0; expected a lower bound"):
-        bc.keep([talk(3.0, "a")], bc.Config(min_return=3.0))
+        bc.keep(np.array([3.0]), bc.Config(min_return=3.0))
 
 
 def test_partner_tokens_by_hand(row) -> None:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.rows import decision_counts, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
@@ -83,19 +83,21 @@ class Objective(nn.Module):
         return at_decisions(padded, batch.decisions[:, :-1]).squeeze(-1), logp
 
 
-def keep(dialogues: Sequence[Dialogue], c: Config) -> list[Dialogue]:
-    """The conversations to learn from, in their order. SettingError if `min_return` leaves none."""
-    returns = np.array([d.undiscounted_return() for d in dialogues])
-    kept = np.ones(len(dialogues), bool)
+def keep(returns: np.ndarray, c: Config) -> np.ndarray:
+    """Which conversations to learn from, by their undiscounted returns: places, in the order of the logs.
+
+    SettingError if `min_return` leaves none.
+    """
+    kept = np.ones(len(returns), bool)
     if c.keep_top < 1:
-        best = np.argsort(-returns, kind="stable")[: max(1, round(c.keep_top * len(dialogues)))]
+        best = np.argsort(-returns, kind="stable")[: max(1, round(c.keep_top * len(returns)))]
         kept[:] = False
         kept[best] = True
     if c.min_return is not None:
         kept &= returns > c.min_return
     if not kept.any():
         raise SettingError("min_return", c.min_return, "a lower bound: no conversation has a higher return")
-    return [d for d, k in zip(dialogues, kept, strict=True) if k]
+    return np.flatnonzero(kept)
 
 
 def loss(
@@ -141,8 +143,8 @@ def train(
     objective = Objective(policy)
     learner = run.learner(objective, c.optimizer)
     dtype = next(objective.parameters()).dtype
-    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
-    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
+    denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)

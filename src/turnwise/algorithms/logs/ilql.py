@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.rows import decision_counts, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
@@ -181,8 +182,8 @@ def train(
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target, methods=["q_of_actions"])
     dtype = next(critic.parameters()).dtype
-    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
-    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
+    denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.rows import ChangedRows, continues, decision_counts, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
@@ -91,28 +92,32 @@ def acting(c: Config) -> Acting:
     return Acting(beta=c.beta, adv_clip=c.adv_clip, top_k=c.top_k)
 
 
-def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> list[Tokens]:
+def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float) -> Sequence[Tokens]:
     """Rows in which the last reward before a cut contains what the conversation earned after it.
 
     Segments of one conversation are neighbours. Monte-Carlo returns do not bootstrap: across a cut the return
     is the logged one, so that a row with that return in it counts as ended.
     """
-    out = list(rows)
-    for i in range(len(rows) - 2, -1, -1):  # from the last segment on: what follows is whole already
-        row, following = rows[i], out[i + 1]
-        if not row.continues:
-            continue
+    cut = np.flatnonzero(continues(rows)[:-1])
+    after = np.zeros(len(rows))  # what the conversation earned after each row
+
+    def whole(i: int, row: Tokens) -> Tokens:
+        if not row.continues or i == len(rows) - 1:
+            return row
+        last = int(row.decisions[-1]) + 1  # position of the last token chosen, which carries the reward
+        rewards = row.rewards.copy()
+        rewards[last] += (gamma if row.turn_end[last] else gamma_within_turn) * after[i]
+        return replace(row, rewards=rewards, terminated=True)
+
+    for i in map(int, cut[::-1]):  # from the last segment on: what follows is whole already
+        following = whole(i + 1, rows[i + 1])
         batch = pack_tokens(
             [following], gamma=gamma, gamma_within_turn=gamma_within_turn, dtype=torch.float64
         )
         returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)[0]  # [A]
         # The next segment begins with burn-in, decisions of this one; its own begin at `learn_from`.
-        after = float(returns[np.searchsorted(following.decisions, following.learn_from)])
-        last = int(row.decisions[-1]) + 1  # position of the last token chosen, which carries the reward
-        rewards = row.rewards.copy()
-        rewards[last] += (gamma if row.turn_end[last] else gamma_within_turn) * after
-        out[i] = replace(row, rewards=rewards, terminated=True)
-    return out
+        after[i] = float(returns[np.searchsorted(following.decisions, following.learn_from)])
+    return ChangedRows(rows, whole)
 
 
 def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
@@ -149,8 +154,8 @@ def train(
     learner = run.learner(critic, c.optimizer)
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
-    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
-    denominator = sum(len(t.decisions) for t in rows) / order.batches_per_epoch / run.world.size
+    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
+    denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         packed = pack_tokens(chosen, gamma=c.gamma, gamma_within_turn=c.gamma_within_turn, dtype=dtype)

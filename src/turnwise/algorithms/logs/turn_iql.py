@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_turns
 from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.rows import lengths, turn_counts
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import lambda_returns
@@ -132,8 +133,8 @@ def train(
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target)
     dtype = next(critic.parameters()).dtype
-    order = BatchOrder([len(t) for t in rows], c.batch_size or batch_size_for(len(rows), c.epochs), seed)
-    denominator = sum(int(t.turn_end.sum()) for t in rows) / order.batches_per_epoch / run.world.size
+    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
+    denominator = int(turn_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:
         return pack_turns(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)

@@ -6,21 +6,24 @@ logs ──► learnt from | held out ──► token rows ──► training �
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
-from turnwise.data.chat import ChatFormat, token_rows
+from turnwise.data.chat import ChatFormat
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder, batch_size_for
+from turnwise.data.rows import TokenRows, decision_counts, lengths, token_rows
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
@@ -51,8 +54,10 @@ class Material:
     chat: ChatFormat
     context: int
     module: nn.Module
-    rows: list[Tokens]
-    heldout: list[Tokens]
+    rows: Sequence[Tokens]
+    heldout: Sequence[Tokens]
+    lengths: np.ndarray
+    """tokens of every conversation, those that are not learnt from included"""
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
     """what config.yaml records about the starting model"""
@@ -69,15 +74,13 @@ def prepare(
     if settings.heldout and not held:
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
     build = _clone if isinstance(start, Start) else _critic
-    material = build(algorithm, config, learnt, held, settings, start)
+    material = build(algorithm, config, learnt, held, settings, start, m)
     # Settled here, so that the run's config tells what the data decided.
     size = config.batch_size or batch_size_for(len(material.rows), config.epochs)
     config = replace(config, batch_size=size)
-    # Whole conversations, before they are cut into rows that fit the context: the card counts those that do
-    # not fit. What was encoded for the rows is remembered, so this reads it again.
-    lengths = [len(t) for t in material.chat.encode(logs)]
     task = task_of(logs)
-    card = data_card(logs, file=logs.source, lengths=lengths, context=material.context, heldout=len(held))
+    sizes = {"lengths": material.lengths.tolist(), "context": material.context}
+    card = data_card(logs, file=logs.source, **sizes, heldout=len(held))
     # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
     # stays whole, and takes over the weights at the end.
     plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
@@ -125,6 +128,7 @@ def _clone(
     held: list[Dialogue],
     settings: LogSettings,
     start: Start,
+    m: Machine,
 ) -> Material:
     """A language model to clone into, one that exists or a fresh one."""
     if settings.lora_rank and start.model is None:
@@ -135,6 +139,8 @@ def _clone(
     if settings.lora_rank:
         lm = with_lora(lm, settings.lora_rank)
     acting = Acting(max_new_tokens=settings.max_new_tokens)
+    rows, heldout = _encoded(learnt, held, chat, context, m)
+    kept = bc.keep(np.array([d.undiscounted_return() for d in learnt]), config)
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, LmPolicy)
@@ -144,8 +150,9 @@ def _clone(
         chat=chat,
         context=context,
         module=LmPolicy(lm),
-        rows=token_rows(bc.keep(learnt, config), chat, context),
-        heldout=token_rows(held, chat, context),
+        rows=rows.of(kept),  # those to learn from were encoded first, so that their places are the same
+        heldout=heldout,
+        lengths=rows.conversation_lengths,
         agent=agent,
         begun_from=start.facts(),
     )
@@ -158,6 +165,7 @@ def _critic(
     held: list[Dialogue],
     settings: LogSettings,
     policy: Any,
+    m: Machine,
 ) -> Material:
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
     cloned, name = open_policy(policy)
@@ -170,6 +178,7 @@ def _critic(
     mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
     critic = algorithm.module.new_critic(trunk, width, vocab, mean)
     acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens)
+    rows, heldout = _encoded(learnt, held, chat, context, m)
 
     def agent(trained: nn.Module) -> Agent:
         if not isinstance(trained, TokenCritic | TurnCritic):  # it learns something that guides nobody
@@ -182,11 +191,22 @@ def _critic(
         chat=chat,
         context=context,
         module=critic,
-        rows=token_rows(learnt, chat, context),
-        heldout=token_rows(held, chat, context),
+        rows=rows,
+        heldout=heldout,
+        lengths=rows.conversation_lengths,
         agent=agent,
         begun_from={"policy": name},
     )
+
+
+def _encoded(
+    learnt: Sequence[Dialogue], held: Sequence[Dialogue], chat: ChatFormat, context: int, m: Machine
+) -> tuple[TokenRows, TokenRows]:
+    """Rows to learn from and held-out rows: everything is encoded here, once."""
+    n = len(learnt) + len(held)
+    with m.progress("encoding", n) as bar:
+        rows = token_rows(itertools.chain(learnt, held), chat, context, bar.at)
+    return rows.of(np.arange(len(learnt))), rows.of(np.arange(len(learnt), n))
 
 
 def _plan(
@@ -199,15 +219,15 @@ def _plan(
 ) -> Plan:
     """What would be done; a few steps of it are the trial."""
     rows = material.rows
-    order = BatchOrder([len(t) for t in rows], c.batch_size, seed)
+    order = BatchOrder(lengths(rows), c.batch_size, seed)
     few = [rows[i] for step in range(min(3, order.batches_per_epoch)) for i in order.rows(step)]
     sizes = {
         "algorithm": name,
         "conversations": card["conversations"],
         "held_out": card["heldout"],
         "rows": len(rows),
-        "tokens": sum(len(t) for t in rows),
-        "actions": sum(len(t.decisions) for t in rows),
+        "tokens": int(lengths(rows).sum()),
+        "actions": int(decision_counts(rows).sum()),
         "parameters": parameter_count(material.module),
     }
     once = replace(c, epochs=1.0)

@@ -15,6 +15,7 @@ from turnwise.run import distributed
 from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import expect_fresh
+from turnwise.run.progress import Progress
 from turnwise.run.training import TrainingRun
 
 
@@ -47,6 +48,10 @@ class Machine:
             # One write: other threads would put their words between the text and the line's end.
             sys.stderr.write(f"warning: {text}\n")
             sys.stderr.flush()
+
+    def progress(self, what: str, total: int) -> Progress:
+        """A count that people see, to be used in a `with`."""
+        return Progress(what, total, quiet=self.quiet or not self.world.main)
 
     def training_run(self, what: str) -> TrainingRun:
         """Steps with progress, checkpoints and metrics in the run folder."""
