@@ -65,7 +65,7 @@ from turnwise.run.rehearsal import at_most
 GAMES, VALIDATION, LANES = 1000, 200, 64
 REVALUED = 3
 """other private values under which each negotiation is learnt from as well"""
-BETAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+BETAS = (3.5, 7.0, 14.0, 28.0, 56.0, 112.0)
 CLONE = {"width": 128, "layers": 4, "heads": 4, "context": 384}
 
 

@@ -47,8 +47,8 @@ METHODS = {
     "BC": Method("bc", tw.BC(epochs=6.0, partner_weight=0.5), settings=CLONE),
     "BC, top 10%": Method("bc-top", tw.BC(epochs=3.0, keep_top=0.1), "model"),
     "BC, success only": Method("bc-success", tw.BC(epochs=2.0, min_return=0.0), "model"),
-    "Monte-Carlo Q": Method("mc", tw.MC(), "policy", betas=(16.0, 32.0, 64.0, 128.0)),
-    "turn-level IQL": Method("turn-iql", tw.TurnIQL(), "policy", betas=(8.0, 32.0, 128.0)),
+    "Monte-Carlo Q": Method("mc", tw.MC(), "policy", betas=(14.0, 28.0, 56.0, 112.0)),
+    "turn-level IQL": Method("turn-iql", tw.TurnIQL(), "policy", betas=(7.0, 28.0, 112.0)),
     "ILQL": Method(
         "ilql",
         tw.ILQL(
@@ -57,7 +57,7 @@ METHODS = {
             tau_within_turn=0.86,
         ),
         "policy",
-        betas=(16.0, 32.0, 64.0, 128.0),
+        betas=(14.0, 28.0, 56.0, 112.0),
     ),
 }
 

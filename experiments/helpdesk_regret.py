@@ -115,7 +115,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of policies")
     parser.add_argument(
-        "--betas", nargs="+", type=float, default=[16.0, 32.0], help="strengths of the critic"
+        "--betas", nargs="+", type=float, default=[14.0, 28.0], help="strengths of the critic"
     )
     parser.add_argument("--episodes", type=int, default=600, help="conversations with each beta")
     a = parser.parse_args()

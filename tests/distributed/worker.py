@@ -76,7 +76,7 @@ def model(algorithm: str, lora: int = 0) -> tuple[nn.Module, nn.Module]:
     if algorithm == "turn_iql":
         return TurnCritic(trunk, WIDTH, initial=0.3), trunk
     if algorithm == "mc":
-        return TokenCritic(trunk, WIDTH, VOCAB, ensemble=1, state_value=False, initial=0.3), trunk
+        return TokenCritic(trunk, WIDTH, VOCAB, ensemble=1, initial=0.3), trunk
     return TokenCritic(trunk, WIDTH, VOCAB, initial=0.3), trunk
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from turnwise.cli.critics import print_critic
 from turnwise.cli.say import console, interval, notice, parse
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
@@ -205,6 +206,8 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     if row.family in ("logs", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
+        if "critic" in result:
+            print_critic(result["critic"], out)
     else:
         for text in result.get("quality", {}).get("cautions", []):
             out.print(f"caution: {text}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -173,6 +174,11 @@ class ChangedRows(Sequence[Tokens]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]  # from the end, if it is negative
         return self._change(index, self._rows[index])
+
+
+def rescaled(rows: Sequence[Tokens], factor: float) -> ChangedRows:
+    """The same rows with all rewards times `factor`: the same experience in another unit."""
+    return ChangedRows(rows, lambda _, row: replace(row, rewards=row.rewards * factor))
 
 
 def lengths(rows: Sequence[Tokens]) -> np.ndarray:

@@ -21,8 +21,8 @@ def advantage_logits(
         log pi(a) + min(clip, beta (Q(a) - V))
 
     ILQL, Snell et al. 2022, arXiv:2206.11871, section 4 (policy extraction at decoding time). `beta` is in
-    nats per unit of return. Special cases: beta 0 is the behaviour policy; without a clip the softmax of the
-    result maximises E[Q] - KL(. || pi) / beta; clip 0 only makes worse actions rarer.
+    nats per unit of the advantages. Special cases: beta 0 is the behaviour policy; without a clip the softmax
+    of the result maximises E[Q] - KL(. || pi) / beta; clip 0 only makes worse actions rarer.
     """
     gain = beta * advantages  # nats
     if clip is not None:

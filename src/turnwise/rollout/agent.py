@@ -19,7 +19,7 @@ from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import ROLES, Dialogue
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
-from turnwise.losses.policy import action_logp
+from turnwise.losses.policy import action_logp, advantage_logits
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
@@ -41,12 +41,19 @@ class Acting:
     top_k: int | None = None
     top_p: float | None = None
     beta: float = 0.0
-    """Strength of the critic; 0 leaves the language model alone."""
+    """Strength of the critic, in nats per standard deviation of the return; 0 leaves the LM alone."""
+    return_std: float = 1.0
+    """That standard deviation, of the conversations that the critic learnt from."""
     adv_clip: float | None = None
     """Largest upward shift of a log-probability by a token critic, in nats."""
     proposals: int = 1
     """Utterances that are proposed to a turn critic at each turn."""
     max_new_tokens: int = 64
+
+    @property
+    def strength(self) -> float:
+        """Nats per unit of the critic's values."""
+        return self.beta / self.return_std
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Agent:
                 self.critic.q_min,
                 lanes=lanes,
                 proposals=a.proposals,
-                beta=a.beta,
+                beta=a.strength,
                 context=context,
                 stop=stop,
                 decoding=Decoding(a.temperature, a.top_k, a.top_p),
@@ -89,7 +96,7 @@ class Agent:
         decoding = Decoding(a.temperature, a.top_k, a.top_p)
         if isinstance(self.critic, TokenCritic) and a.beta:
             self.critic.eval()
-            policy = GuidedPolicy(policy, self.critic, beta=a.beta, clip=a.adv_clip, top_k=a.top_k)
+            policy = GuidedPolicy(policy, self.critic, beta=a.strength, clip=a.adv_clip, top_k=a.top_k)
             decoding = Decoding(a.temperature, None, a.top_p)
         return Sampler(
             policy,
@@ -136,6 +143,8 @@ class Agent:
         """What the agent thinks of a conversation, per decision: `logp`, and `q`, `v` if it has a critic.
 
         Per token for a token critic (or none), per turn for a turn critic; q and v in units of the return.
+        With a token critic also `shift`: what the critic adds to the log-probability when the agent acts, in
+        nats (before `top_k` rules tokens out).
         What follows the last action is not read: the partner's last message may reach beyond the context.
         """
         row = row.window(0, int(np.flatnonzero(row.action)[-1]) + 1)
@@ -152,8 +161,12 @@ class Agent:
         out = self.critic(batch.inputs, batch.decisions)
         q = out.q.amin(0)
         taken = q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        v = out.v[:, :-1] if out.v is not None else (logits.softmax(-1) * q).sum(-1)
-        return found | {"q": taken[0].numpy(), "v": v[0].numpy()}
+        v = out.v[:, :-1]
+        guided = advantage_logits(
+            logits.log_softmax(-1), q - v.unsqueeze(-1), self.acting.strength, self.acting.adv_clip
+        )
+        shift = action_logp(guided, batch.actions)[0].numpy() - found["logp"]
+        return found | {"shift": shift, "q": taken[0].numpy(), "v": v[0].numpy()}
 
     def save(self, folder: Path) -> None:
         """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it.
@@ -165,7 +178,6 @@ class Agent:
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
         if self.critic is not None:
             settings["ensemble"] = len(self.critic.q)
-            settings["state_value"] = self.critic.v is not None
             trunk: Any = self.critic.trunk
             trunk.save_pretrained(folder / "critic")
             heads = {

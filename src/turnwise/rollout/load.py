@@ -134,13 +134,7 @@ def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCri
     if settings["kind"] == "turn_critic":
         critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
     else:
-        critic = TokenCritic(
-            trunk,
-            width,
-            lm.config.vocab_size,
-            ensemble=settings["ensemble"],
-            state_value=settings["state_value"],
-        )
+        critic = TokenCritic(trunk, width, lm.config.vocab_size, ensemble=settings["ensemble"])
     # The heads' file holds all but the trunk, whose weights `save_pretrained` wrote beside it.
     heads = load_file(folder / "heads.safetensors")
     missing, unexpected = critic.load_state_dict(heads, strict=False)

@@ -22,6 +22,22 @@ class Metric:
     """Whether it is a training objective or a part of one."""
     panel: str = ""
     """Title of the plot that it shares with others, as "Q and V"; empty: a plot of its own."""
+    about: str = ""
+    """What a loss is a distance to, and what it does not say; empty: pages say that it is a loss."""
+
+
+STD = "standard deviations of the return"
+"""Unit in which critics of conversations learn: any reward scale gives the same training."""
+SQUARED_STD = "squared standard deviations of the return"
+
+MOVING_TARGET = "distance of the critic to its own moving target; it can fall while the values are wrong"
+MONTE_CARLO = (
+    "squared distance to the returns that followed; even perfect values leave the part of the return that "
+    "chance decides, so that only beside a constant (R², below) does it say anything"
+)
+CONSERVATIVE = (
+    "how far Q of the logged words is from being the highest; it says nothing of how well Q predicts returns"
+)
 
 
 CLOCKS: dict[str, Metric] = {

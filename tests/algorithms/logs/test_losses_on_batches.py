@@ -155,11 +155,11 @@ def test_turn_iql_loss(rows, lam: float) -> None:
 def test_mc_loss(rows, packed_twin) -> None:
     batch = pack_tokens(rows, gamma=GAMMA, gamma_within_turn=WITHIN, dtype=f64)
     B, A = batch.mask.shape
-    critic = GivenTokens(2, q=(1, B, A, VOCAB), v=(1,))
+    critic = GivenTokens(2, q=(1, B, A, VOCAB), v=(B, A + 1))
     total, sums = mc.loss(
         critic, batch, 5.0, mc.Config(gamma=GAMMA, gamma_within_turn=WITHIN, cql_weight=0.1)
     )
-    error = cql = seen = 0.0
+    error = of_v = cql = seen = 0.0
     for b, t in enumerate(rows):
         steps = packed_twin(t, GAMMA, WITHIN)
         after = 0.0
@@ -168,10 +168,11 @@ def test_mc_loss(rows, packed_twin) -> None:
             if d["learnt"]:
                 q = given(critic.q, 0, b, k, d["action"])
                 error += (after - q) ** 2
+                of_v += (after - given(critic.v, b, k)) ** 2
                 cql += np.log(sum(np.exp(given(critic.q, 0, b, k, a)) for a in range(VOCAB))) - q
                 seen += after
     assert sums["return_to_go"].item() == pytest.approx(seen, abs=1e-10)
-    assert total.item() == pytest.approx((error + 0.1 * cql) / 5, abs=1e-10)
+    assert total.item() == pytest.approx((error + of_v + 0.1 * cql) / 5, abs=1e-10)
 
 
 def tiny_lm() -> Any:
@@ -217,7 +218,8 @@ def test_what_is_not_learnt_from_has_no_gradient_at_all(rows) -> None:
     assert (critic.v.grad[~states] == 0).all() and (critic.v.grad[states] != 0).all()
     alone = GivenTokens(0, **shapes)
     mc.loss(alone, batch, 1.0, mc.Config())[0].backward()
-    assert (alone.q.grad[:, ~batch.loss_mask] == 0).all() and alone.v.grad is None
+    assert (alone.q.grad[:, ~batch.loss_mask] == 0).all()
+    assert (alone.v.grad[~states] == 0).all() and (alone.v.grad[states] != 0).all()
 
     turns = pack_turns(rows, gamma=GAMMA, dtype=f64)
     shapes = {"q": (2, *turns.mask.shape), "v": (B, turns.mask.shape[1] + 1)}

@@ -91,8 +91,7 @@ def test_one_output_equals_the_gathered_full_ones() -> None:
 def token_critic(**options) -> TokenCritic:
     critic = TokenCritic(Running(11, 4), 4, 11, **options).double()
     for head in [*critic.q, critic.v]:
-        if head is not None:
-            nn.init.normal_(head.out.weight)
+        nn.init.normal_(head.out.weight)
     return critic
 
 
@@ -122,10 +121,14 @@ def test_token_critic_says_the_same_in_three_ways() -> None:
     assert_close(critic.q_min(features), q.min(0).values)
 
 
-def test_without_a_state_value_there_is_none() -> None:
-    critic = token_critic(ensemble=1, state_value=False)
-    assert critic(torch.tensor([[1, 2]]), torch.tensor([[0, 1]])).v is None
-    assert not [name for name, _ in critic.named_parameters() if name.startswith("v.")]
+def test_values_in_another_unit_are_the_same_times_a_number() -> None:
+    """With `scale_(2.5)`, every Q and V is 2.5 times what it was."""
+    critic, ids, decisions = token_critic(), torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2]])
+    before = critic(ids, decisions)
+    critic.scale_(2.5)
+    after = critic(ids, decisions)
+    assert_close(after.q, 2.5 * before.q)
+    assert_close(after.v, 2.5 * before.v)
 
 
 def test_turn_critic_reads_q_at_ends_and_v_at_decisions() -> None:

@@ -29,14 +29,13 @@ class Table(LmPolicy):
         return self.row.expand(len(features[0]), -1)
 
 
-def small_critic(q: list[list[float]], v: float | None) -> TokenCritic:
+def small_critic(q: list[list[float]], v: float) -> TokenCritic:
     """Heads that say these numbers wherever they are asked."""
-    critic = TokenCritic(nn.Identity(), 2, len(q[0]), ensemble=len(q), state_value=v is not None)
+    critic = TokenCritic(nn.Identity(), 2, len(q[0]), ensemble=len(q))
     with torch.no_grad():
         for head, row in zip(critic.q, q, strict=True):
             head.out.bias.copy_(torch.tensor(row))
-        if critic.v is not None:
-            critic.v.out.bias.fill_(v)
+        critic.v.out.bias.fill_(v)
     return critic
 
 
@@ -52,16 +51,16 @@ FEATURES = [torch.zeros(1, 2), torch.zeros(1, 2)]
         (1.5, {"beta": 2.0}, [-1.0, 1.0, -3.0]),
         (1.5, {"beta": 2.0, "clip": 0.25}, [-1.0, 0.25, -3.0]),
         (1.5, {"beta": 2.0, "clip": 0.0}, [-1.0, 0.0, -3.0]),
-        (None, {"beta": 2.0}, [0.0, 2.0, -2.0]),
+        (1.0, {"beta": 2.0}, [0.0, 2.0, -2.0]),
         (1.5, {"beta": 2.0, "top_k": 1}, [-1.0, -np.inf, -np.inf]),
         (1.5, {"beta": 2.0, "top_k": 3}, [-1.0, 1.0, -3.0]),
     ],
 )
-def test_guided_logits(v: float | None, options: dict[str, Any], shift: list[float]) -> None:
+def test_guided_logits(v: float, options: dict[str, Any], shift: list[float]) -> None:
     """pi = 1/2 1/4 1/4, Q = (1 3 2) and (2 2 0), so min Q = 1 2 0.
 
-    With V = 1.5 and beta 2 the shifts are 2 (1 - 1.5), 2 (2 - 1.5), 2 (0 - 1.5) = -1, 1, -3. Without a V
-    head V is 1/2 * 1 + 1/4 * 2 = 1: shifts 0, 2, -2. Top-k looks at pi, not at Q: the likeliest is the first.
+    With V = 1.5 and beta 2 the shifts are 2 (1 - 1.5), 2 (2 - 1.5), 2 (0 - 1.5) = -1, 1, -3. With V = 1
+    they are 0, 2, -2. Top-k looks at pi, not at Q: the likeliest is the first.
     """
     guided = GuidedPolicy(Table(PI), small_critic(Q, v), **options).logits(FEATURES)
     torch.testing.assert_close(guided - PI, torch.tensor([shift]))
@@ -74,7 +73,7 @@ def test_clip_0_never_raises_a_log_odds(tiny: Callable[..., Any], chat: Any) -> 
     features = [torch.randn(20, 32, generator=torch.Generator().manual_seed(i)).double() for i in (0, 1)]
     with torch.inference_mode():
         plain = LmPolicy(lm).logits(features[:1]).log_softmax(-1)
-        q, v = guided.values(plain, features[1])
+        q, v = guided.critic.q_min(features[1]), guided.critic.v(features[1])
         shifted = guided.logits(features) - plain
     assert shifted.max() <= 1e-12
     assert (shifted[q >= v].abs() < 1e-12).all()

@@ -37,11 +37,11 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
 from turnwise.losses.value import action_values, cql_loss, expectile_loss, squared_error
-from turnwise.models.lm.critics import TokenCritic
+from turnwise.models.lm.critics import Estimand, TokenCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
-from turnwise.run.metrics import Metric
+from turnwise.run.metrics import CONSERVATIVE, MOVING_TARGET, SQUARED_STD, STD, Metric
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -74,9 +74,9 @@ class Config:
     """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
     """Share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)."""
-    beta: float = 16.0
-    """When acting: nats added to a token's log-probability per unit of advantage. Larger values stray further
-    from the logged agent."""
+    beta: float = 14.0
+    """When acting: nats added to a token's log-probability by an advantage of one standard deviation of the
+    return. Larger values stray further from the logged agent."""
     adv_clip: float | None = None
     """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
@@ -102,17 +102,22 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "td": Metric("TD loss", "squared return", loss=True),
-    "expectile": Metric("expectile loss", "squared return", loss=True),
-    "cql": Metric("CQL loss", "nats", loss=True),
-    "q": Metric("mean Q", "return", panel="Q and V"),
-    "v": Metric("mean V", "return", panel="Q and V"),
+    "td": Metric("TD loss", SQUARED_STD, loss=True, about=MOVING_TARGET),
+    "expectile": Metric("expectile loss", SQUARED_STD, loss=True, about=MOVING_TARGET),
+    "cql": Metric("CQL loss", "nats", loss=True, about=CONSERVATIVE),
+    "q": Metric("mean Q", STD, panel="Q and V"),
+    "v": Metric("mean V", STD, panel="Q and V"),
 }
 
 
 def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
     """Two Q heads and a V head on `trunk`; all begin at `initial`, the mean return of the logs."""
     return TokenCritic(trunk, width, vocab, initial=initial)
+
+
+def estimand(c: Config) -> Estimand:
+    """Q and V predict what a better agent than the logged one would earn, unless `tau` is 0.5."""
+    return Estimand(c.gamma, c.gamma_within_turn, improved=(c.tau, c.tau_within_turn) != (0.5, 0.5))
 
 
 def acting(c: Config) -> Acting:

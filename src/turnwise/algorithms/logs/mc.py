@@ -1,14 +1,16 @@
 """Monte-Carlo values per token: regress Q(s, a) on the return that followed, then prefer what Q likes.
 
-    L = (Q(s_k, a_k) - G_k)^2 + cql_weight (logsumexp Q(s_k, .) - Q(s_k, a_k))
-    act: log pi + beta (Q - V),  V = sum_a pi(a) Q(a)
+    L = (Q(s_k, a_k) - G_k)^2 + (V(s_k) - G_k)^2 + cql_weight (logsumexp Q(s_k, .) - Q(s_k, a_k))
+    act: log pi + beta (Q - V)
 
 The honest baseline of value-based RL for language: one step of policy improvement over the logged agent,
 without bootstrapping (LMRL-Gym, Abdulhai et al. 2023, arXiv:2311.18232, "MC returns"; G from Sutton & Barto
 2018, eq. 3.9).
 
 Differs from LMRL-Gym: the advantage is added to the policy's logits, and not Q. Without `adv_clip` this is
-the same distribution, as V is the same for all tokens.
+the same distribution, as V is the same for all tokens. V is a head of its own, fitted to the same returns.
+The mean of Q under the policy is no such V: the conservative term holds Q of tokens down that were not logged
+at a state, so that most logged tokens would look better than the state they were chosen in.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
 from turnwise.losses.value import cql_loss, squared_error
-from turnwise.models.lm.critics import TokenCritic
+from turnwise.models.lm.critics import Estimand, TokenCritic
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
-from turnwise.run.metrics import Metric
+from turnwise.run.metrics import CONSERVATIVE, MONTE_CARLO, SQUARED_STD, STD, Metric
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -52,9 +54,9 @@ class Config:
     """Discount between two tokens of a turn. After a hundred tokens .99 has become .37."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
-    beta: float = 16.0
-    """When acting: nats added to a token's log-probability per unit of advantage. Larger values stray further
-    from the logged agent."""
+    beta: float = 14.0
+    """When acting: nats added to a token's log-probability by an advantage of one standard deviation of the
+    return. Larger values stray further from the logged agent."""
     adv_clip: float | None = None
     """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
@@ -75,16 +77,23 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric("squared error of Q", "squared return", loss=True),
-    "cql": Metric("CQL loss", "nats", loss=True),
-    "q": Metric("mean Q", "return"),
-    "return_to_go": Metric("mean return to go", "return"),
+    "loss": Metric("squared error of Q", SQUARED_STD, loss=True, about=MONTE_CARLO),
+    "v_loss": Metric("squared error of V", SQUARED_STD, loss=True, about=MONTE_CARLO),
+    "cql": Metric("CQL loss", "nats", loss=True, about=CONSERVATIVE),
+    "q": Metric("mean Q", STD, panel="Q, V and return to go"),
+    "v": Metric("mean V", STD, panel="Q, V and return to go"),
+    "return_to_go": Metric("mean return to go", STD, panel="Q, V and return to go"),
 }
 
 
 def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
-    """One Q head on `trunk` and no V head: what is fitted are returns, and nothing bootstraps from a V."""
-    return TokenCritic(trunk, width, vocab, ensemble=1, state_value=False, initial=initial)
+    """One Q head and a V head on `trunk`; both begin at `initial`, the mean return of the logs."""
+    return TokenCritic(trunk, width, vocab, ensemble=1, initial=initial)
+
+
+def estimand(c: Config) -> Estimand:
+    """Q and V predict what the logged agent went on to earn."""
+    return Estimand(c.gamma, c.gamma_within_turn)
 
 
 def acting(c: Config) -> Acting:
@@ -121,18 +130,21 @@ def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float
 
 
 def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared error against the return, plus the conservative term; and the sums over decisions."""
-    q = critic(batch.inputs, batch.decisions).q  # [E, B, A, V] with E = 1
+    """Squared errors against the return, plus the conservative term; and the sums over decisions."""
+    values = critic(batch.inputs, batch.decisions)
+    q, v = values.q, values.v[:, :-1]  # [E, B, A, V] with E = 1, [B, A]
     q_taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)  # [E, B, A]
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)  # [B, A]
     sums = {
         "loss": sum_over_decisions(squared_error(q_taken, returns), batch.loss_mask),
+        "v_loss": sum_over_decisions(squared_error(v, returns), batch.loss_mask),
         "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
         "q": sum_over_decisions(q_taken, batch.loss_mask) / q.shape[0],
+        "v": sum_over_decisions(v, batch.loss_mask),
         "return_to_go": sum_over_decisions(returns, batch.loss_mask),
         "decisions": batch.loss_mask.sum(),
     }
-    return (sums["loss"] + c.cql_weight * sums["cql"]) / denominator, sums
+    return (sums["loss"] + sums["v_loss"] + c.cql_weight * sums["cql"]) / denominator, sums
 
 
 def update(learner: Learner, batch: Batch, denominator: float, c: Config, lr: float) -> dict[str, Tensor]:
@@ -150,7 +162,7 @@ def train(
     run: TrainingRun,
     seed: int,
 ) -> TokenCritic:
-    """Fit `critic` (one Q head, no V head) in place."""
+    """Fit `critic` (one Q head and V) in place."""
     learner = run.learner(critic, c.optimizer)
     dtype = next(critic.parameters()).dtype
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))

@@ -28,11 +28,11 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import expectile_loss, squared_error
-from turnwise.models.lm.critics import TurnCritic
+from turnwise.models.lm.critics import Estimand, TurnCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
-from turnwise.run.metrics import Metric
+from turnwise.run.metrics import MOVING_TARGET, SQUARED_STD, STD, Metric
 from turnwise.run.settings import AdamW
 from turnwise.run.training import Learner, TrainingRun
 
@@ -56,8 +56,9 @@ class Config:
     """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
     """Share of training over which lambda falls from 1 (targets are logged returns) to 0 (one step)."""
-    beta: float = 32.0
-    """When acting: inverse temperature of the choice among proposals, per unit of return."""
+    beta: float = 28.0
+    """When acting: inverse temperature of the choice among proposals, per standard deviation of the
+    return."""
     proposals: int = 8
     """When acting: utterances that the cloned policy proposes at each turn."""
 
@@ -76,16 +77,21 @@ class Config:
 
 
 METRICS: dict[str, Metric] = {
-    "td": Metric("TD loss", "squared return", loss=True),
-    "expectile": Metric("expectile loss", "squared return", loss=True),
-    "q": Metric("mean Q", "return", panel="Q and V"),
-    "v": Metric("mean V", "return", panel="Q and V"),
+    "td": Metric("TD loss", SQUARED_STD, loss=True, about=MOVING_TARGET),
+    "expectile": Metric("expectile loss", SQUARED_STD, loss=True, about=MOVING_TARGET),
+    "q": Metric("mean Q", STD, panel="Q and V"),
+    "v": Metric("mean V", STD, panel="Q and V"),
 }
 
 
 def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TurnCritic:
     """Two Q heads and a V head of whole utterances on `trunk`; `vocab` plays no part, as no token has a Q."""
     return TurnCritic(trunk, width, initial=initial)
+
+
+def estimand(c: Config) -> Estimand:
+    """Q and V predict what a better agent than the logged one would earn, unless `tau` is 0.5."""
+    return Estimand(c.gamma, improved=c.tau != 0.5)
 
 
 def acting(c: Config) -> Acting:

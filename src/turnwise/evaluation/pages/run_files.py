@@ -92,7 +92,7 @@ def read_algorithm(path: Path, config: Mapping[str, Any], run: str) -> Algorithm
 
 
 def _metric(path: Path, key: str, fields: Any) -> Metric:
-    kinds = {"what": str, "unit": str, "loss": bool, "panel": str}
+    kinds = {"what": str, "unit": str, "loss": bool, "panel": str, "about": str}
     fine = isinstance(fields, dict) and "what" in fields
     if not fine or any(name in fields and not isinstance(fields[name], kinds[name]) for name in kinds):
         raise InputError(f"{path}: metrics: {key}: expected what (text), unit (text), loss (true or false)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from turnwise.models.decisions import at_decisions
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """What a critic's values predict: the rewards still to come, discounted so."""
+
+    gamma: float = 1.0
+    """Discount per turn."""
+    gamma_within_turn: float = 1.0
+    """Discount between two tokens of a turn."""
+    improved: bool = False
+    """Whether they are the values of a better policy than the logged agent. Their level is then off the
+    logged returns by design, and only what they order can be held against the logs."""
 
 
 class ValueHead(nn.Module):
@@ -34,42 +48,39 @@ class ValueHead(nn.Module):
         hidden = torch.relu(self.hidden(features))
         return (hidden * self.out.weight[index]).sum(-1) + self.out.bias[index]
 
+    def scale_(self, factor: float) -> None:
+        """Multiply what it says by `factor`: from one unit of the return to another."""
+        with torch.no_grad():
+            self.out.weight.mul_(factor)
+            self.out.bias.mul_(factor)
+
 
 class TokenValues(NamedTuple):
-    """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] or None if the critic has no V."""
+    """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] of each state."""
 
     q: Tensor
-    v: Tensor | None
+    v: Tensor
 
 
 class TokenCritic(nn.Module):
-    """A trunk with E heads Q(s, .) over the vocabulary and, if `state_value`, one head V(s).
+    """A trunk with E heads Q(s, .) over the vocabulary and one head V(s).
 
     `trunk` maps ids [B, T] to an output whose `last_hidden_state` is [B, T, D] (the base model of a
     `transformers` causal LM).
     """
 
-    def __init__(
-        self,
-        trunk: nn.Module,
-        width: int,
-        vocab: int,
-        *,
-        ensemble: int = 2,
-        state_value: bool = True,
-        initial: float = 0.0,
-    ):
+    def __init__(self, trunk: nn.Module, width: int, vocab: int, *, ensemble: int = 2, initial: float = 0.0):
         super().__init__()
         self.trunk = trunk
         self.q = nn.ModuleList(ValueHead(width, vocab, initial) for _ in range(ensemble))
-        self.v: ValueHead | None = ValueHead(width, 1, initial) if state_value else None
+        self.v = ValueHead(width, 1, initial)
 
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> TokenValues:
         """Q at the decisions and V at the states, the final one included."""
         h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
         return TokenValues(
             q=torch.stack([head(h[:, :-1]) for head in self.q]),
-            v=None if self.v is None else self.v(h).squeeze(-1),
+            v=self.v(h).squeeze(-1),
         )
 
     def q_of_actions(
@@ -83,6 +94,10 @@ class TokenCritic(nn.Module):
     def q_min(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """min over the ensemble of Q(s, .), from features of the trunk."""
         return torch.stack([head(features) for head in self.q]).amin(0)
+
+    def scale_(self, factor: float) -> None:
+        """Multiply all values by `factor`."""
+        _scale_(self, factor)
 
 
 class StateCritic(nn.Module):
@@ -128,3 +143,13 @@ class TurnCritic(nn.Module):
     def q_min(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
         """min over the ensemble of Q, from the trunk's features at the end of an utterance."""
         return torch.stack([head(features).squeeze(-1) for head in self.q]).amin(0)
+
+    def scale_(self, factor: float) -> None:
+        """Multiply all values by `factor`."""
+        _scale_(self, factor)
+
+
+def _scale_(critic: TokenCritic | TurnCritic, factor: float) -> None:
+    heads: list[Any] = [*critic.q, critic.v]
+    for head in heads:
+        head.scale_(factor)

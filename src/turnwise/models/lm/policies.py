@@ -56,8 +56,8 @@ class LmPolicy(nn.Module):
 class GuidedPolicy(nn.Module):
     """log pi + min(clip, beta (min Q - V)): a frozen LM policy, perturbed by a token critic.
 
-    Without a V head, V is the mean of Q under the LM's own distribution. `top_k` keeps the LM's k likeliest
-    tokens before the critic has its say.
+    `beta` is in nats per unit of the critic's values. `top_k` keeps the LM's k likeliest tokens before the
+    critic has its say.
     """
 
     def __init__(
@@ -86,16 +86,9 @@ class GuidedPolicy(nn.Module):
     def logits(self, features: Sequence[Tensor]) -> Tensor:
         """[n, D] per trunk -> [n, V]."""
         logp = self.policy.logits(features[:1]).log_softmax(-1)
-        q, v = self.values(logp, features[1])
+        q, v = self.critic.q_min(features[1]), self.critic.v(features[1])  # [n, V], [n, 1]
         guided = advantage_logits(logp, q - v, self.beta, self.clip)
         if self.top_k is not None and self.top_k < logp.shape[-1]:
             least = logp.topk(self.top_k, dim=-1).values[..., -1:]
             guided = guided.masked_fill(logp < least, -torch.inf)
         return guided
-
-    def values(self, logp: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """min Q [n, V] and V [n, 1], from the policy's log-probabilities and the critic's features."""
-        q = self.critic.q_min(features)
-        if self.critic.v is None:
-            return q, (logp.exp() * q).sum(-1, keepdim=True)
-        return q, self.critic.v(features)

@@ -23,7 +23,7 @@ from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder, batch_size_for
-from turnwise.data.rows import TokenRows, decision_counts, lengths, token_rows
+from turnwise.data.rows import TokenRows, decision_counts, lengths, rescaled, token_rows
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
@@ -34,6 +34,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import LogSettings, Start
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, open_policy
+from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
 from turnwise.recipes.training.machine import Machine
@@ -61,6 +62,9 @@ class Material:
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
     """what config.yaml records about the starting model"""
+    judge: Callable[[Agent], dict[str, Any]] | None = None
+    """what a critic knows, as entries of the result; None if nothing has values"""
+    warnings: Sequence[str] = ()
 
 
 def prepare(
@@ -99,13 +103,15 @@ def prepare(
         # A conversation that was cut has no outcome to hold the values against: those come last.
         shown = sorted(held or learnt, key=lambda d: not d.terminated)[:SHOWN]
         _write_views(m.out, agent, shown)
-        facts = {
+        facts: dict[str, Any] = {
             "policy": str(m.out / "policy"),
             "task": task,
             "parameters": parameter_count(material.module),
             "conversations": len(learnt),
             "rows": len(material.rows),
         }
+        if material.judge is not None and agent.critic is not None:
+            facts["critic"] = material.judge(agent)
         return Policy(agent, m.out), facts
 
     source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
@@ -117,7 +123,7 @@ def prepare(
         train=whole,
         finish=finish,
         files={"card.json": card},
-        warnings=[*material.chat.notes_on(logs), *warnings(card, logs)],
+        warnings=[*material.chat.notes_on(logs), *warnings(card, logs), *material.warnings],
     )
 
 
@@ -175,27 +181,32 @@ def _critic(
         own = with_lora(own, settings.lora_rank)
     # The critic learns on a trunk of its own, so that the policy stays exactly the clone.
     trunk, width, vocab = trunk_of(own), width_of(own), cloned.lm.config.vocab_size
-    mean = sum(d.undiscounted_return() for d in learnt) / len(learnt)
-    critic = algorithm.module.new_critic(trunk, width, vocab, mean)
-    acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens)
+    mean, std, doubts = spread(learnt)
+    # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
+    critic = algorithm.module.new_critic(trunk, width, vocab, mean / std)
+    acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens, return_std=std)
     rows, heldout = _encoded(learnt, held, chat, context, m)
+    estimand = algorithm.module.estimand(c)
 
     def agent(trained: nn.Module) -> Agent:
         if not isinstance(trained, TokenCritic | TurnCritic):  # it learns something that guides nobody
             return Agent(cloned.lm, cloned.tokenizer, None, acting)
         if settings.lora_rank:
             merge_adapters_(trained.trunk)
+        trained.scale_(std)  # back into the units of the task
         return Agent(cloned.lm, cloned.tokenizer, trained, acting)
 
     return Material(
         chat=chat,
         context=context,
         module=critic,
-        rows=rows,
-        heldout=heldout,
+        rows=rescaled(rows, 1 / std),
+        heldout=rescaled(heldout, 1 / std),
         lengths=rows.conversation_lengths,
         agent=agent,
         begun_from={"policy": name},
+        judge=lambda agent: judge_critic(agent, estimand, (learnt, rows), (held, heldout), m),
+        warnings=doubts,
     )
 
 

@@ -30,8 +30,8 @@ class Reranker:
 
     Each lane is a group of lanes of an inner sampler; the group goes on from the memory of the proposal that
     was said. Proposals that the context cuts off are out; if it cuts off all, the first one is said.
-    `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]. The recorded
-    log-probabilities are the proposal's own, not those of having been chosen.
+    `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]; `beta` is in nats per
+    unit of Q. The recorded log-probabilities are the proposal's own, not those of having been chosen.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Reranker:
         max_new_tokens: int = 64,
     ):
         self.score, self.proposals, self.beta = score, proposals, beta
+        self.shifts: dict[int, float] = {}
+        """by lane: log(n p) of the last utterance, said with probability p out of n proposals, in nats"""
         self.inner = Sampler(
             WithReader(policy, reader),
             lanes=lanes * proposals,
@@ -97,6 +99,8 @@ class Reranker:
         assert features is not None
         q = self.score(features[[u.lane for u in heard]]).double().cpu().numpy()
         logits = self.beta * (q - q.max())
-        chosen = heard[self._rng[lane].choice(len(heard), p=np.exp(logits) / np.exp(logits).sum())]
+        p = np.exp(logits) / np.exp(logits).sum()
+        k = self._rng[lane].choice(len(heard), p=p)
+        chosen, self.shifts[lane] = heard[k], float(np.log(len(heard) * p[k]))
         self.inner.copy_lane(chosen.lane, self._group(lane))
         return replace(chosen, lane=lane)
