@@ -28,6 +28,7 @@ BELOW_HALF = Range("a number from 0 to below 0.5", lambda x: 0 <= x < 0.5)
 INSIDE = Range("a number between 0 and 1", lambda x: 0 < x < 1)
 ONE_OR_MORE = Range("1 or more", lambda x: x >= 1)
 TWO_OR_MORE = Range("2 or more", lambda x: x >= 2)
+LAYERS = Range("a whole number from 1 to 10,000", lambda x: 1 <= x <= 10_000)
 SEED = Range("a whole number from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63)
 
 

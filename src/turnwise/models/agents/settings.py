@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from turnwise.run.checks import ONE_OR_MORE, check
+from turnwise.run.checks import LAYERS, ONE_OR_MORE, check
 
 MemoryName = Literal["none", "window", "gru", "lstm", "linear", "transformer"]
 CriticName = Literal["history", "history+state", "state", "observation"]
@@ -32,7 +32,7 @@ class MemorySpec:
         check(
             self,
             width=ONE_OR_MORE,
-            layers=ONE_OR_MORE,
+            layers=LAYERS,
             window=ONE_OR_MORE,
             context=ONE_OR_MORE,
             heads=ONE_OR_MORE,

@@ -28,6 +28,7 @@ from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.linear_recurrence import LinearRecurrence
 from turnwise.models.memory.recurrent import GRU, LSTM
 from turnwise.models.memory.window import Window
+from turnwise.models.room import expect_room
 from turnwise.run.errors import InputError, SettingError
 
 Kind = Literal["actor-critic", "q", "soft"]
@@ -126,7 +127,12 @@ def actor_critic_of(memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> A
 
 
 def agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> Any:
-    """A fresh agent of a kind."""
+    """A fresh agent of a kind. InputError for one that would not fit this machine's memory."""
+    expect_room("an agent of these sizes", lambda: _agent_of(kind, memory, critic, spaces))
+    return _agent_of(kind, memory, critic, spaces)
+
+
+def _agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> Any:
     if kind == "actor-critic":
         return actor_critic_of(memory, critic, spaces)
     if not isinstance(spaces.actions, Discrete):

@@ -12,9 +12,10 @@ from torch import nn
 from turnwise.models.lm.lora import merge_adapters_, with_lora
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import (
+    cannot_load,
     expect_model_folder,
-    first_line,
     share_files,
+    tokenizer_of,
     whole_model,
     without_bars,
 )
@@ -43,7 +44,7 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     config = trunk.config.__class__.from_dict(trunk.config.to_dict())
     config.num_labels, config.pad_token_id = 1, set_padding_(tokenizer, stop)
     try:
-        classifier: Any = AutoModelForSequenceClassification.from_config(config)
+        classifier: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError as e:
         raise InputError(f"a {config.model_type} model has no sequence classifier in transformers") from e
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
@@ -60,15 +61,15 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
     """The classifier's trunk and its tokenizer. InputError if they cannot be loaded."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     expect_model_folder(folder)
     without_bars()
     try:
         classifier: Any = whole_model(AutoModelForSequenceClassification, folder)
-        return classifier.base_model, AutoTokenizer.from_pretrained(folder)
+        return classifier.base_model, tokenizer_of(folder)
     except Exception as e:  # files that hold no model fail in any way they like
-        raise InputError(f"{folder}: not a reward model that can be loaded ({first_line(e)})") from e
+        raise cannot_load(folder, "a reward model", e) from e
 
 
 def set_padding_(tokenizer: Any, stop: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from turnwise.models.room import expect_room
 from turnwise.run.errors import SettingError
 
 OWN_TEMPLATE = (
@@ -72,4 +73,5 @@ def llama(vocab: int, *, width: int, layers: int, heads: int, context: int, eos:
         # The usual 0.02 is too small at these widths: learning to copy a word then takes thousands of steps.
         initializer_range=width**-0.5,
     )
+    expect_room("a model of these sizes", lambda: LlamaForCausalLM(config))
     return LlamaForCausalLM(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from turnwise.models.lm.parts import lm_head_of, trunk_of
+from turnwise.models.room import expect_room
 from turnwise.run.errors import InputError
 
 
 def load_lm(name_or_path: str) -> tuple[Any, Any]:
     """A causal LM in float32 and its tokenizer, by hub name or local folder."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     folder = Path(name_or_path)
     if folder.exists():
@@ -27,11 +29,9 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     without_bars()
     try:
         model = whole_model(AutoModelForCausalLM, name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = tokenizer_of(name_or_path)
     except Exception as e:  # files that hold no model fail in any way they like
-        raise InputError(
-            f"{name_or_path}: not a causal language model that can be loaded ({first_line(e)})"
-        ) from e
+        raise cannot_load(name_or_path, "a causal language model", e) from e
     if not tokenizer.encode("Hello there.", add_special_tokens=False):
         raise InputError(
             f"{name_or_path}: its tokenizer turns every text into nothing; expected a folder or name "
@@ -50,16 +50,60 @@ def load_trunk(folder: Path) -> nn.Module:
     try:
         return whole_model(AutoModel, folder)
     except Exception as e:
-        raise InputError(f"{folder}: not a trunk that can be loaded ({first_line(e)})") from e
+        raise cannot_load(folder, "a trunk", e) from e
 
 
 def whole_model(kind: Any, name_or_path: str | Path) -> Any:
-    """A model all of whose weights were stored: `from_pretrained` draws missing ones at random."""
-    model, found = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    """A model all of whose weights were stored: `from_pretrained` draws missing ones at random.
+
+    Code that comes with it is not run, and one that is too large for this machine is refused beforehand.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    _expect_countable(name_or_path, raw)
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    expect_room(str(name_or_path), lambda: kind.from_config(config, trust_remote_code=False))
+    model, found = kind.from_pretrained(
+        name_or_path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+    )
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{len(missing)} weights are missing, {missing[0]} for one")
     return model
+
+
+def tokenizer_of(name_or_path: str | Path) -> Any:
+    """The tokenizer of a model; code that comes with it is not run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+
+
+def cannot_load(name_or_path: str | Path, what: str, e: Exception) -> InputError:
+    """The refusal of what is not `what`, to be raised, given how loading it failed."""
+    if isinstance(e, InputError):  # it says already what is wrong
+        return e
+    if "trust_remote_code" in str(e):
+        return InputError(
+            f"{name_or_path}: comes with code of its own (auto_map), which is never run here; expected "
+            f"{what} whose code is part of transformers"
+        )
+    return InputError(f"{name_or_path}: not {what} that can be loaded ({first_line(e)})")
+
+
+MOST_PARTS = 10_000
+"""layers, experts or labels of a model that are not taken for a mistake: each is built one by one"""
+
+
+def _expect_countable(name_or_path: str | Path, config: Mapping[str, Any]) -> None:
+    """InputError for numbers of layers and the like that no model has: making so many would never end."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _expect_countable(name_or_path, value)
+        counts = any(word in key for word in ("layer", "expert", "block", "label"))
+        if counts and isinstance(value, int) and value > MOST_PARTS:
+            raise InputError(f"{name_or_path}: {key} is {value:,}; expected at most {MOST_PARTS:,}")
 
 
 def expect_model_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from turnwise.run.checks import (
     BELOW_ONE,
+    LAYERS,
     NOT_NEGATIVE,
     ONE_OR_MORE,
     POSITIVE,
@@ -93,7 +94,7 @@ class Start:
     """Most tokens that the fresh tokenizer may have."""
 
     def __post_init__(self) -> None:
-        check(self, width=ONE_OR_MORE, layers=ONE_OR_MORE, heads=ONE_OR_MORE, context=TWO_OR_MORE)
+        check(self, width=ONE_OR_MORE, layers=LAYERS, heads=ONE_OR_MORE, context=TWO_OR_MORE)
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
             if self.model is not None and value != field.default:
