@@ -31,7 +31,7 @@ from common import DATA, add_choice, make_part, options, parse, read_part, write
 
 import turnwise as tw
 from turnwise.data.batch import pack_tokens
-from turnwise.data.files.logs import write_jsonl
+from turnwise.data.files.writing import write_jsonl
 from turnwise.data.order import chunks
 from turnwise.data.rows import token_rows
 from turnwise.envs.tasks.negotiation.corpus import (

@@ -21,7 +21,7 @@ import numpy as np
 from common import add_choice, add_seeds, options, parse, read_part, write_page, write_results
 
 import turnwise as tw
-from turnwise.data.files.logs import write_jsonl
+from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 from turnwise.recipes.tasks import find_task
 from turnwise.run.rehearsal import at_most

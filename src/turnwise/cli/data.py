@@ -110,7 +110,7 @@ def make(a: Make) -> dict[str, Any]:
     """Write logs, or feedback."""
     if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise SettingError("out", str(a.out), "a name that ends in .jsonl or .jsonl.gz")
-    from turnwise.data.files.logs import write_jsonl
+    from turnwise.data.files.writing import write_jsonl
     from turnwise.recipes.tasks import TASKS, find_task, parse_settings
 
     task = find_task(a.task, parse_settings(a.task_settings))

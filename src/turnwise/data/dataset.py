@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar, overload
 
-from turnwise.data.dialogue import Dialogue
+from turnwise.data.dialogue import Dialogue, unrated
 from turnwise.data.feedback import Feedback, Kind, Prompt, kind_of
 from turnwise.data.heldout import split_by_prompt
 
@@ -16,17 +16,55 @@ T = TypeVar("T")
 IN_MEMORY = "rows in memory"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading a source beside its rows: what was left out, and how it was understood."""
+
+    skipped: int = 0
+    """Bad rows that were left out."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with the first of them."""
+    passed_over: tuple[str, ...] = ()
+    """Files of a folder that were not read."""
+    gathered_by: str | None = None
+    """Column by which rows that are messages became conversations."""
+    without_outcome: int = 0
+    """Conversations without an outcome of their own, of which `missing_outcome` says what became."""
+    missing_outcome: str | float | None = None
+    """"leave-out", or the number that they count as."""
+
+    def notes(self) -> list[str]:
+        """One sentence for each thing that a reader should know."""
+        found = []
+        if self.gathered_by is not None:
+            found.append(f"Rows are messages: those of equal {self.gathered_by!r} became one conversation.")
+        if self.skipped:
+            rows = "1 bad row was" if self.skipped == 1 else f"{self.skipped:,} bad rows were"
+            found.append(f"{rows} left out; the first: {self.faults[0]}")
+        if self.without_outcome:
+            became = "were left out"
+            if self.missing_outcome != "leave-out":
+                became = f"count as {self.missing_outcome:g}"
+            found.append(f"{_count(self.without_outcome, 'conversation')} without an outcome {became}.")
+        if self.passed_over:
+            names = ", ".join(self.passed_over[:5]) + (", ..." if len(self.passed_over) > 5 else "")
+            found.append(f"{_count(len(self.passed_over), 'file')} of the folder not read: {names}.")
+        return found
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Sequence[T], Generic[T]):
     """Rows in a fixed order, and the name of what they were read from.
 
-    `items`: the rows. `source`: the path or name that was read, or "rows in memory". A slice is a data set
+    `items`: the rows. `source`: the path or name that was read, or "rows in memory". `reading`: what was left
+    out on the way. A slice is a data set
     of the same kind and source. Two data sets are equal if their rows are, wherever they came from; a list
     or a tuple of the same rows is equal too.
     """
 
     items: tuple[T, ...]
     source: str = IN_MEMORY
+    reading: Reading = Reading()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -62,11 +100,16 @@ class Logs(Dataset[Dialogue]):
         said = f"{_count(len(self), 'conversation')} from {self.source}"
         if not self.items:
             return said
-        returns = [d.undiscounted_return() for d in self]
         turns = sum(len(d.turns) for d in self)
+        said += f": {_count(turns, 'turn')} of the agent"
+        without = unrated(self)
+        if all(without):
+            return f"{said}, no outcomes"
+        returns = [d.undiscounted_return() for d, missing in zip(self, without, strict=True) if not missing]
         mean = math.fsum(returns) / len(returns)
         spread = f"mean return {mean:.3g} ({min(returns):.3g} to {max(returns):.3g})"
-        return f"{said}: {_count(turns, 'turn')} of the agent, {spread}"
+        unknown = f" of {len(returns):,}, {sum(without):,} without an outcome" if any(without) else ""
+        return f"{said}, {spread}{unknown}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

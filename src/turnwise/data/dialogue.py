@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from turnwise.envs.dialogue import Message
 
 ROLES = ("system", "user", "assistant", "tool")
+RatedBy = Literal["outcome", "rewards", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Dialogue:
 
     `terminated` is True after a true end, and False if the conversation was cut and could have gone on. Only
     messages of the agent carry rewards: nobody could say which decision another reward belongs to, so
-    ValueError refuses it.
+    ValueError refuses it. `rated_by` is where the rewards come from: an outcome of the whole (and rewards of
+    messages perhaps), rewards of messages alone, or nothing, where a return of 0 would only mean that nobody
+    said how it went.
     """
 
     messages: tuple[Message, ...]
@@ -26,6 +29,7 @@ class Dialogue:
     id: str = ""
     agent_role: str = "assistant"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rated_by: RatedBy = "rewards"
 
     def __post_init__(self) -> None:
         if not any(m.role == self.agent_role for m in self.messages):
@@ -44,6 +48,31 @@ class Dialogue:
     def undiscounted_return(self) -> float:
         """Sum of the rewards, in the units of the task."""
         return math.fsum(m.reward for m in self.turns)
+
+
+def unrated(dialogues: Iterable[Dialogue]) -> list[bool]:
+    """Of each conversation, whether its return says nothing of how it went.
+
+    It says nothing if the log said nothing, and if others have an outcome where this one came to its end
+    without: rewards of its messages are then only a part. A cut conversation has no outcome yet.
+    """
+    dialogues = list(dialogues)
+    outcomes = any(d.rated_by == "outcome" for d in dialogues)
+    return [
+        d.rated_by == "nothing" or (outcomes and d.terminated and d.rated_by != "outcome") for d in dialogues
+    ]
+
+
+def lacks_outcome(dialogues: Iterable[Dialogue]) -> list[bool]:
+    """Of each conversation, whether it should have an outcome and has none: it ended, and others are rated.
+
+    Its outcome is not 0 for that, and somebody has to say what becomes of it.
+    """
+    dialogues = list(dialogues)
+    without = unrated(dialogues)
+    if all(without):
+        return [False] * len(dialogues)
+    return [missing and d.terminated for missing, d in zip(without, dialogues, strict=True)]
 
 
 def chat_message(message: Message) -> dict[str, Any]:

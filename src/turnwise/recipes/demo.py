@@ -175,7 +175,7 @@ class _Named:
 
 
 def _make_logs(a: DemoSettings) -> None:
-    from turnwise.data.files.logs import write_jsonl
+    from turnwise.data.files.writing import write_jsonl
     from turnwise.recipes.tasks import TASKS
 
     if not (a.out / "logs.jsonl").exists():

@@ -289,6 +289,7 @@ TWICE = (
     "expected the message that is answered at the end of the prompt; "
     "found one of the assistant, who would speak twice"
 )
+ROLE = "expected one of system, user, assistant, tool (map_role says what another name means)"
 AFTER = "expected what the assistant says after the prompt, or the prompt and then that"
 NUMBER = "expected a finite number (at most 1e+30 in size)"
 TOOL = {"role": "assistant", "tool_calls": [{"name": "test"}]}
@@ -302,7 +303,10 @@ BAD_PAIRS = [
     ({"prompt": 1}, f"prompt: {MESSAGES}; found 1"),
     ({"prompt": ["Hi"]}, 'prompt[0]: expected an object with role and content; found "Hi"'),
     ({"prompt": [USER, BULB]}, f"prompt[1].role: {TWICE}"),
-    ({"prompt": [{"role": "x"}]}, 'prompt[0].role: expected one of system, user, assistant, tool; found "x"'),
+    (
+        {"prompt": [{"role": "x"}]},
+        f'prompt[0].role: {ROLE}; found "x"',
+    ),
     ({"prompt": [{"role": "user"}]}, "prompt[0].content: expected a string; found nothing"),
     ({"prompt": "\ud800"}, 'prompt: expected a string; found "\\ud800"'),
     ({"chosen": None}, f"chosen: {MESSAGES}; found nothing"),
@@ -326,7 +330,7 @@ BAD_PAIRS = [
         {"prompt": None, "chosen": [USER, FUSE], "rejected": [USER, BULB, USER, FUSE]},
         f"rejected: {SHARED}; found assistant, user, assistant",
     ),
-    ({"margin": "1"}, f'margin: {NUMBER}; found "1"'),
+    ({"margin": "one"}, f'margin: {NUMBER}; found "one"'),
     ({"margin": math.inf}, f"margin: {NUMBER}; found Infinity"),
     ({"tie": 1}, "tie: expected true or false; found 1"),
     ({"id": 1.5}, "id: expected text or a whole number; found 1.5"),
@@ -376,11 +380,12 @@ def test_words_of_a_bad_row(row, said, tmp_path):
 
 def test_words_about_several_rows(tmp_path):
     """Ids, kinds that change, columns that stop; and what is there at all."""
+    rest = " (1 of 2 rows; skip_bad leaves it out)"
     twice = 'f.jsonl:2: id: expected an id of its own (f.jsonl:1 has it too); found "1"'
-    assert refusal(tmp_path, PAIR | {"id": 1}, PAIR | {"id": "1"}) == twice
-    assert refusal(tmp_path, PAIR, LIKE) == "f.jsonl:2: expected pairs, as in f.jsonl:1; found likes"
+    assert refusal(tmp_path, PAIR | {"id": 1}, PAIR | {"id": "1"}) == twice + rest
+    assert refusal(tmp_path, PAIR, LIKE) == "f.jsonl:2: expected pairs, as in f.jsonl:1; found likes" + rest
     stopped = "f.jsonl:2: score: expected a finite number (at most 1e+30 in size); found nothing"
-    assert refusal(tmp_path, SCORE, SCORE | {"score": None}) == stopped
+    assert refusal(tmp_path, SCORE, SCORE | {"score": None}) == stopped + rest
     assert refusal(tmp_path) == "f.jsonl: expected at least one judgement; found nothing (it is empty)"
     assert refusal(tmp_path, LIKE, kind="stars") == (
         "kind is 'stars'; expected one of pairs, rankings, likes, scores"

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from turnwise.data.dialogue import ROLES, Dialogue, spoken
-from turnwise.data.files.logs import FIELDS, read_logs, to_row, write_jsonl
+from turnwise.data.files.logs import FIELDS, read_logs, to_row
+from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.dialogue import Message, ToolCall
 from turnwise.run.errors import InputError
 
@@ -33,7 +34,7 @@ def written(folder, *rows, name="logs.jsonl"):
 def refusal(source, **options):
     with pytest.raises(InputError) as caught:
         read_logs(source, **options)
-    assert str(caught.value).isprintable(), "one line, nothing that a terminal would obey"
+    assert str(caught.value).replace("\n  ", "").isprintable(), "nothing that a terminal would obey"
     return str(caught.value)
 
 
@@ -54,6 +55,7 @@ def test_a_conversation_with_every_field(tmp_path):
         terminated=False,
         id="7",
         metadata={"fault": "fuse", "scores": [1, None]},
+        rated_by="outcome",
     )
 
 
@@ -159,6 +161,7 @@ def with_reply(**fields):
     return {"messages": [HELLO, REPLY | fields]}
 
 
+ROLE = "expected one of system, user, assistant, tool (map_role says what another name means); found"
 NUMBER = "expected a finite number (at most 1e+30 in size); found"
 BAD_ROWS = [
     (
@@ -182,16 +185,30 @@ BAD_ROWS = [
     ({"messages": [HELLO, 3]}, ": messages[1]: expected an object with role and content; found 3"),
     (
         {"messages": [{"content": "Hi."}]},
-        ": messages[0].role: expected one of system, user, assistant, tool; found nothing",
+        f": messages[0].role: {ROLE} nothing",
     ),
     (
-        with_reply(role="bot"),
-        ': messages[1].role: expected one of system, user, assistant, tool; found "bot"',
+        with_reply(role="agent"),
+        f': messages[1].role: {ROLE} "agent"',
     ),
-    (with_reply(role=["user"]), ": messages[1].role: expected one of system, user, assistant, tool; found ["),
+    (
+        with_reply(role=["user"]),
+        f": messages[1].role: {ROLE} [",
+    ),
     ({"messages": [{"role": "user"}]}, ": messages[0].content: expected a string; found nothing"),
     (with_reply(content=3), ": messages[1].content: expected a string; found 3"),
-    (with_reply(content=[{"type": "text"}]), ': messages[1].content: expected a string; found [{"type": "te'),
+    (
+        with_reply(content=[{"type": "text"}]),
+        ': messages[1].content[0]: expected a part with text; found {"type',
+    ),
+    (
+        with_reply(content=[{"type": "text", "text": "See"}, {"type": "image_url", "image_url": "x"}]),
+        ': messages[1].content[1].type: expected text (pictures, sound and files are not read); found "im',
+    ),
+    (
+        {"messages": [HELLO, REPLY, REPLY | {"role": "bot"}]},
+        ": messages: expected one name for the assistant (map_role says who is who); found assistant and bot",
+    ),
     (
         with_reply(content=None, tool_calls=[]),
         ": messages[1].content: expected a string; found nothing",
@@ -217,16 +234,19 @@ BAD_ROWS = [
     (with_reply(reward=math.nan), f": messages[1].reward: {NUMBER} NaN"),
     (with_reply(reward=math.inf), f": messages[1].reward: {NUMBER} Infinity"),
     (with_reply(reward=10**40), f": messages[1].reward: {NUMBER} 1000000"),
-    (with_reply(reward="1"), f': messages[1].reward: {NUMBER} "1"'),
-    (with_reply(reward=True), f": messages[1].reward: {NUMBER} true"),
+    (with_reply(reward="1,5"), f': messages[1].reward: {NUMBER} "1,5"'),
+    (with_reply(reward="nan"), f': messages[1].reward: {NUMBER} "nan"'),
+    (with_reply(reward="9" * 400), f': messages[1].reward: {NUMBER} "999'),
+    (with_reply(reward=[1]), f": messages[1].reward: {NUMBER} [1]"),
     (with_reply(behavior_logp=-math.inf), f": messages[1].behavior_logp: {NUMBER} -Infinity"),
+    (with_reply(behavior_logp=False), f": messages[1].behavior_logp: {NUMBER} false"),
     (with_reply(behavior_logp="x"), f': messages[1].behavior_logp: {NUMBER} "x"'),
     (
         with_reply(behavior_logp=0.5),
         ": messages[1].behavior_logp: expected the log of a probability, 0 or below; found 0.5",
     ),
     (GOOD | {"outcome": math.nan}, f": outcome: {NUMBER} NaN"),
-    (GOOD | {"outcome": False}, f": outcome: {NUMBER} false"),
+    (GOOD | {"outcome": "good"}, f': outcome: {NUMBER} "good"'),
     (GOOD | {"terminated": 1}, ": terminated: expected true or false; found 1"),
     (GOOD | {"truncated": "no"}, ': truncated: expected true or false; found "no"'),
     (
@@ -272,7 +292,10 @@ def test_a_partners_reward_with_no_agent_before_it(tmp_path):
 
 def test_duplicate_ids_name_both_lines(tmp_path):
     path = written(tmp_path, GOOD | {"id": "7"}, GOOD, GOOD | {"id": 7})
-    assert refusal(path) == f'{path}:3: id: expected an id of its own ({path}:1 has it too); found "7"'
+    assert refusal(path) == (
+        f'{path}:3: id: expected an id of its own ({path}:1 has it too); found "7" '
+        "(1 of 3 rows; skip_bad leaves it out)"
+    )
 
 
 def test_unknown_agent_role(tmp_path):
@@ -382,7 +405,7 @@ def read_or_refuse(path, **options):
         for dialogue in read_logs(path, **options):
             assert math.isfinite(dialogue.undiscounted_return())
     except InputError as error:
-        assert str(error).isprintable()
+        assert str(error).replace("\n  ", "").isprintable()
         assert str(path) in str(error)
 
 

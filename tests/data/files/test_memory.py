@@ -19,6 +19,7 @@ HELLO = {"role": "user", "content": "It does not start."}
 REPLY = {"role": "assistant", "content": "Please test the fuse.", "reward": -0.05, "behavior_logp": -1.5}
 GOOD = {"id": "a", "messages": [HELLO, REPLY], "outcome": 1, "truncated": True, "topic": {"part": 1}}
 LIKE = {"prompt": "Why is it dark?", "completion": "The fuse.", "label": True}
+REST = " (1 of 2 rows; skip_bad leaves it out)"
 ASKED = (Message("user", "Why is it dark?"),)
 
 
@@ -112,7 +113,7 @@ def test_dialogues_are_taken_as_they_are():
     again = read_logs(Logs(logs.items, "desk.jsonl"))
     assert again == logs and again.source == "desk.jsonl"
     assert refusal(read_logs, [named, named]) == (
-        'row 1: id: expected an id of its own (row 0 has it too); found "x"'
+        'row 1: id: expected an id of its own (row 0 has it too); found "x"' + REST
     )
 
 
@@ -121,8 +122,8 @@ def test_feedback_is_taken_as_it_is_and_stays_of_one_kind():
     items = read_feedback([pair, {"prompt": "Why is it dark?", "chosen": "a", "rejected": "b"}])
     assert items == [Pair(ASKED, "a", "b", id="row 0"), Pair(ASKED, "a", "b", id="row 1")]
     assert isinstance(items, FeedbackSet) and items.kind == "pairs"
-    assert refusal(read_feedback, [pair, score]) == "row 1: expected pairs, as in row 0; found scores"
-    assert refusal(read_feedback, [LIKE, score]) == "row 1: expected likes, as in row 0; found scores"
+    assert refusal(read_feedback, [pair, score]) == "row 1: expected pairs, as in row 0; found scores" + REST
+    assert refusal(read_feedback, [LIKE, score]) == "row 1: expected likes, as in row 0; found scores" + REST
     assert refusal(read_feedback, [score], "likes") == "row 0: expected likes; found scores"
     (score,) = read_feedback([LIKE | {"score": 1}], "scores")
     assert score == Score(ASKED, "The fuse.", 1.0, id="row 0", metadata={"label": True})
@@ -136,9 +137,9 @@ def test_feedback_is_taken_as_it_is_and_stays_of_one_kind():
     [
         (
             [GOOD, {"messages": [HELLO, REPLY | {"content": 7}]}],
-            "row 1: messages[1].content: expected a string; found 7",
+            "row 1: messages[1].content: expected a string; found 7" + REST,
         ),
-        ([GOOD, "hello"], 'row 1: expected a dict, which is one conversation; found "hello"'),
+        ([GOOD, "hello"], 'row 1: expected a dict, which is one conversation; found "hello"' + REST),
         ([{3: "x"}], "row 0: expected columns whose names are text; found 3"),
         ([], "rows in memory: expected at least one conversation; found nothing (it is empty)"),
         (iter([]), "rows in memory: expected at least one conversation; found nothing (it is empty)"),
@@ -160,7 +161,7 @@ def test_depth_without_end_is_refused():
     deep = []
     deep.append(deep)
     assert refusal(read_logs, [GOOD, GOOD | {"x": deep}]) == (
-        "row 1: expected a row; found values nested too deeply"
+        "row 1: expected a row; found values nested too deeply" + REST
     )
 
 

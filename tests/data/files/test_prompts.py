@@ -97,11 +97,11 @@ def test_refusals(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "Why?"}\n{"prompt": "How?", "prompts": 1}\n')
     clash = "prompts: expected another name (reward functions are given it already); found 1"
-    assert refusal(path) == f"{path}:2: {clash}"
+    rest = " (1 of 2 rows; skip_bad leaves it out)"
+    assert refusal(path) == f"{path}:2: {clash}{rest}"
     assert refusal([{"prompt": "How?", "prompts": 1}]) == f"row 0: {clash}"
-    assert (
-        refusal(["Why?", 3]) == "row 1: expected a text, a list of messages or a dict with a prompt; found 3"
-    )
+    expected = "expected a text, a list of messages or a dict with a prompt"
+    assert refusal(["Why?", 3]) == f"row 1: {expected}; found 3{rest}"
     assert refusal([{"question": "Why?"}]).startswith("row 0: prompt: expected text or a list of messages")
     assert refusal([[ASK, SAY]]).startswith("row 0: prompt[1].role: expected the message that is answered at")
     assert refusal([]) == "rows in memory: expected at least one prompt; found nothing (it is empty)"

@@ -15,6 +15,7 @@ from turnwise.run.errors import InputError
 HELLO = {"role": "user", "content": "It does not start."}
 REPLY = {"role": "assistant", "content": "Please test the fuse.", "reward": -0.05, "behavior_logp": -1.5}
 GOOD = {"messages": [HELLO, REPLY]}
+REST = " (1 of 3 rows; skip_bad leaves it out)"
 NUMBER = "expected a finite number (at most 1e+30 in size); found"
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -30,7 +31,7 @@ def written(folder, *rows, name="logs.jsonl"):
 def refusal(source):
     with pytest.raises(InputError) as caught:
         read_logs(source)
-    assert str(caught.value).isprintable(), "one line, nothing that a terminal would obey"
+    assert str(caught.value).replace("\n  ", "").isprintable(), "nothing that a terminal would obey"
     return str(caught.value)
 
 
@@ -62,14 +63,18 @@ def test_bad_places(tmp_path):
     assert refusal(empty) == f"{empty}: expected at least one conversation; found nothing (it is empty)"
     missing = tmp_path / "missing.jsonl"
     assert refusal(missing) == f"{missing}: expected a file, a folder or a dataset; found no such file"
-    csv = written(tmp_path, b"a,b", name="logs.csv")
-    assert refusal(csv) == (
-        f'{csv}: expected a name that ends in .jsonl, .json, .jsonl.gz, .json.gz, .parquet; found "logs.csv"'
+    sheet = written(tmp_path, b"a,b", name="logs.xlsx")
+    assert refusal(sheet) == (
+        f"{sheet}: expected a name that ends in .jsonl, .ndjson, .json, .csv, .tsv, .jsonl.gz, .ndjson.gz, "
+        '.json.gz, .csv.gz, .tsv.gz, .parquet; found "logs.xlsx"'
     )
     folder = tmp_path / "folder"
     folder.mkdir()
     written(folder, GOOD, name=".hidden.jsonl")
-    assert refusal(folder) == f"{folder}: expected .jsonl, .jsonl.gz, .parquet files in it; found none"
+    assert refusal(folder).startswith(f"{folder}: expected files of rows in it (.jsonl, .ndjson, .json, ")
+    assert refusal(folder).endswith("; found none")
+    written(folder, b"Read me.", name="README.txt")
+    assert refusal(folder).endswith("; found only README.txt")
     long = tmp_path / ("x" * 5000)
     assert refusal(long).startswith(f"{long}: expected what can be read; found [Errno 36] File name too")
 
@@ -142,11 +147,11 @@ def schema(pa):
 
 def test_bad_rows_of_parquet(tmp_path, pa):
     path = parquet(pa, tmp_path / "logs.parquet", [GOOD, GOOD, with_reply(reward=math.nan)])
-    assert refusal(path) == f"{path}:3: messages[1].reward: {NUMBER} NaN"
-    parquet(pa, path, [GOOD] * 1500 + [with_reply(role="bot")])
+    assert refusal(path) == f"{path}:3: messages[1].reward: {NUMBER} NaN" + REST
+    parquet(pa, path, [GOOD] * 1500 + [with_reply(role="agent")])
     assert refusal(path).startswith(f"{path}:1501: messages[1].role: ")
-    parquet(pa, path, [GOOD | {"outcome": o} for o in (True, None)])
-    assert refusal(path) == f"{path}:1: outcome: {NUMBER} true"
+    parquet(pa, path, [GOOD | {"outcome": o} for o in ("much", None)])
+    assert refusal(path).startswith(f'{path}:1: outcome: {NUMBER} "much" (1 of 2 rows')
     parquet(pa, path, pa.table({"messages": pa.array([], pa.string())}))
     assert refusal(path) == f"{path}: expected at least one conversation; found nothing (it is empty)"
     broken = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
@@ -171,7 +176,7 @@ def test_datasets_folders(tmp_path, datasets, pa):
         f"{tmp_path / 'both'}: expected a folder saved by datasets; found no split dev among train, test"
     )
     assert "found no splits, so none called dev" in refusal(f"{tmp_path / 'one'}:dev")
-    datasets.Dataset.from_list([GOOD, with_reply(role="bot")]).save_to_disk(tmp_path / "bad")
+    datasets.Dataset.from_list([GOOD, with_reply(role="agent")]).save_to_disk(tmp_path / "bad")
     assert f"{tmp_path / 'bad'}:2: messages[1].role: expected one of system" in refusal(tmp_path / "bad")
 
 
@@ -219,7 +224,7 @@ def read_or_refuse(path):
         for dialogue in read_logs(path):
             assert math.isfinite(dialogue.undiscounted_return())
     except InputError as error:
-        assert str(error).isprintable()
+        assert str(error).replace("\n  ", "").isprintable()
         assert str(path) in str(error)
 
 

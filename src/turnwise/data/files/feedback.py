@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.dialogue import chat_message
 from turnwise.data.feedback import Feedback, Kind, Like, Pair, Prompt, Ranking, Score, kind_of
+from turnwise.data.files.faults import Faults, items_of
 from turnwise.data.files.fields import read_flag, read_name, read_number, unexpected, without_nulls
-from turnwise.data.files.logs import write_jsonl
-from turnwise.data.files.replies import MESSAGES, read_prompt, split_replies
-from turnwise.data.files.sources import Row, Source, name_of, read_items
+from turnwise.data.files.formats import Row
+from turnwise.data.files.messages import MESSAGES, MapRole, Roles, listed
+from turnwise.data.files.replies import PROMPT, read_prompt, split_replies
+from turnwise.data.files.sources import Source, name_of, read_rows
+from turnwise.data.files.writing import write_jsonl
 from turnwise.run.errors import InputError, SettingError
 
 COMMON = ("id", "prompt", "annotator")
@@ -27,6 +30,7 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
     "scores": ("completion", "score"),
 }
 OPENAI = ("input", "preferred_output", "non_preferred_output")
+_REPLIES = ("chosen", "rejected", "completions", "completion", *OPENAI[1:])
 
 _KINDS = (
     "the columns of pairs (prompt, chosen, rejected), rankings (prompt, completions), "
@@ -34,18 +38,22 @@ _KINDS = (
 )
 
 
-def read_feedback(source: Source, kind: Kind | None = None) -> FeedbackSet:
+def read_feedback(
+    source: Source, kind: Kind | None = None, *, map_role: MapRole = (), skip_bad: bool = False
+) -> FeedbackSet:
     """All judgements of a path, or of rows in memory.
 
     `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
     rows: dicts with the columns of a file, or values of `Pair`, `Ranking`, `Like`, `Score`, which are taken
     as they are. A source holds one kind. Without `kind` the columns of each row must tell the same one; with
-    it, columns of other kinds are metadata. Anything wrong is an `InputError` in one line:
-    `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in memory counted from 0.
+    it, columns of other kinds are metadata. `map_role` and `skip_bad` are those of `read_logs`. Anything
+    wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in
+    memory counted from 0; it tells the first ten faults and how many there are.
     """
     if kind is not None and kind not in COLUMNS:
         raise SettingError("kind", kind, f"one of {', '.join(COLUMNS)}")
     known = None if kind is None else _Known(kind, "")
+    roles = Roles(map_role)
 
     def parse(row: Row) -> Feedback:
         nonlocal known
@@ -55,21 +63,33 @@ def read_feedback(source: Source, kind: Kind | None = None) -> FeedbackSet:
         if not isinstance(row.value, dict):
             raise unexpected(row.where, "", "a dict, which is one judgement", row.value)
         if kind is not None:
-            return _item(row, kind)
+            return _item(row, kind, roles)
         known = _kind_by_columns(row.value, row.where, known)
-        return _item(row, known.kind)
+        return _item(row, known.kind, roles)
 
-    return FeedbackSet(tuple(read_items(source, parse, "judgement")), name_of(source))
+    faults = Faults(name_of(source), "judgement")
+    items = tuple(items_of(read_rows(source), parse, faults))
+    faults.judge(len(items), skip_bad)
+    return FeedbackSet(items, faults.name, faults.reading(source))
 
 
-def prompt_of(row: Mapping[str, Any], where: str) -> Prompt:
+def holds_feedback(source: Source) -> bool:
+    """Whether the first row of a source has replies to a prompt, and no conversation."""
+    first = next(read_rows(source), None)
+    if first is None or not isinstance(first.value, Mapping):
+        return isinstance(first and first.value, Feedback)
+    columns = {name for name, value in first.value.items() if value is not None}
+    return not columns.isdisjoint(_REPLIES) and columns.isdisjoint(MESSAGES)
+
+
+def prompt_of(row: Mapping[str, Any], where: str, roles: Roles) -> Prompt:
     """The prompt of a row: its column `prompt`, or what the replies of a row of feedback begin with."""
     if row.get("prompt") is not None:
-        return read_prompt(row["prompt"], where, "prompt")
+        return read_prompt(row["prompt"], where, "prompt", roles)
     columns = {name for name, value in row.items() if value is not None}
-    if columns.isdisjoint({"chosen", "rejected", "completions", "completion", *OPENAI[1:]}):
-        raise unexpected(where, "prompt", MESSAGES, None)
-    return _item(Row(where, where, row), _kind_by_columns(row, where, None).kind).prompt
+    if columns.isdisjoint(_REPLIES):
+        raise unexpected(where, "prompt", PROMPT, None)
+    return _item(Row(where, where, row), _kind_by_columns(row, where, None).kind, roles).prompt
 
 
 def to_row(feedback: Feedback) -> dict[str, Any]:
@@ -172,7 +192,7 @@ def _names(columns: Sequence[Any]) -> str:
 # --- one judgement ------------------------------------------------------------------------------------
 
 
-def _item(found: Row, kind: Kind) -> Feedback:
+def _item(found: Row, kind: Kind, roles: Roles) -> Feedback:
     where, row = found.where, found.value
     columns = {*COMMON, *COLUMNS[kind]}
     openai = kind == "pairs" and row.get("chosen") is None and row.get("rejected") is None
@@ -186,29 +206,29 @@ def _item(found: Row, kind: Kind) -> Feedback:
         "metadata": {k: without_nulls(v) for k, v in row.items() if v is not None and k not in columns},
     }
     if openai:
-        return _openai_pair(row, where, shared)
-    prompt = None if row.get("prompt") is None else read_prompt(row["prompt"], where, "prompt")
+        return _openai_pair(row, where, shared, roles)
+    prompt = None if row.get("prompt") is None else read_prompt(row["prompt"], where, "prompt", roles)
     if kind == "pairs":
         sides = {side: row.get(side) for side in ("chosen", "rejected")}
-        return _pair(row, *split_replies(prompt, sides, where), ("chosen", "rejected"), where, shared)
+        return _pair(row, *split_replies(prompt, sides, where, roles), ("chosen", "rejected"), where, shared)
     if kind == "rankings":
-        return _ranking(row, prompt, where, shared)
-    prompt, (completion,) = split_replies(prompt, {"completion": row.get("completion")}, where)
+        return _ranking(row, prompt, where, shared, roles)
+    prompt, (completion,) = split_replies(prompt, {"completion": row.get("completion")}, where, roles)
     if kind == "likes":
         return Like(prompt, completion, read_flag(row.get("label"), where, "label"), **shared)
     return Score(prompt, completion, read_number(row.get("score"), where, "score"), **shared)
 
 
-def _openai_pair(row: Mapping[str, Any], where: str, shared: dict[str, Any]) -> Pair:
+def _openai_pair(row: Mapping[str, Any], where: str, shared: dict[str, Any], roles: Roles) -> Pair:
     given = row.get("input")
     if not isinstance(given, dict):
         raise unexpected(where, "input", "an object with messages", given)
-    prompt = read_prompt(given.get("messages"), where, "input.messages")
+    prompt = read_prompt(given.get("messages"), where, "input.messages", roles)
     rest = {k: without_nulls(v) for k, v in given.items() if v is not None and k != "messages"}
     if rest:
         shared["metadata"]["input"] = rest
     sides = {side: row.get(side) for side in OPENAI[1:]}
-    return _pair(row, *split_replies(prompt, sides, where), OPENAI[1:], where, shared)
+    return _pair(row, *split_replies(prompt, sides, where, roles), OPENAI[1:], where, shared)
 
 
 def _pair(
@@ -226,14 +246,16 @@ def _pair(
     return Pair(prompt, replies[0], replies[1], margin, tie, **shared)
 
 
-def _ranking(row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: dict[str, Any]) -> Ranking:
-    given, ranks = row.get("completions"), row.get("ranks")
+def _ranking(
+    row: Mapping[str, Any], prompt: Prompt | None, where: str, shared: dict[str, Any], roles: Roles
+) -> Ranking:
+    given, ranks = listed(row.get("completions")), listed(row.get("ranks"))
     if isinstance(row.get("labels"), list) and ranks is None:
         raise unexpected(where, "ranks", "ranks of the completions (labels of steps are not read)", ranks)
     if not isinstance(given, list) or len(given) < 2:
         raise unexpected(where, "completions", "a list of two or more replies", given)
     prompt, replies = split_replies(
-        prompt, {f"completions[{i}]": reply for i, reply in enumerate(given)}, where
+        prompt, {f"completions[{i}]": reply for i, reply in enumerate(given)}, where, roles
     )
     if ranks is None:
         ranks = list(range(1, len(given) + 1))

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from turnwise.run.errors import InputError
 
 LARGEST = 1e30  # float32, which training runs in, holds nothing above 3.4e38, sums and products included
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*", re.ASCII)
 
 
 def read_number(value: Any, where: str, field: str) -> float:
-    """The value as a float, or InputError if it is no number that training can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    """The value as a float, or InputError if it is no number that training can hold.
+
+    Text that spells a number is one: tables without types have nothing else.
+    """
+    number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= LARGEST:
         raise unexpected(where, field, f"a finite number (at most {LARGEST:g} in size)", value)
-    return float(value)
+    return float(number)
+
+
+def read_worth(value: Any, where: str, field: str) -> float:
+    """A reward or an outcome: a number, or true and false, which are 1 and 0."""
+    flag = _flag(value)
+    return read_number(value, where, field) if flag is None else float(flag)
 
 
 def without_nulls(value: Any) -> Any:
@@ -42,10 +54,17 @@ def read_text(value: Any, where: str, field: str, hint: str = "") -> str:
 
 
 def read_flag(value: Any, where: str, field: str) -> bool:
-    """The value, or InputError if it is neither true nor false."""
-    if not isinstance(value, bool):
+    """The value as true or false, which text may spell; InputError if it is neither."""
+    flag = _flag(value)
+    if flag is None:
         raise unexpected(where, field, "true or false", value)
-    return value
+    return flag
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
 
 
 def read_name(value: Any, where: str, field: str) -> str | None:

@@ -6,53 +6,88 @@ Every row passes one parser, whatever it was read from, so that the same convers
 
 from __future__ import annotations
 
-import datetime
-import gzip
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import ROLES, Dialogue, chat_message
-from turnwise.data.files.fields import one_line, read_name, read_number, unexpected, without_nulls
-from turnwise.data.files.messages import read_message
-from turnwise.data.files.sources import Row, Source, name_of, read_items
+from turnwise.data.dialogue import ROLES, Dialogue, chat_message, lacks_outcome
+from turnwise.data.files.faults import Faults, items_of
+from turnwise.data.files.fields import (
+    read_flag,
+    read_name,
+    read_number,
+    read_worth,
+    unexpected,
+    without_nulls,
+)
+from turnwise.data.files.formats import Row
+from turnwise.data.files.gather import CONVERSATION, gathered, is_message
+from turnwise.data.files.messages import MESSAGES, MapRole, Roles, listed, read_message
+from turnwise.data.files.sources import Source, name_of, read_rows
+from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 
-FIELDS = ("messages", "outcome", "terminated", "truncated", "id")
+_ENDS = ("terminated", "truncated")
+FIELDS = ("messages", "outcome", *_ENDS, "id")
 
 
-def read_logs(source: Source, *, agent_role: str = "assistant", credit_partner_rewards: bool = False) -> Logs:
+def read_logs(
+    source: Source,
+    *,
+    agent_role: str = "assistant",
+    credit_partner_rewards: bool = False,
+    outcome_column: str | None = None,
+    missing_outcome: str | float | None = None,
+    map_role: MapRole = (),
+    skip_bad: bool = False,
+) -> Logs:
     """All conversations of a path, or of rows in memory.
 
     `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
-    rows: dicts with the fields of a row of a file, or `Dialogue`s, which are taken as they are.
+    rows: dicts with the fields of a row of a file, or `Dialogue`s, which are taken as they are. A row is a
+    conversation, or else a message with a column that says to which conversation it belongs.
+
     `agent_role` is whose messages are learnt from. With `credit_partner_rewards` a reward on a partner's
-    message is added to the agent's message before it; without, it is refused. Anything wrong is an
-    `InputError` in one line: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in
-    memory counted from 0.
+    message is added to the agent's message before it; without, it is refused. `outcome_column` is the column
+    with the outcome, if it has another name. `missing_outcome` says what becomes of conversations that ended
+    without an outcome where others have one: "leave-out", or a number that they count as; without it they are
+    kept as what they are, and what learns from outcomes refuses them. `map_role` says whose messages a role
+    of another name has: `{"rep": "assistant"}`.
+
+    Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...`
+    with rows in memory counted from 0. It tells the first ten faults and how many there are. With `skip_bad`
+    bad rows are left out instead, and `reading` of what is returned says how many and why.
     """
     if agent_role not in ROLES:
         raise SettingError("agent_role", agent_role, f"one of {', '.join(ROLES)}")
-
-    def parse(row: Row) -> Dialogue:
-        if isinstance(row.value, Dialogue):
-            return row.value
-        return _dialogue(row, agent_role, credit_partner_rewards)
-
-    return Logs(tuple(read_items(source, parse, "conversation")), name_of(source))
+    missing = _missing_outcome(missing_outcome)
+    form = _Form(agent_role, credit_partner_rewards, outcome_column or "outcome", Roles(map_role))
+    rows = gathered(read_rows(source), form.outcome)
+    faults = Faults(name_of(source), "conversation")
+    dialogues = list(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
+    faults.judge(len(dialogues), skip_bad)
+    if outcome_column is not None and all(d.rated_by != "outcome" for d in dialogues):
+        expected = f"a column of {faults.name}; no conversation has a value in one of that name"
+        raise SettingError("outcome_column", outcome_column, expected)
+    reading = faults.reading(source, rows.by)
+    if missing is not None and any(without := lacks_outcome(dialogues)):
+        dialogues = [
+            _counted_as(d, missing) if lacks and not isinstance(missing, str) else d
+            for d, lacks in zip(dialogues, without, strict=True)
+            if not lacks or missing != "leave-out"
+        ]
+        reading = replace(reading, without_outcome=sum(without), missing_outcome=missing)
+    return Logs(tuple(dialogues), faults.name, reading)
 
 
 def to_row(dialogue: Dialogue) -> dict[str, Any]:
-    """The row that `read_logs` turns into `dialogue` again; rewards stand on the messages, no outcome.
+    """The row that `read_logs` turns into `dialogue` again; rewards stand on the messages.
 
-    Raises ValueError if a metadata key is a field of the format.
+    If the conversation has an outcome, what the agent's last message earned is written as that. Raises
+    ValueError if a metadata key is a field of the format.
     """
     clash = sorted(set(dialogue.metadata) & set(FIELDS))
     if clash:
@@ -60,13 +95,15 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
     messages = []
     for m in dialogue.messages:
         item = chat_message(m)
-        if m.role == dialogue.agent_role:
+        if m.role == dialogue.agent_role and dialogue.rated_by != "nothing":
             item["reward"] = m.reward
         if m.behavior_logp is not None:
             item["behavior_logp"] = m.behavior_logp
         messages.append(item)
     row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
     row |= {"messages": messages, ("terminated" if dialogue.terminated else "truncated"): True}
+    if dialogue.rated_by == "outcome":
+        row["outcome"] = next(item for item in reversed(messages) if "reward" in item).pop("reward")
     return row | dict(dialogue.metadata)
 
 
@@ -75,112 +112,98 @@ def write_logs(path: str | Path, logs: Iterable[Dialogue], *, overwrite: bool = 
     return write_jsonl(path, map(to_row, logs), overwrite=overwrite)
 
 
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
-    """Write one JSON object a line (gzipped if the name ends in .gz) and return how many.
-
-    The rows go to a hidden file beside `path` that is renamed when complete: whatever happens on the way,
-    `path` holds all of them or what it held before. Raises InputError if `path` exists (unless
-    `overwrite`), its folder does not, or a row holds what JSON cannot.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: expected the name of a file to write; found a folder")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: expected a new file; found one that exists (overwrite replaces it)")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: expected an existing folder to write in; found no folder {path.parent}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            if path.suffix == ".gz":  # no name and no time inside: the same rows give the same bytes
-                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as zipped:
-                    count = _write_lines(path, rows, zipped)
-            else:
-                count = _write_lines(path, rows, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]], file: IO[bytes] | gzip.GzipFile) -> int:
-    count = 0
-    for count, row in enumerate(rows, start=1):
-        try:
-            line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False, default=_jsonable).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            place = f"{path}:{count}"
-            raise InputError(f"{place}: expected values that JSON holds; found {one_line(error)}") from None
-        file.write(line + b"\n")
-    return count
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    raise TypeError(f"a value of type {type(value).__name__}")
-
-
 # --- one conversation ---------------------------------------------------------------------------------
 
 
-def _dialogue(found: Row, agent_role: str, credit: bool) -> Dialogue:
+class _Form(NamedTuple):
+    """How the rows of a source are understood."""
+
+    agent_role: str
+    credit: bool
+    outcome: str
+    roles: Roles
+
+
+def dialogue_of(found: Row, form: _Form) -> Dialogue:
+    """The conversation of a row; InputError if it has none."""
     where, row = found.where, found.value
+    if isinstance(row, Dialogue):
+        return row
     if not isinstance(row, dict):
         raise unexpected(where, "", "a dict, which is one conversation", row)
-    messages = _messages(row.get("messages"), where, agent_role, credit)
-    outcome = row.get("outcome")
+    column, items, used = _items(row, where)
+    messages, rewarded = _messages(items, where, column, form)
+    outcome = row.get(form.outcome)
     if outcome is not None:
-        last = max(i for i, m in enumerate(messages) if m.role == agent_role)
-        messages[last] = _rewarded(messages[last], read_number(outcome, where, "outcome"))
+        last = max(i for i, m in enumerate(messages) if m.role == form.agent_role)
+        messages[last] = _rewarded(messages[last], read_worth(outcome, where, form.outcome))
+    used |= {form.outcome, *_ENDS, "id"}
+    metadata = {k: without_nulls(v) for k, v in row.items() if v is not None and k not in used}
+    if "outcome" in metadata:  # another column has the outcome
+        metadata["logged_outcome"] = metadata.pop("outcome")
     return Dialogue(
         messages=tuple(messages),
         terminated=_terminated(row, where),
         id=read_name(row.get("id"), where, "id") or found.id,
-        agent_role=agent_role,
-        metadata={k: without_nulls(v) for k, v in row.items() if v is not None and k not in FIELDS},
+        agent_role=form.agent_role,
+        metadata=metadata,
+        rated_by="outcome" if outcome is not None else "rewards" if rewarded else "nothing",
     )
 
 
-def _messages(items: Any, where: str, agent_role: str, credit: bool) -> list[Message]:
+def _items(row: Mapping[str, Any], where: str) -> tuple[str, list[Any], set[str]]:
+    """The column that holds the messages, what is in it, and the columns that it was taken from."""
+    column = next((name for name in MESSAGES if row.get(name) is not None), MESSAGES[0])
+    items = listed(row.get(column))
     if not isinstance(items, list):
-        raise unexpected(where, "messages", "a list of messages, each with role and content", items)
+        expected = "a list of messages, each with role and content"
+        if items is None and is_message(row):
+            expected += f"; or, where a row is a message, a column {CONVERSATION[0]}"
+        raise unexpected(where, column, expected, items)
+    if column != MESSAGES[0] and isinstance(row.get("system"), str):  # ShareGPT writes it beside the others
+        return column, [{"role": "system", "content": row["system"]}, *items], {column, "system"}
+    return column, items, {column}
+
+
+def _messages(items: list[Any], where: str, column: str, form: _Form) -> tuple[list[Message], bool]:
+    """The messages with their rewards, and whether any of them says a reward."""
     messages: list[Message] = []
+    agent_role, rewarded = form.agent_role, False
     last = None  # index of the agent's latest message
     for i, item in enumerate(items):
-        message = read_message(item, where, "messages", i)
+        message = read_message(item, where, column, i, form.roles)
         role = message.role
         reward, logp = item.get("reward"), item.get("behavior_logp")
-        reward = 0.0 if reward is None else read_number(reward, where, f"messages[{i}].reward")
+        if reward is None:
+            reward = 0.0
+        else:
+            reward, rewarded = read_worth(reward, where, f"{column}[{i}].reward"), True
         if logp is not None:
-            logp = read_number(logp, where, f"messages[{i}].behavior_logp")
+            logp = read_number(logp, where, f"{column}[{i}].behavior_logp")
             if logp > 0:
                 expected = "the log of a probability, 0 or below"
-                raise unexpected(where, f"messages[{i}].behavior_logp", expected, logp)
+                raise unexpected(where, f"{column}[{i}].behavior_logp", expected, logp)
         if role == agent_role:
             last = i
         elif reward:
-            if not credit or last is None:
+            if not form.credit or last is None:
                 expected = f"expected a message of the agent ({agent_role}) before it"
-                if not credit:
+                if not form.credit:
                     expected = f"expected rewards on messages of the agent ({agent_role}) alone"
                     expected += " (credit_partner_rewards gives them to its message before)"
                 found = f"found {reward:g} on a message of the {role}"
-                raise InputError(f"{where}: messages[{i}].reward: {expected}; {found}")
+                raise InputError(f"{where}: {column}[{i}].reward: {expected}; {found}")
             messages[last] = _rewarded(messages[last], reward)
             reward = 0.0
         if reward or logp is not None:
             rest = (message.name, message.tool_calls, message.tool_call_id)
             message = Message(role, message.content, reward, logp, *rest)
         messages.append(message)
+    form.roles.expect_one_name_a_side(items, where, column)
     if last is None:
         found = f"only {', '.join(sorted({m.role for m in messages}))}" if messages else "no messages"
-        raise InputError(f"{where}: messages: expected a message of the agent ({agent_role}); found {found}")
-    return messages
+        raise InputError(f"{where}: {column}: expected a message of the agent ({agent_role}); found {found}")
+    return messages, rewarded
 
 
 def _rewarded(m: Message, reward: float) -> Message:
@@ -188,11 +211,32 @@ def _rewarded(m: Message, reward: float) -> Message:
 
 
 def _terminated(row: Mapping[str, Any], where: str) -> bool:
-    terminated, truncated = row.get("terminated"), row.get("truncated")
-    for field, value in (("terminated", terminated), ("truncated", truncated)):
-        if value is not None and not isinstance(value, bool):
-            raise unexpected(where, field, "true or false", value)
+    terminated, truncated = (
+        None if row.get(field) is None else read_flag(row[field], where, field) for field in _ENDS
+    )
     if terminated is not None and terminated is truncated:
         found = "true" if terminated else "false"
         raise InputError(f"{where}: terminated: expected either terminated or truncated; found both {found}")
     return not truncated if terminated is None else terminated
+
+
+# --- conversations without an outcome -----------------------------------------------------------------
+
+
+def _missing_outcome(choice: str | float | None) -> str | float | None:
+    """ "leave-out" or a number, which text may spell. SettingError for anything else."""
+    if choice is None or choice == "leave-out":
+        return choice
+    try:
+        return read_number(choice, "", "")
+    except InputError:
+        expected = "leave-out, or the number that conversations without an outcome count as"
+        raise SettingError("missing_outcome", choice, expected) from None
+
+
+def _counted_as(d: Dialogue, outcome: float) -> Dialogue:
+    """The conversation with an outcome that the log does not have."""
+    last = max(i for i, m in enumerate(d.messages) if m.role == d.agent_role)
+    messages = [*d.messages]
+    messages[last] = _rewarded(messages[last], outcome)
+    return replace(d, messages=tuple(messages), rated_by="outcome")

@@ -8,28 +8,29 @@ from typing import Any
 
 from turnwise.data.feedback import Prompt
 from turnwise.data.files.fields import read_text, unexpected
-from turnwise.data.files.messages import read_message
+from turnwise.data.files.messages import Roles, holds_messages, listed, read_message
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 
-MESSAGES = "text or a list of messages, each with role and content"
+PROMPT = "text or a list of messages, each with role and content"
 
 
-def read_prompt(value: Any, where: str, field: str) -> Prompt:
+def read_prompt(value: Any, where: str, field: str, roles: Roles) -> Prompt:
     """A prompt from text (one message of the user, or a transcript) or from a list of messages."""
+    value = _given(value)
     if isinstance(value, str):
         talk = _transcript(value)
         if talk and talk[-1] == Message("assistant", ""):  # "Assistant:" at the end invites the reply
             talk = talk[:-1]
         messages = talk or (Message("user", read_text(value, where, field)),)
     else:
-        messages = _messages(value, where, field)
+        messages = _messages(value, where, field, roles)
     _expect_reply(messages, where, field)
     return messages
 
 
 def split_replies(
-    prompt: Prompt | None, given: Mapping[str, Any], where: str
+    prompt: Prompt | None, given: Mapping[str, Any], where: str, roles: Roles
 ) -> tuple[Prompt, tuple[str, ...]]:
     """The prompt and the reply of each field.
 
@@ -38,7 +39,7 @@ def split_replies(
     """
     # Two texts share no beginning here, unlike in TRL: if the question is in another column, their common
     # beginning is only the first words of two answers.
-    whole = [_conversation(value, prompt, where, field) for field, value in given.items()]
+    whole = [_conversation(_given(value), prompt, where, field, roles) for field, value in given.items()]
     shared = min(map(len, whole)) - 1  # a reply remains, even if there is only one or all are equal
     for i in range(shared):
         if any(messages[i] != whole[0][i] for messages in whole):
@@ -58,13 +59,13 @@ def split_replies(
             raise InputError(f"{where}: {field}: {expected}; found tool calls")
     before = whole[0][:shared]
     if not before:
-        raise unexpected(where, "prompt", MESSAGES, None)
+        raise unexpected(where, "prompt", PROMPT, None)
     if before != prompt:
         _expect_reply(before, where, next(iter(given)))
     return before, tuple(messages[-1].content for messages in whole)
 
 
-def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> Prompt:
+def _conversation(value: Any, prompt: Prompt | None, where: str, field: str, roles: Roles) -> Prompt:
     """Prompt and reply together."""
     if isinstance(value, str):
         reply = Message("assistant", read_text(value, where, field))
@@ -73,8 +74,8 @@ def _conversation(value: Any, prompt: Prompt | None, where: str, field: str) -> 
             return talk
         if prompt is not None:
             return (*prompt, reply)
-        raise unexpected(where, "prompt", MESSAGES, None)
-    messages = _messages(value, where, field)
+        raise unexpected(where, "prompt", PROMPT, None)
+    messages = _messages(value, where, field, roles)
     if prompt is None or messages[: len(prompt)] == prompt:
         return messages
     if messages[0].role != "assistant":
@@ -95,10 +96,20 @@ def _transcript(text: str) -> Prompt:
     return tuple(Message("user" if who == "Human" else "assistant", words.strip()) for who, words in said)
 
 
-def _messages(items: Any, where: str, field: str) -> Prompt:
+def _messages(items: Any, where: str, field: str, roles: Roles) -> Prompt:
+    if isinstance(items, dict) and holds_messages([items]):
+        items = [items]  # one message by itself
     if not isinstance(items, list) or not items:
-        raise unexpected(where, field, MESSAGES, items)
-    return tuple(read_message(item, where, field, i) for i, item in enumerate(items))
+        raise unexpected(where, field, PROMPT, items)
+    messages = tuple(read_message(item, where, field, i, roles) for i, item in enumerate(items))
+    roles.expect_one_name_a_side(items, where, field)
+    return messages
+
+
+def _given(value: Any) -> Any:
+    """The messages that a table holds as text; every other text is itself."""
+    found = listed(value)
+    return found if holds_messages(found) else value
 
 
 def _expect_reply(prompt: Prompt, where: str, field: str) -> None:
