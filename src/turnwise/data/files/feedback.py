@@ -82,8 +82,9 @@ def holds_feedback(source: Source) -> bool:
     return not columns.isdisjoint(_REPLIES) and columns.isdisjoint(MESSAGES)
 
 
-def prompt_of(row: Mapping[str, Any], where: str, roles: Roles) -> Prompt:
+def prompt_of(row: Mapping[str, Any], where: str, roles: Roles | None = None) -> Prompt:
     """The prompt of a row: its column `prompt`, or what the replies of a row of feedback begin with."""
+    roles = roles or Roles()
     if row.get("prompt") is not None:
         return read_prompt(row["prompt"], where, "prompt", roles)
     columns = {name for name, value in row.items() if value is not None}
