@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cards = str(home / "cards.jsonl")
     make = ["data", "make", "--task", "postcards", "--conversations"]
     assert main([*make, "40", "--out", cards]) == 0
-    assert main(["train", "bc", "--logs", cards, "--out", str(home / "bc"), *SMALL]) == 0
+    assert main(["train", "bc", "--logs", cards, "--out", str(home / "bc"), *SMALL, "--heldout", "0"]) == 0
     for kind in ("pairs", "likes", "rankings", "scores"):
         assert main([*make, "24", "--feedback", kind, "--out", str(home / f"{kind}.jsonl")]) == 0
     asked = [{"prompt": f"Say {i}.", "answer": i} for i in range(20)]

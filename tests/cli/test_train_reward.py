@@ -24,7 +24,7 @@ def pairs(folder: Path) -> Path:
     rows = []
     for i in range(60):
         say = [" ".join(rng.choice(WORDS, 3)) for _ in range(2)]
-        rows.append({"prompt": f"Q{i % 20}?", "chosen": say[0] + " please", "rejected": say[1] + " <b>no"})
+        rows.append({"prompt": f"Ask {i % 20}", "chosen": say[0] + " please", "rejected": say[1] + " <b>no"})
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return path
@@ -54,13 +54,13 @@ def test_from_pairs_to_a_classifier(tmp_path: Path, capsys: Any) -> None:
     s = load_reward(out)
     model = AutoModelForSequenceClassification.from_pretrained(out / "reward").eval()
     tokenizer = AutoTokenizer.from_pretrained(out / "reward")
-    chats = [[{"role": "user", "content": "Q1?"}, {"role": "assistant", "content": t}]
+    chats = [[{"role": "user", "content": "Ask 1"}, {"role": "assistant", "content": t}]
              for t in ("sun please", "fog fog <b>no")]  # fmt: skip
     texts = tokenizer.apply_chat_template(chats, tokenize=False)
     read = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
     with torch.inference_mode():
         logits = model(**{k: read[k] for k in ("input_ids", "attention_mask")}).logits[:, 0]
-    prompt = (s_message("Q1?"),)
+    prompt = (s_message("Ask 1"),)
     ours = s.score([s.chat.reply(prompt, c[1]["content"]) for c in chats])
     np.testing.assert_allclose(ours.mean(0), logits, atol=1e-5)
     assert logits[0] > logits[1]
@@ -97,7 +97,7 @@ def test_adapters_of_members_on_a_model_that_is_there(tmp_path: Path, capsys: An
     assert found["quality"] == {} and "nothing was held out" in (out / "report.html").read_text()
     assert sorted(p.name for p in (out / "reward").iterdir()) == ["member-0", "member-1", "turnwise.json"]
     s = load_reward(out)
-    each = s.score([s.chat.reply((s_message("Q1?"),), t) for t in ("sun please", "fog fog <b>no")])
+    each = s.score([s.chat.reply((s_message("Ask 1"),), t) for t in ("sun please", "fog fog <b>no")])
     assert each.shape == (2, 2) and not np.allclose(each[0], each[1])
 
 
@@ -123,11 +123,12 @@ def test_what_cannot_work_is_refused(words: list[str], said: str, tmp_path: Path
 
 
 def test_scores_far_from_standard_are_told(tmp_path: Path, capsys: Any) -> None:
-    rows = [{"prompt": f"Q{i % 9}?", "completion": WORDS[i % 5], "score": 70 + i % 7} for i in range(36)]
+    """Of nine prompts, 3, 4 and 5 are held out; the 24 scores of the others have mean 72.9, deviation 2.1."""
+    rows = [{"prompt": f"Ask {i % 9}", "completion": WORDS[i % 5], "score": 70 + i % 7} for i in range(36)]
     file = tmp_path / "scores.jsonl"
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     words = ["train", "reward", "--feedback", str(file), "--out", str(tmp_path / "run"), *SMALL]
     assert main([*words, "--heldout", "0.3", "--epochs", "0.5"]) == 0
     said = capsys.readouterr()
-    assert "scores have mean 73 and deviation 2.03; rewards begin at 0" in said.err
+    assert "scores have mean 72.9 and deviation 2.1; rewards begin at 0" in said.err
     assert "held-out RMSE 7" in said.out and "R2 -" in said.out

@@ -145,6 +145,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     for part in asked.values():
         given |= vars(part)
     source = {key: given.pop(key) for key in _SOURCES if key in given}
+    if (apart := given.get("heldout_logs")) is not None:
+        given["heldout_logs"] = _reader(row.family, {**source, "logs": apart})
     # Flags are known to be good now, and what takes seconds to import may be.
     from turnwise.recipes.training.fit import prepare_and_carry_out
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from turnwise.data.cards.logs import BINS, data_card, describe, warnings
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.heldout import Split
 from turnwise.envs.dialogue import Message
 
 
@@ -32,6 +33,8 @@ FOUR = [
     talk(0.0, 0.0, 2.0, words="c", topic="x"),
     talk(1.0, words="a", logp=-1.0, terminated=False),
 ]
+TWIN = "have a twin (the same messages, whoever says them)"
+ONE_OUT = Split(FOUR[:3], FOUR[3:], twins=2)
 
 
 def test_card_by_hand():
@@ -39,7 +42,7 @@ def test_card_by_hand():
     the interval is 1 -+ 1.96 * 0.8165 / 2 = 1 -+ 0.8002. Turns 1, 2, 3, 1: mean 1.75; twice as many messages.
     Bins of 0.1 from 0 to 2: 0 falls in the first, 1 in the eleventh, 2 in the last. The last conversation
     says what the first says. Lengths 10 and 30 do not pass a context of 30, 31 does."""
-    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, heldout=1)
+    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, split=ONE_OUT)
     assert card.pop("return") == pytest.approx(
         {"mean": 1, "std": math.sqrt(2 / 3), "min": 0, "max": 2, "low": 0.1998, "high": 1.8002}, abs=1e-4
     )
@@ -50,6 +53,9 @@ def test_card_by_hand():
         "file": "x.jsonl",
         "conversations": 4,
         "heldout": 1,
+        "twins": 2,
+        "across": 0,
+        "outcomes": 0,
         "agent_turns": {"mean": 1.75, "min": 1, "max": 3},
         "messages": 14,
         "tokens": {"mean": 20.0, "max": 31, "total": 80},
@@ -108,7 +114,7 @@ def test_any_rewards_give_a_card_of_json(rewards):
 
 def test_words():
     """The numbers of the card by hand, rounded to three decimals; a large one is grouped."""
-    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, heldout=1)
+    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, split=ONE_OUT)
     assert describe(card) == [
         ("File", "x.jsonl"),
         ("Conversations", "4, 1 of them held out"),
@@ -120,6 +126,7 @@ def test_words():
         ("Behaviour propensities", "on some messages of the agent"),
         ("Metadata", "fault, topic"),
         ("Duplicates", "1 conversation with the words of an earlier one"),
+        ("Held-out split", f"2 conversations {TWIN}; twins stay on one side"),
         ("Over the context", "1 conversation, chained into segments"),
     ]
     words = dict(describe(data_card([talk(12345.678, -1e-5)], file="x.jsonl", lengths=[20_000])))
@@ -174,9 +181,21 @@ def test_duplicates():
     """Words decide, not rewards; the first of three is no repetition."""
     dialogues = [talk(1.0), talk(2.0), talk(3.0), talk(1.0, words="b")]
     assert told(dialogues) == [
-        "2 of 4 conversations (50%) repeat an earlier one word for word: they count double, and may "
-        "stand on both sides of the held-out split."
+        "2 of 4 conversations (50%) repeat an earlier one word for word: they count double.",
+        "3 of 4 conversations (75%) have a twin (the same messages, whoever says them): twins stay on one "
+        "side of the held-out split.",
     ]
+
+
+def test_twins_across_the_split_are_said():
+    """Where the user says what is held out, twins may be on both sides: then figures flatter."""
+    split = Split(FOUR[:3], FOUR[3:], twins=2, across=1)
+    card = data_card(FOUR, file="x.jsonl", split=split)
+    said = f"2 conversations {TWIN}; 1 held-out ones have theirs among those learnt from"
+    assert dict(describe(card))["Held-out split"] == said
+    assert warnings(card, FOUR)[-1].startswith("1 of 1 held-out conversation have a twin")
+    card = data_card(FOUR, file="x.jsonl", split=Split(FOUR[:3], FOUR[3:], twins=0, outcomes=2))
+    assert dict(describe(card))["Held-out split"] == "each of 2 outcomes is held out in its share"
 
 
 def test_logs_know_their_file():

@@ -10,9 +10,13 @@ import numpy as np
 
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
+from turnwise.data.heldout import Split
+from turnwise.data.twins import find_twins
 
 BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
+MANY_TWINS = 0.01  # share of conversations with a twin above which it is said without being asked
+_TOGETHER = "; twins stay on one side"
 _SAME = 1e-9  # returns closer than this share of their size differ by rounding alone
 
 
@@ -22,13 +26,13 @@ def data_card(
     file: str | None = None,
     lengths: Sequence[int] | None = None,
     context: int | None = None,
-    heldout: int = 0,
+    split: Split | None = None,
 ) -> dict[str, Any]:
     """Counts and returns of `dialogues` as plain JSON values.
 
     `file`: what they were read from, if they are no `Logs`, which know it. `lengths`: tokens of each
     conversation; `context`: tokens that the model reads at most; without them `tokens` and `over_context` are
-    None. `heldout`: how many of the conversations are kept from training.
+    None. `split`: which of them are kept from training.
     `return.low` and `return.high` are the 95% interval of the mean under the normal approximation,
     mean -+ 1.96 std / sqrt(n) with the n - 1 standard deviation, the mean itself for n = 1.
     """
@@ -47,7 +51,10 @@ def data_card(
     return {
         "file": file or name_of(dialogues),
         "conversations": len(dialogues),
-        "heldout": heldout,
+        "heldout": 0 if split is None else len(split.held),
+        "twins": find_twins(dialogues).count if split is None else split.twins,
+        "across": 0 if split is None else split.across,
+        "outcomes": 0 if split is None else split.outcomes,
         "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
         "messages": sum(len(d.messages) for d in dialogues),
         "tokens": None if lengths is None else _tokens(lengths),
@@ -115,9 +122,24 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Metadata", ", ".join(keys) if keys else "none"),
         ("Duplicates", f"{plural(card['duplicates'], 'conversation')} with the words of an earlier one"),
     ]
+    if split := _split_in_words(card):
+        lines.append(("Held-out split", split))
     if over:
         lines.append(("Over the context", f"{plural(over, 'conversation')}, chained into segments"))
     return lines
+
+
+def _split_in_words(card: Mapping[str, Any]) -> str:
+    """What was seen to when conversations were held out."""
+    parts = []
+    if card.get("twins"):
+        twins = plural(card["twins"], "conversation")
+        parts.append(f"{twins} have a twin (the same messages, whoever says them)")
+        across = card.get("across")
+        parts[0] += f"; {across:,} held-out ones have theirs among those learnt from" if across else _TOGETHER
+    if card.get("outcomes"):
+        parts.append(f"each of {card['outcomes']} outcomes is held out in its share")
+    return "; ".join(parts)
 
 
 def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str]:
@@ -146,8 +168,18 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
         )
     if card["duplicates"]:
         found.append(
-            f"{_share(card['duplicates'], n)} repeat an earlier one word for word: they count double, "
-            "and may stand on both sides of the held-out split."
+            f"{_share(card['duplicates'], n)} repeat an earlier one word for word: they count double."
+        )
+    if card["across"]:
+        found.append(
+            f"{card['across']:,} of {plural(card['heldout'], 'held-out conversation')} have a twin (the same "
+            "messages, whoever says them) among those learnt from: held-out figures look better than they "
+            "are."
+        )
+    elif (card["twins"] or 0) >= MANY_TWINS * n:
+        found.append(
+            f"{_share(card['twins'], n)} have a twin (the same messages, whoever says them): twins stay on "
+            "one side of the held-out split."
         )
     return found
 

@@ -62,9 +62,12 @@ class LogSettings:
     """What learning from logged conversations is asked."""
 
     heldout: float = 0.05
-    """Share of conversations that are kept from learning, picked by their ids."""
+    """Share of conversations that are kept from learning, picked by their words; twins stay together."""
     heldout_by: str | None = None
-    """Column of the logs whose equal values stay together, held out or not (a customer, a scenario)."""
+    """Column of the logs whose equal values stay together, held out or not (a customer, a scenario); or a
+    column and the values that are held out (split=test)."""
+    heldout_logs: str | None = None
+    """Logs of their own that are held out, beside logs that are all learnt from."""
     lora_rank: int = 0
     """Train low-rank adapters of this rank instead of all weights; 0 trains all."""
     max_new_tokens: int = 64

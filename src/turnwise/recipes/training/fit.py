@@ -174,10 +174,14 @@ def prepare_and_carry_out(
 
 def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
     start = _start(algorithm, given)
+    apart = given.pop("heldout_logs", None)
     settings = _taken(LogSettings, given)
     _expect_nothing(algorithm, given, LogSettings)
     read = read_logs(_called(data))
-    return logs.prepare(algorithm, config, read, settings, start, m)
+    if apart is not None:
+        apart = read_logs(_called(apart), agent_role=read[0].agent_role)
+        settings = replace(settings, heldout_logs=apart.source)
+    return logs.prepare(algorithm, config, read, settings, start, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:

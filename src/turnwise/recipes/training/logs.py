@@ -68,10 +68,22 @@ class Material:
 
 
 def prepare(
-    algorithm: Algorithm, config: Any, logs: Logs, settings: LogSettings, start: Start | Any, m: Machine
+    algorithm: Algorithm,
+    config: Any,
+    logs: Logs,
+    settings: LogSettings,
+    start: Start | Any,
+    m: Machine,
+    apart: Logs | None = None,
 ) -> Job[Policy]:
-    """Split, encode and build. `start`: a model to clone into (`Start`), or the clone that values are for."""
-    learnt, held = split_heldout(logs, settings.heldout, settings.heldout_by)
+    """Split, encode and build.
+
+    `start`: a model to clone into (`Start`), or the clone that values are for. `apart`: conversations that
+    are held out, beside `logs` that are all learnt from.
+    """
+    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
+    learnt, held = split.learnt, split.held
+    logs = logs if apart is None else Logs((*logs, *apart), logs.source)
     if not learnt:
         expected = "a smaller share: nothing is left to learn from"
         raise SettingError("heldout", settings.heldout, expected)
@@ -84,7 +96,7 @@ def prepare(
     config = replace(config, batch_size=size)
     task = task_of(logs)
     sizes = {"lengths": material.lengths.tolist(), "context": material.context}
-    card = data_card(logs, file=logs.source, **sizes, heldout=len(held))
+    card = data_card(logs, file=logs.source, **sizes, split=split)
     # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
     # stays whole, and takes over the weights at the end.
     plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
