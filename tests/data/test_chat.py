@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data import chat as chat_module
+from turnwise.data import encoder as encoder_module
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
@@ -367,11 +367,11 @@ def test_texts_are_remembered_up_to_a_bound(tokenizers, monkeypatch) -> None:
     3,000, so no more than 21 of 1,000 are kept. The ids stay those of a format that forgets nothing."""
     talks = [Dialogue((said("user", f"{i:050}"), said("assistant", f"{i:050}"))) for i in range(1_000)]
     whole = ChatFormat(tokenizers["own"]).encode(talks)
-    monkeypatch.setattr(chat_module, "REMEMBERED", 3_000)
+    monkeypatch.setattr(encoder_module, "REMEMBERED", 3_000)
     chat = ChatFormat(tokenizers["own"])
     for one, other in zip(chat.encode(talks), whole, strict=True):
         assert one.ids.tolist() == other.ids.tolist()
-    assert 0 < len(chat._texts._made) <= 21 and 0 < len(chat._ids._made) <= 21
+    assert 0 < len(chat._encoder._texts._made) <= 21
 
 
 def test_the_writer_marks_an_interrupted_turn() -> None:

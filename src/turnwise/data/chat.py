@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.encoder import REMEMBERED, Remembered, TextEncoder
 from turnwise.data.template import THINK, THOUGHT, Template, suffix
 from turnwise.data.tokens import Tokens, TokenWriter, Written
 from turnwise.envs.dialogue import Message
@@ -23,11 +24,6 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
 """Used for tokenizers that bring no chat template of their own."""
-REMEMBERED = 1_000_000
-"""characters of text whose ids, or whose rendered text, are kept: at most about 12 MB of each"""
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 
 class ChatFormat:
@@ -61,8 +57,8 @@ class ChatFormat:
         self.tokenizer = tokenizer
         if not tokenizer.chat_template:
             tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
-        self._ids = _Remembered[bool, list[int]]()
-        self._texts = _Remembered[str, str]()
+        self._encoder = TextEncoder(tokenizer)
+        self._texts = Remembered[str, str](REMEMBERED)
         special = tokenizer.added_tokens_decoder.values()
         self._markers = tuple(t.content for t in special if t.special and t.content.strip())
         self._template = Template(tokenizer)
@@ -241,13 +237,7 @@ class ChatFormat:
 
     def _encode(self, text: str, literally: bool = False) -> list[int]:
         """Ids of a text; with `literally`, special tokens (the stop, say) are encoded as plain text."""
-
-        def encoded() -> list[int]:
-            # Not verbose: it would warn of texts longer than the context, which `segments` sees to.
-            options = {"add_special_tokens": False, "split_special_tokens": literally, "verbose": False}
-            return self.tokenizer.encode(text, **options) if text else []
-
-        return self._ids.of(text, literally, encoded)
+        return self._encoder.encode(text, literally)
 
     def _header_after(self, messages: list[Message]) -> str:
         """The text that opens the agent's turn."""
@@ -262,34 +252,14 @@ class ChatFormat:
         return suffix(self._render(messages[: i + 1], False), self._render(messages[:i], False))
 
     def _alone(self, message: Message) -> str:
-        """A message's own text, remembered: scripted partners repeat themselves."""
+        """A message's own text, remembered if it takes time: scripted partners repeat themselves."""
+        frame = self._template.frame(message.role)
+        if frame is not None:
+            return frame[0] + message.content + frame[1]
         return self._texts.of(message.content, message.role, lambda: self._template.render([message], False))
 
     def _render(self, messages: list[Message], prompt: bool) -> str:
         return self._template.render(messages, prompt) if messages or prompt else ""
-
-
-class _Remembered(Generic[K, V]):
-    """What was made of texts, each for a purpose; once they are `REMEMBERED` characters it begins anew.
-
-    Without a bound, the texts of large logs would stay in memory as long as their format.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[str, K], V] = {}
-        self._size = 0
-
-    def of(self, text: str, purpose: K, make: Callable[[], V]) -> V:
-        """What `make` makes of the text, from memory if it was made before."""
-        key = (text, purpose)
-        found = self._made.get(key)
-        if found is None:
-            if self._size > REMEMBERED:
-                self._made.clear()
-                self._size = 0
-            found = self._made[key] = make()
-            self._size += len(text) + 100  # characters, and about as much for the entry itself
-        return found
 
 
 def _special(tokenizer: Any) -> set[int]:
