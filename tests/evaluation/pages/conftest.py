@@ -71,6 +71,31 @@ _METRICS = {
 }
 
 
+_CRITIC = {
+    "estimates": {"gamma": 1.0, "gamma_within_turn": 1.0, "improved": True},
+    "heldout": 300,
+    "cut": 2,
+    "learnt": 5690,
+    "judged_by": "calibrated_r2",
+    "returns": {"mean": -0.3, "std": 0.1, "low": -1.25, "high": 0.95},
+    "knows": True,
+    "beside_words": "equal",
+    "sentence": "On 300 conversations that it has not seen, this critic beats a constant and does as well.",
+    "shift": {
+        "beta": 14.0,
+        "per": "token",
+        "mean": 1.5,
+        "p95": 3.25,
+        "far": 3.0,
+        "sentence": "Beta 14 moves.",
+    },
+}
+_INTERVAL = {"value": 0.25, "low": 0.1, "high": 0.4}
+_FIGURES = dict.fromkeys(("r2", "calibrated_r2", "spearman", "slope", "intercept"), _INTERVAL)
+_PLACE = {"turns": 300, "constant": -0.3, "critic": _FIGURES, "words": _FIGURES}
+_CRITIC |= {name: dict.fromkeys(("first", "last", "all"), _PLACE) for name in ("v", "q")}
+
+
 def _conversation(i: int = 1) -> dict:
     """Two turns of the agent, scored per token: advantages .01 + .03 = .04, then -.1."""
     first = [
@@ -103,8 +128,15 @@ def _metrics() -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def _write_critic(folder: Path, **changes) -> Path:
+    (folder / "critic.json").write_text(json.dumps(_CRITIC | changes))
+    return folder
+
+
 def _write_run(folder: Path, algorithm: str, talks: list[dict], **config) -> Path:
     folder.mkdir(parents=True)
+    if algorithm != "bc":
+        _write_critic(folder)
     asked = {"algorithm": algorithm, "logs": "logs/desk-2.jsonl", "seed": 7, "width": 128, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(asked))
     facts = {"name": algorithm, "title": algorithm.upper(), "what": "a method", "family": "logs"}
@@ -148,6 +180,12 @@ def _write_comparison(folder: Path, **changes) -> Path:
 def conversation() -> Callable[..., dict]:
     """A conversation as the agent's critic scores it."""
     return _conversation
+
+
+@pytest.fixture(scope="session")
+def write_critic() -> Callable[..., Path]:
+    """Writes what a run's critic knows."""
+    return _write_critic
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from turnwise.evaluation.pages.report import write_report
 
 
 def test_tokens_are_coloured_and_answer_to_the_mouse(lone):
-    """Advantages .01, .03, -.1: the 95% quantile of the sizes is .1, so full colour is .1.
+    """Advantages .01, .03, -.1, and the standard deviation of the return, which gets full colour, is .1.
 
     Level of .01: .1 of 6 is .6, rounded 1; of .03: 1.8, rounded 2; of -.1: 6.
     """
@@ -22,7 +22,10 @@ def test_tokens_are_coloured_and_answer_to_the_mouse(lone):
         '<span class="t n6" title="V 0.70 · Q 0.60 · advantage −0.10 · log-prob −2.25">Fix</span>'
         in lone.html
     )
-    assert "advantage of each token, in units of reward; full colour at ±0.1 and beyond" in lone.text
+    assert (
+        "advantage of each token, in units of reward (dots on the lines: of each whole message)" in lone.text
+    )
+    assert "full colour at ±0.100, one standard deviation of the return, and beyond" in lone.text
     assert "return +0.95" in lone.text and "fault (hidden from the agent): screen" in lone.text
 
 
@@ -35,15 +38,16 @@ def test_turns_show_where_v_moved(lone, conversation):
     assert sparks == ["V by turn: 0.20, 0.70"] * 2  # in the list and beside the conversation
 
 
-def test_per_turn_critics_colour_whole_messages(tmp_path, read, write_run, conversation):
+def test_per_turn_critics_colour_whole_messages(tmp_path, read, write_run, write_critic, conversation):
     talk = conversation()
     for message, advantage in ((talk["messages"][1], 0.25), (talk["messages"][3], -0.5)):
         del message["tokens"]
         message |= {"v": 0.1, "q": 0.1 + advantage, "advantage": advantage}
-    page = read(write_run(tmp_path / "r", "iql", [talk]))
+    returns = {"mean": 0.2, "std": 0.5, "low": -1.0, "high": 1.0}
+    page = read(write_critic(write_run(tmp_path / "r", "iql", [talk]), returns=returns))
     hover = "V 0.10 · Q 0.35 · advantage +0.25 · reward −0.05"
     assert f'<span class="t p3" title="{hover}">Test screen</span>' in page.html
-    assert "advantage of each message, in units of reward; full colour at ±0.5" in page.text
+    assert "advantage of each message, in units of reward" in page.text and "full colour at ±0.5" in page.text
 
 
 def test_without_a_critic_there_are_no_colours(page):

@@ -50,8 +50,8 @@ def test_without_a_simulator_values_are_no_return(lone):
     """The last held-out loss is 3.2 - 300/150 = 1.2; Q and V are called the critic's."""
     assert "There is no estimate of this policy’s worth yet." in lone.text
     assert "reaches a mean return" not in lone.text and 'class="plot" viewBox="0 0 900' not in lone.html
-    assert lone.row("loss").startswith("loss 1.20 a loss: how well the model fits")
-    assert lone.row("loss").endswith("logged conversations kept from training; unit: nats per token")
+    assert lone.row("loss").startswith("loss 1.20 a loss, on logged conversations kept from training")
+    assert lone.row("loss").endswith("lower predicts them better; unit: nats per token")
     q = "Q 0.300 measured on logged conversations kept from training; not what the policy would earn"
     assert (
         lone.row("Q") == f"{q}; unit: units of return"

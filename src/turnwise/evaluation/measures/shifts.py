@@ -18,22 +18,25 @@ ROWS, CHOICES = 256, 32
 """rows that are read at most; turns for which proposals are made at most"""
 
 
-def measure_shift(agent: Agent, rows: Sequence[Tokens]) -> dict[str, Any] | None:
+def measure_shift(agent: Agent, rows: Sequence[Tokens], *, said: bool = False) -> dict[str, Any] | None:
     """Size of the shift of log-probability that the critic makes on `rows`: mean, 95th percentile; in nats.
 
         token critic   |log pi'(a) - log pi(a)| of each logged token; `turn` has the sums over whole turns
         turn critic    |log (n p)| of the proposal that is said, of n proposals, after the logged history
 
-    pi is the language model, pi' what it becomes under the critic. None without a critic, or without rows.
+    pi is the language model, pi' what it becomes under the critic; `said` if the agent itself said what is
+    in the rows. None without a critic, or without rows.
     """
     rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int))]
     if agent.critic is None or not rows:
         return None
-    found: dict[str, Any] = {"beta": agent.acting.beta, "far": FAR}
+    found: dict[str, Any] = {"beta": agent.acting.beta, "said": said, "far": FAR}
     if isinstance(agent.critic, TokenCritic):
         shifts, turns = _of_tokens(agent, rows)
-        return found | {"per": "token", **_sizes(shifts), "turn": _sizes(turns)}
-    return found | {"per": "turn", **_sizes(_of_choices(agent, rows))}
+        found |= {"per": "token", **_sizes(shifts), "turn": _sizes(turns)}
+    else:
+        found |= {"per": "turn", **_sizes(_of_choices(agent, rows))}
+    return found | {"sentence": _in_words(found)}
 
 
 def _of_tokens(agent: Agent, rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
@@ -73,9 +76,11 @@ def _sizes(shifts: np.ndarray) -> dict[str, float]:
     return {"mean": float(sizes.mean()), "p95": float(np.quantile(sizes, 0.95))}
 
 
-def shift_in_words(shift: dict[str, Any]) -> str:
+def _in_words(shift: dict[str, Any]) -> str:
     """One sentence: how far, and whether that is far."""
-    what = "a logged word" if shift["per"] == "token" else "the reply that is said"
+    what = "the reply that is said"
+    if shift["per"] == "token":
+        what = "a word that it says" if shift["said"] else "a logged word"
     text = (
         f"Beta {shift['beta']:g} moves the log-probability of {what} by {shift['mean']:.2f} nats on average, "
         f"and by more than {shift['p95']:.2f} in one case of twenty"

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from turnwise.evaluation.pages.critics import Scale
 from turnwise.evaluation.pictures.conversations import value_line
 from turnwise.evaluation.pictures.style import level, number
 
@@ -17,9 +18,9 @@ SHOWN = 12
 
 
 def conversations_view(
-    conversations: Sequence[Mapping[str, Any]], agent: str, index: int, budget: int
+    conversations: Sequence[Mapping[str, Any]], agent: str, index: int, budget: int, scale: Scale
 ) -> dict[str, Any]:
-    """Conversations of run number `index` as the templates show them, coloured on one scale.
+    """Conversations of run number `index` as the templates show them, coloured on the `scale` of the run.
 
     As many as fit into `budget` bytes of markup, `SHOWN` at most. The first one is always there, cut short
     if it alone is too long. `agent` is the role whose messages are scored.
@@ -36,18 +37,19 @@ def conversations_view(
     spoken = [m for talk in shown for m in talk["messages"] if m["agent"]]
     tokens = [t["advantage"] for m in spoken for t in m["tokens"] if t.get("advantage") is not None]
     messages = [m["advantage"] for m in spoken if m["advantage"] is not None]
-    limit, dots = (_full_colour([abs(a) for a in values]) for values in (tokens or messages, messages))
     values = [m["v"] for m in spoken if m["v"] is not None]
-    span = (min(values, default=0.0), max(values, default=0.0))
-    decimals = 3 if limit < 0.1 else 2 if limit < 10 else 1
+    ends = [*values, *(scale.returns or ())]
+    span = (min(ends, default=0.0), max(ends, default=0.0))
+    decimals = 3 if scale.full < 0.1 else 2 if scale.full < 10 else 1
     for i, talk in enumerate(shown):
-        _colour(talk, limit, dots, decimals, tokens=bool(tokens))
-        _trace(talk, span, decimals)
+        _colour(talk, scale, decimals, tokens=bool(tokens))
+        _trace(talk, span, scale.mean, decimals)
         talk["key"] = f"talk-{index}-{i}"
         talk["id"] = talk["id"] or f"conversation {i + 1}"
-    scale = "token" if tokens else "message" if messages else None
-    return {"items": shown, "limit": f"{limit:g}", "dots": f"{dots:g}", "decimals": decimals, "scale": scale,
-            "bytes": used, "left_out": len(conversations) - len(shown)}  # fmt: skip
+    what = "token" if tokens else "message" if messages else None
+    return {"items": shown, "limit": number(scale.full), "knows": scale.knows, "sentence": scale.sentence,
+            "decimals": decimals, "scale": what, "bytes": used,
+            "left_out": len(conversations) - len(shown)}  # fmt: skip
 
 
 def _scored(message: Mapping[str, Any], agent: str) -> dict[str, Any]:
@@ -81,36 +83,27 @@ def _cut(talk: dict[str, Any], budget: int) -> int:
     return budget - max(0, left)
 
 
-def _full_colour(sizes: Sequence[float]) -> float:
-    """The advantage that gets full colour: the 95% quantile of the sizes, rounded up to a plain figure.
+def _colour(talk: Mapping[str, Any], scale: Scale, decimals: int, *, tokens: bool) -> None:
+    """Colour class and hover text of every token and message; no colour if the critic knows nothing."""
 
-    The largest size would let a single outlier wash out the colours of all the others.
-    """
-    if not sizes or max(sizes) == 0:
-        return 1.0
-    size = sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1] or max(sizes)
-    power = 10.0 ** math.floor(math.log10(size))
-    return next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * m >= size * (1 - 1e-9))
+    def shade(advantage: float | None) -> str:
+        return level(advantage, scale.full) if scale.knows and advantage is not None else "z"
 
-
-def _colour(talk: Mapping[str, Any], limit: float, dots: float, decimals: int, *, tokens: bool) -> None:
-    """Colour class and hover text of every token and message; full colour at `limit` and at `dots`."""
     for message in talk["messages"]:
         scored = message["advantage"] is not None
-        message["shade"] = level(message["advantage"], dots) if scored else "z"
+        message["shade"] = shade(message["advantage"])
         message["whole"] = scored and not tokens
         message["figures"] = _figures(message, decimals)
         message["hover"] = " · ".join(f"{name} {value}" for name, value in message["figures"])
         for token in message["tokens"]:
-            has = token.get("advantage") is not None
-            token["shade"] = level(token["advantage"], limit) if has else "z"
+            token["shade"] = shade(token.get("advantage"))
             token["hover"] = " · ".join(f"{name} {value}" for name, value in _figures(token, decimals))
 
 
 def _figures(entry: Mapping[str, Any], decimals: int) -> list[tuple[str, str]]:
-    names = (("V", "v"), ("Q", "q"), ("advantage", "advantage"), ("log-prob", "logp"))
+    names = (("V", "v"), ("Q", "q"), ("advantage", "advantage"), ("log-prob", "logp"), ("shift", "shift"))
     found = [
-        (name, number(entry[key], decimals, signed=key == "advantage"))
+        (name, number(entry[key], decimals, signed=key in ("advantage", "shift")))
         for name, key in names
         if entry.get(key) is not None
     ]
@@ -119,14 +112,14 @@ def _figures(entry: Mapping[str, Any], decimals: int) -> list[tuple[str, str]]:
     return found
 
 
-def _trace(talk: dict[str, Any], span: tuple[float, float], decimals: int) -> None:
+def _trace(talk: dict[str, Any], span: tuple[float, float], mean: float | None, decimals: int) -> None:
     """V over the turns: the small line, the large one, and its largest swing in words."""
     scored = [
         (i, m) for i, m in enumerate((m for m in talk["messages"] if m["agent"]), 1) if m["v"] is not None
     ]
     values, shades = [m["v"] for _, m in scored], [m["shade"] for _, m in scored]
-    talk["spark"] = value_line(values, shades, span) if values else None
-    talk["line"] = value_line(values, shades, span, large=True) if values else None
+    talk["spark"] = value_line(values, shades, span, mean) if values else None
+    talk["line"] = value_line(values, shades, span, mean, large=True) if values else None
     talk["swing"] = None
     for (_, before), (_, message) in pairwise(scored):
         message["moved"] = message["v"] - before["v"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from turnwise.data.cards.logs import describe
 from turnwise.evaluation.pages.comparison import expect_rows
 from turnwise.evaluation.pages.conversations import conversations_view
+from turnwise.evaluation.pages.critics import critic_view, scale_of, typeset
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.provenance import facts_of_runs, flat
 from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_object, read_run
@@ -23,7 +23,6 @@ from turnwise.run.errors import InputError
 
 _BYTES = 1_200_000  # markup of all conversations together, so that a page of many runs still opens at once
 NOT_COMPARED = "What the logs earned is not compared with this: they do not say that they come from"
-_MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a sign, and no hyphen: -0.3, but not model-2
 
 
 def comparison_page(folder: Path) -> Page:
@@ -107,7 +106,13 @@ def _laid_out(
         "cards": _cards(runs, titles),
         "runs": shown,
     }
-    parts = ("logs/result.html", "logs/data.html", "curves.html", "logs/conversations.html")
+    parts = (
+        "logs/result.html",
+        "logs/data.html",
+        "logs/critics.html",
+        "curves.html",
+        "logs/conversations.html",
+    )
     return Page(parts, "logs/words.html", values, runs, compared.get("command"))
 
 
@@ -122,7 +127,8 @@ def _run_view(run: RunFiles, title: str, index: int, runs: int, budget: int) -> 
         "env": flat(run.env),
         "config": run.config,
         **training_view(run, runs, index),
-        "talks": conversations_view(run.conversations, agent, index, budget),
+        "critic": critic_view(run),
+        "talks": conversations_view(run.conversations, agent, index, budget, scale_of(run)),
     }
 
 
@@ -148,7 +154,7 @@ def _lines(run: RunFiles) -> list[tuple[str, str]]:
         lines = describe(run.card)
     except KeyError as error:
         raise InputError(f"{run.folder / 'card.json'}: no {error.args[0]!r}") from None
-    return [(name, value if name == "File" else _MINUS.sub("−", value)) for name, value in lines]
+    return [(name, value if name == "File" else typeset(value)) for name, value in lines]
 
 
 def _histogram(card: Mapping[str, Any], key: str) -> Markup | None:

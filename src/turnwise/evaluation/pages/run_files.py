@@ -50,6 +50,8 @@ class RunFiles:
     env: Mapping[str, Any] | None
     card: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
+    critic: Mapping[str, Any] | None
+    """what the critic knows of returns that it has not seen"""
     metrics: Sequence[Mapping[str, Any]]
     conversations: Sequence[Mapping[str, Any]]
 
@@ -62,7 +64,9 @@ class RunFiles:
 def read_run(folder: Path, name: str) -> RunFiles:
     """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
     config = read_config(folder) if (folder / "config.yaml").is_file() else None
-    env, card, evaluation = (read_object(folder / f"{key}.json") for key in ("env", "card", "evaluation"))
+    env, card, evaluation, critic = (
+        read_object(folder / f"{key}.json") for key in ("env", "card", "evaluation", "critic")
+    )
     metrics, conversations = (read_lines(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
     for i, conversation in enumerate(conversations, 1):
         messages = conversation.get("messages")
@@ -70,7 +74,7 @@ def read_run(folder: Path, name: str) -> RunFiles:
             where = f"{folder / 'conversations.jsonl'}: conversation {i}"
             raise InputError(f"{where}: messages: expected a list, each with role and content")
     algorithm = read_algorithm(folder / "algorithm.json", config or {}, name)
-    return RunFiles(name, folder, algorithm, config, env, card, evaluation, metrics, conversations)
+    return RunFiles(name, folder, algorithm, config, env, card, evaluation, critic, metrics, conversations)
 
 
 def read_algorithm(path: Path, config: Mapping[str, Any], run: str) -> Algorithm:

@@ -108,7 +108,9 @@ def heldout_figures(
         fact = declared.get(base_key(key))
         kind = "measured on logged conversations kept from training; not what the policy would earn"
         if fact is not None and fact.loss:
-            kind = "a loss: how well the model fits logged conversations kept from training"
+            kind = (
+                fact.about or "a loss, on logged conversations kept from training: lower predicts them better"
+            )
         if fact is not None and fact.unit:
             kind += f"; unit: {fact.unit}"
         found.append((metric_name(key, declared), number(value), kind))

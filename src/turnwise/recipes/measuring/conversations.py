@@ -10,6 +10,7 @@ from typing import Any
 
 from turnwise.evaluation.measures.conversation_views import annotate_conversation
 from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations, tune_acting
+from turnwise.evaluation.measures.shifts import measure_shift
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.measuring.evaluation import Evaluation
@@ -81,6 +82,9 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = validation
     result["beside"] = [_in_words(r) for r in references]
+    result["shift"] = shift = measure_shift(agent, [c.tokens for c in conversations], said=True)
+    if shift is not None:
+        result["beside"].append(shift["sentence"])
     if not same:
         result["beside"].append(f"{NOT_COMPARED} {row.words}")
     report = None

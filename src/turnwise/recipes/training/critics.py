@@ -10,7 +10,7 @@ import numpy as np
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.critics import measure_critic
-from turnwise.evaluation.measures.shifts import is_far, measure_shift, shift_in_words
+from turnwise.evaluation.measures.shifts import is_far, measure_shift
 from turnwise.models.lm.critics import Estimand
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Agent
@@ -42,9 +42,8 @@ def judge_critic(agent: Agent, estimand: Estimand, learnt: Part, held: Part, m: 
     Warns of a shift that is far. The critic's values, and the rewards of the rows, are in the task's units.
     """
     found = measure_critic(agent, estimand, learnt, held, m.seed)
-    shift = measure_shift(agent, held[1] or learnt[1])
-    found["shift"] = shift and shift | {"sentence": shift_in_words(shift)}
+    found["shift"] = shift = measure_shift(agent, held[1] or learnt[1])
     write_json(m.out / "critic.json", found)
     if shift is not None and is_far(shift):
-        m.warn(shift_in_words(shift))
+        m.warn(shift["sentence"])
     return found
