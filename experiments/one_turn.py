@@ -185,12 +185,12 @@ def one(method: str, seed: int, labels: int, folder: Path) -> dict[str, Any]:
         group=16,
         seed=seed + 11,
         max_new_tokens=REPLY,
-        reward=judge,
-        gold=Truth(),
+        rewards={"reward": judge, "gold": Truth()},
         reference=reference,
         best_of=UNTRAINED.get(method, 1),
     )
     del measured["by_prompt"]
+    measured |= {k: measured[k]["mean"] for k in ("kl", "length", "unfinished") if k in measured}
     what = {"method": method, "seed": seed, "labels": labels, "seconds": seconds}
     return {**what, **known, **measured, "curve": curve(home / name)}
 

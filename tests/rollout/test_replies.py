@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.envs.dialogue import Message
-from turnwise.evaluation.measures.replies import divergence
+from turnwise.evaluation.measures.replies import log_ratios
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
@@ -271,6 +271,6 @@ def test_a_reply_that_fills_the_context_is_scored(chat: ChatFormat) -> None:
     room = 40 - len(chat.opening(PROMPTS[0])) - 1
     some = sample_replies(lm, chat, PROMPTS[:1], group=2, seed=0, max_new_tokens=room)
     assert max(len(r.tokens) for r in some) == 40
-    assert divergence(lm.lm, Reference(lm.lm), some)["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert log_ratios(lm.lm, Reference(lm.lm), some)[0] == pytest.approx([0.0, 0.0], abs=1e-9)
     with pytest.raises(InputError, match="do not fit the context of 40"):
         sample_replies(lm, chat, PROMPTS[:1], seed=0, max_new_tokens=room + 1)

@@ -23,6 +23,8 @@ from turnwise.recipes.settings.train import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from turnwise.recipes.training.job import Job
 
 
@@ -68,8 +70,17 @@ class PromptSource:
 
     prompts: str
     """JSONL or Parquet file with a column prompt, a datasets name or folder, or postcards."""
-    reward: str
-    """Run folder of a reward model (turnwise train reward), module:function as TRL calls it, or postcards."""
+    reward: tuple[str, ...]
+    """Run folder of a reward model (turnwise train reward), any sequence classifier of one label by folder or
+    name, module:function as TRL calls it, or postcards. Several add up, each with a weight: a b=0.5."""
+
+
+@dataclass(frozen=True)
+class MeasuringReward:
+    """Who judges what the policy says before and after training."""
+
+    reward: tuple[str, ...] = ()
+    """Judges of replies, as for rloo. Nothing is learnt from them; without any, replies are only shown."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class EnvironmentSource:
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
     "reward": (FeedbackSource, FeedbackSettings, EnsembleSettings),
-    "preferences": (FeedbackSource, FeedbackSettings, ReplySettings),
+    "preferences": (FeedbackSource, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackSettings, ReplySettings, RewardShaping),
     "acting": (EnvironmentSource, EnvironmentSettings, MemorySpec),
 }
@@ -104,6 +115,7 @@ _TITLES: dict[type[Any], str] = {
     EnsembleSettings: "ensemble",
     ReplySettings: "replies",
     PromptSource: "prompts",
+    MeasuringReward: "measuring",
     RewardShaping: "shaping",
     EnvironmentSource: "environment",
     EnvironmentSettings: "episodes",
@@ -194,11 +206,7 @@ def _printed_plan(json: bool) -> Callable[[Job[Any]], dict[str, Any]]:
 def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -> None:
     """What the run came to, for people."""
     out = console(json)
-    for name, m in result.get("measured", {}).items():
-        words = [f"{key} {interval(m[key])}" for key in ("reward", "gold") if key in m]
-        if name != "gained":
-            words.append(f"KL {m['kl']:.2f} nats a reply, {m['length']:.1f} tokens")
-        out.print(f"{name:>7}: {'  '.join(words)}")
+    _print_replies(result.get("measured", {}), out)
     metrics = result["metrics"]
     if metrics.get("left_out"):
         skipped = f"; {metrics['skipped']:,.0f} steps learnt nothing" if metrics.get("skipped") else ""
@@ -218,6 +226,28 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     out.print(f"report: {result['report']}")
     if row.family == "acting":
         notice(f"next: turnwise evaluate {folder}")
+
+
+def _print_replies(measured: Mapping[str, Any], out: Console) -> None:
+    """What the policy says, before and after, and what it is worth."""
+    for name in (x for x in ("before", "after", "gained") if x in measured):
+        m = measured[name]
+        words = [f"{key} {interval(m[key])}" for key in m if key == "gold" or key.startswith("reward")]
+        if name != "gained":
+            words += [f"KL {interval(m['kl'], '.2f')} nats a reply", f"{interval(m['length'], '.1f')} tokens"]
+            words.append(f"{interval(m['unfinished'], '.0%')} cut off")
+        if words:
+            out.print(f"{name:>7}: {'  '.join(words)}", markup=False)
+    examples = [measured.get(name, {}).get("examples", []) for name in ("before", "after")]
+    for old, new in zip(*examples, strict=False):
+        for name, text in (("prompt", old["prompt"]), ("before", old["reply"]), ("after", new["reply"])):
+            out.print(f"{name:>9}: {_line(text)}", markup=False)
+
+
+def _line(text: str, most: int = 90) -> str:
+    """The beginning of a text, on one line, without what a terminal would obey."""
+    plain = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def _in_words(quality: Mapping[str, Any]) -> str:

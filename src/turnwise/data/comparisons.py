@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from turnwise.data.chat import ChatFormat
-from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score, kind_of
+from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score, kind_of, shortened
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.run.errors import InputError
 
@@ -67,27 +67,70 @@ Rows = TypeVar("Rows", bound=Comparison | JudgedReply[Any])
 
 def comparison_rows(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Comparison]:
     """Rows of the pairs and rankings that fit the context; InputError if none does."""
-    found = []
-    for item in items:
-        replies = item.replies if isinstance(item, Pair) else tuple(item.replies[i] for i in item.order)
-        found.append(Comparison(item, tuple(chat.reply(item.prompt, r, id=item.id) for r in replies)))
-    return _fitting(found, context)
+    return _all_or_refused(items, fit_comparisons(items, chat, context), context)
 
 
 def reply_rows(items: Sequence[Judgement], chat: ChatFormat, context: int) -> list[JudgedReply[Judgement]]:
     """Rows of the likes or scores that fit the context; InputError if none does."""
-    rows = [JudgedReply(item, chat.reply(item.prompt, item.completion, id=item.id)) for item in items]
-    return _fitting(rows, context)
+    return _all_or_refused(items, fit_replies(items, chat, context), context)
 
 
 def feedback_rows(items: Sequence[Feedback], chat: ChatFormat, context: int) -> list[FeedbackRows]:
     """Rows of the judgements, all of one kind, that fit the context; InputError if none does."""
+    return _all_or_refused(items, fit_feedback(items, chat, context), context)
+
+
+@dataclass(frozen=True)
+class Fitted(Generic[Rows]):
+    """What fits a context. The items of the rows have the prompts that are read."""
+
+    rows: list[Rows]
+    shortened: int = 0
+    """items whose prompts lost their earliest messages (`data.feedback.shortened`)"""
+    left_out: int = 0
+    """items whose last message and reply do not fit"""
+    shortest: tuple[str, int] | None = None
+    """id and tokens of the shortest of these"""
+
+
+def fit_comparisons(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> Fitted[Comparison]:
+    """Rows of the pairs and rankings, prompts shortened where needed."""
+
+    def row(item: Pair | Ranking) -> Comparison:
+        replies = item.replies if isinstance(item, Pair) else tuple(item.replies[i] for i in item.order)
+        return Comparison(item, tuple(chat.reply(item.prompt, r, id=item.id) for r in replies))
+
+    return _fitted(items, row, context)
+
+
+def fit_replies(items: Sequence[Judgement], chat: ChatFormat, context: int) -> Fitted[JudgedReply[Judgement]]:
+    """Rows of the likes or scores, prompts shortened where needed."""
+    return _fitted(
+        items, lambda item: JudgedReply(item, chat.reply(item.prompt, item.completion, id=item.id)), context
+    )
+
+
+def fit_feedback(items: Sequence[Feedback], chat: ChatFormat, context: int) -> Fitted[FeedbackRows]:
+    """Rows of the judgements, all of one kind, prompts shortened where needed."""
     kinds = sorted({kind_of(item) for item in items})
     if len(kinds) > 1:
         raise InputError(f"feedback of several kinds ({', '.join(kinds)}); expected one")
-    if kinds in (["pairs"], ["rankings"]):
-        return list(comparison_rows(items, chat, context))  # pyright: ignore[reportArgumentType]
-    return list(reply_rows(items, chat, context))  # pyright: ignore[reportArgumentType]
+    fit: Any = fit_comparisons if kinds in (["pairs"], ["rankings"]) else fit_replies
+    return fit(items, chat, context)
+
+
+def fit_split(
+    learnt: Sequence[Feedback], held: Sequence[Feedback], chat: ChatFormat, context: int, source: str
+) -> tuple[Fitted[FeedbackRows], Fitted[FeedbackRows]]:
+    """Both parts of a split. InputError, naming `source`, if nothing is left to learn from."""
+    parts = fit_feedback(learnt, chat, context), fit_feedback(held, chat, context)
+    if not parts[0].rows and parts[1].rows:
+        raise InputError(f"{source}: only held-out items fit the context of {context}")
+    if not parts[0].rows:
+        nothing = [part for part in parts if part.shortest is not None]
+        least = min(nothing, key=lambda part: part.shortest[1] if part.shortest else 0)
+        _all_or_refused([*learnt, *held], least, context)
+    return parts
 
 
 def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
@@ -106,13 +149,27 @@ def mismatched(rows: Sequence[Tokens], context: int) -> list[Tokens]:
     return found
 
 
-def _fitting(items: list[Rows], context: int) -> list[Rows]:
-    fit = [item for item in items if item.size <= context]
-    if items and not fit:
-        shortest = min(items, key=lambda item: item.size)
+def _fitted(items: Sequence[Any], row_of: Callable[[Any], Rows], context: int) -> Fitted[Rows]:
+    rows, cut, out = list[Rows](), 0, list[tuple[str, int]]()
+    for item in items:
+        row = row_of(item)
+        if row.size > context:
+            prompt = shortened(item.prompt, lambda p, x=item: row_of(replace(x, prompt=p)).size <= context)
+            if prompt is None:
+                out.append((item.id, row.size))
+                continue
+            row, cut = row_of(replace(item, prompt=prompt)), cut + 1
+        rows.append(row)
+    return Fitted(rows, cut, len(out), min(out, key=lambda x: x[1], default=None))
+
+
+def _all_or_refused(items: Sequence[Any], found: Fitted[Rows], context: int) -> list[Rows]:
+    if items and not found.rows:
+        assert found.shortest is not None
+        name, size = found.shortest
         raise InputError(
-            f"none of {len(items):,} items fits the context of {context} tokens (the shortest, "
-            f"{shortest.item.id!r}, has {shortest.size}, prompt included); expected shorter ones, or a model "
-            "with a larger context"
+            f"none of {len(items):,} items fits the context of {context} tokens (the shortest, {name!r}, has "
+            f"{size}, prompt included), not even with the last message of its prompt alone; expected shorter "
+            "ones, or a model with a larger context"
         )
-    return fit
+    return found.rows

@@ -114,7 +114,12 @@ class Logs(Dataset[Dialogue]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeedbackSet(Dataset[Feedback]):
-    """Judgements of replies, all of one kind."""
+    """Judgements of replies, all of one kind.
+
+    `text`: every prompt was written as plain text and not as messages; reward functions then get plain text.
+    """
+
+    text: bool = False
 
     @property
     def kind(self) -> Kind:

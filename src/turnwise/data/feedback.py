@@ -6,8 +6,9 @@ reply alone is the action. `one_turn` casts it as a conversation whose reward co
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +119,23 @@ def kind_of(item: Feedback) -> Kind:
     if isinstance(item, Ranking):
         return "rankings"
     return "likes" if isinstance(item, Like) else "scores"
+
+
+def shortened(prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt | None:
+    """The prompt without as many of its earliest messages as it takes to fit; None if nothing helps.
+
+    What opens it as a system message stays, and so does the last message of the user with what follows it.
+    What is kept begins with a message of the user, as chat templates ask. `fits` is true of a prompt if it is
+    true of one with more messages.
+    """
+    if fits(prompt):
+        return prompt
+    lead = next((i for i, m in enumerate(prompt) if m.role != "system"), len(prompt))
+    asked = [i for i in range(lead + 1, len(prompt)) if prompt[i].role == "user"]
+    if not asked and prompt[lead : lead + 1] and prompt[lead].role != "user":
+        asked = [len(prompt) - 1]  # nobody asks: what was said last is answered
+    i = bisect.bisect_left(asked, True, key=lambda start: fits((*prompt[:lead], *prompt[start:])))
+    return (*prompt[:lead], *prompt[asked[i] :]) if i < len(asked) else None
 
 
 def one_turn(prompt: Sequence[Message], reply: str, reward: float = 0.0, id: str = "") -> Dialogue:

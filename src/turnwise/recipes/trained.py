@@ -15,6 +15,7 @@ from turnwise.envs.dialogue import Message
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
 from turnwise.rollout.load import load_agent
+from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
@@ -81,17 +82,27 @@ class Actor:
 class Judge:
     """A reward model."""
 
-    scorer: RewardScorer = field(repr=False)
+    scorer: RewardScorer | ClassifierScorer = field(repr=False)
     folder: Path | None = None
     """The run folder; None if the run was a temporary one."""
-    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     """What the run came to: its accuracy on held-out feedback among it."""
 
     def score(self, prompt: str | Sequence[Mapping[str, str]], replies: Sequence[str]) -> np.ndarray:
-        """[n], the reward of each reply to a prompt (text, or messages); the mean of its members."""
+        """[n], the reward of each reply to a prompt (text, or messages); the mean of its members.
+
+        A prompt that is too long is read without its earliest messages. InputError if a reply does not fit
+        the model's context even with the last message alone.
+        """
         asked = prompt_of({"prompt": prompt}, "score")
-        chat = self.scorer.chat
-        return self.scorer.score([chat.reply(asked, text) for text in replies]).mean(0)
+        rows = [self.scorer.text.reply(asked, text) for text in replies]
+        for row, text in zip(rows, replies, strict=True):
+            if row is None:
+                expected = (
+                    f"prompt and reply within the reward model's context of {self.scorer.context} tokens"
+                )
+                raise InputError(f"reply {text[:40]!r}: expected {expected}")
+        return self.scorer.score([row for row in rows if row is not None]).mean(0)
 
     def save(self, folder: str | Path) -> None:
         """Write what `AutoModelForSequenceClassification` loads."""

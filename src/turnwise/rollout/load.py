@@ -25,8 +25,11 @@ from turnwise.run.errors import InputError
 if TYPE_CHECKING:
     from turnwise.models.lm.critics import TokenCritic, TurnCritic
     from turnwise.rollout.agent import Agent
+    from turnwise.rollout.reward_classifier import ClassifierScorer
     from turnwise.rollout.reward_scorer import RewardScorer
 
+SAVED = "turnwise.json"
+"""settings beside a language model or a reward model of ours"""
 Held = Literal["steps", "reward", "language"]
 WORDS: dict[Held, str] = {
     "steps": "an agent that acts in steps",
@@ -35,7 +38,7 @@ WORDS: dict[Held, str] = {
 }
 
 
-def load(path: str | Path) -> Agent | StepAgent | RewardScorer:
+def load(path: str | Path) -> Agent | StepAgent | RewardScorer | ClassifierScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
     A causal LM by folder or hub name is an `Agent` too. InputError if nothing can be loaded.
@@ -80,26 +83,53 @@ def load_step_agent(path: str | Path) -> StepAgent:
     return StepAgent(module.eval().requires_grad_(False), kind, memory, critic, spaces)
 
 
-def load_reward(path: str | Path) -> RewardScorer:
-    """A reward model, from the folder of its run or what `RewardScorer.save` wrote."""
-    from turnwise.models.lm.classifier import load_classifier
-    from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
-    from turnwise.rollout.reward_scorer import HEADS, SETTINGS, RewardScorer
+def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:
+    """A reward model: the folder of its run or what `RewardScorer.save` wrote, or anybody's sequence
+    classifier of one label, by folder or hub name. InputError for anything else.
+    """
+    from turnwise.rollout.reward_scorer import RewardScorer
 
     folder = _saved_folder(path)
-    if _held(folder) != "reward":
-        raise InputError(f"{path}: expected the run of a reward model")
-    count = _settings(folder / SETTINGS).get("models", 1)
-    parts = [folder] if count == 1 else [folder / f"member-{i}" for i in range(count)]
-    models, tokenizer = [], None
-    for part in parts:
-        trunk, tokenizer = load_classifier(part)
-        heads = load_file(part / HEADS)["heads"]
-        model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
-        with torch.no_grad():
-            model.heads.weight.copy_(heads)
-        models.append(model)
-    return RewardScorer(models[0] if count == 1 else RewardEnsemble(models), tokenizer)
+    held = _held(folder)
+    if held != "reward" and ((folder / SAVED).exists() or held == "steps"):
+        raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a reward model")
+    parts = _members_of(folder)
+    if not parts:
+        from turnwise.models.lm.classifier import one_label_classifier
+        from turnwise.rollout.reward_classifier import ClassifierScorer
+
+        return ClassifierScorer(*one_label_classifier(str(folder if folder.exists() else path)))
+    from turnwise.models.lm.reward_model import RewardEnsemble
+
+    models, tokenizers = zip(*map(_reward_model, parts), strict=True)
+    return RewardScorer(models[0] if len(parts) == 1 else RewardEnsemble(models), tokenizers[-1])
+
+
+def _members_of(folder: Path) -> list[Path]:
+    """Folders of what `RewardScorer.save` wrote, with or without the file of settings; none if it did not."""
+    count = _settings(folder / SAVED).get("models", len([*folder.glob("member-*")]))
+    if count > 1:
+        return [folder / f"member-{i}" for i in range(count)]
+    from turnwise.models.lm.classifier import READ_AT_STOP
+    from turnwise.rollout.reward_scorer import HEADS
+
+    ours = (folder / HEADS).exists() or _settings(folder / "config.json").get(READ_AT_STOP)
+    return [folder] if ours else []
+
+
+def _reward_model(folder: Path) -> tuple[Any, Any]:
+    """A model that reads by itself, and its tokenizer; with the classifier's one head if that is all."""
+    from turnwise.models.lm.classifier import load_classifier
+    from turnwise.models.lm.reward_model import RewardModel
+    from turnwise.rollout.reward_scorer import HEADS
+
+    trunk, tokenizer, heads = load_classifier(folder)
+    if (folder / HEADS).exists():
+        heads = load_file(folder / HEADS)["heads"]
+    model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
+    with torch.no_grad():
+        model.heads.weight.copy_(heads)
+    return model, tokenizer
 
 
 def _saved_folder(path: str | Path) -> Path:
@@ -117,12 +147,21 @@ def _held(folder: Path) -> Held:
     """What a saved folder holds, by the file of settings in it; a language model needs none."""
     if (folder / step_agent.SETTINGS).exists():
         return "steps"
-    return "reward" if _settings(folder / "turnwise.json").get("kind") == "reward" else "language"
+    settings, config = _settings(folder / SAVED), _settings(folder / "config.json")
+    if settings:
+        return "reward" if settings.get("kind") == "reward" else "language"
+    kinds = [str(x) for x in config.get("architectures") or []]
+    judges = any(x.endswith("ForSequenceClassification") for x in kinds) or (folder / "member-0").is_dir()
+    return "reward" if judges else "language"
 
 
 def _settings(file: Path) -> dict[str, Any]:
     """The settings beside a language model; none if it came from elsewhere."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}
 
 
 def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:

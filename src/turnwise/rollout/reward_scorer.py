@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
+from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.tokens import Tokens
 from turnwise.models.lm.classifier import save_classifier
 from turnwise.models.lm.parts import context_of
@@ -28,6 +29,24 @@ ROWS = 128
 
 
 @dataclass(frozen=True)
+class FittingText:
+    """Prompt and reply as ids, at most `context` of them: a prompt that is too long loses its earliest
+    messages.
+    """
+
+    chat: ChatFormat
+    context: int
+
+    def reply(self, prompt: Prompt, text: str) -> Tokens | None:
+        """The row; None if it is too long even with the last message alone."""
+        row = self.chat.reply(prompt, text)
+        if len(row) <= self.context:
+            return row
+        fitting = shortened(prompt, lambda p: len(self.chat.reply(p, text)) <= self.context)
+        return None if fitting is None else self.chat.reply(fitting, text)
+
+
+@dataclass(frozen=True)
 class RewardScorer:
     """A reward model with the tokenizer that it reads with."""
 
@@ -38,6 +57,11 @@ class RewardScorer:
     def chat(self) -> ChatFormat:
         """Messages to ids."""
         return ChatFormat(self.tokenizer)
+
+    @property
+    def text(self) -> FittingText:
+        """Messages to ids that fit its context."""
+        return FittingText(self.chat, self.context)
 
     @property
     def parts(self) -> list[RewardModel]:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import Tokens
 from turnwise.rollout.replies import Reply
@@ -38,6 +37,14 @@ class Reward(Protocol):
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
         """[n], in units of reward; nan where it has no opinion."""
+        ...
+
+
+class ReadsText(Protocol):
+    """How a reward model reads words: a `ChatFormat`, or one that sees to the model's context too."""
+
+    def reply(self, prompt: Prompt, text: str, /) -> Tokens | None:
+        """A row of ids of a prompt and a reply to it; None if the model cannot read so much."""
         ...
 
 
@@ -226,24 +233,32 @@ class ModelReward:
     """
 
     score: Callable[[Sequence[Tokens]], np.ndarray]
-    chat: ChatFormat | None = None
+    chat: ReadsText | None = None
     doubt: float = 0.0
     shift: float = 0.0
     scale: float = 1.0
 
     def __call__(self, replies: Sequence[Reply]) -> np.ndarray:
-        """One number a reply."""
+        """One number a reply; nan if it cannot read it."""
         rows = [r.tokens if self.chat is None else self.chat.reply(r.prompt, r.text) for r in replies]
-        each = self.score(rows)
-        spread = each.std(0) if len(each) > 1 else 0.0
-        found = (each.mean(0) - self.doubt * spread - self.shift) / self.scale
-        for i in np.flatnonzero(~np.isfinite(found))[:1]:  # it would pass for no opinion
+        found = np.full(len(rows), np.nan)
+        read = np.array([row is not None for row in rows], bool)
+        if read.any():
+            each = self.score([row for row in rows if row is not None])
+            spread = each.std(0) if len(each) > 1 else 0.0
+            found[read] = (each.mean(0) - self.doubt * spread - self.shift) / self.scale
+        for i in np.flatnonzero(read & ~np.isfinite(found))[:1]:  # it would pass for no opinion
             raise not_finite("the reward model", float(found[i]), replies[i])
         return found
 
     def standardised_on(self, replies: Sequence[Reply]) -> ModelReward:
         """The same, with mean 0 and deviation 1 over these replies. ValueError if they are all alike."""
         worth = replace(self, shift=0.0, scale=1.0)(replies)
+        worth = worth[~np.isnan(worth)]
+        if not len(worth):
+            raise ValueError(
+                "the reward model can read none of the replies; expected shorter prompts or replies"
+            )
         if not worth.std() > 0:
             raise ValueError("the reward model gives all replies one reward; expected it to tell them apart")
         return replace(self, shift=float(worth.mean()), scale=float(worth.std()))

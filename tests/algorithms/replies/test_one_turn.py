@@ -21,7 +21,7 @@ from turnwise.data.chat import ChatFormat
 from turnwise.data.comparisons import comparison_rows, mismatched, reply_rows
 from turnwise.data.feedback import Like, Pair, Ranking
 from turnwise.envs.dialogue import Message
-from turnwise.evaluation.measures.replies import divergence
+from turnwise.evaluation.measures.replies import log_ratios
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
@@ -211,7 +211,8 @@ def test_the_kl_that_is_logged_is_of_all_replies(
     algorithm.train(c, talk(chat), policy, TrainingRun(tmp_path, log_every=1, quiet=True), 0)
     logged = [json.loads(x)["kl"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged[0] == pytest.approx(0, abs=1e-5)
-    found = divergence(policy.lm, before, talk(chat).sample(policy, 0, 16, 16, seed=5).replies)["kl"]
+    replies = talk(chat).sample(policy, 0, 16, 16, seed=5).replies
+    found = float(log_ratios(policy.lm, before, replies)[0].mean())
     assert found > 0.1 and 0.5 * found < logged[-1] < 1.5 * found
 
 

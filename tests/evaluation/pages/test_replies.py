@@ -23,8 +23,8 @@ def measured(**differences: float) -> dict[str, Any]:
     before = {key: interval(0.0, 1.0) for key in differences}
     after = {key: interval(x, 1.0) for key, x in differences.items()}
     return {
-        "before": {**before, "kl": 0.0},
-        "after": {**after, "kl": 7.22},
+        "before": {**before, "kl": interval(0.0, 0.0)},
+        "after": {**after, "kl": interval(7.22, 0.5)},
         "gained": {key: interval(x) for key, x in differences.items()},
     }
 
@@ -45,7 +45,9 @@ def test_the_verdict_is_of_the_difference(differences: dict[str, float], verdict
     """The two intervals overlap in every case here; that of the difference decides."""
     found = answer_of_replies("GRPO", measured(**differences))
     assert found is not None and verdict in " ".join(found["notes"])
-    assert "7.2 nats" in found["sentence"] and ("reward" in found["sentence"]) == ("reward" in differences)
+    assert "7.2 (6.7 to 7.7) nats per reply" in found["sentence"] and ("reward" in found["sentence"]) == (
+        "reward" in differences
+    )
     cannot = "That reward cannot say whether they got better in truth." in found["notes"]
     assert cannot == ("gold" not in differences)
 

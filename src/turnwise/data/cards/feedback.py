@@ -254,6 +254,23 @@ def feedback_warnings(card: Mapping[str, Any]) -> list[str]:
         )
     if card["prompts"] == 1 and rows > 1:
         found.append("All have the same prompt: none can be held out by prompt.")
+    items = card.get("learnt", 0) + card.get("held_out", 0) + card.get("left_out", 0)
+    return [*found, *context_warnings(card, items)]
+
+
+def context_warnings(card: Mapping[str, Any], items: int) -> list[str]:
+    """What the context of a model did to `items` pieces of feedback; nothing on a card without a model."""
+    found = []
+    if card.get("shortened"):
+        found.append(
+            f"{card['shortened']:,} of {items:,} items are longer than the context of {card['context']}: "
+            "the earliest messages of their prompts are not read."
+        )
+    if card.get("left_out"):
+        found.append(
+            f"{card['left_out']:,} of {items:,} items are longer than the context of {card['context']} even "
+            "with the last message of their prompt alone; left out."
+        )
     return found
 
 

@@ -53,24 +53,25 @@ def read_feedback(
     if kind is not None and kind not in COLUMNS:
         raise SettingError("kind", kind, f"one of {', '.join(COLUMNS)}")
     known = None if kind is None else _Known(kind, "")
-    roles = Roles(map_role)
+    roles, text = Roles(map_role), True
 
     def parse(row: Row) -> Feedback:
-        nonlocal known
+        nonlocal known, text
         if isinstance(row.value, Feedback):
-            known = _as_known(kind_of(row.value), row.where, known)
+            text, known = False, _as_known(kind_of(row.value), row.where, known)
             return row.value
         if not isinstance(row.value, dict):
             raise unexpected(row.where, "", "a dict, which is one judgement", row.value)
-        if kind is not None:
-            return _item(row, kind, roles)
-        known = _kind_by_columns(row.value, row.where, known)
-        return _item(row, known.kind, roles)
+        if kind is None:
+            known = _kind_by_columns(row.value, row.where, known)
+        item = _item(row, kind or known.kind, roles)  # pyright: ignore[reportOptionalMemberAccess]
+        text &= isinstance(row.value.get("prompt"), str) and len(item.prompt) == 1  # a transcript is a chat
+        return item
 
     faults = Faults(name_of(source), "judgement")
     items = tuple(items_of(read_rows(source), parse, faults))
     faults.judge(len(items), skip_bad)
-    return FeedbackSet(items, faults.name, faults.reading(source))
+    return FeedbackSet(items, faults.name, faults.reading(source), text=text)
 
 
 def holds_feedback(source: Source) -> bool:

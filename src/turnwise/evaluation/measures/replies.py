@@ -1,4 +1,4 @@
-"""What a policy's replies are worth: mean reward and gold over prompts, and the KL that was paid for it."""
+"""What a policy says: replies, their length, their distance from where it began, and what they are worth."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from turnwise.data.chat import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
 from turnwise.evaluation.measures.intervals import bootstrap_interval
+from turnwise.evaluation.measures.shares import proportion, weighted_mean
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
@@ -21,26 +22,28 @@ from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward
 from turnwise.run.errors import InputError
 
+EXAMPLES = 8
+"""replies that are shown"""
 ROWS = 256
 """replies that the models read at a time"""
 
 
 @torch.inference_mode()
-def divergence(lm: Any, reference: Reference, replies: Sequence[Reply]) -> dict[str, float]:
-    """KL(policy || reference) in nats per reply, and the policy's entropy in nats per token.
+def log_ratios(lm: Any, reference: Reference, replies: Sequence[Reply]) -> tuple[np.ndarray, float]:
+    """log policy - log reference of each reply [n], in nats; and the policy's entropy, in nats per token.
 
-    The KL is the mean log-ratio over the policy's own replies (Schulman's k1): unbiased, and for that reason
-    below 0 now and then.
+    The mean of the log-ratios over the policy's own replies is the KL(policy || reference) of a reply
+    (Schulman's k1): unbiased, and for that reason below 0 now and then.
     """
     device = next(lm.parameters()).device
-    kl = entropy = tokens = 0.0
+    ratios, entropy, tokens = list[float](), 0.0, 0
     for part in chunks(replies, ROWS):
         b = pack_tokens([r.tokens for r in part], gamma=1.0).to(device)
         out = score_replies(lm, b)
-        kl += float((out.logp - reference.logp(b)).sum())
+        ratios += (out.logp - reference.logp(b)).sum(1).tolist()
         entropy += float(out.entropy.sum())
         tokens += int(b.mask.sum())
-    return {"kl": kl / len(replies), "entropy": entropy / tokens}
+    return np.array(ratios), entropy / tokens
 
 
 def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
@@ -61,15 +64,21 @@ def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict
     return {"mean": float(means.mean()), "low": low, "high": high}
 
 
+def share_over_prompts(values: np.ndarray, group: int) -> dict[str, float | None]:
+    """`interval_over_prompts` of zeros and ones: between 0 and 1, and never without width (`proportion`)."""
+    return proportion(weighted_mean(values.reshape(-1, group).mean(1)), np.arange(len(values) // group))
+
+
 def paired_gains(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Mean of after - before, prompt by prompt, with its 95% interval; for each score that both have.
+    """Mean of after - before, prompt by prompt, with its 95% interval; for each number that both have.
 
     `before` and `after` come from `measure_replies` on the same prompts in the same order.
     """
     # Prompts differ more than policies do. The difference on one prompt cancels what is particular to the
     # prompt, so this interval can exclude 0 although those of the two means overlap.
     old, new = before["by_prompt"], after["by_prompt"]
-    return {k: interval_over_prompts(np.subtract(new[k], old[k]), 1) for k in new if k in old}
+    gains = {k: np.subtract(new[k], old[k]) for k in new if k in old}
+    return {k: interval_over_prompts(x, 1) for k, x in gains.items() if not np.isnan(x).all()}
 
 
 def measure_replies(
@@ -80,20 +89,25 @@ def measure_replies(
     group: int,
     seed: int,
     max_new_tokens: int,
-    reward: Reward,
-    gold: Reward | None = None,
+    rewards: Mapping[str, Reward] | None = None,
     reference: Reference | None = None,
     best_of: int = 1,
     decoding: Decoding = POLICYS_OWN,
     columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Sample `group` replies to each prompt and score them; with `best_of` n, each is the best of n.
+    """Sample `group` replies to each prompt and measure them, by `rewards` if there are any.
 
-    reward, gold  mean over prompts with a 95% interval; `by_prompt` has the mean of each prompt, in order
-    kl, entropy   if a `reference` is given: see `divergence`; left out for best of n, whose KL is not the
-                  policy's
-    length        mean tokens of a reply; `unfinished`, `distinct`: shares of replies cut by the limit, and of
-                  different texts
+    length, unfinished  tokens of a reply; share of replies cut by the limit
+    each of `rewards`   under its name ("reward", "gold"): what the replies are worth
+    kl, entropy         if a `reference` is given: see `log_ratios`; left out for best of n, whose KL is not
+                        the policy's
+    unjudged            replies of which a reward has no opinion, which are left out of its mean
+    distinct            share of different texts
+    examples            the first reply to each of eight prompts, spread over all of them
+
+    All but the last four are means over prompts with a 95% interval; `by_prompt` has the mean of each
+    prompt, in order. With `best_of` n each reply is the best of n, by the first of the rewards. InputError if
+    a reward has no opinion of any reply.
     """
     replies = sample_replies(
         policy,
@@ -105,31 +119,33 @@ def measure_replies(
         decoding=decoding,
         columns=columns,
     )
-    rewards = reward(replies)
+    worth = {name: reward(replies) for name, reward in (rewards or {}).items()}
     if best_of > 1:
-        tried = rewards.reshape(-1, best_of)  # [P G, n]: the n samples of a reply are neighbours
+        tried = next(iter(worth.values())).reshape(
+            -1, best_of
+        )  # [P G, n]: n samples of a reply are neighbours
         kept = np.arange(len(tried)) * best_of + tried.argmax(1)
-        replies, rewards = [replies[i] for i in kept], rewards[kept]
-    found: dict[str, Any] = {
-        "replies": len(replies),
-        "prompts": len(prompts),
-        "reward": interval_over_prompts(rewards, group),
-        "length": float(np.mean([r.length for r in replies])),
-        "unfinished": float(np.mean([not r.stopped for r in replies])),
-        "distinct": len({r.text for r in replies}) / len(replies),
+        replies, worth = [replies[i] for i in kept], {name: x[kept] for name, x in worth.items()}
+    values = worth | {
+        "length": np.array([r.length for r in replies], np.float64),
+        "unfinished": np.array([not r.stopped for r in replies], np.float64),
     }
-    values = {"reward": rewards}
-    if gold is not None:
-        values["gold"] = gold(replies)
-        found["gold"] = interval_over_prompts(values["gold"], group)
-    found["by_prompt"] = {k: x.reshape(-1, group).mean(1).tolist() for k, x in values.items()}
+    found: dict[str, Any] = {"replies": len(replies), "prompts": len(prompts)}
     if reference is not None and best_of == 1:
-        found |= divergence(policy.lm, reference, replies)
-    # The first replies to eight prompts, spread over all of them.
-    shown = np.unique(np.linspace(0, len(prompts) - 1, 8).round().astype(int)) * group
+        values["kl"], found["entropy"] = log_ratios(policy.lm, reference, replies)
+    found |= {name: interval_over_prompts(x, group) for name, x in values.items()}
+    found["unfinished"] = share_over_prompts(values["unfinished"], group)
+    found["by_prompt"] = {name: x.reshape(-1, group).mean(1).tolist() for name, x in values.items()}
+    found["unjudged"] = max((int(np.isnan(x).sum()) for x in worth.values()), default=0)
+    found["distinct"] = len({r.text for r in replies}) / len(replies)
     found["examples"] = [
-        {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text}
-        | {k: None if np.isnan(x[i]) else float(x[i]) for k, x in values.items()}
-        for i in shown
+        {"prompt": replies[i].prompt[-1].content, "reply": replies[i].text, "cut": not replies[i].stopped}
+        | {name: None if np.isnan(x[i]) else float(x[i]) for name, x in worth.items()}
+        for i in spread_over(len(prompts), EXAMPLES) * group
     ]
     return found
+
+
+def spread_over(n: int, most: int) -> np.ndarray:
+    """At most `most` of n places in order, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))

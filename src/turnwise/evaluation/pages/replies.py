@@ -21,6 +21,7 @@ from turnwise.evaluation.pages.training import training_view
 from turnwise.evaluation.pictures.feedback import overoptimisation_plot
 from turnwise.evaluation.pictures.style import number
 
+_JUDGES = {"reward": "Reward", "gold": "Gold"}
 _PARTS = ("feedback/replies.html", "curves.html", "feedback/data.html")
 
 
@@ -47,30 +48,40 @@ def _measured_view(run: RunFiles, measured: Mapping[str, Any], quality: Mapping[
     """Replies before and after training; reward and gold against the distance from the reference."""
     title, config = run.algorithm.title, run.config or {}
     rows = []
-    for name in ("before", "after"):
+    judges = [k for k in measured.get("after", {}) if k == "gold" or k.startswith("reward")]
+    for name in ("before", "after", "gained"):
         if m := measured.get(name):
-            figures = {k: "".join(_figures(m[k])) for k in ("reward", "gold") if k in m}
-            rows.append({"name": name, "kl": m.get("kl"), "length": m.get("length"), **figures})
+            worth = ["".join(_figures(m[k])) if k in m else "" for k in judges]
+            kl = "".join(_figures(m["kl"], 2)) if name == "after" else ""
+            length = "".join(_figures(m["length"], 1))
+            cut = "".join(_percent(m["unfinished"], signed=name == "gained"))
+            name = "difference" if name == "gained" else name
+            rows.append({"name": name, "worth": worth, "kl": kl, "length": length, "cut": cut})
     before, after = (measured.get(name, {}).get("examples", []) for name in ("before", "after"))
-    rewarded, gold = (any(key in r for r in rows) for key in ("reward", "gold"))
+    rewarded, gold = (key in judges for key in ("reward", "gold"))
     # Only algorithms that sample replies log a reward and a KL of the policy's own replies.
     points = [m for m in run.metrics if "kl" in m and "reward" in m]
     points = points if run.algorithm.family == "replies" and len(points) > 1 else []
     return {
-        "answer": answer_of_replies(title, measured),
+        "answer": answer_of_replies(title, measured, run.algorithm.family == "replies"),
+        "distance": answer_of_distance(title, measured),
         "agreement": answer_of_feedback(title, run.metrics, quality),
         "judged": bool(config.get("reward") or config.get("gold")),
         "rows": rows,
+        "judges": [_JUDGES.get(k) or k.partition("/")[2] for k in judges],
+        "scored": judges,
+        "learnt_from_reward": run.algorithm.family == "replies",
         "gold": gold,
         "rewarded": rewarded,
         "overoptimisation": overoptimisation_plot(points, "over") if points else None,
         "gold_logged": any("gold" in m for m in points),
         "examples": after,
         "before": before,
-        "both": rewarded and all("gold" in e for e in after),
-        "judge": "Reward" if rewarded or not rows else "Gold",
         "heldout_prompts": measured.get("held_out"),
         "silent": silent_reward(run.metrics[-1] if run.metrics else {}),
+        "shortened_prompts": measured.get("shortened"),
+        "left_out_prompts": measured.get("left_out"),
+        "unjudged": [measured.get(name, {}).get("unjudged", 0) for name in ("before", "after")],
     }
 
 
@@ -84,9 +95,12 @@ def silent_reward(last: Mapping[str, Any]) -> str | None:
     return found + (f" {skipped:,} steps had nothing else, and changed nothing." if skipped else "")
 
 
-def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def answer_of_replies(
+    name: str, measured: Mapping[str, Any] | None, learnt_from_reward: bool = True
+) -> dict[str, Any] | None:
     """How reward and gold moved from before to after training, and whether that is an improvement."""
-    before, after, gained = ((measured or {}).get(key) for key in ("before", "after", "gained"))
+    before, after = ((measured or {}).get(key) for key in ("before", "after"))
+    gained = {k: v for k, v in ((measured or {}).get("gained") or {}).items() if k in ("reward", "gold")}
     if not before or not after or not gained:
         return None
     names = {"reward": "the reward of its replies", "gold": "gold, their true worth,"}
@@ -98,10 +112,7 @@ def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str
         was, now = (number(m[key]["mean"], places) for m in (before, after))
         form = "{} from <b>{}</b> to <b>{}</b> (difference {}{})"
         moved.append(Markup(form).format(names[key], was, now, *_figures(gained[key], places, signed=True)))
-    form = Markup("<b>{}</b> moves {}. Its KL from the policy that it began as is {} nats per reply.")
-    sentence = form.format(
-        name, Markup(" and ").join(moved), number(after["kl"], 1 if after["kl"] >= 1 else 2)
-    )
+    sentence = Markup("<b>{}</b> moves {}. {}").format(name, Markup(" and ").join(moved), _distance(after))
     if any(x["low"] is None for x in gained.values()):
         return {
             "sentence": sentence,
@@ -110,19 +121,44 @@ def answer_of_replies(name: str, measured: Mapping[str, Any] | None) -> dict[str
     if "reward" in after and after["reward"]["low"] == after["reward"]["high"] == before["reward"]["low"]:
         note = "The reward is the same for all replies: there was nothing to learn."
         return {"sentence": sentence, "notes": [note]}
-    return {"sentence": sentence, "notes": _verdict({k: _direction(x) for k, x in gained.items()})}
+    direction = {k: _direction(x) for k, x in gained.items()}
+    return {"sentence": sentence, "notes": _verdict(direction, learnt_from_reward)}
 
 
-def _verdict(direction: Mapping[str, int]) -> list[str]:
+def _distance(after: Mapping[str, Any]) -> str:
+    places = 1 if after["kl"]["mean"] >= 1 else 2
+    kl = "".join(_figures(after["kl"], places))
+    return f"Its KL from the policy that it began as is {kl} nats per reply."
+
+
+def answer_of_distance(name: str, measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How far a policy went and how its replies changed, which needs no judge."""
+    before, after, gained = ((measured or {}).get(key) for key in ("before", "after", "gained"))
+    if not before or not after or not gained:
+        return None
+    form = Markup("The replies of <b>{}</b> have {} tokens, and had {} before training (difference {}{}). {}")
+    words = (number(m["length"]["mean"], 1) for m in (after, before))
+    sentence = form.format(name, *words, *_figures(gained["length"], 1, signed=True), _distance(after))
+    cut = "".join(_percent(after["unfinished"]))
+    was = "".join(_percent(before["unfinished"]))
+    note = f"The limit on tokens cuts {cut} of them off, and cut off {was} before."
+    return {"sentence": sentence, "notes": [note, "No judge says whether they got better."]}
+
+
+def _verdict(direction: Mapping[str, int], learnt_from_reward: bool) -> list[str]:
     """Whether replies got better (1), worse (-1) or neither is settled (0), by the reward and in truth."""
     truth = direction.get("gold")
+    trained = "that it was trained on" if learnt_from_reward else "that measures it"
     if truth is None:
         by_reward = {
-            1: "By the reward that it was trained on, replies got better.",
-            -1: "By the reward that it was trained on, replies got worse.",
+            1: f"By the reward {trained}, replies got better.",
+            -1: f"By the reward {trained}, replies got worse.",
             0: "The interval contains 0: these replies do not settle whether the reward changed.",
         }[direction["reward"]]
-        return [by_reward, "That reward cannot say whether they got better in truth."]
+        cannot = "That reward cannot say whether they got better in truth."
+        if not learnt_from_reward:
+            cannot = "Nothing was learnt from that reward, which may be wrong all the same."
+        return [by_reward, cannot]
     if truth < 0 and direction.get("reward", 0) > 0:
         return ["The reward rises and the truth falls: the policy exploits what the reward gets wrong."]
     return [
@@ -181,6 +217,18 @@ def answer_of_feedback(
         notes.append(f"Before training, the same comparison was right in {q['before']:.1%}.")
     sentence = Markup(form).format(name, part_of(q, q["accuracy"], things), interval_words(q))
     return {"cautions": cautions, "sentence": sentence, "notes": notes}
+
+
+def _percent(estimate: Mapping[str, Any], *, signed: bool = False) -> tuple[str, str]:
+    """A share in percent, or a difference of two in points; and its interval if it has one."""
+    found = {
+        k: number(100 * estimate[k], 0, signed=signed)
+        for k in ("mean", "low", "high")
+        if estimate[k] is not None
+    }
+    unit = " points" if signed else "%"
+    ends = f" ({found['low']} to {found['high']}{unit})" if "low" in found else ""
+    return f"{found['mean']}{unit}", ends
 
 
 def _figures(estimate: Mapping[str, Any], decimals: int = 3, *, signed: bool = False) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import (
     cannot_load,
     expect_model_folder,
+    expect_on_hub,
     share_files,
     tokenizer_of,
     whole_model,
@@ -21,6 +22,9 @@ from turnwise.models.lm.pretrained import (
 )
 from turnwise.models.lm.reward_model import RewardModel
 from turnwise.run.errors import InputError
+
+READ_AT_STOP = "turnwise_read_at_stop"
+"""entry of `config.json` by which a classifier says that it is one of ours"""
 
 
 def adapted_trunks(lm: Any, rank: int, members: int) -> list[nn.Module]:
@@ -43,6 +47,9 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     tokenizer = copy.deepcopy(tokenizer)
     config = trunk.config.__class__.from_dict(trunk.config.to_dict())
     config.num_labels, config.pad_token_id = 1, set_padding_(tokenizer, stop)
+    # Ours are read at the stop token, whatever a chat template writes after it: whoever loads the classifier
+    # can know.
+    setattr(config, READ_AT_STOP, True)
     try:
         classifier: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError as e:
@@ -59,15 +66,18 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     share_files(folder)
 
 
-def load_classifier(folder: Path) -> tuple[Any, Any]:
-    """The classifier's trunk and its tokenizer. InputError if they cannot be loaded."""
+def load_classifier(folder: Path) -> tuple[Any, Any, torch.Tensor]:
+    """The classifier's trunk, its tokenizer and its head's weights [1, D]. InputError if they cannot be
+    loaded.
+    """
     from transformers import AutoModelForSequenceClassification
 
     expect_model_folder(folder)
     without_bars()
     try:
         classifier: Any = whole_model(AutoModelForSequenceClassification, folder)
-        return classifier.base_model, tokenizer_of(folder)
+        tokenizer = tokenizer_of(folder)
+        return classifier.base_model, tokenizer, classifier.score.weight.detach()
     except Exception as e:  # files that hold no model fail in any way they like
         raise cannot_load(folder, "a reward model", e) from e
 
@@ -93,3 +103,45 @@ def _plain(trunk: nn.Module) -> nn.Module:
     trunk = copy.deepcopy(trunk)
     merge_adapters_(trunk)
     return trunk
+
+
+def one_label_classifier(name_or_path: str) -> tuple[Any, Any]:
+    """Anybody's sequence classifier with one label, in float32, and its tokenizer; by folder or hub name.
+
+    InputError for another kind of model, and for one with several labels: none of them is a reward.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    folder = Path(name_or_path)
+    if folder.exists():
+        expect_model_folder(folder)
+    else:
+        expect_on_hub(name_or_path)
+    without_bars()
+    try:
+        config: Any = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except Exception as e:  # files that hold no model fail in any way they like
+        raise cannot_load(name_or_path, "a reward model", e) from e
+    kinds = config.architectures or [config.model_type]
+    if not any(is_classifier(kind) for kind in kinds):
+        raise InputError(
+            f"{name_or_path}: a {', '.join(kinds)}; expected a reward model, which is a sequence classifier "
+            "of one label"
+        )
+    if config.num_labels != 1:
+        labels = ", ".join(str(x) for x in list(config.id2label.values())[:5])
+        raise InputError(
+            f"{name_or_path}: a classifier of {config.num_labels} labels ({labels}); expected a single label "
+            "(num_labels=1), as a reward is one number"
+        )
+    try:
+        model: Any = whole_model(AutoModelForSequenceClassification, name_or_path)
+        tokenizer = tokenizer_of(name_or_path)
+    except Exception as e:
+        raise cannot_load(name_or_path, "a reward model", e) from e
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def is_classifier(architecture: str) -> bool:
+    """Whether a class of `transformers` of that name classifies sequences."""
+    return architecture.endswith("ForSequenceClassification")

@@ -144,11 +144,18 @@ class ReplySettings:
     """Longest reply, in tokens."""
     evaluation_replies: int = 4
     """Replies to each held-out prompt when the policy is measured, before and after training."""
+    evaluation_prompts: int = 256
+    """Most held-out prompts that it replies to then, spread evenly over all of them."""
     gold: str | None = None
     """Built-in task whose truth is recorded and never learnt from: postcards."""
 
     def __post_init__(self) -> None:
-        check(self, max_new_tokens=ONE_OR_MORE, evaluation_replies=ONE_OR_MORE)
+        check(
+            self,
+            max_new_tokens=ONE_OR_MORE,
+            evaluation_replies=ONE_OR_MORE,
+            evaluation_prompts=ONE_OR_MORE,
+        )
 
 
 @dataclass(frozen=True)

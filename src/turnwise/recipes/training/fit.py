@@ -194,10 +194,11 @@ def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
 def _preferences(
     algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
 ) -> Job[Policy]:
+    judge = given.pop("reward", None)
     policy = _start(algorithm, given)
     settings, sampled = _taken(FeedbackSettings, given), _taken(ReplySettings, given)
     _expect_nothing(algorithm, given, FeedbackSettings, ReplySettings)
-    return preferences.prepare(algorithm, config, _feedback(data), policy, settings, sampled, m)
+    return preferences.prepare(algorithm, config, _feedback(data), policy, judge, settings, sampled, m)
 
 
 def _called(data: Any) -> Any:
@@ -210,7 +211,7 @@ def _feedback(data: Any) -> FeedbackSet:
 
 def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
     judge = given.pop("reward", None)
-    if judge is None:
+    if judge is None or judge in ((), []):
         raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
     policy = _start(algorithm, given)
     kinds = (FeedbackSettings, ReplySettings, RewardShaping)

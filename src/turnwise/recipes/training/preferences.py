@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 
 from turnwise.algorithms.feedback import dpo
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import feedback_rows
-from turnwise.data.dataset import FeedbackSet
-from turnwise.data.feedback import Feedback, Like, Pair, Ranking
+from turnwise.data.comparisons import fit_comparisons, fit_split
+from turnwise.data.dataset import FeedbackSet, PromptRow
+from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking
 from turnwise.data.heldout import split_by_prompt
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.judges import cautions, judge
@@ -20,19 +20,31 @@ from turnwise.models.lm.parts import parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.recipes.catalogue import Algorithm
-from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
+from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import gold_of, task_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, passes_plan
+from turnwise.recipes.training.judges import (
+    FoundJudge,
+    apart,
+    combined,
+    find_judges,
+    measuring_rewards,
+    recorded,
+)
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import (
+    Asked,
     Speaker,
     finish_speaker,
     open_speaker,
     rehearsed,
     split_settings,
+    to_ask,
+    try_rewards,
+    what_fits,
 )
-from turnwise.rollout.replies import expect_room
+from turnwise.rollout.rewards import Patient, Reward
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest, write_json
 
@@ -50,13 +62,15 @@ def prepare(
     config: Any,
     feedback: FeedbackSet,
     policy: Any,
+    reward: Any,
     settings: FeedbackSettings,
     replies: ReplySettings,
     m: Machine,
 ) -> Job[Policy]:
-    """Split, open the policy, encode."""
+    """Split, open the policy, encode. `reward` judges replies before and after; nothing learns from it."""
     name, replies = algorithm.name, rehearsed(replies)
     items = _usable(name, config, feedback, m)
+    judges = find_judges(reward, feedback.text)
     gold = gold_of(replies.gold, {item.prompt for item in items})
     card = {"file": feedback.source, **feedback_card(feedback)}
     warnings = feedback_warnings(card)
@@ -66,20 +80,11 @@ def prepare(
     split_settings(settings, len(items), len(learnt), len(held), m)
     # Only now is the policy loaded: what is wrong with the feedback is said within a second.
     speaker = open_speaker(policy, settings.lora_rank)
-    fit = feedback_rows(items, speaker.chat, speaker.context)
-    if len(fit) < len(items):
-        m.warn(
-            f"{len(items) - len(fit):,} of {len(items):,} items are longer than the context of "
-            f"{speaker.context}; left out"
-        )
-    # The split is by the prompts' words, so rows fall on the side of their items.
-    rows, held_rows = split_by_prompt(fit, settings.heldout)
+    fit, fit_held = fit_split(learnt, held, speaker.chat, speaker.context, feedback.source)
+    rows, held_rows = fit.rows, fit_held.rows
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
-    if not learnt:
-        raise InputError(f"{feedback.source}: only held-out items fit the context of {speaker.context}")
-    prompts = list(dict.fromkeys(item.prompt for item in held or learnt))
-    if gold is not None:
-        expect_room(speaker.policy, speaker.chat, prompts, replies.max_new_tokens)
+    card |= what_fits([fit, fit_held], speaker.context, m)
+    measured, rewards = _measuring(held or learnt, bool(held), judges, gold, speaker, replies, m)
     counts = {"learnt": len(learnt), "held_out": len(held)}
     task = task_of(items) or speaker.task
 
@@ -87,12 +92,10 @@ def prepare(
         algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        asked, seen = _comparable(held, feedback), _comparable(learnt, feedback)
+        asked, seen = (_comparable(part, feedback, speaker) for part in (held, learnt))
         quality = agreement(algorithm, config, speaker, asked, seen, settings.lora_rank, m) if held else {}
         write_json(m.out / "quality.json", quality)
-        made, facts = finish_speaker(
-            speaker, m, replies, prompts, held_out=bool(held), reward=None, gold=gold
-        )
+        made, facts = finish_speaker(speaker, m, replies, measured, rewards)
         return made, {
             **facts,
             **counts,
@@ -102,6 +105,7 @@ def prepare(
 
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind, "task": task}
+    source |= {"reward": recorded(judges)} if judges else {}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, replies, config),
@@ -110,7 +114,7 @@ def prepare(
         train=lambda run: train(config, rows, held_rows, run),
         finish=finish,
         files={"card.json": card | counts},
-        warnings=[*warnings, *cautions(_comparable(held, feedback))],
+        warnings=[*warnings, *cautions(_comparable(held, feedback, speaker))],
     )
 
 
@@ -156,12 +160,46 @@ def _ids_of(pair: Pair) -> tuple[str, str]:
     return f"{pair.id}-0", f"{pair.id}-1"
 
 
-def _comparable(held: Sequence[Any], feedback: Sequence[Feedback]) -> Sequence[Feedback]:
-    """What the policy is asked about: the held-out items; the pairs, if its likes were made of pairs."""
+def _comparable(held: Sequence[Any], feedback: Sequence[Feedback], s: Speaker) -> Sequence[Feedback]:
+    """What the policy is asked about: the items of one side; the pairs, if its likes were made of pairs."""
     if not held or not isinstance(held[0], Like) or not isinstance(feedback[0], Pair):
         return held
     kept = {like.id for like in held}
-    return [p for p in cast(Sequence[Pair], feedback) if set(_ids_of(p)) <= kept]
+    pairs = [p for p in cast(Sequence[Pair], feedback) if set(_ids_of(p)) <= kept]
+    return [row.item for row in fit_comparisons(pairs, s.chat, s.context).rows]
+
+
+def _measuring(
+    items: Sequence[Feedback],
+    held_out: bool,
+    judges: Sequence[FoundJudge],
+    gold: Reward | None,
+    s: Speaker,
+    replies: ReplySettings,
+    m: Machine,
+) -> tuple[Asked, dict[str, Reward]]:
+    """The prompts on which the policy is measured, and what judges it there. Columns are the metadata of the
+    first item of a prompt.
+    """
+    columns: dict[Prompt, Mapping[str, Any]] = {}
+    for item in items:
+        columns.setdefault(item.prompt, item.metadata)
+    asked = to_ask(s, replies, [PromptRow(*x) for x in columns.items()], held_out)
+    rewards: dict[str, Reward] = {} if gold is None else {"gold": gold}
+    if judges:
+        s.policy.to(m.device)
+        each = measuring_rewards(judges, s, m)
+        rewards = {"reward": combined(each, judges), **rewards, **apart(each, judges)}
+        waits = RewardShaping()
+        patient = {k: Patient(r, waits.reward_retries, waits.reward_wait, m.warn) for k, r in rewards.items()}
+        rewards = dict(patient)
+    try_rewards(s, replies, asked, rewards)
+    if not asked.prompts:
+        m.warn(
+            f"what the policy says is not shown: no prompt leaves room for {replies.max_new_tokens} tokens "
+            f"in the context of {s.context}"
+        )
+    return asked, rewards
 
 
 def agreement(

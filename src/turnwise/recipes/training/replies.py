@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from turnwise.data.dataset import PromptRow, Prompts
+from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.files.prompts import read_prompts
 from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
-from turnwise.recipes.trained import Judge, Policy
+from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.judges import (
+    FoundJudge,
+    apart,
+    combined,
+    find_judges,
+    recorded,
+    training_rewards,
+)
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import Speaker, finish_speaker, open_speaker, rehearsed
+from turnwise.recipes.training.speakers import (
+    Speaker,
+    finish_speaker,
+    open_speaker,
+    rehearsed,
+    to_ask,
+    with_room,
+)
 from turnwise.rollout.engines.decoding import Decoding
-from turnwise.rollout.load import load_reward
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import has_room, sample_replies
+from turnwise.rollout.replies import sample_replies
+from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.rewards import (
     ClippedReward,
-    FunctionReward,
     LengthReward,
-    ModelReward,
     Patient,
     Reward,
     UnfinishedPenalty,
     WeightedSum,
 )
-from turnwise.run.errors import InputError, SettingError
+from turnwise.run.errors import InputError
 from turnwise.run.folder import digest
-from turnwise.run.rehearsal import at_most
-
-STANDARDISED_ON = 256
-"""prompts whose replies put a reward model's rewards at mean 0 and deviation 1"""
 
 
 def prepare(
@@ -60,20 +66,17 @@ def prepare(
     replies = rehearsed(replies)
     parts = find_prompts(prompts, settings.heldout)
     source, everything = parts[0].source, [*parts[0], *parts[1]]
-    found, reward_name = find_reward(reward, parts[0].text)
+    judges = find_judges(reward, parts[0].text)
     gold = gold_of(replies.gold, [row.prompt for row in everything])
     speaker = open_speaker(policy, settings.lora_rank)
     speaker.policy.to(m.device)
-    scorer = found if isinstance(found, RewardScorer) else None
-    fitting = {row.prompt for row in _with_room(everything, speaker, scorer, replies.max_new_tokens, m)}
-    learnt, held = ([row for row in part if row.prompt in fitting] for part in parts)
+    learnt, held = _fitting(parts, speaker, judges, replies.max_new_tokens, m)
     if not learnt:
         raise InputError(f"{source}: only held-out prompts leave room for a reply")
-    asked, columns = [row.prompt for row in learnt], [row.columns for row in learnt]
-    judge: Any = found
-    if scorer is not None:
-        judge = _of_model(scorer, reward_name, shaping.doubt, speaker, asked, replies.max_new_tokens, m)
-    judge = _shaped(judge, shaping)
+    asked = [row.prompt for row in learnt]
+    each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m)
+    judge = _shaped(combined(each, judges), shaping)
+    measured = to_ask(speaker, replies, held or learnt, held_out=bool(held))
     # Two replies are judged before anything is written: a reward that fails is found now, not after an hour.
     tried = sample_replies(
         speaker.policy,
@@ -81,41 +84,34 @@ def prepare(
         asked[:2],
         seed=0,
         max_new_tokens=replies.max_new_tokens,
-        columns=columns[:2],
+        columns=[row.columns for row in learnt[:2]],
     )
     if np.isnan(judge(tried)).all():
-        m.warn(f"{reward_name} has no opinion of the {len(tried)} replies that were tried")
+        m.warn(f"{recorded(judges)} has no opinion of the {len(tried)} replies that were tried")
     judge = Patient(judge, shaping.reward_retries, shaping.reward_wait, m.warn)
+    rewards: dict[str, Reward] = {"reward": judge} | ({} if gold is None else {"gold": gold})
+    for name, one in apart(each, judges).items():
+        rewards[name] = Patient(one, shaping.reward_retries, shaping.reward_wait, m.warn)
     talk = OneTurn(
         speaker.chat,
         asked,
         judge,
         gold,
-        columns=columns,
+        columns=[row.columns for row in learnt],
         max_new_tokens=replies.max_new_tokens,
         decoding=Decoding(),
     )
     counts = {"prompts": len(learnt), "held_out": len(held)}
     task = source if source in TASKS else speaker.task
-    apart = held or learnt
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        made, facts = finish_speaker(
-            speaker,
-            m,
-            replies,
-            [row.prompt for row in apart],
-            held_out=bool(held),
-            reward=judge,
-            gold=gold,
-            columns=[row.columns for row in apart],
-        )
+        made, facts = finish_speaker(speaker, m, replies, measured, rewards)
         return made, facts | counts | {"task": task}
 
     few = replace(config, steps=min(2, config.steps))
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
-    began = {"policy": speaker.name, "prompts": source, "reward": reward_name, "task": task}
+    began = {"policy": speaker.name, "prompts": source, "reward": recorded(judges), "task": task}
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, settings, replies, shaping, config),
@@ -145,75 +141,54 @@ def _warnings(parts: tuple[Prompts, Prompts]) -> list[str]:
     return found
 
 
-def find_reward(reward: Any, text: bool = False) -> tuple[Any, str]:
-    """(what judges, how the run's config records it).
-
-    `reward`: a reward model (in memory, or its run folder), any function in TRL's signature, such a function
-    as `module:function`, the built-in task whose gold is known by its name, or a `Reward`. A function is
-    given plain text if `text`.
-    """
-    if isinstance(reward, Judge):
-        return reward.scorer, "a reward model in memory" if reward.folder is None else str(reward.folder)
-    if isinstance(reward, RewardScorer):
-        return reward, "a reward model in memory"
-    if isinstance(reward, str | Path):
-        return _named_reward(str(reward), text), str(reward)
-    if not callable(reward):
-        raise TypeError(f"reward is {type(reward).__name__}; expected a reward model, a function, or a name")
-    if isinstance(reward, _REWARDS):
-        return reward, type(reward).__name__
-    return FunctionReward(reward, text), f"{reward.__module__}:{getattr(reward, '__qualname__', 'function')}"
-
-
-_REWARDS = (ClippedReward, FunctionReward, ModelReward, LengthReward, UnfinishedPenalty, WeightedSum)
-"""rewards of ours, which take replies; any other function is in TRL's signature"""
-
-
-def _named_reward(name: str, text: bool) -> Any:
-    if name in TASKS and TASKS[name].worth is not None:
-        return gold_of(name, ())
-    if Path(name).is_dir():
-        return load_reward(name)
-    if ":" in name:
-        return FunctionReward(_function_of(name), text)
-    golden = ", ".join(row.name for row in TASKS.values() if row.worth is not None)
-    expected = "the run folder of a reward model (train reward), a function as module:function, or " + golden
-    raise SettingError("reward", name, expected)
-
-
-def _function_of(name: str) -> Callable[..., Any]:
-    """`module:function`, looked for in the working directory too."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
-        raise SettingError("reward", name, f"module:function that can be imported ({e})") from e
-    if not callable(found):
-        raise SettingError("reward", name, f"a function; found {type(found).__name__}")
-    return found
-
-
-def _with_room(
-    asked: Sequence[Any], s: Speaker, scorer: RewardScorer | None, max_new_tokens: int, m: Machine
-) -> list[Any]:
-    """Prompts after which there is room for a reply, for the policy and for the model that judges it."""
-    kept = [x for x in asked if has_room(s.policy, s.chat, x.prompt, max_new_tokens)]
-    context = s.context
-    if scorer is not None:
-        context = min(context, scorer.context)
-        own = scorer.chat
-        kept = [x for x in kept if len(own.opening(x.prompt)) + max_new_tokens + 1 <= scorer.context]
-    why = f"prompts leave no room for {max_new_tokens} tokens in the context of {context}"
-    if not kept and asked:
+def _fitting(
+    parts: tuple[Prompts, Prompts], s: Speaker, judges: Sequence[FoundJudge], max_new_tokens: int, m: Machine
+) -> tuple[list[PromptRow], list[PromptRow]]:
+    """Both parts with room for a reply, for the policy and for models that judge it; warns of the rest."""
+    total = sum(map(len, parts))
+    found = [with_room(s, list(part), max_new_tokens) for part in parts]
+    rows, context = [part.rows for part in found], s.context
+    cut = sum(part.shortened for part in found)
+    for j in judges:
+        if j.model is not None:
+            rooms = [_room_to_judge(j.model, part, max_new_tokens) for part in rows]
+            rows = [kept for kept, _ in rooms]
+            if any(n for _, n in rooms):
+                few = f"{sum(n for _, n in rooms):,} of {total:,} prompts"
+                m.warn(
+                    f"{j.name} reads {few} without their earliest messages: its context is {j.model.context}"
+                )
+            context = min(context, j.model.context)
+    left = sum(map(len, rows))
+    if not left:
         raise InputError(
-            f"all {len(asked):,} {why}; expected shorter replies (max_new_tokens), shorter prompts, or a "
-            "longer context"
+            f"all {total:,} prompts leave no room for {max_new_tokens} tokens in the context of {context}; "
+            "expected shorter replies (max_new_tokens), shorter prompts, or a longer context"
         )
-    if len(kept) < len(asked):
-        m.warn(f"{len(asked) - len(kept):,} of {len(asked):,} {why}; left out")
-    return kept
+    if cut:
+        m.warn(
+            f"{cut:,} of {total:,} prompts lose their earliest messages, to leave room for {max_new_tokens} "
+            f"tokens in the context of {s.context}"
+        )
+    if left < total:
+        m.warn(
+            f"{total - left:,} of {total:,} prompts leave no room for {max_new_tokens} tokens in the context "
+            f"of {context}; left out"
+        )
+    return rows[0], rows[1]
+
+
+def _room_to_judge(
+    model: RewardScorer | ClassifierScorer, rows: Sequence[PromptRow], max_new_tokens: int
+) -> tuple[list[PromptRow], int]:
+    """The rows whose last message and reply a reward model can read; and how many of them it reads cut."""
+
+    def fits(prompt: Prompt) -> bool:
+        return len(model.chat.opening(prompt)) + max_new_tokens + 1 <= model.context
+
+    read = [shortened(row.prompt, fits) for row in rows]
+    kept = [row for row, prompt in zip(rows, read, strict=True) if prompt is not None]
+    return kept, sum(p is not None and p is not row.prompt for row, p in zip(rows, read, strict=True))
 
 
 def _shaped(reward: Reward, r: RewardShaping) -> Reward:
@@ -226,30 +201,3 @@ def _shaped(reward: Reward, r: RewardShaping) -> Reward:
     if r.unfinished_penalty:
         terms.append(UnfinishedPenalty(r.unfinished_penalty))
     return WeightedSum((reward,), (1.0,), tuple(terms)) if terms else reward
-
-
-def _of_model(
-    scorer: RewardScorer,
-    name: str,
-    doubt: float,
-    s: Speaker,
-    prompts: Sequence[Any],
-    max_new_tokens: int,
-    m: Machine,
-) -> Reward:
-    """A reward model's opinion, standardised on replies of the policy before training."""
-    scorer.model.to(m.device)
-    if doubt and scorer.members == 1:
-        expected = f"0: {name} is one model, which has no doubt; an ensemble (ensemble of 2 or more) has"
-        raise SettingError("doubt", doubt, expected)
-    chat = scorer.chat
-    same = scorer.tokenizer.get_vocab() == s.tokenizer.get_vocab() and chat.stop == s.chat.stop
-    same = same and chat.opening(prompts[0]) == s.chat.opening(prompts[0])
-    model = ModelReward(scorer.score, None if same else chat, doubt=doubt)
-    # Mean 0 and deviation 1 over the policy's own replies, so that beta means the same for every model.
-    few = list(prompts)[: at_most(8, STANDARDISED_ON)]
-    own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=max_new_tokens)
-    try:
-        return model.standardised_on(own)
-    except ValueError as e:
-        raise InputError(f"reward {name}: {e}") from e

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import feedback_rows
+from turnwise.data.comparisons import fit_split
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.heldout import split_by_prompt
@@ -23,9 +23,9 @@ from turnwise.recipes.trained import Judge
 from turnwise.recipes.training.job import Job, passes_plan
 from turnwise.recipes.training.language_model import begin, fresh
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import split_settings
+from turnwise.recipes.training.speakers import split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
-from turnwise.run.errors import InputError, SettingError
+from turnwise.run.errors import SettingError
 from turnwise.run.folder import digest, write_json
 
 
@@ -46,19 +46,13 @@ def prepare(
     split_settings(settings, len(feedback), len(learnt), len(held), m)
     scorer = _scorer(start, settings.lora_rank, members, learnt)
     reward = algorithm.module
-    fit = feedback_rows(feedback, scorer.chat, scorer.context)
-    if len(fit) < len(feedback):
-        left = len(feedback) - len(fit)
-        m.warn(
-            f"{left:,} of {len(feedback):,} items are longer than the context of {scorer.context}; left out"
-        )
-    # The split is by the prompts' words, so rows fall on the side of their items.
-    rows, held_rows = split_by_prompt(fit, settings.heldout)
+    fit, fit_held = fit_split(learnt, held, scorer.chat, scorer.context, feedback.source)
+    rows, held_rows = fit.rows, fit_held.rows
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
-    if not learnt:
-        raise InputError(f"{feedback.source}: only held-out items fit the context of {scorer.context}")
     counts = {"learnt": len(learnt), "held_out": len(held)}
     card = {"file": feedback.source, **feedback_card(feedback), **counts}
+    warnings = [*feedback_warnings(card), *cautions(held), *_far_from_standard(learnt)]
+    card |= what_fits([fit, fit_held], scorer.context, m)
 
     def finish() -> tuple[Judge, dict[str, Any]]:
         scorer.save(m.out / "reward")
@@ -81,7 +75,7 @@ def prepare(
         train=lambda run: reward.train(config, rows, held_rows, scorer.model, run, m.seed),
         finish=finish,
         files={"card.json": card},
-        warnings=[*feedback_warnings(card), *cautions(held), *_far_from_standard(learnt)],
+        warnings=warnings,
     )
 
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from turnwise.data.cards.feedback import context_warnings
 from turnwise.data.chat import ChatFormat
-from turnwise.data.feedback import Prompt
-from turnwise.evaluation.measures.replies import measure_replies, paired_gains
+from turnwise.data.comparisons import Fitted
+from turnwise.data.dataset import PromptRow
+from turnwise.data.feedback import Prompt, shortened
+from turnwise.evaluation.measures.replies import measure_replies, paired_gains, spread_over
 from turnwise.models.lm.lora import merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
@@ -18,8 +21,9 @@ from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
 from turnwise.recipes.trained import Policy, open_policy, task_of_policy
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
+from turnwise.rollout.replies import has_room, sample_replies
 from turnwise.rollout.rewards import Reward
-from turnwise.run.errors import SettingError
+from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import write_json
 from turnwise.run.rehearsal import at_most
 
@@ -64,55 +68,91 @@ def open_speaker(source: Any, lora_rank: int) -> Speaker:
     )
 
 
-def finish_speaker(
-    s: Speaker,
-    m: Machine,
-    settings: ReplySettings,
-    prompts: Sequence[Prompt],
-    *,
-    held_out: bool,
-    reward: Reward | None,
-    gold: Reward | None,
-    columns: Sequence[Mapping[str, Any]] | None = None,
-) -> tuple[Policy, dict[str, Any]]:
-    """Save the policy; measure it, and what it was before, on the same `prompts`.
+@dataclass(frozen=True)
+class Roomy:
+    """Prompts after which there is room for a reply."""
 
-    Nothing is measured if neither `reward` nor `gold` judges.
-    """
-    prompts = prompts[: at_most(REHEARSED, len(prompts))]
+    rows: list[PromptRow]
+    shortened: int
+    """prompts that lost their earliest messages"""
+    left_out: int
+    """prompts whose last message alone leaves no room"""
+
+
+def with_room(s: Speaker, rows: Sequence[PromptRow], max_new_tokens: int) -> Roomy:
+    """The rows, prompts shortened where needed, so that a reply fits the policy's context after each."""
+
+    def fits(prompt: Prompt) -> bool:
+        return has_room(s.policy, s.chat, prompt, max_new_tokens)
+
+    found = [(row, shortened(row.prompt, fits)) for row in rows]
+    kept = [row if p is row.prompt else replace(row, prompt=p) for row, p in found if p is not None]
+    cut = sum(p is not None and p is not row.prompt for row, p in found)
+    return Roomy(kept, cut, len(rows) - len(kept))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the policy is asked when it is measured."""
+
+    roomy: Roomy
+    held_out: bool
+    """whether nothing was learnt from these prompts"""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts."""
+        return [row.prompt for row in self.roomy.rows]
+
+    @property
+    def columns(self) -> list[Mapping[str, Any]]:
+        """What else is known of each, for reward functions."""
+        return [row.columns for row in self.roomy.rows]
+
+
+def to_ask(s: Speaker, settings: ReplySettings, rows: Sequence[PromptRow], held_out: bool) -> Asked:
+    """As many of the rows as are measured, with room for a reply."""
+    places = spread_over(len(rows), at_most(REHEARSED, settings.evaluation_prompts))
+    return Asked(with_room(s, [rows[i] for i in places], settings.max_new_tokens), held_out)
+
+
+def try_rewards(s: Speaker, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]) -> None:
+    """Judge two replies before anything is written: a reward that fails is found now, not after an hour."""
+    if not rewards:
+        return
+    if not asked.prompts:
+        raise InputError(
+            f"nothing can be measured: no prompt leaves room for {settings.max_new_tokens} tokens in the "
+            f"context of {s.context}; expected shorter replies (max_new_tokens), or a longer context"
+        )
+    few = {"seed": 0, "max_new_tokens": settings.max_new_tokens, "columns": asked.columns[:2]}
+    replies = sample_replies(s.policy, s.chat, asked.prompts[:2], **few)
+    for reward in rewards.values():
+        reward(replies)
+
+
+def finish_speaker(
+    s: Speaker, m: Machine, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]
+) -> tuple[Policy, dict[str, Any]]:
+    """Save the policy; measure what it says, and what it said before, to the same prompts."""
     lm = merged(s.policy.lm)
     agent = Agent(lm, s.tokenizer, None, Acting(max_new_tokens=settings.max_new_tokens))
     agent.save(m.out / "policy")
-    measured = _measured(s, lm, m, settings, prompts, reward, gold, columns)
+    measured = _measured(s, lm, m, settings, asked, rewards)
     if measured:
-        measured["held_out"] = len(prompts) if held_out else 0
+        measured["held_out"] = len(asked.prompts) if asked.held_out else 0
+        measured |= {"shortened": asked.roomy.shortened, "left_out": asked.roomy.left_out}
         write_json(m.out / "replies.json", measured)
     lm.cpu()
-    facts = {
-        "policy": str(m.out / "policy"),
-        "parameters": parameter_count(lm),
-        "measured": {
-            name: {k: v for k, v in measured[name].items() if k != "examples"}
-            for name in ("before", "after", "gained")
-            if name in measured
-        },
-    }
+    facts = {"policy": str(m.out / "policy"), "parameters": parameter_count(lm), "measured": measured}
     return Policy(agent, m.out), facts
 
 
 def _measured(
-    s: Speaker,
-    lm: Any,
-    m: Machine,
-    settings: ReplySettings,
-    prompts: Sequence[Prompt],
-    reward: Reward | None,
-    gold: Reward | None,
-    columns: Sequence[Mapping[str, Any]] | None,
+    s: Speaker, lm: Any, m: Machine, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]
 ) -> dict[str, Any]:
     """Replies before and after, and the difference on the same prompts."""
-    judge = reward or gold
-    if judge is None or not prompts:
+    if not asked.prompts:
         return {}
     s.before.to(next(lm.parameters()).device)
     reference = Reference(s.before)
@@ -121,22 +161,22 @@ def _measured(
         measured[name] = measure_replies(
             LmPolicy(model),
             s.chat,
-            prompts,
+            asked.prompts,
             group=settings.evaluation_replies,
             seed=m.seed + MEASURED_SEED,
             max_new_tokens=settings.max_new_tokens,
-            reward=judge,
-            gold=gold,
+            rewards=rewards,
             reference=reference,
-            columns=None if columns is None else columns[: len(prompts)],
+            columns=asked.columns,
         )
-        if reward is None:  # gold stood in for it
-            del measured[name]["reward"], measured[name]["by_prompt"]["reward"]
-    measured["gained"] = paired_gains(measured["before"], measured["after"])
+    gained = paired_gains(measured["before"], measured["after"])
+    measured["gained"] = {name: x for name, x in gained.items() if name != "kl"}  # before, it is 0
     for name in ("before", "after"):
         del measured[name]["by_prompt"]
-    rewards = {measured[x]["reward"][k] for x in ("before", "after") if reward for k in ("low", "high")}
-    if len(rewards) == 1 and None not in rewards:
+    ends = {
+        measured[x]["reward"][k] for x in ("before", "after") if "reward" in rewards for k in ("low", "high")
+    }
+    if len(ends) == 1 and None not in ends:
         m.warn("the reward was the same for every prompt; there was nothing to learn from it")
     return measured
 
@@ -147,3 +187,16 @@ def split_settings(feedback: FeedbackSettings, items: int, learnt: int, held: in
         raise SettingError("heldout", feedback.heldout, "a smaller share: nothing is left to learn from")
     if feedback.heldout and not held:
         m.warn(f"nothing is held out of {items:,} items (heldout is {feedback.heldout})")
+
+
+def what_fits(parts: Sequence[Fitted[Any]], context: int, m: Machine) -> dict[str, int]:
+    """What a context did to feedback, as entries of its card; said to people, too."""
+    card = {
+        "context": context,
+        "shortened": sum(part.shortened for part in parts),
+        "left_out": sum(part.left_out for part in parts),
+    }
+    items = sum(len(part.rows) + part.left_out for part in parts)
+    for text in context_warnings(card, items):
+        m.warn(text)
+    return card
