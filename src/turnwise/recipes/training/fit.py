@@ -126,7 +126,9 @@ def fit(
 
     `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
     returned, a run folder, or any causal language model by folder or name. `reward`: who judges replies: a
-    reward model, its run folder, or a function in TRL's signature. `out`: the run folder; without it the run
+    reward model, its run folder, any sequence classifier of one label by folder or name, or a function in
+    TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO are only
+    measured by it. `out`: the run folder; without it the run
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
     `quiet`: print nothing. `settings`: further fields of the family's settings
     (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for the model to begin
