@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from turnwise.cli import main
-from turnwise.cli.evaluate import acts_in_environment, named_run
+from turnwise.cli.evaluate import acts_in_environment
 from turnwise.recipes.measuring import episodes as measuring
 
 SMALL = ["--steps", "512", "--lanes", "8", "--rollout", "16", "--width", "8"]
@@ -63,8 +63,13 @@ def test_an_agent_without_memory_beside_its_exact_value(folder: Path, capsys: An
 
 
 def test_a_run_is_named_with_and_without_a_flag(folder: Path, capsys: Any) -> None:
-    for words in ([str(folder), "--seed", "3"], ["--run", str(folder)], [f"--run={folder}", "--json"]):
-        assert acts_in_environment(named_run(words))
+    for words in (
+        [str(folder), "--seed", "3"],
+        ["--run", str(folder)],
+        [f"--run={folder}", "--json"],
+        ["--seed", "3", str(folder)],
+    ):
+        assert acts_in_environment(words)
     assert not acts_in_environment(["--run"]) and not acts_in_environment(["--run", str(folder / "policy")])
     assert evaluated(capsys, f"--run={folder}", "--episodes", "20", "--horizon", "30")["horizon"] == 30
     for words in ([str(folder)], ["--run", str(folder)]):

@@ -120,3 +120,25 @@ def test_a_critic_and_preferences_inherit_the_task(desk, tmp_path):
     pairs = [{"prompt": f"Hi {i}", "chosen": "Is it the fuse?", "rejected": "No."} for i in range(6)]
     tuned = tw.fit(tw.DPO(epochs=1), pairs, policy=desk, out=tmp_path / "dpo", **small)
     assert tuned.task == "helpdesk" and load(tmp_path / "dpo").task == "helpdesk"
+
+
+def test_a_path_may_stand_alone_anywhere(desk, tmp_path, capsys):
+    """Before the flags or after them; two runs, or one twice, are refused in one line."""
+    assert main(["evaluate", *FEW, str(desk)]) == 0
+    assert main(["report", str(desk)]) == 0 and main(["report", "--json", str(desk)]) == 0
+    capsys.readouterr()
+    for words in ([str(desk), "other"], [str(desk), "--run", str(desk)]):
+        assert main(["evaluate", *words]) == 2
+        assert "expected one run, by itself or after --run; found" in capsys.readouterr().err
+    logs = desk.parent / "logs.jsonl"
+    assert main(["train", "bc", str(logs), "--out", str(tmp_path / "x"), *SMALL, "--dry-run"]) == 0
+
+
+def test_a_slip_in_a_path_is_named_at_once(desk, tmp_path, capsys, monkeypatch):
+    """Not after half a minute of asking the hub for a dataset of that name."""
+    monkeypatch.chdir(desk.parent)
+    assert main(["train", "bc", "logs.jsnl", "--out", str(tmp_path / "x")]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "logs.jsnl: expected a file, a folder or a dataset; found no such file (there is logs.jsonl)" in error
+    )

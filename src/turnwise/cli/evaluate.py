@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.cli.say import Bounds, console, notice, parse
+from turnwise.cli.words import split_words
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config
@@ -69,30 +70,19 @@ class EvaluateAgent:
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Measure, print, and write the results into the run."""
-    args = named_run(args)
     if acts_in_environment(args):
         about = f"{EvaluateAgent.__doc__} {OTHERS['acting']}"
-        return _agent(parse(EvaluateAgent, args, "evaluate RUN", about))
-    return _policy(
-        parse(EvaluatePolicy, args, "evaluate", f"{EvaluatePolicy.__doc__} {OTHERS['conversing']}")
-    )
-
-
-def named_run(args: Sequence[str]) -> list[str]:
-    """`RUN ...` is `--run RUN ...`."""
-    words = list(args)
-    return ["--run", *words] if words and not words[0].startswith("-") else words
+        return _agent(parse(EvaluateAgent, args, "evaluate", about, alone="run"))
+    about = f"{EvaluatePolicy.__doc__} {OTHERS['conversing']}"
+    return _policy(parse(EvaluatePolicy, args, "evaluate", about, alone="run"))
 
 
 def acts_in_environment(args: Sequence[str]) -> bool:
-    """Whether the folder after --run says that it is the run of an agent that acts in an environment."""
-    words = list(args)
-    folder = next((w.removeprefix("--run=") for w in words if w.startswith("--run=")), None)
-    if "--run" in words[:-1]:
-        folder = words[words.index("--run") + 1]
-    if folder is None or not (Path(folder) / "config.yaml").is_file():
-        return False
-    return read_config(Path(folder)).get("family") == "acting"
+    """Whether the folder that is to be measured says that it is the run of an agent in an environment."""
+    found = split_words(EvaluateAgent, args)
+    folders = [Path(word) for word in (*found.flags.get("run", ()), *found.alone)]
+    runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
+    return bool(runs) and read_config(runs[0]).get("family") == "acting"
 
 
 def _opened(target: Run) -> Any:

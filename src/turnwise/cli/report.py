@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.evaluate import named_run
 from turnwise.cli.say import console, parse
 
 
@@ -23,7 +22,7 @@ class Report:
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Write report.html."""
-    a = parse(Report, named_run(args), "report", Report.__doc__ or "")
+    a = parse(Report, args, "report", Report.__doc__ or "", alone="run")
     from turnwise.evaluation.pages.report import write_report
 
     page = write_report(a.run)

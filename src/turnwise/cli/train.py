@@ -102,6 +102,16 @@ _SOURCES = ("logs", "feedback", "kind", "prompts", "env", "agent_role", "credit_
 """flags that say what is read"""
 
 
+_ALONE: dict[Family, str] = {
+    "logs": "logs",
+    "reward": "feedback",
+    "preferences": "feedback",
+    "replies": "prompts",
+    "acting": "env",
+}
+"""the flag that a path by itself is for: what is learnt from"""
+
+
 _TITLES: dict[type[Any], str] = {
     RunSettings: "run",
     Output: "output",
@@ -149,7 +159,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     """Parse, then plan or train."""
     row = ALGORITHMS[name]
     about = f"{row.what[0].upper()}{row.what[1:]}: {FAMILIES[row.family]}."
-    flags = parse(flags_of(row), args, f"train {name}", about)
+    flags = parse(flags_of(row), args, f"train {name}", about, alone=_ALONE[row.family])
     asked = {type(part).__name__: part for part in vars(flags).values()}
     settings, output = asked.pop("RunSettings"), asked.pop("Output")
     light = asked.pop("Config")

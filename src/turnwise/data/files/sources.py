@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import re
@@ -92,15 +93,32 @@ def _rows_at(text: str) -> Iterator[Row]:
             files = [path]
             if not name.endswith(SUFFIXES):
                 raise unexpected(text, "", f"a name that ends in {', '.join(SUFFIXES)}", path.name)
-        elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not name.endswith(SUFFIXES):
+        elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not _names_a_file(path):
             yield from _dataset_rows(name, split, on_disk=False)
             return
         else:
-            raise InputError(f"{text}: expected a file, a folder or a dataset; found no such file")
+            found = f"no such file{_like(path)}"
+            raise InputError(f"{text}: expected a file, a folder or a dataset; found {found}")
         for file in files:
             yield from file_rows(file)
     except OSError as error:
         raise InputError(f"{text}: expected what can be read; found {one_line(error)}") from None
+
+
+def _names_a_file(path: Path) -> bool:
+    """Whether a name is one of a file and of no dataset: an ending in a folder that is there.
+
+    Else a slip in it would wait for the hub, which is asked for datasets.
+    """
+    ending = re.search(r"\.[A-Za-z]\w*$", path.name) is not None
+    return path.name.endswith(SUFFIXES) or (ending and path.parent.is_dir())
+
+
+def _like(path: Path) -> str:
+    """What is there under a name that is nearly the same."""
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, 1)
+    return f" (there is {path.parent / close[0]})" if close else ""
 
 
 def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[Row]:
