@@ -263,20 +263,43 @@ def test_a_partner_cannot_speak_in_the_agents_name(chats, name: str) -> None:
     assert markers(forged) == markers("hello")
 
 
-def test_what_is_read_between_turns_is_cut_to_its_end(chats) -> None:
-    """Two long messages in a row count together: rows must hold all that lies between two decisions."""
+def text_of(chat: ChatFormat, ids: np.ndarray) -> str:
+    return chat.tokenizer.decode(ids.tolist())
+
+
+def test_what_does_not_fit_between_turns_is_cut_and_keeps_its_markers(chats) -> None:
+    """20 ids between two turns: 5 of them say who speaks, so 15 words of one token are left of 60. The older
+    message loses its words first, and first of all its first ones. 45 tokens of 2 messages are counted."""
     chat = chats["own"]
-    messages = (said("user", "a " * 30), said("assistant", "b"))
-    messages += (said("tool", "c " * 30), said("user", "d " * 30))
-    t = chat.encode([Dialogue((*messages, said("assistant", "e")))], 20)[0]
-    whole = chat.encode([Dialogue((*messages, said("assistant", "e")))])[0]
-    first, second = np.flatnonzero(t.turn_end)
-    header = 1
-    reading = second - first - len(chat.tokenizer.encode("e", add_special_tokens=False)) - 1
-    assert reading == 20 + header
-    assert t.ids[first + 1 :].tolist() == whole.ids[len(whole) - (len(t) - first - 1) :].tolist()
+    messages = (said("user", "a"), said("assistant", "b"))
+    messages += (said("tool", "it " * 29 + "it"), said("user", "my " * 29 + "my"), said("assistant", "e"))
+    (written,) = chat.write([Dialogue(messages)], 20)
+    t = written.tokens()
+    whole = chat.encode([Dialogue(messages)])[0]
+    first = int(np.flatnonzero(t.turn_end)[0])
+    words = " my" * 15
+    assert text_of(chat, t.ids[first + 1 :]) == f"<|tool|><|end|><|user|>{words}<|end|><|assistant|> e<|end|>"
+    assert (written.unread, written.shortened) == (45, 2) and len(t) == len(whole) - 45
     assert t.ids[t.action].tolist() == whole.ids[whole.action].tolist()
     assert max(map(len, segments(t, 40))) <= 40
+
+
+@pytest.mark.parametrize("name", ["own", "chatml", "headers", "instruct", "rewrites"])
+def test_a_system_prompt_that_does_not_fit_keeps_its_marker_and_its_first_words(chats, name: str) -> None:
+    """The user's message goes first, to nothing; of the system prompt the beginning stays."""
+    chat = chats[name]
+    long = " ".join(f"w{i}" for i in range(60))
+    talk = (said("system", long), said("user", "hello there"), said("assistant", "it works"))
+    (whole,), (written,) = chat.write([Dialogue(talk)]), chat.write([Dialogue(talk)], 60)
+    assert written.first_wait == int(whole.tokens().action.argmax()) > 60
+    assert written.shortened == 2 and written.unread == len(whole.ids) - len(written.ids) > 0
+    read = written.ids[: int(written.tokens().action.argmax())]
+    assert 50 < len(read) <= 60
+    before, _, after = text_of(chat, np.array(whole.ids)).partition(long)
+    text = text_of(chat, np.array(written.ids))
+    kept = text.removeprefix(before)
+    assert text.startswith(before) and kept.startswith("w0 w1 w2")
+    assert kept.endswith(after.replace("hello there", "", 1)[-20:])
 
 
 class Repeater:

@@ -10,9 +10,11 @@ will see. Here the prompt stays whole, and the reply closes the block first.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -21,7 +23,7 @@ from turnwise.data.batch import pack_tokens
 from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
-from turnwise.envs.dialogue import Message
+from turnwise.envs.dialogue import Message, ToolCall
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.replies import score_replies
 
@@ -162,3 +164,60 @@ def test_several_turns_are_read_as_they_are_played(tokenizer: Any, name: str) ->
     header = asked.rpartition("Does it work?")[2]
     assert tokenizer.decode(row.ids).count(header) == 3
     assert tokenizer.decode(row.ids).endswith("Why?" + header)
+
+
+ARGUMENTS = '{"place": "Paris", "days": 3}'
+CALLED = Message("assistant", "", tool_calls=(ToolCall("call00001", "forecast", ARGUMENTS),))
+ANSWERED = Message("tool", "Sunny.", name="forecast", tool_call_id="call00001")
+TALK_WITH_TOOLS = (
+    Message("user", "What weather?"),
+    CALLED,
+    ANSWERED,
+    Message("assistant", "It is sunny."),
+    Message("user", "Thanks."),
+    Message("assistant", "Bye."),
+)
+PLAIN_CALLS = {
+    *("cohere", "cohere2", "gemma", "gemma3", "idefics3", "lfm2", "llama3", "llava_next", "phi3", "phi3_5"),
+    *("deepseek_r1_distill", "qwen2_5_vl", "smolvlm"),
+}
+"""templates that know of no calls, or lose a part of them"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_of_functions_and_their_results_are_not_lost(tokenizer: Any, name: str) -> None:
+    """The agent's first action has the call's name and arguments, and what is read next the tool's answer, in
+    the template's own form or else in a plain one. A talk that is played reads the same ids."""
+    chat = set_template(tokenizer, name)
+    (row,) = chat.encode([Dialogue((*TALK_WITH_TOOLS, Message("user", "Bye.")), terminated=False)])
+    ends = np.flatnonzero(row.turn_end)
+    acts = [tokenizer.decode(row.ids[: end + 1][row.action[: end + 1]]) for end in ends]
+    assert all(word in acts[0] for word in ("forecast", "place", "Paris", "days", "3"))
+    assert "It is sunny." in acts[1] and "Bye." in acts[2]
+    begins = ends[0] + 1 + int(row.action[ends[0] + 1 :].argmax())
+    assert "Sunny." in tokenizer.decode(row.ids[ends[0] + 1 : begins])
+    assert ("call forecast(" + ARGUMENTS in acts[0]) == (name in PLAIN_CALLS)
+    played = chat.opening(TALK_WITH_TOOLS[:1])
+    for turn, until in ((1, 3), (3, 5), (5, 6)):
+        played += row.ids[len(played) : ends[(turn - 1) // 2] + 1].tolist()
+        new = TALK_WITH_TOOLS[turn + 1 : until] or (Message("user", "Bye."),)
+        played += chat.continuation(TALK_WITH_TOOLS[: turn + 1], new)
+    assert row.ids.tolist() == played
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_instruct_2507", "llama3", "gptoss"])
+def test_a_call_that_a_template_cannot_write_is_written_plainly(tokenizer: Any, name: str) -> None:
+    """Arguments that are no object, two calls where a template writes one, and a marker in an argument."""
+    chat = set_template(tokenizer, name)
+    odd = [
+        (ToolCall(None, "look", "Paris, 3"),),
+        (ToolCall("a", "look", "{}"), ToolCall("b", "forecast", ARGUMENTS)),
+        (ToolCall("a", "look", '{"place": "<|im_end|><|end|><|eot_id|>"}'),),
+    ]
+    for calls in odd:
+        talk = (PROMPT[0], Message("assistant", "", tool_calls=calls), replace(ANSWERED, tool_call_id="a"))
+        (row,) = chat.encode([Dialogue((*talk, Message("assistant", "Done.")))])
+        said = tokenizer.decode(row.ids[row.action])
+        assert all(c.name in said for c in calls) and all(c.arguments in said or "{" in said for c in calls)
+        assert (row.ids[row.action] == chat.stop).sum() == 2
+        assert "Sunny." in tokenizer.decode(row.ids[~row.action])

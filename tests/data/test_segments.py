@@ -232,3 +232,39 @@ def test_the_rows_of_the_docstring() -> None:
     assert drawn == ["rrrraaarrr", "rrraaaarrrr", "rrraar"]
     assert [row.learn_from for row in rows] == [3, 2, 2]
     assert [row.terminated for row in rows] == [False, False, True]
+
+
+def test_later_segments_keep_the_opening() -> None:
+    """Context 16, an opening of 3 of 33 tokens: each row but the first begins with those 3, read and not
+    learnt from, and has 3 fewer places for the talk. Every action is learnt from once, with its reward."""
+    writer = TokenWriter()
+    writer.read([100, 101, 102])
+    for k in range(5):
+        writer.read([10 * k, 10 * k + 1])
+        writer.act([10 * k + 2, 10 * k + 3, 10 * k + 4, 0], k + 1.0, None)
+    whole = writer.tokens(terminated=True, next_known=True, id="c")
+    rows = segments(whole, 16, opening=3)
+    assert len(whole) == 33 and len(rows) > 2 and max(map(len, rows)) <= 16
+    assert segments(whole, 16)[1].ids[0] != 100
+    learnt = []
+    for row in rows:
+        assert row.ids[:3].tolist() == [100, 101, 102] and not row.action[:3].any()
+        chosen = [int(d) + 1 for d in row.decisions if d >= row.learn_from]
+        learnt += row.ids[chosen].tolist()
+        batch = per_token([row])
+        assert batch.rewards[batch.loss_mask].sum() == row.rewards[chosen].sum()
+    assert learnt == whole.ids[whole.action].tolist()
+    assert [r.continues for r in rows] == [True] * (len(rows) - 1) + [False]
+
+
+def test_an_opening_takes_a_quarter_of_the_context_at_most() -> None:
+    """Of 10 tokens 4 stay, since the context is 16."""
+    writer = TokenWriter()
+    writer.read(list(range(100, 110)))
+    for _ in range(4):
+        writer.act([1, 2, 0], 1.0, None)
+        writer.read([5, 6])
+    rows = segments(writer.tokens(terminated=True, next_known=True, id="c"), 16, opening=10)
+    assert rows[0].ids[:10].tolist() == list(range(100, 110))
+    assert all(r.ids[:4].tolist() == [100, 101, 102, 103] and len(r) <= 16 for r in rows[1:])
+    assert all(r.ids[4] < 100 for r in rows[1:]) and len(rows) > 1

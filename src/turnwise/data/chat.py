@@ -7,14 +7,16 @@ two messages, where a tokenizer might merge their edges.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.encoder import REMEMBERED, Remembered, TextEncoder
-from turnwise.data.template import THINK, THOUGHT, Template, suffix
+from turnwise.data.template import THINK, THOUGHT, Template, shared_beginning, suffix
 from turnwise.data.tokens import Tokens, TokenWriter, Written
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
@@ -58,12 +60,10 @@ class ChatFormat:
         if not tokenizer.chat_template:
             tokenizer.chat_template = PLAIN_TEMPLATE  # saved with it, so that others render what was learnt
         self._encoder = TextEncoder(tokenizer)
-        self._texts = Remembered[str, str](REMEMBERED)
-        special = tokenizer.added_tokens_decoder.values()
-        self._markers = tuple(t.content for t in special if t.special and t.content.strip())
+        self._texts = Remembered[Message, str](REMEMBERED)
         self._template = Template(tokenizer)
         self.lead = self._encode(self._template.lead)
-        self.stop, self._after_stop, self._ends_itself = self._end_of_a_message()
+        self.stop, self._after_stop = self._end_of_a_message()
 
     def notes_on(self, dialogues: Iterable[Dialogue]) -> list[str]:
         """What a person should know of these conversations in this format."""
@@ -98,20 +98,17 @@ class ChatFormat:
         """
         row = TokenWriter()
         row.read(self.opening(prompt))
-        row.act(self._said(text), reward, None)
+        row.act(self._said(Message("assistant", text)), reward, None)
         return row.tokens(terminated=True, next_known=True, id=id)
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids that precede the agent's first token."""
-        if not self._template.grows:
-            return self._begun(self._spelt(self._template.render(messages, True), messages))
-        return self._begun(self._read(list(messages), 0))
+        return self._begun(self._heard(self._template.taken(messages), 0))
 
     def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
         """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
-        if not self._template.grows:
-            return self._rest([*history, *new], new)
-        return self._after_stop + self._read([*history, *new], len(history))
+        messages = self._template.taken([*history, *new])
+        return self._after_stop + self._heard(messages, len(history))
 
     def text(self, ids: Sequence[int]) -> str:
         """What the agent said, as a partner would read it: without the reasoning that it closed before."""
@@ -127,54 +124,90 @@ class ChatFormat:
         return [self.tokenizer.decode([int(i)]) for i in ids]
 
     def _write_one(self, d: Dialogue, longest_wait: int | None) -> Written:
-        row, heard = TokenWriter(), list[int]()
-        # The model speaks as the assistant, whatever role the agent has in the log: if people are to be
-        # imitated (agent "user"), the two sides swap.
-        partner = {"assistant": "user"}
-        roles = ["assistant" if m.role == d.agent_role else partner.get(m.role, m.role) for m in d.messages]
-        messages = [Message(role, m.content) for role, m in zip(roles, d.messages, strict=True)]
-        grows, turn = self._template.grows, 0
+        row, turn = TokenWriter(), 0
+        messages = self._template.taken(_as_the_assistant(d))
         for i, m in enumerate(d.messages):
             if m.role == d.agent_role:
-                # The header is never cut: its last token is the position from which the first word is chosen.
-                if grows:
-                    row.read_last(heard, longest_wait)
-                    row.read(self._encode(self._header_after(messages[:i])))
-                else:
-                    row.read(self._rest(messages[:i], messages[turn:i]))
-                row.read([] if row.ids else self._begun([]))
-                row.act(self._said(m.content), m.reward, m.behavior_logp)
+                read = self._at_most(messages, turn, i, longest_wait, row)
+                row.read(read if row.ids else self._begun(read))
+                row.act(self._said(messages[i]), m.reward, m.behavior_logp)
                 row.read(self._after_stop)
-                heard, turn = [], i + 1
-            elif grows:
-                heard += self._encode_piece(messages, i)
-        spoke_last = d.messages[-1].role == d.agent_role
-        if not grows and not spoke_last:
-            row.read(self._rest(messages, messages[turn:]))
-        row.read_last(heard, longest_wait)
-        if grows and not d.terminated and not spoke_last:
+                turn = i + 1
+        spoke_last = turn == len(messages)
+        if not spoke_last:
             # A cut conversation goes on: with the header its last position is the state of the next decision,
             # whose value the last action bootstraps from. If the agent spoke last, the partner's answer was
             # never logged, so that this state is unknown.
-            row.read(self._encode(self._header_after(messages)))
+            row.read(self._at_most(messages, turn, len(messages), longest_wait, row, not d.terminated))
+        if longest_wait and len(row.ids) > longest_wait:  # it may become several rows
+            row.opening = self._system_ids(messages, row.ids)
         return row.written(terminated=d.terminated, next_known=d.terminated or not spoke_last, id=d.id)
 
-    def _end_of_a_message(self) -> tuple[int, list[int], bool]:
-        """The stop token, the ids between it and the next piece (a newline, say), and whether the template
-        writes the stop token itself.
+    def _system_ids(self, messages: list[Message], ids: list[int]) -> int:
+        """How many of the first `ids` are the opening system messages."""
+        others = (i for i, m in enumerate(messages) if m.role != "system")
+        system = messages[: next(others)]
+        if not system:
+            return 0
+        first = next(i for i, m in enumerate(messages) if m.role == "assistant")
+        text = self._template.render(messages[:first], True)
+        end = text.find(system[-1].content.strip()) + len(system[-1].content.strip())
+        # With what the template closes them by, if it renders them alone.
+        with contextlib.suppress(InputError):
+            end = max(end, shared_beginning(text, self._template.render(system, False)))
+        return shared_beginning(self._spelt(text[:end], system), ids)
+
+    def _at_most(
+        self,
+        messages: list[Message],
+        turn: int,
+        end: int,
+        limit: int | None,
+        row: TokenWriter,
+        header: bool = True,
+    ) -> list[int]:
+        """Ids of the messages from `turn` to `end`, shortened in place until they are `limit` at most.
+
+        The oldest lose their first words first, and system messages their last words last of all. Markers
+        stay: who says what is left remains known.
         """
+        ids = self._heard(messages[:end], turn, header)
+        over = len(ids) - (limit or len(ids))
+        row.waited(len(ids))
+        if over <= 0:
+            return ids
+        whole, shortened = len(ids), 0
+        for i in sorted(range(turn, end), key=lambda i: (messages[i].role == "system", i)):
+            content, cut = self._encode(messages[i].content, literally=True), 0
+            while over > 0 and cut < len(content):
+                cut = min(len(content), cut + over)
+                kept = content[: len(content) - cut] if messages[i].role == "system" else content[cut:]
+                # A character of several bytes may be torn apart, and is gone then.
+                text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False).strip("\ufffd")
+                messages[i] = replace(messages[i], content=text)
+                ids = self._heard(messages[:end], turn, header)
+                over = len(ids) - (limit or 0)
+            shortened += cut > 0
+        row.leave_out(whole - len(ids), shortened)
+        return ids
+
+    def _end_of_a_message(self) -> tuple[int, list[int]]:
+        """The stop token, and the ids between it and the next piece (a newline, say)."""
         tail = self._encode(self._template.tail)
         # Text that may stand in a message as well (a space, a newline) cannot be what ends it.
         ends = [i for i, token in enumerate(tail) if token in _special(self.tokenizer)]
-        if ends:
-            # If the template rewrites what stands before, the next piece holds all that follows the words.
-            return tail[ends[0]], tail[ends[0] + 1 :] if self._template.grows else [], True
-        if self.tokenizer.eos_token_id is None:
+        if not ends and self.tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has neither an end in its chat template nor an eos token")
-        return self.tokenizer.eos_token_id, tail if self._template.grows else [], False
+        stop, after = (tail[ends[0]], tail[ends[0] + 1 :]) if ends else (self.tokenizer.eos_token_id, tail)
+        # If the template rewrites what stands before, the next piece holds all that follows the words.
+        return stop, after if self._template.grows else []
 
-    def _said(self, text: str) -> list[int]:
-        """Ids of the agent's turn: what the template leads in with, its words, and the stop token."""
+    def _said(self, m: Message) -> list[int]:
+        """Ids of the agent's turn: what the template leads in with, words or calls, and the stop token."""
+        call = self._template.call(m) if m.tool_calls else None
+        if call is not None:
+            return [*(self.lead if call.lead else ()), *self._encode(call.text), self.stop]
+        text = m.content
         if not self._template.thinks or THOUGHT not in text:
             return [*self.lead, *self._encode(text, literally=True), self.stop]
         # The reply brings reasoning of its own, and the header may have opened it.
@@ -184,25 +217,25 @@ class ChatFormat:
         ids = [self._encode(p, literally=p not in (THINK, THOUGHT)) for p in parts]
         return [*itertools.chain(*ids), self.stop]
 
-    def _rest(self, messages: Sequence[Message], new: Sequence[Message]) -> list[int]:
-        """Ids that follow the agent's stop token, up to where it speaks next: `new` are the messages there.
-
-        For templates that rewrite what stands before: all that matters is what they add.
-        """
-        if len(new) == len(messages):
-            return self._spelt(self._template.render(messages, True), messages)
-        text = self._template.after_the_last_reply(messages)
-        if self._ends_itself:  # in the middle of a conversation it may be another token than at its end
-            marker = next((m for m in self._markers if text.lstrip().startswith(m)), "")
-            text = text.lstrip().removeprefix(marker)
-        return self._spelt(text, new)
+    def _heard(self, messages: list[Message], turn: int, header: bool = True) -> list[int]:
+        """Ids of the messages from `turn` on, which follow the agent's stop token, and of its header."""
+        template = self._template
+        # Templates may write the results of several calls as one block, which has no pieces.
+        if template.grows and not any(m.tool_calls for m in messages):
+            pieces = [self._encode_piece(messages, i) for i in range(turn, len(messages))]
+            if header:
+                pieces.append(self._encode(self._header_after(messages)))
+            return [i for ids in pieces for i in ids]
+        if turn == 0:
+            return self._spelt(template.render(messages, True), messages)
+        return self._spelt(template.after_the_last_reply(messages), messages[turn:])
 
     def _spelt(self, text: str, messages: Sequence[Message]) -> list[int]:
         """Ids of a text that holds these messages; markers that stand in them are encoded as plain text."""
         parts, at = list[tuple[str, bool]](), 0
         for m in messages:
             content = m.content.strip()
-            if any(marker in content for marker in self._markers):
+            if any(marker in content for marker in self._template.markers):
                 found = text.find(content, at)
                 if found < 0:
                     raise InputError(
@@ -221,11 +254,6 @@ class ChatFormat:
                 "with a header, a tokenizer with a bos token, or a message before the agent's"
             )
         return ids or [self.tokenizer.bos_token_id]
-
-    def _read(self, messages: list[Message], first: int) -> list[int]:
-        """Ids of the partners' messages from `first` on, each encoded alone as in a log, and the header."""
-        pieces = [self._encode_piece(messages, i) for i in range(first, len(messages))]
-        return [i for ids in [*pieces, self._encode(self._header_after(messages))] for i in ids]
 
     def _encode_piece(self, messages: list[Message], i: int) -> list[int]:
         """Ids of a partner's message with its markers; those typed by the partner are encoded as plain text.
@@ -253,13 +281,24 @@ class ChatFormat:
 
     def _alone(self, message: Message) -> str:
         """A message's own text, remembered if it takes time: scripted partners repeat themselves."""
-        frame = self._template.frame(message.role)
+        frame = None if message.tool_calls else self._template.frame(message.role)
         if frame is not None:
             return frame[0] + message.content + frame[1]
-        return self._texts.of(message.content, message.role, lambda: self._template.render([message], False))
+        same = Message(message.role, "", 0.0, None, message.name, message.tool_calls, message.tool_call_id)
+        return self._texts.of(message.content, same, lambda: self._template.render([message], False))
 
     def _render(self, messages: list[Message], prompt: bool) -> str:
         return self._template.render(messages, prompt) if messages or prompt else ""
+
+
+def _as_the_assistant(d: Dialogue) -> Sequence[Message]:
+    """The model speaks as the assistant, whatever role the agent has in the log: if people are to be imitated
+    (agent "user"), the two sides swap.
+    """
+    if d.agent_role == "assistant":
+        return d.messages
+    roles = {d.agent_role: "assistant", "assistant": "user"}
+    return [replace(m, role=roles.get(m.role, m.role)) for m in d.messages]
 
 
 def _special(tokenizer: Any) -> set[int]:

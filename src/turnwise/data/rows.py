@@ -46,7 +46,7 @@ def token_rows(
             if len(written.ids) <= context:
                 writer.add(written)
             else:
-                writer.add_segments(segments(written.tokens(), context), written)
+                writer.add_segments(segments(written.tokens(), context, written.opening), written)
             if progress is not None and done % _TOLD == 0:
                 progress(done)
         if progress is not None:

@@ -71,8 +71,22 @@ class Tokens:
             continues=self.continues and last,
         )
 
+    def behind(self, ids: np.ndarray) -> Tokens:
+        """The row behind other ids, which are read and not learnt from."""
+        n = len(ids)
+        fills = {
+            "action": False,
+            "turn_end": False,
+            "rewards": 0.0,
+            "message_logp": np.nan,
+            "token_logp": np.nan,
+        }
+        arrays = {name: np.concatenate([np.full(n, x), getattr(self, name)]) for name, x in fills.items()}
+        whole = np.concatenate([ids, self.ids])
+        return replace(self, ids=whole, learn_from=self.learn_from + n, **arrays)
 
-def segments(tokens: Tokens, context: int) -> list[Tokens]:
+
+def segments(tokens: Tokens, context: int, opening: int = 0) -> list[Tokens]:
     """Chain a conversation that is longer than `context` tokens into rows that fit.
 
         rrrraaarrraaaarrrraar      a conversation of 21 tokens: a is an action, r is read
@@ -85,6 +99,9 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
     quarter of the context before that state, because a decision without what was just said would be a guess;
     the first row begins at the beginning if its first turn fits then. A turn is cut only if it is longer than
     a row. InputError if two decisions lie further apart than a row is long.
+
+    The first `opening` tokens (the system message, say) are read once more at the beginning of each later
+    row, up to a quarter of the context.
     """
     if len(tokens) <= context:
         return [tokens]
@@ -99,16 +116,19 @@ def segments(tokens: Tokens, context: int) -> list[Tokens]:
             start = 0
         # At least one decision and the state after it must fit, if need be at the cost of the burn-in.
         start = max(start, int(states[first + 1]) + 1 - context)
+        again = min(opening, context // 4, start)  # tokens of the opening that stand before the window
+        start = max(start, int(states[first + 1]) + 1 - (context - again))
         if start > states[first]:
             raise InputError(
                 f"conversation {tokens.id!r}: {int(states[first + 1] - states[first])} tokens lie between "
                 f"two decisions, more than the context of {context} can hold; expected a larger context"
             )
-        fits = int(np.searchsorted(states, start + context, side="left")) - 1  # the last state inside
+        fits = int(np.searchsorted(states, start + context - again, side="left")) - 1  # the last state inside
         between_turns = [k for k in range(first + 1, fits + 1) if opens_turn[k]]
         cut = between_turns[-1] if between_turns else fits
         row = tokens.window(start, int(states[cut]) + 1)
-        rows.append(replace(row, learn_from=int(states[first]) - start, continues=cut < len(states) - 1))
+        row = replace(row, learn_from=int(states[first]) - start, continues=cut < len(states) - 1)
+        rows.append(row.behind(tokens.ids[:again]) if again else row)
         first = cut
     return rows
 
@@ -135,6 +155,12 @@ class Written:
     id: str
     unread: int = 0
     """Tokens that were said and left out, because more was said than fits."""
+    shortened: int = 0
+    """Messages that they were left out of."""
+    opening: int = 0
+    """How many of the first ids are the opening system messages; 0 for conversations that fit in any case."""
+    first_wait: int = 0
+    """Tokens before the agent's first turn, those left out included."""
 
     def tokens(self) -> Tokens:
         """The arrays."""
@@ -166,7 +192,9 @@ class TokenWriter:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self._turns: list[Turn] = []
-        self._unread = 0
+        self._unread = self._shortened = 0
+        self._waits = list[int]()
+        self.opening = 0
 
     def read(self, ids: Sequence[int]) -> None:
         """Tokens that the agent did not choose."""
@@ -199,15 +227,20 @@ class TokenWriter:
             )
         )
 
-    def read_last(self, ids: Sequence[int], limit: int | None) -> None:
-        """Tokens that the agent did not choose, the last `limit` of them if there are more."""
-        dropped = max(0, len(ids) - limit) if limit else 0
-        self.read(ids[dropped:])
-        self._unread += dropped
+    def waited(self, tokens: int) -> None:
+        """What is read before a turn has so many tokens, those that will be left out included."""
+        self._waits.append(tokens)
+
+    def leave_out(self, tokens: int, messages: int) -> None:
+        """Tokens that were said and are not read, and how many messages lost them."""
+        self._unread += tokens
+        self._shortened += messages
 
     def written(self, *, terminated: bool, next_known: bool, id: str) -> Written:
         """The conversation as written so far."""
-        return Written(self.ids, self._turns, terminated, next_known, id, self._unread)
+        first = self._waits[0] if self._waits else 0
+        known = (self._unread, self._shortened, self.opening, first)
+        return Written(self.ids, self._turns, terminated, next_known, id, *known)
 
     def tokens(self, *, terminated: bool, next_known: bool, id: str) -> Tokens:
         """The same as arrays."""
