@@ -1,5 +1,6 @@
 """Makes the files beside it importable, and what docs/conf.py imports; a folder for each page."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def run_page(tmp_path, snapshots, monkeypatch, unchecked):
 
     def run(page: Path) -> None:
         monkeypatch.setenv("TURNWISE_REHEARSAL", "1")
+        monkeypatch.setattr("sys.stdin", io.StringIO("My screen is black.\n"))  # what a reader may type
         with stage(tmp_path):
             Story(tmp_path, *snapshots).run(page)
 

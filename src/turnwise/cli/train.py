@@ -233,6 +233,8 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
             out.print(f"caution: {text}")
         loss = f"  heldout/loss {metrics['heldout/loss']:.3f}" if "heldout/loss" in metrics else ""
         out.print(f"{row.name}: {folder}{_in_words(result.get('quality', {}))}{loss}")
+    if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
+        out.print(verdict)
     out.print(f"report: {result['report']}")
     if row.family == "acting":
         notice(f"next: turnwise evaluate {folder}")

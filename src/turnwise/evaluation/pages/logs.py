@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def _laid_out(
     }
     parts = (
         "logs/result.html",
+        "logs/wording.html",
         "logs/data.html",
         "logs/critics.html",
         "curves.html",
@@ -126,10 +128,32 @@ def _run_view(run: RunFiles, title: str, index: int, runs: int, budget: int) -> 
         "there": run.folder.is_dir(),
         "env": flat(run.env),
         "config": run.config,
+        "wording": _wording(run.wording),
         **training_view(run, runs, index),
         "critic": critic_view(run),
         "talks": conversations_view(run.conversations, agent, index, budget, scale_of(run)),
     }
+
+
+_PREDICTORS = {
+    "uniform": "a guess among all tokens alike",
+    "unigram": "how often the agent says each token",
+    "bigram": "what the agent says after the token before",
+    "clone": "this policy",
+}
+
+
+def _wording(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`wording.json` with a row per predictor, the weakest first, for the table."""
+    if not found:
+        return None
+    nats = found.get("nats", {})
+    rows = [
+        {"what": what, **nats[name], "perplexity": math.exp(nats[name]["mean"])}
+        for name, what in _PREDICTORS.items()
+        if name in nats
+    ]
+    return {**found, "rows": rows}
 
 
 def _cards(runs: Sequence[RunFiles], titles: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ class RunFiles:
     evaluation: Mapping[str, Any] | None
     critic: Mapping[str, Any] | None
     """what the critic knows of returns that it has not seen"""
+    wording: Mapping[str, Any] | None
+    """how well a clone predicts the logged agent, and what it says"""
     metrics: Sequence[Mapping[str, Any]]
     conversations: Sequence[Mapping[str, Any]]
 
@@ -64,9 +66,8 @@ class RunFiles:
 def read_run(folder: Path, name: str) -> RunFiles:
     """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
     config = read_config(folder) if (folder / "config.yaml").is_file() else None
-    env, card, evaluation, critic = (
-        read_object(folder / f"{key}.json") for key in ("env", "card", "evaluation", "critic")
-    )
+    objects = ("env", "card", "evaluation", "critic", "wording")
+    env, card, evaluation, critic, wording = (read_object(folder / f"{key}.json") for key in objects)
     metrics, conversations = (read_lines(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
     for i, conversation in enumerate(conversations, 1):
         messages = conversation.get("messages")
@@ -74,7 +75,8 @@ def read_run(folder: Path, name: str) -> RunFiles:
             where = f"{folder / 'conversations.jsonl'}: conversation {i}"
             raise InputError(f"{where}: messages: expected a list, each with role and content")
     algorithm = read_algorithm(folder / "algorithm.json", config or {}, name)
-    return RunFiles(name, folder, algorithm, config, env, card, evaluation, critic, metrics, conversations)
+    parts = (env, card, evaluation, critic, wording)
+    return RunFiles(name, folder, algorithm, config, *parts, metrics, conversations)
 
 
 def read_algorithm(path: Path, config: Mapping[str, Any], run: str) -> Algorithm:

@@ -34,6 +34,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import LogSettings, Start
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, open_policy
+from turnwise.recipes.training.clones import judge_clone
 from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
@@ -62,8 +63,8 @@ class Material:
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
     """what config.yaml records about the starting model"""
-    judge: Callable[[Agent], dict[str, Any]] | None = None
-    """what a critic knows, as entries of the result; None if nothing has values"""
+    judge: Callable[[Agent], dict[str, Any]]
+    """what was learnt, as entries of the result: how a clone speaks, what a critic knows"""
     warnings: Sequence[str] = ()
 
 
@@ -122,8 +123,7 @@ def prepare(
             "conversations": len(learnt),
             "rows": len(material.rows),
         }
-        if material.judge is not None and agent.critic is not None:
-            facts["critic"] = material.judge(agent)
+        facts |= material.judge(agent)
         return Policy(agent, m.out), facts
 
     source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
@@ -164,15 +164,21 @@ def _clone(
         assert isinstance(trained, LmPolicy)
         return Agent(merged(trained.lm), tokenizer, None, acting)
 
+    learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
+
+    def judge(trained: Agent) -> dict[str, Any]:
+        return {"wording": judge_clone(trained, (learnt, learnt_rows), (held, heldout), m)}
+
     return Material(
         chat=chat,
         context=context,
         module=LmPolicy(lm),
-        rows=rows.of(kept),  # those to learn from were encoded first, so that their places are the same
+        rows=learnt_rows,
         heldout=heldout,
         lengths=rows.conversation_lengths,
         agent=agent,
         begun_from=start.facts(),
+        judge=judge,
     )
 
 
@@ -208,6 +214,11 @@ def _critic(
         trained.scale_(std)  # back into the units of the task
         return Agent(cloned.lm, cloned.tokenizer, trained, acting)
 
+    def judge(trained: Agent) -> dict[str, Any]:
+        if trained.critic is None:
+            return {}
+        return {"critic": judge_critic(trained, estimand, (learnt, rows), (held, heldout), m)}
+
     return Material(
         chat=chat,
         context=context,
@@ -217,7 +228,7 @@ def _critic(
         lengths=rows.conversation_lengths,
         agent=agent,
         begun_from={"policy": name},
-        judge=lambda agent: judge_critic(agent, estimand, (learnt, rows), (held, heldout), m),
+        judge=judge,
         warnings=doubts,
     )
 
