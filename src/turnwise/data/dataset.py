@@ -9,7 +9,6 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from turnwise.data.dialogue import Dialogue, unrated
 from turnwise.data.feedback import Feedback, Kind, Prompt, kind_of
-from turnwise.data.heldout import split_by_prompt
 
 T = TypeVar("T")
 
@@ -62,7 +61,7 @@ class Dataset(Sequence[T], Generic[T]):
     or a tuple of the same rows is equal too.
     """
 
-    items: tuple[T, ...]
+    items: Sequence[T]
     source: str = IN_MEMORY
     reading: Reading = Reading()
 
@@ -80,7 +79,10 @@ class Dataset(Sequence[T], Generic[T]):
         return replace(self, items=self.items[index]) if isinstance(index, slice) else self.items[index]
 
     def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Dataset | list | tuple) else NotImplemented
+        if not isinstance(other, Dataset | list | tuple):
+            return NotImplemented
+        # One pair at a time: rows may be made anew each time that they are looked at.
+        return len(self) == len(other) and all(x is y or x == y for x, y in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]  # rows carry metadata, which is a dict
 
@@ -159,6 +161,8 @@ class Prompts(Dataset[PromptRow]):
 
         If all of so few were held out, none is: there would be nothing to learn from.
         """
+        from turnwise.data.heldout import split_by_prompt  # which knows data sets
+
         learnt, held = split_by_prompt(self, fraction)
         if not learnt:
             learnt, held = held, []

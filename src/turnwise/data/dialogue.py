@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,11 +56,7 @@ def unrated(dialogues: Iterable[Dialogue]) -> list[bool]:
     It says nothing if the log said nothing, and if others have an outcome where this one came to its end
     without: rewards of its messages are then only a part. A cut conversation has no outcome yet.
     """
-    dialogues = list(dialogues)
-    outcomes = any(d.rated_by == "outcome" for d in dialogues)
-    return [
-        d.rated_by == "nothing" or (outcomes and d.terminated and d.rated_by != "outcome") for d in dialogues
-    ]
+    return _unrated([(d.rated_by, d.terminated) for d in dialogues])
 
 
 def lacks_outcome(dialogues: Iterable[Dialogue]) -> list[bool]:
@@ -68,11 +64,17 @@ def lacks_outcome(dialogues: Iterable[Dialogue]) -> list[bool]:
 
     Its outcome is not 0 for that, and somebody has to say what becomes of it.
     """
-    dialogues = list(dialogues)
-    without = unrated(dialogues)
+    rated: list[tuple[RatedBy, bool]] = [(d.rated_by, d.terminated) for d in dialogues]
+    without = _unrated(rated)
     if all(without):
-        return [False] * len(dialogues)
-    return [missing and d.terminated for missing, d in zip(without, dialogues, strict=True)]
+        return [False] * len(rated)
+    return [missing and terminated for missing, (_, terminated) in zip(without, rated, strict=True)]
+
+
+def _unrated(rated: Sequence[tuple[RatedBy, bool]]) -> list[bool]:
+    """By (rated_by, terminated) of each: conversations may be made anew each time that they are looked at."""
+    outcomes = any(by == "outcome" for by, _ in rated)
+    return [by == "nothing" or (outcomes and ended and by != "outcome") for by, ended in rated]
 
 
 def chat_message(message: Message) -> dict[str, Any]:

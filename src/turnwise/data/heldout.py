@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from turnwise.data.choices import chosen, returns_of, together
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.feedback import Prompt
 from turnwise.data.twins import Twins, find_twins, hash_of
@@ -44,8 +45,8 @@ T = TypeVar("T")
 class Split:
     """Conversations to learn from and conversations held out, each in the order given, and their twins."""
 
-    learnt: list[Dialogue]
-    held: list[Dialogue]
+    learnt: Sequence[Dialogue]
+    held: Sequence[Dialogue]
     twins: int | None = 0
     """conversations that have a twin (`find_twins`); None if nobody looked"""
     across: int = 0
@@ -74,11 +75,11 @@ def split_heldout(
     if apart is not None:
         if by is not None:
             raise SettingError("heldout_by", by, "none beside heldout_logs, which says what is held out")
-        return _given([*dialogues, *apart], [False] * len(dialogues) + [True] * len(apart))
+        return _given(together(dialogues, apart), [False] * len(dialogues) + [True] * len(apart))
     if by is not None:
         return _given(dialogues, _by_column(dialogues, by, fraction))
     if not fraction:
-        return Split(list(dialogues), [], twins=None)
+        return Split(dialogues, [], twins=None)
     twins = find_twins(dialogues)
     groups = _groups(twins, [d.id for d in dialogues], fraction)
     strata = _strata(dialogues)
@@ -119,7 +120,8 @@ def _given(dialogues: Sequence[Dialogue], out: Sequence[bool]) -> Split:
 
 
 def _counted(dialogues: Sequence[Dialogue], out: Sequence[bool], twins: Twins, outcomes: int) -> Split:
-    learnt, held = _split(dialogues, out)
+    held = np.array(out, bool)
+    learnt, held = (chosen(dialogues, np.flatnonzero(side)) for side in (~held, held))
     known = {g for g, o in zip(twins.group.tolist(), out, strict=True) if not o}
     across = sum(o and g in known for g, o in zip(twins.group.tolist(), out, strict=True))
     return Split(learnt, held, twins.count, across, outcomes)
@@ -178,7 +180,7 @@ def _strata(dialogues: Sequence[Dialogue]) -> list[float] | None:
     The classes are the returns themselves; or, if more than half of many returns are one, that one, what is
     below it and what is above it.
     """
-    returns = [round(d.undiscounted_return(), 9) for d in dialogues]
+    returns = [round(r, 9) for r in returns_of(dialogues).tolist()]
     counts = Counter(returns)
     if len(counts) == 1:
         return None

@@ -34,10 +34,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(rows: Iterable[Any]) -> str:
-    """Number of rows and a short hash of them: a resumed run must have the same."""
+    """Number of rows (values, or their bytes) and a short hash: a resumed run must have the same."""
     found, count = hashlib.sha256(), 0
     for row in rows:
-        found.update(repr(row).encode())
+        found.update(row if isinstance(row, bytes) else repr(row).encode())
         count += 1
     return f"{count} rows, {found.hexdigest()[:12]}"
 

@@ -109,7 +109,7 @@ def test_dialogues_are_taken_as_they_are():
     named = Dialogue((Message("user", "Hi", 1.0),), agent_role="user", id="x")
     bare = Dialogue((Message("assistant", "Yes"),), metadata={"k": 1})
     logs = read_logs([named, bare, GOOD])
-    assert logs[0] is named and logs[1].id == "row 1" and logs[1].metadata == {"k": 1} and logs[2].id == "a"
+    assert logs[0] == named and logs[1].id == "row 1" and logs[1].metadata == {"k": 1} and logs[2].id == "a"
     again = read_logs(Logs(logs.items, "desk.jsonl"))
     assert again == logs and again.source == "desk.jsonl"
     assert refusal(read_logs, [named, named]) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
 from turnwise.data.heldout import Split
-from turnwise.data.twins import find_twins
+from turnwise.data.twins import find_twins, hash_of
 
 BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
@@ -40,11 +41,20 @@ def data_card(
         raise ValueError("a card needs at least one conversation")
     if lengths is not None and len(lengths) != len(dialogues):
         raise ValueError(f"{len(lengths)} lengths for {len(dialogues)} conversations")
-    turns = [len(d.turns) for d in dialogues]
-    returns = np.array([d.undiscounted_return() for d in dialogues])
-    scored = [m.behavior_logp is not None for d in dialogues for m in d.turns]
-    texts = {tuple((m.role, spoken(m)) for m in d.messages) for d in dialogues}
-    terminated = sum(d.terminated for d in dialogues)
+    # One look at each, since conversations may be made anew each time that they are looked at.
+    turns, returns = list[int](), array("d")
+    texts, keys, scored = set[int](), set[str](), set[bool]()
+    terminated = messages = 0
+    for d in dialogues:
+        spoke = d.turns
+        turns.append(len(spoke))
+        returns.append(d.undiscounted_return())
+        scored.update(m.behavior_logp is not None for m in spoke)
+        texts.add(hash_of(repr([(m.role, spoken(m)) for m in d.messages]).encode(errors="surrogatepass")))
+        keys.update(d.metadata)
+        terminated += d.terminated
+        messages += len(d.messages)
+    returns = np.array(returns)
     over = None
     if lengths is not None and context is not None:
         over = sum(length > context for length in lengths)
@@ -56,14 +66,14 @@ def data_card(
         "across": 0 if split is None else split.across,
         "outcomes": 0 if split is None else split.outcomes,
         "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
-        "messages": sum(len(d.messages) for d in dialogues),
+        "messages": messages,
         "tokens": None if lengths is None else _tokens(lengths),
         "return": _returns(returns),
         "histogram": _histogram(returns),
         "terminated": terminated,
         "truncated": len(dialogues) - terminated,
         "propensities": "all" if all(scored) else "some" if any(scored) else "none",
-        "metadata_keys": sorted({key for d in dialogues for key in d.metadata}),
+        "metadata_keys": sorted(keys),
         "duplicates": len(dialogues) - len(texts),
         "over_context": over,
     }

@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from turnwise.data.compact import CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import ROLES, Dialogue, chat_message, lacks_outcome
 from turnwise.data.files.faults import Faults, items_of
@@ -67,20 +70,21 @@ def read_logs(
     form = _Form(agent_role, credit_partner_rewards, outcome_column or "outcome", Roles(map_role))
     rows = gathered(read_rows(source), form.outcome)
     faults = Faults(name_of(source), "conversation")
-    dialogues = list(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
+    dialogues = CompactDialogues.of(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
     faults.judge(len(dialogues), skip_bad)
     if outcome_column is not None and all(d.rated_by != "outcome" for d in dialogues):
         expected = f"a column of {faults.name}; no conversation has a value in one of that name"
         raise SettingError("outcome_column", outcome_column, expected)
     reading = faults.reading(source, rows.by)
     if missing is not None and any(without := lacks_outcome(dialogues)):
-        dialogues = [
-            _counted_as(d, missing) if lacks and not isinstance(missing, str) else d
-            for d, lacks in zip(dialogues, without, strict=True)
-            if not lacks or missing != "leave-out"
-        ]
+        if isinstance(missing, str):
+            dialogues = dialogues.select(np.flatnonzero(~np.array(without)))
+        else:
+            dialogues = CompactDialogues.of(
+                _counted_as(d, missing) if lacks else d for d, lacks in zip(dialogues, without, strict=True)
+            )
         reading = replace(reading, without_outcome=sum(without), missing_outcome=missing)
-    return Logs(tuple(dialogues), faults.name, reading)
+    return Logs(dialogues, faults.name, reading)
 
 
 def to_row(dialogue: Dialogue) -> dict[str, Any]:

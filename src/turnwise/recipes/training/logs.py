@@ -6,6 +6,7 @@ logs ──► learnt from | held out ──► token rows ──► training �
 from __future__ import annotations
 
 import copy
+import heapq
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from torch import nn
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat import ChatFormat
+from turnwise.data.choices import records_of, returns_of, together
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
@@ -84,7 +86,7 @@ def prepare(
     """
     split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
     learnt, held = split.learnt, split.held
-    logs = logs if apart is None else Logs((*logs, *apart), logs.source)
+    logs = logs if apart is None else Logs(together(logs, apart), logs.source)
     if not learnt:
         expected = "a smaller share: nothing is left to learn from"
         raise SettingError("heldout", settings.heldout, expected)
@@ -114,7 +116,7 @@ def prepare(
         agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
         agent.save(m.out / "policy")
         # A conversation that was cut has no outcome to hold the values against: those come last.
-        shown = sorted(held or learnt, key=lambda d: not d.terminated)[:SHOWN]
+        shown = heapq.nsmallest(SHOWN, held or learnt, key=lambda d: not d.terminated)
         _write_views(m.out, agent, shown)
         facts: dict[str, Any] = {
             "policy": str(m.out / "policy"),
@@ -130,7 +132,7 @@ def prepare(
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, material.begun_from, config),
-        data=digest(logs),
+        data=digest(records_of(logs)),
         plan=_plan(algorithm.name, config, material, card, train, m.seed),
         train=whole,
         finish=finish,
@@ -142,8 +144,8 @@ def prepare(
 def _clone(
     algorithm: Algorithm,
     config: bc.Config,
-    learnt: list[Dialogue],
-    held: list[Dialogue],
+    learnt: Sequence[Dialogue],
+    held: Sequence[Dialogue],
     settings: LogSettings,
     start: Start,
     m: Machine,
@@ -158,7 +160,7 @@ def _clone(
         lm = with_lora(lm, settings.lora_rank)
     acting = Acting(max_new_tokens=settings.max_new_tokens)
     rows, heldout = _encoded(learnt, held, chat, context, m)
-    kept = bc.keep(np.array([d.undiscounted_return() for d in learnt]), config)
+    kept = bc.keep(returns_of(learnt), config)
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, LmPolicy)
@@ -185,8 +187,8 @@ def _clone(
 def _critic(
     algorithm: Algorithm,
     c: Any,
-    learnt: list[Dialogue],
-    held: list[Dialogue],
+    learnt: Sequence[Dialogue],
+    held: Sequence[Dialogue],
     settings: LogSettings,
     policy: Any,
     m: Machine,
