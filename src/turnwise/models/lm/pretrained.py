@@ -136,13 +136,19 @@ def expect_on_hub(name: str) -> None:
 
 @torch.no_grad()
 def make_room_(model: Any, tokenizer: Any, name: str) -> None:
-    """Give every token of the tokenizer an embedding, in place; a warning says for how many there was none.
+    """Give every token that can occur an embedding, in place; a warning says for how many there was none.
 
-    A new one is the mean of those that were there, so that it is the same one at every loading.
+    A new one is the mean of those that were there, so that it is the same one at every loading. Special
+    tokens that neither the chat template nor the ends of texts need do not count: `transformers` adds some by
+    itself.
     """
-    last = max(tokenizer.added_tokens_decoder, default=-1)
-    tokens, known = max(len(tokenizer), last + 1), model.get_input_embeddings().num_embeddings
-    if tokens <= known:
+    added = tokenizer.added_tokens_decoder
+    tokens = max(len(tokenizer), 1 + max(added, default=-1))
+    known = model.get_input_embeddings().num_embeddings
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    template = str(tokenizer.chat_template)
+    spare = {i for i, t in added.items() if t.special and i not in ends and t.content not in template}
+    if all(i in spare for i in range(known, tokens)):
         return
     warnings.warn(
         f"{name}: its tokenizer has {tokens:,} tokens and its embedding {known:,}; the others begin with the "
