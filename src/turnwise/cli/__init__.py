@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -32,10 +34,23 @@ def topics() -> dict[str, dict[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    """Run one verb; 0 done, 1 failed, 2 wrong input, 130 interrupted, 141 if nobody reads what it prints."""
     # Spinning OpenMP threads starve whatever else runs on the machine; this must be set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a sign for a character shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # here, since a pipe that breaks at the interpreter's end cannot be answered
+        return code
+    except BrokenPipeError:  # `turnwise ... | head` has read enough
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0 if args else 2
@@ -61,31 +76,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, topic: str | None, rest: list[str]) -> int:
     from turnwise.run.errors import InputError, Interrupted, SettingError
+    from turnwise.run.files.trouble import in_words
+    from turnwise.run.terminal import say, visible_json
 
     try:
         module = importlib.import_module(f"turnwise.cli.{verb}")
         result = module.run(rest) if topic is None else module.run(topic, rest)
     except InputError as e:
-        return _complain(e.as_flag() if isinstance(e, SettingError) else str(e), *getattr(e, "__notes__", ()))
+        return _complain(e.as_flag() if isinstance(e, SettingError) else str(e), *_notes(e))
     except Interrupted as e:
-        resume = "" if "--resume" in rest else " --resume"
-        words = " ".join(["turnwise", verb, *([topic] if topic else []), *rest])
-        print(f"turnwise: {e}; go on with: {words}{resume}", file=sys.stderr)
+        resume = [] if "--resume" in rest else ["--resume"]
+        words = shlex.join(["turnwise", verb, *([topic] if topic else []), *rest, *resume])
+        say(f"turnwise: {e}; go on with: {words}")
         return 130
     except KeyboardInterrupt:
-        print("turnwise: interrupted", file=sys.stderr)
+        say("turnwise: interrupted")
         return 130
-    except BrokenPipeError:  # `turnwise ... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as e:
+        words = None if isinstance(e, BrokenPipeError) else in_words(e)
+        if words is None:
+            raise
+        return _complain(words, *_notes(e), code=1)
     if "--json" in rest and os.environ.get("RANK", "0") == "0":
-        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print(visible_json(json.dumps(result, ensure_ascii=False, allow_nan=False)))
     return int(result.get("exit", 0)) if isinstance(result, dict) else 0
 
 
-def _complain(message: str, *notes: str) -> int:
-    print(f"turnwise: error: {message}", *notes, sep="\nturnwise: ", file=sys.stderr)
-    return 2
+def _complain(message: str, *notes: str, code: int = 2) -> int:
+    from turnwise.run.terminal import say
+
+    say("\nturnwise: ".join([f"turnwise: error: {message}", *notes]))
+    return code
+
+
+def _notes(e: BaseException) -> Sequence[str]:
+    """What a run adds to an error: the step, and where it can go on."""
+    return getattr(e, "__notes__", ())
 
 
 def _overview() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from turnwise.cli.say import console, parse
+from turnwise.cli.say import console, parse, styled
 from turnwise.recipes.settings.train import LogReading
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, check_choice
 from turnwise.run.checks import check as check_numbers
@@ -164,13 +164,11 @@ def _check_feedback(a: Check, path: str) -> dict[str, Any]:
 def _print_card(
     card: dict[str, Any], lines: Sequence[tuple[str, str]], found: list[str], json: bool
 ) -> dict[str, Any]:
-    from rich.markup import escape
-
     out = console(json)
     for label, value in lines:
-        out.print(f"  [bold]{label:<24}[/bold]{escape(value)}", soft_wrap=True)
+        out.print(styled("  [bold]{}[/bold]{}", f"{label:<24}", value), soft_wrap=True)
     for text in found:
-        out.print(f"  [yellow]warning[/yellow] {escape(text)}", soft_wrap=True)
+        out.print(styled("  [yellow]warning[/yellow] {}", text), soft_wrap=True)
     return {**card, "warnings": found}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.say import Bounds, console, notice, parse
+from turnwise.cli.say import Bounds, console, notice, parse, styled
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
 from turnwise.run.errors import InputError, SettingError
@@ -118,10 +118,11 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     result = dict(found.result)
     out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
     if result["truncated"]:
-        out.print(
-            f"[yellow]warning[/yellow] {result['truncated']:,} of {found.episodes:,} conversations filled "
-            "the policy's context and were cut: what they would have earned later is missing from the mean"
+        form = (
+            "[yellow]warning[/yellow] {} of {} conversations filled the policy's context and were cut: what "
+            "they would have earned later is missing from the mean"
         )
+        out.print(styled(form, f"{result['truncated']:,}", f"{found.episodes:,}"))
     for line in found.beside:
         out.print(f"  {line}")
     if found.report is None:
@@ -147,20 +148,20 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
         found = episodes.measure(actor, a.env.env, a.settings, bounds=bar.at)
     result, out = dict(found.result), console(a.target.json)
     low, high = result["low"], result["high"]
-    out.print(
-        f"{a.target.run}: {result['score']} [bold]{result['mean']:.4g}[/bold] ({low:.4g} to {high:.4g}, 95%; "
-        f"standard error {result['standard_error']:.2g}), {result['episodes']:,} episodes of "
-        f"{result['length']:.4g} steps"
-    )
+    spread = f"({low:.4g} to {high:.4g}, 95%; standard error {result['standard_error']:.2g})"
+    played = f"{result['episodes']:,} episodes of {result['length']:.4g} steps"
+    form = "{}: {} [bold]{}[/bold] {}, {}"
+    out.print(styled(form, a.target.run, result["score"], f"{result['mean']:.4g}", spread, played))
     for line in found.beside:
         out.print(f"  {line}")
     for note in result["truth"]["notes"]:
-        out.print(f"  [dim]not known: {note}[/dim]")
+        out.print(styled("  [dim]not known: {}[/dim]", note))
     if result["above"]:
-        out.print(
-            f"[red]impossible[/red]: the mean exceeds {result['bound']:.6g}, which no agent exceeds, by more "
-            f"than {episodes.ERRORS:g} standard errors: a fault of environment, bound or evaluation"
+        form = (
+            "[red]impossible[/red]: the mean exceeds {}, which no agent exceeds, by more than {} standard "
+            "errors: a fault of environment, bound or evaluation"
         )
+        out.print(styled(form, f"{result['bound']:.6g}", f"{episodes.ERRORS:g}"))
         result["exit"] = 1
     out.print(f"report: {found.report}")
     return result | {"report": str(found.report)}

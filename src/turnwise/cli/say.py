@@ -8,21 +8,29 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from turnwise.run import terminal
 from turnwise.run.errors import SettingError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 A = TypeVar("A")
 
 
 def console(json: bool) -> Console:
-    """Where people read."""
-    from rich.console import Console
+    """Where people read. Text is plain: `styled` gives what is to stand out."""
+    out = terminal.console(stderr=json, soft_wrap=True)
+    return out if out.is_terminal else terminal.console(stderr=json, soft_wrap=True, width=120)
 
-    out = Console(stderr=json, highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(stderr=json, highlight=False, soft_wrap=True, width=120)
+
+def styled(form: str, *values: object) -> Text:
+    """`form` with its markup as style, and `values` in place of its {}: text, whatever is in them."""
+    from rich.markup import escape
+    from rich.text import Text
+
+    return Text.from_markup(form.format(*(escape(terminal.visible(str(x))) for x in values)), emoji=False)
 
 
 def parse(kind: type[A], args: Sequence[str], prog: str, about: str, alone: str | None = None) -> A:
@@ -95,8 +103,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
 
 def notice(text: str) -> None:
     """One line about what is being done, for people."""
-    sys.stderr.write(f"{text}\n")  # one write, or other threads print between the words and the line's end
-    sys.stderr.flush()
+    terminal.say(text)
 
 
 def interval(found: Mapping[str, Any], form: str = ".3f") -> str:

@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from turnwise.cli.say import styled
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.tokens import Tokens
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.models.lm.pretrained import load_lm
+from turnwise.run.terminal import visible
 
 ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 
@@ -37,18 +39,21 @@ def print_conversation(
         else pack_turns([row], gamma=gamma)
     )
     end = "a true end" if d.terminated else "cut, its value goes on"
-    out.print(f"[bold]{d.id or 'conversation'}[/bold]  return {d.undiscounted_return():g}, ended: {end}")
+    worth = f"{d.undiscounted_return():g}"
+    out.print(styled("[bold]{}[/bold]  return {}, ended: {}", d.id or "conversation", worth, end))
     for m in d.messages:
         line = Text(f"{m.role:>10}  ", style=ROLE_STYLE.get(m.role, ""))
-        line.append(spoken(m), style="bold" if m.role == d.agent_role else "")
+        line.append(visible(spoken(m)), style="bold" if m.role == d.agent_role else "")
         if m.role == d.agent_role:
             line.append(f"   reward {m.reward:g}", style="red" if m.reward < 0 else "green")
             if m.behavior_logp is not None:
                 line.append(f"   behaviour log-prob {m.behavior_logp:.3f}", style="dim")
         out.print(line)
-    out.print(f"\n[bold]as {len(row)} tokens[/bold] (the agent's actions in [reverse]reverse[/reverse])")
+    out.print(
+        styled("\n[bold]as {} tokens[/bold] (the agent's actions in [reverse]reverse[/reverse])", len(row))
+    )
     out.print(_tokens_line(chat, row))
-    out.print(f"\n[bold]decisions per {per}[/bold]")
+    out.print(styled("\n[bold]decisions per {}[/bold]", per))
     rows = _decisions(chat, row, batch)
     for r in rows:
         out.print(
@@ -70,7 +75,7 @@ def print_conversation(
 def _tokens_line(chat: ChatFormat, row: Tokens) -> Text:
     line = Text()
     for piece, action in zip(chat.pieces(row.ids), row.action, strict=True):
-        line.append(piece.replace("\n", "⏎"), style="reverse green" if action else "dim")
+        line.append(visible(piece).replace("\n", "⏎"), style="reverse green" if action else "dim")
         line.append("·", style="dim")
     return line
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from turnwise.cli.say import Bounds, console, notice, parse
+from turnwise.cli.say import Bounds, console, notice, parse, styled
 from turnwise.recipes.settings.solve import SolveSettings
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from turnwise.recipes.solve import Solved
 
 
@@ -60,7 +62,9 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         out.print(f"report: {found.report}")
     else:
         out.print(
-            "[dim]nothing is written; --out FOLDER keeps the policy, the bounds and a report page[/dim]"
+            styled(
+                "[dim]nothing is written; --out FOLDER keeps the policy, the bounds and a report page[/dim]"
+            )
         )
     if (s := result.get("simulation")) and not s["inside"]:
         result["exit"] = 1
@@ -76,31 +80,38 @@ def _described(problem: Any) -> str:
     )
 
 
-def _with_history(found: Solved, a: SolveSettings) -> list[str]:
+def _with_history(found: Solved, a: SolveSettings) -> list[Text | str]:
     r = found.result
     why = {
         "gap": f"the gap asked for is {a.target_gap:g}",
         "deadline": f"the deadline is {a.deadline:g} s",
         "interrupted": "interrupted: the best so far",
     }[r["stopped"]]
-    lines = [
-        f"optimal value between [bold]{r['lower']:.6g}[/bold] and [bold]{r['upper']:.6g}[/bold], "
-        f"gap {r['gap']:.3g} after {r['seconds']:.2f} s ({why})",
+    lines: list[Text | str] = [
+        styled(
+            "optimal value between [bold]{}[/bold] and [bold]{}[/bold], gap {} after {} s ({})",
+            f"{r['lower']:.6g}",
+            f"{r['upper']:.6g}",
+            f"{r['gap']:.3g}",
+            f"{r['seconds']:.2f}",
+            why,
+        ),
         f"policy: {r['plans']:,} plans (alpha vectors); searched {r['beliefs']:,} beliefs",
     ]
     if s := r.get("simulation"):
-        lines.append(
-            f"{s['episodes']:,} episodes: mean return {s['mean']:.4f} +- {s['standard_error']:.4f} (1 s.e.), "
-            + ("within its bounds" if s["inside"] else "[red]outside its bounds[/red] by more than 3 s.e.")
-        )
+        inside = "within its bounds" if s["inside"] else "[red]outside its bounds[/red] by more than 3 s.e."
+        mean, error = f"{s['mean']:.4f}", f"{s['standard_error']:.4f}"
+        form = "{} episodes: mean return {} +- {} (1 s.e.), " + inside
+        lines.append(styled(form, f"{s['episodes']:,}", mean, error))
     return lines
 
 
-def _with_limits(found: Solved, a: SolveSettings) -> list[str]:
+def _with_limits(found: Solved, a: SolveSettings) -> list[Text | str]:
     r = found.result
     what = {
         0: "best deterministic memoryless policy",
         1: "best stochastic memoryless policy found",
     }.get(a.nodes or 0, f"best stochastic controller of {a.nodes} nodes found")
     bound = "" if r["upper"] is None else f"; the fast informed bound of all policies is {r['upper']:.6g}"
-    return [f"{what}: exact value [bold]{r['value']:.6g}[/bold] after {r['seconds']:.2f} s{bound}"]
+    form = "{}: exact value [bold]{}[/bold] after {} s{}"
+    return [styled(form, what, f"{r['value']:.6g}", f"{r['seconds']:.2f}", bound)]

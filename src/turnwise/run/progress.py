@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from turnwise.run.terminal import console, say
+
 PLAIN_EVERY = 15.0
 """Seconds between lines if stderr is no terminal."""
 NOTEBOOK_EVERY = 3.0
@@ -29,7 +31,6 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import (
                 BarColumn,
                 MofNCompleteColumn,
@@ -40,14 +41,14 @@ class Progress:
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
-                TextColumn("{task.description:<12}"),
+                TextColumn("{task.description:<12}", markup=False),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[live]}"),
-                console=Console(stderr=True),
+                TextColumn("{task.fields[live]}", markup=False),
+                console=console(stderr=True),
             )
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.first, live="")
@@ -73,9 +74,7 @@ class Progress:
         self.spoke = now
         pace = (now - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
-        print(
-            f"{self.what}: {done}/{self.total}  left {_clock(left)}  {numbers}", file=sys.stderr, flush=True
-        )
+        say(f"{self.what}: {done}/{self.total}  left {_clock(left)}  {numbers}")
 
 
 def _clock(seconds: float) -> str:

@@ -27,6 +27,7 @@ from turnwise.run.errors import Diverged, InputError, Interrupted, SettingError
 from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.files.fits import PARTS, expect_fits, expect_names
 from turnwise.run.files.lines import keep_lines_before
+from turnwise.run.files.trouble import named
 from turnwise.run.files.whole import to_disk
 from turnwise.run.metrics import OPTIMIZER
 from turnwise.run.optim import optimizer_of, warmup_linear
@@ -284,7 +285,7 @@ class TrainingRun:
             raise Diverged(f"{wrong[0]} is {values[wrong[0]]}; {_ADVICE}")
         self._live = {k: v for k, v in values.items() if "/" not in k and k not in OPTIMIZER}
         if self.world.main:
-            with self._metrics.open("a", encoding="utf-8") as f:
+            with named(self._metrics), self._metrics.open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
 
     def count(self, **found: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import expect_fresh
 from turnwise.run.progress import Progress
+from turnwise.run.terminal import say
 from turnwise.run.training import TrainingRun
 
 
@@ -45,9 +45,7 @@ class Machine:
     def warn(self, text: str) -> None:
         """One line for people, on stderr, unless they asked for silence."""
         if not self.quiet and self.world.main:
-            # One write: other threads would put their words between the text and the line's end.
-            sys.stderr.write(f"warning: {text}\n")
-            sys.stderr.flush()
+            say(f"warning: {text}")
 
     def progress(self, what: str, total: int) -> Progress:
         """A count that people see, to be used in a `with`."""

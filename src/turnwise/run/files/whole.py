@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from turnwise.run.files.trouble import named
+
 PART = ".part"
 """what ends the name of something unfinished"""
 
@@ -22,12 +24,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A place to write that becomes `path` once it is complete; after an error nothing is left of it."""
     part = path.with_name(path.name + PART)
     try:
-        yield part
-        to_disk(part)
-        os.replace(part, path)
-        to_disk(path.parent)
+        with named(path):
+            yield part
+            to_disk(part)
+            os.replace(part, path)
+            to_disk(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what could not be made cannot be removed either
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -43,13 +47,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
     part.mkdir()
     try:
-        yield part
-        for place in (*part.rglob("*"), part):
-            to_disk(place)
-        if path.exists():
-            os.rename(path, old)
-        os.rename(part, path)
-        to_disk(path.parent)
+        with named(path):
+            yield part
+            for place in (*part.rglob("*"), part):
+                to_disk(place)
+            if path.exists():
+                os.rename(path, old)
+            os.rename(part, path)
+            to_disk(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
