@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from turnwise.cli.say import console, notice, parse
+from turnwise.cli.say import console, notice, parse, styled
 from turnwise.run.checks import SEED, check
 from turnwise.run.errors import InputError
 
@@ -51,8 +51,6 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
 def _talk(policy: Policy, begun: list[dict[str, str]], a: Talk) -> list[dict[str, str]]:
     """The messages of the conversation, once nothing more is typed."""
-    from rich.markup import escape
-
     out, typed = console(a.json), sys.stdin.isatty()
     if typed:
         notice(HELP)
@@ -82,8 +80,10 @@ def _talk(policy: Policy, begun: list[dict[str, str]], a: Talk) -> list[dict[str
             continue
         messages = [*heard, {"role": "assistant", "content": reply}]
         if not typed and said is not None:
-            out.print(f"[dim]you:[/dim] {escape(said)}")
-        out.print(f"[bold]agent:[/bold] {escape(reply) or '[dim](nothing)[/dim]'}")
+            out.print(styled("[dim]you:[/dim] {}", said))
+        out.print(
+            styled("[bold]agent:[/bold] {}", reply) if reply else styled("[bold]agent:[/bold] (nothing)")
+        )
 
 
 def _typed(prompt: str) -> str:
