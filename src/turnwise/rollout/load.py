@@ -148,6 +148,8 @@ def _held(folder: Path) -> Held:
     if (folder / step_agent.SETTINGS).exists():
         return "steps"
     settings, config = _settings(folder / SAVED), _settings(folder / "config.json")
+    if not config and _settings(folder / "adapter_config.json").get("task_type") == "SEQ_CLS":
+        return "reward"
     if settings:
         return "reward" if settings.get("kind") == "reward" else "language"
     kinds = [str(x) for x in config.get("architectures") or []]

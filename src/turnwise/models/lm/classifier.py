@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from turnwise.models.lm.lora import merge_adapters_, with_lora
+from turnwise.models.lm.lora import AdapterFolder, adapter_in, merge_adapters_, with_lora
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import (
+    base_of,
     cannot_load,
     expect_model_folder,
     expect_on_hub,
@@ -108,38 +110,89 @@ def _plain(trunk: nn.Module) -> nn.Module:
 def one_label_classifier(name_or_path: str) -> tuple[Any, Any]:
     """Anybody's sequence classifier with one label, in float32, and its tokenizer; by folder or hub name.
 
-    InputError for another kind of model, and for one with several labels: none of them is a reward.
+    Adapters are folded in. InputError for another kind of model, and for one with several labels: none of
+    them is a reward.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     folder = Path(name_or_path)
+    if adapter := adapter_in(folder):
+        return _adapted_classifier(adapter)
     if folder.exists():
         expect_model_folder(folder)
     else:
         expect_on_hub(name_or_path)
     without_bars()
-    try:
-        config: Any = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except Exception as e:  # files that hold no model fail in any way they like
-        raise cannot_load(name_or_path, "a reward model", e) from e
+    config = _config_of(name_or_path)
     kinds = config.architectures or [config.model_type]
     if not any(is_classifier(kind) for kind in kinds):
         raise InputError(
             f"{name_or_path}: a {', '.join(kinds)}; expected a reward model, which is a sequence classifier "
             "of one label"
         )
-    if config.num_labels != 1:
-        labels = ", ".join(str(x) for x in list(config.id2label.values())[:5])
-        raise InputError(
-            f"{name_or_path}: a classifier of {config.num_labels} labels ({labels}); expected a single label "
-            "(num_labels=1), as a reward is one number"
-        )
+    _expect_one_label(name_or_path, config.num_labels, config.id2label.values())
     try:
         model: Any = whole_model(AutoModelForSequenceClassification, name_or_path)
         tokenizer = tokenizer_of(name_or_path)
-    except Exception as e:
+    except Exception as e:  # files that hold no model fail in any way they like
         raise cannot_load(name_or_path, "a reward model", e) from e
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _adapted_classifier(adapter: AdapterFolder) -> tuple[Any, Any]:
+    """A classifier from an adapter that brings its head, and the language model (or classifier) below."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = adapter.folder
+    if not adapter.judges:
+        raise InputError(
+            f"{folder}: an adapter of a language model; expected one of a classifier of one label"
+        )
+    labels = adapter.labels()
+    if labels is None:
+        raise InputError(
+            f"{folder}: no head of a classifier (score) is among the adapter's weights; expected it"
+        )
+    _expect_one_label(str(folder), labels, ())
+    without_bars()
+
+    def base(name: str) -> Any:
+        if not Path(name).exists():
+            expect_on_hub(name)
+        config = _config_of(name)
+        config.num_labels = 1
+        try:  # the head is drawn at random, and comes with the adapter
+            return AutoModelForSequenceClassification.from_pretrained(
+                name, config=config, dtype=torch.float32, trust_remote_code=False
+            )
+        except Exception as e:
+            raise cannot_load(name, "a model that can be adapted", e) from e
+
+    model = adapter.on(base_of(adapter, base))
+    own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = tokenizer_of(folder if own else adapter.base())
+    if model.config.pad_token_id is None and tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id  # as it was trained: in batches, with padding
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _config_of(name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as e:  # files that hold no model fail in any way they like
+        raise cannot_load(name, "a reward model", e) from e
+
+
+def _expect_one_label(name: str, count: int, labels: Iterable[Any]) -> None:
+    if count == 1:
+        return
+    named = ", ".join(str(x) for x in list(labels)[:5])
+    raise InputError(
+        f"{name}: a classifier of {count} labels{f' ({named})' if named else ''}; expected a single label "
+        "(num_labels=1), as a reward is one number"
+    )
 
 
 def is_classifier(architecture: str) -> bool:

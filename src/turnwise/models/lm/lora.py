@@ -1,11 +1,21 @@
-"""Low-rank adapters: put on, and folded into the weights that they adapt."""
+"""Low-rank adapters: put on, folded into the weights that they adapt, and read from the folders of others."""
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from turnwise.run.errors import InputError
+
+SETTINGS = "adapter_config.json"
+"""what `peft` writes beside an adapter"""
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def with_lora(model: Any, rank: int) -> Any:
@@ -40,3 +50,104 @@ def merge_adapters_(trunk: nn.Module) -> None:
             layer.merge()
             parent = trunk.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter that `peft` saved: weights that mean nothing without the model that they were trained on."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def judges(self) -> bool:
+        """Whether it adapts a sequence classifier and no causal language model."""
+        return self.settings.get("task_type") == "SEQ_CLS"
+
+    def base(self) -> str:
+        """The model that it adapts: a folder, looked for here and beside the adapter, or a name.
+
+        InputError if the adapter does not say, and for a path at which nothing is.
+        """
+        name = self.settings.get("base_model_name_or_path")
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"{self.folder / SETTINGS}: base_model_name_or_path: expected the model that was adapted"
+            )
+        for place in (Path(name), self.folder / name, self.folder.parent / name):
+            if place.is_dir():
+                return str(place / "policy" if (place / "policy").is_dir() else place)
+        if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
+            raise InputError(f"{self.folder}: an adapter of {name}, and no such folder is here; {_EXPECTED}")
+        return name
+
+    def labels(self) -> int | None:
+        """Labels of the head that it brings; None if it brings none."""
+        from peft import load_peft_weights
+
+        if not any((self.folder / file).is_file() for file in WEIGHTS):
+            return None
+        weights = load_peft_weights(str(self.folder), "cpu")
+        heads = [x for name, x in weights.items() if name.endswith(("score.weight", "classifier.weight"))]
+        return len(heads[0]) if heads else None
+
+    def on(self, model: Any) -> Any:
+        """The model with the adapter folded into its weights. InputError if it does not fit the model."""
+        from peft import PeftModel
+
+        kind = str(self.settings.get("peft_type"))
+        name = self.settings.get("base_model_name_or_path")
+        if not any((self.folder / file).is_file() for file in WEIGHTS):
+            raise InputError(f"{self.folder}: no weights ({WEIGHTS[0]}); expected a folder written by peft")
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore")
+                whole = PeftModel.from_pretrained(model, str(self.folder))
+                self._expect_all_of(whole)
+                plain = whole.merge_and_unload()
+        except AttributeError as e:  # prompts that are learnt have nothing to fold in
+            expected = "one that can be folded into the weights, as LoRA"
+            raise InputError(f"{self.folder}: an adapter of kind {kind}; expected {expected}") from e
+        except Exception as e:  # weights that do not fit fail in any way they like
+            first = (str(e).strip() or type(e).__name__).splitlines()[0]
+            raise InputError(
+                f"{self.folder}: this adapter does not fit its base {name} ({first[:200]})"
+            ) from e
+        if hasattr(plain, "peft_config"):
+            del plain.peft_config  # it has no adapters any more
+        head, embedding = plain.get_output_embeddings(), plain.get_input_embeddings()
+        if head is not None and head.weight is not embedding.weight:
+            plain.config.tie_word_embeddings = False  # an adapted output layer would be lost in a file
+        return plain.requires_grad_(True)  # the base was frozen below the adapter
+
+    def _expect_all_of(self, model: Any) -> None:
+        """ValueError for an adapter of another model: layers of either are passed over without a word."""
+        from peft import get_peft_model_state_dict, load_peft_weights
+        from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+        mark = PEFT_TYPE_TO_PREFIX_MAPPING[
+            model.active_peft_config.peft_type
+        ]  # lora_, in the names of weights
+        theirs, ours = set(load_peft_weights(str(self.folder), "cpu")), set(get_peft_model_state_dict(model))
+        for names, what in ((theirs - ours, "in the adapter alone"), (ours - theirs, "in the base alone")):
+            if names := {x for x in names if mark in x}:
+                raise ValueError(f"{len(names)} of its weights are {what}, {min(names)} for one")
+
+
+_EXPECTED = "expected the base model at that place, or another base_model_name_or_path"
+
+
+def adapter_in(folder: Path) -> AdapterFolder | None:
+    """The adapter of a folder; None if there is none, or a whole model too. InputError if it is broken."""
+    if not (folder / SETTINGS).is_file() or [
+        *folder.glob("model*.safetensors"),
+        *folder.glob("pytorch_model*.bin"),
+    ]:
+        return None
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{folder / SETTINGS}: not JSON ({e})") from e
+    if not isinstance(settings, dict):
+        raise InputError(f"{folder / SETTINGS}: expected one JSON object")
+    return AdapterFolder(folder, settings)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from turnwise.models.lm.lora import AdapterFolder, adapter_in
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.room import expect_room
 from turnwise.run.errors import InputError
 
 
 def load_lm(name_or_path: str) -> tuple[Any, Any]:
-    """A causal LM in float32 and its tokenizer, by hub name or local folder."""
+    """A causal LM in float32 and its tokenizer, by hub name or local folder; adapters are folded in."""
     from transformers import AutoModelForCausalLM
 
     folder = Path(name_or_path)
+    if adapter := adapter_in(folder):
+        return _load_adapted(adapter)
     if folder.exists():
         expect_model_folder(folder)
     else:
@@ -40,6 +43,28 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     make_room_(model, tokenizer, name_or_path)
     expect_known_head(model, name_or_path)
     return model, tokenizer
+
+
+def _load_adapted(adapter: AdapterFolder) -> tuple[Any, Any]:
+    """The base with the adapter in it; the tokenizer is the one beside the adapter, if there is one."""
+    if adapter.judges:
+        raise InputError(f"{adapter.folder}: an adapter of a classifier; expected one of a language model")
+    model, tokenizer = base_of(adapter, load_lm)
+    if (adapter.folder / "tokenizer_config.json").is_file():
+        tokenizer = tokenizer_of(adapter.folder)
+        make_room_(model, tokenizer, str(adapter.folder))
+    model = adapter.on(model)
+    expect_known_head(model, str(adapter.folder))
+    return model, tokenizer
+
+
+def base_of(adapter: AdapterFolder, load: Callable[[str], Any]) -> Any:
+    """What `load` makes of the model that was adapted. InputError that names it, if it cannot be loaded."""
+    base = adapter.base()
+    try:
+        return load(base)
+    except InputError as e:
+        raise InputError(f"{adapter.folder}: an adapter of {base}, which cannot be loaded: {e}") from e
 
 
 def load_trunk(folder: Path) -> nn.Module:
