@@ -28,6 +28,9 @@ MEASURED = 1000
 """held-out conversations that are read at most"""
 LEARNT = 20_000
 """training conversations that the regression learns from at most"""
+SEEN = 0.005
+"""what an end of an interval has to reach: below it a person reads 0.00, and who says nearly the same of all
+conversations may be surely better than a constant by a millionth"""
 PLACES = ("first", "last", "all")
 """turns over which figures are taken: each conversation's first, its last, and all of them"""
 _RESAMPLES, _FOLDS, _TAILS = 1000, 5, (0.025, 0.975)
@@ -109,25 +112,25 @@ def verdict(found: dict[str, Any]) -> dict[str, Any]:
         return {"knows": None, "beside_words": None, "sentence": text}
     shown = f"R² of Q{' after calibration' if by == 'calibrated_r2' else ''} {_interval(own)}"
     theirs = f"{words['value']:.2f}"
-    if own["low"] <= 0:
+    if own["low"] < SEEN:
         text = (
             f"This critic does not beat a constant on {n} conversations that it has not seen ({shown}): its "
             "colours say nothing yet."
         )
-        if words["low"] > 0:
+        if words["low"] >= SEEN:
             text += f" A regression on words does ({theirs}): there is something here to be learnt."
         else:
             text += f" Nor does a regression on words ({_interval(words)})."
         return {"knows": False, "beside_words": None, "sentence": text}
     gain = found["gain"]["over_words"]
-    beside = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "equal"
+    beside = "better" if gain["low"] >= SEEN else "worse" if gain["high"] <= -SEEN else "equal"
     than = {
         "better": f"beats a regression on words ({theirs})",
         "equal": f"does as well as a regression on words ({theirs})",
         "worse": f"does worse than a regression on words ({theirs})",
     }[beside]
     text = f"On {n} conversations that it has not seen, this critic beats a constant ({shown}) and {than}."
-    if found["gain"]["q_over_v"]["low"] <= 0:
+    if found["gain"]["q_over_v"]["low"] < SEEN:
         text += " Its Q does not predict better than its V: what it says of single replies is in doubt."
     return {"knows": True, "beside_words": beside, "sentence": text}
 
@@ -221,7 +224,7 @@ def _figures(
             at, constant = critic.at(place), constants[name][place]
             entry: dict[str, Any] = {"turns": len(at), "constant": constant}
             for who, turns in (("critic", critic), ("words", words)):
-                score = _Score(
+                score = Score(
                     turns.values[name][at],
                     critic.returns[name][at],
                     critic.conversation[at],
@@ -240,7 +243,7 @@ def _figures(
     return found
 
 
-class _Score:
+class Score:
     """Predictions [n] against returns [n]; intervals by bootstrap over conversations.
 
     Every figure is a function of sums over turns, so that a resample of conversations is a product of

@@ -53,22 +53,21 @@ def _of_tokens(agent: Agent, rows: Sequence[Tokens]) -> tuple[np.ndarray, np.nda
 
 def _of_choices(agent: Agent, rows: Sequence[Tokens]) -> np.ndarray:
     """Of turns spread over the rows; the critic chooses among proposals as it does when the agent acts."""
-    model = agent.lane_model(1, agent.chat.stop)
-    if not isinstance(model, Reranker):  # beta is 0: nothing is proposed
-        return np.zeros(1)
     opens = [np.flatnonzero(row.action[1:] & ~row.action[:-1]) for row in rows]
     turns = [(row, int(at)) for row, places in zip(rows, opens, strict=True) for at in places]
-    chosen = [
-        turns[i] for i in np.unique(np.linspace(0, len(turns) - 1, min(CHOICES, len(turns))).astype(int))
-    ]
-    shifts = []
-    for seed, (row, at) in enumerate(chosen):
-        model.reset(0, seed)
-        model.submit(0, row.ids[: at + 1].tolist())
-        while not model.collect():
-            pass
-        shifts.append(model.shifts.get(0, 0.0))
-    return np.array(shifts)
+    chosen = np.unique(np.linspace(0, len(turns) - 1, min(CHOICES, len(turns))).astype(int))
+    model = agent.lane_model(len(chosen), agent.chat.stop)
+    if not isinstance(model, Reranker):  # beta is 0: nothing is proposed
+        return np.zeros(1)
+    for lane, i in enumerate(chosen):
+        row, at = turns[i]
+        model.reset(lane, lane)
+        model.submit(lane, row.ids[: at + 1].tolist())
+    waiting = len(chosen)
+    while waiting:
+        waiting -= len(model.collect())
+    # A lane in which all proposals fill the context chooses nothing.
+    return np.array([model.shifts.get(lane, 0.0) for lane in range(len(chosen))])
 
 
 def _sizes(shifts: np.ndarray) -> dict[str, float]:
