@@ -27,6 +27,9 @@ PLAIN_TEMPLATE = (
 )
 """Used for tokenizers that bring no chat template of their own."""
 
+BYTES = 4
+"""bytes of a character at most (UTF-8), and so tokens"""
+
 
 class ChatFormat:
     """How messages become token ids and back, by the chat template of a `transformers` tokenizer.
@@ -120,8 +123,21 @@ class ChatFormat:
         return (words.rpartition(THOUGHT)[2] if template.thinks else words).strip()
 
     def pieces(self, ids: Iterable[Any]) -> list[str]:
-        """The text of each token by itself, special tokens included (for display)."""
-        return [self.tokenizer.decode([int(i)]) for i in ids]
+        """The text of each token by itself, special tokens included (for display).
+
+        If a character is spread over several tokens, it stands with the last of them, and the others are
+        empty.
+        """
+        found, begun = list[str](), list[int]()
+        for i in ids:
+            begun.append(int(i))
+            text = self.tokenizer.decode(begun)
+            whole = not text.endswith("\ufffd") or len(begun) == BYTES
+            found.append(text if whole else "")
+            begun = [] if whole else begun
+        if begun:  # cut within a character
+            found[-1] = self.tokenizer.decode(begun)
+        return found
 
     def _write_one(self, d: Dialogue, longest_wait: int | None) -> Written:
         row, turn = TokenWriter(), 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from turnwise.evaluation.pages.report import write_report
 
 
@@ -54,9 +56,45 @@ def test_without_a_critic_there_are_no_colours(page):
     assert page.text.count("This run has no critic: there are no values to colour its words by.") == 1
 
 
-def test_at_most_twelve_conversations_a_run(page):
-    assert page.html.count('<article class="talk"') == 12 + 1
+def test_at_most_sixty_conversations_a_run(tmp_path, read, write_run, conversation):
+    page = read(write_run(tmp_path / "r", "ilql", [conversation()] * 63))
+    assert page.html.count('<article class="talk"') == 60
     assert "3 more conversations are in conversations.jsonl" in page.text
+
+
+def test_conversations_are_chosen_on_the_page(tmp_path, read, write_run, conversation):
+    """By return, by surprise and by id; of one conversation there is nothing to choose.
+
+    V before the first turn is .2: a return of .95 surprises by .75 and one of .1 by .1.
+    """
+    talks = [conversation() | {"id": f"c{i}", "return": r} for i, r in enumerate((0.95, 0.1))]
+    page = read(write_run(tmp_path / "r", "ilql", talks))
+    figures = [
+        (float(a["data-worth"]), float(a["data-surprise"]), a["data-order"])
+        for tag, a in page.elements
+        if tag == "article"
+    ]
+    assert figures == [(0.95, pytest.approx(0.75), "0"), (0.1, pytest.approx(0.1), "1")]
+    for choice in ("best first", "worst first", "biggest surprise first", "by id"):
+        assert choice in page.text
+    assert '<input type="search" data-find' in page.html
+    assert "data-find" not in read(write_run(tmp_path / "s", "ilql", talks[:1])).html.split("<script>")[0]
+
+
+def test_the_extremes_are_there_if_not_all_fit(tmp_path, read, write_run, conversation):
+    """Of 70 conversations 60 fit: the best and the worst, which are the last two, are among them."""
+    talks = [conversation() | {"id": f"c{i}", "return": 0.5} for i in range(68)]
+    talks += [
+        conversation() | {"id": "best", "return": 2.0},
+        conversation() | {"id": "worst", "return": -2.0},
+    ]
+    page = read(write_run(tmp_path / "r", "ilql", talks))
+    assert 'aria-label="Conversation best"' in page.html and 'aria-label="Conversation worst"' in page.html
+
+
+def test_text_that_runs_from_right_to_left_is_laid_out_so(lone):
+    """Each message by its own first letters: a page may hold Hebrew beside English."""
+    assert lone.html.count('<p dir="auto">') == len([t for t, _ in lone.elements if t == "li"])
 
 
 def test_page_stays_small(tmp_path, write_run, write_comparison, conversation, parse_html):

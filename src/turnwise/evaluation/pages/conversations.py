@@ -13,7 +13,7 @@ from turnwise.evaluation.pages.critics import Scale
 from turnwise.evaluation.pictures.conversations import value_line
 from turnwise.evaluation.pictures.style import level, number
 
-SHOWN = 12
+SHOWN = 60
 """conversations of a run at most"""
 
 
@@ -22,18 +22,23 @@ def conversations_view(
 ) -> dict[str, Any]:
     """Conversations of run number `index` as the templates show them, coloured on the `scale` of the run.
 
-    As many as fit into `budget` bytes of markup, `SHOWN` at most. The first one is always there, cut short
-    if it alone is too long. `agent` is the role whose messages are scored.
+    As many as fit into `budget` bytes of markup, `SHOWN` at most, in the order of the file. If not all fit,
+    the best, the worst and the most surprising one go first; the best is always there, cut short if it alone
+    is too long. `agent` is the role whose messages are scored.
     """
-    shown, used = [], 0
-    for conversation in conversations[:SHOWN]:
+    talks = []
+    for i, conversation in enumerate(conversations):
         blank = dict.fromkeys(("id", "ended", "source", "hidden", "return"))
         talk = {**blank, **conversation, "messages": [_scored(m, agent) for m in conversation["messages"]]}
+        talks.append(talk | {"order": i, "surprise": _surprise(talk)})
+    shown, used = [], 0
+    for talk in _first(talks)[:SHOWN]:
         size = _cut(talk, budget - used)
         if shown and talk["cut"]:
             break
         shown.append(talk)
         used += size
+    shown.sort(key=lambda talk: talk["order"])
     spoken = [m for talk in shown for m in talk["messages"] if m["agent"]]
     tokens = [t["advantage"] for m in spoken for t in m["tokens"] if t.get("advantage") is not None]
     messages = [m["advantage"] for m in spoken if m["advantage"] is not None]
@@ -45,11 +50,41 @@ def conversations_view(
         _colour(talk, scale, decimals, tokens=bool(tokens))
         _trace(talk, span, scale.mean, decimals)
         talk["key"] = f"talk-{index}-{i}"
-        talk["id"] = talk["id"] or f"conversation {i + 1}"
+        talk["id"] = talk["id"] or f"conversation {talk['order'] + 1}"
     what = "token" if tokens else "message" if messages else None
     return {"items": shown, "limit": number(scale.full), "knows": scale.knows, "sentence": scale.sentence,
             "decimals": decimals, "scale": what, "bytes": used,
+            "valued": any(talk["line"] for talk in shown),
+            "surprising": sum(talk["surprise"] is not None for talk in shown) > 1,
             "left_out": len(conversations) - len(shown)}  # fmt: skip
+
+
+def _surprise(talk: Mapping[str, Any]) -> float | None:
+    """How far the return is from V before the first turn; without V, how unlikely the agent's words are.
+
+    The second is in nats a token, by the policy's own probabilities. None if neither is known.
+    """
+    spoken = [m for m in talk["messages"] if m["agent"]]
+    expected = next((m["v"] for m in spoken if m["v"] is not None), None)
+    if expected is not None and talk["return"] is not None:
+        return abs(talk["return"] - expected)
+    logps = [t["logp"] for m in spoken for t in m["tokens"] if t.get("logp") is not None]
+    return -math.fsum(logps) / len(logps) if logps else None
+
+
+def _first(talks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best, the worst and the most surprising one, then the others in their order."""
+    returns = [talk for talk in talks if talk["return"] is not None]
+    surprising = [talk for talk in talks if talk["surprise"] is not None]
+    first = [
+        *(
+            [max(returns, key=lambda t: t["return"]), min(returns, key=lambda t: t["return"])]
+            if returns
+            else []
+        ),
+        *([max(surprising, key=lambda t: t["surprise"])] if surprising else []),
+    ]
+    return [talks[i] for i in dict.fromkeys([*(t["order"] for t in first), *range(len(talks))])]
 
 
 def _scored(message: Mapping[str, Any], agent: str) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from turnwise.evaluation.measures.conversation_views import annotate_conversation
+from turnwise.evaluation.measures.conversation_views import MOST, annotate_conversation, how_many
 from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations, tune_acting
 from turnwise.evaluation.measures.shifts import measure_shift
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
+from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
@@ -26,8 +27,6 @@ VALIDATION_SEED = 1_000_003
 """added to the seed for validation conversations, so that they are other ones than the evaluation's"""
 REHEARSED = 4
 """conversations of a rehearsal"""
-SHOWN = 12
-"""conversations kept for the report page"""
 
 
 def own_task(policy: Policy) -> Task:
@@ -89,9 +88,10 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
         result["beside"].append(f"{NOT_COMPARED} {row.words}")
     report = None
     if policy.folder is not None:
+        size = parameter_count(agent.lm)
         views = [
-            annotate_conversation(agent, c.dialogue, c.tokens, source="policy", hidden=c.hidden)
-            for c in conversations[:SHOWN]
+            annotate_conversation(agent, c.dialogue, [c.tokens], source="policy", hidden=c.hidden)
+            for c in conversations[: how_many([len(c.tokens) for c in conversations[:MOST]], size)]
         ]
         if validation:
             agent.save_acting(policy.folder / "policy")

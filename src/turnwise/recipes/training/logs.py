@@ -27,7 +27,12 @@ from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder, batch_size_for
 from turnwise.data.rows import TokenRows, decision_counts, lengths, rescaled, token_rows
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.measures.conversation_views import annotate_conversation
+from turnwise.evaluation.measures.conversation_views import (
+    MOST,
+    annotate_conversation,
+    conversation_rows,
+    how_many,
+)
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
@@ -47,8 +52,10 @@ from turnwise.run.errors import SettingError
 from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
 
-SHOWN = 12
-"""logged conversations kept for the report page"""
+CANDIDATES = 2000
+"""conversations, at most, from which those of the page are picked"""
+EXTREMES = 5
+"""conversations of the highest returns, and of the lowest, that are kept for the page in any case"""
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,8 @@ def prepare(
         agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
         agent.save(m.out / "policy")
         # A conversation that was cut has no outcome to hold the values against: those come last.
-        shown = heapq.nsmallest(SHOWN, held or learnt, key=lambda d: not d.terminated)
-        _write_views(m.out, agent, shown)
+        candidates = heapq.nsmallest(CANDIDATES, held or learnt, key=lambda d: not d.terminated)
+        _write_views(m.out, agent, candidates)
         facts: dict[str, Any] = {
             "policy": str(m.out / "policy"),
             "task": task,
@@ -271,11 +278,20 @@ def _plan(
     return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial)
 
 
-def _write_views(folder: Path, agent: Agent, shown: Sequence[Dialogue]) -> None:
-    """Logged conversations with what the trained agent thinks of them."""
-    context = context_of(agent.lm)
-    fitting = [(d, t) for d, t in zip(shown, agent.chat.encode(shown), strict=True) if len(t) <= context]
-    lines = [
-        json.dumps(annotate_conversation(agent, d, t, source="log"), ensure_ascii=False) for d, t in fitting
-    ]
+def _write_views(folder: Path, agent: Agent, candidates: Sequence[Dialogue]) -> None:
+    """Logged conversations with what the trained agent thinks of them, in their order.
+
+    If there are more than a page holds, those of the highest and the lowest returns are among them.
+    """
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].undiscounted_return())
+    ends = [i for pair in zip(order[::-1], order, strict=True) for i in pair][: 2 * EXTREMES]
+    first = list(dict.fromkeys([*ends, *range(len(candidates))]))[:MOST]
+    shown = [candidates[i] for i in first]
+    found = conversation_rows(token_rows(shown, agent.chat, context_of(agent.lm)))
+    kept = how_many([sum(map(len, rows)) for rows in found], parameter_count(agent.lm))
+    views = {
+        i: annotate_conversation(agent, d, rows, source="log")
+        for i, d, rows in list(zip(first, shown, found, strict=True))[:kept]
+    }
+    lines = [json.dumps(views[i], ensure_ascii=False) for i in sorted(views)]
     write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))
