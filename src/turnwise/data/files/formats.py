@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from turnwise.data.files.fields import cut, one_line, unexpected
 from turnwise.run.errors import InputError
+from turnwise.run.packed import unpacked
 
 SUFFIXES = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv"),
@@ -51,22 +52,14 @@ def file_rows(path: Path) -> Iterator[Row]:
     if name.endswith(".parquet"):
         yield from _parquet_rows(path)
         return
-    lines = 0
-
-    def counted(file: Iterable[bytes]) -> Iterator[bytes]:
-        nonlocal lines
-        for line in file:
-            lines += 1
-            yield line
-
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with unpacked(path, packed=path.suffix == ".gz") as file:
         try:
             if name.endswith((".csv", ".tsv")):
-                yield from _table_rows(path, counted(file), "\t" if name.endswith(".tsv") else None)
+                yield from _table_rows(path, iter(file), "\t" if name.endswith(".tsv") else None)
             else:
-                yield from _json_rows(path, counted(file), pretty=name.endswith(".json"))
+                yield from _json_rows(path, iter(file), pretty=name.endswith(".json"))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            where = f"{path}:{lines + 1}"
+            where = f"{path}:{file.lines + 1}"
             raise InputError(f"{where}: expected a whole gzip file; found {one_line(error)}") from None
 
 

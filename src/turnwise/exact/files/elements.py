@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from turnwise.exact.files.words import open_bytes
 from turnwise.run.errors import InputError
+from turnwise.run.packed import looks_packed, unpacked
 
 
 class DocumentError(InputError):
@@ -65,7 +65,7 @@ class Element:
 def read_elements(path: Path) -> Element:
     """The root element of an XML file, plain or gzip. Whatever is wrong with it is a DocumentError."""
     try:
-        with open_bytes(path) as file:
+        with unpacked(path, packed=looks_packed(path)) as file:
             return _elements(file.read())
     except expat.ExpatError as e:
         raise DocumentError(f"no XML ({expat.ErrorString(e.code)}); expected a .pomdpx file", e.lineno) from e

@@ -7,31 +7,24 @@ ahead. Large files are one cell a line; for those `whole_line` hands out a line 
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from turnwise.run.errors import InputError
+from turnwise.run.packed import looks_packed, unpacked
 
 HEADERS = ("discount", "values", "states", "actions", "observations", "start", "goals")
 TABLES = ("T", "O", "R")
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading; unpack it if it begins as gzip does, whatever its name."""
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file. Whatever stands in the way of reading it is an InputError."""
     number = 0
     try:
-        with open_bytes(path) as file:
+        with unpacked(path, packed=looks_packed(path)) as file:
             for number, line in enumerate(file, 1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as e:
