@@ -28,6 +28,7 @@ _PLACES = {
     "read_feedback": "data.files.feedback",
     "read_prompts": "data.files.prompts",
     "write_logs": "data.files.logs",
+    "convert": "data.files.convert",
     "write_report": "evaluation.pages.report",
     # what comes back
     "Policy": "recipes.trained",
@@ -87,6 +88,7 @@ __all__ = [
     "Solved",
     "TokenPPO",
     "TurnIQL",
+    "convert",
     "evaluate",
     "fit",
     "load",
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.replies.reply_reinforce import Config as ReplyREINFORCE
     from turnwise.algorithms.replies.rloo import Config as RLOO
     from turnwise.algorithms.replies.token_ppo import Config as TokenPPO
+    from turnwise.data.files.convert import convert
     from turnwise.data.files.feedback import read_feedback
     from turnwise.data.files.logs import read_logs, write_logs
     from turnwise.data.files.prompts import read_prompts

@@ -29,10 +29,14 @@ def test_check_feedback(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "expected --logs or --feedback, with what is to be read; found neither"),
+        ([], "expected what is to be read: a path by itself, or after --logs or --feedback"),
+        (["x", "y"], "expected one logs, by itself or after --logs; found x and y"),
         (["--logs", "x", "--feedback", "y"], "expected either --logs or --feedback; found both"),
         (["--logs", "x", "--kind", "likes"], "--kind likes: expected --feedback with it; found --logs"),
-        (["--feedback", "x.jsonl", "--agent-role", "user"], "expected --logs with them; found --feedback"),
+        (
+            ["--feedback", "x.jsonl", "--agent-role", "user"],
+            "--agent-role: expected logs with it; found feedback",
+        ),
         (["--feedback", "x.jsonl"], "x.jsonl: expected a file, a folder or a dataset; found no such file"),
     ],
 )

@@ -16,13 +16,14 @@ VERBS = {
     "evaluate": "measure a trained policy in live conversations, or a trained agent in its environment",
     "talk": "answer a trained policy in the terminal",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
-    "data": "make, check and show logs and feedback",
+    "data": "make, check, show and convert logs and feedback",
     "report": "write the report page of a run or of a comparison of runs",
 }
 DATA = {
     "make": "write the logs of a task, or feedback on its replies",
     "check": "read logs or feedback, count what is in them, say what is wrong where",
     "show": "one conversation with roles, masks, rewards and discounts",
+    "convert": "logs or feedback of any form into one JSONL file",
 }
 
 
@@ -123,7 +124,7 @@ def _overview() -> str:
         f"verbs:\n{rows}\n\n"
         "examples:\n"
         "  turnwise demo --out demo\n"
-        "  turnwise data check --logs logs.jsonl\n"
+        "  turnwise data check logs.jsonl\n"
         "  turnwise train bc --logs logs.jsonl --out runs/bc\n"
         "  turnwise train ilql --logs logs.jsonl --policy runs/bc --out runs/ilql\n"
         "  turnwise evaluate runs/ilql --task helpdesk --episodes 2000\n"

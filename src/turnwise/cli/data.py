@@ -1,14 +1,15 @@
-"""turnwise data make | check | show."""
+"""turnwise data make | check | show | convert."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from turnwise.cli.say import console, parse, styled
-from turnwise.recipes.settings.train import LogReading
+from turnwise.cli.words import split_words
+from turnwise.recipes.settings.train import FeedbackReading, LogReading
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, check_choice
 from turnwise.run.checks import check as check_numbers
 from turnwise.run.errors import InputError, SettingError
@@ -49,7 +50,7 @@ class CheckSource:
     """What is read."""
 
     logs: str | None = None
-    """JSONL or Parquet file of conversations, a folder of them, or a datasets name or folder."""
+    """File of conversations (JSONL, JSON, CSV, Parquet), a folder of them, or a datasets name or folder."""
     feedback: str | None = None
     """The same with pairs, rankings, likes or scores of replies."""
     kind: Kind | None = None
@@ -71,7 +72,7 @@ class ShowSource:
     """Which conversation is shown, and how."""
 
     logs: str
-    """JSONL or Parquet file, a folder of them, or a datasets name or folder."""
+    """File of conversations (JSONL, JSON, CSV, Parquet), a folder of them, or a datasets name or folder."""
     index: int = 0
     """Which conversation, counted from 0."""
     id: str | None = None
@@ -100,10 +101,46 @@ class Show:
     reading: LogReading = field(default_factory=LogReading)
 
 
+@dataclass(frozen=True)
+class ConvertSource:
+    """What is read, and where it is written."""
+
+    source: str
+    """JSONL, JSON, CSV or Parquet file of logs or feedback, a folder, or a datasets name or folder."""
+    out: Path
+    """File to write, .jsonl or .jsonl.gz."""
+    kind: Kind | None = None
+    """Kind of the feedback; none: the columns tell, and whether it is feedback at all."""
+    overwrite: bool = False
+    """Replace an existing file."""
+    json: bool = False
+    """Print one result object on stdout."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Logs or feedback of any form into the one that Turnwise writes."""
+
+    source: ConvertSource
+    reading: LogReading = field(default_factory=LogReading)
+
+
 def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
-    """One of the three."""
-    kind, verb = {"make": (Make, make), "check": (Check, check), "show": (Show, show)}[topic]
-    return verb(parse(kind, args, f"data {topic}", kind.__doc__ or ""))
+    """One of the four."""
+    kind, verb, alone = {
+        "make": (Make, make, ()),
+        "check": (Check, check, ("logs",)),
+        "show": (Show, show, ("logs",)),
+        "convert": (Convert, convert_file, ("source", "out")),
+    }[topic]
+    if topic == "check":
+        words = split_words(Check, args)
+        if len(words.alone) == 1 and not {"logs", "feedback"} & set(words.flags):
+            from turnwise.data.files.feedback import holds_feedback
+
+            if "kind" in words.flags or holds_feedback(words.alone[0]):
+                args = ["--feedback", *words.alone, *words.rest]
+    return verb(parse(kind, args, f"data {topic}", kind.__doc__ or "", alone))
 
 
 def make(a: Make) -> dict[str, Any]:
@@ -135,7 +172,7 @@ def check(a: Check) -> dict[str, Any]:
     if s.feedback is not None:
         return _check_feedback(a, s.feedback)
     if s.logs is None:
-        raise InputError("expected --logs or --feedback, with what is to be read; found neither")
+        raise InputError("expected what is to be read: a path by itself, or after --logs or --feedback")
     if s.kind is not None:
         raise InputError(f"--kind {s.kind}: expected --feedback with it; found --logs")
     from turnwise.data.cards.logs import data_card, describe, warnings
@@ -149,16 +186,38 @@ def check(a: Check) -> dict[str, Any]:
 def _check_feedback(a: Check, path: str) -> dict[str, Any]:
     if a.source.logs is not None:
         raise InputError("expected either --logs or --feedback; found both")
-    if a.reading != LogReading():
-        raise InputError(
-            "--agent-role, --credit-partner-rewards: expected --logs with them; found --feedback"
-        )
+    reading = feedback_reading(a.reading)
     from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
     from turnwise.data.files.feedback import read_feedback
 
-    card = {"file": path, **feedback_card(read_feedback(path, a.source.kind))}
+    found = read_feedback(path, a.source.kind, **vars(reading))
+    card = {"file": path, **feedback_card(found), "reading": found.reading.notes()}
     lines = [("File", path), *describe_feedback(card)]
     return _print_card(card, lines, feedback_warnings(card), a.source.json)
+
+
+def feedback_reading(reading: LogReading) -> FeedbackReading:
+    """What of the settings feedback knows. InputError for one that it does not."""
+    for f in fields(reading):
+        if f.name not in ("map_role", "skip_bad") and getattr(reading, f.name) != f.default:
+            raise InputError(f"--{f.name.replace('_', '-')}: expected logs with it; found feedback")
+    return FeedbackReading(reading.map_role, reading.skip_bad)
+
+
+def convert_file(a: Convert) -> dict[str, Any]:
+    """Read, and write."""
+    from turnwise.data.files.convert import convert
+    from turnwise.data.files.feedback import holds_feedback
+
+    s, reading = a.source, vars(a.reading)
+    if s.kind is not None or holds_feedback(s.source):
+        reading = {**vars(feedback_reading(a.reading)), "kind": s.kind}
+    read = convert(s.source, s.out, overwrite=s.overwrite, **reading)
+    out = console(s.json)
+    out.print(f"{len(read):,} {getattr(read, 'kind', 'conversations')} written to {s.out}", markup=False)
+    for note in read.reading.notes():
+        out.print(note, markup=False)
+    return {"file": str(s.out), "rows": len(read), "reading": read.reading.notes()}
 
 
 def _print_card(

@@ -33,19 +33,21 @@ def styled(form: str, *values: object) -> Text:
     return Text.from_markup(form.format(*(escape(terminal.visible(str(x))) for x in values)), emoji=False)
 
 
-def parse(kind: type[A], args: Sequence[str], prog: str, about: str, alone: str | None = None) -> A:
+def parse(kind: type[A], args: Sequence[str], prog: str, about: str, alone: str | Sequence[str] = ()) -> A:
     """Options into the dataclass `kind`, without prefixes. What is wrong with one exits with 2.
 
-    `alone`: the field that a word without a flag is for, so that a path may be typed by itself. A flag that
-    takes several values may be repeated. SettingError for a number that its setting does not take.
+    `alone`: the field, or the fields in order, that words without a flag are for, so that a path may be typed
+    by itself. A flag that takes several values may be repeated. SettingError for a number that its setting
+    does not take.
     """
     import tyro
 
     from turnwise.cli.help import add_help
     from turnwise.cli.words import split_words, with_path
 
-    if alone is not None:
-        args, prog = with_path(kind, args, alone), f"{prog} [{alone.upper()}]"
+    if alone:
+        names = [alone] if isinstance(alone, str) else list(alone)
+        args, prog = with_path(kind, args, *names), " ".join([prog, *(f"[{name.upper()}]" for name in names)])
     elif not (found := split_words(kind, args)).alone:
         args = found.rest
 

@@ -13,6 +13,7 @@ from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.train import (
     EnsembleSettings,
     EnvironmentSettings,
+    FeedbackReading,
     FeedbackSettings,
     LogReading,
     LogSettings,
@@ -94,13 +95,13 @@ class EnvironmentSource:
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
-    "reward": (FeedbackSource, FeedbackSettings, EnsembleSettings),
-    "preferences": (FeedbackSource, MeasuringReward, FeedbackSettings, ReplySettings),
-    "replies": (PromptSource, FeedbackSettings, ReplySettings, RewardShaping),
+    "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
+    "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
+    "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
     "acting": (EnvironmentSource, EnvironmentSettings, MemorySpec),
 }
-_SOURCES = ("logs", "feedback", "kind", "prompts", "env", "agent_role", "credit_partner_rewards")
-"""flags that say what is read"""
+_SOURCES = ("logs", "feedback", "prompts", "env")
+"""flags that say what is read, as `fit` takes it as its data"""
 
 
 _ALONE: dict[Family, str] = {
@@ -118,6 +119,7 @@ _TITLES: dict[type[Any], str] = {
     Output: "output",
     LogSource: "logs",
     LogReading: "reading",
+    FeedbackReading: "reading",
     LogSettings: "learning",
     Start: "model",
     PolicySource: "policy",
@@ -167,35 +169,18 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for part in asked.values():
         given |= vars(part)
-    source = {key: given.pop(key) for key in _SOURCES if key in given}
-    if (apart := given.get("heldout_logs")) is not None:
-        given["heldout_logs"] = _reader(row.family, {**source, "logs": apart})
+    (source,) = (given.pop(key) for key in _SOURCES if key in given)
     # Flags are known to be good now, and what takes seconds to import may be.
     from turnwise.recipes.training.fit import prepare_and_carry_out
 
     plan = _printed_plan(output.json) if output.dry_run else None
-    data = _reader(row.family, source)
     found = prepare_and_carry_out(
-        row, row.config(**vars(light)), data, given, settings, quiet=False, plan=plan
+        row, row.config(**vars(light)), source, given, settings, quiet=False, plan=plan
     )
     if output.dry_run or found is None:
         return found or {}
     _print(row, found.result, settings.out, output.json)
     return dict(found.result)
-
-
-def _reader(family: Family, source: Mapping[str, Any]) -> Any:
-    """What `fit` takes as data: read here, if reading has flags of its own."""
-    if family == "logs":
-        from turnwise.data.files.logs import read_logs
-
-        reading = {k: source[k] for k in ("agent_role", "credit_partner_rewards")}
-        return lambda: read_logs(source["logs"], **reading)
-    if family in ("reward", "preferences"):
-        from turnwise.data.files.feedback import read_feedback
-
-        return lambda: read_feedback(source["feedback"], source["kind"])
-    return source["prompts" if family == "replies" else "env"]
 
 
 def _printed_plan(json: bool) -> Callable[[Job[Any]], dict[str, Any]]:

@@ -56,18 +56,19 @@ def split_words(kind: type[Any], args: Sequence[str]) -> Words:
     return Words(flags, alone, rest)
 
 
-def with_path(kind: type[Any], args: Sequence[str], flag: str) -> list[str]:
-    """The same words, with one that stands alone as the value of `--flag`.
+def with_path(kind: type[Any], args: Sequence[str], *flags: str) -> list[str]:
+    """The same words, with those that stand alone as the values of `flags`, in this order.
 
-    InputError for two that stand alone, or one beside the flag.
+    InputError for more of them than flags, or for one beside its flag.
     """
     found = split_words(kind, args)
-    if not found.alone:
-        return found.rest
-    if len(found.alone) > 1 or flag in found.flags:
-        both = [*found.alone, *(f"--{flag}" if flag in found.flags else "").split()]
-        raise InputError(f"expected one {flag}, by itself or after --{flag}; found {' and '.join(both[:3])}")
-    return [f"--{flag}", found.alone[0], *found.rest]
+    free = [flag for flag in flags if flag not in found.flags]
+    if len(found.alone) > len(free):
+        given = [*found.alone, *(f"--{flag}" for flag in flags if flag in found.flags)]
+        names = " and ".join(f"one {flag}, by itself or after --{flag}" for flag in flags)
+        raise InputError(f"expected {names}; found {' and '.join(given[:4])}")
+    named = [word for flag, path in zip(free, found.alone, strict=False) for word in (f"--{flag}", path)]
+    return [*named, *found.rest]
 
 
 def _takes(kind: type[Any]) -> dict[str, int]:

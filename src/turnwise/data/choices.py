@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from turnwise.data.compact import CompactDialogues, packed
+from turnwise.data.compact import RATED, CompactDialogues, packed
 from turnwise.data.dataset import Dataset
 from turnwise.data.dialogue import Dialogue
 
@@ -43,3 +43,34 @@ def records_of(dialogues: Iterable[Dialogue]) -> Iterator[bytes]:
     if compact is not None:
         return compact.records()
     return (packed(d) or repr(d).encode(errors="surrogatepass") for d in dialogues)
+
+
+def unrated(dialogues: Iterable[Dialogue]) -> np.ndarray:
+    """Of each conversation, whether its return says nothing of how it went.
+
+    It says nothing if the log said nothing, and if others have an outcome where this one came to its end
+    without: rewards of its messages are then only a part. A cut conversation has no outcome yet.
+    """
+    rated_by, terminated = _rated_by(dialogues)
+    found = rated_by == RATED.index("nothing")
+    outcome = rated_by == RATED.index("outcome")
+    return found | (terminated & ~outcome) if outcome.any() else found
+
+
+def lacks_outcome(dialogues: Iterable[Dialogue]) -> np.ndarray:
+    """Of each conversation, whether it should have an outcome and has none: it ended, and others are rated.
+
+    Its outcome is not 0 for that, and somebody has to say what becomes of it.
+    """
+    _, terminated = _rated_by(dialogues)
+    without = unrated(dialogues)
+    return np.zeros_like(without) if without.all() else without & terminated
+
+
+def _rated_by(dialogues: Iterable[Dialogue]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the rewards of each conversation come from, as a place in `RATED`, and whether it ended."""
+    compact = compact_of(dialogues)
+    if compact is not None:
+        return compact.rated_by, compact.terminated
+    pairs = [(RATED.index(d.rated_by), d.terminated) for d in dialogues]
+    return np.array([r for r, _ in pairs], np.uint8), np.array([t for _, t in pairs], bool)

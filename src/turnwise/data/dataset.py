@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, TypeVar, overload
 
-from turnwise.data.dialogue import Dialogue, unrated
+from turnwise.data.dialogue import Dialogue
 from turnwise.data.feedback import Feedback, Kind, Prompt, kind_of
 
 T = TypeVar("T")
@@ -31,6 +31,15 @@ class Reading:
     """Conversations without an outcome of their own, of which `missing_outcome` says what became."""
     missing_outcome: str | float | None = None
     """"leave-out", or the number that they count as."""
+
+    def facts(self) -> dict[str, Any]:
+        """How many rows are not there, and what was assumed: what the config of a run records."""
+        found: dict[str, Any] = {} if not self.skipped else {"skipped": self.skipped}
+        if self.gathered_by is not None:
+            found["gathered_by"] = self.gathered_by
+        if self.without_outcome:
+            found |= {"without_outcome": self.without_outcome, "missing_outcome": self.missing_outcome}
+        return found
 
     def notes(self) -> list[str]:
         """One sentence for each thing that a reader should know."""
@@ -56,9 +65,8 @@ class Dataset(Sequence[T], Generic[T]):
     """Rows in a fixed order, and the name of what they were read from.
 
     `items`: the rows. `source`: the path or name that was read, or "rows in memory". `reading`: what was left
-    out on the way. A slice is a data set
-    of the same kind and source. Two data sets are equal if their rows are, wherever they came from; a list
-    or a tuple of the same rows is equal too.
+    out on the way. A slice is a data set of the same kind and source. Two data sets are equal if their rows
+    are, wherever they came from; a list or a tuple of the same rows is equal too.
     """
 
     items: Sequence[T]
@@ -104,13 +112,15 @@ class Logs(Dataset[Dialogue]):
             return said
         turns = sum(len(d.turns) for d in self)
         said += f": {_count(turns, 'turn')} of the agent"
+        from turnwise.data.choices import returns_of, unrated  # which imports this module
+
         without = unrated(self)
-        if all(without):
+        if without.all():
             return f"{said}, no outcomes"
-        returns = [d.undiscounted_return() for d, missing in zip(self, without, strict=True) if not missing]
+        returns = returns_of(self)[~without]
         mean = math.fsum(returns) / len(returns)
         spread = f"mean return {mean:.3g} ({min(returns):.3g} to {max(returns):.3g})"
-        unknown = f" of {len(returns):,}, {sum(without):,} without an outcome" if any(without) else ""
+        unknown = f" of {len(returns):,}, {without.sum():,} without an outcome" if without.any() else ""
         return f"{said}, {spread}{unknown}"
 
 

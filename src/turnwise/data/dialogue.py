@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,33 +48,6 @@ class Dialogue:
     def undiscounted_return(self) -> float:
         """Sum of the rewards, in the units of the task."""
         return math.fsum(m.reward for m in self.turns)
-
-
-def unrated(dialogues: Iterable[Dialogue]) -> list[bool]:
-    """Of each conversation, whether its return says nothing of how it went.
-
-    It says nothing if the log said nothing, and if others have an outcome where this one came to its end
-    without: rewards of its messages are then only a part. A cut conversation has no outcome yet.
-    """
-    return _unrated([(d.rated_by, d.terminated) for d in dialogues])
-
-
-def lacks_outcome(dialogues: Iterable[Dialogue]) -> list[bool]:
-    """Of each conversation, whether it should have an outcome and has none: it ended, and others are rated.
-
-    Its outcome is not 0 for that, and somebody has to say what becomes of it.
-    """
-    rated: list[tuple[RatedBy, bool]] = [(d.rated_by, d.terminated) for d in dialogues]
-    without = _unrated(rated)
-    if all(without):
-        return [False] * len(rated)
-    return [missing and terminated for missing, (_, terminated) in zip(without, rated, strict=True)]
-
-
-def _unrated(rated: Sequence[tuple[RatedBy, bool]]) -> list[bool]:
-    """By (rated_by, terminated) of each: conversations may be made anew each time that they are looked at."""
-    outcomes = any(by == "outcome" for by, _ in rated)
-    return [by == "nothing" or (outcomes and ended and by != "outcome") for by, ended in rated]
 
 
 def chat_message(message: Message) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnwise.data.cards.logs import BINS, data_card, describe, warnings
-from turnwise.data.dataset import Logs
+from turnwise.data.dataset import Logs, Reading
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.heldout import Split
 from turnwise.envs.dialogue import Message
@@ -59,6 +60,9 @@ def test_card_by_hand():
         "agent_turns": {"mean": 1.75, "min": 1, "max": 3},
         "messages": 14,
         "tokens": {"mean": 20.0, "max": 31, "total": 80},
+        "rated": 4,
+        "missing_outcomes": 0,
+        "reading": [],
         "terminated": 3,
         "truncated": 1,
         "propensities": "some",
@@ -148,10 +152,47 @@ def test_nothing_to_warn_of():
 def test_no_reward():
     dialogues = [talk(0.0, words="a", Score=1), talk(0.0, words="b", Score=0)]
     assert told(dialogues) == [
-        "No reward anywhere: every outcome is 0 or missing, so there is nothing to learn from. "
-        "The column 'Score' is kept as metadata; is it the 'outcome'?"
+        "Every outcome and every reward is 0: values have no better and worse to learn from. "
+        "The column 'Score' is kept as metadata; is it the outcome (outcome_column)?"
     ]
-    assert told([talk(0.0)])[0].endswith("nothing to learn from.")
+    assert told([talk(0.0)])[0].endswith("to learn from.")
+
+
+def unrated(dialogue):
+    return replace(dialogue, rated_by="nothing")
+
+
+def test_missing_outcomes_are_counted_and_are_no_zeros():
+    """Outcomes 1, 0 and 1 of five: 2/3 on average, where zeros for the others would have made it 2/5."""
+    outcomes = [replace(talk(x, words=str(i)), rated_by="outcome") for i, x in enumerate((1.0, 0.0, 1.0))]
+    dialogues = [*outcomes, unrated(talk(0.0, words="x")), unrated(talk(0.0, words="y", terminated=False))]
+    card = data_card(dialogues, file="x")
+    assert (card["rated"], card["missing_outcomes"]) == (3, 1), "what was cut has not come to an outcome"
+    assert card["return"]["mean"] == pytest.approx(2 / 3) and sum(card["histogram"]["counts"]) == 3
+    assert dict(describe(card))["Return"].endswith("from 0 to 1; of the 3 that have one")
+    assert warnings(card, dialogues) == [
+        "1 of 5 conversations (20%) ended without an outcome, which is not 0: what learns from outcomes asks "
+        "what becomes of them (missing_outcome: leave-out, or a number)."
+    ]
+
+
+def test_no_outcome_at_all_is_no_return():
+    dialogues = [unrated(talk(0.0, words="a", Rating=3)), unrated(talk(0.0, words="b", Rating=1))]
+    card = data_card(dialogues, file="x")
+    assert (card["rated"], card["missing_outcomes"], card["return"], card["histogram"]) == (0, 0, None, None)
+    assert dict(describe(card))["Return"] == "unknown: no conversation has an outcome or a reward"
+    assert warnings(card, dialogues) == [
+        "No outcome and no reward anywhere: only cloning learns from such conversations. "
+        "The column 'Rating' is kept as metadata; is it the outcome (outcome_column)?"
+    ]
+
+
+def test_what_was_left_out_stands_on_the_card():
+    logs = Logs((talk(1.0),), "x", Reading(skipped=2, faults=("x:3: bad",), passed_over=("notes.txt",)))
+    assert describe(data_card(logs))[-2:] == [
+        ("Reading", "2 bad rows were left out; the first: x:3: bad"),
+        ("", "1 file of the folder not read: notes.txt."),
+    ]
 
 
 def test_equal_returns():

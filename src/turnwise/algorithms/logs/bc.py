@@ -83,6 +83,11 @@ class Objective(nn.Module):
         return at_decisions(padded, batch.decisions[:, :-1]).squeeze(-1), logp
 
 
+def filters(c: Config) -> bool:
+    """Whether returns decide which conversations are learnt from."""
+    return c.keep_top < 1 or c.min_return is not None
+
+
 def keep(returns: np.ndarray, c: Config) -> np.ndarray:
     """Which conversations to learn from, by their undiscounted returns: places, in the order of the logs.
 

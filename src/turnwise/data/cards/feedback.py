@@ -11,7 +11,7 @@ import numpy as np
 
 from turnwise.data.cards.agreement import agreeing, interval_alpha, nominal_alpha
 from turnwise.data.cards.length import compared, longer_wins
-from turnwise.data.cards.logs import plural, short_figure
+from turnwise.data.cards.logs import describe_reading, plural, short_figure
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 
 LOPSIDED = 0.1  # the longer reply's share of wins is so far from a half when it is worth a warning
@@ -216,7 +216,7 @@ def _describe_judges(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         told = f"{contradicted['count']:,} of {contradicted['of']:,} {_things(card)} judged in several ways"
         lines.append(("Contradictions", told))
     lines.append(("Duplicates", plural(card["duplicates"], "row") + " with nothing but an earlier one"))
-    return [*lines, ("Metadata", ", ".join(card["metadata_keys"]) or "none")]
+    return [*lines, ("Metadata", ", ".join(card["metadata_keys"]) or "none"), *describe_reading(card)]
 
 
 def feedback_warnings(card: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.choices import lacks_outcome, unrated
+from turnwise.data.dataset import Dataset
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
 from turnwise.data.heldout import Split
@@ -18,6 +20,7 @@ BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
 MANY_TWINS = 0.01  # share of conversations with a twin above which it is said without being asked
 _TOGETHER = "; twins stay on one side"
+_LIKELY = ("reward", "return", "score", "success", "label", "rating", "resolved", "result")
 _SAME = 1e-9  # returns closer than this share of their size differ by rounding alone
 
 
@@ -34,8 +37,10 @@ def data_card(
     `file`: what they were read from, if they are no `Logs`, which know it. `lengths`: tokens of each
     conversation; `context`: tokens that the model reads at most; without them `tokens` and `over_context` are
     None. `split`: which of them are kept from training.
-    `return.low` and `return.high` are the 95% interval of the mean under the normal approximation,
-    mean -+ 1.96 std / sqrt(n) with the n - 1 standard deviation, the mean itself for n = 1.
+    `return` and `histogram` are of the `rated` conversations alone, and None if nobody said how any went;
+    `missing_outcomes` ended without the outcome that others have. `return.low` and `return.high` are the 95%
+    interval of the mean under the normal approximation, mean -+ 1.96 std / sqrt(n) with the n - 1 standard
+    deviation, the mean itself for n = 1.
     """
     if not dialogues:
         raise ValueError("a card needs at least one conversation")
@@ -54,7 +59,8 @@ def data_card(
         keys.update(d.metadata)
         terminated += d.terminated
         messages += len(d.messages)
-    returns = np.array(returns)
+    without = unrated(dialogues)
+    returns = np.array(returns)[~without]
     over = None
     if lengths is not None and context is not None:
         over = sum(length > context for length in lengths)
@@ -68,14 +74,17 @@ def data_card(
         "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
         "messages": messages,
         "tokens": None if lengths is None else _tokens(lengths),
-        "return": _returns(returns),
-        "histogram": _histogram(returns),
+        "rated": len(returns),
+        "missing_outcomes": int(lacks_outcome(dialogues).sum()),
+        "return": _returns(returns) if len(returns) else None,
+        "histogram": _histogram(returns) if len(returns) else None,
         "terminated": terminated,
         "truncated": len(dialogues) - terminated,
         "propensities": "all" if all(scored) else "some" if any(scored) else "none",
         "metadata_keys": sorted(keys),
         "duplicates": len(dialogues) - len(texts),
         "over_context": over,
+        "reading": dialogues.reading.notes() if isinstance(dialogues, Dataset) else [],
     }
 
 
@@ -110,7 +119,7 @@ def _equal(low: float, high: float) -> bool:
 
 def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A card in people's words, one (label, value) a line, for terminals and report pages."""
-    n, turns, returns, tokens = card["conversations"], card["agent_turns"], card["return"], card["tokens"]
+    n, turns, tokens = card["conversations"], card["agent_turns"], card["tokens"]
     heldout = f", {card['heldout']:,} of them held out" if card["heldout"] else ""
     keys, over = card["metadata_keys"], card["over_context"]
     propensities = {"all": "on every message", "some": "on some messages", "none": "on no message"}
@@ -123,10 +132,8 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if tokens:
         mean, longest = plural(tokens["mean"], "token"), f"{tokens['max']:,}"
         lines.append(("Length", f"{mean} on average, {longest} at most, {tokens['total']:,} in all"))
-    spread = f"from {short_figure(returns['min'])} to {short_figure(returns['max'])}"
-    interval = f"95% interval {short_figure(returns['low'])} to {short_figure(returns['high'])}"
     lines += [
-        ("Return", f"{short_figure(returns['mean'])} on average ({interval}), {spread}"),
+        ("Return", _describe_return(card)),
         ("Ends", f"{card['terminated']:,} at a true end, {card['truncated']:,} cut off"),
         ("Behaviour propensities", f"{propensities[card['propensities']]} of the agent"),
         ("Metadata", ", ".join(keys) if keys else "none"),
@@ -136,7 +143,22 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("Held-out split", split))
     if over:
         lines.append(("Over the context", f"{plural(over, 'conversation')}, chained into segments"))
-    return lines
+    return [*lines, *describe_reading(card)]
+
+
+def _describe_return(card: Mapping[str, Any]) -> str:
+    returns, rated = card["return"], card.get("rated", card["conversations"])
+    if returns is None:
+        return "unknown: no conversation has an outcome or a reward"
+    spread = f"from {short_figure(returns['min'])} to {short_figure(returns['max'])}"
+    interval = f"95% interval {short_figure(returns['low'])} to {short_figure(returns['high'])}"
+    few = f"; of the {rated:,} that have one" if rated < card["conversations"] else ""
+    return f"{short_figure(returns['mean'])} on average ({interval}), {spread}{few}"
+
+
+def describe_reading(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was left out of the data and how they were understood, if that is not plain."""
+    return [("Reading" if i == 0 else "", note) for i, note in enumerate(card.get("reading", ()))]
 
 
 def _split_in_words(card: Mapping[str, Any]) -> str:
@@ -156,14 +178,23 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
     """What could spoil training, one sentence each; none of it is an error."""
     n, returns, cut = card["conversations"], card["return"], card["truncated"]
     found = []
-    if all(not m.reward for d in dialogues for m in d.turns):
-        found.append("No reward anywhere: every outcome is 0 or missing, so there is nothing to learn from.")
-        likely = [k for k in card["metadata_keys"] if k.lower() in ("reward", "return", "score", "success")]
+    likely = [k for k in card["metadata_keys"] if k.lower() in _LIKELY]
+    if returns is None:
+        found.append("No outcome and no reward anywhere: only cloning learns from such conversations.")
         if likely:
-            found[-1] += f" The column {likely[0]!r} is kept as metadata; is it the 'outcome'?"
-    elif n > 1 and _equal(returns["min"], returns["max"]):
+            found[-1] += f" The column {likely[0]!r} is kept as metadata; is it the outcome (outcome_column)?"
+    elif all(not m.reward for d in dialogues for m in d.turns):
+        found.append("Every outcome and every reward is 0: values have no better and worse to learn from.")
+        if likely:
+            found[-1] += f" The column {likely[0]!r} is kept as metadata; is it the outcome (outcome_column)?"
+    elif card["rated"] > 1 and _equal(returns["min"], returns["max"]):
         same = short_figure(returns["mean"])
         found.append(f"Every conversation returns {same}: values have no better and worse to learn from.")
+    if card["missing_outcomes"]:
+        found.append(
+            f"{_share(card['missing_outcomes'], n)} ended without an outcome, which is not 0: what learns "
+            "from outcomes asks what becomes of them (missing_outcome: leave-out, or a number)."
+        )
     if cut > MANY_TRUNCATED * n:
         found.append(
             f"{_share(cut, n)} were cut before their end: what they would have been worth is "

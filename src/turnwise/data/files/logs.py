@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from turnwise.data.compact import CompactDialogues
+from turnwise.data.choices import lacks_outcome
+from turnwise.data.compact import RATED, CompactDialogues
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import ROLES, Dialogue, chat_message, lacks_outcome
+from turnwise.data.dialogue import ROLES, Dialogue, chat_message
 from turnwise.data.files.faults import Faults, items_of
 from turnwise.data.files.fields import (
     read_flag,
@@ -72,18 +73,18 @@ def read_logs(
     faults = Faults(name_of(source), "conversation")
     dialogues = CompactDialogues.of(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
     faults.judge(len(dialogues), skip_bad)
-    if outcome_column is not None and all(d.rated_by != "outcome" for d in dialogues):
+    if outcome_column is not None and not (dialogues.rated_by == RATED.index("outcome")).any():
         expected = f"a column of {faults.name}; no conversation has a value in one of that name"
         raise SettingError("outcome_column", outcome_column, expected)
     reading = faults.reading(source, rows.by)
-    if missing is not None and any(without := lacks_outcome(dialogues)):
+    if missing is not None and (without := lacks_outcome(dialogues)).any():
         if isinstance(missing, str):
-            dialogues = dialogues.select(np.flatnonzero(~np.array(without)))
+            dialogues = dialogues.select(np.flatnonzero(~without))
         else:
             dialogues = CompactDialogues.of(
                 _counted_as(d, missing) if lacks else d for d, lacks in zip(dialogues, without, strict=True)
             )
-        reading = replace(reading, without_outcome=sum(without), missing_outcome=missing)
+        reading = replace(reading, without_outcome=int(without.sum()), missing_outcome=missing)
     return Logs(dialogues, faults.name, reading)
 
 

@@ -67,7 +67,7 @@ def annotate_conversation(
         messages.append(shown)
     return {
         "id": dialogue.id,
-        "return": dialogue.undiscounted_return(),
+        "return": None if dialogue.rated_by == "nothing" else dialogue.undiscounted_return(),
         "ended": "terminated" if dialogue.terminated else "truncated",
         "source": source,
         "hidden": dict(hidden) if hidden else None,

@@ -58,7 +58,7 @@ def logs_page(run: RunFiles) -> Page:
         if not result.get("same_task"):
             compared["references"] = [r for r in compared["references"] if r.get("role") != "behaviour"]
             compared["apart"] = f"{NOT_COMPARED} {result.get('task', 'the task of the evaluation')}."
-        elif card is not None and result.get("score", "mean return") == "mean return":
+        elif card is not None and card["return"] and result.get("score", "mean return") == "mean return":
             compared["references"] = _with_logs(compared["references"], card)
     source = next(run.folder / name for name in RUN_FILES if (run.folder / name).is_file())
     return _laid_out(compared, [run], {run.name: title}, source)

@@ -55,6 +55,25 @@ class LogReading:
     """Role whose messages are the agent's."""
     credit_partner_rewards: bool = False
     """Give rewards on a partner's message to the agent's message before it."""
+    outcome_column: str | None = None
+    """Column with the outcome of a conversation; none: outcome."""
+    missing_outcome: str | None = None
+    """What becomes of conversations without an outcome where others have one: leave-out, or a number that
+    they count as; none: they stay what they are, and what learns from outcomes refuses them."""
+    map_role: tuple[str, ...] = ()
+    """Whose messages a role of another name has, each as NAME=ROLE: rep=assistant."""
+    skip_bad: bool = False
+    """Leave bad rows out and say how many, instead of refusing all."""
+
+
+@dataclass(frozen=True)
+class FeedbackReading:
+    """How feedback, or prompts, are read."""
+
+    map_role: tuple[str, ...] = ()
+    """Whose messages a role of another name has, each as NAME=ROLE: rep=assistant."""
+    skip_bad: bool = False
+    """Leave bad rows out and say how many, instead of refusing all."""
 
 
 @dataclass(frozen=True)

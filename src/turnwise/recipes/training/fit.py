@@ -17,7 +17,9 @@ from turnwise.recipes.environments import find_environment
 from turnwise.recipes.settings.train import (
     EnsembleSettings,
     EnvironmentSettings,
+    FeedbackReading,
     FeedbackSettings,
+    LogReading,
     LogSettings,
     ReplySettings,
     RewardShaping,
@@ -131,8 +133,9 @@ def fit(
     measured by it. `out`: the run folder; without it the run
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
     `quiet`: print nothing. `settings`: further fields of the family's settings
-    (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for the model to begin
-    with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
+    (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for reading data
+    `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for the model to begin with `model`,
+    `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
 
     Returns a `Policy`, a `Judge` (RewardModel) or an `Actor` (agents with memory); None on the processes of
     `torchrun` other than the first. Raises InputError for data or settings that cannot work, TypeError for a
@@ -160,10 +163,7 @@ def prepare_and_carry_out(
     quiet: bool,
     plan: Callable[[Job[Any]], Any] | None = None,
 ) -> Any:
-    """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns.
-
-    `data` may be a function that reads it: it is called once the machine and the folder are found usable.
-    """
+    """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
     strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
     auto = "cpu" if algorithm.family == "acting" else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
@@ -177,20 +177,21 @@ def prepare_and_carry_out(
 def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
     start = _start(algorithm, given)
     apart = given.pop("heldout_logs", None)
-    settings = _taken(LogSettings, given)
-    _expect_nothing(algorithm, given, LogSettings)
-    read = read_logs(_called(data))
+    settings, reading = _taken(LogSettings, given), _taken(LogReading, given)
+    _expect_nothing(algorithm, given, LogSettings, LogReading)
+    read = read_logs(data, **vars(reading))
     if apart is not None:
-        apart = read_logs(_called(apart), agent_role=read[0].agent_role)
+        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role})
         settings = replace(settings, heldout_logs=apart.source)
     return logs.prepare(algorithm, config, read, settings, start, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
     start = _start(algorithm, given)
+    feedback = _feedback(data, given)
     settings, members = _taken(FeedbackSettings, given), _taken(EnsembleSettings, given)
-    _expect_nothing(algorithm, given, FeedbackSettings, EnsembleSettings)
-    return reward.prepare(algorithm, config, _feedback(data), start, settings, members, m)
+    _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, EnsembleSettings)
+    return reward.prepare(algorithm, config, feedback(), start, settings, members, m)
 
 
 def _preferences(
@@ -198,17 +199,16 @@ def _preferences(
 ) -> Job[Policy]:
     judge = given.pop("reward", None)
     policy = _start(algorithm, given)
+    feedback = _feedback(data, given)
     settings, sampled = _taken(FeedbackSettings, given), _taken(ReplySettings, given)
-    _expect_nothing(algorithm, given, FeedbackSettings, ReplySettings)
-    return preferences.prepare(algorithm, config, _feedback(data), policy, judge, settings, sampled, m)
+    _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, ReplySettings)
+    return preferences.prepare(algorithm, config, feedback(), policy, judge, settings, sampled, m)
 
 
-def _called(data: Any) -> Any:
-    return data() if callable(data) else data
-
-
-def _feedback(data: Any) -> FeedbackSet:
-    return read_feedback(_called(data))
+def _feedback(data: Any, given: dict[str, Any]) -> Callable[[], FeedbackSet]:
+    """What reads the feedback, once all settings are known to be good."""
+    kind, reading = given.pop("kind", None), _taken(FeedbackReading, given)
+    return lambda: read_feedback(data, kind, **vars(reading))
 
 
 def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
@@ -216,10 +216,11 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     if judge is None or judge in ((), []):
         raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
     policy = _start(algorithm, given)
-    kinds = (FeedbackSettings, ReplySettings, RewardShaping)
-    settings, sampled, shaping = (_taken(kind, given) for kind in kinds)
+    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping)
+    reading, settings, sampled, shaping = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
-    return replies.prepare(algorithm, config, data, policy, judge, settings, sampled, shaping, m)
+    prompts = replies.find_prompts(data, reading, settings.heldout)
+    return replies.prepare(algorithm, config, prompts, policy, judge, settings, sampled, shaping, m)
 
 
 def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:

@@ -20,7 +20,7 @@ from torch import nn
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat import ChatFormat
-from turnwise.data.choices import records_of, returns_of, together
+from turnwise.data.choices import lacks_outcome, records_of, returns_of, together, unrated
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
@@ -48,7 +48,7 @@ from turnwise.recipes.training.language_model import begin
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
-from turnwise.run.errors import SettingError
+from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
 
@@ -91,9 +91,11 @@ def prepare(
     `start`: a model to clone into (`Start`), or the clone that values are for. `apart`: conversations that
     are held out, beside `logs` that are all learnt from.
     """
+    if not isinstance(start, Start) or bc.filters(config):
+        expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
     split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
     learnt, held = split.learnt, split.held
-    logs = logs if apart is None else Logs(together(logs, apart), logs.source)
+    logs = logs if apart is None else replace(logs, items=together(logs, apart))
     if not learnt:
         expected = "a smaller share: nothing is left to learn from"
         raise SettingError("heldout", settings.heldout, expected)
@@ -136,6 +138,7 @@ def prepare(
         return Policy(agent, m.out), facts
 
     source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
+    source |= logs.reading.facts()
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, material.begun_from, config),
@@ -144,8 +147,24 @@ def prepare(
         train=whole,
         finish=finish,
         files={"card.json": card},
-        warnings=[*material.chat.notes_on(logs), *warnings(card, logs), *material.warnings],
+        warnings=[
+            *logs.reading.notes(),
+            *material.chat.notes_on(logs),
+            *warnings(card, logs),
+            *material.warnings,
+        ],
     )
+
+
+def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:
+    """SettingError where some conversations lack an outcome that others have, InputError if all do."""
+    if unrated(logs).all():
+        expected = "an outcome of conversations, or rewards of messages, to learn from"
+        raise InputError(f"{name}: expected {expected}; found neither in {len(logs):,} conversations")
+    if missing := int(lacks_outcome(logs).sum()):
+        expected = "leave-out, or a number that they count as"
+        found = f"{missing:,} of {len(logs):,} conversations ended without an outcome, which is not 0"
+        raise SettingError("missing_outcome", None, f"{expected}: {found}")
 
 
 def _clone(
@@ -167,7 +186,9 @@ def _clone(
         lm = with_lora(lm, settings.lora_rank)
     acting = Acting(max_new_tokens=settings.max_new_tokens)
     rows, heldout = _encoded(learnt, held, chat, context, m)
-    kept = bc.keep(returns_of(learnt), config)
+    returns = returns_of(learnt)
+    # A conversation that was cut before anybody said how it went is not among the best.
+    kept = bc.keep(np.where(unrated(learnt), -np.inf, returns) if bc.filters(config) else returns, config)
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, LmPolicy)

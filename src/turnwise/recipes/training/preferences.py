@@ -72,8 +72,8 @@ def prepare(
     items = _usable(name, config, feedback, m)
     judges = find_judges(reward, feedback.text)
     gold = gold_of(replies.gold, {item.prompt for item in items})
-    card = {"file": feedback.source, **feedback_card(feedback)}
-    warnings = feedback_warnings(card)
+    card = {"file": feedback.source, **feedback_card(feedback), "reading": feedback.reading.notes()}
+    warnings = [*feedback.reading.notes(), *feedback_warnings(card)]
     if card["margins"] and card["margins"]["count"]:
         warnings = [f"{name} does not use the margins of pairs", *warnings]
     learnt, held = split_by_prompt(items, settings.heldout)
@@ -106,6 +106,7 @@ def prepare(
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind, "task": task}
     source |= {"reward": recorded(judges)} if judges else {}
+    source |= feedback.reading.facts()
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, replies, config),

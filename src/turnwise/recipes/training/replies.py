@@ -13,7 +13,7 @@ from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.files.prompts import read_prompts
 from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
-from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, RewardShaping
+from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, Plan, Trial
@@ -54,7 +54,7 @@ from turnwise.run.folder import digest
 def prepare(
     algorithm: Algorithm,
     config: Any,
-    prompts: Any,
+    parts: tuple[Prompts, Prompts],
     policy: Any,
     reward: Any,
     settings: FeedbackSettings,
@@ -62,9 +62,11 @@ def prepare(
     shaping: RewardShaping,
     m: Machine,
 ) -> Job[Policy]:
-    """Open the policy, make the reward, and try it on two replies before anything is written."""
+    """Open the policy, make the reward, and try it on two replies before anything is written.
+
+    `parts`: prompts to learn from, and those that are held out.
+    """
     replies = rehearsed(replies)
-    parts = find_prompts(prompts, settings.heldout)
     source, everything = parts[0].source, [*parts[0], *parts[1]]
     judges = find_judges(reward, parts[0].text)
     gold = gold_of(replies.gold, [row.prompt for row in everything])
@@ -112,6 +114,7 @@ def prepare(
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     began = {"policy": speaker.name, "prompts": source, "reward": recorded(judges), "task": task}
+    began |= parts[0].reading.facts()
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, settings, replies, shaping, config),
@@ -123,17 +126,17 @@ def prepare(
     )
 
 
-def find_prompts(source: Any, heldout: float) -> tuple[Prompts, Prompts]:
+def find_prompts(source: Any, reading: FeedbackReading, heldout: float) -> tuple[Prompts, Prompts]:
     """(prompts to learn from, prompts held out): of a task by its name, of a path, or of rows in memory."""
     own = TASKS[source].prompts if isinstance(source, str) and source in TASKS else None
     if own is not None:
         learnt, held = (Prompts(tuple(map(PromptRow, part)), source) for part in own())
         return learnt, held
-    return read_prompts(source).split(heldout)
+    return read_prompts(source, **vars(reading)).split(heldout)
 
 
 def _warnings(parts: tuple[Prompts, Prompts]) -> list[str]:
-    found = []
+    found = parts[0].reading.notes()
     if repeated := parts[0].repeated:
         found.append(f"{repeated:,} rows repeat an earlier prompt with other columns, and are left out")
     if not parts[1]:

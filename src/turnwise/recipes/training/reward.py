@@ -51,8 +51,9 @@ def prepare(
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
     counts = {"learnt": len(learnt), "held_out": len(held)}
     card = {"file": feedback.source, **feedback_card(feedback), **counts}
-    warnings = [*feedback_warnings(card), *cautions(held), *_far_from_standard(learnt)]
-    card |= what_fits([fit, fit_held], scorer.context, m)
+    warnings = [*feedback.reading.notes(), *feedback_warnings(card), *cautions(held)]
+    warnings += _far_from_standard(learnt)
+    card |= {"reading": feedback.reading.notes(), **what_fits([fit, fit_held], scorer.context, m)}
 
     def finish() -> tuple[Judge, dict[str, Any]]:
         scorer.save(m.out / "reward")
@@ -64,7 +65,7 @@ def prepare(
         return Judge(scorer, m.out), facts
 
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(scorer.model)}
-    source = {"feedback": feedback.source, "kind": feedback.kind}
+    source = {"feedback": feedback.source, "kind": feedback.kind, **feedback.reading.facts()}
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, members, start.facts(), config),
