@@ -259,8 +259,8 @@ def test_what_cannot_work_is_said_in_a_line(
     more = [] if name in ("dpo", "kto") else ["--steps", "1", "--prompts-per-step", "4"]
     out = tmp_path / "run"
     assert main(["train", name, "--policy", "bc", "--out", str(out), *REPLIES, *more, *rest]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("turnwise: error: ") and expected in said
+    _, error, said = capsys.readouterr().err.rpartition("turnwise: error: ")
+    assert error and expected in said
     assert not out.exists()
     shutil.rmtree(out, ignore_errors=True)
 
