@@ -34,7 +34,9 @@ RARE = 64
 LONG = 400
 """characters above which a message is compared sentence by sentence"""
 _SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
-_REMEMBERED = 100_000  # texts whose hashes are kept: greetings and templates come again and again
+SHORT = 60
+"""characters of a text at most whose hash is kept"""
+_REMEMBERED = 100_000  # texts whose hashes are kept
 
 
 @dataclass(frozen=True)
@@ -81,39 +83,40 @@ def _hashed(dialogues: Iterable[Dialogue]) -> tuple[np.ndarray, np.ndarray, np.n
     sides of a talk, and what all are told says nothing.
     """
     keys, pieces, lengths = array("Q"), array("Q"), array("q")
-    known: dict[str, tuple[int, tuple[int, ...]]] = {}
+    known: dict[str, int] = {}  # of short texts: greetings and templates come again and again
     for d in dialogues:
-        whole, before = [], len(pieces)
+        whole, before = array("Q"), len(pieces)
         for m in d.messages:
-            text = spoken(m)
+            text = m.content if m.name is None and m.tool_calls is None else spoken(m)
             found = known.get(text)
             if found is None:
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                found = known[text] = _hashes(text)
-            whole.append(found[0])
-            if m.role != "system":
-                pieces.extend(found[1])
+                found = hash_of(_plain(text).encode(errors="surrogatepass"))
+                if len(text) <= SHORT and len(known) < _REMEMBERED:
+                    known[text] = found
+            whole.append(found)
+            if m.role == "system":
+                continue
+            if len(text) > LONG:
+                parts = filter(None, map(_plain, _SENTENCE.split(text)))
+                pieces.extend(hash_of(part.encode(errors="surrogatepass")) for part in parts)
+            elif found != _NOTHING:
+                pieces.append(found)
         keys.append(hash_of(array("Q", sorted(whole)).tobytes()))
         lengths.append(len(pieces) - before)
     return (np.array(keys, np.uint64), np.array(pieces, np.uint64), np.array(lengths, np.int64))
 
 
-def _hashes(text: str) -> tuple[int, tuple[int, ...]]:
-    """The hash of a message, and those of its pieces; case and spaces count for nothing."""
-    plain = " ".join(text.casefold().split())
-    whole = hash_of(plain.encode(errors="surrogatepass"))
-    if not plain:
-        return whole, ()
-    if len(text) <= LONG:
-        return whole, (whole,)
-    parts = (" ".join(part.split()) for part in _SENTENCE.split(text.casefold()))
-    return whole, tuple(hash_of(part.encode(errors="surrogatepass")) for part in parts if part)
+def _plain(text: str) -> str:
+    """The text, whose case and spaces count for nothing."""
+    return " ".join(text.casefold().split())
 
 
 def hash_of(data: bytes) -> int:
     """64 bits that are the same in every process."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+_NOTHING = hash_of(b"")
 
 
 def _near(
