@@ -123,6 +123,8 @@ def test_a_policy_learns_from_an_adapter_on(home: Path) -> None:
             "an adapter of .*empty, which cannot be loaded: .*config.json",
         ),
         ({"task_type": "SEQ_CLS"}, "an adapter of a classifier; expected one of a language model"),
+        ({"r": 10**9}, "does not fit .*its rank is 1,000,000,000, and no weight of its file is longer than"),
+        ({"base_model_name_or_path": "adapter"}, "leads back to it; expected a whole model at its end"),
     ],
 )
 def test_an_adapter_without_its_base_is_refused_by_name(

@@ -102,6 +102,7 @@ class AdapterFolder:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore")
+                self._expect_ranks()
                 whole = PeftModel.from_pretrained(model, str(self.folder))
                 self._expect_all_of(whole)
                 plain = whole.merge_and_unload()
@@ -119,6 +120,15 @@ class AdapterFolder:
         if head is not None and head.weight is not embedding.weight:
             plain.config.tie_word_embeddings = False  # an adapted output layer would be lost in a file
         return plain.requires_grad_(True)  # the base was frozen below the adapter
+
+    def _expect_ranks(self) -> None:
+        """ValueError for a rank that no weight of the file has: memory would be taken for it first."""
+        from peft import load_peft_weights
+
+        most = max(max(x.shape, default=0) for x in load_peft_weights(str(self.folder), "cpu").values())
+        for rank in (self.settings.get("r"), *(self.settings.get("rank_pattern") or {}).values()):
+            if isinstance(rank, int) and rank > most:
+                raise ValueError(f"its rank is {rank:,}, and no weight of its file is longer than {most:,}")
 
     def _expect_all_of(self, model: Any) -> None:
         """ValueError for an adapter of another model: layers of either are passed over without a word."""

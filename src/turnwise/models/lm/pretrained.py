@@ -63,6 +63,11 @@ def base_of(adapter: AdapterFolder, load: Callable[[str], Any]) -> Any:
     base = adapter.base()
     try:
         return load(base)
+    except RecursionError:
+        raise InputError(
+            f"{adapter.folder}: an adapter of {base}, which leads back to it; expected a whole model at "
+            "its end"
+        ) from None
     except InputError as e:
         raise InputError(f"{adapter.folder}: an adapter of {base}, which cannot be loaded: {e}") from e
 
