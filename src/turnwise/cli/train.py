@@ -244,7 +244,9 @@ def _print_replies(measured: Mapping[str, Any], out: Console) -> None:
 
 def _line(text: str, most: int = 90) -> str:
     """The beginning of a text, on one line, without what a terminal would obey."""
-    plain = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    from turnwise.run.terminal import visible
+
+    plain = visible(" ".join(text.split()))
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
@@ -262,6 +264,8 @@ def _in_words(quality: Mapping[str, Any]) -> str:
     if "rule" in quality:
         by_rule = part_in_words(quality, quality["rules"][quality["rule"]])
         words += f"  the {quality['rule']} reply: {by_rule}"
+    if quality.get("words") and "rmse" not in quality:
+        words += f"  a bag of words: {part_in_words(quality, quality['words']['mean'])}"
     if quality.get("tau") is not None:
         words += f"  tau {quality['tau']:.3f}"
     if "rmse" in quality:

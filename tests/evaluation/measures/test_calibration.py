@@ -396,3 +396,33 @@ def test_the_page_tells_what_was_measured(chat: ChatFormat) -> None:
         assert f"{b['count']} times" in str(view["reliability"])
     empty = reward_view({})
     assert empty["figures"] == [] and empty["reliability"] is None
+
+
+def test_a_bag_of_words_that_learnt_from_the_same_stands_beside_a_judge(chat: ChatFormat) -> None:
+    """The word friend is preferred wherever it is said, so that counting words is right on all held-out
+    items; the longer reply is not. Nothing is said of words if all that was learnt from are ties."""
+    asked = [(Message("user", str(i)),) for i in range(60)]
+    texts = [("friend", "now it works") if i % 2 else ("my friend", "now") for i in range(60)]
+    pairs = [Pair(p, a, b) for p, (a, b) in zip(asked, texts, strict=True)]
+    found = judge(ByRule(chat, len), pairs[40:], chat, pairs[:40])
+    assert found["words"] == {"mean": 1.0, "low": pytest.approx(0.025**0.05), "high": 1.0}
+    assert found["accuracy"] == 0.5 and found["rules"]["longer"] == 0.5
+    answer = answer_of_reward(found)
+    assert (
+        answer is not None
+        and "A bag of words that learnt from the same is right in 100.0%" in answer["notes"][1]
+    )
+    shown = dict(reward_view(found)["figures"])["a bag of words that learnt from the same"]
+    assert shown.startswith("100.0% (95% interval 83.2%")
+    likes = [Like(p, t, i == 0) for p, two in zip(asked, texts, strict=True) for i, t in enumerate(two)]
+    assert judge(ByRule(chat, len), likes[80:], chat, likes[:80])["words"]["mean"] == 1
+    ranked = [Ranking(p, two[::-1], (2, 1)) for p, two in zip(asked, texts, strict=True)]
+    assert judge(ByRule(chat, len), ranked[40:], chat, ranked[:40])["words"]["mean"] == 1
+    scores = [
+        Score(p, t, 3.0 - 2 * i) for p, two in zip(asked, texts, strict=True) for i, t in enumerate(two)
+    ]
+    told = judge(ByRule(chat, len), scores[80:], chat, scores[:80])
+    assert told["words"]["mean"] > 0.9
+    assert "a bag of words that learnt from the same: R²" in dict(reward_view(told)["figures"])
+    for nothing in ([Pair(p, "a", "b", tie=True) for p in asked], []):
+        assert "words" not in judge(ByRule(chat, len), pairs[40:], chat, nothing)

@@ -26,6 +26,7 @@ from turnwise.evaluation.measures.shares import (
     rarer_prompts,
     weighted_mean,
 )
+from turnwise.evaluation.measures.words import worth_by_words
 
 WORST = 8
 """pairs kept on which it is most wrong"""
@@ -71,6 +72,9 @@ def judge(
         found |= like_quality(mean, _only(items, Like), prompts, _only(learnt, Like))
     else:
         found |= score_quality(mean, np.array([item.score for item in _only(items, Score)]), prompts)
+    by_words = worth_by_words(learnt, items)
+    if by_words is not None and telling(items):
+        found["words"] = _share_of_words(items, [by_words[a:b] for a, b in pairwise(at)], prompts)
     lengths = np.array([len(text) for item in items for text in item.replies], np.float64)
     found["length_correlation"] = correlation(mean, lengths)
     if len(each) > 1:
@@ -114,6 +118,22 @@ def cautions(items: Sequence[Feedback]) -> list[str]:
     if n > 1 and len({item.prompt for item in items}) == 1:
         found.append("All held-out items answer one prompt: nothing is known of others.")
     return found
+
+
+def _share_of_words(
+    items: Sequence[Feedback], worth: Sequence[np.ndarray], prompts: np.ndarray
+) -> dict[str, float | None]:
+    """What a bag of words reaches: AUC of likes, R^2 of scores, else accuracy; with its interval."""
+    first, one = items[0], np.array([x[0] for x in worth])
+    if isinstance(first, Like):
+        return auc(one, np.array([x.liked for x in _only(items, Like)]), prompts) or {}
+    if isinstance(first, Score):
+        return score_quality(one, np.array([x.score for x in _only(items, Score)]), prompts).get("gain", {})
+    if isinstance(first, Pair):
+        found = pair_quality(worth, _only(items, Pair), prompts)
+    else:
+        found = ranking_quality(worth, _only(items, Ranking), prompts)
+    return {"mean": found["accuracy"], "low": found.get("low"), "high": found.get("high")}
 
 
 def _ends(item: Feedback) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a return can be told from by words alone: ridge regression on bags of words, for critics to beat."""
+"""What can be told by words alone: ridge regression on bags of words, for critics and judges to beat."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.feedback import Feedback, Like, Pair, Ranking
 
 VOCABULARY = 1000
 """words at most: those in most turns of the training conversations"""
@@ -32,6 +33,35 @@ def bags(dialogue: Dialogue) -> Iterator[tuple[Bag, Bag]]:
         said.update(f"{m.role}:{word}" for word in _WORD.findall(m.content.lower()))
         if before is not None:
             yield before, Counter(said)
+
+
+def worth_by_words(learnt: Sequence[Feedback], items: Sequence[Feedback]) -> np.ndarray | None:
+    """[replies], what the words of each reply of `items`, in order, are worth by the feedback `learnt`.
+
+    A regression on bags of words of 1 for a preferred reply and -1 for the other, of a like (1 or 0), of a
+    score, or of how far a rank lies above the middle of its ranking. None if there is nothing to learn.
+    """
+    said = [(text, y, item.prompt) for item in learnt for text, y in _worths(item)]
+    bags_ = [_words_of(text) for text, _, _ in said]
+    worths = np.array([y for _, y, _ in said], np.float64)
+    if not any(bags_) or not np.ptp(worths):
+        return None
+    number = {p: i for i, p in enumerate(dict.fromkeys(prompt for _, _, prompt in said))}
+    model = fit_words(bags_, worths, np.array([number[prompt] for _, _, prompt in said]))
+    return model.predict([_words_of(text) for item in items for text in item.replies])
+
+
+def _words_of(text: str) -> Bag:
+    return Counter(_WORD.findall(text.lower()))
+
+
+def _worths(item: Feedback) -> list[tuple[str, float]]:
+    if isinstance(item, Pair):
+        return [] if item.tie else [(item.chosen, 1.0), (item.rejected, -1.0)]
+    if isinstance(item, Ranking):
+        middle = sum(item.ranks) / len(item.ranks)
+        return [(text, middle - rank) for text, rank in zip(item.replies, item.ranks, strict=True)]
+    return [(item.completion, float(item.liked if isinstance(item, Like) else item.score))]
 
 
 @dataclass(frozen=True)

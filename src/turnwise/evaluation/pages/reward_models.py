@@ -83,6 +83,17 @@ def _figures(q: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((of, f"{part_in_words(q, q['accuracy'])}{interval_words(q)}"))
     for rule, right in q.get("rules", {}).items():
         found.append((f"the {rule} reply wins", part_in_words(q, right)))
+    if q.get("words"):
+        name = "a bag of words that learnt from the same"
+        if "rmse" in q:
+            ends = (
+                ""
+                if q["words"]["low"] is None
+                else " (95% interval {} to {})".format(*(number(q["words"][k], 3) for k in ("low", "high")))
+            )
+            found.append((f"{name}: R²", f"{number(q['words']['mean'], 3)}{ends}"))
+        else:
+            found.append((name, f"{part_in_words(q, q['words']['mean'])}{interval_words(q['words'])}"))
     if "liked" in q:
         found.append(("liked and disliked, held out", f"{q['liked']:,} and {q['disliked']:,}"))
     if "base_rate" in q and not q.get("few"):
@@ -175,4 +186,7 @@ def without_model(q: Mapping[str, Any]) -> list[str]:
     if gain["low"] is not None and not q.get("few"):
         ends = " to ".join(f"{number(100 * gain[k], 1, signed=True)}" for k in ("low", "high"))
         note += f" The 95% interval of the difference, item by item, is {ends} percentage points."
-    return [note]
+    if not q.get("words"):
+        return [note]
+    right = f"{part_in_words(q, q['words']['mean'])}{interval_words(q['words'])}"
+    return [note, f"A bag of words that learnt from the same is right in {right}."]
