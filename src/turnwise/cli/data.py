@@ -55,6 +55,8 @@ class CheckSource:
     """The same with pairs, rankings, likes or scores of replies."""
     kind: Kind | None = None
     """Kind of the feedback; none: its columns tell."""
+    model: str | None = None
+    """Run folder, model folder or name: how long the conversations are for it, and what does not fit."""
     json: bool = False
     """Print one result object on stdout."""
 
@@ -179,13 +181,20 @@ def check(a: Check) -> dict[str, Any]:
     from turnwise.data.files.logs import read_logs
 
     logs = read_logs(s.logs, **vars(a.reading))
-    card = data_card(logs, file=s.logs)
+    fit: dict[str, Any] = {}
+    if s.model is not None:
+        from turnwise.recipes.fitting import fit_of
+
+        fit = fit_of(logs, s.model)
+    card = data_card(logs, file=s.logs, **fit)
     return _print_card(card, describe(card), warnings(card, logs), s.json)
 
 
 def _check_feedback(a: Check, path: str) -> dict[str, Any]:
     if a.source.logs is not None:
         raise InputError("expected either --logs or --feedback; found both")
+    if a.source.model is not None:
+        raise InputError(f"--model {a.source.model}: expected --logs with it; found --feedback")
     reading = feedback_reading(a.reading)
     from turnwise.data.cards.feedback import describe_feedback, feedback_card, feedback_warnings
     from turnwise.data.files.feedback import read_feedback

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from turnwise.data.chat import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, Written, segments
+from turnwise.run.errors import InputError
 
 ACTION, TURN_END = 1, 2
 """bits of a token: the agent chose it, it ends a turn"""
@@ -39,7 +40,7 @@ def token_rows(
 
     Every text is encoded once. `progress` is called with the number of conversations that are encoded.
     """
-    with _Writer(len(chat.tokenizer)) as writer:
+    with _Writer(len(chat.tokenizer), context) as writer:
         done = 0
         # Half the context for what partners say between two turns leaves room for the turn itself.
         for done, written in enumerate(chat.write(dialogues, context // 2), start=1):
@@ -72,18 +73,51 @@ class _Arrays(NamedTuple):
     names: tuple[str, ...]  # [C]
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """What of conversations does not fit the context and is not read."""
+
+    conversations: int = 0
+    """conversations that lost words"""
+    messages: int = 0
+    """messages that lost words"""
+    tokens: int = 0
+    """tokens that were lost"""
+    systems: int = 0
+    """conversations of several rows whose later ones read the first part of the system message alone"""
+    openings: int = 0
+    """conversations that say more before the agent's first turn than the context holds"""
+    shortest_opening: int = 0
+    """tokens before the agent's first turn, at the least"""
+
+    def expect_room(self, context: int) -> None:
+        """InputError if no conversation leaves room for the agent's first turn: a policy could never act."""
+        if self.shortest_opening >= context:
+            raise InputError(
+                f"at least {self.shortest_opening:,} tokens stand before the agent's first turn, and the "
+                f"model reads {context:,}: a policy could never act in such conversations; expected shorter "
+                "openings, or a model with a larger context"
+            )
+
+
 class TokenRows(Sequence[Tokens]):
     """Rows in a fixed order; `rows[i]` makes one anew, and a slice or a choice of rows copies none.
 
-    `conversation_lengths`: tokens of every conversation that was encoded, before anything was cut.
+    `conversation_lengths`: tokens of every conversation that was encoded, before anything was cut. `cuts`:
+    what was, of all of them.
     """
 
     def __init__(
-        self, arrays: _Arrays, conversation_lengths: np.ndarray, chosen: np.ndarray | None = None
+        self,
+        arrays: _Arrays,
+        conversation_lengths: np.ndarray,
+        cuts: Cuts,
+        chosen: np.ndarray | None = None,
     ) -> None:
         """`chosen`: which rows, in which order; None: all."""
         self._arrays = arrays
         self.conversation_lengths = conversation_lengths
+        self.cuts = cuts
         self._chosen = np.arange(len(arrays.starts) - 1) if chosen is None else chosen
 
     def __len__(self) -> int:
@@ -95,7 +129,7 @@ class TokenRows(Sequence[Tokens]):
     def __getitem__(self, index: slice) -> TokenRows: ...
     def __getitem__(self, index: int | slice) -> Tokens | TokenRows:
         if isinstance(index, slice):
-            return TokenRows(self._arrays, self.conversation_lengths, self._chosen[index])
+            return TokenRows(self._arrays, self.conversation_lengths, self.cuts, self._chosen[index])
         return self._made(int(self._chosen[index]))
 
     def __iter__(self) -> Iterator[Tokens]:
@@ -107,7 +141,7 @@ class TokenRows(Sequence[Tokens]):
         counts = first[conversations + 1] - first[conversations]  # of rows
         before = np.cumsum(counts) - counts  # rows of the chosen conversations before this one
         chosen = np.arange(counts.sum()) + np.repeat(first[conversations] - before, counts)
-        return TokenRows(self._arrays, self.conversation_lengths, chosen)
+        return TokenRows(self._arrays, self.conversation_lengths, self.cuts, chosen)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -236,7 +270,8 @@ class _Column:
 class _Writer:
     """Appends rows to the files, which are open inside its `with`."""
 
-    def __init__(self, vocab: int) -> None:
+    def __init__(self, vocab: int, context: int) -> None:
+        self._context = context
         self._files = contextlib.ExitStack()
         self._ids = self._column(np.uint16 if vocab <= 1 << 16 else np.int32)
         self._bits, self._mark_at = self._column(np.uint8), self._column(np.int32)
@@ -247,6 +282,7 @@ class _Writer:
         self._conversation_lengths, self._names = list[int](), list[str]()
         self._waiting_ids, self._spans = list[int](), list[tuple[int, int, bool]]()
         self._waiting_marks = list[tuple[int, float, float]]()
+        self._cuts = Cuts(shortest_opening=1 << 62)
 
     def _column(self, dtype: Any) -> _Column:
         return _Column(dtype, self._files)
@@ -285,6 +321,8 @@ class _Writer:
             bits = TERMINATED * t.terminated | NEXT_KNOWN * t.next_known | CONTINUES * t.continues
             self._row(len(t), len(marked), t.learn_from, bits, len(t.decisions), int(t.turn_end.sum()))
         self._conversation(written)
+        if written.opening > self._context // 4:  # `segments` reads no more of it again
+            self._cuts = replace(self._cuts, systems=self._cuts.systems + 1)
 
     def _row(self, length: int, marks: int, learn_from: int, bits: int, decisions: int, turns: int) -> None:
         self._lengths.append(length)
@@ -298,6 +336,16 @@ class _Writer:
         self._first_rows.append(len(self._lengths))
         self._conversation_lengths.append(len(written.ids) + written.unread)
         self._names.append(written.id)
+        c = self._cuts
+        if written.unread or written.first_wait < c.shortest_opening or written.first_wait >= self._context:
+            self._cuts = replace(
+                c,
+                conversations=c.conversations + (written.unread > 0),
+                messages=c.messages + written.shortened,
+                tokens=c.tokens + written.unread,
+                openings=c.openings + (written.first_wait >= self._context),
+                shortest_opening=min(c.shortest_opening, written.first_wait),
+            )
 
     def _flush(self) -> None:
         if not self._waiting_ids:
@@ -335,7 +383,7 @@ class _Writer:
             first_rows=np.array(self._first_rows),
             names=tuple(self._names),
         )
-        return TokenRows(arrays, np.array(self._conversation_lengths, np.int64))
+        return TokenRows(arrays, np.array(self._conversation_lengths, np.int64), self._cuts)
 
 
 def _starts(sizes: Sequence[int]) -> np.ndarray:

@@ -13,6 +13,7 @@ from turnwise.data.cards.logs import BINS, data_card, describe, warnings
 from turnwise.data.dataset import Logs, Reading
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.heldout import Split
+from turnwise.data.rows import Cuts
 from turnwise.envs.dialogue import Message
 
 
@@ -69,6 +70,8 @@ def test_card_by_hand():
         "metadata_keys": ["fault", "topic"],
         "duplicates": 1,
         "over_context": 1,
+        "context": 30,
+        "cut": None,
     }
 
 
@@ -243,3 +246,19 @@ def test_logs_know_their_file():
     assert data_card(Logs(tuple(FOUR), "desk.jsonl"))["file"] == "desk.jsonl"
     assert data_card(Logs(tuple(FOUR), "desk.jsonl"), file="other.jsonl")["file"] == "other.jsonl"
     assert data_card(FOUR)["file"] == "rows in memory"
+
+
+def test_what_does_not_fit_the_context_is_counted_and_said() -> None:
+    """Lengths 10 + 30 + 31 + 9 = 80, of which 20 in 3 messages of 2 conversations are not read: 25%. One of 4
+    opens with more than the context, one is read in parts that begin with a quarter of its system message."""
+    cuts = Cuts(conversations=2, messages=3, tokens=20, systems=1, openings=1, shortest_opening=4)
+    card = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, cuts=cuts)
+    assert card["cut"]["tokens"] == 20
+    assert dict(describe(card))["Not read"] == "20 tokens (25.0%) of 3 messages in 2 conversations"
+    said = warnings(card, FOUR)
+    assert any(text.startswith("3 messages of 2 conversations lose 20 tokens") for text in said)
+    assert any("1 of 4 conversations" in text and "before the agent's first turn" in text for text in said)
+    assert any("first 7 tokens of a longer system message" in text for text in said)
+    nothing = data_card(FOUR, file="x.jsonl", lengths=[10, 30, 31, 9], context=30, cuts=Cuts())
+    assert "Not read" not in dict(describe(nothing))
+    assert not any("context" in text for text in warnings(nothing, FOUR))

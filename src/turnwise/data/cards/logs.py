@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from turnwise.data.dataset import Dataset
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
 from turnwise.data.heldout import Split
+from turnwise.data.rows import Cuts
 from turnwise.data.twins import find_twins, hash_of
 
 BINS = 20
@@ -31,12 +33,14 @@ def data_card(
     lengths: Sequence[int] | None = None,
     context: int | None = None,
     split: Split | None = None,
+    cuts: Cuts | None = None,
 ) -> dict[str, Any]:
     """Counts and returns of `dialogues` as plain JSON values.
 
     `file`: what they were read from, if they are no `Logs`, which know it. `lengths`: tokens of each
     conversation; `context`: tokens that the model reads at most; without them `tokens` and `over_context` are
-    None. `split`: which of them are kept from training.
+    None. `split`: which of them are kept from training. `cuts`: what was left out of them because it does not
+    fit the context.
     `return` and `histogram` are of the `rated` conversations alone, and None if nobody said how any went;
     `missing_outcomes` ended without the outcome that others have. `return.low` and `return.high` are the 95%
     interval of the mean under the normal approximation, mean -+ 1.96 std / sqrt(n) with the n - 1 standard
@@ -85,6 +89,8 @@ def data_card(
         "duplicates": len(dialogues) - len(texts),
         "over_context": over,
         "reading": dialogues.reading.notes() if isinstance(dialogues, Dataset) else [],
+        "context": context,
+        "cut": None if cuts is None else asdict(cuts),
     }
 
 
@@ -143,6 +149,10 @@ def describe(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("Held-out split", split))
     if over:
         lines.append(("Over the context", f"{plural(over, 'conversation')}, chained into segments"))
+    if (cut := card.get("cut")) and cut["tokens"]:
+        share = cut["tokens"] / tokens["total"] if tokens else 0.0
+        lost = f"{plural(cut['tokens'], 'token')} ({share:.1%}) of {plural(cut['messages'], 'message')}"
+        lines.append(("Not read", f"{lost} in {plural(cut['conversations'], 'conversation')}"))
     return [*lines, *describe_reading(card)]
 
 
@@ -172,6 +182,32 @@ def _split_in_words(card: Mapping[str, Any]) -> str:
     if card.get("outcomes"):
         parts.append(f"each of {card['outcomes']} outcomes is held out in its share")
     return "; ".join(parts)
+
+
+def _of_cuts(card: Mapping[str, Any]) -> list[str]:
+    """What does not fit the model's context."""
+    n, cut, context = card["conversations"], card.get("cut"), card.get("context")
+    if not cut or context is None:
+        return []
+    found = []
+    if cut["tokens"]:
+        messages, talks = plural(cut["messages"], "message"), plural(cut["conversations"], "conversation")
+        found.append(
+            f"{messages} of {talks} lose {plural(cut['tokens'], 'token')}: more than half of the context of "
+            f"{context:,} tokens stands before a turn of the agent. The first words of older messages are "
+            "not read, nor the last ones of a system message."
+        )
+    if cut["openings"]:
+        found.append(
+            f"{_share(cut['openings'], n)} say more before the agent's first turn than the context of "
+            f"{context:,} tokens holds: without a larger one, a policy is never asked that in full."
+        )
+    if cut["systems"]:
+        found.append(
+            f"{_share(cut['systems'], n)} are read in several parts, and the later parts begin with the "
+            f"first {context // 4:,} tokens of a longer system message."
+        )
+    return found
 
 
 def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str]:
@@ -207,6 +243,7 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
             f"{without:,} of the agent's {len(turns):,} messages have no behavior_logp: estimates that "
             "need it can use none of their conversations."
         )
+    found += _of_cuts(card)
     if card["duplicates"]:
         found.append(
             f"{_share(card['duplicates'], n)} repeat an earlier one word for word: they count double."

@@ -72,6 +72,20 @@ def base_of(adapter: AdapterFolder, load: Callable[[str], Any]) -> Any:
         raise InputError(f"{adapter.folder}: an adapter of {base}, which cannot be loaded: {e}") from e
 
 
+def load_tokenizer(name_or_path: str) -> tuple[Any, int]:
+    """The tokenizer of a causal LM and the longest history that it reads, in tokens; no weights are read."""
+    from transformers import AutoConfig
+
+    if not Path(name_or_path).exists():
+        expect_on_hub(name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        context = int(config.get_text_config().max_position_embeddings)
+        return tokenizer_of(name_or_path), context
+    except Exception as e:  # files that hold no model fail in any way they like
+        raise cannot_load(name_or_path, "a causal language model", e) from e
+
+
 def load_trunk(folder: Path) -> nn.Module:
     """The trunk of a critic, as `save_pretrained` wrote it."""
     from transformers import AutoModel

@@ -25,7 +25,7 @@ from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder, batch_size_for
-from turnwise.data.rows import TokenRows, decision_counts, lengths, rescaled, token_rows
+from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescaled, token_rows
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import (
     MOST,
@@ -69,6 +69,8 @@ class Material:
     heldout: Sequence[Tokens]
     lengths: np.ndarray
     """tokens of every conversation, those that are not learnt from included"""
+    cuts: Cuts
+    """what of them does not fit the context"""
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
     """what config.yaml records about the starting model"""
@@ -108,7 +110,8 @@ def prepare(
     config = replace(config, batch_size=size)
     task = task_of(logs)
     sizes = {"lengths": material.lengths.tolist(), "context": material.context}
-    card = data_card(logs, file=logs.source, **sizes, split=split)
+    material.cuts.expect_room(material.context)
+    card = data_card(logs, file=logs.source, **sizes, split=split, cuts=material.cuts)
     # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
     # stays whole, and takes over the weights at the end.
     plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
@@ -206,6 +209,7 @@ def _clone(
         rows=learnt_rows,
         heldout=heldout,
         lengths=rows.conversation_lengths,
+        cuts=rows.cuts,
         agent=agent,
         begun_from=start.facts(),
         judge=judge,
@@ -256,6 +260,7 @@ def _critic(
         rows=rescaled(rows, 1 / std),
         heldout=rescaled(heldout, 1 / std),
         lengths=rows.conversation_lengths,
+        cuts=rows.cuts,
         agent=agent,
         begun_from={"policy": name},
         judge=judge,
