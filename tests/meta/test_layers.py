@@ -54,9 +54,15 @@ RULES = {
 }
 """the first pattern that fits a file (relative to src/turnwise) holds"""
 
-ANYWHERE = ("turnwise.run.errors.", "turnwise.run.checks.", "turnwise.run.packed.", "turnwise.run.rehearsal.")
-"""errors that people read, checks of settings, the unpacking of files and rehearsals stand in every layer but
-the mathematics"""
+ANYWHERE = (
+    "turnwise.run.errors.",
+    "turnwise.run.checks.",
+    "turnwise.run.packed.",
+    "turnwise.run.rehearsal.",
+    "turnwise.run.files.",
+)
+"""errors that people read, checks of settings, the unpacking of files, rehearsals, and how files are written
+whole, stand in every layer but the mathematics"""
 
 
 def imports(code: str, module: str) -> Iterator[tuple[int, str, bool]]:

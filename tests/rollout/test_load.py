@@ -29,11 +29,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any], cha
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("speaks", "steps", "judges")}
     for folder in folders.values():
         (folder / "config.yaml").write_text("algorithm: any\n")
+        (folder / "result.json").write_text("{}\n")
     Agent(tiny(), chat.tokenizer).save(folders["speaks"] / "policy")
     memory, critic, spaces = MemorySpec(width=8), CriticSpec(), Spaces(Discrete(3), Discrete(2), None)
     module = agent_of("q", memory, critic, spaces)
     StepAgent(module, "q", memory, critic, spaces).save(folders["steps"] / "policy")
-    (folders["judges"] / "reward").mkdir()
     judge = RewardModel(trunk_of(tiny().float()), 32)
     RewardScorer(judge, chat.tokenizer).save(folders["judges"] / "reward")
     return folders
@@ -73,7 +73,7 @@ def test_a_loader_refuses_other_kinds(
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("algorithm: bc\n")
-    with pytest.raises(InputError, match="this run has no policy yet; expected a finished run"):
+    with pytest.raises(InputError, match="this run has not ended; resume it, with the settings"):
         load(tmp_path)
 
 

@@ -136,10 +136,6 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
     from turnwise.recipes.measuring import episodes
     from turnwise.recipes.trained import Actor
 
-    if not (a.target.run / "policy").is_dir():
-        raise InputError(
-            f"{a.target.run}: no policy yet; expected a run that is complete (go on with --resume)"
-        )
     actor = _opened(a.target)
     assert isinstance(actor, Actor)
     if a.settings.greedy and actor.saved.kind == "q":

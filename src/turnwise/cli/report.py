@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.say import console, parse
+from turnwise.cli.say import console, notice, parse
+from turnwise.run.errors import InputError
+from turnwise.run.files.lock import expect_ended
 
 
 @dataclass(frozen=True)
@@ -26,5 +28,10 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     from turnwise.evaluation.pages.report import write_report
 
     page = write_report(a.run)
+    if (a.run / "config.yaml").is_file() and not (a.run / "comparison.json").is_file():
+        try:
+            expect_ended(a.run)
+        except InputError as e:
+            notice(f"warning: {e}")
     console(a.json).print(f"report: {page}")
     return {"report": str(page)}

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Environment:
     name: str
     discount: float | None
     """its own, if it has one"""
+    file: Path | None = None
+    """the file that it was read from, if it was"""
 
     @property
     def problem(self) -> POMDP | None:
@@ -70,6 +72,20 @@ def find_environment(env: Any, lanes: int, horizon: int | None) -> Environment:
     raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
 
 
+def copy_of(file: Path) -> str:
+    """How a run calls its copy of a problem's file: "problem" with the file's own ending."""
+    name = file.name.lower()
+    return "problem" + next(end for end in sorted(FILES, key=len, reverse=True) if name.endswith(end))
+
+
+def kept_copy(run: Path, name: str | None) -> str | None:
+    """What `name` means for a run that learnt in it: the run's own copy, if it is a file that is gone."""
+    if name is None or not name.lower().endswith(FILES) or Path(name).exists():
+        return name
+    copy = run / copy_of(Path(name))
+    return str(copy) if copy.is_file() else name
+
+
 def find_problem(problem: Any) -> tuple[POMDP, list[str]]:
     """(a POMDP, warnings of its file's reader): a `POMDP`, a file, or a built-in one by name."""
     if isinstance(problem, POMDP):
@@ -97,7 +113,7 @@ def _named(name: str, lanes: int, horizon: int | None) -> Environment:
     if name.lower().endswith(FILES):
         if not Path(name).exists():
             raise SettingError("env", name, "a file that exists; there is no such file")
-        return _tabular(_shown(read_problem(Path(name))[0]), name, horizon)
+        return replace(_tabular(_shown(read_problem(Path(name))[0]), name, horizon), file=Path(name))
     found = lanes_by_id(name, lanes, horizon)
     if isinstance(found, TabularEnv):
         return _tabular(found.problem, name, horizon)

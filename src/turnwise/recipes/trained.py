@@ -12,6 +12,7 @@ import numpy as np
 
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
+from turnwise.recipes.environments import kept_copy
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
 from turnwise.rollout.load import load_agent
@@ -120,7 +121,8 @@ def load(path: str | Path) -> Policy | Actor | Judge:
     run = folder if (folder / "config.yaml").is_file() else None
     result = read_result(folder)
     if isinstance(found, StepAgent):
-        return Actor(found, run, result, result.get("env"))
+        env = result.get("env")
+        return Actor(found, run, result, env if run is None else kept_copy(run, env))
     return Policy(found, run, result) if isinstance(found, Agent) else Judge(found, run, result)
 
 

@@ -29,8 +29,10 @@ from turnwise.rollout.engines.protocol import LaneModel
 from turnwise.rollout.engines.rerank import Reranker
 from turnwise.rollout.engines.sampler import Sampler
 from turnwise.run.errors import InputError
+from turnwise.run.files.digests import LISTED, checksums
+from turnwise.run.files.whole import whole_file, whole_folder
 
-SETTINGS = "turnwise.json"
+SETTINGS, GENERATION = "turnwise.json", "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -171,28 +173,32 @@ class Agent:
     def save(self, folder: Path) -> None:
         """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it.
 
-        What `transformers` then generates ends at our stop token, and is sampled as `acting` says.
+        What `transformers` then generates ends at our stop token, and is sampled as `acting` says. The folder
+        is there whole or not at all; InputError for one that holds other things.
         """
         self.lm.generation_config = self._generation()
-        save_lm(folder, self.lm, self.tokenizer)
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
-        if self.critic is not None:
-            settings["ensemble"] = len(self.critic.q)
-            trunk: Any = self.critic.trunk
-            trunk.save_pretrained(folder / "critic")
-            heads = {
-                k: v.contiguous() for k, v in self.critic.state_dict().items() if not k.startswith("trunk.")
-            }
-            save_file(heads, folder / "critic" / "heads.safetensors")
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        share_files(folder)
+        with whole_folder(folder, SETTINGS) as part:
+            save_lm(part, self.lm, self.tokenizer)
+            if self.critic is not None:
+                settings["ensemble"] = len(self.critic.q)
+                trunk: Any = self.critic.trunk
+                trunk.save_pretrained(part / "critic")
+                state = self.critic.state_dict().items()
+                heads = {k: v.contiguous() for k, v in state if not k.startswith("trunk.")}
+                save_file(heads, part / "critic" / "heads.safetensors")
+            share_files(part)
+            settings[LISTED] = checksums(part, but=[GENERATION])  # `save_acting` changes it
+            (part / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def save_acting(self, folder: Path) -> None:
         """Let this agent, saved in `folder` before, choose from now on as it does here."""
-        path = folder / SETTINGS
-        settings = json.loads(path.read_text(encoding="utf-8")) | {"acting": asdict(self.acting)}
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        self._generation().save_pretrained(folder)
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings |= {"acting": asdict(self.acting)}
+        with whole_file(folder / GENERATION) as part:
+            part.write_text(self._generation().to_json_string(), encoding="utf-8")
+        with whole_file(folder / SETTINGS) as part:
+            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _generation(self) -> Any:
         a = self.acting

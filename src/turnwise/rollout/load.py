@@ -20,6 +20,8 @@ from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.rollout import step_agent
 from turnwise.rollout.step_agent import StepAgent
 from turnwise.run.errors import InputError
+from turnwise.run.files.digests import expect_unchanged
+from turnwise.run.files.lock import expect_ended
 
 # Language models import transformers, which takes seconds; an agent that acts in steps is loaded without it.
 if TYPE_CHECKING:
@@ -57,8 +59,9 @@ def load_agent(path: str | Path) -> Agent:
     folder = _saved_folder(path)
     if (held := _held(folder)) != "language":
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a policy that speaks")
-    lm, tokenizer = load_lm(str(folder if folder.exists() else path))
     settings = _settings(folder / SETTINGS)
+    expect_unchanged(folder, settings, SETTINGS)
+    lm, tokenizer = load_lm(str(folder if folder.exists() else path))
     if not settings:
         return Agent(lm, tokenizer)
     critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
@@ -74,6 +77,7 @@ def load_step_agent(path: str | Path) -> StepAgent:
         spaces, kind = Spaces.read(settings["spaces"]), settings["kind"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{path}: no {name} that can be read; expected the run of {WORDS['steps']}") from e
+    expect_unchanged(folder, settings, name)
     module = agent_of(kind, memory, critic, spaces)
     weights = folder / step_agent.WEIGHTS
     try:
@@ -93,6 +97,7 @@ def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:
     held = _held(folder)
     if held != "reward" and ((folder / SAVED).exists() or held == "steps"):
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a reward model")
+    expect_unchanged(folder, _settings(folder / SAVED), SAVED)
     parts = _members_of(folder)
     if not parts:
         from turnwise.models.lm.classifier import one_label_classifier
@@ -135,11 +140,14 @@ def _reward_model(folder: Path) -> tuple[Any, Any]:
 def _saved_folder(path: str | Path) -> Path:
     """The folder of the saved model: that inside a run's folder, or the one that was given."""
     folder = Path(path)
+    is_run = (folder / "config.yaml").exists() and not (folder / "config.json").exists()
+    if is_run:
+        expect_ended(folder)
     for name in ("policy", "reward"):
         if (folder / name).is_dir():
             return folder / name
-    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
-        raise InputError(f"{folder}: this run has no policy yet; expected a finished run")
+    if is_run:
+        raise InputError(f"{folder}: neither policy/ nor reward/ is there; expected what the run trained")
     return folder
 
 
@@ -159,11 +167,15 @@ def _held(folder: Path) -> Held:
 
 def _settings(file: Path) -> dict[str, Any]:
     """The settings beside a language model; none if it came from elsewhere."""
+    if not file.exists():
+        return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError:
-        found = {}
-    return found if isinstance(found, dict) else {}
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise InputError(f"{file}: not readable as JSON; expected the file as it was saved") from e
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected settings by name")
+    return found
 
 
 def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:

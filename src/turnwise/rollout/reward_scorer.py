@@ -22,6 +22,8 @@ from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.pretrained import share_files
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.run.errors import InputError
+from turnwise.run.files.digests import LISTED, checksums
+from turnwise.run.files.whole import whole_folder
 
 HEADS, SETTINGS = "heads.safetensors", "turnwise.json"
 ROWS = 128
@@ -92,18 +94,20 @@ class RewardScorer:
     def save(self, folder: Path) -> None:
         """What `AutoModelForSequenceClassification` loads, the mean of its heads; all heads beside it.
 
-        Models that read by themselves go to folders of their own, member-0, member-1, ...
+        Models that read by themselves go to folders of their own, member-0, member-1, ... The folder is there
+        whole or not at all.
         """
         stop = self.chat.stop
         models = self.parts
         alone = len(models) == 1
-        for i, model in enumerate(models):
-            where = folder if alone else folder / f"member-{i}"
-            save_classifier(where, model, self.tokenizer, stop)
-            save_file({"heads": model.heads.weight.detach().cpu().contiguous()}, where / HEADS)
-        settings = {"kind": "reward", "models": len(models)}
-        (folder / SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        share_files(folder)
+        with whole_folder(folder, SETTINGS) as whole:
+            for i, model in enumerate(models):
+                where = whole if alone else whole / f"member-{i}"
+                save_classifier(where, model, self.tokenizer, stop)
+                save_file({"heads": model.heads.weight.detach().cpu().contiguous()}, where / HEADS)
+            share_files(whole)
+            settings = {"kind": "reward", "models": len(models), LISTED: checksums(whole)}
+            (whole / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def scorer(model: AnyRewardModel) -> Callable[[Sequence[Tokens]], np.ndarray]:

@@ -25,6 +25,8 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Kind, Spaces
 from turnwise.models.lm.pretrained import share_files
 from turnwise.rollout.episodes.bounds import to_bounds
+from turnwise.run.files.digests import LISTED, checksums
+from turnwise.run.files.whole import whole_folder
 
 SETTINGS = "agent.json"
 WEIGHTS = "model.safetensors"
@@ -45,20 +47,19 @@ class StepAgent:
         return Player(self, lanes, greedy=greedy)
 
     def save(self, folder: Path) -> None:
-        """Settings as JSON, weights as safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Settings as JSON, weights as safetensors; the folder is there whole or not at all."""
         weights = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-        part = folder / (WEIGHTS + ".part")
-        save_file(weights, part)
-        share_files(folder)
-        part.replace(folder / WEIGHTS)
         settings = {
             "kind": self.kind,
             "memory": asdict(self.memory),
             "critic": asdict(self.critic),
             "spaces": self.spaces.written(),
         }
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        with whole_folder(folder, SETTINGS) as part:
+            save_file(weights, part / WEIGHTS)
+            share_files(part)
+            settings[LISTED] = checksums(part)
+            (part / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 class Player:

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from turnwise.run.errors import InputError, SettingError
-from turnwise.run.files.whole import whole_file
+from turnwise.run.files.lock import LOCK, RESULT
+from turnwise.run.files.whole import PART, whole_file
 
 PACKAGES = ("turnwise", "torch", "numpy", "transformers", "tokenizers", "peft")
 
@@ -30,7 +31,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all. ValueError for a number that JSON does not have (nan)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON as people read it. ValueError for a number that JSON does not have (nan)."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(rows: Iterable[Any]) -> str:
@@ -42,11 +48,17 @@ def digest(rows: Iterable[Any]) -> str:
     return f"{count} rows, {found.hexdigest()[:12]}"
 
 
+FORMAT = 1
+"""of run folders; one of another format is refused"""
+BEGINNINGS = {LOCK, "env.json", "env.json" + PART, "config.yaml" + PART}
+"""what a run may leave that died before its settings were written: it has not begun"""
+
+
 def expect_fresh(folder: Path, *, resume: bool) -> None:
     """SettingError for a folder that is not empty, unless it holds a run and `resume` is set."""
     if folder.exists() and not folder.is_dir():
         raise SettingError("out", str(folder), "a folder; a file of that name exists")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or {f.name for f in folder.iterdir()} <= BEGINNINGS:
         return
     if not (folder / "config.yaml").exists():
         raise SettingError("out", str(folder), "a new folder; this one holds other files")
@@ -59,12 +71,18 @@ CHANGES = "changes"
 
 
 def write_config(
-    folder: Path, settings: Mapping[str, Any], *, resume: bool, may_change: Collection[str] = ()
-) -> None:
-    """Store the settings of a run. InputError if a resumed run began with others.
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    may_change: Collection[str] = (),
+    places: Collection[str] = (),
+) -> bool:
+    """Store the settings of a run; whether a resumed run has others. InputError if it may not have them.
 
     Settings of `may_change` may have other values when it is resumed. The new ones count from the checkpoint
     on, and take the place of those that the run began with; what was changed, and when, is kept as `changes`.
+    Those of `places` say where something lies, whose content another setting says: they change in silence.
     """
     path = folder / "config.yaml"
     settings = json.loads(json.dumps(dict(settings), default=str))
@@ -72,9 +90,10 @@ def write_config(
         before = read_config(folder)
         changes = before.pop(CHANGES, [])
         changed: dict[str, Any] = {}
+        moved = any(before.get(key) != settings.get(key) for key in places)
         for key in sorted({*before, *settings}):
             was, now = before.get(key), settings.get(key)
-            if was == now:
+            if was == now or key in places:
                 continue
             if key not in may_change:
                 was, now = ("none" if x is None else repr(x) for x in (was, now))
@@ -85,17 +104,18 @@ def write_config(
                 )
             changed[key] = [was, now]
         if changed:
-            from turnwise.run.files.checkpoint import (
-                Checkpoints,
-            )  # torch, which reading settings can do without
+            from turnwise.run.files import checkpoint  # torch, which reading settings can do without
 
-            changes.append({"after_step": max(Checkpoints(folder).steps(), default=0)} | changed)
-            _write_yaml(path, {**settings, CHANGES: changes})
-        return
+            steps = checkpoint.Checkpoints(folder).steps()
+            changes.append({"after_step": max(steps, default=0)} | changed)
+        if changed or moved:
+            _write_yaml(path, {**settings, **({CHANGES: changes} if changes else {})})
+        return bool(changed)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "env.json", environment())
     # Written last, because this file makes the folder a run.
     _write_yaml(path, settings)
+    return False
 
 
 def _write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
@@ -113,18 +133,35 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not readable as YAML; expected the file that a run writes") from e
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected settings by name, as a run writes them")
+    if settings.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{path}: the run has format {settings['format']!r}; expected {FORMAT}, which this version of "
+            "Turnwise reads"
+        )
     return settings
 
 
+PLACES = ("policy", "reward", "report")
+"""entries of a result that name a file or folder of the run"""
+
+
 def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a run (result.json); empty if it has not ended, or if the folder holds no run."""
-    path = folder / "result.json"
+    """The result of a run (result.json); empty if it has not ended, or if the folder holds no run.
+
+    The places in it are where the run lies now, wherever it lay when it ended.
+    """
+    path = folder / RESULT
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
         raise InputError(f"{path}: not readable as JSON; expected the file that a run writes") from e
+    return (
+        found
+        | {"run": str(folder)}
+        | {name: str(folder / Path(found[name]).name) for name in PLACES if name in found}
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -139,6 +139,7 @@ def _write_run(folder: Path, algorithm: str, talks: list[dict], **config) -> Pat
         _write_critic(folder)
     asked = {"algorithm": algorithm, "logs": "logs/desk-2.jsonl", "seed": 7, "width": 128, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(asked))
+    (folder / "result.json").write_text("{}\n")
     facts = {"name": algorithm, "title": algorithm.upper(), "what": "a method", "family": "logs"}
     (folder / "algorithm.json").write_text(json.dumps(facts | {"metrics": _METRICS}))
     env = {"packages": {"torch": "2.9.1"}, "cores": 2, "command": f"turnwise train {algorithm} --seed 7"}

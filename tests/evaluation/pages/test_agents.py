@@ -50,6 +50,7 @@ def written(folder: Path, **files: Any) -> str:
     folder.mkdir(exist_ok=True)
     config = files.pop("config", CONFIG)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "result.json").write_text("{}\n")
     facts = {"name": config["algorithm"], "title": config["algorithm"].upper(), "family": "acting"}
     (folder / "algorithm.json").write_text(json.dumps(facts))
     for name, value in files.items():

@@ -50,6 +50,7 @@ def render(page: Page) -> str:
         "colours": _COLOURS,
         "parts": page.parts,
         "words": page.words,
+        "unfinished": [r.name for r in page.runs if r.config and r.algorithm.family and not r.ended],
         **made,
         **page.values,
     }

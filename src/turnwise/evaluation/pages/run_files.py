@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.run.errors import InputError
+from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import read_config
 from turnwise.run.metrics import Metric
 
@@ -59,8 +60,8 @@ class RunFiles:
 
     @property
     def ended(self) -> bool:
-        """Whether training came to its end, which is when a run writes what it trained."""
-        return (self.folder / "policy").is_dir() or (self.folder / "reward").is_dir()
+        """Whether training came to its end."""
+        return has_ended(self.folder)
 
 
 def read_run(folder: Path, name: str) -> RunFiles:

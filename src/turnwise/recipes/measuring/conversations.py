@@ -18,8 +18,11 @@ from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import Policy
+from turnwise.rollout.agent import Agent
 from turnwise.run.errors import SettingError
-from turnwise.run.folder import write_json, write_text
+from turnwise.run.files.lock import locked
+from turnwise.run.files.whole import whole_files
+from turnwise.run.folder import as_json
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 
@@ -93,9 +96,7 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
             annotate_conversation(agent, c.dialogue, [c.tokens], source="policy", hidden=c.hidden)
             for c in conversations[: how_many([len(c.tokens) for c in conversations[:MOST]], size)]
         ]
-        if validation:
-            agent.save_acting(policy.folder / "policy")
-        report = _write(policy.folder, result, views)
+        report = _write(policy.folder, result, views, agent if validation else None)
     return Evaluation(
         result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
     )
@@ -109,8 +110,16 @@ def _in_words(reference: dict[str, Any]) -> str:
     return f"{reference['name']} {reference['mean']:.4f}{interval}{note}"
 
 
-def _write(folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]]) -> Path:
-    write_json(folder / "evaluation.json", result)
+def _write(
+    folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]], chosen: Agent | None
+) -> Path:
+    """The files of an evaluation, or none of it; `chosen` is how the run's policy acts from now on."""
     lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
-    write_text(folder / "conversations.jsonl", lines)
-    return write_report(folder)
+    texts = {"conversations.jsonl": lines, "evaluation.json": as_json(result)}
+    with locked(folder):
+        if chosen is not None:
+            # What was measured before is not of a policy that acts this way.
+            (folder / "evaluation.json").unlink(missing_ok=True)
+            chosen.save_acting(folder / "policy")
+        whole_files(folder, texts, last="evaluation.json")
+        return write_report(folder)

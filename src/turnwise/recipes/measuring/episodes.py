@@ -38,7 +38,9 @@ from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import Actor
 from turnwise.run.errors import InputError, SettingError
-from turnwise.run.folder import read_config, write_json, write_text
+from turnwise.run.files.lock import locked
+from turnwise.run.files.whole import whole_files
+from turnwise.run.folder import as_json, read_config
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most, rehearsing
 
@@ -196,10 +198,12 @@ def _beside(result: dict[str, Any]) -> list[str]:
 def _write(
     folder: Path, result: dict[str, Any], shown: Sequence[dict[str, Any]], found: dict[str, Any] | None
 ) -> Path:
-    write_json(folder / "evaluation.json", result)
     lines = "".join(json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in shown)
-    write_text(folder / "episodes.jsonl", lines)
-    (folder / "probe.json").unlink(missing_ok=True)
-    if found is not None:
-        write_json(folder / "probe.json", found)
-    return write_report(folder)
+    texts = {
+        "episodes.jsonl": lines,
+        "probe.json": None if found is None else as_json(found),
+        "evaluation.json": as_json(result),
+    }
+    with locked(folder):
+        whole_files(folder, texts, last="evaluation.json")
+        return write_report(folder)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+from turnwise.envs.pomdp import POMDP
 from turnwise.envs.protocol import Resumable
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Kind, Spaces, agent_of, count_trainable
 from turnwise.recipes.catalogue import Algorithm
-from turnwise.recipes.environments import Environment
+from turnwise.recipes.environments import Environment, copy_of
 from turnwise.recipes.settings.train import EnvironmentSettings
 from turnwise.recipes.trained import Actor
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.step_agent import StepAgent
+from turnwise.run.files.digests import digest_of
 from turnwise.run.settings import discount_of
 
 KINDS: dict[str, Kind] = {"r2d2": "q", "sac": "soft"}
@@ -55,11 +57,19 @@ def prepare(
         algorithm=algorithm,
         settings=({"env": env.name}, m.run, settings, memory, *seen, config),
         data=None,
+        content={} if env.problem is None else {"env": _digest(env.problem)},
+        copies={} if env.file is None else {copy_of(env.file): env.file},
+        env=env,
         plan=Plan(sizes, amount, unit, Trial(lambda run: train(replace(config, **{unit: few}), run), few)),
         train=lambda run: train(config, run),
         finish=finish,
         warnings=_unresumable(env),
     )
+
+
+def _digest(problem: POMDP) -> str:
+    """Of all that a problem is, but not of its name, which may be a file's."""
+    return digest_of(*(getattr(problem, f.name) for f in fields(problem) if f.name != "name"))
 
 
 def _unresumable(env: Environment) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.catalogue import Algorithm, Family
+from turnwise.recipes.trained import Actor, load
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
-from turnwise.run.folder import write_config, write_json
+from turnwise.run.files.lock import RESULT, has_ended, locked
+from turnwise.run.files.whole import whole_file
+from turnwise.run.folder import FORMAT, PLACES, expect_fresh, read_result, write_config, write_json
 from turnwise.run.rehearsal import VARIABLE, rehearsing
 from turnwise.run.settings import flattened
 from turnwise.run.training import TrainingRun
@@ -31,6 +36,11 @@ LENGTH: dict[Family, tuple[str, ...]] = {
     "acting": ("steps", "episodes"),
 }
 """how each family calls the length of training"""
+DATA = ("logs", "heldout_logs", "feedback", "prompts")
+"""settings that say where the data lies, whose content a digest says"""
+MEASURED = (RESULT, "evaluation.json", "conversations.jsonl", "episodes.jsonl", "probe.json", "report.html")
+"""files about a policy that has ended its training; `result.json`, which says so, goes first"""
+REPORT = "report.html"
 NOT_RECORDED = ("out", "resume", "device", "threads", "strategy", "reward_retries", "reward_wait")
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 
@@ -68,47 +78,88 @@ class Job(Generic[R]):
     train: Callable[[TrainingRun], Any]
     finish: Callable[[], tuple[R, dict[str, Any]]]
     """saves what was trained and measures it; returns the trained object and its result entries"""
+    content: Mapping[str, str] = field(default_factory=dict)
+    """digests of what the run stands on, by the name of the setting that says where that lies: a run can be
+    resumed only on the same, wherever it lies now"""
     files: Mapping[str, Any] = field(default_factory=dict)
     """JSON files of the run folder that are known before the first step"""
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """files that the run folder keeps a copy of, by the copy's name"""
+    env: Any = None
+    """the environment, for an agent that acts in one"""
     warnings: Sequence[str] = ()
 
 
 def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
     """Train, save, measure, write the page; what was trained and the result. None on processes other than 0.
 
-    The run folder is complete when this returns. Ctrl-C leaves a checkpoint and raises Interrupted.
+    The run folder is complete when this returns, and no other process has written it. Ctrl-C leaves a
+    checkpoint and raises Interrupted. A run that had ended already is what it was.
     """
     name, out, world = job.algorithm.name, machine.out, machine.world
-    # Rank 0 alone writes; what it refuses, all processes refuse.
-    world.on_main(lambda: _open_folder(job, machine))
-    with machine.training_run(name) as run:
-        job.train(run)
-    distributed.stop()
-    if not world.main:
-        return None
-    # result.json comes last: a folder that has it is complete.
-    made, facts = job.finish()
-    result = {"algorithm": name, "run": str(out), **facts, "metrics": last_metrics(out)}
-    result["report"] = str(write_report(out))
-    write_json(out / "result.json", result)
+    with contextlib.ExitStack() as held:
+        # Rank 0 alone writes; what it refuses, all processes refuse.
+        if world.on_main(lambda: _open_folder(job, machine, held)):
+            distributed.stop()
+            return _as_it_ended(job, out) if world.main else None
+        with machine.training_run(name) as run:
+            job.train(run)
+        distributed.stop()
+        if not world.main:
+            return None
+        made, facts = job.finish()
+        result = {"algorithm": name, "run": str(out), **facts, "metrics": last_metrics(out)}
+        result["report"] = str(out / REPORT)
+        # The file says of places how they are called in the folder, which may be moved. It makes the run a
+        # finished one, so all but the page, a view of the folder, is there before it.
+        kept = {k: Path(v).name if k in PLACES else v for k, v in result.items() if k != "run"}
+        write_json(out / RESULT, kept)
+        write_report(out)
     return made, result
 
 
-def _open_folder(job: Job[Any], machine: Machine) -> None:
-    """What is known before the first step."""
-    row = job.algorithm
-    first: dict[str, Any] = {"family": row.family, "algorithm": row.name}
+def _open_folder(job: Job[Any], machine: Machine, held: contextlib.ExitStack) -> bool:
+    """Take the folder, and write what is known before the first step. Whether the run has ended already."""
+    row, out = job.algorithm, machine.out
+    held.enter_context(locked(out))
+    expect_fresh(out, resume=machine.run.resume)  # again: while data was read, another run may have begun
+    first: dict[str, Any] = {"format": FORMAT, "family": row.family, "algorithm": row.name}
     first |= {} if job.data is None else {"data": job.data}
     if rehearsing():
         first["rehearsal"] = True
         machine.warn(f"this is a rehearsal ({VARIABLE} is set): a few steps, and no result means anything")
-    settings, may_change = first | flat(*job.settings), SCHEDULE + LENGTH[row.family]
-    write_config(machine.out, settings, resume=machine.run.resume, may_change=may_change)
-    write_json(machine.out / "algorithm.json", row.facts())
+    settings = first | flat(*job.settings) | {f"{k}_content": v for k, v in job.content.items()}
+    changed = write_config(
+        out,
+        settings,
+        resume=machine.run.resume,
+        may_change=SCHEDULE + LENGTH[row.family],
+        places=(*job.content, *(() if job.data is None else DATA)),
+    )
+    if has_ended(out):
+        if not changed:
+            return True
+        for file in MEASURED:  # of what the run was before it goes on
+            (out / file).unlink(missing_ok=True)
+    write_json(out / "algorithm.json", row.facts())
     for file, value in job.files.items():
-        write_json(machine.out / file, value)
+        write_json(out / file, value)
+    for file, original in job.copies.items():
+        with whole_file(out / file) as part:
+            shutil.copyfile(original, part)
     for text in job.warnings:
         machine.warn(text)
+    return False
+
+
+def _as_it_ended(job: Job[Any], out: Path) -> tuple[Any, dict[str, Any]]:
+    """What a run that has ended trained, and its result."""
+    made = load(out)
+    if isinstance(made, Actor):
+        made = replace(made, env=job.env)
+    if not (out / REPORT).exists():
+        write_report(out)
+    return made, read_result(out)
 
 
 def flat(*settings: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from turnwise.rollout.rewards import (
     WeightedSum,
 )
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.digests import digest_of
 from turnwise.run.rehearsal import at_most
 
 PROBE = (Message("user", "Why?"),)
@@ -82,6 +83,14 @@ def find_judges(reward: Any, text: bool = False) -> list[FoundJudge]:
 def recorded(judges: Sequence[FoundJudge]) -> str | None:
     """How the run's config records them: `runs/reward`, or `runs/a + 0.5 judges:short`."""
     return " + ".join(j.name if j.weight == 1 else f"{j.weight:g} {j.name}" for j in judges) or None
+
+
+def content_of(judges: Sequence[FoundJudge]) -> dict[str, str]:
+    """What a run's config says of judges that are models, wherever they lie; nothing if none is."""
+    if all(j.model is None for j in judges):
+        return {}
+    each = [j.name if j.model is None else digest_of(j.model.model, j.model.tokenizer) for j in judges]
+    return {"reward": digest_of([[j.weight, what] for j, what in zip(judges, each, strict=True)])}
 
 
 def training_rewards(

@@ -10,6 +10,7 @@ from turnwise.data.chat import ChatFormat
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.pretrained import load_lm
 from turnwise.recipes.settings.train import Start
+from turnwise.run.files.lock import expect_ended
 
 
 def begin(start: Start, texts: Iterable[str]) -> tuple[Any, Any]:
@@ -20,7 +21,10 @@ def begin(start: Start, texts: Iterable[str]) -> tuple[Any, Any]:
     if start.model is None:
         tokenizer = train_tokenizer(texts, start.vocab, start.context)
         return fresh(start, tokenizer), tokenizer
-    policy = Path(start.model) / "policy"
+    folder = Path(start.model)
+    if (folder / "config.yaml").exists() and not (folder / "config.json").exists():
+        expect_ended(folder)
+    policy = folder / "policy"
     return load_lm(str(policy if policy.is_dir() else start.model))
 
 

@@ -9,7 +9,7 @@ import copy
 import heapq
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
 
@@ -74,6 +75,8 @@ class Material:
     agent: Callable[[nn.Module], Agent]
     begun_from: Any
     """what config.yaml records about the starting model"""
+    content: Mapping[str, str]
+    """digest of the starting model, if there is one, by the name of the setting that says where it lies"""
     judge: Callable[[Agent], dict[str, Any]]
     """what was learnt, as entries of the result: how a clone speaks, what a critic knows"""
     warnings: Sequence[str] = ()
@@ -146,6 +149,7 @@ def prepare(
         algorithm=algorithm,
         settings=(source, m.run, settings, material.begun_from, config),
         data=digest(records_of(logs)),
+        content=material.content,
         plan=_plan(algorithm.name, config, material, card, train, m.seed),
         train=whole,
         finish=finish,
@@ -184,6 +188,7 @@ def _clone(
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
         raise SettingError("lora_rank", settings.lora_rank, expected)
     lm, tokenizer = begin(start, (spoken(x) for d in learnt for x in d.messages))
+    content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
     chat, context = ChatFormat(tokenizer), context_of(lm)
     if settings.lora_rank:
         lm = with_lora(lm, settings.lora_rank)
@@ -213,6 +218,7 @@ def _clone(
         agent=agent,
         begun_from=start.facts(),
         judge=judge,
+        content=content,
     )
 
 
@@ -265,6 +271,7 @@ def _critic(
         begun_from={"policy": name},
         judge=judge,
         warnings=doubts,
+        content={"policy": digest_of(cloned.lm, cloned.tokenizer)},
     )
 
 

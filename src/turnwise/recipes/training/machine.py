@@ -13,6 +13,7 @@ from turnwise.recipes.settings.train import RunSettings
 from turnwise.run import distributed
 from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.lock import expect_unlocked
 from turnwise.run.folder import expect_fresh
 from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
@@ -74,6 +75,7 @@ def machine(
     if run.device == "cuda" and not torch.cuda.is_available():
         raise SettingError("device", run.device, "cpu or auto: PyTorch can use no GPU on this machine")
     expect_fresh(run.out, resume=run.resume)
+    expect_unlocked(run.out)
     world = distributed.start(auto if run.device == "auto" else run.device, strategy or "ddp")
     if world.size > 1 and strategy is None:
         raise InputError(f"{world.size} processes: this algorithm learns in one; expected no torchrun")

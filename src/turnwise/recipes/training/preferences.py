@@ -111,6 +111,7 @@ def prepare(
         algorithm=algorithm,
         settings=(source, m.run, settings, replies, config),
         data=digest(feedback),
+        content={"policy": speaker.content},
         plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run)),
         train=lambda run: train(config, rows, held_rows, run),
         finish=finish,

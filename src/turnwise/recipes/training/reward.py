@@ -26,6 +26,7 @@ from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run.errors import SettingError
+from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_json
 
 
@@ -45,6 +46,7 @@ def prepare(
     learnt, held = split_by_prompt(feedback, settings.heldout)
     split_settings(settings, len(feedback), len(learnt), len(held), m)
     scorer = _scorer(start, settings.lora_rank, members, learnt)
+    content = {} if start.model is None else {"model": digest_of(scorer.model, scorer.tokenizer)}
     reward = algorithm.module
     fit, fit_held = fit_split(learnt, held, scorer.chat, scorer.context, feedback.source)
     rows, held_rows = fit.rows, fit_held.rows
@@ -70,6 +72,7 @@ def prepare(
         algorithm=algorithm,
         settings=(source, m.run, settings, members, start.facts(), config),
         data=digest(feedback),
+        content=content,
         plan=passes_plan(
             sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed)
         ),

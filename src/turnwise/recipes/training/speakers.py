@@ -24,6 +24,7 @@ from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.replies import has_room, sample_replies
 from turnwise.rollout.rewards import Reward
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import write_json
 from turnwise.run.rehearsal import at_most
 
@@ -54,6 +55,8 @@ class Speaker:
     """how the run's config records where it began"""
     before: Any = field(repr=False)
     """the language model as it was"""
+    content: str = ""
+    """digest of the language model as it was, and of its tokenizer"""
     task: str | None = None
     """the task of the run where it began, if that knows one"""
 
@@ -64,7 +67,14 @@ def open_speaker(source: Any, lora_rank: int) -> Speaker:
     before = copy.deepcopy(agent.lm)
     lm = with_lora(agent.lm, lora_rank) if lora_rank else agent.lm
     return Speaker(
-        LmPolicy(lm), agent.tokenizer, agent.chat, context_of(before), name, before, task_of_policy(source)
+        policy=LmPolicy(lm),
+        tokenizer=agent.tokenizer,
+        chat=agent.chat,
+        context=context_of(before),
+        name=name,
+        before=before,
+        content=digest_of(before, agent.tokenizer),
+        task=task_of_policy(source),
     )
 
 

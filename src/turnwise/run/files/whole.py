@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from turnwise.run.errors import InputError
 from turnwise.run.files.trouble import named
 
 PART = ".part"
@@ -35,13 +36,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that becomes `path` once it is complete, in place of what is there.
+def whole_folder(path: Path, mark: str) -> Iterator[Path]:
+    """An empty folder that becomes `path` once it is complete.
 
-    After an error `path` is what it was. It is missing for an instant while an old folder makes room; a kill
-    in that instant leaves the old one as `NAME.old`.
+    It takes the place of an empty folder, or of one that holds a file called `mark`, which an earlier call
+    wrote; InputError for a folder of other files. After an error `path` is what it was. It is missing for an
+    instant while an old folder makes room; a kill in that instant leaves that as `NAME.old`.
     """
     part, old = (path.with_name(path.name + end) for end in (PART, ".old"))
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: expected a new folder, or one that holds a saved model")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in (part, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -51,13 +55,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield part
             for place in (*part.rglob("*"), part):
                 to_disk(place)
-            if path.exists():
+            if path.is_dir() and any(path.iterdir()):
                 os.rename(path, old)
             os.rename(part, path)
             to_disk(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def whole_files(folder: Path, texts: Mapping[str, str | None], last: str) -> None:
+    """Write files that belong together, by name; None takes one away.
+
+    `last` goes first and comes last. So after a kill on the way it is missing, and who reads it is never
+    shown one thing in this file and another in the rest.
+    """
+    (folder / last).unlink(missing_ok=True)
+    to_disk(folder)
+    for name in (*(n for n in texts if n != last), last):
+        text = texts[name]
+        if text is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with whole_file(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def to_disk(path: Path) -> None:
