@@ -135,7 +135,7 @@ def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
         "show": (Show, show, ("logs",)),
         "convert": (Convert, convert_file, ("source", "out")),
     }[topic]
-    if topic == "check":
+    if topic == "check" and not {"-h", "--help"} & set(args):
         words = split_words(Check, args)
         if len(words.alone) == 1 and not {"logs", "feedback"} & set(words.flags):
             from turnwise.data.files.feedback import holds_feedback
