@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import turnwise as tw
 from turnwise.data import compact as compact_module
-from turnwise.data.choices import chosen, records_of, returns_of, together
+from turnwise.data.choices import chosen, evenly, records_of, returns_of, together
 from turnwise.data.compact import CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
@@ -94,6 +94,12 @@ def test_what_is_done_with_logs_is_done_with_lists_too() -> None:
     assert repr(list(chosen(compact, places))) == repr(chosen(every, places)) == repr([every[7], every[1]])
     assert returns_of(compact).tolist() == returns_of(every).tolist() == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4]
     assert repr(list(together(compact, every))) == repr(together(every, every))
+
+
+def test_a_part_is_spaced_evenly() -> None:
+    """Three of nine: the first, the one in the middle, the last."""
+    assert evenly(9, 3).tolist() == [0, 4, 8] and evenly(3, 3).tolist() == [0, 1, 2]
+    assert len(evenly(0, 3)) == 0
 
 
 def test_the_digest_is_that_of_what_is_said_wherever_it_is_held() -> None:

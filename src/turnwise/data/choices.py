@@ -30,6 +30,11 @@ def chosen(dialogues: Sequence[Dialogue], places: np.ndarray) -> Sequence[Dialog
     return [dialogues[i] for i in places.tolist()] if compact is None else compact.select(places)
 
 
+def evenly(n: int, most: int) -> np.ndarray:
+    """Places of so many of n at most, evenly spaced from the first to the last."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.int64)
+
+
 def together(*parts: Sequence[Dialogue]) -> Sequence[Dialogue]:
     """Conversations of several sources, one after the other."""
     if all(compact_of(part) is None for part in parts):

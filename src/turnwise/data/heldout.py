@@ -81,7 +81,7 @@ def split_heldout(
     if not fraction:
         return Split(dialogues, [], twins=None)
     twins = find_twins(dialogues)
-    groups = _groups(twins, [d.id for d in dialogues], fraction)
+    groups = _groups(twins, dialogues, fraction)
     strata = _strata(dialogues)
     if strata is None:
         out = [unit < fraction and size * 2 <= len(dialogues) for unit, size in groups.members()]
@@ -146,7 +146,7 @@ class _Groups:
         return zip(self.unit[self.group].tolist(), self.size[self.group].tolist(), strict=True)
 
 
-def _groups(twins: Twins, ids: Sequence[str], fraction: float) -> _Groups:
+def _groups(twins: Twins, dialogues: Sequence[Dialogue], fraction: float) -> _Groups:
     """Twins together; but the copies of what has more copies than are held out in all go one by one, by id.
 
     Where a handful of short conversations comes again and again, a copy on the other side is no leak: it is
@@ -159,7 +159,7 @@ def _groups(twins: Twins, ids: Sequence[str], fraction: float) -> _Groups:
     seen = Counter[str]()
     for i in loose.tolist():
         # Without ids, or with equal ones, the number of the copy tells it apart from the others.
-        name = f"{keys[i]} {ids[i]}"
+        name = f"{keys[i]} {dialogues[i].id}"
         keys[i] = hash_of(f"{name} {seen[name]}".encode(errors="surrogatepass"))
         seen[name] += 1
     labels = twins.group.copy()

@@ -203,9 +203,13 @@ def task_called(words: str) -> Task:
 
 def task_of(logs: Iterable[Any]) -> str | None:
     """The words of the task that logs, or feedback, come from; None if any row names none or another one."""
-    found = {row.metadata.get(TASK_COLUMN) for row in logs}
-    (words,) = found if len(found) == 1 else (None,)
-    return words if isinstance(words, str) and words.strip() else None
+    words = None
+    for i, row in enumerate(logs):
+        words = row.metadata.get(TASK_COLUMN) if i == 0 else words
+        # The first row without one answers for all of them.
+        if not isinstance(words, str) or not words.strip() or row.metadata.get(TASK_COLUMN) != words:
+            return None
+    return words
 
 
 def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask], spec: str) -> Task:

@@ -16,7 +16,7 @@ from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
 from turnwise.data.heldout import Split
 from turnwise.data.rows import Cuts
-from turnwise.data.twins import find_twins, hash_of
+from turnwise.data.twins import find_twins
 
 BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
@@ -59,7 +59,7 @@ def data_card(
         turns.append(len(spoke))
         returns.append(d.undiscounted_return())
         scored.update(m.behavior_logp is not None for m in spoke)
-        texts.add(hash_of(repr([(m.role, spoken(m)) for m in d.messages]).encode(errors="surrogatepass")))
+        texts.add(hash(tuple([(m.role, spoken(m)) for m in d.messages])))
         keys.update(d.metadata)
         terminated += d.terminated
         messages += len(d.messages)

@@ -20,7 +20,7 @@ from torch import nn
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat import ChatFormat
-from turnwise.data.choices import lacks_outcome, records_of, returns_of, together, unrated
+from turnwise.data.choices import chosen, evenly, lacks_outcome, records_of, returns_of, together, unrated
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.heldout import split_heldout
@@ -53,6 +53,8 @@ from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
 
+TOKENIZED = 100_000
+"""conversations, at most, whose words a fresh tokenizer is trained on: its pieces have settled by then"""
 CANDIDATES = 2000
 """conversations, at most, from which those of the page are picked"""
 EXTREMES = 5
@@ -187,7 +189,8 @@ def _clone(
     if settings.lora_rank and start.model is None:
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
         raise SettingError("lora_rank", settings.lora_rank, expected)
-    lm, tokenizer = begin(start, (spoken(x) for d in learnt for x in d.messages))
+    heard = chosen(learnt, evenly(len(learnt), TOKENIZED))
+    lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
     content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
     chat, context = ChatFormat(tokenizer), context_of(lm)
     if settings.lora_rank:
