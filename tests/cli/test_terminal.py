@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -76,6 +78,20 @@ def test_what_is_styled_is_the_form_and_not_the_value() -> None:
     text = styled("[bold]{}[/bold] of {}", "[red]7[/red]", "a\x1b[0m")
     assert text.plain == "[red]7[/red] of a\\x1b[0m"
     assert [(s.start, s.end, str(s.style)) for s in text.spans] == [(0, 12, "bold")]
+
+
+def test_no_verb_prints_markup_or_makes_a_console_of_its_own() -> None:
+    """Markup that is printed plainly would be seen, and a plain console of rich would obey that of others."""
+    source = Path(tw.__file__).parent
+    for file in source.rglob("*.py"):
+        text = file.read_text()
+        if file.name != "terminal.py":
+            assert not re.search(r"(?<!\w)Console\(", text), file
+        for call in (x for x in ast.walk(ast.parse(text)) if isinstance(x, ast.Call) and x.args):
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "print":
+                shown = ast.unparse(call.args[0])
+                marked = re.search(r"\[/?(bold|dim|red|yellow|green|reverse)\]", shown)
+                assert not marked or "styled(" in shown, f"{file}:{call.lineno}"
 
 
 def test_tables_and_titles_are_plain_too(capsys: pytest.CaptureFixture[str]) -> None:

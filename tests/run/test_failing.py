@@ -70,6 +70,13 @@ def test_a_gradient_that_is_not_finite_is_found_though_the_loss_is(tmp_path: Pat
     assert float(module.w.detach()) == 0.0
 
 
+def test_a_model_that_comes_with_weights_that_are_none_is_no_fault_of_the_learning_rate(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Diverged, match=r"weights are not finite \(w\); expected a model to begin with whose"):
+        train(tmp_path, weight(float("nan")), loss=lambda step, w: w * w)
+
+
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path: Path) -> None:
     """Steps of .04e38 from 3.3e38: the third one leaves float32, which ends at 3.403e38; the gradient is -1.
 

@@ -213,5 +213,9 @@ def _git() -> dict[str, Any] | None:
 
 def _git_output(*args: str) -> str:
     here = Path(__file__).parent
-    done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True)
+    # Asking must change nothing: `git status` writes its index anew where it may, and leaves a lock if it is
+    # killed meanwhile.
+    done = subprocess.run(
+        ["git", "--no-optional-locks", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True
+    )
     return done.stdout.strip()

@@ -96,6 +96,7 @@ class Learner:
         # A loss is that of this process's share: one that is no number here has to stop all processes.
         if self.world.anyone(not (math.isfinite(value) and math.isfinite(length))):
             self.optimizer.zero_grad()
+            self.expect_finite()  # weights that came so, from a folder, are no fault of this step
             raise Diverged(f"the loss is {value:g} and its gradient has the norm {length:g}; {_ADVICE}")
         self.grad_norms.append(length)
         self.updates += 1
@@ -115,9 +116,9 @@ class Learner:
         """
         wrong = [n for n, p in self.module.named_parameters() if not distributed.own(p).isfinite().all()]
         if self.world.anyone(bool(wrong)):
-            raise Diverged(
-                f"weights are not finite ({wrong[0] if wrong else 'on another process'}); {_ADVICE}"
-            )
+            where = wrong[0] if wrong else "on another process"
+            advice = _ADVICE if self.updates else "expected a model to begin with whose weights are"
+            raise Diverged(f"weights are not finite ({where}); {advice}")
 
     def state(self) -> dict[str, Any]:
         """Whole weights and optimizer state (on rank 0)."""
