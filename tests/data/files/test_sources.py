@@ -229,7 +229,11 @@ def read_or_refuse(path):
 
 
 @fuzz
-@given(st.sampled_from(["x.jsonl", "x.json.gz", "x.parquet"]), st.binary(max_size=80), st.booleans())
+@given(
+    st.sampled_from(["x.jsonl", "x.json", "x.json.gz", "x.csv", "x.tsv.gz", "x.parquet"]),
+    st.binary(max_size=80),
+    st.booleans(),
+)
 def test_any_bytes(tmp_path, pa, name, data, zipped):
     path = tmp_path / name
     path.write_bytes(gzip.compress(data) if zipped and name.endswith(".gz") else data)
