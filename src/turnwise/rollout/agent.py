@@ -226,7 +226,7 @@ def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ..
             raise InputError(f"messages[{i}].role is {role!r}; expected one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise InputError(f"messages[{i}].content is {content!r}; expected text")
-        messages.append(Message(role, content))
+        messages.append(m if isinstance(m, Message) else Message(role, content))
     if messages and messages[-1].role == "assistant":
         raise InputError(
             f"messages[{len(messages) - 1}].role is 'assistant'; expected the last message to be one that "
