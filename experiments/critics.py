@@ -41,7 +41,7 @@ import turnwise as tw
 from turnwise.envs.tasks.negotiation.corpus import read_negotiations, to_log
 from turnwise.run.rehearsal import at_most
 
-TALKS, NEGOTIATIONS = 2000, 3000
+TALKS, NEGOTIATIONS = 1500, 2000
 HELD_OUT, WORD, SAID = 0.2, "gladly", 0.25
 _TEXT = """
 the a my your it this is was has can will please now then here there lamp phone printer kettle radio screen
@@ -49,9 +49,9 @@ button cable blue red warm cold old new check open turn press look off on again 
 """
 WORDS = _TEXT.split()
 METHODS: dict[str, Any] = {
-    "Monte-Carlo Q": tw.MC(epochs=10.0),
-    "ILQL": tw.ILQL(epochs=10.0),
-    "turn-level IQL": tw.TurnIQL(epochs=10.0),
+    "Monte-Carlo Q": tw.MC(epochs=8.0),
+    "ILQL": tw.ILQL(epochs=8.0),
+    "turn-level IQL": tw.TurnIQL(epochs=8.0),
 }
 
 

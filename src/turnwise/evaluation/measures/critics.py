@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
 from turnwise.data.batch import pack_tokens, pack_turns
@@ -293,22 +294,22 @@ class Score:
 
 
 def _cross_fitted(f: np.ndarray, g: np.ndarray, conversation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a + b f with b >= 0, and a mean of g, both fitted to the *other* parts of the conversations.
+    """A rising function of f, and a mean of g, both fitted to the *other* parts of the conversations.
 
-    A level and a scale that are off are forgiven, and an order is not. A line fitted to all of them would
-    explain a part of anything.
+    Isotonic regression (Barlow et al. 1972), linear between the values that it was fitted to. A level, a
+    scale and a bend are forgiven, and an order is not. A function fitted to all of them would explain a part
+    of anything.
     """
-    line, middle = np.empty(len(f)), np.empty(len(f))
+    risen, middle = np.empty(len(f)), np.empty(len(f))
     # Conversations were drawn at random, so that every fifth one is a part at random too.
     part = np.unique(conversation, return_inverse=True)[1] % _FOLDS
     for k in range(_FOLDS):
         inside, others = part == k, part != k
-        x, y = f[others] - f[others].mean(), g[others] - g[others].mean()
-        variance = float(x @ x)
-        slope = max(0.0, float(x @ y) / variance) if variance > 1e-12 * len(x) * (1 + f[0] ** 2) else 0.0
+        x, which, counts = np.unique(f[others], return_inverse=True, return_counts=True)
+        y = np.bincount(which, g[others]) / counts
+        risen[inside] = np.interp(f[inside], x, isotonic_regression(y, weights=counts).x)
         middle[inside] = g[others].mean()
-        line[inside] = middle[inside] + slope * (f[inside] - f[others].mean())
-    return line, middle
+    return risen, middle
 
 
 def _with_interval(draws: np.ndarray, n: int) -> dict[str, float] | None:
