@@ -142,6 +142,14 @@ def test_a_critic_that_does_not_beat_a_constant_is_told_so() -> None:
     assert "Nor does a regression" in verdict(figures((0.0, -0.1, 0.1), (0.0, -0.1, 0.1)))["sentence"]
 
 
+def test_a_critic_that_exaggerates_what_it_knows_is_told_so() -> None:
+    found = figures((0.01, -0.02, 0.04), (0.3, 0.2, 0.4))
+    found["q"]["all"]["critic"]["calibrated_r2"] = {"value": 0.2, "low": 0.14, "high": 0.25}
+    said = verdict(found)
+    assert said["knows"] is False
+    assert said["sentence"].endswith("(R² after calibration 0.20, 0.14 to 0.25): it exaggerates.")
+
+
 @pytest.mark.parametrize(
     ("gain", "beside", "says"),
     [

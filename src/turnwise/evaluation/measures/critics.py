@@ -122,6 +122,9 @@ def verdict(found: dict[str, Any]) -> dict[str, Any]:
             text += f" A regression on words does ({theirs}): there is something here to be learnt."
         else:
             text += f" Nor does a regression on words ({_interval(words)})."
+        ordered = figures["critic"].get("calibrated_r2")
+        if by == "r2" and ordered is not None and ordered["low"] >= SEEN:
+            text += f" Its order is no chance (R² after calibration {_interval(ordered)}): it exaggerates."
         return {"knows": False, "beside_words": None, "sentence": text}
     gain = found["gain"]["over_words"]
     beside = "better" if gain["low"] >= SEEN else "worse" if gain["high"] <= -SEEN else "equal"
