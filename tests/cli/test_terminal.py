@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 
 def test_a_library_that_finds_no_room_names_the_folder(tmp_path: Path) -> None:
     """Weights are written by safetensors, whose errors are no OSErrors; nothing half-written stays."""
-    for place in (lambda: whole_file(tmp_path / "a"), lambda: whole_folder(tmp_path / "a")):
+    for place in (lambda: whole_file(tmp_path / "a"), lambda: whole_folder(tmp_path / "a", "x.safetensors")):
         with full_disk(4000), pytest.raises(OSError, match="File too large") as found, place() as part:
             save_file({"x": torch.zeros(5000)}, part / "x.safetensors" if part.is_dir() else part)
         assert found.value.filename == str(tmp_path / "a")
