@@ -33,7 +33,7 @@ from torch import Tensor
 
 from turnwise.algorithms.feedback import dpo
 from turnwise.algorithms.replies import grpo, rloo
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import Comparison
 from turnwise.data.feedback import Pair
 from turnwise.envs.dialogue import Message

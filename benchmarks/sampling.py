@@ -32,7 +32,7 @@ import torch
 
 from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
 from turnwise.envs.dialogue import DialogueTask, Message, Response

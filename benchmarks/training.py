@@ -26,7 +26,7 @@ import torch
 
 from turnwise.algorithms.logs import bc, ilql
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import Tokens

@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerFast
 
 import turnwise as tw
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import llama

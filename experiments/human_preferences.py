@@ -74,7 +74,7 @@ from scipy.special import expit
 from turnwise.algorithms.feedback import dpo, reward
 from turnwise.algorithms.logs import bc
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import comparison_rows, feedback_rows
 from turnwise.data.feedback import Pair
 from turnwise.data.order import chunks

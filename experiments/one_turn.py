@@ -42,7 +42,7 @@ from common import (
 from turnwise.algorithms.feedback import dpo, kto, reward, simpo
 from turnwise.algorithms.logs import bc
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import comparison_rows, feedback_rows, reply_rows
 from turnwise.data.feedback import Like, Pair
 from turnwise.envs.tasks.annotators import label

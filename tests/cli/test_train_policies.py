@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from turnwise.cli import main
 from turnwise.data.files.prompts import read_prompts
-from turnwise.data.heldout import is_held_out
+from turnwise.data.splits.heldout import is_held_out
 from turnwise.envs.dialogue import Message
 
 SMALL = [

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import turnwise as tw
 from turnwise.data import compact as compact_module
-from turnwise.data.choices import chosen, evenly, records_of, returns_of, together
 from turnwise.data.compact import CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.splits.choices import chosen, evenly, records_of, returns_of, together
 from turnwise.envs.dialogue import Message, ToolCall
 from turnwise.run.folder import digest
 

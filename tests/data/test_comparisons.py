@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import (
     Comparison,
     comparison_rows,
@@ -17,7 +17,7 @@ from turnwise.data.comparisons import (
     reply_rows,
 )
 from turnwise.data.feedback import Like, Pair, Prompt, Ranking, Score, shortened
-from turnwise.data.heldout import split_by_prompt
+from turnwise.data.splits.heldout import split_by_prompt
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.run.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from turnwise.algorithms.logs.mc import whole_returns
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.rows import ChangedRows, continues, decision_counts, lengths, token_rows, turn_counts
 from turnwise.data.tokens import Tokens, segments

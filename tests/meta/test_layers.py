@@ -57,7 +57,7 @@ RULES = {
 ANYWHERE = (
     "turnwise.run.errors.",
     "turnwise.run.checks.",
-    "turnwise.run.packed.",
+    "turnwise.run.files.packed.",
     "turnwise.run.rehearsal.",
     "turnwise.run.files.",
 )

@@ -10,7 +10,7 @@ import pytest
 
 import turnwise as tw
 from turnwise.cli import main
-from turnwise.data.heldout import is_held_out
+from turnwise.data.splits.heldout import is_held_out
 
 TINY: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "context": 48, "vocab": 300}
 REPLIES: dict[str, Any] = {"max_new_tokens": 4, "evaluation_replies": 2}

@@ -29,7 +29,7 @@ class Fixed:
 @pytest.fixture(scope="session")
 def chat() -> Any:
     """Messages to ids and back, with a tokenizer that knows HelpDesk's words."""
-    from turnwise.data.chat import ChatFormat
+    from turnwise.data.chat.format import ChatFormat
     from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
     from turnwise.models.lm.fresh import train_tokenizer
 

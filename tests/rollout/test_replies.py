@@ -13,7 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.replies import log_ratios
 from turnwise.models.lm.fresh import llama

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import turnwise as tw
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.rollout.agent import Agent

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from turnwise.cli.say import styled
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.tokens import Tokens
 from turnwise.models.lm.fresh import train_tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score, kind_of, shortened
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.run.errors import InputError

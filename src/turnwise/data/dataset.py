@@ -112,7 +112,7 @@ class Logs(Dataset[Dialogue]):
             return said
         turns = sum(len(d.turns) for d in self)
         said += f": {_count(turns, 'turn')} of the agent"
-        from turnwise.data.choices import returns_of, unrated  # which imports this module
+        from turnwise.data.splits.choices import returns_of, unrated  # which imports this module
 
         without = unrated(self)
         if without.all():
@@ -171,7 +171,7 @@ class Prompts(Dataset[PromptRow]):
 
         If all of so few were held out, none is: there would be nothing to learn from.
         """
-        from turnwise.data.heldout import split_by_prompt  # which knows data sets
+        from turnwise.data.splits.heldout import split_by_prompt  # which knows data sets
 
         learnt, held = split_by_prompt(self, fraction)
         if not learnt:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, Written, segments
 from turnwise.run.errors import InputError

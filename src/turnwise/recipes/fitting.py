@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dataset import Logs
 from turnwise.data.rows import token_rows
 from turnwise.models.lm.pretrained import load_tokenizer

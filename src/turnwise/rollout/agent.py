@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from turnwise.data.batch import pack_tokens, pack_turns
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import ROLES, Dialogue
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.envs.dialogue import DialogueTask, Message, Response

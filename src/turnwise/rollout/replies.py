@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.parts import context_of

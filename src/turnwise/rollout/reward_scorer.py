@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.tokens import Tokens
 from turnwise.models.lm.classifier import save_classifier

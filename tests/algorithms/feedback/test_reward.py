@@ -17,7 +17,7 @@ import torch
 from torch.testing import assert_close
 
 from turnwise.algorithms.feedback import reward
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import FeedbackRows, feedback_rows
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score
 from turnwise.envs.dialogue import Message

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import comparison_rows, mismatched, reply_rows
 from turnwise.data.feedback import Like, Pair, Ranking
 from turnwise.envs.dialogue import Message

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from turnwise.data.cards.logs import BINS, data_card, describe, warnings
 from turnwise.data.dataset import Logs, Reading
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.heldout import Split
 from turnwise.data.rows import Cuts
+from turnwise.data.splits.heldout import Split
 from turnwise.envs.dialogue import Message
 
 

@@ -12,7 +12,7 @@ import turnwise as tw
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.pomdpx import read_pomdpx
 from turnwise.run.errors import InputError
-from turnwise.run.packed import ANYWAY, LONGEST_LINE
+from turnwise.run.files.packed import ANYWAY, LONGEST_LINE
 
 MIB = 1 << 20
 TALK = {"messages": [{"role": "user", "content": "yes or no"}, {"role": "assistant", "content": "yes"}]}

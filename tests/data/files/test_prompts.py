@@ -6,7 +6,7 @@ import pytest
 
 from turnwise.data.dataset import Prompts
 from turnwise.data.files.prompts import read_prompts
-from turnwise.data.heldout import is_held_out
+from turnwise.data.splits.heldout import is_held_out
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Like, Pair, Ranking, Score
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import turnwise as tw
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.files.logs import read_logs
 from turnwise.data.rows import token_rows
 from turnwise.evaluation.measures.conversation_views import (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.classifier import adapted_trunks, set_padding_

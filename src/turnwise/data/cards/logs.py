@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.choices import lacks_outcome, unrated
 from turnwise.data.dataset import Dataset
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.files.sources import name_of
-from turnwise.data.heldout import Split
 from turnwise.data.rows import Cuts
-from turnwise.data.twins import find_twins
+from turnwise.data.splits.choices import lacks_outcome, unrated
+from turnwise.data.splits.heldout import Split
+from turnwise.data.splits.twins import find_twins
 
 BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from turnwise.data.files.fields import cut, one_line, unexpected
 from turnwise.run.errors import InputError
-from turnwise.run.packed import unpacked
+from turnwise.run.files.packed import unpacked
 
 SUFFIXES = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv"),

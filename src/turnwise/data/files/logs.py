@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from turnwise.data.choices import lacks_outcome
 from turnwise.data.compact import RATED, CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import ROLES, Dialogue, chat_message
@@ -31,6 +30,7 @@ from turnwise.data.files.gather import CONVERSATION, gathered, is_message
 from turnwise.data.files.messages import MESSAGES, MapRole, Roles, listed, read_message
 from turnwise.data.files.sources import Source, name_of, read_rows
 from turnwise.data.files.writing import write_jsonl
+from turnwise.data.splits.choices import lacks_outcome
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 

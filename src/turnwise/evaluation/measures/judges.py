@@ -11,7 +11,7 @@ import numpy as np
 
 from turnwise.data.cards.feedback import FEW
 from turnwise.data.cards.length import Rule, length_rule
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Ranking, Score, kind_of
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.calibration import both_directions, calibration_summary, log_loss

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Prompt
 from turnwise.data.order import chunks
 from turnwise.evaluation.measures.intervals import bootstrap_interval

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from turnwise.run.errors import InputError
-from turnwise.run.packed import looks_packed, unpacked
+from turnwise.run.files.packed import looks_packed, unpacked
 
 
 class DocumentError(InputError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from turnwise.run.errors import InputError
-from turnwise.run.packed import looks_packed, unpacked
+from turnwise.run.files.packed import looks_packed, unpacked
 
 HEADERS = ("discount", "values", "states", "actions", "observations", "start", "goals")
 TABLES = ("T", "O", "R")

@@ -13,9 +13,9 @@ import torch
 
 from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.belief_probe import MOST_STATES, probe_memory
-from turnwise.evaluation.measures.episode_views import annotate_episodes
-from turnwise.evaluation.measures.episodes import (
+from turnwise.evaluation.measures.agents.belief_probe import MOST_STATES, probe_memory
+from turnwise.evaluation.measures.agents.episode_views import annotate_episodes
+from turnwise.evaluation.measures.agents.episodes import (
     MOST_STEPS,
     Greedy,
     episode_summary,
@@ -23,7 +23,7 @@ from turnwise.evaluation.measures.episodes import (
     play,
     tail_of,
 )
-from turnwise.evaluation.measures.truth import (
+from turnwise.evaluation.measures.agents.truth import (
     Limits,
     bound_above,
     exact_value,

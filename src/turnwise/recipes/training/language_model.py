@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.pretrained import load_lm
 from turnwise.recipes.settings.train import Start

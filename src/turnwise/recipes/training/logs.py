@@ -19,13 +19,21 @@ from torch import nn
 
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
-from turnwise.data.chat import ChatFormat
-from turnwise.data.choices import chosen, evenly, lacks_outcome, records_of, returns_of, together, unrated
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
-from turnwise.data.heldout import split_heldout
 from turnwise.data.order import BatchOrder, batch_size_for
 from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescaled, token_rows
+from turnwise.data.splits.choices import (
+    chosen,
+    evenly,
+    lacks_outcome,
+    records_of,
+    returns_of,
+    together,
+    unrated,
+)
+from turnwise.data.splits.heldout import split_heldout
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import (
     MOST,

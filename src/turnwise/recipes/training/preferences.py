@@ -13,7 +13,7 @@ from turnwise.data.cards.feedback import feedback_card, feedback_warnings
 from turnwise.data.comparisons import fit_comparisons, fit_split
 from turnwise.data.dataset import FeedbackSet, PromptRow
 from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking
-from turnwise.data.heldout import split_by_prompt
+from turnwise.data.splits.heldout import split_by_prompt
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.judges import cautions, judge
 from turnwise.models.lm.parts import parameter_count

@@ -12,7 +12,7 @@ from turnwise.data.cards.feedback import feedback_card, feedback_warnings
 from turnwise.data.comparisons import fit_split
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.feedback import Feedback, Score
-from turnwise.data.heldout import split_by_prompt
+from turnwise.data.splits.heldout import split_by_prompt
 from turnwise.evaluation.measures.judges import cautions, judge
 from turnwise.models.lm.classifier import adapted_trunks
 from turnwise.models.lm.parts import parameter_count, trunk_of, width_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from turnwise.data.cards.feedback import context_warnings
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.comparisons import Fitted
 from turnwise.data.dataset import PromptRow
 from turnwise.data.feedback import Prompt, shortened

@@ -283,7 +283,7 @@ def test_the_lane_loop_runs_on_it() -> None:
     stands at its last token and is the gold of its text."""
     import torch
 
-    from turnwise.data.chat import ChatFormat
+    from turnwise.data.chat.format import ChatFormat
     from turnwise.models.lm.fresh import llama, train_tokenizer
     from turnwise.models.lm.policies import LmPolicy
     from turnwise.rollout.conversations import converse

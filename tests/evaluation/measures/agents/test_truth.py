@@ -10,7 +10,7 @@ from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS, t_maze, tiger
 from turnwise.envs.problems.memory_tasks import repeat_previous
 from turnwise.envs.protocol import Discrete
-from turnwise.evaluation.measures.truth import (
+from turnwise.evaluation.measures.agents.truth import (
     Limits,
     bound_above,
     exact_value,
@@ -41,8 +41,8 @@ def test_the_t_maze() -> None:
 
 
 def test_what_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turnwise.evaluation.measures.truth.MOST_UNKNOWNS", 3)
-    monkeypatch.setattr("turnwise.evaluation.measures.truth.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("turnwise.evaluation.measures.agents.truth.MOST_UNKNOWNS", 3)
+    monkeypatch.setattr("turnwise.evaluation.measures.agents.truth.importlib.util.find_spec", lambda _: None)
     found = truth_of_problem(t_maze(2), 0)
     assert found["lower"] is found["stochastic"] is None
     assert len(found["notes"]) == 2 and "numba" in found["notes"][0]

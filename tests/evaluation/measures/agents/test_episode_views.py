@@ -10,8 +10,8 @@ import torch
 
 from turnwise.envs.problems.classics import tiger
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.episode_views import annotate_episodes
-from turnwise.evaluation.measures.episodes import Greedy, play
+from turnwise.evaluation.measures.agents.episode_views import annotate_episodes
+from turnwise.evaluation.measures.agents.episodes import Greedy, play
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Kind, Spaces, agent_of
 

@@ -15,8 +15,8 @@ from turnwise.data.steps import pack_steps
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.protocol import Discrete, LaneEnv, Space
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.belief_probe import beliefs_along
-from turnwise.evaluation.measures.episodes import discounted
+from turnwise.evaluation.measures.agents.belief_probe import beliefs_along
+from turnwise.evaluation.measures.agents.episodes import discounted
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork

@@ -11,7 +11,13 @@ import torch
 
 from turnwise.envs.problems.classics import CLASSICS, tiger
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.episodes import NEGLIGIBLE, episode_summary, horizon_for, play, tail_of
+from turnwise.evaluation.measures.agents.episodes import (
+    NEGLIGIBLE,
+    episode_summary,
+    horizon_for,
+    play,
+    tail_of,
+)
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.models.agents.actor_critic import ActOutput
 

@@ -10,7 +10,7 @@ import pytest
 import turnwise as tw
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import read_logs
-from turnwise.data.twins import find_twins
+from turnwise.data.splits.twins import find_twins
 from turnwise.envs.dialogue import Message
 
 WORDS = "hat ball book fuse lamp cable port dog tree road sea map bread cup door".split()  # noqa: SIM905

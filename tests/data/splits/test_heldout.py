@@ -8,7 +8,7 @@ import pytest
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.feedback import Like
-from turnwise.data.heldout import split_by_prompt, split_heldout
+from turnwise.data.splits.heldout import split_by_prompt, split_heldout
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 

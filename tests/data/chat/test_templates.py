@@ -20,7 +20,7 @@ import torch
 from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message, ToolCall

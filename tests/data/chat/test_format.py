@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data import encoder as encoder_module
 from turnwise.data.batch import pack_tokens
-from turnwise.data.chat import ChatFormat
+from turnwise.data.chat import encoder as encoder_module
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter, segments
 from turnwise.envs.dialogue import Message, Response

@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from turnwise.data.choices import chosen, returns_of, together
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.feedback import Prompt
-from turnwise.data.twins import Twins, find_twins, hash_of
+from turnwise.data.splits.choices import chosen, returns_of, together
+from turnwise.data.splits.twins import Twins, find_twins, hash_of
 from turnwise.run.errors import SettingError
 
 FEW = 5

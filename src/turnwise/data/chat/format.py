@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from turnwise.data.chat.encoder import REMEMBERED, Remembered, TextEncoder
+from turnwise.data.chat.template import THINK, THOUGHT, Template, shared_beginning, suffix
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.encoder import REMEMBERED, Remembered, TextEncoder
-from turnwise.data.template import THINK, THOUGHT, Template, shared_beginning, suffix
 from turnwise.data.tokens import Tokens, TokenWriter, Written
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from turnwise.data import encoder as encoder_module
-from turnwise.data.chat import ChatFormat
-from turnwise.data.encoder import TextEncoder, encodes_by_words
-from turnwise.data.template import copies_contents
+from turnwise.data.chat import encoder as encoder_module
+from turnwise.data.chat.encoder import TextEncoder, encodes_by_words
+from turnwise.data.chat.format import ChatFormat
+from turnwise.data.chat.template import copies_contents
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.fresh import OWN_TEMPLATE
 

@@ -28,7 +28,7 @@ from turnwise.envs.problems.hidden_velocity import CartPole
 from turnwise.envs.problems.long_t_maze import LongTMaze
 from turnwise.envs.problems.memory_tasks import MemoryTask
 from turnwise.envs.protocol import LaneEnv
-from turnwise.evaluation.measures.episodes import Greedy
+from turnwise.evaluation.measures.agents.episodes import Greedy
 from turnwise.exact.bounds import matrix, mdp_q
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
 from turnwise.exact.controllers import Controller, controller_value

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from turnwise.data.calls import CALL, FORMS, RESULT, Call, as_dict, holds
+from turnwise.data.chat.calls import CALL, FORMS, RESULT, Call, as_dict, holds
 from turnwise.data.dialogue import spoken
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError

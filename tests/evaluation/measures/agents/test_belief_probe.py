@@ -13,8 +13,8 @@ from turnwise.data.steps import StepInputs
 from turnwise.envs.problems.classics import tiger
 from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
-from turnwise.evaluation.measures.belief_probe import beliefs_along, probe_memory
-from turnwise.evaluation.measures.episodes import play
+from turnwise.evaluation.measures.agents.belief_probe import beliefs_along, probe_memory
+from turnwise.evaluation.measures.agents.episodes import play
 from turnwise.models.agents.actor_critic import ActOutput
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import Spaces, memory_of
