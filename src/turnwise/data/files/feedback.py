@@ -39,16 +39,21 @@ _KINDS = (
 
 
 def read_feedback(
-    source: Source, kind: Kind | None = None, *, map_role: MapRole = (), skip_bad: bool = False
+    source: Source,
+    kind: Kind | None = None,
+    *,
+    map_role: MapRole = (),
+    skip_bad: bool = False,
+    quiet: bool = False,
 ) -> FeedbackSet:
     """All judgements of a path, or of rows in memory.
 
     `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
     rows: dicts with the columns of a file, or values of `Pair`, `Ranking`, `Like`, `Score`, which are taken
     as they are. A source holds one kind. Without `kind` the columns of each row must tell the same one; with
-    it, columns of other kinds are metadata. `map_role` and `skip_bad` are those of `read_logs`. Anything
-    wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with rows in
-    memory counted from 0; it tells the first ten faults and how many there are.
+    it, columns of other kinds are metadata. `map_role`, `skip_bad` and `quiet` are those of `read_logs`.
+    Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with
+    rows in memory counted from 0; it tells the first ten faults and how many there are.
     """
     if kind is not None and kind not in COLUMNS:
         raise SettingError("kind", kind, f"one of {', '.join(COLUMNS)}")
@@ -69,14 +74,14 @@ def read_feedback(
         return item
 
     faults = Faults(name_of(source), "judgement")
-    items = tuple(items_of(read_rows(source), parse, faults))
+    items = tuple(items_of(read_rows(source, quiet=quiet), parse, faults))
     faults.judge(len(items), skip_bad)
     return FeedbackSet(items, faults.name, faults.reading(source), text=text)
 
 
 def holds_feedback(source: Source) -> bool:
     """Whether the first row of a source has replies to a prompt, and no conversation."""
-    first = next(read_rows(source), None)
+    first = next(read_rows(source, quiet=True), None)
     if first is None or not isinstance(first.value, Mapping):
         return isinstance(first and first.value, Feedback)
     columns = {name for name, value in first.value.items() if value is not None}

@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +46,16 @@ class Row(NamedTuple):
     """What is there; an `InputError` if nothing can be made of it."""
 
 
-def file_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file. InputError if it cannot be read to its end, or its name ends in no known way."""
+def file_rows(path: Path, at: Callable[[int], None] | None = None) -> Iterator[Row]:
+    """The rows of a file. InputError if it cannot be read to its end, or its name ends in no known way.
+
+    `at` is called now and then with the bytes that have been read; not of Parquet.
+    """
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         yield from _parquet_rows(path)
         return
-    with unpacked(path, packed=path.suffix == ".gz") as file:
+    with unpacked(path, packed=path.suffix == ".gz", at=at) as file:
         try:
             if name.endswith((".csv", ".tsv")):
                 yield from _table_rows(path, iter(file), "\t" if name.endswith(".tsv") else None)

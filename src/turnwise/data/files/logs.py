@@ -47,6 +47,7 @@ def read_logs(
     missing_outcome: str | float | None = None,
     map_role: MapRole = (),
     skip_bad: bool = False,
+    quiet: bool = False,
 ) -> Logs:
     """All conversations of a path, or of rows in memory.
 
@@ -63,13 +64,14 @@ def read_logs(
 
     Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...`
     with rows in memory counted from 0. It tells the first ten faults and how many there are. With `skip_bad`
-    bad rows are left out instead, and `reading` of what is returned says how many and why.
+    bad rows are left out instead, and `reading` of what is returned says how many and why. Large files show
+    progress, unless `quiet`.
     """
     if agent_role not in ROLES:
         raise SettingError("agent_role", agent_role, f"one of {', '.join(ROLES)}")
     missing = _missing_outcome(missing_outcome)
     form = _Form(agent_role, credit_partner_rewards, outcome_column or "outcome", Roles(map_role))
-    rows = gathered(read_rows(source), form.outcome)
+    rows = gathered(read_rows(source, quiet=quiet), form.outcome)
     faults = Faults(name_of(source), "conversation")
     dialogues = CompactDialogues.of(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
     faults.judge(len(dialogues), skip_bad)

@@ -19,13 +19,15 @@ REPLIES = ("prompt", "chosen", "rejected", "completion", "completions", "complet
 _TAKEN = ("prompts", "self")  # a reward function is called by keyword, and these keywords have a meaning
 
 
-def read_prompts(source: Source, *, map_role: MapRole = (), skip_bad: bool = False) -> Prompts:
+def read_prompts(
+    source: Source, *, map_role: MapRole = (), skip_bad: bool = False, quiet: bool = False
+) -> Prompts:
     """All prompts of a path, or of rows in memory, each once.
 
     A row has `prompt`: text, or messages that end with the user's. A row of feedback without one has what its
     replies begin with. Other columns are kept for reward functions. In memory a row may also be a text or a
-    list of messages by itself. If rows repeat a prompt, the first one's columns count. `map_role`, `skip_bad`
-    and everything that is wrong are as of `read_feedback`.
+    list of messages by itself. If rows repeat a prompt, the first one's columns count. `map_role`,
+    `skip_bad`, `quiet` and everything that is wrong are as of `read_feedback`.
     """
     if isinstance(source, Prompts):
         return source
@@ -37,7 +39,7 @@ def read_prompts(source: Source, *, map_role: MapRole = (), skip_bad: bool = Fal
         value = _row(row)
         return value, prompt_of(value, row.where, roles)
 
-    for value, prompt in parsed(read_rows(source), parse, faults):
+    for value, prompt in parsed(read_rows(source, quiet=quiet), parse, faults):
         good += 1
         text &= isinstance(value.get("prompt"), str) and len(prompt) == 1  # a transcript is a chat
         others = {k: v for k, v in value.items() if k not in REPLIES}

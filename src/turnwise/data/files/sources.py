@@ -18,6 +18,7 @@ from turnwise.data.files.fields import one_line, unexpected
 from turnwise.data.files.formats import NOT_INSTALLED, SUFFIXES, Row, arrow_rows, file_rows
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
+from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import rehearsing
 
 Source = str | os.PathLike[str] | Iterable[Any]
@@ -26,6 +27,8 @@ Source = str | os.PathLike[str] | Iterable[Any]
 FOLDER_SUFFIXES = tuple(s for s in SUFFIXES if not s.startswith(".json.") and s != ".json")
 """Of the files in a folder. A .json beside others is more often a description than data."""
 
+SHOWN_FROM = 20
+"""MiB of files from which reading shows progress: about two seconds"""
 REHEARSED = 200
 """rows of a rehearsal"""
 _BATCH = 1024  # rows of a dataset that Arrow turns into Python objects at a time
@@ -47,19 +50,19 @@ def name_of(source: Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else IN_MEMORY
 
 
-def read_rows(source: Source) -> Iterator[Row]:
+def read_rows(source: Source, *, quiet: bool = False) -> Iterator[Row]:
     """The rows of a path or of an iterable.
 
     A path is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
     two with `:split` unless it is train). Raises InputError for what is not there or cannot be read. A
-    rehearsal reads the first 200 rows.
+    rehearsal reads the first 200 rows. Large files show progress, unless `quiet`.
     """
-    yield from itertools.islice(_all_rows(source), REHEARSED if rehearsing() else None)
+    yield from itertools.islice(_all_rows(source, quiet), REHEARSED if rehearsing() else None)
 
 
-def _all_rows(source: Source) -> Iterator[Row]:
+def _all_rows(source: Source, quiet: bool) -> Iterator[Row]:
     if isinstance(source, str | os.PathLike):
-        yield from _rows_at(os.fspath(source))
+        yield from _rows_at(os.fspath(source), quiet)
         return
     expected = "expected a path, the name of a dataset, or an iterable of rows"
     if isinstance(source, _Table):
@@ -72,7 +75,7 @@ def _all_rows(source: Source) -> Iterator[Row]:
     yield from _memory_rows(source)
 
 
-def _rows_at(text: str) -> Iterator[Row]:
+def _rows_at(text: str, quiet: bool) -> Iterator[Row]:
     if not text.strip():
         raise InputError("no name is given; expected a file, a folder or a dataset")
     try:
@@ -99,8 +102,15 @@ def _rows_at(text: str) -> Iterator[Row]:
         else:
             found = f"no such file{_like(path)}"
             raise InputError(f"{text}: expected a file, a folder or a dataset; found {found}")
-        for file in files:
-            yield from file_rows(file)
+        sizes = [file.stat().st_size for file in files]
+        total = sum(sizes) >> 20
+        with Progress("reading MiB", total, quiet=quiet or total < SHOWN_FROM) as bar:
+            for i, file in enumerate(files):
+                before = sum(sizes[:i])
+                yield from file_rows(
+                    file, lambda read, before=before: bar.at(min(total, before + read >> 20))
+                )
+            bar.at(total)
     except OSError as error:
         raise InputError(f"{text}: expected what can be read; found {one_line(error)}") from None
 

@@ -179,16 +179,16 @@ def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m
     apart = given.pop("heldout_logs", None)
     settings, reading = _taken(LogSettings, given), _taken(LogReading, given)
     _expect_nothing(algorithm, given, LogSettings, LogReading)
-    read = read_logs(data, **vars(reading))
+    read = read_logs(data, **vars(reading), quiet=m.silent)
     if apart is not None:
-        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role})
+        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
     return logs.prepare(algorithm, config, read, settings, start, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
     start = _start(algorithm, given)
-    feedback = _feedback(data, given)
+    feedback = _feedback(data, given, m)
     settings, members = _taken(FeedbackSettings, given), _taken(EnsembleSettings, given)
     _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, EnsembleSettings)
     return reward.prepare(algorithm, config, feedback(), start, settings, members, m)
@@ -199,16 +199,16 @@ def _preferences(
 ) -> Job[Policy]:
     judge = given.pop("reward", None)
     policy = _start(algorithm, given)
-    feedback = _feedback(data, given)
+    feedback = _feedback(data, given, m)
     settings, sampled = _taken(FeedbackSettings, given), _taken(ReplySettings, given)
     _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, ReplySettings)
     return preferences.prepare(algorithm, config, feedback(), policy, judge, settings, sampled, m)
 
 
-def _feedback(data: Any, given: dict[str, Any]) -> Callable[[], FeedbackSet]:
+def _feedback(data: Any, given: dict[str, Any], m: Machine) -> Callable[[], FeedbackSet]:
     """What reads the feedback, once all settings are known to be good."""
     kind, reading = given.pop("kind", None), _taken(FeedbackReading, given)
-    return lambda: read_feedback(data, kind, **vars(reading))
+    return lambda: read_feedback(data, kind, **vars(reading), quiet=m.silent)
 
 
 def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
@@ -219,7 +219,7 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping)
     reading, settings, sampled, shaping = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
-    prompts = replies.find_prompts(data, reading, settings.heldout)
+    prompts = replies.find_prompts(data, reading, settings.heldout, quiet=m.silent)
     return replies.prepare(algorithm, config, prompts, policy, judge, settings, sampled, shaping, m)
 
 

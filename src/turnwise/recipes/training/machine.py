@@ -43,14 +43,19 @@ class Machine:
         """This process's device."""
         return self.world.device
 
+    @property
+    def silent(self) -> bool:
+        """Whether this process shows nothing: people asked for silence, or another process speaks."""
+        return self.quiet or not self.world.main
+
     def warn(self, text: str) -> None:
         """One line for people, on stderr, unless they asked for silence."""
-        if not self.quiet and self.world.main:
+        if not self.silent:
             say(f"warning: {text}")
 
     def progress(self, what: str, total: int) -> Progress:
         """A count that people see, to be used in a `with`."""
-        return Progress(what, total, quiet=self.quiet or not self.world.main)
+        return Progress(what, total, quiet=self.silent)
 
     def training_run(self, what: str) -> TrainingRun:
         """Steps with progress, checkpoints and metrics in the run folder."""

@@ -128,13 +128,15 @@ def prepare(
     )
 
 
-def find_prompts(source: Any, reading: FeedbackReading, heldout: float) -> tuple[Prompts, Prompts]:
+def find_prompts(
+    source: Any, reading: FeedbackReading, heldout: float, *, quiet: bool = False
+) -> tuple[Prompts, Prompts]:
     """(prompts to learn from, prompts held out): of a task by its name, of a path, or of rows in memory."""
     own = TASKS[source].prompts if isinstance(source, str) and source in TASKS else None
     if own is not None:
         learnt, held = (Prompts(tuple(map(PromptRow, part)), source) for part in own())
         return learnt, held
-    return read_prompts(source, **vars(reading)).split(heldout)
+    return read_prompts(source, **vars(reading), quiet=quiet).split(heldout)
 
 
 def _warnings(parts: tuple[Prompts, Prompts]) -> list[str]:

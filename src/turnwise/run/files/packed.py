@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ ANYWAY = 64 << 20
 class Unpacked:
     """The bytes of a file. InputError at a line that is too long, and once too much has been unpacked."""
 
-    def __init__(self, path: Path, file: Any, *, packed: bool):
-        self.path, self.file = path, file
+    def __init__(self, path: Path, file: Any, *, packed: bool, at: Callable[[int], None] | None = None):
+        self.path, self.file, self.packed, self.at = path, file, packed, at
         self.most = max(ANYWAY, MOST_TIMES * path.stat().st_size) if packed else None
         self.taken = self.lines = 0
 
@@ -51,7 +51,10 @@ class Unpacked:
         return b"".join(parts)
 
     def _take(self, part: bytes) -> None:
-        self.taken += len(part)
+        before, self.taken = self.taken, self.taken + len(part)
+        if self.at is not None and before >> 20 != self.taken >> 20:
+            # Of a packed file, what is known beforehand is its size as it lies on disk.
+            self.at(self.file.fileobj.tell() if self.packed else self.taken)
         if self.most is not None and self.taken > self.most:
             raise InputError(
                 f"{self.path}: expected a packed file that unpacks to at most {MOST_TIMES} times its size; "
@@ -60,10 +63,13 @@ class Unpacked:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path, *, packed: bool) -> Iterator[Unpacked]:
-    """A file opened for reading, as it is or unpacked. OSError, EOFError or zlib.error if it is broken."""
+def unpacked(path: Path, *, packed: bool, at: Callable[[int], None] | None = None) -> Iterator[Unpacked]:
+    """A file opened for reading, as it is or unpacked. OSError, EOFError or zlib.error if it is broken.
+
+    `at` is called every MiB with the bytes of the file that have been read.
+    """
     with gzip.open(path) if packed else path.open("rb") as file:
-        yield Unpacked(path, file, packed=packed)
+        yield Unpacked(path, file, packed=packed, at=at)
 
 
 def looks_packed(path: Path) -> bool:
