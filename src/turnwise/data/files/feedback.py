@@ -52,8 +52,8 @@ def read_feedback(
     rows: dicts with the columns of a file, or values of `Pair`, `Ranking`, `Like`, `Score`, which are taken
     as they are. A source holds one kind. Without `kind` the columns of each row must tell the same one; with
     it, columns of other kinds are metadata. `map_role`, `skip_bad` and `quiet` are those of `read_logs`.
-    Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...` with
-    rows in memory counted from 0; it tells the first ten faults and how many there are.
+    Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...`
+    with rows in memory counted from 0; it tells the first ten faults and how many there are.
     """
     if kind is not None and kind not in COLUMNS:
         raise SettingError("kind", kind, f"one of {', '.join(COLUMNS)}")
