@@ -57,12 +57,12 @@ RULES = {
 ANYWHERE = (
     "turnwise.run.errors.",
     "turnwise.run.checks.",
-    "turnwise.run.files.packed.",
     "turnwise.run.rehearsal.",
+    "turnwise.run.progress.",
     "turnwise.run.files.",
 )
-"""errors that people read, checks of settings, the unpacking of files, rehearsals, and how files are written
-whole, stand in every layer but the mathematics"""
+"""errors that people read, checks of settings, rehearsals, the progress of long work, and how files are read
+and written, stand in every layer but the mathematics"""
 
 
 def imports(code: str, module: str) -> Iterator[tuple[int, str, bool]]:
