@@ -195,3 +195,20 @@ def test_ours_is_ours_without_its_file_of_settings(
         assert json.loads((tmp_path / "again" / "config.json").read_text())["turnwise_read_at_stop"]
         found = load_reward(tmp_path / "again")
         np.testing.assert_allclose(found.score(rows), before.mean(0, keepdims=True), atol=1e-6)
+
+
+def test_a_judge_whose_tokenizer_has_more_tokens_than_its_embedding_says_so_and_judges(
+    tmp_path: Path,
+) -> None:
+    """A template's new marker has no embedding of its own: without one, an index would fail at some reply."""
+    from transformers import AutoTokenizer
+
+    folder = decoder(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|reply|>"]})
+    tokenizer.chat_template = NEWLINE.replace("<|end|>", "<|end|><|reply|>")
+    tokenizer.save_pretrained(folder)
+    with pytest.warns(UserWarning, match="its tokenizer has"):
+        judge = load_run(folder)
+    assert isinstance(judge, Judge)
+    assert np.isfinite(judge.score("tell me", REPLIES)).all()

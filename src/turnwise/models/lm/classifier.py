@@ -17,6 +17,7 @@ from turnwise.models.lm.pretrained import (
     cannot_load,
     expect_model_folder,
     expect_on_hub,
+    make_room_,
     share_files,
     tokenizer_of,
     whole_model,
@@ -134,6 +135,7 @@ def one_label_classifier(name_or_path: str) -> tuple[Any, Any]:
     try:
         model: Any = whole_model(AutoModelForSequenceClassification, name_or_path)
         tokenizer = tokenizer_of(name_or_path)
+        make_room_(model, tokenizer, name_or_path)
     except Exception as e:  # files that hold no model fail in any way they like
         raise cannot_load(name_or_path, "a reward model", e) from e
     return model.eval().requires_grad_(False), tokenizer

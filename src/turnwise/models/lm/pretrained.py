@@ -200,7 +200,7 @@ def make_room_(model: Any, tokenizer: Any, name: str) -> None:
         stacklevel=2,
     )
     model.resize_token_embeddings(tokens, mean_resizing=False)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+    for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
         layer.weight[known:] = layer.weight[:known].mean(0)
         if getattr(layer, "bias", None) is not None:
             layer.bias[known:] = layer.bias[:known].mean()
