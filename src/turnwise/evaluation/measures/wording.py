@@ -116,8 +116,8 @@ def _verdict(ahead: dict[str, Any], nats: dict[str, dict[str, Any]]) -> str:
         return f"The clone predicts the agent's words better than a bigram table ({figures})."
     if high is not None and high < 0:
         return (
-            f"The clone predicts the agent's words worse than a bigram table ({figures}), which knows only the "
-            "token before. More conversations, a pretrained model or a few more passes may help."
+            f"The clone predicts the agent's words worse than a bigram table ({figures}), which knows only "
+            "the token before. More conversations, a pretrained model or a few more passes may help."
         )
     return f"Whether the clone predicts the agent's words better than a bigram table is open ({figures})."
 
