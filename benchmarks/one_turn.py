@@ -43,8 +43,8 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.pretrained import save_lm
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.one_turn import OneTurn
+from turnwise.run.learner import Learner
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner
 
 BARS = {"grpo": 1.5, "rloo": 1.8, "dpo": 1.2}
 PROMPT = REPLY = 64

@@ -47,9 +47,9 @@ from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.rollout.conversations import converse
 from turnwise.rollout.engines.protocol import LaneModel, Utterance
 from turnwise.rollout.engines.sampler import Sampler
+from turnwise.run.learner import Learner
 from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner
 
 BAR = 3.0
 SIZES = {"1M": (128, 4), "3M": (256, 4)}  # width, layers: 0.9 and 3.4 million parameters

@@ -37,7 +37,7 @@ from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
-from turnwise.run.training import Learner
+from turnwise.run.learner import Learner
 
 BAR = 0.55
 CONTEXT, HEADS, ROWS = 512, 4, 64

@@ -17,8 +17,9 @@ from torch import nn
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import InputError
 from turnwise.run.files.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
+from turnwise.run.learner import Learner
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 STATE: dict[str, Any] = {
     "step": 7,

@@ -12,8 +12,9 @@ from torch import nn
 
 from turnwise.run.errors import Diverged, InputError, SettingError
 from turnwise.run.files.checkpoint import Checkpoints
+from turnwise.run.learner import Learner
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 def weight(value: float = 0.0) -> nn.Module:

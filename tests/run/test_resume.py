@@ -18,9 +18,10 @@ from torch import nn
 from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
 from turnwise.run.errors import Diverged, Interrupted
 from turnwise.run.files.checkpoint import Checkpoints
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
 worker = runpy.run_path(str(WORKER))

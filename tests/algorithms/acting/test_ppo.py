@@ -193,7 +193,8 @@ def test_a_step_of_ppo_is_taken_against_the_old_policy(tmp_path: Any) -> None:
     """Numbers of one update: with a huge learning rate the clip shows; one too small to move a
     weight leaves nothing to clip.
     """
-    from turnwise.run.training import Learner, TrainingRun
+    from turnwise.run.learner import Learner
+    from turnwise.run.training import TrainingRun
 
     for lr, wide in ((1e-30, False), (0.3, True)):
         agent, rows = agent_and_rows()

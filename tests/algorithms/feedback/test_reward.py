@@ -26,9 +26,10 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.reward_scorer import scorer
 from turnwise.run.errors import InputError, Interrupted
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 ONE, TWO = (Message("user", "hello there"),), (Message("user", "it works"),)
 THREE = Ranking(TWO, ("my", "friend", "works now"), (2, 3, 1))

@@ -19,8 +19,8 @@ from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.target import slow_copy
 from turnwise.run.errors import InputError
+from turnwise.run.learner import Learner
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner
 
 f64 = torch.float64
 GAMMA, WITHIN, VOCAB = 0.9, 0.97, 11

@@ -31,9 +31,10 @@ from turnwise.rollout.replies import Reply
 from turnwise.rollout.rewards import RewardFailed
 from turnwise.run.distributed import World
 from turnwise.run.errors import Interrupted
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import COMMON
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 CPU = torch.device("cpu")
 PROMPTS = [(Message("user", x),) for x in ("hello", "friend", "it works", "now")]

@@ -37,11 +37,12 @@ from turnwise.losses.value import explained_variance, squared_error
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import annealed, linear
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

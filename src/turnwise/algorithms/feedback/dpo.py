@@ -40,9 +40,10 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric, added
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 Formula = Literal["dpo", "ipo", "conservative", "robust", "ranking"]
 

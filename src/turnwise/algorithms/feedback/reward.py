@@ -39,9 +39,10 @@ from turnwise.losses.reduce import sums_over_items
 from turnwise.losses.value import squared_error
 from turnwise.models.lm.reward_model import AnyRewardModel
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric, added
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

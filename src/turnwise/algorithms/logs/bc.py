@@ -30,9 +30,10 @@ from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import SettingError
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ from turnwise.models.lm.critics import Estimand, TokenCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import CONSERVATIVE, MOVING_TARGET, SQUARED_STD, STD, Metric
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ from turnwise.losses.value import cql_loss, squared_error
 from turnwise.models.lm.critics import Estimand, TokenCritic
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import CONSERVATIVE, MONTE_CARLO, SQUARED_STD, STD, Metric
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import ONE_OR_MORE, check
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric
 from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

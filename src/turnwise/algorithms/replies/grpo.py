@@ -35,10 +35,11 @@ from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric, added
 from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

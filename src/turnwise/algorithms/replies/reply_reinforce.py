@@ -29,10 +29,11 @@ from turnwise.rollout.one_turn import OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
+from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric
 from turnwise.run.optim import warmup_linear
 from turnwise.run.settings import AdamW
-from turnwise.run.training import Learner, TrainingRun
+from turnwise.run.training import TrainingRun
 
 
 @dataclass(frozen=True)

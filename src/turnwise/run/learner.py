@@ -1,0 +1,119 @@
+"""What a run changes: the module that learns, its optimizer, its slow copies, what it collects by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from turnwise.run import distributed
+from turnwise.run.distributed import World
+from turnwise.run.errors import Diverged
+from turnwise.run.optim import optimizer_of
+from turnwise.run.settings import Adam, AdamW
+
+ADVICE = "expected a smaller lr, or smaller rewards"
+"""what helps against numbers that are none"""
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint holds beside weights: episodes under way, a replay of past ones."""
+
+    @property
+    def changes(self) -> int:
+        """How often it has changed: a step that failed before it changed anything has not begun."""
+        ...
+
+    def state(self) -> Any:
+        """Tensors, numbers, texts, and lists and dicts of them."""
+        ...
+
+    def load(self, state: Any) -> None:
+        """Go on from a `state` that was saved."""
+        ...
+
+
+@dataclass
+class Learner:
+    """Everything that training changes: the module that learns, its optimizer, slow copies beside it."""
+
+    module: nn.Module
+    settings: AdamW | Adam
+    """Of the optimizer; an algorithm's `Config` has them."""
+    target: Any = None
+    """A slow copy of the module or of a part of it, if the algorithm has one."""
+    experience: Stateful | None = None
+    """What the algorithm collects itself, if it does; then it runs in one process."""
+    world: World = field(default_factory=World)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    wrapped: nn.Module = field(init=False)
+    """The module to call: its backward synchronises gradients, if there are several processes."""
+    grad_norms: list[float] = field(default_factory=list, init=False, repr=False)
+    """Gradient norms of the step under way, before they are clipped; `TrainingRun.steps` empties it."""
+    updates: int = field(default=0, init=False)
+    """Gradient steps that were begun; one that is refused is none."""
+
+    def __post_init__(self) -> None:
+        self.optimizer = optimizer_of(self.module, self.settings)
+        self.wrapped = self.world.wrap(self.module)
+
+    def descend(self, loss: Tensor, *, lr: float) -> None:
+        """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped.
+
+        Diverged, and no step, if the loss or the gradient norm is not finite: weights stay as they were. A
+        GPU is waited for once, for these two numbers; the copy of the next batch would wait for it anyway.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.grad_clip)
+        value, length = torch.stack([loss.detach().double(), distributed.whole(norm).double()]).tolist()
+        # A loss is that of this process's share: one that is no number here has to stop all processes.
+        if self.world.anyone(not (math.isfinite(value) and math.isfinite(length))):
+            self.optimizer.zero_grad()
+            self.expect_finite()  # weights that came so, from a folder, are no fault of this step
+            raise Diverged(f"the loss is {value:g} and its gradient has the norm {length:g}; {ADVICE}")
+        self.grad_norms.append(length)
+        self.updates += 1
+        self.optimizer.step()
+
+    def diagnostics(self) -> dict[str, float]:
+        """Mean gradient norm and the learning rate of a step; empty if nothing has been learnt in it."""
+        if not self.grad_norms:
+            return {}
+        mean = sum(self.grad_norms) / len(self.grad_norms)
+        return {"grad_norm": mean, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def expect_finite(self) -> None:
+        """Diverged if a weight is not finite: a step too long makes one so without any gradient's fault.
+
+        All processes call it.
+        """
+        wrong = [n for n, p in self.module.named_parameters() if not distributed.own(p).isfinite().all()]
+        if self.world.anyone(bool(wrong)):
+            where = wrong[0] if wrong else "on another process"
+            advice = ADVICE if self.updates else "expected a model to begin with whose weights are"
+            raise Diverged(f"weights are not finite ({where}); {advice}")
+
+    def state(self) -> dict[str, Any]:
+        """Whole weights and optimizer state (on rank 0)."""
+        return {
+            "module": distributed.module_state(self.module),
+            "optimizer": distributed.optimizer_state(self.module, self.optimizer),
+            "target": None if self.target is None else distributed.module_state(self.target),
+            "experience": None if self.experience is None else self.experience.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`, on any number of processes; only rank 0's is read."""
+        distributed.load_module(self.module, state.get("module", {}))
+        distributed.load_optimizer(self.module, self.optimizer, state.get("optimizer", {}))
+        if self.target is not None:
+            distributed.load_module(self.target, state.get("target", {}))
+        if self.experience is not None:
+            self.experience.load(state["experience"])
