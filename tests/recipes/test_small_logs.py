@@ -63,3 +63,31 @@ def test_logs_without_anything_held_out_say_so(tmp_path: Path) -> None:
     policy = tw.fit(tw.BC(epochs=1.0), rows(9), out=tmp_path / "run", quiet=True, heldout=0.0, **SMALL)
     assert policy.result["wording"] == {}
     assert "Nothing is held out" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_with_the_batch_of_its_data_can_be_made_longer(tmp_path: Path) -> None:
+    """Decided anew, 20 rows in 401 passes would get batches of 8; the run began with 4, and goes on so."""
+    data, out = rows(20), tmp_path / "run"
+    small = SMALL | {"heldout": 0.0, "width": 8}
+    tw.fit(tw.BC(epochs=1.0), data, out=out, quiet=True, **small)
+    tw.fit(tw.BC(epochs=401.0), data, out=out, quiet=True, resume=True, **small)
+    assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] == 4
+
+
+def test_messages_are_answered_in_the_forms_that_logs_have() -> None:
+    """Content in parts, other names of roles, and a call of a function without words."""
+    policy = tw.fit(tw.BC(epochs=0.1), rows(9), quiet=True, heldout=0.0, **SMALL)
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    talk = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "human", "content": [{"type": "text", "text": "Say red."}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "red", "tool_call_id": "1"},
+    ]
+    plain = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Say red."},
+        {"role": "assistant", "content": "call look({})"},
+        {"role": "tool", "content": "red"},
+    ]
+    assert policy.reply(talk, seed=1) == policy.reply(plain, seed=1)

@@ -140,3 +140,29 @@ def test_prompts_longer_than_the_context_lose_their_earliest_messages(
     )
     assert {p[0]["content"] for p in seen} == {"Be kind."} and {len(p) for p in seen} == {2, 4, 6}
     assert all(p[-1]["content"].startswith("Say ") and p[1]["role"] == "user" for p in seen)
+
+
+def test_a_judge_that_is_silent_on_every_other_reply_costs_no_training(clone: Path, tmp_path: Path) -> None:
+    """Half of its replies to each prompt have no opinion: the figure is of the others, and the run ends."""
+
+    def half(completions: Any, **_: Any) -> list[float | None]:
+        return [None if i % 2 else 1.0 for i in range(len(completions))]
+
+    settings = {"policy": clone, "heldout": 0.5, "max_new_tokens": 4, "evaluation_replies": 2}
+    policy = tw.fit(tw.DPO(), PAIRS, reward=half, out=tmp_path / "run", quiet=True, **settings)
+    after = policy.result["measured"]["after"]
+    assert after["reward"]["mean"] == 1.0
+    assert after["unjudged"] == after["replies"] // 2
+
+
+def test_a_judge_that_is_silent_on_all_replies_has_no_figure(clone: Path, tmp_path: Path) -> None:
+    settings = {"policy": clone, "heldout": 0.5, "max_new_tokens": 4, "evaluation_replies": 2}
+    calls = []
+
+    def silent(completions: Any, **_: Any) -> list[float | None]:
+        calls.append(len(completions))
+        return [1.0 if len(calls) == 1 else None] * len(completions)  # it judges only when it is tried
+
+    policy = tw.fit(tw.DPO(), PAIRS, reward=silent, out=tmp_path / "run", quiet=True, **settings)
+    after = policy.result["measured"]["after"]
+    assert "reward" not in after and after["unjudged"] == after["replies"]

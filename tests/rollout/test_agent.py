@@ -122,10 +122,13 @@ def test_without_a_seed_replies_differ(tiny: Callable[..., Any], chat: Any) -> N
     ("messages", "expected"),
     [
         (
-            [{"role": "bot", "content": "Hello."}],
-            "messages[0].role is 'bot'; expected one of system, user, assistant, tool",
+            [{"role": "alien", "content": "Hello."}],
+            "messages[0].role: expected one of system, user, assistant, tool",
         ),
-        ([Message("user", "Hello."), {"role": "user"}], "messages[1].content is None; expected text"),
+        (
+            [Message("user", "Hello."), {"role": "user"}],
+            "messages[1].content: expected a string; found nothing",
+        ),
         (["Hello."], "messages[0] is 'Hello.'; expected a mapping with role and content"),
         (
             "Hello.",

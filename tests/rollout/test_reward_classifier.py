@@ -212,3 +212,12 @@ def test_a_judge_whose_tokenizer_has_more_tokens_than_its_embedding_says_so_and_
         judge = load_run(folder)
     assert isinstance(judge, Judge)
     assert np.isfinite(judge.score("tell me", REPLIES)).all()
+
+
+def test_a_text_in_place_of_replies_is_refused_and_no_replies_have_no_rewards(tmp_path: Path) -> None:
+    """Each letter of a text would pass for a reply."""
+    judge = load_run(decoder(tmp_path))
+    assert isinstance(judge, Judge)
+    with pytest.raises(InputError, match="replies is 'no'; expected a list of texts"):
+        judge.score("tell me", "no")
+    assert judge.score("tell me", []).shape == (0,)

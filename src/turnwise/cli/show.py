@@ -39,8 +39,9 @@ def print_conversation(
         else pack_turns([row], gamma=gamma)
     )
     end = "a true end" if d.terminated else "cut, its value goes on"
-    worth = f"{d.undiscounted_return():g}"
-    out.print(styled("[bold]{}[/bold]  return {}, ended: {}", d.id or "conversation", worth, end))
+    rated = d.rated_by != "nothing"
+    worth = f"return {d.undiscounted_return():g}" if rated else "without an outcome"
+    out.print(styled("[bold]{}[/bold]  {}, ended: {}", d.id or "conversation", worth, end))
     for m in d.messages:
         line = Text(f"{m.role:>10}  ", style=ROLE_STYLE.get(m.role, ""))
         line.append(visible(spoken(m)), style="bold" if m.role == d.agent_role else "")
@@ -64,7 +65,7 @@ def print_conversation(
         )
     return {
         "id": d.id,
-        "return": d.undiscounted_return(),
+        "return": d.undiscounted_return() if rated else None,
         "terminated": d.terminated,
         "ids": row.ids.tolist(),
         "action": row.action.tolist(),

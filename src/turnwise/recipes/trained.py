@@ -95,7 +95,11 @@ class Judge:
         A prompt that is too long is read without its earliest messages. InputError if a reply does not fit
         the model's context even with the last message alone.
         """
+        if isinstance(replies, str):  # each of its letters would pass for a reply
+            raise InputError(f"replies is {replies[:40]!r}; expected a list of texts")
         asked = prompt_of({"prompt": prompt}, "score")
+        if not len(replies):
+            return np.zeros(0)
         rows = [self.scorer.text.reply(asked, text) for text in replies]
         for row, text in zip(rows, replies, strict=True):
             if row is None:

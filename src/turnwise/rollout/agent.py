@@ -17,6 +17,7 @@ from torch import nn
 from turnwise.data.batch import pack_tokens, pack_turns
 from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import ROLES, Dialogue
+from turnwise.data.files.messages import Roles, read_message
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp, advantage_logits
@@ -221,12 +222,15 @@ def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ..
     for i, m in enumerate(given):
         if not isinstance(m, Message | Mapping):
             raise InputError(f"messages[{i}] is {m!r}; expected a mapping with role and content")
-        role, content = (m.role, m.content) if isinstance(m, Message) else (m.get("role"), m.get("content"))
-        if role not in ROLES:
-            raise InputError(f"messages[{i}].role is {role!r}; expected one of {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise InputError(f"messages[{i}].content is {content!r}; expected text")
-        messages.append(m if isinstance(m, Message) else Message(role, content))
+        if isinstance(m, Message):
+            if m.role not in ROLES:
+                raise InputError(f"messages[{i}].role: expected one of {', '.join(ROLES)}; found {m.role!r}")
+            messages.append(m)
+            continue
+        try:  # in every form in which a log may have it: what was learnt from can be answered too
+            messages.append(read_message(dict(m), "", "messages", i, Roles()))
+        except InputError as error:
+            raise InputError(str(error).removeprefix(": ")) from None
     if messages and messages[-1].role == "assistant":
         raise InputError(
             f"messages[{len(messages) - 1}].role is 'assistant'; expected the last message to be one that "

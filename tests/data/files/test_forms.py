@@ -402,3 +402,10 @@ def test_the_first_row_tells_feedback_from_logs():
     like = {"prompt": DARK, "completion": FUSE, "label": True}
     assert holds_feedback([like]) and not holds_feedback([OURS]) and not holds_feedback([])
     assert holds_feedback(read_feedback([like])) and not holds_feedback(read_logs([OURS]))
+
+
+def test_an_empty_outcome_is_a_missing_one() -> None:
+    """Exports write an empty text where nobody rated; pandas and CSV do so too."""
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    rows = [{"messages": talk, "outcome": x} for x in ("", "  ", "4")]
+    assert [d.rated_by for d in read_logs(rows)] == ["nothing", "nothing", "outcome"]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_turns
-from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for, chunks
 from turnwise.data.rows import lengths, turn_counts
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
@@ -46,7 +46,7 @@ class Config:
     """Passes over the conversations."""
     batch_size: int | None = None
     """Conversations (or segments of long ones) per step, over all processes; none: 32, and down to 4 where
-    they are few, for at least 1,000 steps."""
+    they are few, for at least 500 steps."""
     optimizer: AdamW = AdamW(lr=1e-3, warmup=0.04)
     """Settings of the optimizer."""
     gamma: float = 1.0
@@ -140,7 +140,7 @@ def train(
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target)
     dtype = next(critic.parameters()).dtype
-    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
+    order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs, CRITIC_STEPS), seed)
     denominator = int(turn_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
     def pack(chosen: Sequence[Tokens]) -> Batch:

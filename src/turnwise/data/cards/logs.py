@@ -22,7 +22,19 @@ BINS = 20
 MANY_TRUNCATED = 0.2  # share of cut conversations above which bootstrapped values carry the result
 MANY_TWINS = 0.01  # share of conversations with a twin above which it is said without being asked
 _TOGETHER = "; twins stay on one side"
-_LIKELY = ("reward", "return", "score", "success", "label", "rating", "resolved", "result")
+_LIKELY = (
+    "reward",
+    "return",
+    "score",
+    "success",
+    "label",
+    "rating",
+    "resolved",
+    "result",
+    "csat",
+    "nps",
+    "grade",
+)
 _SAME = 1e-9  # returns closer than this share of their size differ by rounding alone
 
 

@@ -141,6 +141,8 @@ def dialogue_of(found: Row, form: _Form) -> Dialogue:
     column, items, used = _items(row, where)
     messages, rewarded = _messages(items, where, column, form)
     outcome = row.get(form.outcome)
+    if isinstance(outcome, str) and not outcome.strip():  # an empty cell of somebody's export
+        outcome = None
     if outcome is not None:
         last = max(i for i, m in enumerate(messages) if m.role == form.agent_role)
         messages[last] = _rewarded(messages[last], read_worth(outcome, where, form.outcome))

@@ -20,7 +20,6 @@ from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward
-from turnwise.run.errors import InputError
 
 EXAMPLES = 8
 """replies that are shown"""
@@ -49,19 +48,27 @@ def log_ratios(lm: Any, reference: Reference, replies: Sequence[Reply]) -> tuple
 def interval_over_prompts(values: np.ndarray, group: int, seed: int = 0) -> dict[str, float | None]:
     """Mean of values [P G], `group` a prompt, with a 95% bootstrap interval over the P prompts.
 
-    Prompts with a nan, of which a reward has no opinion, are left out. `low` and `high` are None for a single
-    prompt, which says nothing about the spread; InputError for none.
+    Replies that are nan, of which a reward has no opinion, are left out. `low` and `high` are None for a
+    single prompt, which says nothing about the spread; so is `mean` if there is no opinion of any reply.
     """
     # Replies to one prompt are alike: resampling replies one by one would count them as independent and make
     # the interval too narrow.
-    means = values.reshape(-1, group).mean(1)
+    means = _by_prompt(values, group)
     means = means[~np.isnan(means)]
-    if not len(means):
-        raise InputError(f"the reward has no opinion of any of {len(values):,} replies; expected numbers")
+    if not len(means):  # after training is no time to fail: there is no figure then
+        return {"mean": None, "low": None, "high": None}
     if len(means) == 1:
         return {"mean": float(means[0]), "low": None, "high": None}
     low, high = bootstrap_interval(means, rng=np.random.default_rng(seed))
     return {"mean": float(means.mean()), "low": low, "high": high}
+
+
+def _by_prompt(values: np.ndarray, group: int) -> np.ndarray:
+    """[P], the mean of the replies to each prompt that were judged; nan if none was."""
+    rows = values.reshape(-1, group)
+    judged = ~np.isnan(rows)
+    sums, counts = np.where(judged, rows, 0.0).sum(1), judged.sum(1)
+    return np.divide(sums, counts, out=np.full(len(rows), np.nan), where=counts > 0)
 
 
 def share_over_prompts(values: np.ndarray, group: int) -> dict[str, float | None]:
@@ -106,8 +113,8 @@ def measure_replies(
     examples            the first reply to each of eight prompts, spread over all of them
 
     All but the last four are means over prompts with a 95% interval; `by_prompt` has the mean of each
-    prompt, in order. With `best_of` n each reply is the best of n, by the first of the rewards. InputError if
-    a reward has no opinion of any reply.
+    prompt, in order. With `best_of` n each reply is the best of n, by the first of the rewards. A reward
+    without an opinion of any reply has no entry.
     """
     replies = sample_replies(
         policy,
@@ -133,9 +140,11 @@ def measure_replies(
     found: dict[str, Any] = {"replies": len(replies), "prompts": len(prompts)}
     if reference is not None and best_of == 1:
         values["kl"], found["entropy"] = log_ratios(policy.lm, reference, replies)
-    found |= {name: interval_over_prompts(x, group) for name, x in values.items()}
+    intervals = {name: interval_over_prompts(x, group) for name, x in values.items()}
+    # A reward without an opinion of any reply has no figure; how many it did not judge is said below.
+    found |= {name: x for name, x in intervals.items() if x["mean"] is not None}
     found["unfinished"] = share_over_prompts(values["unfinished"], group)
-    found["by_prompt"] = {name: x.reshape(-1, group).mean(1).tolist() for name, x in values.items()}
+    found["by_prompt"] = {name: _by_prompt(x, group).tolist() for name, x in values.items()}
     found["unjudged"] = max((int(np.isnan(x).sum()) for x in worth.values()), default=0)
     found["distinct"] = len({r.text for r in replies}) / len(replies)
     found["examples"] = [

@@ -118,7 +118,11 @@ def answer_of_replies(
             "sentence": sentence,
             "notes": ["A single prompt says nothing of the spread."],
         }
-    if "reward" in after and after["reward"]["low"] == after["reward"]["high"] == before["reward"]["low"]:
+    if (
+        "reward" in after
+        and "reward" in before
+        and after["reward"]["low"] == after["reward"]["high"] == before["reward"]["low"]
+    ):
         note = "The reward is the same for all replies: there was nothing to learn."
         return {"sentence": sentence, "notes": [note]}
     direction = {k: _direction(x) for k, x in gained.items()}

@@ -256,20 +256,18 @@ def generation_of(
 ) -> Any:
     """A `GenerationConfig` by which `transformers` says what the policy says here, and ends where it does.
 
-    `stop` comes first among the tokens that end a reply; those that ended one before the training still do.
-    Whatever else the model brought (a penalty for repetition, a longest length) is left out.
+    `stop` alone ends a reply, as it did in training: another end that the model brought may be a word in its
+    tokenizer. Whatever else it brought (a penalty for repetition, a longest length) is left out too.
     """
     from transformers import GenerationConfig
 
     before = model.generation_config
-    ends = getattr(before, "eos_token_id", None)
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
     pad = next(x for x in (tokenizer.pad_token_id, tokenizer.eos_token_id, stop) if x is not None)
     # Without a word on top_k and top_p, `transformers` cuts at its own defaults.
     sampling = {"temperature": temperature, "top_k": top_k or 0, "top_p": 1.0 if top_p is None else top_p}
     return GenerationConfig(
         bos_token_id=getattr(before, "bos_token_id", None),
-        eos_token_id=[stop, *(x for x in ends if x != stop)],
+        eos_token_id=[stop],
         pad_token_id=pad,
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,

@@ -22,7 +22,7 @@ from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
-from turnwise.data.order import BatchOrder, batch_size_for
+from turnwise.data.order import CRITIC_STEPS, STEPS, BatchOrder, batch_size_for
 from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescaled, token_rows
 from turnwise.data.splits.choices import (
     chosen,
@@ -58,7 +58,7 @@ from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
-from turnwise.run.folder import digest, write_text
+from turnwise.run.folder import digest, read_config, write_text
 from turnwise.run.training import TrainingRun
 
 TOKENIZED = 100_000
@@ -119,8 +119,7 @@ def prepare(
     build = _clone if isinstance(start, Start) else _critic
     material = build(algorithm, config, learnt, held, settings, start, m)
     # Settled here, so that the run's config tells what the data decided.
-    size = config.batch_size or batch_size_for(len(material.rows), config.epochs)
-    config = replace(config, batch_size=size)
+    config = replace(config, batch_size=_batch_size(config, len(material.rows), start, m))
     task = task_of(logs)
     sizes = {"lengths": material.lengths.tolist(), "context": material.context}
     material.cuts.expect_room(material.context)
@@ -182,6 +181,18 @@ def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:
         expected = "leave-out, or a number that they count as"
         found = f"{missing:,} of {len(logs):,} conversations ended without an outcome, which is not 0"
         raise SettingError("missing_outcome", None, f"{expected}: {found}")
+
+
+def _batch_size(config: Any, rows: int, start: Start | Any, m: Machine) -> int:
+    """What was set, else what a resumed run began with (it may be longer now), else what the data decide."""
+    if config.batch_size is not None:
+        return config.batch_size
+    if m.run.resume and (m.out / "config.yaml").is_file():
+        begun = read_config(m.out).get("batch_size")
+        if isinstance(begun, int):
+            return begun
+    steps = STEPS if isinstance(start, Start) else CRITIC_STEPS
+    return batch_size_for(rows, config.epochs, steps)
 
 
 def _clone(

@@ -183,9 +183,10 @@ def _measured(
     measured["gained"] = {name: x for name, x in gained.items() if name != "kl"}  # before, it is 0
     for name in ("before", "after"):
         del measured[name]["by_prompt"]
-    ends = {
-        measured[x]["reward"][k] for x in ("before", "after") if "reward" in rewards for k in ("low", "high")
-    }
+    sides = [measured[x].get("reward") for x in ("before", "after")]
+    if "reward" in rewards and None in sides:
+        m.warn("the reward has no opinion of any reply that was measured; there is no figure of it")
+    ends = {side[k] for side in sides if side is not None for k in ("low", "high")}
     if len(ends) == 1 and None not in ends:
         m.warn("the reward was the same for every prompt; there was nothing to learn from it")
     return measured
