@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,39 @@ from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
-from turnwise.run.folder import read_config, read_result
+from turnwise.run.folder import read_config, read_result, write_json
 
+HELD_OUT = "heldout.json"
 IN_MEMORY = "a policy in memory"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run on logs held out (heldout.json), so that what builds on it learns from none of that."""
+
+    share: float
+    by: str | None
+    keys: frozenset[int]
+    """hashes of what the conversations say (`Split.keys`)"""
+
+    def save(self, folder: Path) -> None:
+        """Write it into a run folder."""
+        keys = [f"{key:016x}" for key in sorted(self.keys)]
+        write_json(folder / HELD_OUT, {"share": self.share, "by": self.by, "keys": keys})
+
+    @classmethod
+    def of(cls, source: Any) -> HeldOut | None:
+        """That of a policy, or of a run folder; None if it says nothing of it."""
+        if isinstance(source, Policy):
+            return source.held
+        path = Path(source) / HELD_OUT if isinstance(source, str | Path) else None
+        if path is None or not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(found["share"], found["by"], frozenset(int(key, 16) for key in found["keys"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: expected the file that a run writes; found {error}") from None
 
 
 @dataclass(frozen=True)
@@ -34,6 +65,8 @@ class Policy:
     """The run folder; None if the run was a temporary one."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What the run came to: metrics, sizes, and what was measured."""
+    held: HeldOut | None = field(default=None, repr=False)
+    """What the run held out of its logs, if it learnt from logs."""
 
     @property
     def name(self) -> str:
@@ -127,7 +160,11 @@ def load(path: str | Path) -> Policy | Actor | Judge:
     if isinstance(found, StepAgent):
         env = result.get("env")
         return Actor(found, run, result, env if run is None else kept_copy(run, env))
-    return Policy(found, run, result) if isinstance(found, Agent) else Judge(found, run, result)
+    return (
+        Policy(found, run, result, HeldOut.of(folder))
+        if isinstance(found, Agent)
+        else Judge(found, run, result)
+    )
 
 
 def task_of_policy(source: Any) -> str | None:

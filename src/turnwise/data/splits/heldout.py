@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -53,6 +53,8 @@ class Split:
     """held-out conversations with a twin among those learnt from"""
     outcomes: int = 0
     """different outcomes of which each gave its share; 0 if they were not looked at"""
+    keys: tuple[int, ...] = ()
+    """what each held-out conversation says, whoever says it, as a hash (`Twins.keys`)"""
 
 
 def split_heldout(
@@ -60,6 +62,7 @@ def split_heldout(
     fraction: float,
     by: str | None = None,
     apart: Sequence[Dialogue] | None = None,
+    like: Collection[int] = (),
 ) -> Split:
     """Hold out a `fraction`, or what the caller says.
 
@@ -67,7 +70,9 @@ def split_heldout(
     `by` is a column, whose conversations of one value stay on one side (those of one customer, say); or a
     column and values, `split=test` or `split=val,test`, whose conversations are held out. `apart` are
     conversations held out beside all of `dialogues`. With these two the caller decides, and twins across the
-    sides are only counted.
+    sides are only counted. `like` are keys of what another run held out by words: the same is held out here,
+    although the shares of outcomes may be others by now (some were left out, say); if none of them is here,
+    they decide nothing.
 
     SettingError if a conversation has no such column, if no conversation has such a value, and if `apart` and
     `by` are both given.
@@ -81,6 +86,9 @@ def split_heldout(
     if not fraction:
         return Split(dialogues, [], twins=None)
     twins = find_twins(dialogues)
+    out = [key in like for key in twins.keys.tolist()]
+    if any(out):
+        return _counted(dialogues, out, twins, 0)
     groups = _groups(twins, dialogues, fraction)
     strata = _strata(dialogues)
     if strata is None:
@@ -120,11 +128,11 @@ def _given(dialogues: Sequence[Dialogue], out: Sequence[bool]) -> Split:
 
 
 def _counted(dialogues: Sequence[Dialogue], out: Sequence[bool], twins: Twins, outcomes: int) -> Split:
-    held = np.array(out, bool)
-    learnt, held = (chosen(dialogues, np.flatnonzero(side)) for side in (~held, held))
+    is_held = np.array(out, bool)
+    learnt, held = (chosen(dialogues, np.flatnonzero(side)) for side in (~is_held, is_held))
     known = {g for g, o in zip(twins.group.tolist(), out, strict=True) if not o}
     across = sum(o and g in known for g, o in zip(twins.group.tolist(), out, strict=True))
-    return Split(learnt, held, twins.count, across, outcomes)
+    return Split(learnt, held, twins.count, across, outcomes, tuple(twins.keys[is_held].tolist()))
 
 
 # --- groups that stay together ------------------------------------------------------------------------

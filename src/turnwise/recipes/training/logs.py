@@ -48,7 +48,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import LogSettings, Start
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import Policy, open_policy
+from turnwise.recipes.trained import HeldOut, Policy, open_policy
 from turnwise.recipes.training.clones import judge_clone
 from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.job import Job, Plan, Trial
@@ -108,8 +108,16 @@ def prepare(
     """
     if not isinstance(start, Start) or bc.filters(config):
         expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
-    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
+    before = None if isinstance(start, Start) else HeldOut.of(start)
+    alike = before is not None and (before.share, before.by) == (settings.heldout, settings.heldout_by)
+    like = before.keys if before is not None and alike else ()
+    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart, like)
     learnt, held = split.learnt, split.held
+    if before is not None and (others := len([key for key in split.keys if key not in before.keys])):
+        m.warn(
+            f"{others:,} of {len(held):,} held-out conversations are not among those that the policy's run "
+            "held out: it may have learnt from them, and then held-out figures look better than they are"
+        )
     logs = logs if apart is None else replace(logs, items=together(logs, apart))
     if not learnt:
         expected = "a smaller share: nothing is left to learn from"
@@ -139,6 +147,8 @@ def prepare(
     def finish() -> tuple[Policy, dict[str, Any]]:
         agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
         agent.save(m.out / "policy")
+        kept = HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys))
+        kept.save(m.out)
         # A conversation that was cut has no outcome to hold the values against: those come last.
         candidates = heapq.nsmallest(CANDIDATES, held or learnt, key=lambda d: not d.terminated)
         _write_views(m.out, agent, candidates)
@@ -150,7 +160,7 @@ def prepare(
             "rows": len(material.rows),
         }
         facts |= material.judge(agent)
-        return Policy(agent, m.out), facts
+        return Policy(agent, m.out, held=kept), facts
 
     source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
     source |= logs.reading.facts()

@@ -1,0 +1,54 @@
+"""A critic is held against conversations that its policy has not learnt from either."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import turnwise as tw
+
+SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 64, "vocab": 300, "max_new_tokens": 8}
+
+
+def rows(n: int) -> list[dict]:
+    """Two outcomes; every third conversation was not rated."""
+    draw = random.Random(0)
+    found = []
+    for i in range(n):
+        words = " ".join(draw.choice(["sun", "rain", "wind", "snow", "fog", "hail"]) for _ in range(6))
+        talk = [{"role": "user", "content": words}, {"role": "assistant", "content": f"yes {i}"}]
+        found.append({"messages": talk, "outcome": None if i % 3 == 0 else float(i % 2)})
+    return found
+
+
+def held(run: Path) -> set[str]:
+    return set(json.loads((run / "heldout.json").read_text())["keys"])
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_critic_holds_out_what_its_policy_held_out_though_some_have_no_outcome(
+    tmp_path: Path, in_memory: bool
+) -> None:
+    """Leaving out changes the shares of outcomes, by which others would be held out."""
+    clone = tw.fit(tw.BC(epochs=0.2), rows(150), out=tmp_path / "bc", quiet=True, heldout=0.2, **SMALL)
+    policy = clone if in_memory else tmp_path / "bc"
+    settings = {"policy": policy, "heldout": 0.2, "missing_outcome": "leave-out", "max_new_tokens": 8}
+    tw.fit(tw.MC(epochs=0.2), rows(150), out=tmp_path / "mc", quiet=True, **settings)
+    assert len(held(tmp_path / "bc")) == 30
+    assert 10 < len(held(tmp_path / "mc")) < 30
+    assert held(tmp_path / "mc") < held(tmp_path / "bc")
+
+
+def test_a_critic_with_another_share_says_what_its_policy_may_have_learnt(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    clone = tw.fit(tw.BC(epochs=0.2), rows(150), out=tmp_path / "bc", quiet=True, heldout=0.1, **SMALL)
+    capsys.readouterr()
+    settings = {"policy": clone, "heldout": 0.3, "missing_outcome": 0.5, "max_new_tokens": 8}
+    tw.fit(tw.MC(epochs=0.2), rows(150), out=tmp_path / "mc", **settings)
+    others = len(held(tmp_path / "mc") - held(tmp_path / "bc"))
+    assert others > 20
+    assert f"{others} of 45 held-out conversations are not among those" in capsys.readouterr().err
