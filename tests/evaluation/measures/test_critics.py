@@ -14,7 +14,7 @@ from turnwise.data.rows import token_rows
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures import critics
-from turnwise.evaluation.measures.critics import Score, measure_critic, returns_of, values_of, verdict
+from turnwise.evaluation.measures.critics import Score, Turns, measure_critic, returns_of, values_of, verdict
 from turnwise.models.lm.critics import Estimand, TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of
@@ -180,3 +180,22 @@ def test_too_few_held_out_conversations_say_nothing(tokenizers: Any) -> None:
     assert found["knows"] is None and found["heldout"] == 29 and found["cut"] == 1 and "q" not in found
     assert "there are only 29 of them" in found["sentence"]
     assert found["returns"]["std"] == 2.0
+
+
+def test_turns_are_counted_from_each_conversations_beginning() -> None:
+    """Conversations of 1, 3 and 2 turns: the second turns are at 2 and 5, the only third one is at 3."""
+    turns = Turns(np.array([0, 1, 1, 1, 2, 2]), {}, {})
+    assert [turns.at(p).tolist() for p in ("first", "last", "2", "3", "4")] == [
+        [0, 1, 4],
+        [0, 3, 5],
+        [2, 5],
+        [3],
+        [],
+    ]
+    assert turns.positions() == ()  # two conversations are not enough
+
+
+def test_a_position_has_figures_if_enough_conversations_come_so_far() -> None:
+    """Thirty of forty conversations have a second turn, and nine a third one."""
+    lengths = [1] * 10 + [2] * 21 + [3] * 9
+    assert Turns(np.repeat(np.arange(40), lengths), {}, {}).positions() == ("2",)

@@ -69,3 +69,13 @@ def test_axes_of_v_fit_the_returns():
     drawn = value_line([5.0, 5.1], ["z", "z"], (0.0, 10.0), 5.0)
     assert [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)] == [15.0, 14.8]
     assert 'y1="15.0"' in drawn
+
+
+def test_figures_of_each_position_are_folded_under_the_table(run, read, write_critic):
+    """The second turn has its own row, with its number of turns; the first and the last are above."""
+    found = json.loads((run / "critic.json").read_text())
+    assert "turn by turn" not in read(run).text
+    q = found["q"] | {"2": found["q"]["all"] | {"turns": 123}}
+    page = read(write_critic(run, q=q))
+    assert "turn by turn" in page.text
+    assert page.row("Q, turn 2").startswith("Q, turn 2 123")

@@ -33,7 +33,10 @@ SEEN = 0.005
 """what an end of an interval has to reach: below it a person reads 0.00, and who says nearly the same of all
 conversations may be surely better than a constant by a millionth"""
 PLACES = ("first", "last", "all")
-"""turns over which figures are taken: each conversation's first, its last, and all of them"""
+"""turns over which figures are taken: each conversation's first, its last, and all of them; and by position,
+"2" for the second turn of those that have two, and so on"""
+POSITIONS = 12
+"""the latest turn that has figures of its own"""
 _RESAMPLES, _FOLDS, _TAILS = 1000, 5, (0.025, 0.975)
 
 
@@ -49,11 +52,20 @@ class Turns:
     """What was predicted, `v` and `q`."""
 
     def at(self, place: str) -> np.ndarray:
-        """Indices of the turns at a place of `PLACES`."""
+        """Indices of the turns at a place: one of `PLACES`, or a number counted from 1."""
         starts = np.flatnonzero(np.diff(self.conversation, prepend=-1))
         if place == "all":
             return np.arange(len(self.conversation))
-        return starts if place == "first" else np.append(starts[1:], len(self.conversation)) - 1
+        last = np.append(starts[1:], len(self.conversation)) - 1
+        if place in PLACES:
+            return starts if place == "first" else last
+        turn = starts + int(place) - 1
+        return turn[turn <= last]
+
+    def positions(self) -> tuple[str, ...]:
+        """From the second turn on, those that enough conversations have for something to be said of them."""
+        numbers = map(str, range(2, POSITIONS + 1))
+        return tuple(x for x in numbers if len(self.at(x)) >= ENOUGH)
 
 
 def measure_critic(
@@ -205,7 +217,11 @@ def _predictions(
         learnt_bags = [pair[i] for bag in heard for pair in bag]
         model = fit_words(learnt_bags, known.returns[name], known.conversation)
         guesses[name] = model.predict([pair[i] for bag in asked for pair in bag])
-        constants[name] = {p: float(known.returns[name][known.at(p)].mean()) for p in PLACES}
+        # A place that no training conversation has gets the constant of all turns.
+        constants[name] = {
+            p: float(known.returns[name][known.at(p) if len(known.at(p)) else known.at("all")].mean())
+            for p in (*PLACES, *critic.positions())
+        }
     return critic, Turns(critic.conversation, critic.returns, guesses), constants
 
 
@@ -224,7 +240,7 @@ def _figures(
     shares = {}
     for name in ("v", "q"):
         found[name] = {}
-        for place in PLACES:
+        for place in (*PLACES, *critic.positions()):
             at, constant = critic.at(place), constants[name][place]
             entry: dict[str, Any] = {"turns": len(at), "constant": constant}
             for who, turns in (("critic", critic), ("words", words)):

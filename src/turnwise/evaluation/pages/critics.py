@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from turnwise.evaluation.measures.critics import ENOUGH
 from turnwise.evaluation.pages.run_files import RunFiles
 from turnwise.evaluation.pictures.style import number
 from turnwise.run.errors import InputError
@@ -63,12 +64,19 @@ def critic_view(run: RunFiles) -> dict[str, Any] | None:
         "improved": e["improved"],
         "discount": _discount(e),
         "heldout": found["heldout"],
+        "enough": ENOUGH,
         "cut": found["cut"],
         "learnt": found["learnt"],
         "std": number(found["returns"]["std"]),
         "rows": [_row(name, place, words, found) for name in ("v", "q") for place, words in _PLACES]
         if "q" in found
         else [],
+        "turns": [
+            _row(name, place, f"turn {place}", found)
+            for name in ("v", "q")
+            for place in found.get(name, {})
+            if place.isdigit()
+        ],
         "shift": shift and shift["sentence"],
         "far": bool(shift) and shift["p95"] > shift["far"],
     }
