@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -82,10 +82,13 @@ class Clock:
         self.ended = terminated | truncated
         return truncated
 
-    def state(self) -> dict[str, Any]:
-        """Ages and ends, to go on from."""
-        return {"ages": self.ages.copy(), "ended": self.ended.copy()}
+    def state(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Ages and ends to go on from, and copies of what else an environment stands in: `arrays` by name."""
+        arrays = {"ages": self.ages, "ended": self.ended, **arrays}
+        return {name: array.copy() for name, array in arrays.items()}
 
-    def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
-        """Go on from `state`, drawing from `rng`."""
-        self._rng, self.ages, self.ended = rng, state["ages"].copy(), state["ended"].copy()
+    def load(self, state: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Go on from `state`, drawing from `rng`; copies of the environment's own arrays, by name."""
+        arrays = {name: array.copy() for name, array in state.items()}
+        self._rng, self.ages, self.ended = rng, arrays.pop("ages"), arrays.pop("ended")
+        return arrays

@@ -164,24 +164,19 @@ class TabularEnv:
         """The states."""
         return Discrete(len(self.problem.states))
 
-    @property
-    def autoresets(self) -> bool:
-        """False: lanes begin anew by `reset_lanes`."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """True."""
-        return True
+    autoresets = False
+    """False: lanes begin anew by `reset_lanes`."""
+    resumes = True
+    """See `Resumable`."""
 
     def state(self) -> dict[str, Any]:
         """Where the lanes stand."""
-        return {**self._clock.state(), "states": self._states.copy()}
+        return self._clock.state(states=self._states)
 
     def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
         """Stand there, and draw from `rng` from now on."""
-        self._clock.load(state, rng)
-        self._states = state["states"].copy()
+        arrays = self._clock.load(state, rng)
+        self._states = arrays["states"]
 
     @property
     def lanes(self) -> int:

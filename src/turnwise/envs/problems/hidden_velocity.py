@@ -53,24 +53,19 @@ class CartPole:
         """[N, 4] float32."""
         return self._states.astype(np.float32)
 
-    @property
-    def autoresets(self) -> bool:
-        """False: lanes begin anew by `reset_lanes`."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """True."""
-        return True
+    autoresets = False
+    """False: lanes begin anew by `reset_lanes`."""
+    resumes = True
+    """See `Resumable`."""
 
     def state(self) -> dict[str, Any]:
         """Where the lanes stand."""
-        return {**self._clock.state(), "states": self._states.copy()}
+        return self._clock.state(states=self._states)
 
     def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
         """Stand there, and draw from `rng` from now on."""
-        self._clock.load(state, rng)
-        self._states = state["states"].copy()
+        arrays = self._clock.load(state, rng)
+        self._states = arrays["states"]
 
     @property
     def maximum(self) -> float:
@@ -144,24 +139,19 @@ class Pendulum:
         """[N, 2] float32."""
         return self._states.astype(np.float32)
 
-    @property
-    def autoresets(self) -> bool:
-        """False: lanes begin anew by `reset_lanes`."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """True."""
-        return True
+    autoresets = False
+    """False: lanes begin anew by `reset_lanes`."""
+    resumes = True
+    """See `Resumable`."""
 
     def state(self) -> dict[str, Any]:
         """Where the lanes stand."""
-        return {**self._clock.state(), "states": self._states.copy()}
+        return self._clock.state(states=self._states)
 
     def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
         """Stand there, and draw from `rng` from now on."""
-        self._clock.load(state, rng)
-        self._states = state["states"].copy()
+        arrays = self._clock.load(state, rng)
+        self._states = arrays["states"]
 
     def reset(self, rng: np.random.Generator, lanes: int) -> np.ndarray:
         """Any angle, velocity from -1 to 1. Observations [N, d]."""

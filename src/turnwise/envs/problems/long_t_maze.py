@@ -50,24 +50,19 @@ class LongTMaze:
         """[N]; after the turn: the junction."""
         return 2 * self._place + self._sign
 
-    @property
-    def autoresets(self) -> bool:
-        """False: lanes begin anew by `reset_lanes`."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """True."""
-        return True
+    autoresets = False
+    """False: lanes begin anew by `reset_lanes`."""
+    resumes = True
+    """See `Resumable`."""
 
     def state(self) -> dict[str, Any]:
         """Where the lanes stand."""
-        return {**self._clock.state(), "place": self._place.copy(), "sign": self._sign.copy()}
+        return self._clock.state(place=self._place, sign=self._sign)
 
     def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
         """Stand there, and draw from `rng` from now on."""
-        self._clock.load(state, rng)
-        self._place, self._sign = state["place"].copy(), state["sign"].copy()
+        arrays = self._clock.load(state, rng)
+        self._place, self._sign = arrays["place"], arrays["sign"]
 
     @property
     def maximum(self) -> float:

@@ -71,25 +71,20 @@ class MemoryTask:
         """None."""
         return None
 
-    @property
-    def autoresets(self) -> bool:
-        """False: lanes begin anew by `reset_lanes`."""
-        return False
-
-    @property
-    def resumes(self) -> bool:
-        """True."""
-        return True
+    autoresets = False
+    """False: lanes begin anew by `reset_lanes`."""
+    resumes = True
+    """See `Resumable`."""
 
     def state(self) -> dict[str, Any]:
         """Where the lanes stand."""
-        return {**self._clock.state(), "shown": self._shown.copy(), "right": self._right.copy()}
+        return self._clock.state(shown=self._shown, right=self._right)
 
     def load(self, state: dict[str, Any], rng: np.random.Generator) -> None:
         """Stand there, and draw from `rng` from now on."""
-        self._clock.load(state, rng)
+        arrays = self._clock.load(state, rng)
         self._lanes = np.arange(len(state["ages"]))
-        self._shown, self._right = state["shown"].copy(), state["right"].copy()
+        self._shown, self._right = arrays["shown"], arrays["right"]
 
     @property
     def length(self) -> int:
