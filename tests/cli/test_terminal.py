@@ -143,6 +143,20 @@ def test_a_library_that_finds_no_room_names_the_folder(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_names_the_file_that_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "y" * 90}]
+    rows = [{"id": str(i), "messages": talk, "reward": 1} for i in range(100)]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for out in ("out.jsonl", "out.jsonl.gz"):
+        with full_disk(10 if out.endswith("gz") else 4000):
+            assert main(["data", "convert", "in.jsonl", out]) == 1
+        assert f"error: {out}: file too large; expected a place" in capsys.readouterr().err
+        assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
 LONG = "a" * 300
 
 

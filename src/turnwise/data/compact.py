@@ -11,12 +11,14 @@ import marshal
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, Self, cast, overload
 
 import numpy as np
 
 from turnwise.data.dialogue import Dialogue, RatedBy
 from turnwise.envs.dialogue import Message, ToolCall
+from turnwise.run.files.trouble import named
 
 IN_MEMORY = 8 << 20
 """bytes of text that are held in memory; beyond that they go to a file"""
@@ -128,7 +130,8 @@ class _Text:
         self._size += len(part)
         if self._waiting > IN_MEMORY:
             self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (`__exit__` closes it)
-            self._file.write(b"".join(self._parts))
+            with named(Path(tempfile.gettempdir())):  # the file has no name, but its folder may be full
+                self._file.write(b"".join(self._parts))
             self._parts, self._waiting = [], 0
         return self._size
 
@@ -137,8 +140,9 @@ class _Text:
         rest = b"".join(self._parts)
         if self._file is None:
             return np.frombuffer(rest, np.uint8)
-        self._file.write(rest)
-        self._file.flush()
+        with named(Path(tempfile.gettempdir())):
+            self._file.write(rest)
+            self._file.flush()
         return np.memmap(self._file, np.uint8, "r", shape=(self._size,)).view(np.ndarray)
 
 

@@ -12,6 +12,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -20,6 +21,7 @@ from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, Written, segments
 from turnwise.run.errors import InputError
+from turnwise.run.files.trouble import named
 
 ACTION, TURN_END = 1, 2
 """bits of a token: the agent chose it, it ends a turn"""
@@ -255,14 +257,16 @@ class _Column:
 
     def extend(self, values: Sequence[float] | np.ndarray) -> None:
         found = np.asarray(values, self._dtype)
-        self._file.write(found.tobytes())
+        with named(Path(tempfile.gettempdir())):  # the file has no name, but its folder may be full
+            self._file.write(found.tobytes())
         self._size += len(found)
 
     def mapped(self) -> np.ndarray:
         """All of them, as an array that is read from the file where it is used."""
         if not self._size:
             return np.zeros(0, self._dtype)
-        self._file.flush()
+        with named(Path(tempfile.gettempdir())):
+            self._file.flush()
         # A plain view: slices of a memmap are objects of their own, and slow to make.
         return np.memmap(self._file, self._dtype, "r", shape=(self._size,)).view(np.ndarray)
 

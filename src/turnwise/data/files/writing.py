@@ -14,6 +14,7 @@ import numpy as np
 
 from turnwise.data.files.fields import one_line
 from turnwise.run.errors import InputError
+from turnwise.run.files.trouble import named
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
@@ -32,7 +33,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrit
         raise InputError(f"{path}: expected an existing folder to write in; found no folder {path.parent}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        # Around the whole block: what waits in a buffer meets the full disk when the file is closed.
+        with named(path), part.open("wb") as file:
             if path.suffix == ".gz":  # no name and no time inside: the same rows give the same bytes
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as zipped:
                     count = _write_lines(path, rows, zipped)
