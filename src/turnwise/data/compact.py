@@ -167,20 +167,31 @@ def _is_plain(m: Message) -> bool:
     """Whether the fields of a message are of Python's own types, and not of numpy's, say."""
     if type(m.role) is not str or type(m.content) is not str or type(m.reward) not in (float, int):
         return False
-    if m.behavior_logp is None and m.name is None and m.tool_calls is None and m.tool_call_id is None:
+    if _is_bare(m):
         return True
-    texts = (m.name, m.tool_call_id, *(text for call in m.tool_calls or () for text in call))
+    texts = (m.name, m.tool_call_id, m.act, *(text for call in m.tool_calls or () for text in call))
     if type(m.behavior_logp) not in (float, int, type(None)):
         return False
     return all(type(x) in (str, type(None)) for x in texts)
 
 
+def _is_bare(m: Message) -> bool:
+    """Whether it has a role, words and a reward, and nothing else."""
+    return (
+        m.behavior_logp is None
+        and m.name is None
+        and m.tool_calls is None
+        and m.tool_call_id is None
+        and m.act is None
+    )
+
+
 def _fields(m: Message) -> tuple[Any, ...]:
     """The fields of a message, without those at its end that are as in most messages."""
-    if m.behavior_logp is None and m.name is None and m.tool_calls is None and m.tool_call_id is None:
+    if _is_bare(m):
         return (m.role, m.content, m.reward) if m.reward else (m.role, m.content)
     calls = None if m.tool_calls is None else tuple(map(tuple, m.tool_calls))
-    return (m.role, m.content, m.reward, m.behavior_logp, m.name, calls, m.tool_call_id)
+    return (m.role, m.content, m.reward, m.behavior_logp, m.name, calls, m.tool_call_id, m.act)
 
 
 def _unpacked(record: Any) -> Dialogue:
@@ -202,9 +213,9 @@ def _unpacked(record: Any) -> Dialogue:
 def _message(role: str, content: str, reward: float = 0.0, *rest: Any) -> Message:
     if not rest:
         return Message(role, content, reward)
-    logp, name, calls, call_id = rest
+    logp, name, calls, call_id, act = rest
     calls = None if calls is None else tuple(ToolCall(*call) for call in calls)
-    return Message(role, content, reward, logp, name, calls, call_id)
+    return Message(role, content, reward, logp, name, calls, call_id, act)
 
 
 def _is_json(value: Any) -> bool:

@@ -27,7 +27,8 @@ class Message:
     `behavior_logp` is the natural log of the probability with which the logged agent chose this whole
     message; None if the log does not have it. `name` is who of several speaks in the role, or whose result a
     tool's message is. `tool_calls` are the functions that the message calls, beside its words or in their
-    place; `tool_call_id` is the call that a tool's message answers. None wherever there is no such thing.
+    place; `tool_call_id` is the call that a tool's message answers. `act` is what was meant, in a word of the
+    log's own. None wherever there is no such thing.
     """
 
     role: str
@@ -37,6 +38,7 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
+    act: str | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
             item["reward"] = m.reward
         if m.behavior_logp is not None:
             item["behavior_logp"] = m.behavior_logp
+        if m.act is not None:
+            item["act"] = m.act
         messages.append(item)
     row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
     row |= {"messages": messages, ("terminated" if dialogue.terminated else "truncated"): True}
@@ -205,7 +207,7 @@ def _messages(items: list[Any], where: str, column: str, form: _Form) -> tuple[l
             messages[last] = _rewarded(messages[last], reward)
             reward = 0.0
         if reward or logp is not None:
-            rest = (message.name, message.tool_calls, message.tool_call_id)
+            rest = (message.name, message.tool_calls, message.tool_call_id, message.act)
             message = Message(role, message.content, reward, logp, *rest)
         messages.append(message)
     form.roles.expect_one_name_a_side(items, where, column)

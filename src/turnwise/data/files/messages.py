@@ -92,7 +92,10 @@ def read_message(item: Any, where: str, field: str, i: int, roles: Roles) -> Mes
         name = read_name(item["name"], where, f"{field}[{i}].name")
     if item.get("tool_call_id") not in (None, ""):
         answers = read_name(item["tool_call_id"], where, f"{field}[{i}].tool_call_id")
-    return Message(role, words, name=name, tool_calls=calls, tool_call_id=answers)
+    act = None
+    if item.get("act") not in (None, ""):
+        act = read_name(item["act"], where, f"{field}[{i}].act")
+    return Message(role, words, name=name, tool_calls=calls, tool_call_id=answers, act=act)
 
 
 def listed(value: Any) -> Any:
