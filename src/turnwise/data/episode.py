@@ -18,7 +18,8 @@ class Episode:
 
     A segment begins at the step `age` of its episode; then `previous_action` and `previous_reward` are those
     that led to its first observation, and `memory` [K] is the agent's memory *before* it read that
-    observation (None: a memory of nothing). Decisions before `learn_from` are read and not learnt from.
+    observation (None: a memory of nothing). Decisions before `learn_from` are read and not learnt from, and
+    neither is the last one if `next_known` is False: what it led to was never logged.
     """
 
     observations: np.ndarray
@@ -33,6 +34,7 @@ class Episode:
     previous_reward: float = 0.0
     memory: Any = None
     learn_from: int = 0
+    next_known: bool = True
 
     def __post_init__(self) -> None:
         n = len(self.actions)
@@ -54,6 +56,8 @@ class Episode:
             raise ValueError("a memory before the first observation of an episode is a memory of nothing")
         if not 0 <= self.learn_from < n:
             raise ValueError(f"learn_from is {self.learn_from}; expected 0 to {n - 1}")
+        if self.terminated and not self.next_known:
+            raise ValueError("an episode that came to its end leads nowhere: nothing of it is unknown")
 
     def __len__(self) -> int:
         """T, the number of actions."""

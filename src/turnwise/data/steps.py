@@ -64,6 +64,8 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
     mask = steps[:-1] < lengths[:, None]  # [B, A]
     ages = np.array([e.age for e in episodes])[:, None] + decisions[:, :-1]
     learnt = mask & (steps[:-1] >= np.array([e.learn_from for e in episodes])[:, None])
+    unknown = ~np.array([e.next_known for e in episodes])
+    learnt[unknown, lengths[unknown] - 1] = False  # nothing to bootstrap from
     discounts = np.where(mask, gamma, 0.0)
     over = np.array([e.terminated for e in episodes])
     discounts[over, lengths[over] - 1] = 0.0
@@ -122,6 +124,7 @@ def joined(before: Episode, after: Episode) -> Episode:
         states=states,
         terminated=after.terminated,
         truncated=after.truncated,
+        next_known=after.next_known,
         learn_from=len(before) + after.learn_from,
     )
 
