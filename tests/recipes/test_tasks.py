@@ -55,6 +55,10 @@ def failing(price):
     raise RuntimeError("no customers today")
 
 
+def silent():
+    return Echo(0.0)
+
+
 half_a_task = dict
 number = 3
 '''
@@ -141,7 +145,8 @@ def test_ones_own_task_is_found_in_the_working_directory() -> None:
             "expected a task with reset, step, hidden; dict lacks reset, step, hidden",
         ),
         ("echo_task:Echo", {"prize": 1}, "task_settings is 'prize=1'; expected settings of the task "),
-        ("helpdesk", {"parts": 3}, "expected settings of the task helpdesk: it has none"),
+        ("helpdesk", {"parts": 3}, "expected settings of the task helpdesk: unseen_wordings, outcome_at_end"),
+        ("echo_task:silent", {"parts": 3}, "expected settings of the task echo_task:silent: it has none"),
     ],
 )
 def test_what_is_no_task_is_refused_in_the_words_of_who_wrote_it(

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.envs.dialogue import Message
+from turnwise.envs.tasks.helpdesk.customer import Customer
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
-from turnwise.envs.tasks.helpdesk.task import HelpDesk
-from turnwise.envs.tasks.helpdesk.words import pick, read_answer, wordings
+from turnwise.envs.tasks.helpdesk.words import Phrasebook, pick, read_answer, wordings
 
 # The whims and their probabilities: each turn the desk acts by one of them, drawn anew.
 TEST_ANY = 0.75  # test a part drawn uniformly
@@ -35,41 +36,58 @@ def behavior_probabilities(net: Sequence[int], last: int | None) -> list[float]:
     return tests + fixes
 
 
-def helpdesk_logs(conversations: int, seed: int) -> Iterator[dict[str, Any]]:
+def helpdesk_logs(
+    conversations: int, seed: int, *, halved: bool = False, outcome_at_end: bool = False, acts: bool = False
+) -> Iterator[dict[str, Any]]:
     """Conversations of the whimsical desk in the log format, one dict each.
 
     Agent messages carry `reward` and `behavior_logp`, the log of the probability of the act under the
     whole mixture of whims times that of its wording; every sentence has one meaning, so this is the
     probability of that very message. `fault` and `success` are metadata, not for the agent's eyes.
     The first n conversations are the same whatever the number asked for.
+
+    `halved`: the customer speaks with half of its wordings. `outcome_at_end`: the sum of the rewards is the
+    `outcome` of the row, and messages carry none. `acts`: every message carries its act.
     """
     seeds = np.random.default_rng(seed).integers(2**63, size=(conversations, 2))
-    desk = HelpDesk()
+    customer = Customer(Phrasebook(halved))
     for i, (task_seed, desk_seed) in enumerate(seeds.tolist()):
-        messages, success = _converse(desk, task_seed, np.random.default_rng(desk_seed))
-        truth = {"fault": desk.hidden(0)["fault"], "success": success}
-        yield {"id": f"h-{i + 1:06d}", "messages": messages, "terminated": True, **truth}
+        messages, success = _converse(customer, task_seed, np.random.default_rng(desk_seed))
+        truth = {"fault": customer.hidden(0)["fault"], "success": success}
+        row: dict[str, Any] = {"id": f"h-{i + 1:06d}", "messages": messages, "terminated": True}
+        if outcome_at_end:
+            row["outcome"] = math.fsum(m.pop("reward") for m in messages if m["role"] == "assistant")
+        if not acts:
+            for message in messages:
+                del message["act"]
+        yield row | truth
 
 
-def _converse(desk: HelpDesk, task_seed: int, rng: np.random.Generator) -> tuple[list[dict[str, Any]], bool]:
-    (opening,) = desk.reset([0], [task_seed])
-    messages: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in opening]
+def _converse(
+    customer: Customer, task_seed: int, rng: np.random.Generator
+) -> tuple[list[dict[str, Any]], bool]:
+    (opening,) = customer.reset([0], [task_seed])
+    messages: list[dict[str, Any]] = [_as_dict(m) for m in opening]
     net, last = [0] * len(PARTS), None
     while True:
         probabilities = behavior_probabilities(net, last)
         chosen = _draw(probabilities, rng)
         act, options = ACTS[chosen], wordings(ACTS[chosen])
         text = pick(options, rng)
-        (response,) = desk.step([0], [text])
-        said = {"role": "assistant", "content": text, "reward": response.reward}
+        (response,) = customer.step([0], [text])
+        said = {"role": "assistant", "content": text, "act": str(act), "reward": response.reward}
         messages.append(said | {"behavior_logp": math.log(probabilities[chosen] / len(options))})
-        messages += [{"role": m.role, "content": m.content} for m in response.messages]
+        messages += [_as_dict(m) for m in response.messages]
         if response.terminated:
             return messages, response.info["success"]
         last = act.part
         for message in response.messages:
             if (heard := read_answer(message.content)) is not None:
                 net[heard[0]] += 1 if heard[1] else -1
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "content": message.content, "act": message.act}
 
 
 def _draw(probabilities: Sequence[float], rng: np.random.Generator) -> int:

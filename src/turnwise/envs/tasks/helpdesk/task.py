@@ -6,32 +6,15 @@ right with probability 0.85, independently at each test) or names a fix, which e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from turnwise.envs.dialogue import Message, Reference, Response, signed
-from turnwise.envs.tasks.helpdesk.rules import HORIZON, PARTS, RELIABILITY, TEST_COST
-from turnwise.envs.tasks.helpdesk.words import (
-    COMPLAINTS,
-    CONFUSED_WORDINGS,
-    GREETINGS,
-    SOLVED_WORDINGS,
-    UNSOLVED_WORDINGS,
-    answers,
-    pick,
-    read_act,
-)
-
-
-@dataclass
-class _Conversation:
-    rng: np.random.Generator
-    fault: int
-    turn: int = 0
-    over: bool = False
+from turnwise.envs.dialogue import Message, Reference, Response, signed, task_words
+from turnwise.envs.tasks.helpdesk.customer import Customer
+from turnwise.envs.tasks.helpdesk.words import Phrasebook
+from turnwise.run.errors import SettingError
 
 
 class HelpDesk:
@@ -44,31 +27,59 @@ class HelpDesk:
 
     name = "helpdesk"
 
-    def __init__(self) -> None:
-        self._lanes: dict[int, _Conversation] = {}
+    def __init__(
+        self, unseen_wordings: bool = False, outcome_at_end: bool = False, acts: bool = False
+    ) -> None:
+        """No setting changes what is meant, what is earned in all, or any of the references.
+
+        `unseen_wordings`: half of the wordings of every answer and last word stand in no log, and are spoken
+        live as often as the others. `outcome_at_end`: what a conversation earns is paid once, when it ends;
+        logs have it as the outcome of the row, and no reward of a message. `acts`: every message of the logs,
+        and every one of the live customer, carries its act. SettingError for what is not true or false.
+        """
+        for key, value in (
+            ("unseen_wordings", unseen_wordings),
+            ("outcome_at_end", outcome_at_end),
+            ("acts", acts),
+        ):
+            if not isinstance(value, bool):
+                raise SettingError(key, value, "true or false")
+        self.unseen_wordings, self.outcome_at_end, self.acts = unseen_wordings, outcome_at_end, acts
+        self._customer = Customer(Phrasebook())
+        self._earned: dict[int, list[float]] = {}  # of a lane, so far
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        keys = ("unseen_wordings", "outcome_at_end", "acts")
+        return {key: True for key in keys if getattr(self, key)}
 
     def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> list[tuple[Message, ...]]:
         """Begin anew with a fault drawn from each seed. The customer's opening says nothing about it."""
-        openings = []
-        for lane, seed in zip(lanes, seeds, strict=True):
-            rng = np.random.default_rng(seed)
-            self._lanes[lane] = _Conversation(rng, fault=int(rng.random() * len(PARTS)))
-            openings.append((Message("user", f"{pick(GREETINGS, rng)} {pick(COMPLAINTS, rng)}"),))
-        return openings
+        self._earned.update((lane, []) for lane in lanes)
+        return [self._shown(messages) for messages in self._customer.reset(lanes, seeds)]
 
     def step(self, lanes: Sequence[int], replies: Sequence[str]) -> list[Response]:
         """Read each reply and answer it. ValueError if a lane's conversation is over."""
-        return [self._answer(lane, reply) for lane, reply in zip(lanes, replies, strict=True)]
+        responses = self._customer.step(lanes, replies)
+        return [self._paid(lane, r) for lane, r in zip(lanes, responses, strict=True)]
 
     def hidden(self, lane: int) -> Mapping[str, Any]:
         """The faulty part's name."""
-        return {"fault": PARTS[self._lanes[lane].fault]}
+        return self._customer.hidden(lane)
 
     def rows(self, conversations: int, seed: int) -> Iterator[dict[str, Any]]:
         """Conversations of the whimsical desk in the log format (`helpdesk_logs`)."""
-        from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs  # the logs are made with this class
+        from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs  # only who writes logs needs them
 
-        return signed(helpdesk_logs(conversations, seed), self.name)
+        rows = helpdesk_logs(
+            conversations,
+            seed,
+            halved=self.unseen_wordings,
+            outcome_at_end=self.outcome_at_end,
+            acts=self.acts,
+        )
+        return signed(rows, task_words(self.name, self.settings))
 
     def references(self) -> list[Reference]:
         """What the best agent earns and what the logs earned, exactly, as undiscounted return."""
@@ -79,26 +90,12 @@ class HelpDesk:
             Reference("behaviour", "behaviour", behavior_value(), note="the desk that wrote the logs"),
         ]
 
-    def _answer(self, lane: int, reply: str) -> Response:
-        talk = self._lanes[lane]
-        if talk.over:
-            raise ValueError(f"lane {lane}: the conversation is over; reset the lane first")
-        act = read_act(reply)
-        talk.turn += 1
-        talk.over = act.kind == "fix" or talk.turn == HORIZON
-        info: dict[str, Any] = {"act": str(act), "read": act.kind != "none"}
-        if act.kind == "fix":
-            right = act.part == talk.fault
-            last = pick(SOLVED_WORDINGS if right else UNSOLVED_WORDINGS, talk.rng)
-            info["success"] = right
-            return Response((Message("user", last),), 1.0 if right else -1.0, terminated=True, info=info)
-        if talk.over:
-            info["success"] = False
-            return Response((), -TEST_COST, terminated=True, info=info)
-        if act.kind == "test":
-            right = talk.rng.random() < RELIABILITY
-            broken = (act.part == talk.fault) == right
-            text = pick(answers(act.part, broken), talk.rng)
-        else:
-            text = pick(CONFUSED_WORDINGS, talk.rng)
-        return Response((Message("user", text),), -TEST_COST, info=info)
+    def _shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        return tuple(messages) if self.acts else tuple(replace(m, act=None) for m in messages)
+
+    def _paid(self, lane: int, response: Response) -> Response:
+        reward = response.reward
+        if self.outcome_at_end:
+            self._earned[lane].append(reward)
+            reward = math.fsum(self._earned[lane]) if response.terminated else 0.0
+        return replace(response, messages=self._shown(response.messages), reward=reward)

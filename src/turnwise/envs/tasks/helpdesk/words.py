@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -184,6 +185,11 @@ def read_act(text: str) -> Act:
     return Act("test" if tests else "fix", (parts.pop() or 0) - 1)
 
 
+def act_of_answer(part: int, broken: bool) -> str:
+    """The name of an answer's meaning: "screen broken"."""
+    return f"{PARTS[part]} {'broken' if broken else 'fine'}"
+
+
 def read_answer(text: str) -> tuple[int, bool] | None:
     """(part, whether it seems broken) if `text` is a customer's answer to a test, else None."""
     return _MEANINGS.get(text)
@@ -194,9 +200,25 @@ def wordings(act: Act) -> tuple[str, ...]:
     return _WORDINGS.get(act, ())
 
 
-def answers(part: int, broken: bool) -> tuple[str, ...]:
-    """The sentences by which the customer says that a part seems broken, or fine."""
-    return _ANSWERS[part, broken]
+@dataclass(frozen=True)
+class Phrasebook:
+    """The sentences that the customer has for what it means.
+
+    `halved`: only every other wording of an answer and of a last word. Which half it is changes with part and
+    state, so that every turn of phrase ("Sadly it ...") is in it for some of them.
+    """
+
+    halved: bool = False
+
+    def answers(self, part: int, broken: bool) -> tuple[str, ...]:
+        """The sentences by which the customer says that a part seems broken, or fine."""
+        texts = _ANSWERS[part, broken]
+        return texts[(part + broken) % 2 :: 2] if self.halved else texts
+
+    def last_words(self, solved: bool) -> tuple[str, ...]:
+        """What the customer says after the right fix, or after a wrong one."""
+        texts = SOLVED_WORDINGS if solved else UNSOLVED_WORDINGS
+        return texts[::2] if self.halved else texts
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
