@@ -147,3 +147,15 @@ def test_prompts_that_differ_in_case_and_spaces_are_one():
     learnt, held = split_by_prompt(likes, 0.3)
     plain = [{" ".join(x.prompt[0].content.lower().split()) for x in part} for part in (learnt, held)]
     assert plain[1] and not plain[0] & plain[1]
+
+
+def test_other_logs_that_share_a_talk_hold_out_their_own_share():
+    """One of 1,000 talks is a held-out one of another log. It does not make itself all that is held out."""
+    before = split_heldout(talks(1000), 0.1)
+    shared = before.held[0]
+    others = [shared, *(talk(i, float(i), f"reply {i}") for i in range(2000, 2999))]
+    after = split_heldout(others, 0.1, like=frozenset(before.keys))
+    assert ids(after.held) == ids(split_heldout(others, 0.1).held) and len(after.held) > 70
+    # Of the same logs without half of their talks, what was held out is held out again, and nothing else.
+    rest = talks(1000)[::2]
+    assert ids(split_heldout(rest, 0.1, like=frozenset(before.keys)).held) == ids(before.held) & ids(rest)

@@ -71,8 +71,8 @@ def split_heldout(
     column and values, `split=test` or `split=val,test`, whose conversations are held out. `apart` are
     conversations held out beside all of `dialogues`. With these two the caller decides, and twins across the
     sides are only counted. `like` are keys of what another run held out by words: the same is held out here,
-    although the shares of outcomes may be others by now (some were left out, say); if none of them is here,
-    they decide nothing.
+    although the shares of outcomes may be others by now (some were left out, say). If they are less than half
+    of what is to be held out, these are other logs, and they decide nothing.
 
     SettingError if a conversation has no such column, if no conversation has such a value, and if `apart` and
     `by` are both given.
@@ -87,7 +87,7 @@ def split_heldout(
         return Split(dialogues, [], twins=None)
     twins = find_twins(dialogues)
     out = [key in like for key in twins.keys.tolist()]
-    if any(out):
+    if 2 * sum(out) >= fraction * len(dialogues):  # fewer are chance: short talks of other logs are alike
         return _counted(dialogues, out, twins, 0)
     groups = _groups(twins, dialogues, fraction)
     strata = _strata(dialogues)
