@@ -119,7 +119,7 @@ class Agent:
         InputError for a message that is none, for a conversation whose last message is the agent's own, and
         for one that leaves no room for a reply in the model's context.
         """
-        ids = self._read(_messages(messages))
+        ids = self.read(messages_of(messages))
         context = context_of(self.lm)
         if len(ids) >= context:
             raise InputError(
@@ -134,8 +134,8 @@ class Agent:
         (utterance,) = model.collect()
         return self.chat.text(utterance.ids)
 
-    def _read(self, messages: tuple[Message, ...]) -> list[int]:
-        """Ids before the reply. What the agent said earlier is encoded as its turns in a log are."""
+    def read(self, messages: tuple[Message, ...]) -> list[int]:
+        """Ids before a reply. What the agent said earlier is encoded as its turns in a log are."""
         if any(m.role == "assistant" for m in messages):
             (row,) = self.chat.encode([Dialogue(messages, terminated=False)])
             return row.ids.tolist()
@@ -214,8 +214,11 @@ class Agent:
         )
 
 
-def _messages(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
-    """Messages to be answered. InputError that names the message and the field which is wrong."""
+def messages_of(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """A conversation to be answered, in every form in which a log may have it.
+
+    InputError that names the message and the field which is wrong.
+    """
     if isinstance(given, str | Mapping):  # either can be iterated over, and neither holds messages
         raise InputError(f"messages is {given!r}; expected a list of messages, each with role and content")
     messages = []

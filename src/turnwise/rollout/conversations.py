@@ -21,9 +21,12 @@ class Conversation:
 
     episode: int
     dialogue: Dialogue
-    tokens: Tokens
+    tokens: Tokens | None
+    """None if the agent did not speak in tokens of its own"""
     info: Mapping[str, Any]
     hidden: Mapping[str, Any]
+    turns: tuple[Mapping[str, Any], ...] = ()
+    """what an agent of acts meant, understood and believed at each of its turns"""
 
 
 @dataclass
