@@ -36,6 +36,7 @@ RULES = {
     "envs/*": _rule("envs", "numpy"),
     "exact/compiled.py": _rule("exact envs", "numba"),
     "exact/*": _rule("exact envs", "numpy scipy"),
+    "data/acts/*": _rule("data envs", "numpy scipy sklearn torch jaxtyping"),
     "data/*": _rule("data envs", "numpy torch jaxtyping", lazily="pyarrow datasets"),
     "losses/*": _rule("losses", "torch jaxtyping"),
     "models/lm/*": _rule(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import turnwise as tw
-from turnwise.data.acts.codebook import Heard, Utterance
+from turnwise.data.acts.codebook import Example, Heard, Utterance
 from turnwise.data.acts.talks import SILENCE, Codes, cut_turns
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
@@ -23,6 +23,9 @@ class ByLength:
 
     def read(self, utterances: Sequence[Utterance]) -> Heard:
         return Heard(np.array([int(len(u.text) > 3) for u in utterances]), np.zeros(len(utterances)))
+
+    def examples(self, act: int) -> list[Example]:
+        return []
 
 
 def talk(*words: str) -> tuple[Message, ...]:

@@ -38,6 +38,21 @@ class Heard(NamedTuple):
     codebook puts into its act *other* because it is rare or like nothing"""
 
 
+class Example(NamedTuple):
+    """A sentence of the logs that means an act."""
+
+    template: str
+    """as it was said, each name and number a slot such as `{number}` (`slots.py`)"""
+    count: int
+    """how often it was logged with this act"""
+    distance: float
+    """how far it is from what the act stands for; 0 is typical"""
+
+
+OTHER = "other"
+"""name of the act of what is rare, or like nothing that an act stands for"""
+
+
 class Codebook(Protocol):
     """Every utterance has exactly one act and a distance, also one that was never seen."""
 
@@ -48,4 +63,8 @@ class Codebook(Protocol):
 
     def read(self, utterances: Sequence[Utterance]) -> Heard:
         """The act of each."""
+        ...
+
+    def examples(self, act: int) -> list[Example]:
+        """The logged sentences of an act, the most frequent first; none if it has none."""
         ...

@@ -8,7 +8,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from turnwise.data.acts.codebook import Codebook, Utterance
+from turnwise.data.acts.codebook import Codebook, Example, Utterance
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.envs.dialogue import Message
 
@@ -116,6 +116,10 @@ class Codes:
     def openings(self) -> tuple[str, ...]:
         """Names of openings."""
         return self.opening.names
+
+    def examples(self, act: int) -> list[Example]:
+        """The logged sentences of an act of the agent, the most frequent first: what a voice may say."""
+        return self.agent.examples(act)
 
     def talks(self, dialogues: Sequence[Dialogue]) -> ActLogs:
         """Whole conversations as acts, read side by side in one go."""

@@ -1,0 +1,130 @@
+"""Codebooks as a folder: `codes.json` with names and sentences, `codes.npz` with numbers; no pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.acts.labelled import Meaning, function_label
+from turnwise.data.acts.phrases import PhraseBook, Phrases, field_label
+from turnwise.data.acts.slots import Slots
+from turnwise.data.acts.spaces import Embedded, Embedder, Words
+from turnwise.data.acts.talks import Codes
+from turnwise.run.errors import InputError
+from turnwise.run.files.whole import whole_folder
+
+MARK = "codes.json"
+NUMBERS = "codes.npz"
+FORMAT = 1
+SIDES = ("agent", "partner", "opening")
+
+
+def save_codes(codes: Codes, folder: str | Path) -> None:
+    """Write a folder that `load_codes` reads, whole or not at all.
+
+    TypeError for a codebook of another class than `PhraseBook`: it has files of its own.
+    """
+    words: dict[str, Any] = {"format": FORMAT}
+    numbers: dict[str, np.ndarray] = {}
+    for side in SIDES:
+        book = getattr(codes, side)
+        if not isinstance(book, PhraseBook):
+            raise TypeError(f"the codebook of {side} is {type(book).__name__}; expected a PhraseBook")
+        words[side], found = _written(book)
+        numbers |= {f"{side}.{name}": value for name, value in found.items()}
+    with whole_folder(Path(folder), MARK) as part:
+        np.savez_compressed(part / NUMBERS, **numbers)  # pyright: ignore[reportArgumentType]
+        (part / MARK).write_text(json.dumps(words, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def load_codes(
+    folder: str | Path,
+    *,
+    embed: Mapping[str, Embedder] | None = None,
+    functions: Mapping[str, Meaning] | None = None,
+) -> Codes:
+    """What `save_codes` wrote.
+
+    `embed`: what makes vectors of texts, by its name, for codebooks that need one. `functions`: functions
+    that name acts, by `module:function`; those that are not given are imported by that name. InputError for a
+    folder that is no such thing, or that needs what is not there.
+    """
+    place = Path(folder)
+    try:
+        words = json.loads((place / MARK).read_text(encoding="utf-8"))
+        with np.load(place / NUMBERS, allow_pickle=False) as stored:
+            numbers = {name: stored[name] for name in stored.files}
+        if words["format"] != FORMAT:
+            raise ValueError(f"format {words['format']}")
+        books = [_read(side, words[side], numbers, place, embed or {}, functions or {}) for side in SIDES]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: expected a folder of codebooks ({MARK}, {NUMBERS}); found {error}"
+        ) from error
+    return Codes(*books)
+
+
+def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    words = {
+        "way": book.way,
+        "names": book.names,
+        "other": book.other,
+        "reach": book.reach,
+        "source": book.source,
+        "slot_names": sorted(book.slots.names),
+        "templates": book.phrases.templates,
+    }
+    phrases = book.phrases
+    numbers = {"acts": phrases.acts, "counts": phrases.counts, "distances": phrases.distances}
+    if isinstance(book.space, Words):
+        return words | {"words": book.space.words}, numbers | {"idf": book.space.vectorizer.idf_}
+    if isinstance(book.space, Embedded):
+        return words | {"embed": book.space.name}, numbers | {
+            "mean": book.space.mean,
+            "vectors": book.logged.astype(np.float32),
+        }
+    raise TypeError(f"sentences are in {type(book.space).__name__}; expected Words or Embedded")
+
+
+def _read(
+    side: str,
+    words: Mapping[str, Any],
+    numbers: Mapping[str, np.ndarray],
+    place: Path,
+    embed: Mapping[str, Embedder],
+    functions: Mapping[str, Meaning],
+) -> PhraseBook:
+    def number(name: str) -> np.ndarray:
+        return numbers[f"{side}.{name}"]
+
+    phrases = Phrases(tuple(words["templates"]), number("acts"), number("counts"), number("distances"))
+    logged = None
+    if "embed" in words:
+        name = words["embed"]
+        if name not in embed:
+            raise InputError(f"{place}: {side} acts are read by {name}; expected it to be given (embed)")
+        space: Words | Embedded = Embedded(embed[name], number("mean"), name)
+        logged = number("vectors")
+    else:
+        space = Words.of(words["words"], number("idf"))
+    source, labels = words["source"], None
+    if words["way"] == "field":
+        labels = field_label
+    elif words["way"] == "function":
+        labels, source = function_label(functions.get(source, source), f"{side}_acts")[0], source
+    return PhraseBook(
+        words["way"],
+        tuple(words["names"]),
+        phrases,
+        Slots(frozenset(words["slot_names"])),
+        space,
+        words["other"],
+        words["reach"],
+        labels,
+        source,
+        logged,
+    )

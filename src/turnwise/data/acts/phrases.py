@@ -1,0 +1,176 @@
+"""The logged sentences of a side with their acts, and how an utterance is read by them.
+
+    what the log says of it, or a function   ->   the sentence itself   ->   the sentence that is most like it
+
+The first of these that knows an utterance decides. Nothing is left over: what is too far from every logged
+sentence is the act *other*, where there is one, and of the nearest sentence's act where there is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from turnwise.data.acts.codebook import Example, Heard, Utterance
+from turnwise.data.acts.slots import Slots, normalised
+from turnwise.data.acts.spaces import Space
+
+Way = Literal["field", "function", "sentence", "discover"]
+"""how the acts of a side came about: from a field of the log, by a function, each sentence for itself, or
+discovered"""
+Labels = Callable[[Utterance], str | None]
+"""the name of an utterance's act, where something beside its words tells it"""
+BLOCK = 2048
+"""utterances that are compared with all sentences at a time"""
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """M logged sentences. A sentence that the log gave several acts has several rows.
+
+    `acts` [M] are their acts, `counts` [M] how often each was logged, `distances` [M] how far it is from what
+    its act stands for.
+    """
+
+    templates: tuple[str, ...]
+    acts: np.ndarray
+    counts: np.ndarray
+    distances: np.ndarray
+
+    @cached_property
+    def known(self) -> dict[str, int]:
+        """The row of each sentence, without case and punctuation: where it was logged most often."""
+        found: dict[str, int] = {}
+        for i in np.argsort(self.counts, kind="stable"):
+            found[normalised(self.templates[i])] = int(i)
+        return found
+
+    def of(self, act: int) -> list[Example]:
+        """The sentences of an act, the most frequent first, then the most typical."""
+        rows = np.flatnonzero(self.acts == act)
+        rows = rows[np.lexsort((self.distances[rows], -self.counts[rows]))]
+        return [Example(self.templates[i], int(self.counts[i]), float(self.distances[i])) for i in rows]
+
+
+@dataclass(frozen=True)
+class PhraseBook:
+    """A codebook that knows sentences.
+
+    `other`: the act of what is like nothing; None if every utterance gets the act of the nearest sentence.
+    `reach`: cosine distance at which a sentence that was never seen is too far to have an act; distances that
+    are read are in units of it, so that 1 and more is too far. `labels`: what tells an act before the words
+    do. `source`: the function that does, as `module:function`.
+    """
+
+    way: Way
+    names: tuple[str, ...]
+    phrases: Phrases
+    slots: Slots
+    space: Space
+    other: int | None
+    reach: float = 1.0
+    labels: Labels | None = field(default=None, repr=False)
+    source: str | None = None
+    stored: Any = field(default=None, repr=False, compare=False)
+    """[M, D], the logged sentences' vectors, if they are not to be made again"""
+
+    def read(self, utterances: Sequence[Utterance]) -> Heard:
+        """The act of each. InputError if the function fails at one."""
+        acts, distances = np.zeros(len(utterances), np.int64), np.zeros(len(utterances))
+        templates, unseen = [""] * len(utterances), list[int]()
+        cache: dict[str, str] = {}
+        for i, u in enumerate(utterances):
+            name = None if self.labels is None else self.labels(u)
+            if name is not None and name in self._numbers:
+                acts[i] = self._numbers[name]
+                continue
+            if name is not None and self.other is not None:
+                acts[i], distances[i] = self.other, 1.0
+                continue
+            if u.text not in cache:
+                cache[u.text] = self.slots.cut(u.text).text
+            templates[i] = cache[u.text]
+            row = self.phrases.known.get(normalised(templates[i]))
+            if row is None:
+                unseen.append(i)
+            else:
+                acts[i], distances[i] = self.phrases.acts[row], self.phrases.distances[row]
+        if unseen:
+            acts[unseen], distances[unseen] = self.nearest([templates[i] for i in unseen])
+        return Heard(acts, distances)
+
+    def nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(act, distance), each [n], by the sentence that is most alike, whether or not it was logged."""
+        different = list(dict.fromkeys(templates))
+        if not self.phrases.templates:
+            found = np.full(len(different), self.other or 0), np.ones(len(different))
+        else:
+            parts = [self._nearest(different[at : at + BLOCK]) for at in range(0, len(different), BLOCK)]
+            found = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        place = {t: i for i, t in enumerate(different)}
+        rows = [place[t] for t in templates]
+        return found[0][rows], found[1][rows]
+
+    def _nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        vectors = self.space.vectors(templates)
+        alike = vectors @ self.logged.T  # [n, M]
+        alike = alike.toarray() if sparse.issparse(alike) else np.asarray(alike)
+        row = alike.argmax(1)
+        distances = (1 - alike[np.arange(len(row)), row]) / self.reach
+        acts = self.phrases.acts[row].astype(np.int64)
+        if self.other is not None:
+            acts[distances >= 1] = self.other
+            distances = np.where(acts == self.other, np.maximum(distances, 1.0), distances)
+        return acts, distances
+
+    def examples(self, act: int) -> list[Example]:
+        """The logged sentences of an act, the most frequent first."""
+        return self.phrases.of(act)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def logged(self) -> Any:
+        """[M, D], the logged sentences as vectors."""
+        return self.space.vectors(self.phrases.templates) if self.stored is None else self.stored
+
+
+def field_label(utterance: Utterance) -> str | None:
+    """The acts that the log gives an utterance's messages, each once, in order; None if one has none."""
+    if not utterance.acts or any(act is None for act in utterance.acts):
+        return None
+    return " + ".join(dict.fromkeys(str(act) for act in utterance.acts))
+
+
+def frequent_forms(templates: Counter[str]) -> dict[str, tuple[str, int]]:
+    """By normalised sentence: how it is written most often, and how often it was said in all its forms."""
+    best: dict[str, tuple[int, str]] = {}
+    totals = Counter[str]()
+    for template, count in templates.items():
+        key = normalised(template)
+        totals[key] += count
+        if key not in best or (-count, template) < best[key]:
+            best[key] = (-count, template)
+    return {key: (best[key][1], totals[key]) for key in best}
+
+
+def short_names(texts: Sequence[str], taken: Iterable[str] = (), most: int = 48) -> list[str]:
+    """Names that can be read in a graph: the texts, shortened, and numbered where two would be the same."""
+    used, found = set(taken), list[str]()
+    for text in texts:
+        plain = " ".join(text.split()) or "(empty)"
+        name = base = plain if len(plain) <= most else plain[: most - 1].rstrip() + "…"
+        number = 2
+        while name in used:
+            name, number = f"{base} ({number})", number + 1
+        used.add(name)
+        found.append(name)
+    return found

@@ -1,0 +1,172 @@
+"""What differs between two sentences of one meaning and can be told by its form: numbers, names, addresses.
+
+    "Call me at +49 30 1234567, Anna."   <->   "Call me at {number}, {name}."   {number: ..., name: ...}
+
+A template and its fillers give back the text, letter by letter. Numbers of one digit stay words: two hats
+are not three hats. A capital inside a sentence makes a name only if its word is rare and never written small;
+which words those are is learnt from logs (`Slots.learn`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from turnwise.envs.dialogue import Message
+
+# What stands first takes a place first. No group may match the empty text, and none goes back over what it
+# has read (possessive repeats): text of others must not take quadratic time.
+_FORMS = re.compile(
+    r"(?P<url>\b(?:https?://|www\.)[^\s<>\"']{1,2000}(?<![.,;:!?)]))"
+    r"|(?P<email>\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+)"
+    r"|(?P<time>\b\d{1,2}:\d{2}(?::\d{2})?(?:\s?[aApP][mM]\b)?|\b\d{1,2}\s?[aApP][mM]\b)"
+    r"|(?P<date>\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}[./]\d{1,2}[./]\d{2,4}\b)"
+    r"|(?P<money>[$€£¥]\s?\d++(?:[.,]\d++)*+|\b\d++(?:[.,]\d++)*+\s?(?:[€£]|(?:USD|EUR|GBP|dollars|euros|pounds)\b))"
+    r"|(?P<code>\b(?!\d+(?:st|nd|rd|th)\b)(?=[A-Za-z-]{0,40}\d)(?=[\d-]{0,40}[A-Za-z])"
+    r"[A-Za-z\d]++(?:-[A-Za-z\d]++)*+|#\d++)"
+    r"|(?P<number>(?:\+|\b)\d{2,}+(?:[.,\s/-]\d++)*+%?|\b\d[.,]\d++(?:[.,]\d++)*+%?)"
+)
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+KINDS = ("url", "email", "time", "date", "money", "code", "number", "name")
+"""what a slot may be called"""
+RARE = 0.005
+"""share of messages that a word may be in at most and still be a name: what is in more carries meaning"""
+
+
+class Template(NamedTuple):
+    """A text without its fillers, and them, in the order of their slots."""
+
+    text: str
+    fillers: tuple[tuple[str, str], ...]
+    """(kind, what stood there)"""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Which words are names; all other slots are known by their form."""
+
+    names: frozenset[str] = frozenset()
+
+    @classmethod
+    def learn(cls, texts: Iterable[tuple[str, int]]) -> Slots:
+        """Names in texts, each with how often it was said.
+
+        A name is a word that is written with a capital inside a sentence and never small, in less than .5% of
+        the texts, and that stands where other such words stand: the word before it is before two of them at
+        least. So a word that is always in one phrase stays a word.
+        """
+        small, inside, total = set[str](), Counter[str](), 0
+        before: dict[str, set[str]] = {}
+        for text, count in texts:
+            total += count
+            found = [*_WORD.finditer(text)]
+            for i, m in enumerate(found):
+                word = m.group()
+                if not word[0].isupper():
+                    small.add(word.lower())
+                elif i and not re.search(r"[.!?:\n]", text[found[i - 1].end() : m.start()]) and len(word) > 1:
+                    inside[word] += count
+                    before.setdefault(found[i - 1].group().lower(), set()).add(word)
+        rare = {
+            w for w, n in inside.items() if w.lower() not in small and n < RARE * total and not w.isupper()
+        }
+        exchanged = {w for words in before.values() if len(words & rare) > 1 for w in words & rare}
+        return cls(frozenset(exchanged))
+
+    def cut(self, text: str) -> Template:
+        """The text with its slots named, and what stood in them. Braces of the text are doubled."""
+        taken = [(m.start(), m.end(), m.lastgroup or "") for m in _FORMS.finditer(text)]
+        if self.names:
+            free = [m for m in _WORD.finditer(text) if m.group() in self.names]
+            taken += [
+                (m.start(), m.end(), "name")
+                for m in free
+                if not any(a < m.end() and m.start() < b for a, b, _ in taken)
+            ]
+        parts, fillers, at = list[str](), list[tuple[str, str]](), 0
+        for start, end, kind in sorted(taken):
+            parts += [_doubled(text[at:start]), f"{{{kind}}}"]
+            fillers.append((kind, text[start:end]))
+            at = end
+        return Template("".join([*parts, _doubled(text[at:])]), tuple(fillers))
+
+    def values(self, messages: Sequence[Message]) -> dict[str, list[str]]:
+        """What stood in slots of a conversation, by kind: the latest mention first, each value once."""
+        found: dict[str, list[str]] = {}
+        for m in reversed(messages):
+            for kind, value in reversed(self.cut(m.content).fillers):
+                if value not in (values := found.setdefault(kind, [])):
+                    values.append(value)
+        return found
+
+
+def _doubled(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def joined(template: Template) -> str:
+    """The text that was cut."""
+    left = iter(template.fillers)
+    return _with(template.text, lambda kind: next(left)[1])
+
+
+def kinds_of(template: str) -> tuple[str, ...]:
+    """The kinds of a template's slots, in their order."""
+    kinds: list[str] = []
+
+    def note(kind: str) -> str:
+        kinds.append(kind)
+        return ""
+
+    _with(template, note)
+    return tuple(kinds)
+
+
+def filled(template: str, values: Mapping[str, Sequence[str]]) -> str | None:
+    """The template with values of a conversation (`Slots.values`) in its slots.
+
+    Slots of one kind take its values in turn, and the last one again if there are fewer. None if the
+    conversation has no value of a kind: then nobody can say this sentence in it.
+    """
+    kinds = kinds_of(template)
+    if any(not values.get(kind) for kind in kinds):
+        return None
+    seen = Counter[str]()
+
+    def value(kind: str) -> str:
+        at = min(seen[kind], len(values[kind]) - 1)
+        seen[kind] += 1
+        return values[kind][at]
+
+    return _with(template, value)
+
+
+_PARTS = re.compile(r"\{\{|\}\}|\{[a-z]+\}")
+
+
+def _with(template: str, value: Callable[[str], str]) -> str:
+    """The template with `value(kind)` in each slot, and single braces."""
+
+    def one(m: re.Match[str]) -> str:
+        part = m.group()
+        return part[0] if part in ("{{", "}}") else value(part[1:-1])
+
+    return _PARTS.sub(one, template)
+
+
+_TOKEN = re.compile(r"\{[a-z]+\}|[^\W_]+(?:'[^\W_]+)*|[?€$£%]")
+
+
+def words_of(template: str) -> list[str]:
+    """Words, slots and question marks of a template, without case: what is compared."""
+    text = unicodedata.normalize("NFKC", template).replace("’", "'").casefold()
+    return _TOKEN.findall(text)
+
+
+def normalised(template: str) -> str:
+    """What two sentences have in common that differ in case, spaces or punctuation alone."""
+    return " ".join(words_of(template))

@@ -1,0 +1,118 @@
+"""Sentences as vectors of length 1: sparse words, or whatever a function of texts gives.
+
+The cosine between two is how alike they are. Words weigh by how rare they are (tf-idf, Spärck Jones 1972,
+with sublinear counts), beside pairs of neighbours, because a negation is one, and pieces of words, because
+"batteries" is like "battery".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+
+from turnwise.data.acts.slots import words_of
+from turnwise.run.errors import InputError
+
+Embedder = Callable[[Sequence[str]], Any]
+"""texts [n] -> finite numbers [n, D]"""
+FEATURES = 60_000
+"""of sparse words, at most: the most frequent"""
+
+
+class Space(Protocol):
+    """Where sentences are."""
+
+    def vectors(self, templates: Sequence[str]) -> Any:
+        """[n, D] of length 1, sparse or dense; a row of zeros for what is nowhere."""
+        ...
+
+
+def pieces(template: str) -> list[str]:
+    """What sparse words count in a template: its words, pairs of neighbours, pieces of four letters."""
+    words = words_of(template)
+    ends = ["^", *words, "$"]
+    pairs = [f"{a} {b}" for a, b in itertools.pairwise(ends)] if words else []
+    marked = (f"<{w}>" for w in words if len(w) > 3 and w[0] != "{")
+    return [*words, *pairs, *(f"#{w[i : i + 4]}" for w in marked for i in range(len(w) - 3))]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sparse words."""
+
+    vectorizer: TfidfVectorizer
+
+    @classmethod
+    def learn(cls, templates: Sequence[str]) -> Words:
+        """Of templates, each once. What is in one of them alone is left out if they are many."""
+        made = _vectorizer(min_df=2 if len(templates) > 500 else 1, max_features=FEATURES)
+        try:
+            return cls(made.fit(templates))
+        except ValueError:  # no word in any of them
+            return cls.of(["?"], np.ones(1))
+
+    @classmethod
+    def of(cls, words: Sequence[str], idf: np.ndarray) -> Words:
+        """As it was saved."""
+        made = _vectorizer(vocabulary={w: i for i, w in enumerate(words)})
+        made.idf_ = np.asarray(idf, np.float64)
+        return cls(made)
+
+    @property
+    def words(self) -> list[str]:
+        """[D], what each number of a vector counts."""
+        return [str(x) for x in self.vectorizer.get_feature_names_out()]
+
+    def vectors(self, templates: Sequence[str]) -> sparse.csr_matrix:
+        """[n, D], sparse."""
+        return sparse.csr_matrix(self.vectorizer.transform(templates))
+
+
+def _vectorizer(**settings: Any) -> TfidfVectorizer:
+    # Its stubs know neither a function as analyzer nor single precision; its pages do.
+    fixed: dict[str, Any] = {"analyzer": pieces, "sublinear_tf": True, "dtype": np.float32}
+    return TfidfVectorizer(**fixed, **settings)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a function makes of texts, less what all of them have in common."""
+
+    embed: Embedder
+    mean: np.ndarray
+    """[D], the mean of the logged sentences' vectors of length 1: language models give all texts a large
+    common part, which would hide what differs"""
+    name: str = "a function"
+
+    @classmethod
+    def learn(cls, embed: Embedder, templates: Sequence[str], name: str = "a function") -> Embedded:
+        """The common part of templates."""
+        return cls(embed, _embedded(embed, templates, name).mean(0), name)
+
+    def vectors(self, templates: Sequence[str]) -> np.ndarray:
+        """[n, D], dense."""
+        if not len(templates):
+            return np.zeros((0, len(self.mean)), np.float32)
+        found = _embedded(self.embed, templates, self.name)
+        if found.shape[1] != len(self.mean):
+            raise InputError(
+                f"{self.name} gave {found.shape[1]} numbers a text; expected {len(self.mean)}, as before"
+            )
+        return np.asarray(normalize(found - self.mean))
+
+
+def _embedded(embed: Embedder, templates: Sequence[str], name: str) -> np.ndarray:
+    found = np.asarray(embed(list(templates)), np.float32)
+    if found.ndim != 2 or len(found) != len(templates) or not np.isfinite(found).all():
+        raise InputError(
+            f"{name} gave an array of shape {list(found.shape)} for {len(templates)} texts; expected finite "
+            f"numbers of shape [{len(templates)}, D]"
+        )
+    return np.asarray(normalize(found))
