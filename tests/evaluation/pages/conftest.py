@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from turnwise.evaluation.pages.report import write_report
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import the files beside them
 
 _CARD = {
     "file": "logs/desk-2.jsonl",

@@ -3,7 +3,7 @@
 What is in the folder is shown; what is not is named, with what its absence means. From a number on a page
 to where it is computed: the template that shows it names the function that makes its values; that function
 reads the number from the run's file, or computes it. `templates/` has a folder for logs, for feedback (reward
-models and replies), for agents and for solutions; what several of them use lies outside these.
+models and replies), for agents, for solutions and for playbooks; what several of them use lies outside these.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.layout import Page, render
 from turnwise.evaluation.pages.logs import comparison_page, logs_page
+from turnwise.evaluation.pages.playbook.view import playbook_page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.replies import reply_page
 from turnwise.evaluation.pages.reward_models import reward_page
@@ -41,10 +42,12 @@ def page_of(folder: Path) -> Page:
         return comparison_page(folder)
     if (folder / "solution.json").is_file():
         return solution_page(folder)
+    if (folder / "playbook.json").is_file():
+        return playbook_page(read_run(folder, folder.resolve().name))
     if not any((folder / name).is_file() for name in RUN_FILES):
         raise InputError(
-            f"{folder}: neither a run (config.yaml), a solved problem (solution.json) nor a comparison "
-            "(comparison.json)"
+            f"{folder}: neither a run (config.yaml), a solved problem (solution.json), a playbook "
+            "(playbook.json) nor a comparison (comparison.json)"
         )
     # Resolved, so that `turnwise report --run .` still has a name to show.
     run = read_run(folder, folder.resolve().name)

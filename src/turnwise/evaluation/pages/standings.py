@@ -32,7 +32,7 @@ def standings(compared: Mapping[str, Any]) -> dict[str, Any]:
     methods = [row for row in scored if not row["reference"]]
     optimum, behaviour, baseline = (_with_role(scored, r) for r in ("optimum", "behaviour", "baseline"))
     floor = baseline or behaviour
-    decimals = _decimals(scored)
+    decimals = decimals_of_rows(scored)
     wide = optimum is not None and floor is not None and sign * (optimum["mean"] - floor["mean"]) > 0
     for row in rows:
         row["gap"] = None
@@ -62,7 +62,7 @@ def _with_role(rows: Sequence[dict[str, Any]], role: str) -> dict[str, Any] | No
     return next((row for row in rows if row["role"] == role), None)
 
 
-def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:
+def decimals_of_rows(rows: Sequence[Mapping[str, Any]]) -> int:
     """As many as the narrowest interval carries: +-0.04 is worth three, +-0.4 two."""
     widths = [(r["high"] - r["low"]) / 2 for r in rows if r["low"] is not None and r["high"] > r["low"]]
     return min(4, max(0, 1 - math.floor(math.log10(min(widths))))) if widths else 3
