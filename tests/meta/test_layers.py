@@ -45,6 +45,8 @@ RULES = {
         lazily="numba huggingface_hub",
     ),
     "models/*": _rule("models losses data envs", "torch jaxtyping"),
+    # A policy of acts may be a plan in a learnt model: what `exact` knows, it does.
+    "rollout/acts/*": _rule("rollout models losses data envs exact", "numpy torch jaxtyping safetensors"),
     "rollout/*": _rule("rollout models losses data envs", "numpy torch jaxtyping safetensors"),
     "algorithms/*": _rule(BELOW_ALGORITHMS + " evaluation", "numpy torch jaxtyping"),
     "evaluation/*": _rule(BELOW_ALGORITHMS + " evaluation", None),

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from turnwise.models.decisions import at_decisions
-from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.critics import TokenCritic, TurnCritic, ValueHead
 from turnwise.models.target import polyak_, slow_copy
-from turnwise.models.value_head import ValueHead
 
 f64 = torch.float64
 

@@ -16,11 +16,12 @@ import numpy as np
 from turnwise.data.acts.codebook import Heard, Utterance
 from turnwise.data.acts.talks import Codes
 from turnwise.envs.dialogue import Message
-from turnwise.rollout.acts.chooser import Choice, Chooser, Prefix
+from turnwise.rollout.acts.chooser import Choice, Chooser, Prefix, draw
 from turnwise.rollout.acts.clone import Clone
 from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.acts.voice import Said, Voice
 from turnwise.rollout.agent import messages_of
+from turnwise.run.errors import InputError
 
 STRANGE = 1.0
 """distance from which on a message is like nothing that was logged"""
@@ -44,8 +45,9 @@ class ActAgent:
     """Speaks per act.
 
     After `patience` turns in a row of which nothing could be made (`STRANGE`, or the chooser says so) the
-    `fallback` chooses until something familiar is heard. It says so in the trace. `clone` is a voice of its
-    own words: if there is one, the fallback is to let it speak.
+    `fallback` chooses until something familiar is heard. It says so in the trace. `clone` speaks in its own
+    words: if there is one, it speaks then. The fallback also chooses if the act that is wanted has no words
+    in a conversation: a sentence whose slots it cannot fill.
     """
 
     codes: Codes
@@ -90,7 +92,11 @@ class ActAgent:
         words = self.voice.say(
             [choices[i].act for i in spoken], [talks[i] for i in spoken], [rngs[i] for i in spoken]
         )
-        said |= dict(zip(spoken, words, strict=True))
+        for i, found in zip(spoken, words, strict=True):
+            if found is None:
+                choices[i], found = self._another(choices[i], prefixes[i], talks[i], rngs[i])
+                by[i] = "fallback"
+            said[i] = found
         back = self._read_back([said[i].text for i in range(len(talks))], talks)
         turns = []
         for i, (prefix, choice) in enumerate(zip(prefixes, choices, strict=True)):
@@ -116,6 +122,21 @@ class ActAgent:
             return {}
         own = self.clone.reply([talks[i] for i in given_up], [rngs[i] for i in given_up])
         return {i: words for i, words in zip(given_up, own, strict=True) if words is not None}
+
+    def _another(
+        self, choice: Choice, prefix: Prefix, talk: Sequence[Message], rng: np.random.Generator
+    ) -> tuple[Choice, Said]:
+        """An act that has words in this talk, drawn by the fallback, in place of one that has none."""
+        can = self.voice.speakable_in(talk)
+        wanted = self.codes.acts[choice.act]
+        if not can.any():
+            raise InputError(f"no act has words in this conversation; {wanted!r} was wanted")
+        (again,) = self.fallback.choose([prefix], [rng]) if self.fallback is not None else (choice,)
+        p = np.where(can, 0.0 if again.probabilities is None else again.probabilities, 0.0)
+        act = draw(p if p.sum() > 0 else can.astype(np.float64), rng)
+        (said,) = self.voice.say([act], [talk], [rng])
+        assert said is not None
+        return Choice(act, None, {**choice.trace, "wordless": wanted}, choice.strange), said
 
     def _strange(self, prefix: Prefix, choice: Choice) -> set[int]:
         """What was said so far that nothing can be made of: 0 the opening, k the answer to the k-th turn."""

@@ -29,17 +29,21 @@ class ModelVoice:
         """[A] bool, the acts with a logged sentence: a clone promises nothing."""
         return self.logged.speakable
 
+    def speakable_in(self, talk: Talk) -> np.ndarray:
+        """[A] bool, the acts with a logged sentence that the talk can fill."""
+        return self.logged.speakable_in(talk)
+
     def say(
         self, acts: Sequence[int], talks: Sequence[Talk], rngs: Sequence[np.random.Generator]
-    ) -> list[Said]:
-        """Words for an act in each of the talks. ValueError for an act without a logged sentence."""
+    ) -> list[Said | None]:
+        """Words for an act in each of the talks."""
         offered = self.clone.proposals(talks, rngs, self.tries)
         texts = [
             (Utterance(text, (None,), tuple(talk)))
             for own, talk in zip(offered, talks, strict=True)
             for text in own
         ]
-        found: list[Said] = []
+        found: list[Said | None] = []
         heard = self.codebook.read(texts) if texts else None
         at = 0
         for act, own, talk, rng in zip(acts, offered, talks, rngs, strict=True):

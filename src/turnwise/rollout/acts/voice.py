@@ -8,10 +8,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from turnwise.data.acts.codebook import Utterance
+from turnwise.data.acts.phrases import PhraseBook
+from turnwise.data.acts.slots import Slots, filled, kinds_of
 from turnwise.envs.dialogue import Message
 from turnwise.rollout.acts.chooser import draw
 
 Talk = Sequence[Message]
+
+
+NO_NAMES = Slots()
 
 
 class Said(NamedTuple):
@@ -29,10 +35,17 @@ class Voice(Protocol):
         """[A] bool, the acts that it has words for."""
         ...
 
+    def speakable_in(self, talk: Talk) -> np.ndarray:
+        """[A] bool, the acts that it has words for in this talk, whose names and numbers fill its slots."""
+        ...
+
     def say(
         self, acts: Sequence[int], talks: Sequence[Talk], rngs: Sequence[np.random.Generator]
-    ) -> list[Said]:
-        """Words for an act in each of the talks; chances of a talk come from its own generator."""
+    ) -> list[Said | None]:
+        """Words for an act in each of the talks, None if there are none in it.
+
+        Chances of a talk come from its own generator.
+        """
         ...
 
 
@@ -40,24 +53,53 @@ class Voice(Protocol):
 class LoggedVoice:
     """Says what the logged agent said when it meant the act, each sentence as often as it did.
 
-    `phrases` [A] are (sentence, times that it was logged); empty for an act without a sentence.
+    `phrases` [A] are (template, times that it was logged); empty for an act without a sentence. Slots of a
+    template are filled with what stands in such slots of the conversation, the latest first; a sentence
+    that the conversation cannot fill is not said. Nothing of other conversations is.
     """
 
     phrases: tuple[tuple[tuple[str, int], ...], ...]
+    slots: Slots = NO_NAMES
+
+    @classmethod
+    def of(cls, book: PhraseBook) -> LoggedVoice:
+        """The sentences of a codebook that it reads as the act that they are for.
+
+        A sentence that was logged with several acts may be read as another one: it is said only for an act
+        that has no better ones.
+        """
+        found = []
+        for act in range(len(book.names)):
+            examples = book.examples(act)
+            plain = [Utterance(e.template.replace("{{", "{").replace("}}", "}"), (None,)) for e in examples]
+            read = book.read(plain).acts if plain else []
+            # What stands in a slot is not known here, and a sentence with slots is taken at its word.
+            fits = [e for e, a in zip(examples, read, strict=True) if a == act or kinds_of(e.template)]
+            found.append(tuple((e.template, e.count) for e in fits or examples))
+        return cls(tuple(found), book.slots)
 
     @property
     def speakable(self) -> np.ndarray:
         """[A] bool, the acts with a sentence."""
         return np.array([bool(p) for p in self.phrases], bool)
 
+    def speakable_in(self, talk: Talk) -> np.ndarray:
+        """[A] bool, the acts with a sentence that the talk can fill."""
+        known = set(self.slots.values(talk))
+        return np.array(
+            [any(known.issuperset(kinds_of(text)) for text, _ in own) for own in self.phrases], bool
+        )
+
     def say(
         self, acts: Sequence[int], talks: Sequence[Talk], rngs: Sequence[np.random.Generator]
-    ) -> list[Said]:
-        """One of the act's sentences for each talk. ValueError for an act without one."""
-        return [Said(self._sentence(act, rng), "logged") for act, rng in zip(acts, rngs, strict=True)]
+    ) -> list[Said | None]:
+        """One of the act's sentences for each talk."""
+        return [self._sentence(*each) for each in zip(acts, talks, rngs, strict=True)]
 
-    def _sentence(self, act: int, rng: np.random.Generator) -> str:
-        known = self.phrases[act]
-        if not known:
-            raise ValueError(f"act {act} has no sentence; expected one that is speakable")
-        return known[draw(np.array([count for _, count in known], np.float64), rng)][0]
+    def _sentence(self, act: int, talk: Talk, rng: np.random.Generator) -> Said | None:
+        known = list(self.phrases[act])
+        values = self.slots.values(talk) if any(kinds_of(text) for text, _ in known) else {}
+        said = [(text, n) for template, n in known if (text := filled(template, values)) is not None]
+        if not said:
+            return None
+        return Said(said[draw(np.array([n for _, n in said], np.float64), rng)][0], "logged")
