@@ -116,9 +116,10 @@ def playbook(**changes: Any) -> Playbook:
                     {"answer": 1, "probability": 0.52, "after": [0.96, 0.04]},
                     {"answer": 2, "probability": 0.46, "after": [0.2, 0.8]},
                 ],
+                "ends": 0.0,
                 "rest": 0.02,
             },
-            {"act": 1, "before": [0.6, 0.4], "information": 0.001, "answers": [], "rest": 1.0},
+            {"act": 1, "before": [0.6, 0.4], "information": 0.001, "answers": [], "ends": 0.0, "rest": 1.0},
         ],
         "graph": {
             "nodes": [

@@ -123,7 +123,8 @@ def _label(way: Way) -> list[str]:
     for sentence in way.answers[:2]:
         found += _wrapped(f"“{sentence}”", _LABEL_LETTERS, 2 if len(way.answers) == 1 else 1)
     rest = len(way.answers) - 2
-    more = f", with {rest} more answer{'s' if rest > 1 else ''}" if rest > 0 else ""
+    what = "opening" if way.source is None else "answer"
+    more = f", with {rest} more {what}{'s' if rest > 1 else ''}" if rest > 0 else ""
     return [*found, f"{percent(way.probability)}{more}"]
 
 
@@ -166,7 +167,7 @@ def _box(p: _Placed, left: float, states: Sequence[str]) -> str:
         f'<text class="under" x="{left + 4:.1f}" y="{p.y + p.height / 2 + 14 + i * _SMALL:.1f}">{line}</text>'
         for i, line in enumerate(under)
     )
-    start = ' class="first"' if not any(w.source is not None for w in box.ways) else ""
+    start = ' class="first"' if box.turn == 0 else ""
     foot = p.y + p.height / 2
     return (
         f'<g{start}><title>{full}</title><rect class="box" x="{left:.1f}" y="{top:.1f}" width="{BOX}" '

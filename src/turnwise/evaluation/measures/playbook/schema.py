@@ -108,8 +108,9 @@ class Seen(TypedDict):
 
     answer: int
     probability: float
+    """of hearing it and going on"""
     after: list[float]
-    """[S]; where the conversation goes on"""
+    """[S]"""
 
 
 class Look(TypedDict):
@@ -121,8 +122,10 @@ class Look(TypedDict):
     """nats that the answer tells about the state, on average"""
     answers: list[Seen]
     """the likely ones, the most likely first"""
+    ends: float
+    """probability that the conversation ends with the act"""
     rest: float
-    """probability of the answers that are not listed"""
+    """probability of going on with an answer that is not listed"""
 
 
 class Node(TypedDict):
@@ -157,9 +160,9 @@ class Graph(TypedDict):
     openings: list[list[tuple[int, float]]]
     """for each node of turn 0, the openings that lead to it with their probabilities; else empty"""
     left_out: float
-    """share of the turns, in the model, that are at places that are not here"""
+    """share of these turns, in the model, that are at places that are not here"""
     longest: int | None
-    """turns that were followed; conversations may be longer"""
+    """turns that are shown, if conversations may be longer; None if these are all"""
 
 
 class Turn(TypedDict):

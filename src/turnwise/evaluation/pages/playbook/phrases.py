@@ -19,7 +19,7 @@ class Phrases:
 
     def trait(self, trait: Trait) -> tuple[str, str]:
         """What sets a state apart, and by how much it does."""
-        shares = f"{percent(trait['here'])}, elsewhere {percent(trait['elsewhere'])}"
+        shares = f"{percent(trait['here'])} here, {percent(trait['elsewhere'])} elsewhere"
         after = "" if trait["after"] is None else quoted(self.acts[trait["after"]])
         match trait["kind"]:
             case "answer":
@@ -28,8 +28,8 @@ class Phrases:
                 return f"it begins with {quoted(self.openings[trait['symbol'] or 0])}", shares
             case "ends":
                 return f"the conversation ends after {after}", shares
-        rewards = (number(x, 2, signed=True) for x in (trait["here"], trait["elsewhere"]))
-        return f"{after} earns", ", elsewhere ".join(rewards)
+        here, there = (number(x, 2, signed=True) for x in (trait["here"], trait["elsewhere"]))
+        return f"{after} earns", f"{here} here, {there} elsewhere"
 
 
 def quoted(text: str) -> str:
@@ -39,6 +39,8 @@ def quoted(text: str) -> str:
 
 def _said(phrase: Phrase, blank: str) -> str:
     """A typical sentence, else the name, else what number it is."""
+    if phrase.get("other"):
+        return "(something else)"
     text = " ".join((phrase["sentence"] or "").split()) or " ".join((phrase["name"] or "").split())
     text = text or f"({blank})"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"

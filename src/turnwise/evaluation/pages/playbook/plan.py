@@ -19,7 +19,8 @@ _NOTABLE = 0.02  # nats: an act whose answers tell less is no question
 
 def bars(belief: Sequence[float], names: Sequence[str]) -> list[dict[str, Any]]:
     """The parts of a belief for a bar, and the likely ones in words."""
-    shown = {i for i in sorted(range(len(belief)), key=lambda i: -belief[i])[:3] if belief[i] >= 0.05}
+    likely = sorted(range(len(belief)), key=lambda i: -belief[i])[: 4 if len(belief) < 5 else 3]
+    shown = {i for i in likely if belief[i] >= 0.05}
     return [
         {
             "c": i % COLOURS,
@@ -61,6 +62,7 @@ def looks_view(book: Playbook, say: Phrases) -> dict[str, Any]:
                 "removes": percent(min(1.0, look["information"] / doubt)),
                 "before": bars(look["before"], names),
                 "rest": percent(look["rest"]) if look["rest"] >= 0.005 else None,
+                "ends": percent(look["ends"]) if look["ends"] >= 0.005 else None,
                 "answers": [
                     {
                         "answer": quoted(say.answers[seen["answer"]]),
@@ -145,7 +147,7 @@ def acts_view(book: Playbook, say: Phrases) -> dict[str, Any]:
                 "says": quoted(say.acts[i]),
                 "name": act["name"] if act["name"] and act["name"] != say.acts[i] else None,
                 "examples": [" ".join(x.split()) for x in act.get("examples", [])[:4]],
-                "count": "" if act.get("count") is None else number(act["count"] or 0, 0),
+                "count": number(act.get("count") or 0, 0),
                 "logged": "" if logged is None else number(logged["mean"], 2),
                 "interval": interval,
                 "q": "" if act["q"] is None else number(act["q"], 2),

@@ -63,7 +63,7 @@ def _sentence(rows: Mapping[str, Worth], decimals: int, confidence: str) -> Mark
     """True and predicted worth with their intervals, then what they must beat."""
     promised, earned = rows.get("predicted"), rows.get("true")
     if earned is not None:
-        held = f"In {number(earned['n'], 0)} conversations" if earned.get("n") else "In conversations"
+        held = f"In {_count(earned)} conversations" if _count(earned) else "In conversations"
         said = Markup("{} this plan earned <b>{}</b>{}").format(
             held, number(earned["mean"], decimals), _interval(earned, decimals, confidence)
         )
@@ -94,10 +94,21 @@ def _sentence(rows: Mapping[str, Worth], decimals: int, confidence: str) -> Mark
 
 
 def _interval(row: Worth, decimals: int, confidence: str) -> str:
-    if row["low"] is None or row["high"] is None:
+    ends = _ends(row, decimals)
+    if ends is None:
         return ""
-    ends = f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
     return f" ({confidence}% interval {ends})" if confidence else f" ({ends})"
+
+
+def _ends(row: Worth, decimals: int) -> str | None:
+    if row["low"] is None or row["high"] is None:
+        return None
+    return f"{number(row['low'], decimals)} to {number(row['high'], decimals)}"
+
+
+def _count(row: Worth) -> str:
+    count = row.get("n")
+    return number(count, 0) if count else ""
 
 
 def _notes(rows: Mapping[str, Worth], solved: Bounds | None, unit: str, decimals: int) -> list[str]:
@@ -113,7 +124,7 @@ def _notes(rows: Mapping[str, Worth], solved: Bounds | None, unit: str, decimals
     elif earned is not None:
         notes.append("What its model promised is not recorded.")
     if promised is not None and promised["low"] is not None:
-        models = f" {promised['n']}" if promised.get("n") else ""
+        models = f" {_count(promised)}" if _count(promised) else ""
         notes.append(
             f"The interval of the promise is over{models} models that were fitted to resampled logs."
         )
@@ -157,20 +168,17 @@ def _solved(found: Bounds) -> str:
 
 
 def _row(row: Worth, decimals: int) -> dict[str, Any]:
-    known = row["low"] is not None and row["high"] is not None
-    exact = "exact" if row["role"] == "optimum" else "not given"
-    shown = (
-        as_given(row["mean"]) if not known and row["role"] in _REFERENCES else number(row["mean"], decimals)
-    )
+    ends = _ends(row, decimals)
+    given = ends is None and row["role"] in _REFERENCES
     return {
         "name": row["name"],
         "note": row.get("note") or "",
-        "mean": shown,
-        "interval": f"{number(row['low'], decimals)} to {number(row['high'], decimals)}" if known else exact,
-        "n": number(row["n"], 0) if row.get("n") else "",
+        "mean": as_given(row["mean"]) if given else number(row["mean"], decimals),
+        "interval": ends or ("exact" if row["role"] == "optimum" else "not given"),
+        "n": _count(row),
         "best": row["role"] == "true",
         "reference": row["role"] in _REFERENCES,
-    }  # fmt: skip
+    }
 
 
 def _plots(rows: Sequence[Worth], decimals: int) -> list[Markup]:
