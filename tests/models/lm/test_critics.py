@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from turnwise.models.decisions import at_decisions
-from turnwise.models.lm.critics import TokenCritic, TurnCritic, ValueHead
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.target import polyak_, slow_copy
+from turnwise.models.value_head import ValueHead
 
 f64 = torch.float64
 

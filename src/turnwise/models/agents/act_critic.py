@@ -1,0 +1,101 @@
+"""A policy of acts, and values of acts beside it: each reads the talk with a memory of its own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from turnwise.data.batch import Batch
+from turnwise.envs.protocol import Discrete
+from turnwise.models.agents.settings import MemorySpec
+from turnwise.models.agents.spec import Spaces, memory_of
+from turnwise.models.decisions import at_decisions
+from turnwise.models.memory.base import Memory
+from turnwise.models.room import expect_room
+from turnwise.models.value_head import ValueHead
+
+
+class ActPolicy(nn.Module):
+    """Logits of the acts from what was said so far."""
+
+    def __init__(self, memory: Memory, acts: int):
+        super().__init__()
+        self.memory, self.head = memory, nn.Linear(memory.width, acts)
+        nn.init.zeros_(self.head.weight)  # all acts alike at first
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B A1 V"]:
+        """Logits at the decisions of rows, the final state included."""
+        return self.head(at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions))
+
+
+class ActValues(NamedTuple):
+    """At the decisions of rows, the final state included: `logits` [B, A+1, V] of the policy, `q`
+    [E, B, A+1, V] of every act and `v` [B, A+1] of the state."""
+
+    logits: Tensor
+    q: Tensor
+    v: Tensor
+
+
+class ActCritic(nn.Module):
+    """A policy, and E heads Q(h, .) and perhaps one head V(h) on another memory.
+
+    The policy learns what the logged agent did and the values what it was worth. In one memory the one would
+    take features from the other, and the policy would have to be as good with a critic as without.
+    """
+
+    def __init__(
+        self, policy: ActPolicy, memory: Memory, acts: int, *, ensemble: int, v: bool, initial: float = 0.0
+    ):
+        super().__init__()
+        self.policy, self.memory = policy, memory
+        self.q = nn.ModuleList(ValueHead(memory.width, acts, initial) for _ in range(ensemble))
+        self.v = ValueHead(memory.width, 1, initial) if v else None
+
+    def forward(self, batch: Batch) -> ActValues:
+        """Policy, Q and V. Without a head, V is the worth of the best act, by the least of its E values."""
+        h = at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions)
+        q = torch.stack([head(h) for head in self.q])
+        v = q.amin(0).amax(-1) if self.v is None else self.v(h).squeeze(-1)
+        return ActValues(self.policy(batch), q, v)
+
+    def q_of(self, batch: Batch) -> Float[Tensor, "E B A1 V"]:
+        """Q alone."""
+        h = at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions)
+        return torch.stack([head(h) for head in self.q])
+
+    def scale_(self, factor: float) -> None:
+        """Multiply all values by `factor`: from one unit of the return to another."""
+        heads: list[Any] = [*self.q, *([] if self.v is None else [self.v])]
+        for head in heads:
+            head.scale_(factor)
+
+
+class ActNetwork(NamedTuple):
+    """What it takes to build a network of acts again."""
+
+    memory: MemorySpec
+    seen: int
+    """symbols that may be seen: answers and openings"""
+    acts: int
+    ensemble: int
+    """heads of Q; 0 is a policy alone"""
+    v: bool
+    """whether V has a head"""
+
+    def build(self, initial: float = 0.0) -> ActPolicy | ActCritic:
+        """Fresh weights; values begin at `initial`. InputError if the machine has no room for them."""
+        expect_room("networks of these sizes", lambda: self._build(initial))
+        return self._build(initial)
+
+    def _build(self, initial: float) -> ActPolicy | ActCritic:
+        spaces = Spaces(Discrete(self.seen), Discrete(self.acts), None)
+        policy = ActPolicy(memory_of(self.memory, spaces), self.acts)
+        if not self.ensemble:
+            return policy
+        memory = memory_of(self.memory, spaces)
+        return ActCritic(policy, memory, self.acts, ensemble=self.ensemble, v=self.v, initial=initial)
