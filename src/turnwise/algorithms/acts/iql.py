@@ -57,7 +57,7 @@ class Config:
     """Settings of the optimizer."""
     gamma: float = 1.0
     """Discount per turn. Use 1 if agents are scored by undiscounted returns."""
-    tau: float = 0.9
+    tau: float = 0.95
     """Expectile of V: 0.5 values what the logged agent did, near 1 the best of it."""
     polyak: float = 0.05
     """Share of the weights that the slow copy takes on at each step."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from turnwise.evaluation.measures.critics import ENOUGH
+from turnwise.evaluation.measures.critics.figures import ENOUGH
 from turnwise.evaluation.pages.run_files import RunFiles
 from turnwise.evaluation.pictures.style import number
 from turnwise.run.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.measures.critics import measure_critic
+from turnwise.evaluation.measures.critics.tokens import measure_critic
 from turnwise.evaluation.measures.shifts import is_far, measure_shift
 from turnwise.models.lm.critics import Estimand
 from turnwise.recipes.training.machine import Machine

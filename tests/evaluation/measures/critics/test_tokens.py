@@ -13,8 +13,9 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.data.rows import token_rows
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
-from turnwise.evaluation.measures import critics
-from turnwise.evaluation.measures.critics import Score, Turns, measure_critic, returns_of, values_of, verdict
+from turnwise.evaluation.measures.critics.figures import ENOUGH, Turns, verdict
+from turnwise.evaluation.measures.critics.scores import Score
+from turnwise.evaluation.measures.critics.tokens import measure_critic, returns_of, values_of
 from turnwise.models.lm.critics import Estimand, TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of
@@ -173,7 +174,7 @@ def test_a_critic_that_knows_something_stands_beside_the_words(
 def test_too_few_held_out_conversations_say_nothing(tokenizers: Any) -> None:
     """Of 29 that came to an end and one that was cut nothing is measured."""
     said = (Message("user", "Hi"), Message("assistant", "Yes", reward=1.0))
-    talks = [Dialogue(said, terminated=i > 0) for i in range(critics.ENOUGH)]
+    talks = [Dialogue(said, terminated=i > 0) for i in range(ENOUGH)]
     agent = agent_of(tokenizers["own"], TurnCritic, return_std=2.0)
     rows = token_rows(talks, agent.chat, CONTEXT)
     found = measure_critic(agent, Estimand(), (talks, rows), (talks, rows))
