@@ -42,6 +42,7 @@ _PLACES = {
     "HelpDesk": "envs.tasks.helpdesk.task",
     "Negotiation": "envs.tasks.negotiation.task",
     "Postcards": "envs.tasks.postcards.task",
+    "TravelDesk": "envs.tasks.travel.task",
     "Message": "envs.dialogue",
     "Response": "envs.dialogue",
     "Reference": "envs.dialogue",
@@ -87,6 +88,7 @@ __all__ = [
     "SimPO",
     "Solved",
     "TokenPPO",
+    "TravelDesk",
     "TurnIQL",
     "convert",
     "evaluate",
@@ -131,6 +133,7 @@ if TYPE_CHECKING:
     from turnwise.envs.tasks.helpdesk.task import HelpDesk
     from turnwise.envs.tasks.negotiation.task import Negotiation
     from turnwise.envs.tasks.postcards.task import Postcards
+    from turnwise.envs.tasks.travel.task import TravelDesk
     from turnwise.evaluation.pages.report import write_report
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation

@@ -46,7 +46,9 @@ def own(tmp_path):
 def test_a_run_on_own_logs_asks_for_a_task(own, capsys):
     assert main(["evaluate", str(own)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("turnwise: error: --task: expected one of helpdesk, negotiation, postcards, or")
+    assert error.startswith(
+        "turnwise: error: --task: expected one of helpdesk, negotiation, postcards, travel, or"
+    )
     assert "does not say where its logs come from" in error
     assert not (own / "evaluation.json").exists()
 

@@ -72,7 +72,11 @@ def test_ones_own_task_with_settings(
             "--task weather_task:Wether: expected a class or function of weather_task",
         ),
         ("weather_task:Silent", [], "--task weather_task:Silent: expected a task that can write logs"),
-        ("wether", [], "--task wether: expected one of helpdesk, negotiation, postcards, or your own as"),
+        (
+            "wether",
+            [],
+            "--task wether: expected one of helpdesk, negotiation, postcards, travel, or your own as",
+        ),
         ("helpdesk", ["--feedback", "pairs"], "--feedback pairs: expected none of it: the task helpdesk has"),
         ("negotiation", ["--task-settings", "corpus=no"], "--task-settings corpus=no: expected a folder"),
     ):

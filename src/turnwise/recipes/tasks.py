@@ -32,6 +32,7 @@ from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.negotiation.task import Negotiation, Split
 from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
+from turnwise.envs.tasks.travel.task import TravelDesk
 from turnwise.recipes.own_task import CheckedTask, import_task, module_of, name_of
 from turnwise.run.errors import InputError, SettingError
 
@@ -161,6 +162,11 @@ TASKS: Mapping[str, Task] = {
         feedback={kind: partial(postcard_feedback, kind) for kind in get_args(Kind)},
         worth=Postcards().gold,
         prompts=Postcards().split,
+    ),
+    "travel": Task(
+        name="travel",
+        about="Find out what holiday a guest wants, in talk that hardly repeats, and make one offer in time.",
+        make=TravelDesk,
     ),
 }
 """the built-in tasks"""
