@@ -13,7 +13,7 @@ from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.rewards import edges_of, means_of
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.smoothing import prior_of
-from turnwise.exact.learning.starts import random_start
+from turnwise.exact.learning.starts import lasting_start, random_start
 
 CHANCE = 1e-3
 """A longest length is believed if its episodes would all have ended there by chance with less than this."""
@@ -138,6 +138,7 @@ def fit(
     limit = longest_of(sequences) if longest == "auto" else longest
     assert not isinstance(limit, str)
     data = prepared(sequences, states, longest=limit, smoothing=smoothing)
-    tried = [climb(data, random_start(data.prior, rng), short, tolerance) for _ in range(starts)]
+    kinds = (lasting_start, random_start)
+    tried = [climb(data, kinds[i % 2](data.prior, rng), short, tolerance) for i in range(starts)]
     best = max(tried, key=lambda c: c.values[-1])
     return finished(data, climb(data, best.tables, iterations, tolerance).tables)

@@ -118,7 +118,7 @@ class Planner:
 
         arrays = {f"alphas_{t}": vectors for t, vectors in enumerate(self.alphas)}
         with whole_file(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, allowed=self.allowed, discount=np.array(self.discount), **arrays)
+            np.savez_compressed(file, allowed=self.allowed, discount=np.array(self.discount), **arrays)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def load(cls, path: Path, model: LearntModel) -> Planner:

@@ -24,3 +24,28 @@ def random_start(prior: Tables, rng: np.random.Generator) -> Tables:
         lasts=around(prior.lasts, 2, 2.0),
         bins=around(prior.bins, 2, 2.0),
     )
+
+
+STAYS = 0.9
+"""how likely a state stays what it is, where a climb begins that expects states to last"""
+
+
+def lasting_start(prior: Tables, rng: np.random.Generator) -> Tables:
+    """States that mostly stay what they are and differ only in how they answer.
+
+    There is one end an episode, and if ends, last answers and rewards differ from the start, each rare action
+    hardens on a state of its own: which of its ends were good is then "explained" by where the episode was at
+    last, against all answers before. Without a head start they follow what the answers say.
+    """
+    drawn = random_start(prior, rng)
+    S = drawn.transitions.shape[1]
+
+    def means(imagined: np.ndarray, axis: int) -> np.ndarray:
+        return np.ascontiguousarray(imagined / imagined.sum(axis, keepdims=True))
+
+    return drawn._replace(
+        transitions=np.ascontiguousarray(STAYS * np.eye(S) + (1 - STAYS) * drawn.transitions),
+        ends=np.ascontiguousarray(means(prior.ends, 2)[..., 0]),
+        lasts=means(prior.lasts, 2),
+        bins=means(prior.bins, 2),
+    )
