@@ -141,8 +141,8 @@ def _exchanged(texts: Sequence[str], same: np.ndarray, rng: np.random.Generator)
     found = list(texts)
     for symbol in np.unique(same):
         here = np.flatnonzero(same == symbol)
-        for i, j in zip(here.tolist(), rng.permutation(here).tolist(), strict=True):
-            found[i] = texts[j]
+        for i, j in zip(here.tolist(), rng.permutation(here), strict=True):
+            found[i] = texts[int(j)]
     return found
 
 
