@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
+from turnwise.exact.learning.climb import climb
+from turnwise.exact.learning.data import finished, prepared
 from turnwise.exact.learning.expectation import expected, log_prior, maximised, steps_of, tables_of
-from turnwise.exact.learning.fit import climb, finished, prepared
 from turnwise.exact.learning.kernels import Tables
 from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.exact.learning.starts import random_start
+from turnwise.exact.learning.starts import KINDS, start_of
 
 S, A, O, F, B = 2, 2, 3, 2, 2
 
@@ -131,7 +132,7 @@ def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float) -> None:
     rng = np.random.default_rng(2)
     q = some_episodes(rng, 200, 3)
     data = prepared(q, 3, longest=3, smoothing=smoothing)
-    start = random_start(prepared(q, 3, longest=3, smoothing=1.0).prior, rng)
+    start = start_of(prepared(q, 3, longest=3, smoothing=1.0).prior, KINDS[0], rng)
     values = np.array(climb(data, start, 200, 0.0).values)
     assert (np.diff(values) >= -1e-9 * np.abs(values[1:])).all()
     assert values[-1] > values[0] + 1
@@ -174,7 +175,7 @@ def test_what_is_saved_loads_again(tmp_path) -> None:
     rng = np.random.default_rng(4)
     q = some_episodes(rng, 50, 3)
     data = prepared(q, 2, longest=3)
-    m = finished(data, climb(data, random_start(data.prior, rng), 5, 0.0).tables)
+    m = finished(data, climb(data, start_of(data.prior, KINDS[0], rng), 5, 0.0).tables)
     m.save(tmp_path / "model.npz")
     again = LearntModel.load(tmp_path / "model.npz")
     assert m.arrays().keys() == again.arrays().keys()

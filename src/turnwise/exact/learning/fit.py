@@ -1,120 +1,57 @@
-"""Learning a POMDP by EM: many short climbs, long ones from the best."""
+"""Learning a POMDP from sequences: so many hidden states, or as many as held-out episodes tell apart.
+
+    1. Some starts on a sample of the data, each with more states than are wanted (`starts`).
+    2. EM, then two states are made one, again and again, until the wanted number is left (`merging`).
+    3. EM on all data from the best of them, until an iteration gains next to nothing.
+
+The same path of mergers has a model for *every* smaller number of states, so `choose` pays for it once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from turnwise.exact.learning.expectation import expected, log_prior, maximised, model_of, steps_of
-from turnwise.exact.learning.kernels import Steps, Tables
-from turnwise.exact.learning.model import LearntModel, Pay
-from turnwise.exact.learning.rewards import edges_of, means_of
+from turnwise.exact.learning.climb import Climb, Notes, Watch, climb, reduced, value_of
+from turnwise.exact.learning.data import Data, finished, longest_of, prepared
+from turnwise.exact.learning.expectation import tables_of
+from turnwise.exact.learning.kernels import Tables
+from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.exact.learning.smoothing import prior_of
-from turnwise.exact.learning.starts import lasting_start, random_start
+from turnwise.exact.learning.starts import KINDS, start_of
+from turnwise.run.errors import InputError
 
-CHANCE = 1e-3
-"""A longest length is believed if its episodes would all have ended there by chance with less than this."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What EM reads: the steps, the imagined counts, and how rewards are put into bins."""
-
-    steps: Steps
-    edges: np.ndarray | None
-    longest: int | None
-    sizes: tuple[int, int, int, int, int]
-    """S, A, O, F, B"""
-    strength: float
-    by_clock: bool
-    prior: Tables
-
-
-def longest_of(sequences: Sequences) -> int | None:
-    """The length at which every episode ends that gets so far, if chance does not explain it; else None.
-
-    With hazard h of the steps before it, all n episodes that got there end by chance with probability h^n.
-    """
-    lengths, ended = sequences.lengths, sequences.ended
-    if not len(lengths):
-        return None
-    most = int(lengths.max())
-    there = lengths == most
-    if not ended[there].all():
-        return None
-    earlier = int((ended & ~there).sum())
-    exposed = int(np.minimum(lengths, most - 1).sum())
-    hazard = (earlier + 1) / (exposed + 2)
-    return most if there.sum() * np.log(hazard) < np.log(CHANCE) else None
-
-
-def prepared(sequences: Sequences, states: int, *, longest: int | None, smoothing: float = 1.0) -> Data:
-    """The data of one number of states. SettingError-free: the caller has checked its numbers."""
-    if longest is not None and len(sequences) and sequences.lengths.max() > longest:
-        raise ValueError(
-            f"longest is {longest}, and an episode has {sequences.lengths.max()} steps; "
-            "expected at least as many"
-        )
-    edges = None if sequences.rewards is None else edges_of(sequences.rewards)
-    bins = None
-    if edges is not None and sequences.rewards is not None:
-        bins = np.searchsorted(edges, sequences.rewards, side="left").astype(np.int32)
-    steps = steps_of(sequences, longest, bins)
-    sizes = (
-        states,
-        sequences.action_symbols,
-        sequences.observation_symbols,
-        sequences.first_symbols,
-        1 if edges is None else len(edges) + 1,
-    )
-    last = np.zeros(len(steps.actions), bool)
-    last[steps.offsets[1:] - 1] = True
-    by_clock = longest is not None and edges is not None and not steps.rewards[~last].any()
-    return Data(steps, edges, longest, sizes, smoothing, by_clock, prior_of(steps, sizes, smoothing))
+NOISE = 1.96
+"""standard errors within which a smaller model counts as good as the best"""
 
 
 @dataclass(frozen=True)
-class Climb:
-    """Where EM stands."""
+class Effort:
+    """How long to look."""
 
-    tables: Tables
-    values: tuple[float, ...]
-    """the penalised log-likelihood in nats, before each iteration"""
-    converged: bool
+    starts: int = 6
+    """different starts"""
+    surplus: float = 2.0
+    """states that a start has for each one that is wanted"""
+    sample: int = 60_000
+    """steps that starts read, at most"""
+    early: int = 150
+    """iterations of a start, at most"""
+    iterations: int = 300
+    """iterations on all data, at most"""
+    tolerance: float = 1e-6
+    """an iteration that gains less nats per step is the last one"""
 
-
-def climb(
-    data: Data,
-    tables: Tables,
-    iterations: int,
-    tolerance: float,
-    progress: Callable[[int, float], None] | None = None,
-) -> Climb:
-    """EM until an iteration gains less than `tolerance` nats per step, or `iterations` are over."""
-    values: list[float] = []
-    for i in range(iterations):
-        counts, likelihoods = expected(data.steps, tables)
-        values.append(float(likelihoods.sum()) + log_prior(data.prior, tables))
-        if progress is not None:
-            progress(i, values[-1])
-        if i and values[-1] - values[-2] < tolerance * len(data.steps.actions):
-            return Climb(tables, tuple(values), True)
-        tables = maximised(counts, data.prior, tables)
-    return Climb(tables, tuple(values), False)
+    def __post_init__(self) -> None:
+        if self.starts < 1 or self.sample < 1 or self.early < 1 or self.iterations < 1:
+            raise ValueError(f"{self}; expected 1 or more of each")
+        if self.surplus < 1 or self.tolerance < 0:
+            raise ValueError(f"{self}; expected a surplus of at least 1 and a tolerance of at least 0")
 
 
-def finished(data: Data, tables: Tables) -> LearntModel:
-    """The model of the tables, with the means of its rewards."""
-    counts, _ = expected(data.steps, tables)
-    pay = None
-    if data.edges is not None:
-        means, late = means_of(counts, data.strength, data.by_clock)
-        pay = Pay(data.edges, tables.bins.swapaxes(2, 3), means, late if data.longest else np.zeros(0))
-    tried = np.bincount(data.steps.actions, minlength=data.sizes[1]).astype(np.float64)
-    return model_of(tables, data.longest, pay, tried)
+DEFAULT = Effort()
 
 
 def fit(
@@ -124,21 +61,222 @@ def fit(
     *,
     longest: int | str | None = "auto",
     smoothing: float = 1.0,
-    starts: int = 10,
-    short: int = 20,
-    iterations: int = 500,
-    tolerance: float = 1e-7,
+    begin: LearntModel | None = None,
+    effort: Effort = DEFAULT,
+    notes: Notes | None = None,
+    watch: Watch | None = None,
 ) -> LearntModel:
-    """A model of so many hidden states, by EM.
+    """A model of so many hidden states.
 
     `longest`: steps after which every episode has ended; "auto": found in the data; None: there is none.
-    `smoothing`: imagined counts in each row. `starts` climbs of `short` iterations begin at random; the best
-    goes on for up to `iterations`, until one gains less than `tolerance` nats per step.
+    `smoothing`: imagined counts in each row. `begin`: a model to begin with, in place of starts of its own
+    (for resampled data). `notes` of a search that was stopped let it go on, to the same bits. InputError if
+    there are no episodes, or more states than steps.
     """
-    limit = longest_of(sequences) if longest == "auto" else longest
-    assert not isinstance(limit, str)
-    data = prepared(sequences, states, longest=limit, smoothing=smoothing)
-    kinds = (lasting_start, random_start)
-    tried = [climb(data, kinds[i % 2](data.prior, rng), short, tolerance) for i in range(starts)]
-    best = max(tried, key=lambda c: c.values[-1])
-    return finished(data, climb(data, best.tables, iterations, tolerance).tables)
+    seed = int(rng.integers(2**62))
+    data = _prepared(sequences, states, longest, smoothing)
+    notes = notes or Notes()
+    if begin is not None:
+        if begin.shape[0] != states:
+            raise ValueError(f"begin has {begin.shape[0]} states; expected {states}")
+        tables = tables_of(begin)
+    else:
+        tables = searched(data, [states], seed, effort, notes, watch)[states]
+    found = climb(
+        data, tables, effort.iterations, effort.tolerance, notes=notes, name=f"fit{states}", watch=watch
+    )
+    return finished(data, found.tables)
+
+
+def searched(
+    data: Data,
+    wanted: Sequence[int],
+    seed: int,
+    effort: Effort,
+    notes: Notes,
+    watch: Watch | None,
+) -> dict[int, Tables]:
+    """For each wanted number of states the best tables of all starts, on a sample of the data."""
+    small = _sampled(data, effort.sample, np.random.default_rng([seed, 0]))
+    best: dict[int, tuple[float, Tables]] = {}
+    for j in range(effort.starts):
+        for k, (value, tables) in _one_start(small, wanted, seed, j, effort, notes, watch).items():
+            if k not in best or value > best[k][0]:
+                best[k] = value, tables
+    return {k: tables for k, (_, tables) in best.items()}
+
+
+def _one_start(
+    small: Data, wanted: Sequence[int], seed: int, j: int, effort: Effort, notes: Notes, watch: Watch | None
+) -> dict[int, tuple[float, Tables]]:
+    """Start j: for each wanted number of states (value, tables)."""
+    found = {k: notes.get(f"start{j}/{k}") for k in wanted}
+    if all(v is not None for v in found.values()):
+        return {
+            k: (float(v["value"]), Tables(**{f: v[f] for f in Tables._fields}))
+            for k, v in found.items()
+            if v is not None
+        }
+    most = max(wanted)
+    many = most if most == 1 else max(most + 1, round(effort.surplus * most))
+    rng = np.random.default_rng([seed, 1, j])
+    here = small.of(many)
+    tables = start_of(here.of(many, 1.0).prior, KINDS[j % len(KINDS)], rng)
+    tables = climb(here, tables, effort.early, effort.tolerance, watch=watch, name=f"start {j + 1}").tables
+    reached: dict[int, tuple[float, Tables]] = {}
+    while True:
+        k = len(tables.start)
+        if k in wanted:
+            tables = climb(here, tables, effort.early // 3 + 1, effort.tolerance).tables
+            reached[k] = value_of(here, tables), tables
+        if k == min(wanted):
+            break
+        here, tables = reduced(here, tables)
+    for k, (value, tables) in reached.items():
+        notes.put(f"start{j}/{k}", {"value": np.array(value), **tables._asdict()})
+    return reached
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model, and what the number of its states was chosen by."""
+
+    model: LearntModel
+    states: int
+    smoothing: float
+    heldout: Mapping[int, tuple[float, float]]
+    """by number of states: ln P of what a held-out episode showed (nats per step), and how much that is
+    below the best number's, with rewards"""
+    errors: Mapping[int, float]
+    """by number of states: the standard error of that difference"""
+    by_smoothing: Mapping[float, float]
+    """nats per step, held out, by imagined counts, for the chosen number of states"""
+
+
+def choose(
+    sequences: Sequences,
+    rng: np.random.Generator,
+    *,
+    states: Sequence[int] = range(1, 9),
+    smoothing: Sequence[float] = (0.3, 1.0, 3.0, 10.0),
+    longest: int | str | None = "auto",
+    share: float = 0.2,
+    effort: Effort = DEFAULT,
+    notes: Notes | None = None,
+    watch: Watch | None = None,
+) -> Choice:
+    """The smallest number of states that explains held-out episodes as well as the best, within the noise.
+
+    A `share` of the episodes is held out. Their log-likelihoods, rewards among what is explained, are
+    compared in pairs with those of the best number: one within `NOISE` standard errors of it is as good.
+    Then the smoothing is chosen likewise by what is best, and the model is fitted to all episodes.
+    """
+    seed = int(rng.integers(2**62))
+    wanted = sorted(set(states))
+    if not wanted or wanted[0] < 1:
+        raise ValueError(f"states are {list(states)}; expected numbers from 1 on")
+    if len(sequences) < 2:
+        raise InputError(f"{len(sequences)} episodes; expected at least 2, some to be held out")
+    notes = notes or Notes()
+    whole = _prepared(sequences, wanted[-1], longest, 1.0)
+    order = np.random.default_rng([seed, 2]).permutation(len(sequences))
+    unseen = max(1, round(share * len(sequences)))
+    apart, own = sequences.select(order[:unseen]), sequences.select(order[unseen:])
+    data = prepared(own, wanted[-1], longest=whole.longest, smoothing=1.0, edges=whole.edges)
+    tables = searched(data, wanted, seed, effort, notes, watch)
+    fitted: dict[int, Climb] = {}
+    scores: dict[int, np.ndarray] = {}
+    for k in wanted:
+        here = data.of(k)
+        fitted[k] = _climbed(here, tables[k], effort, notes, f"own{k}", watch)
+        scores[k] = _explained(here, fitted[k].tables, apart)
+    chosen, heldout, errors = _smallest(scores, apart)
+    strengths: dict[float, tuple[float, Tables]] = {}
+    for strength in sorted(set(smoothing)):
+        here = data.of(chosen, strength)
+        found = _climbed(here, fitted[chosen].tables, effort, notes, f"smooth{strength:g}", watch)
+        value = float(_explained(here, found.tables, apart).sum()) / len(apart.actions)
+        strengths[strength] = value, found.tables
+    best = max(strengths, key=lambda k: strengths[k][0])
+    last = whole.of(chosen, best)
+    final = _climbed(last, strengths[best][1], effort, notes, "all", watch)
+    return Choice(
+        model=finished(last, final.tables),
+        states=chosen,
+        smoothing=best,
+        heldout=heldout,
+        errors=errors,
+        by_smoothing={k: v for k, (v, _) in strengths.items()},
+    )
+
+
+def _smallest(
+    scores: Mapping[int, np.ndarray], apart: Sequences
+) -> tuple[int, dict[int, tuple[float, float]], dict[int, float]]:
+    """(the smallest number of states within the noise of the best, its table, its errors)."""
+    per_step = len(apart.actions)
+    best = max(scores, key=lambda k: float(scores[k].sum()))
+    heldout, errors = {}, {}
+    n = len(apart)
+    for k, found in scores.items():
+        below = scores[best] - found
+        heldout[k] = (float(found.sum()) / per_step, float(below.sum()) / per_step)
+        errors[k] = float(below.std() * np.sqrt(n)) / per_step
+    good = [k for k in scores if heldout[k][1] <= NOISE * errors[k]]
+    return min(good), heldout, errors
+
+
+def _explained(data: Data, tables: Tables, apart: Sequences) -> np.ndarray:
+    """[n], ln P of held-out episodes, rewards included."""
+    model = finished(data, tables)
+    return model.log_likelihoods(apart, rewards=model.pay is not None)
+
+
+def _climbed(
+    data: Data, tables: Tables, effort: Effort, notes: Notes, name: str, watch: Watch | None
+) -> Climb:
+    return climb(data, tables, effort.iterations, effort.tolerance, notes=notes, name=name, watch=watch)
+
+
+def _prepared(sequences: Sequences, states: int, longest: int | str | None, smoothing: float) -> Data:
+    if longest == "auto":
+        longest = longest_of(sequences)
+    if isinstance(longest, str):
+        raise ValueError(f"longest is {longest!r}; expected a number of steps, None or 'auto'")
+    if states < 1:
+        raise ValueError(f"states is {states}; expected 1 or more")
+    if states > len(sequences.actions):
+        raise InputError(
+            f"{states} hidden states for {len(sequences.actions)} steps; expected fewer states, or more data"
+        )
+    if smoothing < 0:
+        raise ValueError(f"smoothing is {smoothing}; expected 0 or more imagined counts")
+    return prepared(sequences, states, longest=longest, smoothing=smoothing)
+
+
+def _sampled(data: Data, steps: int, rng: np.random.Generator) -> Data:
+    """Whole episodes drawn at random, of so many steps in all; all of them if there are no more."""
+    s = data.steps
+    if len(s.actions) <= steps:
+        return data
+    order = rng.permutation(len(s.ended))
+    lengths = np.diff(s.offsets)
+    taken = np.sort(order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), steps)))])
+    offsets = np.append(0, np.cumsum(lengths[taken]))
+    at = np.repeat(s.offsets[taken] - offsets[:-1], lengths[taken]) + np.arange(offsets[-1])
+    few = s._replace(
+        actions=s.actions[at],
+        observations=s.observations[at],
+        bins=s.bins[at],
+        rewards=s.rewards[at],
+        offsets=offsets,
+        ended=s.ended[taken],
+        firsts=s.firsts[taken],
+    )
+    return replace(data, steps=few).of(data.sizes[0])
+
+
+def iterations_of(effort: Effort, choosing: int = 0, smoothings: int = 0) -> int:
+    """How often `watch` is called at most: by `fit`, or by `choose` among so many numbers of states."""
+    climbs = choosing + smoothings + 1
+    return effort.starts * effort.early + climbs * effort.iterations

@@ -1,51 +1,70 @@
-"""Where EM begins."""
+"""Where EM begins: with more states than are asked for, which `merging` then makes one out of two.
+
+A start with as many states as the answer has ends in a poor optimum most of the time: two states share what
+is one, and one must do for two. With twice as many there is room, and what is double afterwards is merged.
+
+The rows of a start are drawn around what the action does in all states. Starts differ in how far apart states
+begin and in how long a state lasts, since data differ in just this: in a maze every step leads to another
+state, in a conversation the hidden thing often stays what it is.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from turnwise.exact.learning.kernels import Tables
 
 
-def random_start(prior: Tables, rng: np.random.Generator) -> Tables:
-    """Rows drawn around what the action does in all states, so that no two states begin alike."""
+class Kind(NamedTuple):
+    """How a start is drawn; shapes are those of gamma variables: the smaller, the further apart."""
 
-    def around(imagined: np.ndarray, axis: int, weight: float) -> np.ndarray:
+    looks: float
+    """of what states show"""
+    moves: float
+    """of transitions"""
+    stays: float
+    """weight of staying in the state"""
+    groups: int
+    """transitions between so many groups of states begin rare: what never changes in an episode"""
+
+
+KINDS = (
+    Kind(0.3, 1.0, 0.0, 1),
+    Kind(0.2, 0.3, 0.9, 1),
+    Kind(0.2, 0.3, 0.3, 2),
+    Kind(0.2, 0.3, 0.3, 1),
+)
+"""taken in turn"""
+BETWEEN = 0.02
+"""what transitions between groups weigh beside those within one"""
+
+
+def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
+    """Random tables in the shapes of `prior`, whose imagined counts say what each action does on average."""
+    A, S = prior.transitions.shape[:2]
+
+    def around(imagined: np.ndarray, axis: int, drawn: np.ndarray) -> np.ndarray:
         means = imagined / imagined.sum(axis, keepdims=True)
-        drawn = means * rng.gamma(weight, 1 / weight, means.shape)
-        return drawn / drawn.sum(axis, keepdims=True)
+        found = means * drawn
+        return found / found.sum(axis, keepdims=True)
 
+    # A state favours the same observations whatever the action: rows of all actions are tilted alike.
+    tilt = rng.gamma(kind.looks, 1 / kind.looks, (1, prior.emissions.shape[1], S)) + 1e-4
+    moves = rng.gamma(kind.moves, 1 / kind.moves, (A, S, S)) + 1e-3
+    group = np.arange(S) % kind.groups
+    moves = moves * np.where(group[:, None] == group, 1.0, BETWEEN)
+    moves = (1 - kind.stays) * moves / moves.sum(2, keepdims=True) + kind.stays * np.eye(S)
+    begin = rng.gamma(1.0, 1.0, S) + 0.1
     return Tables(
-        start=around(prior.start, 0, 2.0),
-        firsts=around(prior.firsts, 0, 2.0),
-        transitions=around(prior.transitions, 2, 1.0),
-        emissions=around(prior.emissions, 1, 2.0),
-        ends=np.ascontiguousarray(around(prior.ends, 2, 2.0)[..., 0]),
-        lasts=around(prior.lasts, 2, 2.0),
-        bins=around(prior.bins, 2, 2.0),
-    )
-
-
-STAYS = 0.9
-"""how likely a state stays what it is, where a climb begins that expects states to last"""
-
-
-def lasting_start(prior: Tables, rng: np.random.Generator) -> Tables:
-    """States that mostly stay what they are and differ only in how they answer.
-
-    There is one end an episode, and if ends, last answers and rewards differ from the start, each rare action
-    hardens on a state of its own: which of its ends were good is then "explained" by where the episode was at
-    last, against all answers before. Without a head start they follow what the answers say.
-    """
-    drawn = random_start(prior, rng)
-    S = drawn.transitions.shape[1]
-
-    def means(imagined: np.ndarray, axis: int) -> np.ndarray:
-        return np.ascontiguousarray(imagined / imagined.sum(axis, keepdims=True))
-
-    return drawn._replace(
-        transitions=np.ascontiguousarray(STAYS * np.eye(S) + (1 - STAYS) * drawn.transitions),
-        ends=np.ascontiguousarray(means(prior.ends, 2)[..., 0]),
-        lasts=means(prior.lasts, 2),
-        bins=means(prior.bins, 2),
+        start=begin / begin.sum(),
+        firsts=around(prior.firsts, 0, rng.gamma(1.0, 1.0, prior.firsts.shape) + 1e-4),
+        transitions=moves,
+        emissions=around(prior.emissions, 1, tilt),
+        ends=np.ascontiguousarray(
+            around(prior.ends, 2, rng.gamma(1.0, 1.0, prior.ends.shape) + 1e-4)[..., 0]
+        ),
+        lasts=around(prior.lasts, 2, rng.gamma(1.0, 1.0, prior.lasts.shape) + 1e-4),
+        bins=around(prior.bins, 2, rng.gamma(2.0, 0.5, prior.bins.shape) + 1e-4),
     )

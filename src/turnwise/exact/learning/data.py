@@ -1,0 +1,108 @@
+"""What EM reads: steps, imagined counts, bins of rewards, the longest length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from turnwise.exact.learning.expectation import expected, model_of, steps_of
+from turnwise.exact.learning.kernels import Steps, Tables
+from turnwise.exact.learning.model import LearntModel, Pay
+from turnwise.exact.learning.rewards import edges_of, means_of
+from turnwise.exact.learning.sequences import Sequences
+from turnwise.exact.learning.smoothing import prior_of
+from turnwise.run.errors import InputError
+
+CHANCE = 1e-3
+"""A longest length is believed if its episodes would all have ended there by chance with less than this."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Episodes for models of one number of states."""
+
+    steps: Steps
+    edges: np.ndarray | None
+    """what separates bins of rewards; None: there are no rewards"""
+    longest: int | None
+    sizes: tuple[int, int, int, int, int]
+    """S, A, O, F, B"""
+    smoothing: float
+    """imagined counts in a row"""
+    by_clock: bool
+    """whether what an end pays may depend on when it comes: rewards come with ends alone"""
+    prior: Tables
+
+    def of(self, states: int, smoothing: float | None = None) -> Data:
+        """The same episodes for another number of states, or with other smoothing."""
+        k = self.smoothing if smoothing is None else smoothing
+        sizes = (states, *self.sizes[1:])
+        return replace(self, sizes=sizes, smoothing=k, prior=prior_of(self.steps, sizes, k))
+
+
+def prepared(
+    sequences: Sequences,
+    states: int,
+    *,
+    longest: int | None,
+    smoothing: float = 1.0,
+    edges: np.ndarray | None = None,
+) -> Data:
+    """The data; `edges` of other rewards, so that two parts of the data have the same bins.
+
+    InputError if there is no episode, or one that is longer than `longest`.
+    """
+    if not len(sequences):
+        raise InputError("there is no episode to learn from; expected at least one")
+    if longest is not None and sequences.lengths.max() > longest:
+        raise InputError(
+            f"an episode has {sequences.lengths.max()} steps; expected at most the longest length, {longest}"
+        )
+    if longest is not None:  # whatever the log says: who got there has ended
+        sequences = replace(sequences, ended=sequences.ended | (sequences.lengths == longest))
+    bins = None
+    if sequences.rewards is not None:
+        edges = edges_of(sequences.rewards) if edges is None else edges
+        bins = np.searchsorted(edges, sequences.rewards, side="left").astype(np.int32)
+    steps = steps_of(sequences, longest, bins)
+    sizes = (
+        states,
+        sequences.action_symbols,
+        sequences.observation_symbols,
+        sequences.first_symbols,
+        1 if edges is None else len(edges) + 1,
+    )
+    last = np.zeros(len(steps.actions), bool)
+    last[steps.offsets[1:] - 1] = True
+    by_clock = longest is not None and edges is not None and not steps.rewards[~last].any()
+    return Data(steps, edges, longest, sizes, smoothing, by_clock, prior_of(steps, sizes, smoothing))
+
+
+def longest_of(sequences: Sequences) -> int | None:
+    """The length at which every episode ends that gets so far, if chance does not explain it; else None.
+
+    With hazard h of the steps before it, all n episodes that got there end by chance with probability h^n.
+    """
+    lengths, ended = sequences.lengths, sequences.ended
+    if not len(lengths):
+        return None
+    most = int(lengths.max())
+    there = lengths == most
+    if not ended[there].all():
+        return None
+    earlier = int((ended & ~there).sum())
+    exposed = int(np.minimum(lengths, most - 1).sum())
+    hazard = (earlier + 1) / (exposed + 2)
+    return most if there.sum() * np.log(hazard) < np.log(CHANCE) else None
+
+
+def finished(data: Data, tables: Tables) -> LearntModel:
+    """The model of the tables, with the means of its rewards."""
+    counts, _ = expected(data.steps, tables)
+    pay = None
+    if data.edges is not None:
+        means, late = means_of(counts, data.smoothing, data.by_clock)
+        pay = Pay(data.edges, tables.bins.swapaxes(2, 3), means, late if data.longest else np.zeros(0))
+    tried = np.bincount(data.steps.actions, minlength=data.sizes[1]).astype(np.float64)
+    return model_of(tables, data.longest, pay, tried)
