@@ -55,7 +55,7 @@ class Solution:
     trace: tuple[tuple[float, float, float], ...]
     """(seconds, lower, upper) over time"""
     stopped: str
-    """why the search ended: "gap", "deadline" or "interrupted" """
+    """why the search ended: "gap", "trials", "deadline" or "interrupted" """
 
     @property
     def gap(self) -> float:
@@ -68,9 +68,12 @@ def solve(
     *,
     gap: float = 1e-3,
     deadline: float | None = 60.0,
+    most: int | None = None,
     progress: Callable[[float, float, float], None] | None = None,
 ) -> Solution:
     """Search until the bounds of V* are within `gap` (units of the return) or `deadline` seconds are over.
+
+    After `most` trials, if that is given, it ends too: a deadline leaves it to the machine how far it comes.
 
     V* is the optimal value at the start. If the problem shows an initial observation, it is that of an agent
     that sees it. Ctrl-C ends the search with the best so far. `progress(seconds, lower, upper)` is called
@@ -79,7 +82,7 @@ def solve(
     """
     if deadline is not None and not deadline > 0:
         raise SettingError("deadline", deadline, "a number of seconds above 0")
-    if deadline is None and not gap > 0:
+    if deadline is None and most is None and not gap > 0:
         raise SettingError("gap", gap, "a number above 0 if there is no deadline")
     compile_kernels()
     began = reported = time.perf_counter()
@@ -91,6 +94,8 @@ def solve(
             now = time.perf_counter()
             if upper - lower <= gap:
                 stopped = "gap"
+            elif most is not None and trials >= most:
+                stopped = "trials"
             elif deadline is not None and now - began >= deadline:
                 stopped = "deadline"
             if not trace or stopped or now - began > trace[-1][0] * TRACE:
