@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 
 from turnwise.evaluation.pictures.states import bar, percent
 
-BOX, LABEL, CURVE, REST = 192, 164, 38, 12  # px: a box, a label, an arrow before it, its head behind it
+BOX, LABEL, CURVE, REST = 172, 146, 28, 12  # px: a box, a label, an arrow before it, its head behind it
 _LINE, _SMALL = 15, 13  # px from line to line: in boxes, in labels
-_LETTERS, _LABEL_LETTERS = 24, 25  # letters of a line at most, in any of the page's fonts
+_LETTERS, _LABEL_LETTERS = 21, 22  # letters of a line at most, in any of the page's fonts
 _LINES = 3  # of a sentence; what is longer ends in an ellipsis
 _GAP = 18  # px between two boxes of a turn
 _BAR = 7  # px, the belief at the foot of a box

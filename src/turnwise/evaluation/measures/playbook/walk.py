@@ -20,9 +20,9 @@ UNLIKELY = 1e-5
 """probability of a belief below which it is not followed"""
 LONGEST = 30
 """turns that are followed where no clock ends a conversation sooner"""
-TURNS = 6
+TURNS = 5
 """turns of the graph"""
-PLACES = 6
+PLACES = 5
 """places of a turn in the graph"""
 COMMON = 0.02
 """probability from which on a place, or an arrow from its place, is in the graph"""

@@ -19,7 +19,7 @@ from turnwise.run.errors import InputError
 
 _PARTS = tuple(
     f"playbook/{name}.html"
-    for name in ("answer", "warnings", "plan", "states", "looks", "talks", "acts", "model")
+    for name in ("answer", "warnings", "states", "plan", "looks", "talks", "acts", "model")
 )
 
 
