@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from playbooks import ODD, act, figure, phrase, playbook
@@ -162,6 +163,26 @@ def test_labels_and_boxes_of_a_dense_graph_never_overlap() -> None:
 )
 def test_no_chance_reads_as_certainty(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+def test_the_picture_stands_alone_and_holds_no_markup_of_sentences(tmp_path: Path) -> None:
+    page(tmp_path)
+    svg = (tmp_path / "playbook.svg").read_text("utf-8")
+    root = ElementTree.fromstring(svg)  # well formed: images of it are XML
+    said = " ".join(" ".join(root.itertext()).split())
+    assert "In 2,000 conversations this plan earned 0.500 (95% interval 0.480 to 0.520)" in said
+    assert "its model had promised 0.580" in said
+    assert "<b>Is the lamp on?" in said
+    assert "A CONVERSATION SPOKEN BY THE PLAN, RETURN +0.90" in said
+    assert not re.search(r'(?:href|src)="(?!#)', svg)
+
+
+def test_a_picture_of_an_empty_playbook(tmp_path: Path) -> None:
+    none = dict.fromkeys(("graph", "fit", "bounds"))
+    empty: dict[str, Any] = {key: [] for key in ("looks", "talks", "worth")}
+    page(tmp_path, **none, **empty)
+    svg = ElementTree.fromstring((tmp_path / "playbook.svg").read_text("utf-8"))
+    assert "What this plan is worth is not known yet" in " ".join(" ".join(svg.itertext()).split())
 
 
 def test_a_broken_playbook_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.layout import Page, render
 from turnwise.evaluation.pages.logs import comparison_page, logs_page
-from turnwise.evaluation.pages.playbook.view import playbook_page
+from turnwise.evaluation.pages.playbook.view import picture_of, playbook_page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.replies import reply_page
 from turnwise.evaluation.pages.reward_models import reward_page
@@ -28,11 +28,14 @@ from turnwise.run.folder import write_text
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a folder of a run, a solved problem or a comparison; its path.
 
-    The file is replaced whole or not at all. Raises InputError for a folder that is none of these, and for a
-    file that is there but cannot be read, naming file and line.
+    A playbook also becomes a picture that stands alone, `playbook.svg`. Each file is replaced whole or not at
+    all. Raises InputError for a folder that is none of these, and for a file that is there but cannot be
+    read, naming file and line.
     """
     path = folder / "report.html"
     write_text(path, render(page_of(folder)))
+    if (folder / "playbook.json").is_file():
+        write_text(folder / "playbook.svg", picture_of(folder))
     return path
 
 

@@ -6,6 +6,7 @@ on each other however many arrows there are.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,13 @@ def plan_graph(boxes: Sequence[Box], states: Sequence[str], *, key: str = "plan"
         f'<svg class="plan" viewBox="-4 {top:.0f} {width + 8:.0f} {bottom - top:.0f}" role="img" '
         f'aria-label="{said}" style="width: {width + 8:.0f}px"><defs>{marker}</defs>{heads}{body}</svg>'
     )
+
+
+def size_of(svg: str) -> tuple[float, float]:
+    """(width, height) in px of what `plan_graph` drew."""
+    found = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None  # plan_graph always writes one
+    return float(found[1]), float(found[2])
 
 
 def _wrapped(text: str, letters: int, most: int) -> list[str]:

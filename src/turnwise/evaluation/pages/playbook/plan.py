@@ -82,7 +82,7 @@ def graph_view(book: Playbook, say: Phrases) -> dict[str, Any] | None:
     if graph is None or not graph["nodes"]:
         return None
     names = [s["name"] for s in book["states"]]
-    boxes = [_drawn(graph, i, say) for i in range(len(graph["nodes"]))]
+    boxes = graph_boxes(book, say)
     rows = []
     for i, box in enumerate(boxes, 1):
         leads = sorted((e for e in graph["edges"] if e["source"] == i - 1), key=lambda e: -e["probability"])
@@ -114,6 +114,12 @@ def graph_view(book: Playbook, say: Phrases) -> dict[str, Any] | None:
         "longest": graph["longest"],
         "legend": [{"c": i % COLOURS, "name": name} for i, name in enumerate(names)],
     }
+
+
+def graph_boxes(book: Playbook, say: Phrases) -> list[Box]:
+    """The places of the graph as they are drawn, in their order; none if there is no graph."""
+    graph = book["graph"]
+    return [] if graph is None else [_drawn(graph, i, say) for i in range(len(graph["nodes"]))]
 
 
 def _drawn(graph: Graph, i: int, say: Phrases) -> Box:

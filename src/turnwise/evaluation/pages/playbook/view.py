@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from turnwise.evaluation.measures.playbook.schema import Playbook
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.playbook.model import fit_view, warnings_view
 from turnwise.evaluation.pages.playbook.phrases import Phrases
+from turnwise.evaluation.pages.playbook.picture import playbook_picture
 from turnwise.evaluation.pages.playbook.plan import acts_view, graph_view, looks_view, states_view
 from turnwise.evaluation.pages.playbook.talks import talks_view
 from turnwise.evaluation.pages.playbook.worth import worth_view
 from turnwise.evaluation.pages.provenance import facts_of_runs
-from turnwise.evaluation.pages.run_files import RunFiles, read_object
+from turnwise.evaluation.pages.run_files import RunFiles, read_object, read_run
 from turnwise.evaluation.pages.training import training_view
 from turnwise.run.errors import InputError
 
@@ -29,15 +32,28 @@ def playbook_page(run: RunFiles) -> Page:
     Raises InputError, naming the file, if it is no playbook.
     """
     path = run.folder / "playbook.json"
-    found = read_object(path)
+    with _named(path):
+        values = _view(cast(Playbook, read_object(path)), run)
+    parts = (*_PARTS, "curves.html") if run.metrics else _PARTS
+    return Page(parts, "playbook/words.html", values, [run])
+
+
+def picture_of(folder: Path) -> str:
+    """`playbook.json` of a folder as a picture (SVG); raises InputError as `playbook_page` does."""
+    path = folder / "playbook.json"
+    with _named(path):
+        return playbook_picture(cast(Playbook, read_object(path)), read_run(folder, folder.resolve().name))
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is no playbook is an InputError that names the file."""
     try:
-        values = _view(cast(Playbook, found), run)
+        yield
     except KeyError as error:
         raise InputError(f"{path}: no {error.args[0]!r}; expected what turnwise train pomdp writes") from None
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: expected what turnwise train pomdp writes ({error})") from None
-    parts = (*_PARTS, "curves.html") if run.metrics else _PARTS
-    return Page(parts, "playbook/words.html", values, [run])
 
 
 def _view(book: Playbook, run: RunFiles) -> dict[str, Any]:
