@@ -30,6 +30,7 @@ _PLACES = {
     "write_logs": "data.files.logs",
     "convert": "data.files.convert",
     "write_report": "evaluation.pages.report",
+    "model_folder": "models.lm.gguf",
     # what comes back
     "Policy": "recipes.trained",
     "Actor": "recipes.trained",
@@ -94,6 +95,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "model_folder",
     "read_feedback",
     "read_logs",
     "read_prompts",
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
     from turnwise.envs.tasks.postcards.task import Postcards
     from turnwise.envs.tasks.travel.task import TravelDesk
     from turnwise.evaluation.pages.report import write_report
+    from turnwise.models.lm.gguf import model_folder
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.record import record

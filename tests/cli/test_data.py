@@ -121,3 +121,12 @@ def test_convert_writes_our_form(logs, tmp_path, capsys):
     assert read_feedback(tmp_path / "pairs.jsonl")[0].chosen == "Because."
     assert "expected a name that ends in .jsonl" in said(capsys, "data", "convert", logs, "x.csv", code=2).err
     assert "found one that exists" in said(capsys, "data", "convert", logs, out, *READING, code=2).err
+
+
+def test_convert_of_a_model_says_what_is_wrong_with_it(tmp_path, capsys):
+    """What is right with one is tested beside the helper (tests/models/lm/test_gguf.py)."""
+    (tmp_path / "logs.gguf").write_text("{}")
+    words = ["data", "convert", tmp_path / "logs.gguf", tmp_path / "model"]
+    assert "expected a GGUF file, which begins with GGUF" in said(capsys, *words, code=2).err
+    assert "expected --out and --overwrite alone with it" in said(capsys, *words, "--skip-bad", code=2).err
+    assert not (tmp_path / "model").exists()

@@ -108,9 +108,10 @@ class ConvertSource:
     """What is read, and where it is written."""
 
     source: str
-    """JSONL, JSON, CSV or Parquet file of logs or feedback, a folder, or a datasets name or folder."""
+    """JSONL, JSON, CSV or Parquet file of logs or feedback, a folder, or a datasets name or folder; or a
+    language model in a .gguf file."""
     out: Path
-    """File to write, .jsonl or .jsonl.gz."""
+    """File to write, .jsonl or .jsonl.gz; for a .gguf file, the folder of the model."""
     kind: Kind | None = None
     """Kind of the feedback; none: the columns tell, and whether it is feedback at all."""
     overwrite: bool = False
@@ -121,7 +122,7 @@ class ConvertSource:
 
 @dataclass(frozen=True)
 class Convert:
-    """Logs or feedback of any form into the one that Turnwise writes."""
+    """Logs or feedback of any form into the one that Turnwise writes; a .gguf file into a model folder."""
 
     source: ConvertSource
     reading: LogReading = field(default_factory=LogReading)
@@ -219,6 +220,8 @@ def convert_file(a: Convert) -> dict[str, Any]:
     from turnwise.data.files.feedback import holds_feedback
 
     s, reading = a.source, vars(a.reading)
+    if s.source.endswith(".gguf"):
+        return _convert_model(a)
     if s.kind is not None or holds_feedback(s.source):
         reading = {**vars(feedback_reading(a.reading)), "kind": s.kind}
     read = convert(s.source, s.out, overwrite=s.overwrite, **reading)
@@ -227,6 +230,17 @@ def convert_file(a: Convert) -> dict[str, Any]:
     for note in read.reading.notes():
         out.print(note, markup=False)
     return {"file": str(s.out), "rows": len(read), "reading": read.reading.notes()}
+
+
+def _convert_model(a: Convert) -> dict[str, Any]:
+    s = a.source
+    if s.kind is not None or a.reading != LogReading():
+        raise InputError(f"{s.source}: a model; expected --out and --overwrite alone with it")
+    from turnwise.models.lm.gguf import model_folder
+
+    folder = model_folder(s.source, s.out, overwrite=s.overwrite)
+    console(s.json).print(f"model written to {folder}", markup=False)
+    return {"folder": str(folder)}
 
 
 def _print_card(

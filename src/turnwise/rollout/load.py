@@ -45,7 +45,7 @@ def load(path: str | Path) -> Agent | StepAgent | RewardScorer | ClassifierScore
 
     A causal LM by folder or hub name is an `Agent` too. InputError if nothing can be loaded.
     """
-    held = _held(_saved_folder(path))
+    held = held_in(saved_folder(path))
     if held == "steps":
         return load_step_agent(path)
     return load_reward(path) if held == "reward" else load_agent(path)
@@ -56,8 +56,8 @@ def load_agent(path: str | Path) -> Agent:
     from turnwise.models.lm.pretrained import load_lm
     from turnwise.rollout.agent import SETTINGS, Acting, Agent
 
-    folder = _saved_folder(path)
-    if (held := _held(folder)) != "language":
+    folder = saved_folder(path)
+    if (held := held_in(folder)) != "language":
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a policy that speaks")
     settings = _settings(folder / SETTINGS)
     expect_unchanged(folder, settings, SETTINGS)
@@ -70,7 +70,7 @@ def load_agent(path: str | Path) -> Agent:
 
 def load_step_agent(path: str | Path) -> StepAgent:
     """An agent that acts in steps, from the folder of its run or what `StepAgent.save` wrote."""
-    folder, name = _saved_folder(path), step_agent.SETTINGS
+    folder, name = saved_folder(path), step_agent.SETTINGS
     try:
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
         memory, critic = MemorySpec(**settings["memory"]), CriticSpec(**settings["critic"])
@@ -93,8 +93,8 @@ def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:
     """
     from turnwise.rollout.reward_scorer import RewardScorer
 
-    folder = _saved_folder(path)
-    held = _held(folder)
+    folder = saved_folder(path)
+    held = held_in(folder)
     if held != "reward" and ((folder / SAVED).exists() or held == "steps"):
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a reward model")
     expect_unchanged(folder, _settings(folder / SAVED), SAVED)
@@ -137,7 +137,7 @@ def _reward_model(folder: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _saved_folder(path: str | Path) -> Path:
+def saved_folder(path: str | Path) -> Path:
     """The folder of the saved model: that inside a run's folder, or the one that was given."""
     folder = Path(path)
     is_run = (folder / "config.yaml").exists() and not (folder / "config.json").exists()
@@ -151,7 +151,7 @@ def _saved_folder(path: str | Path) -> Path:
     return folder
 
 
-def _held(folder: Path) -> Held:
+def held_in(folder: Path) -> Held:
     """What a saved folder holds, by the file of settings in it; a language model needs none."""
     if (folder / step_agent.SETTINGS).exists():
         return "steps"
