@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
-from turnwise.exact.learning.fit import fit
+from turnwise.exact.learning.fit import Effort, fit
 from turnwise.exact.learning.sequences import Sequences
 
 
@@ -28,7 +28,7 @@ def test_states_are_what_answers_tell_and_not_how_talks_happened_to_end() -> Non
         np.array(acts), np.array(answers), np.array(rewards), np.append(0, np.cumsum(lengths)),
         np.ones(len(rows), bool), np.zeros(len(rows)), len(names), 1 + len(heard),
     )  # fmt: skip
-    model = fit(data, 4, np.random.default_rng(0), starts=4, iterations=100)
+    model = fit(data, 4, np.random.default_rng(0), effort=Effort(iterations=100))
     assert model.pay is not None
     pays = model.pay.means[1, [i for i, name in enumerate(names) if "fix" in name]]  # [4 fixes, S]
     assert sorted(pays.argmax(1).tolist()) == [0, 1, 2, 3]

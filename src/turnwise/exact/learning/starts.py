@@ -28,6 +28,8 @@ class Kind(NamedTuple):
     """weight of staying in the state"""
     groups: int
     """transitions between so many groups of states begin rare: what never changes in an episode"""
+    late: bool = False
+    """whether ends, last answers and rewards begin alike in all states, and looks differ by the action too"""
 
 
 KINDS = (
@@ -35,6 +37,8 @@ KINDS = (
     Kind(0.2, 0.3, 0.9, 1),
     Kind(0.2, 0.3, 0.3, 2),
     Kind(0.2, 0.3, 0.3, 1),
+    Kind(2.0, 1.0, 0.9, 1, late=True),
+    Kind(1.0, 1.0, 0.9, 1, late=True),
 )
 """taken in turn"""
 BETWEEN = 0.02
@@ -50,8 +54,17 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
         found = means * drawn
         return found / found.sum(axis, keepdims=True)
 
+    def apart(shape: float, imagined: np.ndarray) -> np.ndarray:
+        # There is one end an episode. If what comes with it differs from the start, each rare action hardens
+        # on a state of its own: which of its ends were good is "explained" by where the episode was at last,
+        # against all answers before. A late start lets them follow what the answers say.
+        if kind.late:
+            return np.ones(imagined.shape)
+        return rng.gamma(shape, 1 / shape, imagined.shape) + 1e-4
+
     # A state favours the same observations whatever the action: rows of all actions are tilted alike.
-    tilt = rng.gamma(kind.looks, 1 / kind.looks, (1, prior.emissions.shape[1], S)) + 1e-4
+    rows = A if kind.late else 1
+    tilt = rng.gamma(kind.looks, 1 / kind.looks, (rows, prior.emissions.shape[1], S)) + 1e-4
     moves = rng.gamma(kind.moves, 1 / kind.moves, (A, S, S)) + 1e-3
     group = np.arange(S) % kind.groups
     moves = moves * np.where(group[:, None] == group, 1.0, BETWEEN)
@@ -62,9 +75,7 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
         firsts=around(prior.firsts, 0, rng.gamma(1.0, 1.0, prior.firsts.shape) + 1e-4),
         transitions=moves,
         emissions=around(prior.emissions, 1, tilt),
-        ends=np.ascontiguousarray(
-            around(prior.ends, 2, rng.gamma(1.0, 1.0, prior.ends.shape) + 1e-4)[..., 0]
-        ),
-        lasts=around(prior.lasts, 2, rng.gamma(1.0, 1.0, prior.lasts.shape) + 1e-4),
-        bins=around(prior.bins, 2, rng.gamma(2.0, 0.5, prior.bins.shape) + 1e-4),
+        ends=np.ascontiguousarray(around(prior.ends, 2, apart(1.0, prior.ends))[..., 0]),
+        lasts=around(prior.lasts, 2, apart(1.0, prior.lasts)),
+        bins=around(prior.bins, 2, apart(2.0, prior.bins)),
     )
