@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.labelled import Meaning, function_label
 from turnwise.data.acts.phrases import PhraseBook, Phrases, field_label
 from turnwise.data.acts.slots import Slots
@@ -80,6 +81,9 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     }
     phrases = book.phrases
     numbers = {"acts": phrases.acts, "counts": phrases.counts, "distances": phrases.distances}
+    if book.gate is not None:
+        words["sure"] = book.gate.sure
+        numbers |= {"weights": book.gate.weights, "constants": book.gate.constants}
     if isinstance(book.space, Words):
         return words | {"words": book.space.words}, numbers | {"idf": book.space.vectorizer.idf_}
     if isinstance(book.space, Embedded):
@@ -126,5 +130,6 @@ def _read(
         words["reach"],
         labels,
         source,
+        None if words.get("sure") is None else Gate(number("weights"), number("constants"), words["sure"]),
         logged,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.acts.codebook import OTHER, Utterance
+from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.phrases import (
     Labels,
     PhraseBook,
@@ -159,7 +160,9 @@ def _labelled(
     found = space or Words.learn(list(dict.fromkeys(phrases.templates)))
     at = names.index(OTHER) if OTHER in names else len(names) if other else None
     names = names if OTHER in names or not other else [*names, OTHER]
-    return PhraseBook(way, tuple(names), phrases, slots, found, at, reach=REACH, labels=labels, source=source)
+    vectors = found.vectors(phrases.templates)
+    gate = Gate.learn(vectors, phrases.acts, phrases.counts, len(names), seed=0)
+    return PhraseBook(way, tuple(names), phrases, slots, found, at, REACH, labels, source, gate)
 
 
 def _templates(texts: Counter[str], slots: Slots) -> Counter[str]:

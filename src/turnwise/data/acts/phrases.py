@@ -1,9 +1,10 @@
 """The logged sentences of a side with their acts, and how an utterance is read by them.
 
-    what the log says of it, or a function   ->   the sentence itself   ->   the sentence that is most like it
+    what the log says of it, or a function   ->   the sentence itself   ->   its words
 
-The first of these that knows an utterance decides. Nothing is left over: what is too far from every logged
-sentence is the act *other*, where there is one, and of the nearest sentence's act where there is none.
+The first of these that knows an utterance decides. Words are read by a regression on the known sentences
+(`gate.py`), or by the sentence that is most like them if each sentence is an act. Nothing is left over: what
+is not clearly any act is the act *other*, where there is one, and the likeliest where there is none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from turnwise.data.acts.codebook import Example, Heard, Utterance
+from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.slots import Slots, normalised
 from turnwise.data.acts.spaces import Space
 
@@ -77,6 +79,8 @@ class PhraseBook:
     reach: float = 1.0
     labels: Labels | None = field(default=None, repr=False)
     source: str | None = None
+    gate: Gate | None = field(default=None, repr=False)
+    """what reads words that were never said; None: the nearest sentence does"""
     stored: Any = field(default=None, repr=False, compare=False)
     """[M, D], the logged sentences' vectors, if they are not to be made again"""
 
@@ -106,7 +110,7 @@ class PhraseBook:
         return Heard(acts, distances)
 
     def nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(act, distance), each [n], by the sentence that is most alike, whether or not it was logged."""
+        """(act, distance), each [n], by words alone, whether or not they were logged."""
         different = list(dict.fromkeys(templates))
         if not self.phrases.templates:
             found = np.full(len(different), self.other or 0), np.ones(len(different))
@@ -119,6 +123,12 @@ class PhraseBook:
 
     def _nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         vectors = self.space.vectors(templates)
+        if self.gate is not None:
+            acts, distances = self.gate.read(vectors)
+            if self.other is not None:
+                acts = np.where(distances >= 1, self.other, acts)
+                distances = np.where(acts == self.other, np.maximum(distances, 1.0), distances)
+            return acts, distances
         alike = vectors @ self.logged.T  # [n, M]
         alike = alike.toarray() if sparse.issparse(alike) else np.asarray(alike)
         row = alike.argmax(1)
