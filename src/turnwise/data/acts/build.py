@@ -141,5 +141,3 @@ def _opening(
     }
     split(side.sentences, {k: sparse.csr_matrix(x) for k, x in around.items()}, seed)
     return side.book(True, seed)
-
-

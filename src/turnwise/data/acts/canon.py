@@ -43,10 +43,10 @@ class Signal(NamedTuple):
 def signal(
     texts: np.ndarray, contexts: np.ndarray, half: np.ndarray, views: Mapping[str, np.ndarray], least: float
 ) -> Signal | None:
-    """The clearest directions of centred texts [n, D] (main directions first) with standardised contexts [n, G].
+    """The clearest directions of centred texts [n, D] (main directions first) with contexts [n, G].
 
-    `half` [n] bool. `views` are sets of columns of the contexts. `least`: t below which a direction is chance.
-    None if no view has a column.
+    Contexts have mean 0 and deviation 1. `half` [n] bool. `views` are sets of their columns. `least`: t below
+    which a direction is chance. None if no view has a column.
     """
     n, d = texts.shape
     halves = half, ~half
@@ -82,10 +82,11 @@ def signal(
 
 
 def _whitened(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """[G, G'] of both halves' contexts. More than `MIXED` stay as they are: it takes the cube of them in time."""
+    """[G, G'] of both halves' contexts. More than `MIXED` stay as they are: time goes with their cube."""
     if parts[0].shape[1] > MIXED:
         return np.eye(parts[0].shape[1])
-    return _whitening(sum((x.T @ x / len(x)).astype(np.float64) for x in parts) / 2, 1e-2)
+    first, second = ((x.T @ x / len(x)).astype(np.float64) for x in parts)
+    return _whitening((first + second) / 2, 1e-2)
 
 
 def _whitening(covariance: np.ndarray, softness: float) -> np.ndarray:

@@ -48,7 +48,7 @@ class Corpus:
         if lengths.sum() > most:
             order = rng.permutation(len(dialogues))
             chosen = np.sort(order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), most)))])
-        picked = [dialogues[i] for i in chosen]
+        picked = [dialogues[int(i)] for i in chosen]
         turns: list[Turns] = [cut_turns(d.messages, d.agent_role) for d in picked]
         rewards = [np.array([m.reward for m in d.turns], np.float64) for d in picked]
         rated = any(d.rated_by != "nothing" for d in picked)
@@ -125,7 +125,7 @@ def one_hot(codes: np.ndarray, size: int) -> sparse.csr_matrix:
 
 def frequent(x: sparse.csr_matrix) -> sparse.csr_matrix:
     """The columns that stand in enough rows."""
-    return x[:, np.flatnonzero(np.asarray((x != 0).sum(0)).ravel() >= RARE)]
+    return x[:, np.flatnonzero(x.getnnz(0) >= RARE)]
 
 
 def kept(rows: np.ndarray, x: Any) -> sparse.csr_matrix:
@@ -136,8 +136,5 @@ def kept(rows: np.ndarray, x: Any) -> sparse.csr_matrix:
 def times(x: Any, switches: sparse.csr_matrix) -> sparse.csr_matrix:
     """[n, G S], each column of x where each switch is on."""
     x = sparse.csr_matrix(x)
-    return sparse.csr_matrix(sparse.hstack([kept(_dense(switches[:, j]), x) for j in range(switches.shape[1])]))
-
-
-def _dense(column: Any) -> np.ndarray:
-    return np.asarray(column.todense()).ravel()
+    on = switches.toarray().T
+    return sparse.csr_matrix(sparse.hstack([kept(column, x) for column in on]))

@@ -7,7 +7,7 @@ and what the conversation earns. So each side's sentences are split by their con
 contexts are written in the acts found so far, and the two sides take turns:
 
     repeat ROUNDS times: split the agent's sentences anew; split the answers anew
-    join acts while what they tell, held out, does not get less (telling.py)
+    join acts that what stands around does not tell apart, those that tell least first (telling.py)
     learn to read the acts off words alone, for sentences that were never seen (gate.py)
 
 The acts of conversations are those of Young et al. (2013), who wrote theirs by hand; Ritter et al. (2010) and
@@ -17,8 +17,9 @@ Zhao et al. (2019) learn them from neighbouring words and from replies, without 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -29,7 +30,7 @@ from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.phrases import PhraseBook, Phrases, frequent_forms, short_names
 from turnwise.data.acts.slots import Slots, normalised
 from turnwise.data.acts.spaces import Embedded, Embedder, Space, Words
-from turnwise.data.acts.splitting import Sentences, main_directions, split
+from turnwise.data.acts.splitting import Sentences, main_directions, split, told_apart
 from turnwise.data.acts.telling import Question, asked, join
 
 ROUNDS = 3
@@ -97,9 +98,7 @@ class Side:
         space = Words.learn(templates) if embed is None else Embedded.learn(embed, templates, name)
         vectors = space.vectors(templates)
         which = np.array([at[u.text] for u in utterances], np.int64)
-        found = Sentences(
-            main_directions(vectors, counts, seed), which, conversation % 2 == 0, conversation
-        )
+        found = Sentences(main_directions(vectors, counts, seed), which, conversation % 2 == 0, conversation)
         return cls(slots, space, templates, counts, found)
 
     def book(self, other: bool, seed: int) -> PhraseBook:
@@ -160,15 +159,25 @@ def discover(
     asks = asked(corpus, a, o)
     curves: list[list[dict[str, float]]] = [[], []]
     if sides[0] is not None:
-        number, curves[0] = join(asks[0], a, count)
+        number, curves[0] = join(asks[0], a, count, _apart(corpus, a, o, None, seed))
         sides[0].sentences.acts = number[sides[0].sentences.acts]
         agent = sides[0].book(False, seed)
     if sides[1] is not None:
-        number, curves[1] = join(asks[1], o[spoke] - 1, count)
+        number, curves[1] = join(asks[1], o[spoke] - 1, count, _apart(corpus, a, o, spoke, seed))
         sides[1].sentences.acts = number[sides[1].sentences.acts]
         partner = sides[1].book(True, seed)
     assert agent is not None
     return Discovered(agent, partner, asks, (curves[0], curves[1]))
+
+
+def _apart(
+    corpus: Corpus, a: np.ndarray, o: np.ndarray, spoke: np.ndarray | None, seed: int
+) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """Whether what stands around tells rows apart; of the partner if the rows in which it spoke are given."""
+    around: Any = (_around_agent if spoke is None else _around_partner)(corpus, a, o, None)
+    rows = np.arange(len(corpus)) if spoke is None else spoke
+    contexts = {name: x[rows] for name, x in around.items()}
+    return lambda i, j: told_apart(i, j, contexts, corpus.half[rows], seed)
 
 
 def split_both(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
@@ -20,6 +19,8 @@ RIGHT = 0.9
 """share of unseen sentences that are to be read rightly"""
 SENTENCES = 6000
 """sentences, at most, that the regression learns from"""
+FEW = 5
+"""sentences an act, at least; of fewer no regression can be learnt"""
 FOLDS = 4
 STRENGTH = 30.0
 """inverse of the penalty on squared weights"""
@@ -27,17 +28,15 @@ STRENGTH = 30.0
 
 @dataclass(frozen=True)
 class Gate:
-    """`weights` [D, A] and `constants` [A] of the regression; `sure`: the least confidence that is believed."""
+    """`weights` [D, A] and `constants` [A] of the regression; `sure`: the least chance that is believed."""
 
     weights: np.ndarray
     constants: np.ndarray
     sure: float
 
     @classmethod
-    def learn(
-        cls, vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int
-    ) -> Gate | None:
-        """From sentences [M, D], the act of each and how often each was said; None if all are one act."""
+    def learn(cls, vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int) -> Gate | None:
+        """From sentences [M, D], their acts and counts; None if they are few, or all are one act."""
         rng = np.random.default_rng(seed)
         rows = np.arange(len(acts))
         if len(rows) > SENTENCES:
@@ -45,7 +44,7 @@ class Gate:
         x, y = vectors[rows], acts[rows]
         weights = np.sqrt(counts[rows].astype(float))
         weights /= weights.mean()
-        if len(np.unique(y)) < 2:
+        if len(np.unique(y)) < 2 or len(y) < FEW * len(np.unique(y)):
             return None
         fold = rng.permutation(len(rows)) % FOLDS
         sureness, right = np.zeros(len(rows)), np.zeros(len(rows), bool)
@@ -61,7 +60,8 @@ class Gate:
         share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
         good = np.flatnonzero(share >= RIGHT)
         sure = float(sureness[order][good[-1]]) if len(good) else 1.0
-        return Gate(*_fitted(x, y, weights, size)[:2], min(sure, 1 - 1e-6))
+        weights, constants = _fitted(x, y, weights, size)
+        return Gate(weights, constants, min(sure, 1 - 1e-6))
 
     def chances(self, vectors: Any) -> np.ndarray:
         """[n, A], how likely each act is."""
@@ -93,7 +93,10 @@ def _fitted(x: Any, y: np.ndarray, weights: np.ndarray, size: int) -> _Fit:
     model = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3).fit(x, y, sample_weight=weights)
     coefficients, constants = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one row for the second class against the first
-        coefficients, constants = np.vstack([-coefficients, coefficients]) / 2, np.append(-constants, constants) / 2
+        coefficients, constants = (
+            np.vstack([-coefficients, coefficients]) / 2,
+            np.append(-constants, constants) / 2,
+        )
     w = np.zeros((x.shape[1], size), np.float32)
     b = np.full(size, -30.0, np.float32)
     w[:, model.classes_], b[model.classes_] = coefficients.T, constants

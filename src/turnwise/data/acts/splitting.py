@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -21,11 +22,15 @@ from sklearn.utils.extmath import randomized_svd
 from turnwise.data.acts.canon import SIZES, signal
 
 LEAST = 4.5
-"""t of a direction that is beyond chance: one in 300,000 by chance alone, for several hundred that are tried"""
+"""t of a direction that is beyond chance: one in 300,000 by chance alone, as several hundred are tried"""
 SMALLEST = 60
 """utterances of an act, at least"""
 TWINS = 60
 """main directions of text in which other messages of the same act and conversation are a context"""
+PASSES: Any = 1
+"""over the texts, for their main directions"""
+RESTARTS: Any = 4
+"""starts of k-means"""
 ROWS = 12_000
 """utterances of one act, at most, in which directions are looked for"""
 
@@ -58,25 +63,20 @@ class Sentences:
         return int(self.acts.max()) + 1 if len(self.acts) else 1
 
 
-def main_directions(vectors: sparse.csr_matrix | np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+def main_directions(vectors: Any, counts: np.ndarray, seed: int) -> np.ndarray:
     """[M, D] float32, vectors in the directions in which they differ most, weighted by their counts."""
     most = SIZES[-1]
-    weights = np.sqrt(counts)
-    if sparse.issparse(vectors):
-        if min(vectors.shape) <= most:
-            return np.asarray(vectors.todense(), np.float32)
-        weighted = sparse.csr_matrix(sparse.diags(weights) @ vectors)
-        _, _, directions = randomized_svd(weighted, most, n_iter=1, random_state=seed)
-    elif vectors.shape[1] <= most:
-        return np.asarray(vectors, np.float32)
-    else:
-        _, _, directions = randomized_svd(vectors * weights[:, None], most, n_iter=1, random_state=seed)
+    if min(vectors.shape[0], vectors.shape[1]) <= most:
+        dense = vectors if isinstance(vectors, np.ndarray) else vectors.toarray()
+        return np.asarray(dense, np.float32)
+    weighted = sparse.diags(np.sqrt(counts)) @ vectors
+    _, _, directions = randomized_svd(weighted, most, n_iter=PASSES, random_state=seed)
     return np.asarray(vectors @ directions.T, np.float32)
 
 
-def split(side: Sentences, contexts: Mapping[str, sparse.csr_matrix], seed: int) -> None:
+def split(side: Sentences, contexts: Mapping[str, Any], seed: int) -> None:
     """Split all acts of a side as far as anything in its wording goes with the contexts [n, G]."""
-    every = sparse.csr_matrix(sparse.hstack(list(contexts.values())))
+    every: Any = sparse.csr_matrix(sparse.hstack(list(contexts.values())))
     owner = np.repeat(np.arange(len(contexts)), [c.shape[1] for c in contexts.values()])
     rng = np.random.default_rng(seed)
     waiting, size = list(range(side.size)), side.size
@@ -90,7 +90,9 @@ def split(side: Sentences, contexts: Mapping[str, sparse.csr_matrix], seed: int)
         parts = _parts(side, sentences, used, every, owner, seed)
         if parts is None:
             continue
-        counts = np.bincount(parts, weights=np.bincount(side.which[rows], minlength=len(side.acts))[sentences])
+        counts = np.bincount(
+            parts, weights=np.bincount(side.which[rows], minlength=len(side.acts))[sentences]
+        )
         if (counts >= SMALLEST).sum() < 2:
             continue
         k = len(counts)
@@ -105,7 +107,7 @@ def _parts(
     side: Sentences,
     sentences: np.ndarray,
     rows: np.ndarray,
-    every: sparse.csr_matrix,
+    every: Any,
     owner: np.ndarray,
     seed: int,
 ) -> np.ndarray | None:
@@ -117,16 +119,8 @@ def _parts(
     real = values > 1e-6 * max(values[-1], 1e-12)
     turn = turn[:, real][:, ::-1][:, : max(1, min(len(sentences) - 1, len(rows) // 20))].astype(np.float32)
     texts = texts @ turn
-    found = every[rows]
-    columns = np.flatnonzero(np.asarray((found != 0).sum(0)).ravel() >= max(20, len(rows) // 500))
     twins = _twins(texts[:, :TWINS], side.conversation[rows])
-    around = np.hstack([found[:, columns].toarray(), twins])
-    around -= around.mean(0)
-    deviation = around.std(0)
-    around /= np.where(deviation > 1e-6, deviation, 1)
-    of = np.append(owner[columns], np.full(twins.shape[1], -1))
-    views = {str(i): np.flatnonzero((of == i) & (deviation > 1e-6)) for i in np.unique(of)}
-    views["all"] = np.flatnonzero(deviation > 1e-6)
+    around, views = _standardised(every[rows], owner, twins)
     clear = signal(texts, around, side.half[rows], views, LEAST)
     if clear is None or not clear.clear:
         return None
@@ -136,7 +130,42 @@ def _parts(
     k = min(g + 1, len(np.unique(along, axis=0)))
     if k < 2:
         return None
-    return KMeans(k, n_init=4, random_state=seed).fit(along, sample_weight=weights + 1e-3).labels_
+    return KMeans(k, n_init=RESTARTS, random_state=seed).fit(along, sample_weight=weights + 1e-3).labels_
+
+
+def _standardised(
+    found: Any, owner: np.ndarray, twins: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Contexts [n, G] of mean 0 and deviation 1, and which columns are seen together."""
+    n = found.shape[0]
+    columns = np.flatnonzero(found.getnnz(0) >= max(20, n // 500))
+    around = np.hstack([found[:, columns].toarray(), twins])
+    around -= around.mean(0)
+    deviation = around.std(0)
+    around /= np.where(deviation > 1e-6, deviation, 1)
+    of = np.append(owner[columns], np.full(twins.shape[1], -1))
+    views = {str(i): np.flatnonzero((of == i) & (deviation > 1e-6)) for i in np.unique(of)}
+    views["all"] = np.flatnonzero(deviation > 1e-6)
+    return around, views
+
+
+def told_apart(
+    first: np.ndarray,
+    second: np.ndarray,
+    contexts: Mapping[str, Any],
+    half: np.ndarray,
+    seed: int,
+) -> bool:
+    """Whether contexts tell two sets of rows apart, beyond chance."""
+    rng = np.random.default_rng(seed)
+    parts = [r if len(r) <= ROWS // 2 else rng.choice(r, ROWS // 2, replace=False) for r in (first, second)]
+    rows = np.sort(np.concatenate(parts))
+    every: Any = sparse.csr_matrix(sparse.hstack([sparse.csr_matrix(c)[rows] for c in contexts.values()]))
+    owner = np.repeat(np.arange(len(contexts)), [c.shape[1] for c in contexts.values()])
+    which = np.isin(rows, parts[0]).astype(np.float32)[:, None]
+    around, views = _standardised(every, owner, np.zeros((len(rows), 0), np.float32))
+    clear = signal(which - which.mean(), around, half[rows], views, LEAST)
+    return clear is not None and clear.clear > 0
 
 
 def _twins(texts: np.ndarray, conversation: np.ndarray) -> np.ndarray:

@@ -1,41 +1,39 @@
 """What acts tell, held out, about what comes after them; and which acts may be one.
 
-    agent    bits about the words of the next answer, and about what the conversation earns from there on
-    partner  bits about the words of the answer after the next message, and about what is earned
+    agent    bits about what is answered, and about what the conversation earns from there on
+    partner  bits about what is answered to the agent's next message, and about what is earned
 
 in bits per message, over what the turn around tells already: the answer before the agent's message, the
-agent's message after an answer. The words are a fixed bag, the returns are quartiles, and so the measure does
-not change with the number of acts: acts that mix meanings tell less, acts that cut one meaning in two starve
-the counts and tell less held out. (The likelihood of the messages keeps rising with more acts, and that of the
-acts as symbols keeps falling; neither can choose.)
+agent's message after an answer. What is answered is one of the finest acts that were found for the partner,
+whatever number is left of either side; returns are quartiles. So the measure does not change with the number
+of acts: acts that mix meanings tell less, and acts that cut one meaning in two starve the counts. (The
+likelihood of the messages keeps rising with more acts, and that of the acts as symbols keeps falling; neither
+can choose. The single words of an answer as a bag starve first, and join acts that are not one.)
 
 Each half of the conversations is predicted from the other half. Probabilities are counts with a prior that is
-worth `weight` observations: p(word | act, around) leans on p(word | act) p(word | around) / p(word), and
-p(word | act) on p(word).
+worth some observations: p(y | act, around) leans on p(y | around), or on p(y | act) p(y | around) / p(y),
+whichever tells more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer
 
 from turnwise.data.acts.corpus import Corpus, one_hot
-from turnwise.data.acts.slots import words_of
-from turnwise.data.acts.talks import SILENCE
 
-WORDS = 300
-"""different words of the partner that are predicted, the most frequent"""
-PRIORS = tuple((weight, apart) for weight in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0) for apart in (True, False))
+PRIORS = tuple(
+    (weight, apart) for weight in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0) for apart in (True, False)
+)
 """(observations that a prior may be worth, whether it knows of the act what it tells by itself)"""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is predicted: counts `y` [n, V] (words, or a one for a quartile) of each message."""
+    """What is predicted: a one in `y` [n, V] for what came of each message; a row of zeros for nothing."""
 
     name: str
     y: sparse.csr_matrix
@@ -69,15 +67,15 @@ class Telling:
 
 
 def asked(corpus: Corpus, a: np.ndarray, o: np.ndarray) -> tuple[Question, Question]:
-    """What the agent's acts are to tell given the answers [N] before them, and the answers given the acts [N]."""
-    words = one_hot(o, int(o.max()) + 1)
+    """What the agent's acts [N] are to tell given the answers before, and the answers [N] given the acts."""
+    answers = one_hot(o, int(o.max()) + 1)
     pay = one_hot(corpus.bins, int(corpus.bins.max()) + 1)
     before = np.where(corpus.first, 0, o[np.maximum(np.arange(len(o)) - 1, 0)])
     size = int(a.max()) + 1
     after = np.where(corpus.last, size, a[np.minimum(np.arange(len(a)) + 1, len(a) - 1)])
     rated = corpus.earned is not None
     agent = Question(
-        [Target("words", words), *([Target("reward", pay)] if rated else [])],
+        [Target("answer", answers), *([Target("reward", pay)] if rated else [])],
         before,
         int(o.max()) + 1,
         corpus.conversation,
@@ -85,7 +83,7 @@ def asked(corpus: Corpus, a: np.ndarray, o: np.ndarray) -> tuple[Question, Quest
     )
     rows = corpus.spoke
     partner = Question(
-        [Target("words", corpus.after(words)[rows]), *([Target("reward", pay[rows])] if rated else [])],
+        [Target("answer", corpus.after(answers)[rows]), *([Target("reward", pay[rows])] if rated else [])],
         after[rows],
         size + 1,
         corpus.conversation[rows],
@@ -124,43 +122,56 @@ def interval(question: Question, bits: np.ndarray) -> Telling:
     return Telling(mean, mean - 1.96 * deviation, mean + 1.96 * deviation)
 
 
-def join(question: Question, acts: np.ndarray, count: int | None) -> tuple[np.ndarray, list[dict[str, float]]]:
+def join(
+    question: Question, acts: np.ndarray, count: int | None, apart: Callable[[np.ndarray, np.ndarray], bool]
+) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Join acts two at a time, each time those that tell least apart: the new number of each act.
 
-    As many are left as tell most, held out; or `count`. Beside it what each number of acts tells.
+    It ends if any two that are left are told apart (`apart` of their rows), or at `count`. Beside it what
+    each number of acts tells, down to one.
     """
     size = int(acts.max()) + 1
     number = np.arange(size)
-    path = [number.copy()]
     tables = [_Table.of(question, t, acts, size) for t in question.targets]
     alive = list(range(size))
     loss = np.full((size, size), np.inf)
     for i in alive:
         for j in alive[i + 1 :]:
             loss[i, j] = sum(t.loss(i, j) for t in tables)
+    known: dict[tuple[int, int], bool] = {}
+    chosen: np.ndarray | None = None
+    path = [number.copy()]
     while len(alive) > 1:
-        i, j = (int(k) for k in np.unravel_index(loss.argmin(), loss.shape))
+        pairs = sorted((loss[i, j], i, j) for k, i in enumerate(alive) for j in alive[k + 1 :])
+        best = pairs[0][1:]
+        if chosen is None and count is None:
+            for _, i, j in pairs:
+                if (i, j) not in known:
+                    known[i, j] = apart(*(np.flatnonzero(number[acts] == k) for k in (i, j)))
+                if not known[i, j]:
+                    best = i, j
+                    break
+            else:
+                chosen = number.copy()
+        elif chosen is None and count is not None and len(alive) <= count:
+            chosen = number.copy()
+        i, j = best
         for t in tables:
             t.join(i, j)
         number[number == j] = i
         alive.remove(j)
-        loss[j], loss[:, j] = np.inf, np.inf
+        known = {pair: told for pair, told in known.items() if i not in pair and j not in pair}
         for k in alive:
             if k != i:
-                loss[min(i, k), max(i, k)] = sum(t.loss(i, k) for t in tables)
+                loss[min(i, k), max(i, k)] = sum(t.loss(min(i, k), max(i, k)) for t in tables)
         path.append(number.copy())
-    curve, best, chosen = [], -np.inf, path[0]
+    curve = []
     for numbers in reversed(path):
         left = np.unique(numbers, return_inverse=True)[1]
-        bits = sum(bits_of(question, left[acts]).values())
-        told = interval(question, np.asarray(bits))
-        n = int(left.max()) + 1
-        curve.append({"acts": n, **told.facts()})
-        if told.mean > best + 1e-9 and (count is None or n <= count):
-            best, chosen = told.mean, left
-        if count is not None and n <= count:
-            chosen = left
-    return chosen, curve
+        told = interval(question, np.sum(list(bits_of(question, left[acts]).values()), axis=0))
+        curve.append({"acts": int(left.max()) + 1, **told.facts()})
+    final = number if chosen is None else chosen
+    return np.unique(final, return_inverse=True)[1], curve
 
 
 @dataclass
@@ -216,12 +227,12 @@ Prior = tuple[float, bool]
 
 
 def _probabilities(own: np.ndarray, everything: np.ndarray, worth: Prior) -> np.ndarray:
-    """[Z, V], p(word | act, around) from an act's counts [Z, V] and those of all acts together."""
-    weight, apart = worth
+    """[Z, V], p(y | act, around) from an act's counts [Z, V] and those of all acts together."""
+    weight, alone = worth
     p = everything.sum(0) + 0.5
     p = p / p.sum()
     around = (everything + 3 * p) / (everything.sum(1, keepdims=True) + 3)
-    act = (own.sum(0) + weight * p) / (own.sum() + weight) if apart else p
+    act = (own.sum(0) + weight * p) / (own.sum() + weight) if alone else p
     prior = act * around / p
     prior /= prior.sum(1, keepdims=True)
     return (own + weight * prior) / (own.sum(1, keepdims=True) + weight)
@@ -230,7 +241,7 @@ def _probabilities(own: np.ndarray, everything: np.ndarray, worth: Prior) -> np.
 def _log2(
     question: Question, y: sparse.csr_matrix, acts: np.ndarray, size: int, train: np.ndarray, worth: Prior
 ) -> np.ndarray:
-    """[A Z, V], log2 of p(word | act, around) over p(word | around)."""
+    """[A Z, V], log2 of p(y | act, around) over p(y | around)."""
     cells = acts[train] * question.size + question.around[train]
     counts = (one_hot(cells, size * question.size).T @ y[train]).toarray().reshape(size, question.size, -1)
     everything = counts.sum(0)
