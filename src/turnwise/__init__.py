@@ -34,6 +34,7 @@ _PLACES = {
     # what comes back
     "Policy": "recipes.trained",
     "Actor": "recipes.trained",
+    "ActPolicy": "recipes.trained",
     "Judge": "recipes.trained",
     "Evaluation": "recipes.measuring.evaluation",
     "Solved": "recipes.solve",
@@ -68,6 +69,11 @@ __all__ = [
     "REINFORCE",
     "RLOO",
     "SAC",
+    "ActBC",
+    "ActCQL",
+    "ActIQL",
+    "ActMC",
+    "ActPolicy",
     "Actor",
     "Adam",
     "AdamW",
@@ -111,6 +117,10 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acting.r2d2 import Config as R2D2
     from turnwise.algorithms.acting.reinforce import Config as REINFORCE
     from turnwise.algorithms.acting.sac import Config as SAC
+    from turnwise.algorithms.acts.bc import Config as ActBC
+    from turnwise.algorithms.acts.cql import Config as ActCQL
+    from turnwise.algorithms.acts.iql import Config as ActIQL
+    from turnwise.algorithms.acts.mc import Config as ActMC
     from turnwise.algorithms.feedback.dpo import Config as DPO
     from turnwise.algorithms.feedback.kto import Config as KTO
     from turnwise.algorithms.feedback.orpo import Config as ORPO
@@ -142,7 +152,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import Solved, solve
-    from turnwise.recipes.trained import Actor, Judge, Policy, load
+    from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy, load
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError
     from turnwise.run.settings import Adam, AdamW

@@ -98,23 +98,26 @@ def _opened(target: Run) -> Any:
 
 
 def _policy(a: EvaluatePolicy) -> dict[str, Any]:
-    from turnwise.recipes.measuring.conversations import measure, own_task
+    from turnwise.recipes.measuring import act_conversations, conversations
     from turnwise.recipes.tasks import find_task, parse_settings
-    from turnwise.recipes.trained import Policy
+    from turnwise.recipes.trained import ActPolicy, Policy
 
     settings = parse_settings(a.task.task_settings)
     task = None if a.task.task is None else find_task(a.task.task, settings)
     policy, s, out = _opened(a.target), a.settings, console(a.target.json)
-    if not isinstance(policy, Policy):
+    if not isinstance(policy, Policy | ActPolicy):
         raise InputError(f"{a.target.run}: holds no policy that converses; expected the run of one")
     if task is None:
-        task = own_task(policy)
+        task = conversations.own_task(policy)
         task = replace(task, settings={**task.settings, **settings})
-    if s.betas and policy.agent.critic is None:
-        notice("warning: --betas: this policy has no critic whose strength could be chosen")
-    elif s.betas:
-        notice(f"choosing beta on {s.validation_episodes} validation conversations each")
-    found = measure(policy, task, s)
+    if isinstance(policy, ActPolicy):
+        found = act_conversations.measure(policy, task, s)
+    else:
+        if s.betas and policy.agent.critic is None:
+            notice("warning: --betas: this policy has no critic whose strength could be chosen")
+        elif s.betas:
+            notice(f"choosing beta on {s.validation_episodes} validation conversations each")
+        found = conversations.measure(policy, task, s)
     result = dict(found.result)
     out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
     if result["truncated"]:

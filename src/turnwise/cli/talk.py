@@ -13,7 +13,7 @@ from turnwise.run.checks import SEED, check
 from turnwise.run.errors import InputError
 
 if TYPE_CHECKING:
-    from turnwise.recipes.trained import Policy
+    from turnwise.recipes.trained import ActPolicy, Policy
 
 HELP = "An empty line or Ctrl-D ends it, /new begins again, /undo takes back the last exchange."
 
@@ -40,16 +40,16 @@ class Talk:
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Talk until there is nothing more to read."""
     a = parse(Talk, args, "talk", Talk.__doc__ or "", alone="run")
-    from turnwise.recipes.trained import Policy, load
+    from turnwise.recipes.trained import ActPolicy, Policy, load
 
     policy = load(a.run)
-    if not isinstance(policy, Policy):
+    if not isinstance(policy, Policy | ActPolicy):
         raise InputError(f"{a.run}: expected a policy that speaks; found {type(policy).__name__.lower()}")
     begun = [{"role": "system", "content": a.system}] if a.system else []
     return {"messages": _talk(policy, begun, a)}
 
 
-def _talk(policy: Policy, begun: list[dict[str, str]], a: Talk) -> list[dict[str, str]]:
+def _talk(policy: Policy | ActPolicy, begun: list[dict[str, str]], a: Talk) -> list[dict[str, str]]:
     """The messages of the conversation, once nothing more is typed."""
     out, typed = console(a.json), sys.stdin.isatty()
     if typed:

@@ -11,6 +11,7 @@ from turnwise.cli.say import console, interval, notice, parse
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.train import (
+    ActSettings,
     EnsembleSettings,
     EnvironmentSettings,
     FeedbackReading,
@@ -57,6 +58,15 @@ class PolicySource:
 
 
 @dataclass(frozen=True)
+class ActSource:
+    """The acts."""
+
+    acts: str | None = None
+    """Folder of codebooks, or of the run that made them; none: they are made of the logs that are learnt
+    from."""
+
+
+@dataclass(frozen=True)
 class FeedbackSource:
     """The feedback."""
 
@@ -95,6 +105,7 @@ class EnvironmentSource:
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
+    "act_agents": (LogSource, LogReading, ActSource, ActSettings, MemorySpec),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
@@ -106,6 +117,7 @@ _SOURCES = ("logs", "feedback", "prompts", "env")
 
 _ALONE: dict[Family, str] = {
     "logs": "logs",
+    "act_agents": "logs",
     "reward": "feedback",
     "preferences": "feedback",
     "replies": "prompts",
@@ -121,6 +133,8 @@ _TITLES: dict[type[Any], str] = {
     LogReading: "reading",
     FeedbackReading: "reading",
     LogSettings: "learning",
+    ActSource: "acts",
+    ActSettings: "learning",
     Start: "model",
     PolicySource: "policy",
     FeedbackSource: "feedback",
@@ -141,7 +155,7 @@ _TITLES: dict[type[Any], str] = {
 def flags_of(row: Algorithm) -> type[Any]:
     """The flags of an algorithm: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
-    if row.family != "acting":
+    if row.family not in ("acting", "act_agents"):
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
@@ -209,7 +223,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(
             f"the reward was silent on {metrics['left_out']:,.0f} prompts, which were left out{skipped}"
         )
-    if row.family in ("logs", "acting"):
+    if row.family in ("logs", "act_agents", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -222,7 +236,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
         out.print(verdict)
     out.print(f"report: {result['report']}")
-    if row.family == "acting":
+    if row.family in ("act_agents", "acting"):
         notice(f"next: turnwise evaluate {folder}")
 
 

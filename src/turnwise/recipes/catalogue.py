@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 from turnwise.run.metrics import OPTIMIZER
 
-Family = Literal["logs", "preferences", "replies", "reward", "acting"]
+Family = Literal["logs", "act_agents", "preferences", "replies", "reward", "acting"]
 
 FAMILIES: dict[Family, str] = {
     "logs": "a policy from logged conversations",
+    "act_agents": "an agent that chooses what to mean, from logged conversations",
     "reward": "a reward model from feedback",
     "preferences": "a policy from feedback alone",
     "replies": "a policy from its own replies, judged by a reward",
@@ -86,6 +87,13 @@ _ROWS = (
     Algorithm("ilql", "ILQL", "ILQL", "implicit language Q-learning per token", "logs", "logs.ilql"),
     Algorithm("turn-iql", "TurnIQL", "turn-level IQL",
               "implicit Q-learning per turn, choosing among sampled utterances", "logs", "logs.turn_iql"),
+    Algorithm("act-bc", "ActBC", "BC per act", "behaviour cloning of acts", "act_agents", "acts.bc"),
+    Algorithm("act-mc", "ActMC", "Monte-Carlo Q per act", "Monte-Carlo values per act", "act_agents",
+              "acts.mc"),
+    Algorithm("act-iql", "ActIQL", "IQL per act", "implicit Q-learning per act", "act_agents", "acts.iql"),
+    Algorithm("act-cql", "ActCQL", "CQL per act",
+              "conservative Q-learning per act; at weight 0, double Q-learning on histories", "act_agents",
+              "acts.cql"),
     Algorithm("reward", "RewardModel", "Reward model", "a reward model from pairs, rankings, likes or scores",
               "reward", "feedback.reward", fresh=True),
     Algorithm("dpo", "DPO", "DPO", "direct preference optimisation on pairs or rankings, and its kin",

@@ -14,6 +14,7 @@ import numpy as np
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
 from turnwise.recipes.environments import kept_copy
+from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
 from turnwise.rollout.load import load_agent
@@ -44,7 +45,7 @@ class HeldOut:
     @classmethod
     def of(cls, source: Any) -> HeldOut | None:
         """That of a policy, or of a run folder; None if it says nothing of it."""
-        if isinstance(source, Policy):
+        if isinstance(source, Policy | ActPolicy):
             return source.held
         path = Path(source) / HELD_OUT if isinstance(source, str | Path) else None
         if path is None or not path.is_file():
@@ -89,6 +90,43 @@ class Policy:
     def save(self, folder: str | Path) -> None:
         """Write a folder that `transformers` loads, a critic beside the language model."""
         self.agent.save(Path(folder))
+
+
+@dataclass(frozen=True)
+class ActPolicy:
+    """An agent that converses by choosing what to mean, an act, and wording it."""
+
+    agent: ActAgent = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to: metrics, sizes, and what was measured."""
+    held: HeldOut | None = field(default=None, repr=False)
+    """What the run held out of its logs."""
+
+    @property
+    def name(self) -> str:
+        """How a later run records it."""
+        return IN_MEMORY if self.folder is None else str(self.folder)
+
+    @property
+    def task(self) -> str | None:
+        """The task that it learnt from logs of, as one types it; None if its logs name none."""
+        return self.result.get("task") or (read_config(self.folder).get("task") if self.folder else None)
+
+    def reply(self, messages: Sequence[Mapping[str, str] | Message], seed: int | None = None) -> str:
+        """What the agent says next in a conversation of `{"role": ..., "content": ...}`.
+
+        The same `seed` gives the same reply; None draws anew. InputError for messages that make no
+        conversation.
+        """
+        return self.agent.reply(messages, seed=seed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write codebooks, sentences and what chooses, which `load` reads."""
+        from turnwise.rollout.acts.files import save_act_agent
+
+        save_act_agent(self.agent, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -147,8 +185,8 @@ class Judge:
         self.scorer.save(Path(folder))
 
 
-def load(path: str | Path) -> Policy | Actor | Judge:
-    """What a run folder holds: a policy, an agent or a reward model.
+def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge:
+    """What a run folder holds: a policy, an agent of acts, an agent in an environment or a reward model.
 
     A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
     too. InputError for a run that has not come to its end.
@@ -160,6 +198,8 @@ def load(path: str | Path) -> Policy | Actor | Judge:
     if isinstance(found, StepAgent):
         env = result.get("env")
         return Actor(found, run, result, env if run is None else kept_copy(run, env))
+    if isinstance(found, ActAgent):
+        return ActPolicy(found, run, result, HeldOut.of(folder))
     return (
         Policy(found, run, result, HeldOut.of(folder))
         if isinstance(found, Agent)

@@ -26,21 +26,25 @@ from turnwise.run.files.lock import expect_ended
 # Language models import transformers, which takes seconds; an agent that acts in steps is loaded without it.
 if TYPE_CHECKING:
     from turnwise.models.lm.critics import TokenCritic, TurnCritic
+    from turnwise.rollout.acts.agent import ActAgent
     from turnwise.rollout.agent import Agent
     from turnwise.rollout.reward_classifier import ClassifierScorer
     from turnwise.rollout.reward_scorer import RewardScorer
 
 SAVED = "turnwise.json"
 """settings beside a language model or a reward model of ours"""
-Held = Literal["steps", "reward", "language"]
+ACTS = "acts.json"
+"""settings of an agent of acts, as `rollout/acts/files.py` writes them"""
+Held = Literal["steps", "acts", "reward", "language"]
 WORDS: dict[Held, str] = {
     "steps": "an agent that acts in steps",
+    "acts": "an agent of acts",
     "reward": "a reward model",
     "language": "a language model",
 }
 
 
-def load(path: str | Path) -> Agent | StepAgent | RewardScorer | ClassifierScorer:
+def load(path: str | Path) -> Agent | StepAgent | ActAgent | RewardScorer | ClassifierScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
     A causal LM by folder or hub name is an `Agent` too. InputError if nothing can be loaded.
@@ -48,6 +52,10 @@ def load(path: str | Path) -> Agent | StepAgent | RewardScorer | ClassifierScore
     held = held_in(saved_folder(path))
     if held == "steps":
         return load_step_agent(path)
+    if held == "acts":
+        from turnwise.rollout.acts.files import load_act_agent  # scikit-learn, which takes a second
+
+        return load_act_agent(saved_folder(path))
     return load_reward(path) if held == "reward" else load_agent(path)
 
 
@@ -95,7 +103,7 @@ def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:
 
     folder = saved_folder(path)
     held = held_in(folder)
-    if held != "reward" and ((folder / SAVED).exists() or held == "steps"):
+    if held != "reward" and ((folder / SAVED).exists() or held in ("steps", "acts")):
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a reward model")
     expect_unchanged(folder, _settings(folder / SAVED), SAVED)
     parts = _members_of(folder)
@@ -155,6 +163,8 @@ def held_in(folder: Path) -> Held:
     """What a saved folder holds, by the file of settings in it; a language model needs none."""
     if (folder / step_agent.SETTINGS).exists():
         return "steps"
+    if (folder / ACTS).exists():
+        return "acts"
     settings, config = _settings(folder / SAVED), _settings(folder / "config.json")
     if not config and _settings(folder / "adapter_config.json").get("task_type") == "SEQ_CLS":
         return "reward"

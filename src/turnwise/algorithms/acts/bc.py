@@ -20,7 +20,7 @@ from turnwise.data.episode import Episode
 from turnwise.data.order import CRITIC_STEPS, MOST_TALKS, BatchOrder, batch_size_for, chunks
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
-from turnwise.models.agents.act_critic import ActNetwork, ActPolicy
+from turnwise.models.agents.act_critic import ActClone, ActNetwork
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.run.checks import ONE_OR_MORE, POSITIVE, check
 from turnwise.run.learner import Learner
@@ -71,10 +71,10 @@ def train(
     c: Config,
     rows: Sequence[Episode],
     heldout: Sequence[Episode],
-    policy: ActPolicy,
+    policy: ActClone,
     run: TrainingRun,
     seed: int,
-) -> ActPolicy:
+) -> ActClone:
     """Clone the agent of the logs into `policy`, in place."""
     learner = run.learner(policy, c.optimizer)
     size = c.batch_size or batch_size_for(len(rows), c.epochs, CRITIC_STEPS, MOST_TALKS)

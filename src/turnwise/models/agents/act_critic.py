@@ -18,7 +18,7 @@ from turnwise.models.room import expect_room
 from turnwise.models.value_head import ValueHead
 
 
-class ActPolicy(nn.Module):
+class ActClone(nn.Module):
     """Logits of the acts from what was said so far."""
 
     def __init__(self, memory: Memory, acts: int):
@@ -49,7 +49,7 @@ class ActCritic(nn.Module):
     """
 
     def __init__(
-        self, policy: ActPolicy, memory: Memory, acts: int, *, ensemble: int, v: bool, initial: float = 0.0
+        self, policy: ActClone, memory: Memory, acts: int, *, ensemble: int, v: bool, initial: float = 0.0
     ):
         super().__init__()
         self.policy, self.memory = policy, memory
@@ -87,14 +87,14 @@ class ActNetwork(NamedTuple):
     v: bool
     """whether V has a head"""
 
-    def build(self, initial: float = 0.0) -> ActPolicy | ActCritic:
+    def build(self, initial: float = 0.0) -> ActClone | ActCritic:
         """Fresh weights; values begin at `initial`. InputError if the machine has no room for them."""
         expect_room("networks of these sizes", lambda: self._build(initial))
         return self._build(initial)
 
-    def _build(self, initial: float) -> ActPolicy | ActCritic:
+    def _build(self, initial: float) -> ActClone | ActCritic:
         spaces = Spaces(Discrete(self.seen), Discrete(self.acts), None)
-        policy = ActPolicy(memory_of(self.memory, spaces), self.acts)
+        policy = ActClone(memory_of(self.memory, spaces), self.acts)
         if not self.ensemble:
             return policy
         memory = memory_of(self.memory, spaces)

@@ -17,7 +17,7 @@ from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
-from turnwise.recipes.trained import Policy
+from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.agent import Agent
 from turnwise.run.errors import SettingError
 from turnwise.run.files.lock import locked
@@ -32,7 +32,7 @@ REHEARSED = 4
 """conversations of a rehearsal"""
 
 
-def own_task(policy: Policy) -> Task:
+def own_task(policy: Policy | ActPolicy) -> Task:
     """The task of the logs that a policy learnt from. SettingError if they name none."""
     if policy.task is None:
         raise SettingError("task", None, f"{choices()}; {policy.name} does not say where its logs come from")
@@ -83,7 +83,7 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     }
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = validation
-    result["beside"] = [_in_words(r) for r in references]
+    result["beside"] = [reference_in_words(r) for r in references]
     result["shift"] = shift = measure_shift(agent, [c.tokens for c in conversations], said=True)
     if shift is not None:
         result["beside"].append(shift["sentence"])
@@ -102,7 +102,8 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     )
 
 
-def _in_words(reference: dict[str, Any]) -> str:
+def reference_in_words(reference: dict[str, Any]) -> str:
+    """A reference with its interval and its note, in one line."""
     interval = ""
     if reference.get("low") is not None:
         interval = f" ({reference['low']:.4f} to {reference['high']:.4f}, 95%)"

@@ -99,6 +99,22 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class ActSettings:
+    """What learning acts from logged conversations is asked."""
+
+    heldout: float = 0.05
+    """Share of conversations that are kept from learning, picked by their words; twins stay together."""
+    heldout_by: str | None = None
+    """Column of the logs whose equal values stay together, held out or not (a customer, a scenario); or a
+    column and the values that are held out (split=test)."""
+    heldout_logs: str | None = None
+    """Logs of their own that are held out, beside logs that are all learnt from."""
+
+    def __post_init__(self) -> None:
+        check(self, heldout=BELOW_ONE)
+
+
+@dataclass(frozen=True)
 class Start:
     """The language model to begin with: one that exists, or a small Llama from nothing."""
 

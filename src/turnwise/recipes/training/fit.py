@@ -15,6 +15,7 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
 from turnwise.recipes.environments import find_environment
 from turnwise.recipes.settings.train import (
+    ActSettings,
     EnsembleSettings,
     EnvironmentSettings,
     FeedbackReading,
@@ -26,14 +27,18 @@ from turnwise.recipes.settings.train import (
     RunSettings,
     Start,
 )
-from turnwise.recipes.trained import Actor, Judge, Policy
-from turnwise.recipes.training import acting, logs, preferences, replies, reward
+from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy
+from turnwise.recipes.training import act_agents, acting, logs, preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError
 
 if TYPE_CHECKING:
     from turnwise.algorithms.acting import a2c, ppo, r2d2, reinforce, sac
+    from turnwise.algorithms.acts import bc as act_bc
+    from turnwise.algorithms.acts import cql as act_cql
+    from turnwise.algorithms.acts import iql as act_iql
+    from turnwise.algorithms.acts import mc as act_mc
     from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
     from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
         | best_of_n.Config
     )
     Speaks = FromLogs | FromFeedback | FromOwnReplies
+    Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config
     Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
 
@@ -69,6 +75,21 @@ def fit(
     checkpoint_every: int = ...,
     **settings: Any,
 ) -> Policy: ...
+@overload
+def fit(
+    config: Means,
+    data: Any,
+    *,
+    acts: Any = ...,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    **settings: Any,
+) -> ActPolicy: ...
 @overload
 def fit(
     config: RewardConfig,
@@ -121,6 +142,7 @@ def fit(
     `config`: an algorithm's settings, as `turnwise.ILQL(tau=0.95)`. `data`: what it learns from, by family:
 
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
+        ActBC, ActMC, ActIQL, ActCQL        the same
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
@@ -130,16 +152,18 @@ def fit(
     returned, a run folder, or any causal language model by folder or name. `reward`: who judges replies: a
     reward model, its run folder, any sequence classifier of one label by folder or name, or a function in
     TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO are only
-    measured by it. `out`: the run folder; without it the run
+    measured by it. `acts`: codebooks for ActBC, ActMC, ActIQL and ActCQL, themselves or their
+    folder; without them they are made of the logs. `out`: the run folder; without it the run
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
     `quiet`: print nothing. `settings`: further fields of the family's settings
     (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for reading data
     `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for the model to begin with `model`,
     `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
 
-    Returns a `Policy`, a `Judge` (RewardModel) or an `Actor` (agents with memory); None on the processes of
-    `torchrun` other than the first. Raises InputError for data or settings that cannot work, TypeError for a
-    setting that the algorithm does not have, Interrupted after Ctrl-C, once a checkpoint is written.
+    Returns a `Policy`, an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor` (agents with
+    memory); None on the processes of `torchrun` other than the first. Raises InputError for data or settings
+    that cannot work, TypeError for a setting that the algorithm does not have, Interrupted after Ctrl-C, once
+    a checkpoint is written.
     """
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory() as temporary:
@@ -165,7 +189,7 @@ def prepare_and_carry_out(
 ) -> Any:
     """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
     strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
-    auto = "cpu" if algorithm.family == "acting" else "auto"
+    auto = "cpu" if algorithm.family in ("acting", "act_agents") else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
         job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)
         if plan is not None:
@@ -184,6 +208,23 @@ def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
     return logs.prepare(algorithm, config, read, settings, start, m, apart)
+
+
+def _act_agents(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[ActPolicy]:
+    for name in ("policy", "reward"):
+        if given.pop(name, None) is not None:
+            raise TypeError(f"{algorithm.title} takes no {name}: it learns from logged acts alone")
+    acts, apart = given.pop("acts", None), given.pop("heldout_logs", None)
+    kinds = (ActSettings, MemorySpec, LogReading)
+    settings, memory, reading = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, *kinds)
+    read = read_logs(data, **vars(reading), quiet=m.silent)
+    if apart is not None:
+        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
+        settings = replace(settings, heldout_logs=apart.source)
+    return act_agents.prepare(algorithm, config, read, settings, memory, acts, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
@@ -237,6 +278,7 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,
+    "act_agents": _act_agents,
     "reward": _reward,
     "preferences": _preferences,
     "replies": _replies,

@@ -30,6 +30,7 @@ SCHEDULE = ("lr", "warmup", "checkpoint_every")
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
+    "act_agents": ("epochs",),
     "reward": ("epochs",),
     "preferences": ("epochs",),
     "replies": ("steps",),

@@ -16,6 +16,7 @@ from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Chooser, LoggedActs
 from turnwise.rollout.acts.clone import Clone
 from turnwise.rollout.acts.model_voice import ModelVoice
+from turnwise.rollout.acts.network import NetworkChooser, load_network
 from turnwise.rollout.acts.plan import PlanChooser, load_plan
 from turnwise.rollout.acts.voice import LoggedVoice
 from turnwise.run.errors import InputError
@@ -83,6 +84,9 @@ def _save_chooser(chooser: Chooser, folder: Path) -> dict[str, Any]:
         with (folder / FALLBACK).open("wb") as file:
             np.savez_compressed(file, begin=chooser.begin, after=chooser.after)
         return {"kind": "logged"}
+    if isinstance(chooser, NetworkChooser):
+        chooser.save(folder)
+        return {"kind": "network"}
     raise TypeError(f"{type(chooser).__name__} has no files; expected a plan, frequencies or a network")
 
 
@@ -90,6 +94,8 @@ def _load_chooser(found: Mapping[str, Any], folder: Path, names: tuple[str, ...]
     try:
         if found["kind"] == "plan":
             return load_plan(folder, names, int(found["copies"]))
+        if found["kind"] == "network":
+            return load_network(folder)
         if found["kind"] == "logged":
             with np.load(folder / FALLBACK, allow_pickle=False) as arrays:
                 return LoggedActs(arrays["begin"], arrays["after"])

@@ -18,7 +18,7 @@ from torch import Tensor
 from turnwise.data.acts.pack import ActSymbols, pack_acts
 from turnwise.data.episode import Episode
 from turnwise.losses.policy import advantage_logits
-from turnwise.models.agents.act_critic import ActCritic, ActNetwork, ActPolicy, ActValues
+from turnwise.models.agents.act_critic import ActClone, ActCritic, ActNetwork, ActValues
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.rollout.acts.chooser import Choice, Prefix, draw
 from turnwise.run.errors import InputError
@@ -46,7 +46,7 @@ class NetworkChooser:
     `allowed` [A] bool are the acts that may be chosen: those that somebody can say.
     """
 
-    module: ActPolicy | ActCritic
+    module: ActClone | ActCritic
     network: ActNetwork
     symbols: ActSymbols
     acting: ActActing = ActActing()
@@ -61,7 +61,10 @@ class NetworkChooser:
             trace: dict[str, Any] = {"clone": policy[i].softmax(-1).tolist()}
             if values is not None:
                 trace |= {"q": values.q[:, i, 0].amin(0).tolist(), "v": float(values.v[i, 0])}
-            found.append(Choice(draw(chances[i], rng), chances[i] / chances[i].sum(), trace))
+            act = draw(chances[i], rng)
+            if values is not None:
+                trace["chosen_q"] = trace["q"][act]
+            found.append(Choice(act, chances[i] / chances[i].sum(), trace))
         return found
 
     @torch.inference_mode()
@@ -82,7 +85,7 @@ class NetworkChooser:
         here = torch.tensor([len(t) for t in talks])
         batch = replace(batch, decisions=here.unsqueeze(-1))  # [N, 1]
         self.module.eval()
-        if isinstance(self.module, ActPolicy):
+        if isinstance(self.module, ActClone):
             return self.module(batch)[:, 0], None
         values = self.module(batch)
         return values.logits[:, 0], values

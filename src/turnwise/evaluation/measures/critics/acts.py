@@ -57,7 +57,7 @@ def measure_act_critic(
     return measure_values(
         parts[0],
         parts[1],
-        estimates={"gamma": gamma, "improved": improved},
+        estimates={"gamma": gamma, "gamma_within_turn": 1.0, "improved": improved},
         improved=improved,
         cut=sum(not d.terminated for d in held[0]),
         std=std,

@@ -1,0 +1,138 @@
+"""An agent of acts measured in live conversations with a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.dialogue import spoken
+from turnwise.evaluation.measures.conversation_views import MOST
+from turnwise.evaluation.measures.conversations import conversation_summary
+from turnwise.evaluation.measures.intervals import bootstrap_interval
+from turnwise.evaluation.pages.logs import NOT_COMPARED
+from turnwise.evaluation.pages.report import write_report
+from turnwise.recipes.measuring.conversations import REHEARSED, own_task, reference_in_words
+from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.settings.measure import ConversationSettings
+from turnwise.recipes.tasks import Task, find_task
+from turnwise.recipes.trained import ActPolicy
+from turnwise.rollout.acts.agent import STRANGE
+from turnwise.rollout.acts.conversations import converse_in_acts
+from turnwise.rollout.conversations import Conversation
+from turnwise.run.errors import SettingError
+from turnwise.run.files.lock import locked
+from turnwise.run.files.whole import whole_files
+from turnwise.run.folder import as_json
+from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most
+
+
+def measure(
+    policy: ActPolicy, task: Any, settings: ConversationSettings, *, quiet: bool = False
+) -> Evaluation:
+    """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
+
+    `task`: None is the task of the logs that the policy learnt from. SettingError for settings that are of
+    policies which choose words: betas and temperature. Nothing is written without a run folder.
+    """
+    for name, value, of_words in (
+        ("betas", settings.betas, ()),
+        ("temperature", settings.temperature, 1.0),
+    ):
+        if value != of_words:
+            raise SettingError(name, value, "none for an agent of acts: how it chooses is set in training")
+    row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
+    n = at_most(REHEARSED, settings.episodes)
+    with Progress("talking", n, quiet=quiet) as bar:
+        talks = converse_in_acts(
+            policy.agent,
+            row.live(),
+            episodes=range(n),
+            seed=settings.seed,
+            lanes=min(settings.lanes, n),
+            progress=bar.at,
+        )
+    same = policy.task == row.words
+    references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
+    result: dict[str, Any] = {
+        "task": row.words,
+        "same_task": same,
+        **conversation_summary(talks, settings.seed),
+        "references": references,
+        "turns_as_acts": reading(talks, settings.seed),
+        "beside": [reference_in_words(r) for r in references],
+    }
+    result["beside"].append(result["turns_as_acts"]["sentence"])
+    if not same:
+        result["beside"].append(f"{NOT_COMPARED} {row.words}")
+    report = None
+    if policy.folder is not None:
+        report = _write(policy.folder, result, [act_view(c) for c in talks[:MOST]])
+    return Evaluation(result["mean"], result["low"], result["high"], n, result["score"], report, result)
+
+
+def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:
+    """Shares of the agent's turns, each with its 95% interval over conversations.
+
+    `read_back`: the codebook reads the agent's words as the act that was wanted. `strange`: what was heard
+    is like nothing that was logged. `given_up`: the fallback chose, or the clone spoke.
+    """
+    flags = {
+        "read_back": [[t["act"] is None or t["read_as"] == t["act"] for t in c.turns] for c in talks],
+        "strange": [[t["heard"]["distance"] >= STRANGE for t in c.turns] for c in talks],
+        "given_up": [[t["by"] != "chooser" for t in c.turns] for c in talks],
+    }
+    found: dict[str, Any] = {}
+    for name, of in flags.items():
+        value = float(np.mean([x for turns in of for x in turns]))
+        means = [float(np.mean(turns)) for turns in of]
+        low, high = bootstrap_interval(means, rng=np.random.default_rng(seed))
+        found[name] = {"value": value, "low": low, "high": high}
+    said = {name: f"{found[name]['value']:.1%}" for name in flags}
+    found["sentence"] = (
+        f"its words are read back as the act that it wanted in {said['read_back']} of its turns; what it "
+        f"heard was like nothing in the logs in {said['strange']}, and something else than its policy chose "
+        f"in {said['given_up']}"
+    )
+    return found
+
+
+def act_view(c: Conversation) -> dict[str, Any]:
+    """One conversation for the page: each message of the agent with its act, and the values there are."""
+    messages, turn = [], 0
+    for m in c.dialogue.messages:
+        shown: dict[str, Any] = {"role": m.role, "content": spoken(m)}
+        if m.role == c.dialogue.agent_role:
+            trace = c.turns[turn]
+            shown |= {"reward": m.reward, "act": trace["act"], **_values(trace)}
+            turn += 1
+        messages.append(shown)
+    return {
+        "id": c.dialogue.id,
+        "return": c.dialogue.undiscounted_return(),
+        "ended": "terminated" if c.dialogue.terminated else "truncated",
+        "source": "policy",
+        "hidden": dict(c.hidden) if c.hidden else None,
+        "messages": messages,
+    }
+
+
+def _values(trace: Mapping[str, Any]) -> dict[str, float]:
+    """V before the turn, and Q and advantage of the act, of a chooser that says them."""
+    if "chosen_q" not in trace:
+        return {}
+    return {"v": trace["v"], "q": trace["chosen_q"], "advantage": trace["chosen_q"] - trace["v"]}
+
+
+def _write(folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]]) -> Path:
+    """The files of an evaluation, or none of it."""
+    lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
+    with locked(folder):
+        whole_files(
+            folder, {"conversations.jsonl": lines, "evaluation.json": as_json(result)}, last="evaluation.json"
+        )
+        return write_report(folder)

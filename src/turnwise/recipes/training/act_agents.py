@@ -1,0 +1,277 @@
+"""From logged conversations to an agent of acts: a clone of what was meant, or values beside it.
+
+logs ──► learnt from | held out ──► acts, by codebooks ──► episodes ──► training ──► an agent that speaks
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.acts.files import load_codes
+from turnwise.data.acts.labelled import by_field, by_sentence
+from turnwise.data.acts.pack import ActSymbols, act_episodes
+from turnwise.data.acts.phrases import PhraseBook, field_label
+from turnwise.data.acts.talks import ActLogs, Codes, cut_turns
+from turnwise.data.cards.logs import data_card, warnings
+from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue, spoken
+from turnwise.data.episode import Episode
+from turnwise.data.order import CRITIC_STEPS, MOST_TALKS, BatchOrder, batch_size_for
+from turnwise.data.splits.choices import chosen, evenly, records_of, together
+from turnwise.data.splits.heldout import split_heldout
+from turnwise.evaluation.measures.conversation_views import MOST
+from turnwise.evaluation.measures.critics.acts import measure_act_critic
+from turnwise.models.agents.act_critic import ActCritic
+from turnwise.models.agents.settings import MemorySpec
+from turnwise.models.agents.spec import count_trainable
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.train import ActSettings
+from turnwise.recipes.tasks import task_of
+from turnwise.recipes.trained import ActPolicy, HeldOut
+from turnwise.recipes.training.critics import spread
+from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.logs import expect_outcomes
+from turnwise.recipes.training.machine import Machine
+from turnwise.rollout.acts.agent import ActAgent
+from turnwise.rollout.acts.chooser import Prefix, logged_acts
+from turnwise.rollout.acts.network import ActActing, NetworkChooser
+from turnwise.rollout.acts.voice import LoggedVoice
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.digests import digest_of
+from turnwise.run.folder import digest, read_config, write_json, write_text
+from turnwise.run.training import TrainingRun
+
+Part = tuple[Sequence[Dialogue], list[Episode]]
+"""conversations, and their acts in the same order, with rewards in the units of the task"""
+
+
+@dataclass(frozen=True)
+class Read:
+    """The logs as acts."""
+
+    codes: Codes
+    logs: ActLogs
+    """those that are learnt from"""
+    learnt: Part
+    held: Part
+    source: str
+    """where the codebooks come from"""
+
+
+def prepare(
+    algorithm: Algorithm,
+    config: Any,
+    logs: Logs,
+    settings: ActSettings,
+    memory: MemorySpec,
+    acts: Any,
+    m: Machine,
+    apart: Logs | None = None,
+) -> Job[ActPolicy]:
+    """Split, read as acts, build.
+
+    `acts`: codebooks, or the folder of them or of their run; None: they are made of what is learnt from.
+    `apart`: conversations that are held out, beside `logs` that are all learnt from.
+    """
+    values = hasattr(config, "gamma")  # a clone has no use for outcomes
+    if values:
+        expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
+    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
+    logs = logs if apart is None else replace(logs, items=together(logs, apart))
+    if not split.learnt:
+        expected = "a smaller share: nothing is left to learn from"
+        raise SettingError("heldout", settings.heldout, expected)
+    if settings.heldout and not split.held:
+        m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
+    read = _read(split.learnt, split.held, acts)
+    # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
+    mean, std, doubts = spread(split.learnt) if values else (0.0, 1.0, [])
+    rows, heldout = (_rescaled(part[1], 1 / std) for part in (read.learnt, read.held))
+    config = replace(config, batch_size=_batch_size(config, len(rows), m))
+    symbols = ActSymbols.of(read.codes)
+    network = algorithm.module.network(memory, symbols.seen, symbols.acts)
+    module = network.build(mean / std)
+    voice = LoggedVoice.of(_book(read.codes))
+    can = voice.speakable
+    acting = ActActing(0.0) if not values else ActActing(config.beta, config.support, std)
+
+    def train(c: Any, some: Sequence[Episode], apart: Sequence[Episode], run: TrainingRun) -> None:
+        algorithm.module.train(c, some, apart, module, run, m.seed)
+
+    def finish() -> tuple[ActPolicy, dict[str, Any]]:
+        trained: Any = module.cpu()
+        if isinstance(trained, ActCritic):
+            trained.scale_(std)  # back into the units of the task
+        chooser = NetworkChooser(trained.eval(), network, symbols, acting, tuple(map(bool, can)))
+        agent = ActAgent(read.codes, chooser, voice, logged_acts(read.logs, can))
+        kept = HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys))
+        policy = ActPolicy(agent, m.out, held=kept)
+        policy.save(m.out / "policy")
+        kept.save(m.out)
+        facts: dict[str, Any] = {
+            "policy": str(m.out / "policy"),
+            "task": task,
+            "parameters": count_trainable(module),
+            "conversations": len(split.learnt),
+            "acts": list(read.codes.acts),
+            "answers": list(read.codes.answers),
+        }
+        if isinstance(trained, ActCritic):
+            improved = algorithm.module.improved(config)
+            found = measure_act_critic(
+                trained, read.learnt, read.held,
+                gamma=config.gamma, improved=improved, std=std, seed=m.seed,
+            )  # fmt: skip
+            write_json(m.out / "critic.json", found)
+            facts["critic"] = found
+        _write_views(m.out, chooser, read.held if read.held[1] else read.learnt)
+        return policy, facts
+
+    task = task_of(logs)
+    card = data_card(logs, file=logs.source, split=split)
+    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task, "acts": read.source}
+    source |= logs.reading.facts()
+    few = rows[: 3 * config.batch_size]
+    once = replace(config, epochs=1.0)
+    trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // config.batch_size)))
+    sizes = {
+        "algorithm": algorithm.name,
+        "conversations": card["conversations"],
+        "held_out": card["heldout"],
+        "acts": symbols.acts,
+        "answers": symbols.answers,
+        "decisions": sum(len(e) for e in rows),
+        "parameters": count_trainable(module),
+    }
+    steps = BatchOrder([len(e) for e in rows], config.batch_size, m.seed).steps(config.epochs)
+    return Job(
+        algorithm=algorithm,
+        settings=(source, m.run, settings, memory, config),
+        data=digest(records_of(logs)),
+        content={"acts": _digest(read.codes)},
+        plan=Plan(sizes, steps, "steps", trial),
+        train=lambda run: train(config, rows, heldout, run),
+        finish=finish,
+        files={"card.json": card},
+        warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *_doubts(read, can)],
+    )
+
+
+def _read(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -> Read:
+    """All conversations as acts."""
+    source = "made of these logs"
+    if acts is None:
+        codes = default_codes(learnt)
+    elif isinstance(acts, Codes):
+        codes, source = acts, "codebooks in memory"
+    else:
+        folder = Path(acts)
+        codes, source = load_codes(folder / "acts" if (folder / "acts").is_dir() else folder), str(folder)
+    found = codes.talks(learnt)
+    unseen = codes.talks(held) if held else replace(found, talks=())
+    return Read(codes, found, (learnt, act_episodes(found)), (held, act_episodes(unseen)), source)
+
+
+def default_codes(dialogues: Sequence[Dialogue]) -> Codes:
+    """Each side by the field `act` if every message of it has one, else by its sentences."""
+    cut = [cut_turns(d.messages, d.agent_role) for d in dialogues]
+    sides = {
+        "agent_acts": [u for t in cut for u in t.said],
+        "partner_acts": [u for t in cut for u in t.heard if u is not None],
+        "opening_acts": [t.opening for t in cut],
+    }
+    books = [
+        by_field(said, name, other=True)
+        if said and all(field_label(u) is not None for u in said)
+        else by_sentence(said, other=True)
+        for name, said in sides.items()
+    ]
+    return Codes(*books)
+
+
+def _book(codes: Codes) -> PhraseBook:
+    """The agent's codebook, whose sentences are what the agent says."""
+    if not isinstance(codes.agent, PhraseBook):
+        kind = type(codes.agent).__name__
+        raise InputError(f"the codebook of the agent is {kind}; expected one that knows sentences to say")
+    return codes.agent
+
+
+def _digest(codes: Codes) -> str:
+    books = (codes.agent, codes.partner, codes.opening)
+    sentences = [list(b.phrases.templates) for b in books if isinstance(b, PhraseBook)]
+    return digest_of(list(codes.acts), list(codes.answers), list(codes.openings), sentences)
+
+
+def _doubts(read: Read, can: np.ndarray) -> list[str]:
+    """What is to be said of acts before anything learns from them."""
+    found = []
+    names = np.array(read.codes.acts)
+    if can.sum() == 1:
+        found.append(f"the agent has one act, {names[can][0]!r}: there is nothing to choose")
+    known = np.arange(len(names)) != _book(read.codes).other  # that one stands for what nobody can say
+    silent = names[~can & known].tolist()
+    if silent:
+        shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")
+        found.append(
+            f"no sentence is known for {len(silent)} of {len(names)} acts, which are never chosen: {shown}"
+        )
+    return found
+
+
+def _rescaled(episodes: Sequence[Episode], factor: float) -> list[Episode]:
+    return [replace(e, rewards=e.rewards * factor) for e in episodes]
+
+
+def _batch_size(config: Any, rows: int, m: Machine) -> int:
+    """What was set, else what a resumed run began with (it may be longer now), else what the data decide."""
+    if config.batch_size is not None:
+        return config.batch_size
+    if m.run.resume and (m.out / "config.yaml").is_file():
+        begun = read_config(m.out).get("batch_size")
+        if isinstance(begun, int):
+            return begun
+    return batch_size_for(rows, config.epochs, CRITIC_STEPS, MOST_TALKS)
+
+
+def _write_views(folder: Path, chooser: NetworkChooser, part: Part) -> None:
+    """Logged conversations with what the network thinks of each turn; those that came to an end go first."""
+    dialogues, episodes = part
+    order = sorted(range(len(dialogues)), key=lambda i: not dialogues[i].terminated)
+    shown = [order[i] for i in evenly(len(order), MOST).tolist()]
+    lines = []
+    for d, e in zip(chosen(dialogues, np.array(shown, int)), (episodes[i] for i in shown), strict=True):
+        first = int(e.observations[0]) - chooser.symbols.answers
+        answers = e.observations[1:]
+        prefixes = [Prefix.of(first, e.actions[:k], answers[:k]) for k in range(len(e))]
+        _, values = chooser.read(prefixes)
+        turns: list[Mapping[str, float]] = [{} for _ in prefixes]
+        if values is not None:
+            v, q = values.v[:, 0].tolist(), values.q[:, :, 0].amin(0)
+            taken = [float(q[k, a]) for k, a in enumerate(e.actions.tolist())]
+            turns = [{"v": a, "q": b, "advantage": b - a} for a, b in zip(v, taken, strict=True)]
+        lines.append(json.dumps(_view(d, turns), ensure_ascii=False))
+    write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _view(d: Dialogue, turns: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    values, messages = iter(turns), []
+    for m in d.messages:
+        shown: dict[str, Any] = {"role": m.role, "content": spoken(m)}
+        if m.role == d.agent_role:
+            shown |= {"reward": m.reward, **next(values)}
+        messages.append(shown)
+    return {
+        "id": d.id,
+        "return": None if d.rated_by == "nothing" else d.undiscounted_return(),
+        "ended": "terminated" if d.terminated else "truncated",
+        "source": "log",
+        "hidden": None,
+        "messages": messages,
+    }
