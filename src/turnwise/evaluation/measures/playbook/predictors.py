@@ -60,11 +60,12 @@ def measure_fit(
                 rows.append({"kind": kind, "name": name, "mean": mean, "low": low, "high": high})
 
         add("model", "this model", model.log_likelihoods(held))
-        add(
-            "one-step", "no hidden state: the act and the last answer", _grams(learnt, held, 1, model.longest)
-        )
-        for n in GRAMS:
-            add("n-gram", f"the last {n} turns", _grams(learnt, held, n, model.longest))
+        for n in (1, *GRAMS):
+            found = gram_log_likelihoods(learnt, held, n, model.longest)
+            if n == 1:
+                add("one-step", "no hidden state: the act and the last answer", found)
+            else:
+                add("n-gram", f"the last {n} turns", found)
         if recurrent:
             add("gru", "a recurrent network (GRU)", recurrent_log_likelihoods(learnt, held, seed=seed))
         if true is not None:
