@@ -89,6 +89,7 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if isinstance(book.space, Embedded):
         return words | {"embed": book.space.name}, numbers | {
             "mean": book.space.mean,
+            "common": book.space.common,
             "vectors": book.logged.astype(np.float32),
         }
     raise TypeError(f"sentences are in {type(book.space).__name__}; expected Words or Embedded")
@@ -111,7 +112,7 @@ def _read(
         name = words["embed"]
         if name not in embed:
             raise InputError(f"{place}: {side} acts are read by {name}; expected it to be given (embed)")
-        space: Words | Embedded = Embedded(embed[name], number("mean"), name)
+        space: Words | Embedded = Embedded(embed[name], number("mean"), number("common"), name)
         logged = number("vectors")
     else:
         space = Words.of(words["words"], number("idf"))

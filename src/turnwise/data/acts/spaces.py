@@ -22,6 +22,8 @@ from turnwise.run.errors import InputError
 
 Embedder = Callable[[Sequence[str]], Any]
 """texts [n] -> finite numbers [n, D]"""
+FEWEST = 50
+"""sentences from which their main direction is known"""
 FEATURES = 60_000
 """of sparse words, at most: the most frequent"""
 
@@ -89,12 +91,22 @@ class Embedded:
     mean: np.ndarray
     """[D], the mean of the logged sentences' vectors of length 1: language models give all texts a large
     common part, which would hide what differs"""
+    common: np.ndarray
+    """[C, D], the direction of length 1 along which the logged sentences differ most: it says more of how
+    long they are and how common their words are than of what they mean, and is taken out too. That is one of
+    "all-but-the-top" (Mu & Viswanath 2018, arXiv:1702.01417), who take out D / 100, which would be too many
+    here: where acts are few, the next ones tell them apart. C is 0 if the sentences are too few to know it"""
     name: str = "a function"
 
     @classmethod
     def learn(cls, embed: Embedder, templates: Sequence[str], name: str = "a function") -> Embedded:
-        """The common part of templates."""
-        return cls(embed, _embedded(embed, templates, name).mean(0), name)
+        """What templates have in common."""
+        found = _embedded(embed, templates, name)
+        mean = found.mean(0)
+        if len(found) < FEWEST:
+            return cls(embed, mean, np.zeros((0, found.shape[1]), np.float32), name)
+        _, directions = np.linalg.eigh((found - mean).T @ (found - mean))  # the last one has most variance
+        return cls(embed, mean, directions[:, -1:].T, name)
 
     def vectors(self, templates: Sequence[str]) -> np.ndarray:
         """[n, D], dense."""
@@ -105,7 +117,8 @@ class Embedded:
             raise InputError(
                 f"{self.name} gave {found.shape[1]} numbers a text; expected {len(self.mean)}, as before"
             )
-        return np.asarray(normalize(found - self.mean))
+        found = found - self.mean
+        return np.asarray(normalize(found - found @ self.common.T @ self.common))
 
 
 def _embedded(embed: Embedder, templates: Sequence[str], name: str) -> np.ndarray:

@@ -11,14 +11,14 @@ with h_l the hidden states behind layer l (0: the embedding). Three details of c
 - A token knows nothing of what comes after it. If `echo`, the text is read twice in a row and the mean is
   over the second reading, in which each token has seen all of it (Springer et al. 2024, arXiv:2402.15449).
 
-All vectors of a model have much in common, which hides what differs: who compares them takes the mean away
-(`data/acts/spaces.Embedded` does).
+All vectors of a model have much in common, which hides what differs: who compares them takes the mean and the
+direction of most variance away (`data/acts/spaces.Embedded` does).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ from turnwise.run.checks import check as check_numbers
 from turnwise.run.errors import InputError
 from turnwise.run.progress import Progress
 
+KEPT = 2**15
+"""texts whose features are kept: 75 MB of a model with 576 of them"""
 MOST_TOKENS = 2**12
 """that are read at a time, padding included"""
 
@@ -59,15 +61,25 @@ class Features:
     echo: bool = False
     longest: int = 128
     quiet: bool = True
+    _known: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_numbers(self, depth=SHARE)
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """[n, D]; zeros for a text without a token. Each text is read once, with others of its length."""
-        once = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        rows = [self._ids(text) for text in once]
+        """[n, D]; zeros for a text without a token. What was asked lately is not read again."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        known = self._known | dict(zip(new, self._features(new), strict=True))
+        found = np.stack([known[text] for text in texts]) if len(texts) else self._features([])
+        self._known.update({text: known[text] for text in new})
+        while len(self._known) > KEPT:  # the oldest first
+            del self._known[next(iter(self._known))]
+        return found
+
+    def _features(self, texts: Sequence[str]) -> np.ndarray:
+        """[n, D], texts of like lengths read together."""
+        rows = [self._ids(text) for text in texts]
         found = np.zeros((len(rows), self.trunk.config.get_text_config().hidden_size), np.float32)
         order = sorted((i for i, (ids, _) in enumerate(rows) if ids), key=lambda i: len(rows[i][0]))
         was = self.trunk.training
@@ -79,7 +91,7 @@ class Features:
                 done += len(batch)
                 shown.at(done)
         self.trunk.train(was)
-        return found[[once[text] for text in texts]]
+        return found
 
     def _ids(self, text: str) -> tuple[list[int], int]:
         """What is read for a text, and how many ids at its end count."""
