@@ -18,7 +18,7 @@ from turnwise.data.acts.labelled import by_sentence
 from turnwise.data.acts.talks import ActTalk, Codes, cut_turns
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
-from turnwise.evaluation.measures.playbook.make import make_playbook
+from turnwise.evaluation.measures.playbook.make import make_playbook, with_live_talks
 from turnwise.evaluation.measures.playbook.plan import Plan
 from turnwise.evaluation.measures.playbook.sentences import Held
 from turnwise.evaluation.measures.playbook.states import describe_looks, describe_states, state_names
@@ -205,6 +205,8 @@ def test_a_playbook_of_logged_conversations_has_a_page(plan: Plan, tmp_path: Pat
     assert first["turns"][0]["heard_distance"] == 0.0
     assert first["turns"][-1]["belief"] is None
     assert live["turns"][1]["fallback"]
+    again = with_live_talks(book, plan, codes, [Held(logged[2], live=True), Held(logged[3], live=True)])
+    assert [t["id"] for t in again["talks"]] == ["log-2", "log-3", "log-0"]
     write_json(tmp_path / "playbook.json", book)
     html = write_report(tmp_path).read_text("utf-8")
     assert "&lt;b&gt;shines&lt;/b&gt;" in html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,8 +13,13 @@ from turnwise.data.dialogue import spoken
 from turnwise.evaluation.measures.conversation_views import MOST
 from turnwise.evaluation.measures.conversations import conversation_summary
 from turnwise.evaluation.measures.intervals import bootstrap_interval
+from turnwise.evaluation.measures.playbook.make import with_live_talks
+from turnwise.evaluation.measures.playbook.plan import Plan
+from turnwise.evaluation.measures.playbook.schema import Playbook
+from turnwise.evaluation.measures.playbook.sentences import Held
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
+from turnwise.evaluation.pages.run_files import read_object
 from turnwise.recipes.measuring.conversations import REHEARSED, own_task, reference_in_words
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
@@ -22,6 +27,7 @@ from turnwise.recipes.tasks import Task, find_task
 from turnwise.recipes.trained import ActPolicy
 from turnwise.rollout.acts.agent import STRANGE
 from turnwise.rollout.acts.conversations import converse_in_acts
+from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.rollout.conversations import Conversation
 from turnwise.run.errors import SettingError
 from turnwise.run.files.lock import locked
@@ -71,7 +77,8 @@ def measure(
         result["beside"].append(f"{NOT_COMPARED} {row.words}")
     report = None
     if policy.folder is not None:
-        report = _write(policy.folder, result, [act_view(c) for c in talks[:MOST]])
+        views, book = [act_view(c) for c in talks[:MOST]], _playbook(policy, talks)
+        report = _write(policy.folder, result, views, book)
     return Evaluation(result["mean"], result["low"], result["high"], n, result["score"], report, result)
 
 
@@ -128,11 +135,25 @@ def _values(trace: Mapping[str, Any]) -> dict[str, float]:
     return {"v": trace["v"], "q": trace["chosen_q"], "advantage": trace["chosen_q"] - trace["v"]}
 
 
-def _write(folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]]) -> Path:
+def _playbook(policy: ActPolicy, talks: Sequence[Conversation]) -> Playbook | None:
+    """The run's playbook with these conversations; None if the run has none."""
+    chooser, folder = policy.agent.chooser, policy.folder
+    found = None if folder is None else read_object(folder / "playbook.json")
+    if found is None or not isinstance(chooser, PlanChooser):
+        return None
+    held = [Held(c.dialogue, live=True, hidden=c.hidden, traces=c.turns) for c in talks]
+    plan = Plan(chooser.planner, chooser.copies)
+    return with_live_talks(cast(Playbook, found), plan, policy.agent.codes, held)
+
+
+def _write(
+    folder: Path, result: dict[str, Any], views: Sequence[dict[str, Any]], book: Playbook | None
+) -> Path:
     """The files of an evaluation, or none of it."""
     lines = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in views)
+    texts = {"conversations.jsonl": lines, "evaluation.json": as_json(result)}
+    if book is not None:
+        texts = {"playbook.json": as_json(dict(book)), **texts}
     with locked(folder):
-        whole_files(
-            folder, {"conversations.jsonl": lines, "evaluation.json": as_json(result)}, last="evaluation.json"
-        )
+        whole_files(folder, texts, last="evaluation.json")
         return write_report(folder)

@@ -72,6 +72,13 @@ def make_playbook(
     }
 
 
+def with_live_talks(book: Playbook, plan: Plan, codes: Codes, talks: Sequence[Held]) -> Playbook:
+    """The document with conversations that the plan held, in place of those that it held before."""
+    logged = [t for t in book["talks"] if t["source"] == "log"]
+    live = show_talks(plan, codes, talks[: TALKS // 2])
+    return {**book, "talks": [*live, *logged[: TALKS - len(live)]]}
+
+
 def _all(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
