@@ -73,7 +73,7 @@ def test_likelihood_and_counts_equal_enumeration(longest: int | None) -> None:
     rng = np.random.default_rng(0)
     m, q = some_model(rng, longest), some_episodes(rng, 30, longest)
     assert m.pay is not None
-    steps = steps_of(q, longest, m.pay.bin_of(q.rewards))
+    steps = steps_of(q, longest, m.pay.bins_of(q))
     counts, likelihoods = expected(steps, tables_of(m))
     starts, moves, seen = np.zeros((F, S)), np.zeros((A, S, S)), np.zeros((A, O, S))
     lasts, paid, late = np.zeros((2, A, O, S)), np.zeros((3, A, S)), np.zeros((2, A, S, longest or 1))

@@ -9,7 +9,7 @@ import numpy as np
 from turnwise.exact.learning.expectation import expected, model_of, steps_of
 from turnwise.exact.learning.kernels import Steps, Tables
 from turnwise.exact.learning.model import LearntModel, Pay
-from turnwise.exact.learning.rewards import edges_of, means_of
+from turnwise.exact.learning.rewards import edges_of, late_of, means_of, without_late
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.smoothing import prior_of
 from turnwise.run.errors import InputError
@@ -30,8 +30,8 @@ class Data:
     """S, A, O, F, B"""
     smoothing: float
     """imagined counts in a row"""
-    by_clock: bool
-    """whether what an end pays may depend on when it comes: rewards come with ends alone"""
+    late: np.ndarray
+    """[longest], what the reward of an end owes to its step; empty without a clock, 0 if steps are paid"""
     prior: Tables
 
     def of(self, states: int, smoothing: float | None = None) -> Data:
@@ -47,9 +47,9 @@ def prepared(
     *,
     longest: int | None,
     smoothing: float = 1.0,
-    edges: np.ndarray | None = None,
+    like: Data | None = None,
 ) -> Data:
-    """The data; `edges` of other rewards, so that two parts of the data have the same bins.
+    """The data; rewards are binned as in `like`, so that two parts of the data have the same bins.
 
     InputError if there is no episode, or one that is longer than `longest`.
     """
@@ -61,10 +61,16 @@ def prepared(
         )
     if longest is not None:  # whatever the log says: who got there has ended
         sequences = replace(sequences, ended=sequences.ended | (sequences.lengths == longest))
-    bins = None
+    bins, edges, late = None, None, np.zeros(longest or 0)
     if sequences.rewards is not None:
-        edges = edges_of(sequences.rewards) if edges is None else edges
-        bins = np.searchsorted(edges, sequences.rewards, side="left").astype(np.int32)
+        if like is not None:
+            late = like.late
+        elif longest is not None and _at_ends_only(sequences):
+            late = late_of(sequences, longest)
+        rewards = without_late(sequences, late)
+        edges = edges_of(rewards) if like is None else like.edges
+        assert edges is not None
+        bins = np.searchsorted(edges, rewards, side="left").astype(np.int32)
     steps = steps_of(sequences, longest, bins)
     sizes = (
         states,
@@ -73,10 +79,15 @@ def prepared(
         sequences.first_symbols,
         1 if edges is None else len(edges) + 1,
     )
-    last = np.zeros(len(steps.actions), bool)
-    last[steps.offsets[1:] - 1] = True
-    by_clock = longest is not None and edges is not None and not steps.rewards[~last].any()
-    return Data(steps, edges, longest, sizes, smoothing, by_clock, prior_of(steps, sizes, smoothing))
+    return Data(steps, edges, longest, sizes, smoothing, late, prior_of(steps, sizes, smoothing))
+
+
+def _at_ends_only(sequences: Sequences) -> bool:
+    """Whether nothing is paid but for ends, and there are some."""
+    assert sequences.rewards is not None
+    before = np.ones(len(sequences.rewards), bool)
+    before[sequences.offsets[1:][sequences.ended] - 1] = False
+    return bool(sequences.ended.any()) and not sequences.rewards[before].any()
 
 
 def longest_of(sequences: Sequences) -> int | None:
@@ -102,7 +113,7 @@ def finished(data: Data, tables: Tables) -> LearntModel:
     counts, _ = expected(data.steps, tables)
     pay = None
     if data.edges is not None:
-        means, late = means_of(counts, data.smoothing, data.by_clock)
-        pay = Pay(data.edges, tables.bins.swapaxes(2, 3), means, late if data.longest else np.zeros(0))
+        means = means_of(counts, data.smoothing, data.late)
+        pay = Pay(data.edges, tables.bins.swapaxes(2, 3), means, data.late)
     tried = np.bincount(data.steps.actions, minlength=data.sizes[1]).astype(np.float64)
     return model_of(tables, data.longest, pay, tried)

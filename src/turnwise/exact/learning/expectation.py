@@ -89,7 +89,7 @@ def log_likelihoods(model: LearntModel, sequences: Sequences, *, rewards: bool =
         raise ValueError("rewards cannot be explained; expected sequences and a model that have rewards")
     bins = None
     if rewards and model.pay is not None and sequences.rewards is not None:
-        bins = model.pay.bin_of(sequences.rewards)
+        bins = model.pay.bins_of(sequences)
     steps = steps_of(sequences, model.longest, bins)
     found = np.empty(len(sequences))
     if len(found):

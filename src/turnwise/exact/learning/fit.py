@@ -182,7 +182,7 @@ def choose(
     order = np.random.default_rng([seed, 2]).permutation(len(sequences))
     unseen = max(1, round(share * len(sequences)))
     apart, own = sequences.select(order[:unseen]), sequences.select(order[unseen:])
-    data = prepared(own, wanted[-1], longest=whole.longest, smoothing=1.0, edges=whole.edges)
+    data = prepared(own, wanted[-1], longest=whole.longest, smoothing=1.0, like=whole)
     tables = searched(data, wanted, seed, effort, notes, watch)
     fitted: dict[int, Climb] = {}
     scores: dict[int, np.ndarray] = {}

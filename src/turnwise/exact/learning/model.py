@@ -47,11 +47,13 @@ class Pay:
     """[3, A, S], the expected reward, in the units of the problem"""
     late: np.ndarray
     """[longest], what an end at that step pays beside `means` (0 at all steps: the clock does not matter);
-    empty without a clock"""
+    empty without a clock. It is taken off before a reward is put into its bin"""
 
-    def bin_of(self, rewards: np.ndarray) -> np.ndarray:
+    def bins_of(self, sequences: Sequences) -> np.ndarray:
         """[M] int32, the bin of each reward."""
-        return np.searchsorted(self.edges, rewards, side="left").astype(np.int32)
+        from turnwise.exact.learning.rewards import without_late  # it is built on this file
+
+        return np.searchsorted(self.edges, without_late(sequences, self.late), side="left").astype(np.int32)
 
 
 @dataclass(frozen=True)

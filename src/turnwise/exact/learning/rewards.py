@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from turnwise.exact.learning.kernels import Counts
+from turnwise.exact.learning.sequences import Sequences
 
 FEW = 12
 """up to so many different rewards, each is a bin of its own"""
 BINS = 8
 """otherwise, bins at most"""
+SAME = 1e-6
+"""rewards that differ by less than this share of their range are the same"""
 ROUNDS = 200
 """of Lloyd's algorithm, and of backfitting, at most"""
 
@@ -17,6 +20,8 @@ ROUNDS = 200
 def edges_of(rewards: np.ndarray) -> np.ndarray:
     """[B-1], what separates the bins: few different rewards one by one, many by one-dimensional k-means."""
     values, counts = np.unique(rewards, return_counts=True)
+    near = np.append(True, np.diff(values) > SAME * (values[-1] - values[0]))
+    values, counts = values[near], np.add.reduceat(counts, np.flatnonzero(near))
     if len(values) > FEW:
         # Lloyd from quantiles of the different values: outcomes that lie apart fall apart, however rare.
         centres = np.quantile(values, (np.arange(BINS) + 0.5) / BINS)
@@ -34,34 +39,54 @@ def edges_of(rewards: np.ndarray) -> np.ndarray:
     return (values[breaks] + values[breaks + 1]) / 2
 
 
-def means_of(counts: Counts, strength: float, by_clock: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(expected rewards [3, A, S], what an end owes to the step [H] if `by_clock`, else zeros).
+def without_late(sequences: Sequences, late: np.ndarray) -> np.ndarray:
+    """[M], rewards without what an end owes to its step; `late` [H] may be empty."""
+    assert sequences.rewards is not None
+    found = sequences.rewards
+    if len(late) and late.any():
+        found = found.copy()
+        ends = sequences.offsets[1:][sequences.ended] - 1
+        found[ends] -= late[np.minimum(sequences.lengths[sequences.ended], len(late)) - 1]
+    return found
 
-    With weights w of kind k, action a, state s and step t, minimises sum of w (r - mean[k,a,s] - late[t])^2
-    by backfitting. A mean is pulled towards that of the action in all states, as hard as `strength` more
-    rewards would, and that towards the mean of its kind as one more would.
+
+def late_of(sequences: Sequences, longest: int) -> np.ndarray:
+    """[longest], what an end owes to its step: a fit of reward = f(action, last answer) + late(step).
+
+    Least squares by backfitting. The last answer stands for the hidden state, which nobody knows yet: "thank
+    you" after two steps or after seven differ in nothing but the time. Steps at which nothing ended take the
+    value of the step before.
     """
-    weight = counts.bins.sum(2)  # [3, A, S]
-    paid = counts.paid
-    H = counts.late.shape[3]
-    late = np.zeros(H)
-    ends, ends_paid = counts.late, counts.late_paid
-    means = _shrunk(weight, paid, strength)
-    if not by_clock:
-        return means, late
-    by_time = ends.sum((0, 1, 2))
+    assert sequences.rewards is not None
+    at = sequences.offsets[1:][sequences.ended] - 1
+    time = sequences.lengths[sequences.ended] - 1
+    pay = sequences.rewards[at]
+    pair = sequences.actions[at] * np.int64(sequences.observation_symbols) + sequences.observations[at]
+    _, group = np.unique(pair, return_inverse=True)
+    many, by_time = np.bincount(group), np.bincount(time, minlength=longest)
+    late = np.zeros(longest)
     for _ in range(ROUNDS):
-        residual = ends_paid - ends * means[1:, ..., None]
-        found = np.where(by_time > 0, residual.sum((0, 1, 2)) / np.where(by_time > 0, by_time, 1), 0.0)
-        found = np.where(by_time > 0, found - (found * by_time).sum() / by_time.sum(), 0.0)
-        adjusted = paid.copy()
-        adjusted[1:] = (ends_paid - ends * found).sum(3)
-        means = _shrunk(weight, adjusted, strength)
-        done = np.allclose(found, late, rtol=0, atol=1e-9 * (1 + np.abs(found).max()))
+        level = np.bincount(group, pay - late[time]) / many
+        found = np.bincount(time, pay - level[group], minlength=longest) / np.maximum(by_time, 1)
+        found -= (found * by_time).sum() / by_time.sum()
+        moved = np.abs(found - late).max()
         late = found
-        if done:
+        if moved <= 1e-9 * np.abs(pay).max():
             break
-    return means, late
+    there = np.maximum.accumulate(np.where(by_time > 0, np.arange(longest), 0))
+    return late[there]
+
+
+def means_of(counts: Counts, strength: float, late: np.ndarray) -> np.ndarray:
+    """[3, A, S], expected rewards beside what an end owes to its step, `late` (empty: nothing).
+
+    A mean is pulled towards that of the action in all states, as hard as `strength` more rewards would, and
+    that towards the mean of its kind as one more would.
+    """
+    paid = counts.paid.copy()
+    if len(late):
+        paid[1:] -= (counts.late * late).sum(3)
+    return _shrunk(counts.bins.sum(2), paid, strength)
 
 
 def _shrunk(weight: np.ndarray, paid: np.ndarray, strength: float) -> np.ndarray:
