@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from turnwise.exact.learning.climb import climb
+from turnwise.exact.learning.climb import climb, value_of
 from turnwise.exact.learning.data import finished, prepared
 from turnwise.exact.learning.expectation import expected, log_prior, maximised, steps_of, tables_of
 from turnwise.exact.learning.kernels import Tables
@@ -133,9 +133,14 @@ def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float) -> None:
     q = some_episodes(rng, 200, 3)
     data = prepared(q, 3, longest=3, smoothing=smoothing)
     start = start_of(prepared(q, 3, longest=3, smoothing=1.0).prior, KINDS[0], rng)
-    values = np.array(climb(data, start, 200, 0.0).values)
-    assert (np.diff(values) >= -1e-9 * np.abs(values[1:])).all()
-    assert values[-1] > values[0] + 1
+    plain = np.array(climb(data, start, 200, 0.0, longer=False).values)
+    longer = climb(data, start, 200, 0.0)
+    for values in (plain, np.array(longer.values)):
+        assert (np.diff(values) >= -1e-9 * np.abs(values[1:])).all()
+        assert values[-1] > values[0] + 1
+    # Longer strides get further with as many looks at the data, and what is returned is no worse.
+    assert longer.values[-1] >= plain[-1] - 1e-6
+    assert value_of(data, longer.tables) >= longer.values[-1] - 1e-9
 
 
 def test_an_ordinary_hmm_is_fitted_as_by_hmmlearn() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from turnwise.exact.learning.merging import losses, merged
 
 NOTE_SECONDS = 10.0
 """time between notes of a climb under way"""
+GROWTH = 1.3
+"""by how much the stride grows while it pays"""
 PAIRS, AFTER = 3, 2
 """pairs of states that are tried for a merger, and iterations that each is given"""
 
@@ -53,19 +55,38 @@ class Climb:
     """Where EM stands."""
 
     tables: Tables
+    """the parameters to be looked at next; at the end, the result"""
+    safe: Tables
+    """what plain EM made of the last parameters that were kept"""
+    stride: float
+    """how far beyond plain EM `tables` went: 1 is plain EM"""
     values: tuple[float, ...]
-    """the penalised log-likelihood in nats, before each iteration"""
+    """the penalised log-likelihood in nats of each parameters that were kept; it never falls"""
+    looks: int
+    """E-steps so far"""
     converged: bool
 
     def arrays(self) -> Arrays:
         """For `Notes`."""
-        return {**self.tables._asdict(), "values": np.array(self.values), "done": np.array(self.converged)}
+        return {
+            **self.tables._asdict(),
+            **{f"safe_{f}": getattr(self.safe, f) for f in Tables._fields},
+            "values": np.array(self.values),
+            "here": np.array([self.stride, self.looks, self.converged]),
+        }
 
     @staticmethod
     def of(arrays: Arrays) -> Climb:
         """From `Notes`."""
-        tables = Tables(**{f: arrays[f] for f in Tables._fields})
-        return Climb(tables, tuple(arrays["values"].tolist()), bool(arrays["done"]))
+        stride, looks, converged = arrays["here"].tolist()
+        return Climb(
+            Tables(**{f: arrays[f] for f in Tables._fields}),
+            Tables(**{f: arrays[f"safe_{f}"] for f in Tables._fields}),
+            stride,
+            tuple(arrays["values"].tolist()),
+            int(looks),
+            bool(converged),
+        )
 
 
 def climb(
@@ -74,33 +95,70 @@ def climb(
     iterations: int,
     tolerance: float,
     *,
+    longer: bool = True,
     notes: Notes | None = None,
     name: str = "climb",
     watch: Watch | None = None,
 ) -> Climb:
-    """EM until an iteration gains less than `tolerance` nats per step, or `iterations` are over."""
+    """EM until a step gains less than `tolerance` nats per step of the data, or `iterations` are over.
+
+    Plain EM creeps where a probability goes to 0 (a tiger that never moves). So each step goes `stride` times
+    as far, in logarithms, and the stride grows while the likelihood does; if it fell, plain EM's step is
+    taken instead (adaptive overrelaxed EM; Salakhutdinov & Roweis 2003). Not `longer`: plain EM.
+    """
     notes = notes or Notes()
     found = notes.get(name)
-    here = Climb(tables, (), False) if found is None else Climb.of(found)
+    here = Climb(tables, tables, 1.0, (), 0, False) if found is None else Climb.of(found)
     m, noted = len(data.steps.actions), time.monotonic()
     try:
-        while len(here.values) < iterations and not here.converged:
-            counts, likelihoods = expected(data.steps, here.tables)
-            value = float(likelihoods.sum()) + log_prior(data.prior, here.tables)
-            done = bool(here.values) and value - here.values[-1] < tolerance * m
-            tables = here.tables if done else maximised(counts, data.prior, here.tables)
-            here = Climb(tables, (*here.values, value), done)
+        while here.looks < iterations and not here.converged:
+            here = _step(data, here, tolerance * m, longer)
             if watch is not None:
-                watch(name, float(likelihoods.sum()) / m)
+                watch(name, here.values[-1] / m)
             if time.monotonic() - noted > NOTE_SECONDS:
                 notes.put(name, here.arrays())
                 noted = time.monotonic()
     except KeyboardInterrupt:
         notes.put(name, here.arrays())
         raise
-    if found is None or len(found["values"]) < len(here.values):
+    if not here.converged:  # iterations are over: what was not looked at yet might be worse
+        here = replace(here, tables=here.safe, converged=True)
+    if found is None or not bool(found["here"][2]):
         notes.put(name, here.arrays())
     return here
+
+
+def _step(data: Data, here: Climb, least: float, longer: bool) -> Climb:
+    """One E-step and what follows from it."""
+    counts, likelihoods = expected(data.steps, here.tables)
+    value = float(likelihoods.sum()) + log_prior(data.prior, here.tables)
+    looks = here.looks + 1
+    if here.values and here.stride > 1 and not value >= here.values[-1]:
+        return replace(here, tables=here.safe, stride=1.0, looks=looks)
+    safe = maximised(counts, data.prior, here.tables)
+    done = bool(here.values) and value - here.values[-1] < least
+    values = (*here.values, value)
+    if done:
+        return Climb(safe, safe, 1.0, values, looks, True)
+    stride = here.stride * GROWTH if longer and here.values else 1.0
+    ahead = _beyond(here.tables, safe, stride) if stride > 1 else safe
+    return Climb(ahead, safe, stride, values, looks, False)
+
+
+def _beyond(old: Tables, new: Tables, stride: float) -> Tables:
+    """Rows proportional to old (new / old)^stride: from `old` through `new` and beyond, in logarithms."""
+    axes = {"start": 0, "firsts": 0, "transitions": 2, "emissions": 1, "lasts": 2, "bins": 2}
+
+    def further(p: np.ndarray, q: np.ndarray, axis: int) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(p) + stride * (np.log(q) - np.log(p))
+        logs = np.where((p > 0) & (q > 0), logs, -np.inf)
+        rows = np.exp(logs - logs.max(axis, keepdims=True))
+        return rows / rows.sum(axis, keepdims=True)
+
+    found = {f: further(getattr(old, f), getattr(new, f), axis) for f, axis in axes.items()}
+    was, is_ = (np.stack([t.ends, 1 - t.ends], -1) for t in (old, new))
+    return Tables(ends=np.ascontiguousarray(further(was, is_, 2)[..., 0]), **found)
 
 
 def value_of(data: Data, tables: Tables) -> float:
@@ -122,7 +180,7 @@ def reduced(data: Data, tables: Tables) -> tuple[Data, Tables]:
         if not np.isfinite(lost[i, j]):
             continue
         begin = maximised(merged(counts, i, j), fewer.prior, nothing)
-        after = climb(fewer, begin, AFTER, 0.0).tables
+        after = climb(fewer, begin, AFTER, 0.0, longer=False).tables
         value = value_of(fewer, after)
         if best is None or value > best[0]:
             best = value, after

@@ -41,8 +41,8 @@ class Effort:
     """iterations of a start, at most"""
     iterations: int = 300
     """iterations on all data, at most"""
-    tolerance: float = 1e-6
-    """an iteration that gains less nats per step is the last one"""
+    tolerance: float = 1e-7
+    """an iteration on all data that gains less nats per step is the last one; of a start, ten times that"""
 
     def __post_init__(self) -> None:
         if self.starts < 1 or self.sample < 1 or self.early < 1 or self.iterations < 1:
@@ -122,12 +122,13 @@ def _one_start(
     rng = np.random.default_rng([seed, 1, j])
     here = small.of(many)
     tables = start_of(here.of(many, 1.0).prior, KINDS[j % len(KINDS)], rng)
-    tables = climb(here, tables, effort.early, effort.tolerance, watch=watch, name=f"start {j + 1}").tables
+    rough = 10 * effort.tolerance
+    tables = climb(here, tables, effort.early, rough, watch=watch, name=f"start {j + 1}").tables
     reached: dict[int, tuple[float, Tables]] = {}
     while True:
         k = len(tables.start)
         if k in wanted:
-            tables = climb(here, tables, effort.early // 3 + 1, effort.tolerance).tables
+            tables = climb(here, tables, effort.early // 3 + 1, rough).tables
             reached[k] = value_of(here, tables), tables
         if k == min(wanted):
             break
