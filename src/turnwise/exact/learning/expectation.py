@@ -44,18 +44,23 @@ def tables_of(model: LearntModel, *, rewards: bool = True) -> Tables:
     """The parameters as the loops read them. Without `rewards`, all are in one bin of probability 1."""
     S, A, _ = model.shape
     if rewards and model.pay is not None:
-        bins = np.ascontiguousarray(model.pay.bins.swapaxes(2, 3))
+        bins = _writable(model.pay.bins.swapaxes(2, 3))
     else:
         bins = np.ones((3, A, 1, S))
     return Tables(
         start=model.start.copy(),
-        firsts=np.ascontiguousarray(model.firsts.T),
+        firsts=_writable(model.firsts.T),
         transitions=model.transitions.copy(),
-        emissions=np.ascontiguousarray(model.emissions.swapaxes(1, 2)),
+        emissions=_writable(model.emissions.swapaxes(1, 2)),
         ends=model.ends.copy(),
-        lasts=np.ascontiguousarray(model.lasts.swapaxes(2, 3)),
+        lasts=_writable(model.lasts.swapaxes(2, 3)),
         bins=bins,
     )
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """A copy by rows: a kernel is compiled anew for arrays that are laid out otherwise, or read-only."""
+    return np.array(array, order="C")
 
 
 def model_of(

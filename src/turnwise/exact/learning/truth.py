@@ -6,6 +6,7 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.protocol import Discrete, LaneEnv
+from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.sequences import Sequences
 
@@ -50,13 +51,13 @@ def described(problem: POMDP, edges: np.ndarray | None = None) -> LearntModel:
     )
 
 
-def random_episodes(
-    env: LaneEnv, episodes: int, steps: int, rng: np.random.Generator, *, shown: bool = True
-) -> Sequences:
-    """Episodes of uniformly random actions, cut after `steps`. Symbols and actions must be countable.
+def random_episodes(env: LaneEnv, episodes: int, steps: int, rng: np.random.Generator) -> Sequences:
+    """Episodes of uniformly random actions, cut after `steps`. TypeError for what cannot be counted.
 
-    What a reset shows is the first observation; if not `shown`, it is left out.
+    What a reset shows is the first observation, unless it is the symbol of a problem that shows nothing.
     """
+    null = env.null if isinstance(env, TabularEnv) else None
+    shown = null is None
     observed, acts = env.observation_space, env.action_space
     if not isinstance(observed, Discrete) or not isinstance(acts, Discrete):
         raise TypeError(f"an environment of {observed} and {acts}; expected what can be counted")
@@ -96,7 +97,7 @@ def random_episodes(
         np.concatenate(ended),
         np.concatenate(firsts) if shown else np.zeros(LANES * len(firsts), int),
         acts.n,
-        observed.n,
+        observed.n if null is None else null,
         observed.n if shown else 1,
     ).select(np.arange(episodes))
 

@@ -1,0 +1,145 @@
+"""Learning end to end: what is found, what is chosen, what goes on where it was stopped, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from turnwise.envs.problems.classics import CLASSICS
+from turnwise.envs.tabular import TabularEnv
+from turnwise.exact.learning.climb import Notes
+from turnwise.exact.learning.data import longest_of, prepared
+from turnwise.exact.learning.fit import Effort, choose, fit
+from turnwise.exact.learning.merging import losses, merged
+from turnwise.exact.learning.rewards import edges_of
+from turnwise.exact.learning.sequences import Sequences
+from turnwise.exact.learning.truth import described, random_episodes
+from turnwise.exact.sarsop.solve import solve
+from turnwise.run.errors import InputError
+
+QUICK = Effort(starts=2, early=40, iterations=60, sample=8000)
+
+
+def tiger(episodes: int, seed: int) -> Sequences:
+    return random_episodes(TabularEnv(CLASSICS["tiger"]()), episodes, 10, np.random.default_rng(seed))
+
+
+def flat(lengths: list[int], ended: list[bool], rewards: list[float] | None = None) -> Sequences:
+    m = sum(lengths)
+    return Sequences(
+        np.zeros(m), np.zeros(m), None if rewards is None else np.array(rewards),
+        np.append(0, np.cumsum(lengths)), np.array(ended), np.zeros(len(lengths)), 1, 1,
+    )  # fmt: skip
+
+
+def test_tiger_is_learnt_and_its_plan_is_worth_what_the_true_one_is() -> None:
+    model = fit(tiger(3000, 0), 2, np.random.default_rng(0), effort=QUICK)
+    truth = described(CLASSICS["tiger"]())
+    apart = tiger(1000, 1)
+    assert truth.log_likelihood(apart) - model.log_likelihood(apart) < 20  # of 6,800 nats
+    assert model.pay is not None
+    heard = model.emissions[0].max(1)
+    np.testing.assert_allclose(heard, 0.85, atol=0.02)
+    np.testing.assert_allclose(np.sort(model.pay.means[0, 1]), [-100, 10], atol=3)
+    found = solve(model.pomdp(0.95), gap=0.05, deadline=10)
+    assert found.lower == pytest.approx(19.37, abs=2.5)
+
+
+def test_two_states_are_chosen_for_tiger() -> None:
+    found = choose(tiger(1500, 2), np.random.default_rng(0), states=(1, 2, 3), effort=QUICK)
+    assert found.states == 2
+    assert found.heldout[1][1] > 10 * found.errors[1]
+    assert found.model.shape[0] == 2 and found.smoothing in found.by_smoothing
+
+
+@pytest.mark.parametrize("where", ["start 1", "start 2", "fit2"])
+def test_a_stopped_search_goes_on_to_the_same_bits(where: str) -> None:
+    data = tiger(400, 3)
+    whole = fit(data, 2, np.random.default_rng(5), effort=QUICK)
+    kept: dict[str, np.ndarray] = {}
+    looks = 0
+
+    def watch(what: str, value: float) -> None:
+        nonlocal looks
+        looks += what == where
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, 2, np.random.default_rng(5), effort=QUICK, notes=Notes(keep=kept.update), watch=watch)
+    again = fit(data, 2, np.random.default_rng(5), effort=QUICK, notes=Notes(kept))
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name])
+
+
+def test_twins_are_the_states_that_cost_nothing_to_merge() -> None:
+    """State 2 is a copy of state 1: each is entered half as often as the one was."""
+    from turnwise.exact.learning.expectation import expected, tables_of
+    from turnwise.exact.learning.model import LearntModel
+
+    base = described(CLASSICS["tiger"](), np.array([-50.0, 4.0]))
+    assert base.pay is not None
+    to = np.array([[1, 0, 0], [0, 0.5, 0.5]])
+    twice = [0, 1, 1]
+    pay = replace(base.pay, bins=base.pay.bins[:, :, twice], means=base.pay.means[:, :, twice])
+    model = LearntModel(
+        base.start @ to, base.firsts[twice], (base.transitions @ to)[:, twice], base.emissions[:, twice],
+        base.ends[:, twice], base.lasts[:, :, twice], None, pay,
+    )  # fmt: skip
+    q = tiger(500, 4)
+    data = prepared(q, 3, longest=None)
+    counts, likelihoods = expected(data.steps, tables_of(model))
+    np.testing.assert_allclose(likelihoods, base.log_likelihoods(q, rewards=True), atol=1e-9)
+    lost = losses(counts)
+    assert np.unravel_index(lost.argmin(), lost.shape) == (1, 2)
+    assert lost[1, 2] < 1e-6 < 100 < lost[0, 1]
+    alone, _ = expected(data.of(2).steps, tables_of(base))
+    for found, truth in zip(merged(counts, 1, 2), alone, strict=True):
+        np.testing.assert_allclose(found, truth, atol=1e-6)
+
+
+def test_a_longest_length_is_found_if_chance_does_not_explain_it() -> None:
+    ends = [1, 2, 1, 3, 2, 1] * 10
+    assert longest_of(flat([*ends, *[4] * 12], [True] * 72)) == 4
+    assert longest_of(flat([*ends, *[4] * 12], [*[True] * 71, False])) is None  # one went on
+    assert longest_of(flat([*ends, 4], [True] * 61)) is None  # one long talk is chance
+    assert longest_of(flat([5] * 3, [True] * 3)) == 5  # nothing ever ended before
+
+
+def test_outcomes_that_shrink_with_the_length_fall_into_two_bins() -> None:
+    """1 - 0.1 k or -1 - 0.1 k after k steps, told apart by the last answer: late is -0.1 k but for a
+    constant, and what is left has two values."""
+    rng = np.random.default_rng(0)
+    lengths = np.append(rng.integers(1, 6, 400), [6] * 60)
+    good = rng.random(460) < 1 / lengths  # early ends go well: late must not be blamed for it
+    offsets = np.append(0, np.cumsum(lengths))
+    rewards, seen = np.zeros(offsets[-1]), np.zeros(offsets[-1], int)
+    rewards[offsets[1:] - 1] = np.where(good, 1.0, -1.0) - 0.1 * lengths
+    seen[offsets[1:] - 1] = np.where(good, 1, 2)
+    data = prepared(
+        Sequences(np.zeros_like(seen), seen, rewards, offsets, np.ones(460, bool), np.zeros(460), 1, 3),
+        1,
+        longest=6,
+    )
+    np.testing.assert_allclose(np.diff(data.late), -0.1, atol=1e-6)
+    assert data.edges is not None
+    assert len(edges_of(np.array([-1.0, 1.0]))) == 1
+    assert len(np.unique(data.steps.bins[offsets[1:] - 1])) == 2
+
+
+def test_what_cannot_be_learnt_is_refused_or_fits_without_rewards() -> None:
+    rng = np.random.default_rng(0)
+    few = flat([2], [False])
+    with pytest.raises(InputError, match="3 hidden states for 2 steps"):
+        fit(few, 3, rng)
+    with pytest.raises(InputError, match="an episode has 2 steps"):
+        fit(few, 1, rng, longest=1)
+    with pytest.raises(InputError, match="at least 2"):
+        choose(few, rng)
+    blind = fit(replace(tiger(200, 6), rewards=None), 2, rng, effort=QUICK)  # no rewards, no plan
+    with pytest.raises(ValueError, match="nothing to plan for"):
+        blind.pomdp(0.9)
+    alone = fit(flat([3, 2, 3], [True] * 3, [0.0, 0, 1, 0, 1, 0, 0, 1]), 1, rng, effort=QUICK)  # one act
+    assert alone.shape == (1, 1, 1)
