@@ -82,6 +82,7 @@ __all__ = [
     "HelpDesk",
     "InputError",
     "Judge",
+    "LearntPomdp",
     "Message",
     "Negotiation",
     "OnlineDPO",
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts.cql import Config as ActCQL
     from turnwise.algorithms.acts.iql import Config as ActIQL
     from turnwise.algorithms.acts.mc import Config as ActMC
+    from turnwise.algorithms.acts.pomdp import Config as LearntPomdp
     from turnwise.algorithms.feedback.dpo import Config as DPO
     from turnwise.algorithms.feedback.kto import Config as KTO
     from turnwise.algorithms.feedback.orpo import Config as ORPO

@@ -58,6 +58,15 @@ class PolicySource:
 
 
 @dataclass(frozen=True)
+class PolicyBeside:
+    """A policy that helps out."""
+
+    policy: str | None = None
+    """Run folder of a cloned policy (turnwise train bc): it speaks if the plan is lost, and words acts if
+    voice is model."""
+
+
+@dataclass(frozen=True)
 class ActSource:
     """The acts."""
 
@@ -106,6 +115,7 @@ class EnvironmentSource:
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, MemorySpec),
+    "plans": (LogSource, LogReading, ActSource, ActSettings, PolicyBeside),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
@@ -118,6 +128,7 @@ _SOURCES = ("logs", "feedback", "prompts", "env")
 _ALONE: dict[Family, str] = {
     "logs": "logs",
     "act_agents": "logs",
+    "plans": "logs",
     "reward": "feedback",
     "preferences": "feedback",
     "replies": "prompts",
@@ -137,6 +148,7 @@ _TITLES: dict[type[Any], str] = {
     ActSettings: "learning",
     Start: "model",
     PolicySource: "policy",
+    PolicyBeside: "policy",
     FeedbackSource: "feedback",
     FeedbackSettings: "learning",
     EnsembleSettings: "ensemble",
@@ -155,7 +167,7 @@ _TITLES: dict[type[Any], str] = {
 def flags_of(row: Algorithm) -> type[Any]:
     """The flags of an algorithm: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
-    if row.family not in ("acting", "act_agents"):
+    if row.family not in ("acting", "act_agents", "plans"):
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
@@ -223,7 +235,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(
             f"the reward was silent on {metrics['left_out']:,.0f} prompts, which were left out{skipped}"
         )
-    if row.family in ("logs", "act_agents", "acting"):
+    if row.family in ("logs", "act_agents", "plans", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -236,8 +248,23 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
         out.print(verdict)
     out.print(f"report: {result['report']}")
-    if row.family in ("act_agents", "acting"):
+    if row.family == "plans":
+        _print_plan(result, out)
+    if row.family in ("act_agents", "plans", "acting"):
         notice(f"next: turnwise evaluate {folder}")
+
+
+def _print_plan(result: Mapping[str, Any], out: Console) -> None:
+    """What was learnt, and what the plan is worth in models, beside what the logs earned."""
+    if "worth" not in result:
+        return
+    out.print(f"{result['states']} hidden states, smoothing {result['smoothing']:g}")
+    for line in result["worth"]:
+        out.print(f"{line['role']:>9}: {interval(line)}  {line['name']}", markup=False)
+    b = result["bounds"]
+    out.print(
+        f"   bounds: {b['lower']:.4g} to {b['upper']:.4g} in the model that was planned in", markup=False
+    )
 
 
 def _print_replies(measured: Mapping[str, Any], out: Console) -> None:

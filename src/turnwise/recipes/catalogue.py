@@ -19,11 +19,12 @@ from typing import Any, Literal
 
 from turnwise.run.metrics import OPTIMIZER
 
-Family = Literal["logs", "act_agents", "preferences", "replies", "reward", "acting"]
+Family = Literal["logs", "act_agents", "plans", "preferences", "replies", "reward", "acting"]
 
 FAMILIES: dict[Family, str] = {
     "logs": "a policy from logged conversations",
     "act_agents": "an agent that chooses what to mean, from logged conversations",
+    "plans": "an agent that plans what to mean, in a model of logged conversations",
     "reward": "a reward model from feedback",
     "preferences": "a policy from feedback alone",
     "replies": "a policy from its own replies, judged by a reward",
@@ -94,6 +95,8 @@ _ROWS = (
     Algorithm("act-cql", "ActCQL", "CQL per act",
               "conservative Q-learning per act; at weight 0, double Q-learning on histories", "act_agents",
               "acts.cql"),
+    Algorithm("pomdp", "LearntPomdp", "Plan in a learnt POMDP",
+              "a POMDP learnt from logged acts, and a plan in it", "plans", "acts.pomdp"),
     Algorithm("reward", "RewardModel", "Reward model", "a reward model from pairs, rankings, likes or scores",
               "reward", "feedback.reward", fresh=True),
     Algorithm("dpo", "DPO", "DPO", "direct preference optimisation on pairs or rankings, and its kin",

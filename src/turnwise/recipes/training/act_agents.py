@@ -58,6 +58,8 @@ class Read:
     codes: Codes
     logs: ActLogs
     """those that are learnt from"""
+    held_logs: ActLogs
+    """those that are held out"""
     learnt: Part
     held: Part
     source: str
@@ -89,7 +91,7 @@ def prepare(
         raise SettingError("heldout", settings.heldout, expected)
     if settings.heldout and not split.held:
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
-    read = _read(split.learnt, split.held, acts)
+    read = read_acts(split.learnt, split.held, acts)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
     mean, std, doubts = spread(split.learnt) if values else (0.0, 1.0, [])
     rows, heldout = (_rescaled(part[1], 1 / std) for part in (read.learnt, read.held))
@@ -97,7 +99,7 @@ def prepare(
     symbols = ActSymbols.of(read.codes)
     network = algorithm.module.network(memory, symbols.seen, symbols.acts)
     module = network.build(mean / std)
-    voice = LoggedVoice.of(_book(read.codes))
+    voice = LoggedVoice.of(book_of(read.codes))
     can = voice.speakable
     acting = ActActing(0.0) if not values else ActActing(config.beta, config.support, std)
 
@@ -154,16 +156,16 @@ def prepare(
         algorithm=algorithm,
         settings=(source, m.run, settings, memory, config),
         data=digest(records_of(logs)),
-        content={"acts": _digest(read.codes)},
+        content={"acts": digest_of_codes(read.codes)},
         plan=Plan(sizes, steps, "steps", trial),
         train=lambda run: train(config, rows, heldout, run),
         finish=finish,
         files={"card.json": card},
-        warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *_doubts(read, can)],
+        warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *doubts_of(read, can)],
     )
 
 
-def _read(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -> Read:
+def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -> Read:
     """All conversations as acts."""
     source = "made of these logs"
     if acts is None:
@@ -175,7 +177,7 @@ def _read(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -> Re
         codes, source = load_codes(folder / "acts" if (folder / "acts").is_dir() else folder), str(folder)
     found = codes.talks(learnt)
     unseen = codes.talks(held) if held else replace(found, talks=())
-    return Read(codes, found, (learnt, act_episodes(found)), (held, act_episodes(unseen)), source)
+    return Read(codes, found, unseen, (learnt, act_episodes(found)), (held, act_episodes(unseen)), source)
 
 
 def default_codes(dialogues: Sequence[Dialogue]) -> Codes:
@@ -195,7 +197,7 @@ def default_codes(dialogues: Sequence[Dialogue]) -> Codes:
     return Codes(*books)
 
 
-def _book(codes: Codes) -> PhraseBook:
+def book_of(codes: Codes) -> PhraseBook:
     """The agent's codebook, whose sentences are what the agent says."""
     if not isinstance(codes.agent, PhraseBook):
         kind = type(codes.agent).__name__
@@ -203,19 +205,20 @@ def _book(codes: Codes) -> PhraseBook:
     return codes.agent
 
 
-def _digest(codes: Codes) -> str:
+def digest_of_codes(codes: Codes) -> str:
+    """Of the names of all acts, and of all sentences."""
     books = (codes.agent, codes.partner, codes.opening)
     sentences = [list(b.phrases.templates) for b in books if isinstance(b, PhraseBook)]
     return digest_of(list(codes.acts), list(codes.answers), list(codes.openings), sentences)
 
 
-def _doubts(read: Read, can: np.ndarray) -> list[str]:
+def doubts_of(read: Read, can: np.ndarray) -> list[str]:
     """What is to be said of acts before anything learns from them."""
     found = []
     names = np.array(read.codes.acts)
     if can.sum() == 1:
         found.append(f"the agent has one act, {names[can][0]!r}: there is nothing to choose")
-    known = np.arange(len(names)) != _book(read.codes).other  # that one stands for what nobody can say
+    known = np.arange(len(names)) != book_of(read.codes).other  # that one stands for what nobody can say
     silent = names[~can & known].tolist()
     if silent:
         shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")

@@ -28,7 +28,7 @@ from turnwise.recipes.settings.train import (
     Start,
 )
 from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy
-from turnwise.recipes.training import act_agents, acting, logs, preferences, replies, reward
+from turnwise.recipes.training import act_agents, acting, logs, plans, preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts import cql as act_cql
     from turnwise.algorithms.acts import iql as act_iql
     from turnwise.algorithms.acts import mc as act_mc
+    from turnwise.algorithms.acts import pomdp
     from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
     from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
         | best_of_n.Config
     )
     Speaks = FromLogs | FromFeedback | FromOwnReplies
-    Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config
+    Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config | pomdp.Config
     Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
 
@@ -143,6 +144,7 @@ def fit(
 
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
         ActBC, ActMC, ActIQL, ActCQL        the same
+        LearntPomdp                         the same
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
@@ -152,8 +154,8 @@ def fit(
     returned, a run folder, or any causal language model by folder or name. `reward`: who judges replies: a
     reward model, its run folder, any sequence classifier of one label by folder or name, or a function in
     TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO are only
-    measured by it. `acts`: codebooks for ActBC, ActMC, ActIQL and ActCQL, themselves or their
-    folder; without them they are made of the logs. `out`: the run folder; without it the run
+    measured by it. `acts`: codebooks for ActBC, ..., ActCQL and LearntPomdp, themselves or
+    their folder; without them they are made of the logs. `out`: the run folder; without it the run
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
     `quiet`: print nothing. `settings`: further fields of the family's settings
     (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for reading data
@@ -189,7 +191,7 @@ def prepare_and_carry_out(
 ) -> Any:
     """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
     strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
-    auto = "cpu" if algorithm.family in ("acting", "act_agents") else "auto"
+    auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans") else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
         job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)
         if plan is not None:
@@ -225,6 +227,20 @@ def _act_agents(
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
     return act_agents.prepare(algorithm, config, read, settings, memory, acts, m, apart)
+
+
+def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[ActPolicy]:
+    if given.pop("reward", None) is not None:
+        raise TypeError(f"{algorithm.title} takes no reward: it learns from logged outcomes")
+    policy, acts, apart = (given.pop(name, None) for name in ("policy", "acts", "heldout_logs"))
+    kinds = (ActSettings, LogReading)
+    settings, reading = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, *kinds)
+    read = read_logs(data, **vars(reading), quiet=m.silent)
+    if apart is not None:
+        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
+        settings = replace(settings, heldout_logs=apart.source)
+    return plans.prepare(algorithm, config, read, settings, acts, policy, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
@@ -279,6 +295,7 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,
     "act_agents": _act_agents,
+    "plans": _plans,
     "reward": _reward,
     "preferences": _preferences,
     "replies": _replies,

@@ -31,6 +31,7 @@ SCHEDULE = ("lr", "warmup", "checkpoint_every")
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
     "act_agents": ("epochs",),
+    "plans": (),
     "reward": ("epochs",),
     "preferences": ("epochs",),
     "replies": ("steps",),

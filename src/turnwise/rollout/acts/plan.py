@@ -47,6 +47,7 @@ class PlanChooser:
             trace: dict[str, Any] = {
                 "belief": self.shown(beliefs[i]).round(4).tolist(),
                 "v": value,
+                "chosen_q": value,
                 "values": {self.names[a]: round(float(q[i, a]), 4) for a in best.tolist()},
             }
             found.append(Choice(int(best[0]), None, trace, tuple(strange[i])))
