@@ -291,8 +291,8 @@ def figure(truth: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
 def merge(runs: Path) -> None:
     """Write everything that is there as .json, .md and .svg."""
     truths, parts = read_truths_and_rows(runs)
-    truth = {name: truths[name] for name in WORLDS if name in truths}
     rows = [r for name in WORLDS for part in parts for r in part if r["world"] == name]
+    truth = {name: truths[name] for name in WORLDS if any(r["world"] == name for r in rows)}
     if not rows:
         return
     lines = ["| world | det | stochastic | optimum |", "|---|---|---|---|"]

@@ -154,7 +154,7 @@ def quoted() -> list[dict[str, Any]]:
 def figure(truth: dict[str, float], rows: list[dict[str, Any]]) -> Any:
     """Returns by the number of logs: every seed with its interval, and what was promised."""
     plt = pyplot()
-    plot, place = plt.subplots(figsize=(7.5, 4.2), constrained_layout=True)
+    plot, place = plt.subplots(figsize=(9.5, 4.2), constrained_layout=True)
     for method, label in METHODS.items():
         mine = [r for r in rows if r["method"] == method]
         sizes = sorted({r["size"] for r in mine})
@@ -179,7 +179,7 @@ def figure(truth: dict[str, float], rows: list[dict[str, Any]]) -> Any:
     place.set_xlabel("logged conversations")
     place.set_ylabel("mean return")
     place.set_ylim(-0.8, 1.05)
-    place.legend(fontsize=7, loc="lower right", ncols=2)
+    plot.legend(fontsize=7, loc="outside right upper")
     return plot
 
 

@@ -14,8 +14,10 @@ value of the best policy with memory, `det` and `stochastic` that of the best wi
 seen now, and those that draw their actions.
 
 Two doors: each is locked or not for the whole episode; pushing a locked one shows the same hall again. The
-one-step model takes the second push of the same door for a new chance. T-maze(5): a sign at the start tells
-which way to turn behind a corridor in which it is not seen any more.
+one-step model takes the second push of the same door for a new chance, and promises more than any policy can
+earn. T-maze(5): a sign at the start tells which way to turn behind a corridor in which it is not seen any
+more. There the one-step model promises too little, since every step of the corridor is a new chance of being
+at its end or not; and it turns one way whatever the sign said.
 """
 
 from __future__ import annotations
