@@ -143,3 +143,24 @@ def test_what_cannot_be_learnt_is_refused_or_fits_without_rewards() -> None:
         blind.pomdp(0.9)
     alone = fit(flat([3, 2, 3], [True] * 3, [0.0, 0, 1, 0, 1, 0, 0, 1]), 1, rng, effort=QUICK)  # one act
     assert alone.shape == (1, 1, 1)
+
+
+def test_two_copies_of_learnt_states_explain_as_much_until_they_are_told_apart() -> None:
+    """Copies that favour the same observations are the model itself, whatever the steps between them."""
+    from turnwise.exact.learning.expectation import expected, tables_of
+    from turnwise.exact.learning.starts import twofold
+
+    class Even:
+        def normal(self, size: tuple[int, ...]) -> np.ndarray:
+            return np.zeros(size)
+
+    base = described(CLASSICS["tiger"](), np.array([-50.0, 4.0]))
+    q = tiger(200, 7)
+    data = prepared(q, 2, longest=None)
+    one, both = tables_of(base), twofold(tables_of(base), Even())  # type: ignore[arg-type]
+    assert both.transitions.shape == (3, 4, 4)
+    np.testing.assert_allclose(expected(data.steps, both)[1], expected(data.steps, one)[1], atol=1e-9)
+    drawn = twofold(one, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.emissions.sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(drawn.transitions.sum(2), 1, atol=1e-12)
+    assert np.abs(drawn.emissions[..., :2] - drawn.emissions[..., 2:]).max() > 0.1

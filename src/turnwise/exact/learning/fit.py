@@ -20,7 +20,7 @@ from turnwise.exact.learning.expectation import tables_of
 from turnwise.exact.learning.kernels import Tables
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.exact.learning.starts import KINDS, start_of
+from turnwise.exact.learning.starts import KINDS, start_of, twofold
 from turnwise.run.errors import InputError
 
 NOISE = 1.96
@@ -119,11 +119,15 @@ def _one_start(
         }
     most = max(wanted)
     many = most if most == 1 else max(most + 1, round(effort.surplus * most))
-    rng = np.random.default_rng([seed, 1, j])
-    here = small.of(many)
-    tables = start_of(here.of(many, 1.0).prior, KINDS[j % len(KINDS)], rng)
-    rough = 10 * effort.tolerance
-    tables = climb(here, tables, effort.early, rough, watch=watch, name=f"start {j + 1}").tables
+    rng, kind = np.random.default_rng([seed, 1, j]), KINDS[j % len(KINDS)]
+    name, rough = f"start {j + 1}", 10 * effort.tolerance
+    size = max(1, many // 2) if kind.twofold else many
+    here = small.of(size)
+    tables = start_of(here.of(size, 1.0).prior, kind, rng)
+    tables = climb(here, tables, effort.early, rough, watch=watch, name=name).tables
+    if kind.twofold:
+        here = small.of(2 * size)
+        tables = climb(here, twofold(tables, rng), effort.early, rough, watch=watch, name=name).tables
     reached: dict[int, tuple[float, Tables]] = {}
     while True:
         k = len(tables.start)
@@ -280,4 +284,4 @@ def _sampled(data: Data, steps: int, rng: np.random.Generator) -> Data:
 def iterations_of(effort: Effort, choosing: int = 0, smoothings: int = 0) -> int:
     """How often `watch` is called at most: by `fit`, or by `choose` among so many numbers of states."""
     climbs = choosing + smoothings + 1
-    return effort.starts * effort.early + climbs * effort.iterations
+    return 2 * effort.starts * effort.early + climbs * effort.iterations

@@ -30,15 +30,19 @@ class Kind(NamedTuple):
     """transitions between so many groups of states begin rare: what never changes in an episode"""
     late: bool = False
     """whether ends, last answers and rewards begin alike in all states, and looks differ by the action too"""
+    twofold: bool = False
+    """whether half of the states are learnt first, and the start is two copies of them (`twofold`)"""
 
 
 KINDS = (
     Kind(0.3, 1.0, 0.0, 1),
     Kind(0.2, 0.3, 0.9, 1),
-    Kind(0.2, 0.3, 0.3, 2),
-    Kind(0.2, 0.3, 0.3, 1),
     Kind(2.0, 1.0, 0.9, 1, late=True),
+    Kind(0.3, 1.0, 0.0, 1, twofold=True),
+    Kind(0.2, 0.3, 0.3, 2),
     Kind(1.0, 1.0, 0.9, 1, late=True),
+    Kind(0.3, 1.0, 0.0, 1, twofold=True),
+    Kind(0.2, 0.3, 0.3, 1),
 )
 """taken in turn"""
 BETWEEN = 0.02
@@ -78,4 +82,35 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
         ends=np.ascontiguousarray(around(prior.ends, 2, apart(1.0, prior.ends))[..., 0]),
         lasts=around(prior.lasts, 2, apart(1.0, prior.lasts)),
         bins=around(prior.bins, 2, apart(2.0, prior.bins)),
+    )
+
+
+def twofold(tables: Tables, rng: np.random.Generator) -> Tables:
+    """Two copies of learnt states that favour different observations, with rare steps from one to the other.
+
+    What moves is known, and what stays for a whole episode is not yet: in a maze whose sign says which way to
+    turn at its end, each cell must become two at once, and no single split of a cell gains anything.
+    """
+    S = len(tables.start)
+
+    def parted(rows: np.ndarray, axis: int) -> np.ndarray:
+        shape = [1] * rows.ndim
+        shape[axis] = rows.shape[axis]
+        weight = np.exp(rng.normal(size=shape))
+        found = np.concatenate([rows * weight, rows / weight], rows.ndim - 1)
+        return found / found.sum(axis, keepdims=True)
+
+    moves = np.empty((tables.transitions.shape[0], 2 * S, 2 * S))
+    for i in range(2):
+        for j in range(2):
+            weight = 1 - BETWEEN if i == j else BETWEEN
+            moves[:, i * S : (i + 1) * S, j * S : (j + 1) * S] = weight * tables.transitions
+    return Tables(
+        start=np.tile(tables.start, 2) / 2,
+        firsts=parted(tables.firsts, 0),
+        transitions=moves,
+        emissions=parted(tables.emissions, 1),
+        ends=np.tile(tables.ends, (1, 2)),
+        lasts=parted(tables.lasts, 2),
+        bins=parted(tables.bins, 2),
     )
