@@ -11,6 +11,7 @@ import pytest
 
 import turnwise as tw
 from turnwise.cli import main
+from turnwise.data.acts.build import build_codes
 from turnwise.envs.dialogue import Message, Response
 
 WANTS = ("tea", "coffee", "water")
@@ -71,13 +72,10 @@ def logs(n: int = 240) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Any:
     out = tmp_path_factory.mktemp("runs") / "iql"
-    return tw.fit(
-        tw.ActIQL(epochs=30.0, batch_size=32, optimizer=tw.AdamW(1e-2)),
-        logs(),
-        heldout=0.25,
-        out=out,
-        **QUICK,
-    )
+    read = tw.read_logs(logs())
+    codes = build_codes(read, "sentence", "sentence").codes
+    config = tw.ActIQL(epochs=30.0, batch_size=32, optimizer=tw.AdamW(1e-2))
+    return tw.fit(config, read, acts=codes, heldout=0.25, out=out, **QUICK)
 
 
 def test_the_agent_remembers_what_was_wanted(trained: Any) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.acts.build import build_codes
 from turnwise.data.acts.files import load_codes
-from turnwise.data.acts.labelled import by_field, by_sentence
 from turnwise.data.acts.pack import ActSymbols, act_episodes
-from turnwise.data.acts.phrases import PhraseBook, field_label
-from turnwise.data.acts.talks import ActLogs, Codes, cut_turns
+from turnwise.data.acts.phrases import PhraseBook
+from turnwise.data.acts.talks import ActLogs, Codes
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
@@ -64,6 +64,8 @@ class Read:
     held: Part
     source: str
     """where the codebooks come from"""
+    notes: Sequence[str] = ()
+    """what was noticed when they were made"""
 
 
 def prepare(
@@ -91,7 +93,7 @@ def prepare(
         raise SettingError("heldout", settings.heldout, expected)
     if settings.heldout and not split.held:
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
-    read = read_acts(split.learnt, split.held, acts)
+    read = read_acts(split.learnt, split.held, acts, m.seed)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
     mean, std, doubts = spread(split.learnt) if values else (0.0, 1.0, [])
     rows, heldout = (_rescaled(part[1], 1 / std) for part in (read.learnt, read.held))
@@ -161,15 +163,22 @@ def prepare(
         train=lambda run: train(config, rows, heldout, run),
         finish=finish,
         files={"card.json": card},
-        warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *doubts_of(read, can)],
+        warnings=[
+            *logs.reading.notes(),
+            *warnings(card, logs),
+            *doubts,
+            *read.notes,
+            *doubts_of(read, can),
+        ],
     )
 
 
-def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -> Read:
+def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any, seed: int) -> Read:
     """All conversations as acts."""
-    source = "made of these logs"
+    source, notes = "made of these logs", ()
     if acts is None:
-        codes = default_codes(learnt)
+        built = build_codes(learnt, seed=seed)
+        codes, notes = built.codes, built.notes
     elif isinstance(acts, Codes):
         codes, source = acts, "codebooks in memory"
     else:
@@ -177,24 +186,9 @@ def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any) -
         codes, source = load_codes(folder / "acts" if (folder / "acts").is_dir() else folder), str(folder)
     found = codes.talks(learnt)
     unseen = codes.talks(held) if held else replace(found, talks=())
-    return Read(codes, found, unseen, (learnt, act_episodes(found)), (held, act_episodes(unseen)), source)
-
-
-def default_codes(dialogues: Sequence[Dialogue]) -> Codes:
-    """Each side by the field `act` if every message of it has one, else by its sentences."""
-    cut = [cut_turns(d.messages, d.agent_role) for d in dialogues]
-    sides = {
-        "agent_acts": [u for t in cut for u in t.said],
-        "partner_acts": [u for t in cut for u in t.heard if u is not None],
-        "opening_acts": [t.opening for t in cut],
-    }
-    books = [
-        by_field(said, name, other=True)
-        if said and all(field_label(u) is not None for u in said)
-        else by_sentence(said, other=True)
-        for name, said in sides.items()
-    ]
-    return Codes(*books)
+    return Read(
+        codes, found, unseen, (learnt, act_episodes(found)), (held, act_episodes(unseen)), source, notes
+    )
 
 
 def book_of(codes: Codes) -> PhraseBook:

@@ -100,7 +100,7 @@ def prepare(
     logs = logs if apart is None else replace(logs, items=together(logs, apart))
     if not split.learnt:
         raise SettingError("heldout", settings.heldout, "a smaller share: nothing is left to learn from")
-    read = read_acts(split.learnt, split.held, acts)
+    read = read_acts(split.learnt, split.held, acts, m.seed)
     clone, name = (None, None) if policy is None else open_policy(policy)
     material, doubts = _material(config, read, clone)
     made: dict[str, Any] = {}
