@@ -84,6 +84,8 @@ def test_the_agent_remembers_what_was_wanted(trained: Any) -> None:
     found = tw.evaluate(trained, Kiosk(), episodes=60, quiet=True)
     assert found.mean > 0.7
     assert found.result["turns_as_acts"]["read_back"]["value"] == 1
+    promise = found.result["promised"]
+    assert promise["over"] == pytest.approx(promise["value"] - found.mean) and abs(promise["over"]) < 0.6
 
 
 def test_what_was_saved_says_the_same_and_shows_it(trained: Any) -> None:

@@ -72,6 +72,9 @@ def measure(
         "turns_as_acts": reading(talks, settings.seed),
         "beside": [reference_in_words(r) for r in references],
     }
+    if (promise := promised(talks, settings.seed)) is not None:
+        result["promised"] = promise
+        result["beside"].append(promise["sentence"])
     result["beside"].append(result["turns_as_acts"]["sentence"])
     if not same:
         result["beside"].append(f"{NOT_COMPARED} {row.words}")
@@ -106,6 +109,23 @@ def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:
         f"in {said['given_up']}"
     )
     return found
+
+
+def promised(talks: Sequence[Conversation], seed: int) -> dict[str, Any] | None:
+    """What the values promised before the first turn, and that less what was earned; None without values.
+
+    Values of conversations that go on for long, or that discount, promise something else than the return.
+    """
+    first = [c.turns[0] for c in talks]
+    said = [t.get("chosen_q", t.get("v")) for t in first]
+    if any(x is None for x in said):
+        return None
+    gap = np.array([float(x) for x in said]) - [c.dialogue.undiscounted_return() for c in talks]
+    low, high = bootstrap_interval(gap, rng=np.random.default_rng(seed))
+    value, over = float(np.mean(said)), float(gap.mean())
+    text = f"its values promised {value:.4f}: {abs(over):.4f} too {'much' if over >= 0 else 'little'}"
+    text += f" ({low:+.4f} to {high:+.4f}, 95%)"
+    return {"value": value, "over": over, "low": low, "high": high, "sentence": text}
 
 
 def act_view(c: Conversation) -> dict[str, Any]:
