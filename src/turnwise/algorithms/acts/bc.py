@@ -33,11 +33,11 @@ from turnwise.run.training import TrainingRun
 class Config:
     """Numbers of behaviour cloning per act."""
 
-    epochs: float = 10.0
+    epochs: float = 20.0
     """Passes over the conversations."""
     batch_size: int | None = None
     """Conversations per step; none: 128, and down to 4 where they are few, for at least 500 steps."""
-    optimizer: AdamW = AdamW(lr=2e-3, warmup=0.04)
+    optimizer: AdamW = AdamW(lr=5e-3, warmup=0.04)
     """Settings of the optimizer."""
 
     def __post_init__(self) -> None:

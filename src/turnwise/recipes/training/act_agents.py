@@ -167,7 +167,6 @@ def prepare(
             *logs.reading.notes(),
             *warnings(card, logs),
             *doubts,
-            *read.notes,
             *doubts_of(read, can),
         ],
     )
@@ -208,7 +207,7 @@ def digest_of_codes(codes: Codes) -> str:
 
 def doubts_of(read: Read, can: np.ndarray) -> list[str]:
     """What is to be said of acts before anything learns from them."""
-    found = []
+    found = list(read.notes)
     names = np.array(read.codes.acts)
     if can.sum() == 1:
         found.append(f"the agent has one act, {names[can][0]!r}: there is nothing to choose")
