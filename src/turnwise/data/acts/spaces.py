@@ -22,7 +22,7 @@ from turnwise.run.errors import InputError
 
 Embedder = Callable[[Sequence[str]], Any]
 """texts [n] -> finite numbers [n, D]"""
-FEWEST = 50
+FEWEST = 200
 """sentences from which their main direction is known"""
 FEATURES = 60_000
 """of sparse words, at most: the most frequent"""
