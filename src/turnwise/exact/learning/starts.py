@@ -29,7 +29,8 @@ class Kind(NamedTuple):
     groups: int
     """transitions between so many groups of states begin rare: what never changes in an episode"""
     late: bool = False
-    """whether ends, last answers and rewards begin alike in all states, and looks differ by the action too"""
+    """whether what comes once an episode (first observations, ends, last answers, rewards) begins alike in
+    all states, and looks differ by the action too"""
     twofold: bool = False
     """whether half of the states are learnt first, and the start is two copies of them (`twofold`)"""
 
@@ -61,7 +62,8 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
     def apart(shape: float, imagined: np.ndarray) -> np.ndarray:
         # There is one end an episode. If what comes with it differs from the start, each rare action hardens
         # on a state of its own: which of its ends were good is "explained" by where the episode was at last,
-        # against all answers before. A late start lets them follow what the answers say.
+        # against all answers before. A late start lets them follow what the answers say. First observations
+        # of which there are many, none of which tells anything, would sort episodes by chance likewise.
         if kind.late:
             return np.ones(imagined.shape)
         return rng.gamma(shape, 1 / shape, imagined.shape) + 1e-4
@@ -76,7 +78,7 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
     begin = rng.gamma(1.0, 1.0, S) + 0.1
     return Tables(
         start=begin / begin.sum(),
-        firsts=around(prior.firsts, 0, rng.gamma(1.0, 1.0, prior.firsts.shape) + 1e-4),
+        firsts=around(prior.firsts, 0, apart(1.0, prior.firsts)),
         transitions=moves,
         emissions=around(prior.emissions, 1, tilt),
         ends=np.ascontiguousarray(around(prior.ends, 2, apart(1.0, prior.ends))[..., 0]),

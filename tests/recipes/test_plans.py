@@ -1,0 +1,138 @@
+"""Plans in a POMDP learnt from logs: what a run is given, what it writes, and what it says of odd logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import turnwise as tw
+from turnwise.algorithms.acts import pomdp
+from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.exact.files.pomdp import read_pomdp
+from turnwise.exact.learning.climb import Notes
+from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.sequences import Sequences
+
+QUICK = pomdp.Config(
+    states=4, smoothing=1.0, starts=1, iterations=20, resamples=1, trials=5, simulations=30, least=1
+)
+
+
+def rows(n: int, seed: int = 1) -> list[dict[str, Any]]:
+    return list(HelpDesk(acts=True).rows(n, seed))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plan") / "run"
+    tw.fit(QUICK, rows(200), out=out, quiet=True, heldout=0.1)
+    return out
+
+
+def test_a_run_speaks_and_is_loaded_again(run: Path) -> None:
+    """The agent from the folder says what was trained, and its words are those of the logs."""
+    policy = tw.load(run)
+    assert isinstance(policy, tw.ActPolicy)
+    said = policy.reply([{"role": "user", "content": "Hello, it is broken."}], seed=3)
+    assert said == tw.load(run / "policy").reply(
+        [{"role": "user", "content": "Hello, it is broken."}], seed=3
+    )
+    assert said in {m["content"] for row in rows(200) for m in row["messages"] if m["role"] == "assistant"}
+    found = policy.result
+    assert found["states"] == 4 and found["longest"] == 8
+    predicted = found["worth"][0]
+    assert predicted["role"] == "predicted" and predicted["low"] <= predicted["mean"] <= predicted["high"]
+    assert found["bounds"]["lower"] <= found["bounds"]["upper"]
+
+
+def test_an_evaluation_stands_beside_what_was_predicted(run: Path) -> None:
+    found = tw.evaluate(run, episodes=40, quiet=True)
+    assert found.result["turns_as_acts"]["read_back"]["value"] == 1
+    assert "this plan, in models of the logs" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_model_is_a_problem_that_solvers_take(run: Path) -> None:
+    """38 states or 33: 4 at each of 8 turns and the end; with several openings a first look in front."""
+    problem, model = read_pomdp(run / "model.pomdp"), LearntModel.load(run / "model.npz")
+    first = 0 if model.firsts.shape[1] == 1 else 5
+    assert len(problem.states) == 4 * 8 + 1 + first
+    words = json.loads((run / "model.json").read_text())
+    assert len(words["actions"]) == len(problem.actions)
+    assert any("battery" in x["sentences"][0] for x in words["actions"].values() if x["sentences"])
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_model() -> None:
+    """Ctrl-C in the middle of EM, wherever it comes: with the notes, the same bits as without it."""
+    data = _sequences()
+    config = replace(QUICK, smoothing=None, iterations=12)
+    whole = pomdp.learn(config, data, 0, Notes())
+
+    def stop_after(calls: int) -> Callable[[str, float], None]:
+        def watch(what: str, value: float) -> None:
+            nonlocal calls
+            calls -= 1
+            if calls < 0:
+                raise KeyboardInterrupt
+
+        return watch
+
+    for calls in (5, 40, 90):
+        kept: dict[str, np.ndarray] = {}
+        with pytest.raises(KeyboardInterrupt):
+            pomdp.learn(config, data, 0, Notes(keep=kept.update), stop_after(calls))
+        again = pomdp.learn(config, data, 0, Notes(kept))
+        for one, other in zip(whole.models, again.models, strict=True):
+            for name, array in one.arrays().items():
+                np.testing.assert_array_equal(array, other.arrays()[name], err_msg=name)
+
+
+def _sequences() -> Sequences:
+    from turnwise.data.files.logs import read_logs
+    from turnwise.recipes.training.act_agents import read_acts
+
+    return pomdp.sequences_of(read_acts(list(read_logs(rows(120), quiet=True)), [], None).logs)
+
+
+def test_nothing_to_plan_for() -> None:
+    """Logs without any outcome are refused in words; nothing is written."""
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    with pytest.raises(tw.InputError, match="nobody said how the conversations went"):
+        tw.fit(QUICK, [{"messages": talk}] * 20, quiet=True)
+    with pytest.raises(tw.SettingError, match="voice is 'model'; expected logged, or a policy"):
+        tw.fit(replace(QUICK, voice="model"), rows(20), quiet=True)
+    with pytest.raises(TypeError, match="has no setting 'epochs'"):
+        tw.fit(QUICK, rows(20), quiet=True, epochs=3)
+
+
+def test_one_act_and_more_states_than_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """One act only is planned with, with a warning; more states than steps are refused."""
+    talk = [
+        {"role": "assistant", "content": "Hello, may I help?"},
+        {"role": "user", "content": "no"},
+    ]
+    logs = [{"messages": talk, "outcome": float(i % 2), "id": str(i)} for i in range(60)]
+    policy = tw.fit(replace(QUICK, states=1, resamples=0), logs)
+    assert "nothing to choose" in capsys.readouterr().err
+    assert policy.reply([]) == "Hello, may I help?"
+    with pytest.raises(tw.InputError, match="500 hidden states"):
+        tw.fit(replace(QUICK, states=500), logs, quiet=True)
+
+
+def test_without_a_discount_the_longest_talk_is_an_end() -> None:
+    """Talks of 1 to 3 turns, cut and not ended: the plan's clock is 3 turns."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 4, 80)
+    n = int(lengths.sum())
+    data = Sequences(
+        rng.integers(2, size=n), rng.integers(2, size=n), rng.normal(size=n),
+        np.append(0, np.cumsum(lengths)), np.zeros(80, bool), np.zeros(80), 2, 2,
+    )  # fmt: skip
+    learnt, planned = pomdp.train(replace(QUICK, states=1), data, np.arange(2), 0, Notes())
+    assert learnt.models[0].longest is None and len(planned.planner.alphas) == 3
+    assert planned.solution.lower <= planned.solution.upper + 1e-9
