@@ -96,7 +96,7 @@ def _sequences() -> Sequences:
     from turnwise.data.files.logs import read_logs
     from turnwise.recipes.training.act_agents import read_acts
 
-    return pomdp.sequences_of(read_acts(list(read_logs(rows(120), quiet=True)), [], None).logs)
+    return pomdp.sequences_of(read_acts(list(read_logs(rows(120), quiet=True)), [], None, 0).logs)
 
 
 def test_nothing_to_plan_for() -> None:
