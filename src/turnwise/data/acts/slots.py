@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from turnwise.envs.dialogue import Message
@@ -114,6 +115,7 @@ def joined(template: Template) -> str:
     return _with(template.text, lambda kind: next(left)[1])
 
 
+@lru_cache(maxsize=1 << 17)
 def kinds_of(template: str) -> tuple[str, ...]:
     """The kinds of a template's slots, in their order."""
     kinds: list[str] = []

@@ -97,9 +97,12 @@ class LoggedVoice:
         return [self._sentence(*each) for each in zip(acts, talks, rngs, strict=True)]
 
     def _sentence(self, act: int, talk: Talk, rng: np.random.Generator) -> Said | None:
-        known = list(self.phrases[act])
-        values = self.slots.values(talk) if any(kinds_of(text) for text, _ in known) else {}
-        said = [(text, n) for template, n in known if (text := filled(template, values)) is not None]
-        if not said:
+        own = self.phrases[act]
+        values = self.slots.values(talk) if any(kinds_of(text) for text, _ in own) else {}
+        # An act may have thousands of sentences: only the one that is drawn is filled.
+        own = [each for each in own if all(values.get(kind) for kind in kinds_of(each[0]))]
+        if not own:
             return None
-        return Said(said[draw(np.array([n for _, n in said], np.float64), rng)][0], "logged")
+        template = own[draw(np.array([n for _, n in own], np.float64), rng)][0]
+        text = filled(template, values)
+        return None if text is None else Said(text, "logged")
