@@ -131,8 +131,7 @@ def _label(way: Way) -> list[str]:
     for sentence in way.answers[:2]:
         found += _wrapped(f"“{sentence}”", _LABEL_LETTERS, 2 if len(way.answers) == 1 else 1)
     rest = len(way.answers) - 2
-    what = "opening" if way.source is None else "answer"
-    more = f", with {rest} more {what}{'s' if rest > 1 else ''}" if rest > 0 else ""
+    more = f", and {rest} other{'s' if rest > 1 else ''}" if rest > 0 else ""
     return [*found, f"{percent(way.probability)}{more}"]
 
 
