@@ -1,11 +1,11 @@
-"""Predictors beside a learnt model: by hand, and on talks whose answers depend on what lies further back."""
+"""Predictors beside a learnt model, on talks whose answers depend on what lies further back."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from turnwise.evaluation.measures.playbook.predictors import gram_log_likelihoods, measure_fit
+from turnwise.evaluation.measures.playbook.predictors import measure_fit
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
 
@@ -22,19 +22,6 @@ def sequences(answers: list[list[int]], symbols: int = 2, ended: bool = False) -
         action_symbols=1,
         observation_symbols=symbols,
     )
-
-
-def test_a_gram_is_its_counts_drawn_towards_shorter_contexts() -> None:
-    """Ten episodes of one answer 0: with strength m, uniform 1/4 over (answer, ends or not).
-
-    p_0 = (10 + m/4)/(10 + m), p_1 = (10 + m p_0)/(10 + m), p_2 likewise; all strengths are tried on the
-    episode that is kept apart, and the smallest is best because nothing else ever happens.
-    """
-    p = 0.25
-    for _ in range(3):  # no context, the act, the opening before it
-        p = (10 + p) / 11
-    found = gram_log_likelihoods(sequences([[0]] * 10), sequences([[0], [0]]), 1)
-    np.testing.assert_allclose(found, np.log(p))
 
 
 def coins(rng: np.random.Generator, n: int) -> Sequences:
@@ -64,7 +51,7 @@ def test_hidden_states_predict_better_than_the_last_answer() -> None:
     )
     nats = {row["name"]: row["mean"] for row in fit["predictors"]}
     one = nats["no hidden state: the act and the last answer"]
-    two, three = nats["the last 2 turns"], nats["the last 3 turns"]
+    two, three = nats["the last 2 answers"], nats["the last 3 answers"]
     assert nats["this model"] < three < two < one
     # Exactly: the entropy of six throws of a hidden coin, by all 64 of them.
     throws = np.arange(64)[:, None] >> np.arange(6) & 1

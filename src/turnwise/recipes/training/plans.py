@@ -24,7 +24,8 @@ from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.evaluation.measures.playbook.make import TALKS, make_playbook
 from turnwise.evaluation.measures.playbook.overlooked import measure_overlooked
 from turnwise.evaluation.measures.playbook.plan import Plan as Shown
-from turnwise.evaluation.measures.playbook.schema import Figure, Fit, Warned, Worth
+from turnwise.evaluation.measures.playbook.predictors import measure_fit
+from turnwise.evaluation.measures.playbook.schema import Fit, Warned, Worth
 from turnwise.evaluation.measures.playbook.sentences import Held
 from turnwise.exact.files.write import write_pomdp
 from turnwise.exact.learning.climb import Notes
@@ -50,7 +51,7 @@ from turnwise.run.errors import InputError, Interrupted, SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.files.whole import whole_file
 from turnwise.run.folder import digest, write_json
-from turnwise.run.rehearsal import at_most
+from turnwise.run.rehearsal import at_most, rehearsing
 from turnwise.run.training import TrainingRun
 
 NOTES = "learning.npz"
@@ -360,7 +361,7 @@ def _playbook(
             "seconds": solution.seconds,
             "stopped": solution.stopped,
         },
-        fit=_fit(material, learnt),
+        fit=_fit(material, learnt, m.seed),
         warnings=warned,
         rng=rng,
     )
@@ -385,33 +386,19 @@ def _in_words(w: Warned) -> str | None:
     )
 
 
-def _fit(material: _Material, learnt: pomdp.Learnt) -> Fit:
-    """How well the main model predicts conversations that were held out."""
-    choice = learnt.choice
-    choices = []
+def _fit(material: _Material, learnt: pomdp.Learnt, seed: int) -> Fit:
+    """How well the main model predicts conversations that were held out, beside what has no hidden state."""
+    choices, choice, held = {}, learnt.choice, material.read.held_logs
     if choice is not None and len(choice.heldout) > 1:
-        choices = [
-            {"states": k, **_figure(-value, choice.errors[k])} for k, (value, _) in choice.heldout.items()
-        ]
-    held = material.read.held_logs
-    predictors = []
-    if len(held):
-        data = pomdp.sequences_of(held)
-        found = -learnt.models[0].log_likelihoods(data)
-        if np.isfinite(found).all():
-            per = found.sum() / len(data.actions)
-            e = mean_interval(found / data.lengths.mean(), rng=np.random.default_rng(0), resamples=500)
-            predictors.append(
-                {"kind": "model", "name": "this model", "mean": float(per), "low": e.low, "high": e.high}
-            )
-    return {
-        "predictors": predictors,
-        "choices": choices,  # pyright: ignore[reportReturnType]
-        "chosen": learnt.models[0].shape[0] if choices else None,
-        "conversations": len(held) or None,
-    }
-
-
-def _figure(value: float, error: float) -> Figure:
-    """A mean with the 95% interval of a difference to the best."""
-    return {"mean": float(value), "low": float(value - 1.96 * error), "high": float(value + 1.96 * error)}
+        # Of the best number, and how much better it is by than the others, with the error of that.
+        choices = {k: (-nats, choice.errors[k]) for k, (nats, _) in choice.heldout.items()}
+    unseen = pomdp.sequences_of(held) if len(held) else material.data.select([])
+    return measure_fit(
+        learnt.models[0],
+        material.data,
+        unseen,
+        choices=choices,
+        chosen=learnt.models[0].shape[0] if choices else None,
+        recurrent=not rehearsing(),
+        seed=seed,
+    )
