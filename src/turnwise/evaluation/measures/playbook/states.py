@@ -11,6 +11,8 @@ TRAITS = 6
 """of a state"""
 OF_AN_ACT = 2
 """traits of a state that are about the same act"""
+OF_A_KIND = {"answer": 4, "opening": 2, "ends": 1, "reward": 2}
+"""traits of a state that are of the same kind, so that rewards do not crowd out what is said"""
 RATIO = 1.5
 """how much more often than elsewhere something must happen to set a state apart"""
 LIKELY = 0.05
@@ -79,8 +81,9 @@ def _traits(plan: Plan, s: int, common: np.ndarray, frequency: np.ndarray) -> li
             found.append(_told("opening", f, None, here, there, 1.0))
     kept: list[Trait] = []
     for worth, trait in sorted(found, key=lambda pair: -pair[0]):
-        same = sum(t["after"] == trait["after"] for t in kept)
-        if worth > 0 and len(kept) < TRAITS and (trait["after"] is None or same < OF_AN_ACT):
+        same = sum(t["after"] == trait["after"] for t in kept) if trait["after"] is not None else 0
+        alike = sum(t["kind"] == trait["kind"] for t in kept)
+        if worth > 0 and len(kept) < TRAITS and same < OF_AN_ACT and alike < OF_A_KIND[trait["kind"]]:
             kept.append(trait)
     return kept
 

@@ -140,7 +140,8 @@ def _drawn(graph: Graph, i: int, say: Phrases) -> Box:
 
 def acts_view(book: Playbook, say: Phrases) -> dict[str, Any]:
     """Acts with what logged conversations earned after them, and with what the model says they are worth."""
-    order = sorted(range(len(book["acts"])), key=lambda i: _rank(book["acts"][i]))
+    used = [i for i, a in enumerate(book["acts"]) if a.get("count") != 0 or a["planned"]]  # or never known of
+    order = sorted(used, key=lambda i: _rank(book["acts"][i]))
     rows = []
     for i in order[:_ACTS]:
         act = book["acts"][i]
