@@ -20,7 +20,6 @@ actions is from the true one, averaged over 1,000 beginnings of those episodes a
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,8 +43,8 @@ from problems import mean_and_error, read_problem
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
 from turnwise.envs.tabular import TabularEnv
-from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy
 from turnwise.exact.learning.fit import DEFAULT, choose, fit
+from turnwise.exact.learning.live import by_vectors, live_returns
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.open_loop import beliefs_after, futures, total_variation
 from turnwise.exact.learning.predictors import n_gram, n_gram_futures, nats_per_symbol, one_step, prefixes
@@ -58,8 +57,6 @@ EPISODES, APART, LIVE = 20_000, 2_000, 100_000
 PREFIXES, AHEAD = 1_000, 5
 STATES = (1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21)
 """numbers of hidden states to choose from, up to twice the problem's"""
-TAIL = 1e-5
-"""Live episodes are followed until a reward is discounted to this share, for 1,000 steps at most."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,14 @@ def one_model(name: str, seed: int, chosen: bool) -> dict[str, Any]:
         model = fit(learnt, own, rng, effort=effort)
     fitted = time.monotonic() - began
     plan = solve(model.pomdp(problem.discount), gap=1e-3, deadline=at_most(1, 60))
-    returns = live_returns(problem, model, plan.policy, at_most(20, LIVE), seed)
+    returns = live_returns(
+        TabularEnv(problem),
+        model,
+        by_vectors(model, plan.policy),
+        at_most(20, LIVE),
+        problem.discount,
+        np.random.default_rng([seed, 2]),
+    )
     return {
         "name": name,
         "seed": seed,
@@ -127,32 +131,6 @@ def one_model(name: str, seed: int, chosen: bool) -> dict[str, Any]:
         },
         "open_loop": open_loop(truth, model, learnt, apart, seed),
     }
-
-
-def live_returns(
-    problem: POMDP, model: LearntModel, policy: AlphaPolicy, episodes: int, seed: int
-) -> np.ndarray:
-    """[episodes], discounted, of the policy on the learnt belief in the true problem."""
-    env, rng = TabularEnv(problem), np.random.default_rng([seed, 2])
-    env.reset(rng, episodes)
-    beliefs = model.first(np.zeros(episodes, np.int64))
-    times, returns, over = np.zeros(episodes, np.int64), np.zeros(episodes), np.zeros(episodes, bool)
-    steps = math.ceil(math.log(TAIL) / math.log(problem.discount)) if problem.discount < 0.99 else 1000
-    for k in range(min(steps, 1000)):
-        # Beliefs repeat, and vectors are many: each different belief is looked up once.
-        different, at = np.unique(np.round(beliefs, 12), axis=0, return_inverse=True)
-        plans = policy.best(model.plan_beliefs(different, np.zeros(len(different), np.int64)))
-        actions = policy.actions[plans][at.ravel()]
-        actions = np.where(actions == RANDOM, rng.integers(len(problem.actions), size=episodes), actions)
-        step = env.step(actions)
-        returns += np.where(over, 0.0, problem.discount**k * step.rewards)
-        beliefs, _ = model.update(beliefs, actions, step.observations, times)
-        over |= step.terminated
-        if over.all():
-            break
-        if step.terminated.any():
-            env.reset_lanes(step.terminated)
-    return returns
 
 
 def open_loop(

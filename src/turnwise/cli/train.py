@@ -18,11 +18,13 @@ from turnwise.recipes.settings.train import (
     FeedbackSettings,
     LogReading,
     LogSettings,
+    RandomEpisodes,
     ReplySettings,
     RewardShaping,
     RunSettings,
     Start,
 )
+from turnwise.run.errors import SettingError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +48,17 @@ class LogSource:
 
     logs: str
     """JSONL or Parquet file, a folder of them, or a datasets name or folder."""
+
+
+@dataclass(frozen=True)
+class LogOrEnvironment:
+    """What is learnt from: one of the two."""
+
+    logs: str | None = None
+    """JSONL or Parquet file, a folder of them, or a datasets name or folder."""
+    env: str | None = None
+    """An environment, of which random episodes are drawn: one of ours (tiger, cheese, ...), a .pomdp file, or
+    an id of Gymnasium whose observations and actions can be counted."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ class EnvironmentSource:
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, MemorySpec),
-    "plans": (LogSource, LogReading, ActSource, ActSettings, PolicyBeside),
+    "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, PolicyBeside, RandomEpisodes),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
@@ -141,6 +154,8 @@ _TITLES: dict[type[Any], str] = {
     RunSettings: "run",
     Output: "output",
     LogSource: "logs",
+    LogOrEnvironment: "logs",
+    RandomEpisodes: "episodes",
     LogReading: "reading",
     FeedbackReading: "reading",
     LogSettings: "learning",
@@ -195,7 +210,10 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for part in asked.values():
         given |= vars(part)
-    (source,) = (given.pop(key) for key in _SOURCES if key in given)
+    sources = [x for x in [given.pop(key, None) for key in _SOURCES] if x is not None]
+    if len(sources) != 1:
+        raise SettingError("logs", None, "either logs or env")
+    (source,) = sources
     # Flags are known to be good now, and what takes seconds to import may be.
     from turnwise.recipes.training.fit import prepare_and_carry_out
 
@@ -250,7 +268,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     out.print(f"report: {result['report']}")
     if row.family == "plans":
         _print_plan(result, out)
-    if row.family in ("act_agents", "plans", "acting"):
+    if row.family in ("act_agents", "plans", "acting") and "policy" in result:
         notice(f"next: turnwise evaluate {folder}")
 
 

@@ -13,7 +13,13 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from turnwise.envs.gymnasium.lanes import GymnasiumLanes, lanes_by_id, lanes_of_gymnasium
+from turnwise.envs.gymnasium.lanes import (
+    GymnasiumLanes,
+    environment_id,
+    lanes_by_id,
+    lanes_of_gymnasium,
+    tasks,
+)
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
 from turnwise.envs.protocol import LaneEnv
@@ -70,6 +76,20 @@ def find_environment(env: Any, lanes: int, horizon: int | None) -> Environment:
     if isinstance(env, LaneEnv):
         return Environment(env, _name_of(env), None)
     raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
+
+
+def is_environment(data: Any) -> bool:
+    """Whether `data` is, or names, an environment and no file or folder of logs."""
+    if isinstance(data, str | Path):
+        name = str(data)
+        known = (*CLASSICS, *tasks())
+        return (
+            name.lower().endswith(FILES)
+            or name in known
+            or name in map(environment_id, known)
+            or (not Path(name).exists() and name in gymnasium.registry)
+        )
+    return isinstance(data, POMDP | VectorEnv | gymnasium.Env | LaneEnv) or callable(data)
 
 
 def copy_of(file: Path) -> str:

@@ -13,7 +13,10 @@ import numpy as np
 
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
-from turnwise.recipes.environments import kept_copy
+from turnwise.exact.learning.live import live_returns
+from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.planner import Planner
+from turnwise.recipes.environments import Environment, find_environment, kept_copy
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
@@ -22,10 +25,13 @@ from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
+from turnwise.run.files.lock import expect_ended
 from turnwise.run.folder import read_config, read_result, write_json
 
 HELD_OUT = "heldout.json"
 IN_MEMORY = "a policy in memory"
+WORLD = ("model.npz", "planned.npz", "plan.npz")
+"""files of a learnt world: its model, the model that was planned in, the plan"""
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,35 @@ class Actor:
 
 
 @dataclass(frozen=True)
+class World:
+    """A POMDP learnt from episodes of an environment, and a plan in it."""
+
+    model: LearntModel = field(repr=False)
+    """The main model; the plan may be in a mixture of several, `planner.model`."""
+    planner: Planner = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to."""
+    env: Any = field(default=None, repr=False)
+    """The environment that it learnt in: a name, or what was given."""
+
+    def live_returns(self, episodes: int = 1000, seed: int = 0) -> np.ndarray:
+        """[episodes], discounted returns of the plan in the environment, on the learnt belief."""
+        env = self.env if isinstance(self.env, Environment) else find_environment(self.env, episodes, None)
+        rng = np.random.default_rng((seed, 7))
+        return live_returns(
+            env.lanes, self.planner.model, self.planner.best, episodes, self.planner.discount, rng
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model, the model that is planned in, and the plan, which `load` reads."""
+        self.model.save(Path(folder) / WORLD[0])
+        self.planner.model.save(Path(folder) / WORLD[1])
+        self.planner.save(Path(folder) / WORLD[2])
+
+
+@dataclass(frozen=True)
 class Judge:
     """A reward model."""
 
@@ -185,13 +220,15 @@ class Judge:
         self.scorer.save(Path(folder))
 
 
-def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge:
-    """What a run folder holds: a policy, an agent of acts, an agent in an environment or a reward model.
+def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge | World:
+    """What a run folder holds: a policy, an agent (of acts, in an environment), a world or a reward model.
 
     A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
     too. InputError for a run that has not come to its end.
     """
     folder = Path(path)
+    if all((folder / name).is_file() for name in WORLD):
+        return _load_world(folder)
     found = load_trained(path)
     run = folder if (folder / "config.yaml").is_file() else None
     result = read_result(folder)
@@ -205,6 +242,15 @@ def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge:
         if isinstance(found, Agent)
         else Judge(found, run, result)
     )
+
+
+def _load_world(folder: Path) -> World:
+    expect_ended(folder)
+    result = read_result(folder)
+    planned = LearntModel.load(folder / WORLD[1])
+    planner = Planner.load(folder / WORLD[2], planned)
+    env = kept_copy(folder, result.get("env"))
+    return World(LearntModel.load(folder / WORLD[0]), planner, folder, result, env)
 
 
 def task_of_policy(source: Any) -> str | None:

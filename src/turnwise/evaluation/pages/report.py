@@ -73,7 +73,7 @@ def plain_page(run: RunFiles) -> Page:
 PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "logs": logs_page,
     "act_agents": logs_page,
-    "plans": logs_page,
+    "plans": plain_page,
     "preferences": reply_page,
     "replies": reply_page,
     "reward": reward_page,

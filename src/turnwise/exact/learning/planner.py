@@ -25,6 +25,8 @@ from turnwise.run.errors import InputError
 
 CHUNK = 20_000_000
 """numbers that a look-ahead holds at a time"""
+TAIL = 1e-4
+"""An episode is cut where a reward is discounted to this share of itself."""
 MOST_STEPS = 1000
 """steps after which an episode is cut that neither the clock nor the model ends"""
 
@@ -169,7 +171,7 @@ def _best_only(vectors: np.ndarray) -> np.ndarray:
 def simulated_returns(
     planner: Planner, world: LearntModel, episodes: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """[episodes], undiscounted returns of the planner in another model, which it believes to be its own.
+    """[episodes], returns of the planner in another model, which it believes to be its own, at its discount.
 
     What it is shown that its own model holds impossible leaves its belief as it predicted it.
     """
@@ -187,9 +189,9 @@ def simulated_returns(
         paid = means[kind, actions, states]
         if len(late):
             paid = paid + np.where(kind == GO_ON, 0.0, late[min(t, len(late) - 1)])
-        returns[lanes] += paid
+        returns[lanes] += planner.discount**t * paid
         going = np.flatnonzero(kind == GO_ON)
-        if t + 1 >= MOST_STEPS:
+        if t + 1 >= MOST_STEPS or planner.discount**t < TAIL:
             break
         lanes, states, beliefs, actions = lanes[going], states[going], beliefs[going], actions[going]
         states = draws(world.transitions[actions, states], rng)

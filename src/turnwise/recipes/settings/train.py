@@ -216,6 +216,19 @@ class RewardShaping:
 
 
 @dataclass(frozen=True)
+class RandomEpisodes:
+    """The episodes that a model of an environment is learnt from: all their actions are drawn alike."""
+
+    episodes: int = 20_000
+    """Episodes of random actions, if there is an environment and no log."""
+    steps: int = 30
+    """Steps after which one of them is cut."""
+
+    def __post_init__(self) -> None:
+        check(self, episodes=TWO_OR_MORE, steps=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
 class EnvironmentSettings:
     """How episodes are played."""
 

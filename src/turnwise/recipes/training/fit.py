@@ -13,7 +13,7 @@ from turnwise.data.files.feedback import read_feedback
 from turnwise.data.files.logs import read_logs
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
-from turnwise.recipes.environments import find_environment
+from turnwise.recipes.environments import find_environment, is_environment
 from turnwise.recipes.settings.train import (
     ActSettings,
     EnsembleSettings,
@@ -22,13 +22,14 @@ from turnwise.recipes.settings.train import (
     FeedbackSettings,
     LogReading,
     LogSettings,
+    RandomEpisodes,
     ReplySettings,
     RewardShaping,
     RunSettings,
     Start,
 )
 from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy
-from turnwise.recipes.training import act_agents, acting, logs, plans, preferences, replies, reward
+from turnwise.recipes.training import act_agents, acting, logs, plans, preferences, replies, reward, worlds
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError
@@ -145,6 +146,7 @@ def fit(
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
         ActBC, ActMC, ActIQL, ActCQL        the same
         LearntPomdp                         the same
+        LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
@@ -229,7 +231,18 @@ def _act_agents(
     return act_agents.prepare(algorithm, config, read, settings, memory, acts, m, apart)
 
 
-def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[ActPolicy]:
+def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Any]:
+    if is_environment(data):
+        for name in ("policy", "acts", "reward", "heldout_logs"):
+            if given.pop(name, None) is not None:
+                raise TypeError(f"{algorithm.title} takes no {name} in an environment: there is no talk")
+        settings = _taken(RandomEpisodes, given)
+        for kind in (ActSettings, LogReading):
+            _taken(kind, given)  # of logs: the command line gives them all
+        _expect_nothing(algorithm, given, RandomEpisodes)
+        env = find_environment(data, LANES, None)
+        return worlds.prepare(algorithm, config, env, settings, m)
+    _taken(RandomEpisodes, given)
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: it learns from logged outcomes")
     policy, acts, apart = (given.pop(name, None) for name in ("policy", "acts", "heldout_logs"))
@@ -291,6 +304,9 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
     env = find_environment(data, config.lanes, settings.horizon)
     return acting.prepare(algorithm, config, env, memory, critic, settings, m)
 
+
+LANES = 1024
+"""episodes of random actions side by side"""
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,

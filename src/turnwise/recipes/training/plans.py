@@ -107,9 +107,9 @@ def prepare(
     made: dict[str, Any] = {}
 
     def train(run: TrainingRun) -> None:
-        with _progress(config, m, run) as (notes, watch):
+        with searching(config, m, run) as (notes, watch):
             made["learnt"], made["planned"] = pomdp.train(
-                _rehearsed(config), material.data, material.allowed, m.seed, notes, watch
+                rehearsed(config), material.data, material.allowed, m.seed, notes, watch
             )
 
     def finish() -> tuple[ActPolicy, dict[str, Any]]:
@@ -149,7 +149,7 @@ def prepare(
         settings=(source, m.run, settings, config),
         data=digest(records_of(logs)),
         content=content,
-        plan=Plan(sizes, _iterations(config), "iterations", _trial(config, material, m.seed)),
+        plan=Plan(sizes, iterations_at_most(config), "iterations", trial_of(config, material.data, m.seed)),
         train=train,
         finish=finish,
         files={"card.json": card},
@@ -197,7 +197,7 @@ def _agent(config: pomdp.Config, material: _Material, planned: pomdp.Planned) ->
     return ActAgent(codes, chooser, voice, logged_acts(material.read.logs, can), clone, config.patience)
 
 
-def _rehearsed(config: pomdp.Config) -> pomdp.Config:
+def rehearsed(config: pomdp.Config) -> pomdp.Config:
     """The settings of a rehearsal, if this is one."""
     return replace(
         config,
@@ -211,7 +211,7 @@ def _rehearsed(config: pomdp.Config) -> pomdp.Config:
 
 
 @contextlib.contextmanager
-def _progress(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tuple[Notes, Any]]:
+def searching(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tuple[Notes, Any]]:
     """What keeps EM's work in the run folder, and what shows its progress. Interrupted after Ctrl-C."""
     path, arrays = m.out / NOTES, {}
     if path.is_file():
@@ -223,14 +223,14 @@ def _progress(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tu
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     done = 0
-    with m.progress("EM", _iterations(config)) as bar:
+    with m.progress("EM", iterations_at_most(config)) as bar:
 
         def watch(what: str, value: float) -> None:
             nonlocal done
             if done % LOGGED == 0:
                 run.log(done, {"log_likelihood": value})
             done += 1
-            bar.at(min(done, _iterations(config)), {f"{what}, nats a turn": value})
+            bar.at(min(done, iterations_at_most(config)), {f"{what}, nats a turn": value})
 
         try:
             yield Notes(arrays, keep), watch
@@ -240,7 +240,7 @@ def _progress(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tu
             ) from None
 
 
-def _iterations(config: pomdp.Config) -> int:
+def iterations_at_most(config: pomdp.Config) -> int:
     """Iterations of EM, at most."""
     effort = pomdp.Effort(starts=config.starts, iterations=config.iterations)
     numbers = 1 if config.states is not None else config.most_states
@@ -248,13 +248,13 @@ def _iterations(config: pomdp.Config) -> int:
     return iterations_of(effort, numbers, strengths) + config.resamples * max(1, config.iterations // 5)
 
 
-def _trial(config: pomdp.Config, material: _Material, seed: int) -> Trial:
+def trial_of(config: pomdp.Config, data: Sequences, seed: int) -> Trial:
     """Two iterations of EM with the most states that are tried."""
     few = replace(
         config, states=config.states or config.most_states, smoothing=1.0, starts=1, iterations=2,
         resamples=0, trials=1, simulations=1,
     )  # fmt: skip
-    return Trial(lambda run: pomdp.learn(few, material.data, seed, Notes()), 4)
+    return Trial(lambda run: pomdp.learn(few, data, seed, Notes()), 4)
 
 
 def _write_model(out: Path, config: pomdp.Config, model: LearntModel, codes: Codes) -> None:
