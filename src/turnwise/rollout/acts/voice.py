@@ -72,7 +72,8 @@ class LoggedVoice:
         for act in range(len(book.names)):
             examples = book.examples(act)
             plain = [Utterance(e.template.replace("{{", "{").replace("}}", "}"), (None,)) for e in examples]
-            read = book.read(plain).acts if plain else []
+            # A function may look at what was said before, which is not known here.
+            read = book.read(plain).acts if plain and book.way != "function" else [act] * len(plain)
             # What stands in a slot is not known here, and a sentence with slots is taken at its word.
             fits = [e for e, a in zip(examples, read, strict=True) if a == act or kinds_of(e.template)]
             found.append(tuple((e.template, e.count) for e in fits or examples))

@@ -90,6 +90,18 @@ def _propose(claims: Sequence[Claim], counts: Triple, default: int) -> _Proposal
     return _Proposal(amounts, source)
 
 
+def offered(text: str, counts: Triple) -> Triple | None:
+    """What the speaker of an utterance would take if it became the deal; None if it claims nothing.
+
+    What is claimed for nobody is for the speaker.
+    """
+    claims = read_claims(text)[1]
+    if not claims:
+        return None
+    i, j, k = _propose(claims, counts, SPEAKER).amounts
+    return i, j, k
+
+
 @dataclass(frozen=True)
 class _Offer:
     """An utterance with claims, and what its features are made of."""
