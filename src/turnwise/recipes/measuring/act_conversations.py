@@ -89,13 +89,16 @@ def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:
     """Shares of the agent's turns, each with its 95% interval over conversations.
 
     `read_back`: the codebook reads the agent's words as the act that was wanted. `strange`: what was heard
-    is like nothing that was logged. `given_up`: the fallback chose, or the clone spoke.
+    is like nothing that was logged. `given_up`: the fallback chose, or the clone spoke. `understood`: the
+    task's own parser made something of the agent's words, if it says so.
     """
     flags = {
         "read_back": [[t["act"] is None or t["read_as"] == t["act"] for t in c.turns] for c in talks],
         "strange": [[t["heard"]["distance"] >= STRANGE for t in c.turns] for c in talks],
         "given_up": [[t["by"] != "chooser" for t in c.turns] for c in talks],
     }
+    if all("read" in t.get("parsed", ()) for c in talks for t in c.turns):
+        flags["understood"] = [[bool(t["parsed"]["read"]) for t in c.turns] for c in talks]
     found: dict[str, Any] = {}
     for name, of in flags.items():
         value = float(np.mean([x for turns in of for x in turns]))
@@ -108,6 +111,8 @@ def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:
         f"heard was like nothing in the logs in {said['strange']}, and something else than its policy chose "
         f"in {said['given_up']}"
     )
+    if "understood" in said:
+        found["sentence"] += f"; the task's own parser understood its words in {said['understood']}"
     return found
 
 
