@@ -137,10 +137,13 @@ def _negotiation(
     """`Negotiation`, whose partner may be a saved policy: a run, or a folder or name of a language model."""
     if partner is None:
         return Negotiation(corpus=corpus, split=split, notes=notes)
-    from turnwise.rollout.load import load_agent
-    from turnwise.rollout.partners import SpeakingModel
+    from turnwise.rollout.acts.agent import ActAgent
+    from turnwise.rollout.load import load, load_agent
+    from turnwise.rollout.partners import SpeakingActs, SpeakingModel
 
-    return Negotiation(corpus=corpus, partner=SpeakingModel(load_agent(partner)), split=split, notes=notes)
+    found = load(partner)
+    speaker = SpeakingActs(found) if isinstance(found, ActAgent) else SpeakingModel(load_agent(partner))
+    return Negotiation(corpus=corpus, partner=speaker, split=split, notes=notes)
 
 
 TASKS: Mapping[str, Task] = {

@@ -1,10 +1,12 @@
-"""A language model in the partner's place."""
+"""A trained policy in the partner's place: a language model, or an agent of acts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from turnwise.envs.dialogue import Message
+from turnwise.rollout.acts.agent import ActAgent
+from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.engines.protocol import LaneModel
 
@@ -48,3 +50,21 @@ class SpeakingModel:
         for lane, messages in zip(lanes, seen, strict=True):
             self._heard[lane] = [*messages, Message("assistant", said[lane] or "")]
         return [said[lane] for lane in lanes]
+
+
+class SpeakingActs:
+    """An agent of acts as a `Speaker`."""
+
+    def __init__(self, agent: ActAgent) -> None:
+        self.agent = agent
+        self._seeds: dict[int, int] = {}
+
+    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> None:
+        """Forget the talk of each lane."""
+        self._seeds |= dict(zip(lanes, seeds, strict=True))
+
+    def answer(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[str | None]:
+        """What the agent says in each lane after `seen`, its whole view."""
+        read = read_talks(self.agent.codes, seen)
+        turns = self.agent.speak(seen, read, [self._seeds[lane] for lane in lanes])
+        return [turn.text for turn in turns]

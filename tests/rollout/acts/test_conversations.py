@@ -23,6 +23,7 @@ from turnwise.rollout.acts.conversations import LONGEST, converse_in_acts
 from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.acts.voice import LoggedVoice
 from turnwise.rollout.conversations import episode_seed
+from turnwise.rollout.partners import SpeakingActs
 from turnwise.run.errors import InputError
 
 
@@ -187,3 +188,13 @@ def test_words_that_make_no_conversation() -> None:
     with pytest.raises(InputError, match="list of messages"):
         agent.reply("hello")  # type: ignore[arg-type]
     assert agent_act(agent.reply([])) == 0
+
+
+def test_an_agent_of_acts_is_a_partner() -> None:
+    """In the partner's place it says what it replies, in every lane by its own seed."""
+    agent = ActAgent(CODES, logged_acts(CODES.talks(logs(100))), VOICE)
+    partner = SpeakingActs(agent)
+    partner.reset([4, 7], [11, 12])
+    views = [[Message("user", "My phone is broken.")], [Message("user", "The battery works fine.")]]
+    said = partner.answer([7, 4], views)
+    assert said == [agent.reply(views[0], seed=12), agent.reply(views[1], seed=11)]
