@@ -35,6 +35,7 @@ _PLACES = {
     "Policy": "recipes.trained",
     "Actor": "recipes.trained",
     "ActPolicy": "recipes.trained",
+    "Codebooks": "recipes.trained",
     "Judge": "recipes.trained",
     "Evaluation": "recipes.measuring.evaluation",
     "Solved": "recipes.solve",
@@ -75,9 +76,11 @@ __all__ = [
     "ActMC",
     "ActPolicy",
     "Actor",
+    "Acts",
     "Adam",
     "AdamW",
     "BestOfN",
+    "Codebooks",
     "Evaluation",
     "HelpDesk",
     "InputError",
@@ -119,6 +122,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acting.reinforce import Config as REINFORCE
     from turnwise.algorithms.acting.sac import Config as SAC
     from turnwise.algorithms.acts.bc import Config as ActBC
+    from turnwise.algorithms.acts.codebooks import Config as Acts
     from turnwise.algorithms.acts.cql import Config as ActCQL
     from turnwise.algorithms.acts.iql import Config as ActIQL
     from turnwise.algorithms.acts.mc import Config as ActMC
@@ -154,7 +158,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import Solved, solve
-    from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy, load
+    from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy, load
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError
     from turnwise.run.settings import Adam, AdamW

@@ -127,6 +127,7 @@ class EnvironmentSource:
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings),
+    "codebooks": (LogSource, LogReading, ActSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, PolicyBeside, RandomEpisodes),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
@@ -140,6 +141,7 @@ _SOURCES = ("logs", "feedback", "prompts", "env")
 
 _ALONE: dict[Family, str] = {
     "logs": "logs",
+    "codebooks": "logs",
     "act_agents": "logs",
     "plans": "logs",
     "reward": "feedback",
@@ -182,7 +184,7 @@ _TITLES: dict[type[Any], str] = {
 def flags_of(row: Algorithm) -> type[Any]:
     """The flags of an algorithm: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
-    if row.family not in ("acting", "act_agents", "plans"):
+    if row.family not in ("acting", "act_agents", "plans", "codebooks"):
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
@@ -253,7 +255,11 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(
             f"the reward was silent on {metrics['left_out']:,.0f} prompts, which were left out{skipped}"
         )
-    if row.family in ("logs", "act_agents", "plans", "acting"):
+    if row.family == "codebooks":
+        out.print(f"{row.name}: {folder}")
+        for side, found in result["sides"].items():
+            out.print(f"  {side}: {_in_acts(found)}", markup=False)
+    elif row.family in ("logs", "act_agents", "plans", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -283,6 +289,18 @@ def _print_plan(result: Mapping[str, Any], out: Console) -> None:
     out.print(
         f"   bounds: {b['lower']:.4g} to {b['upper']:.4g} in the model that was planned in", markup=False
     )
+
+
+def _in_acts(found: Mapping[str, Any]) -> str:
+    """One side's codebook in a line."""
+    words = f"{found['acts']} acts of {found['messages']:,} messages ({found['way']})"
+    for key, told in found.get("told", {}).items():
+        words += f"; {told['mean']:.3f} bits of the {key} ({told['low']:.3f} to {told['high']:.3f}, 95%)"
+    if found.get("agreement"):
+        words += f"; agreement with half of the logs {found['agreement'][0]:.2f}"
+    if found.get("labels") is not None:
+        words += f"; with the log's own acts {found['labels']:.2f}"
+    return words
 
 
 def _print_replies(measured: Mapping[str, Any], out: Console) -> None:

@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 from turnwise.run.metrics import OPTIMIZER
 
-Family = Literal["logs", "act_agents", "plans", "preferences", "replies", "reward", "acting"]
+Family = Literal["logs", "codebooks", "act_agents", "plans", "preferences", "replies", "reward", "acting"]
 
 FAMILIES: dict[Family, str] = {
     "logs": "a policy from logged conversations",
+    "codebooks": "what messages mean, from logged conversations",
     "act_agents": "an agent that chooses what to mean, from logged conversations",
     "plans": "an agent that plans what to mean, in a model of logged conversations",
     "reward": "a reward model from feedback",
@@ -88,6 +89,8 @@ _ROWS = (
     Algorithm("ilql", "ILQL", "ILQL", "implicit language Q-learning per token", "logs", "logs.ilql"),
     Algorithm("turn-iql", "TurnIQL", "turn-level IQL",
               "implicit Q-learning per turn, choosing among sampled utterances", "logs", "logs.turn_iql"),
+    Algorithm("acts", "Acts", "Acts", "acts of both sides, given or discovered", "codebooks",
+              "acts.codebooks"),
     Algorithm("act-bc", "ActBC", "BC per act", "behaviour cloning of acts", "act_agents", "acts.bc"),
     Algorithm("act-mc", "ActMC", "Monte-Carlo Q per act", "Monte-Carlo values per act", "act_agents",
               "acts.mc"),

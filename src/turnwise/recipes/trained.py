@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.acts.talks import ActLogs, Codes, cut_turns
+from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.feedback import prompt_of
 from turnwise.envs.dialogue import Message
 from turnwise.exact.learning.live import live_returns
@@ -220,8 +222,67 @@ class Judge:
         self.scorer.save(Path(folder))
 
 
-def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge | World:
-    """What a run folder holds: a policy, an agent (of acts, in an environment), a world or a reward model.
+@dataclass(frozen=True)
+class Codebooks:
+    """Acts of logged conversations: what each message means."""
+
+    codes: Codes = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to."""
+
+    @property
+    def name(self) -> str:
+        """How a later run records it."""
+        return "codebooks in memory" if self.folder is None else str(self.folder)
+
+    def read(self, messages: Sequence[Mapping[str, str] | Message]) -> list[str]:
+        """Names of what a conversation means so far: the opening, then each act and the answer to it."""
+        given = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages]
+        (first,), (acts,), (answers,) = self.codes.read([cut_turns(given)])
+        turns = zip(acts, answers, strict=True)
+        spoken = [name for a, o in turns for name in (self.codes.acts[a], self.codes.answers[o])]
+        return [self.codes.openings[first], *spoken]
+
+    def talks(self, logs: Sequence[Dialogue]) -> ActLogs:
+        """Whole conversations as acts."""
+        return self.codes.talks(logs)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `load` reads."""
+        from turnwise.data.acts.files import save_codes
+
+        save_codes(self.codes, folder)
+
+
+def load_codebooks(path: str | Path) -> Codebooks:
+    """Codebooks of a run's folder, or of what `Codebooks.save` wrote. InputError for anything else."""
+    from turnwise.data.acts.files import MARK, load_codes
+
+    folder = Path(path)
+    is_run = (folder / "config.yaml").is_file()
+    if is_run:
+        expect_ended(folder)
+    inside = folder / "acts" if (folder / "acts" / MARK).is_file() else folder
+    if not (inside / MARK).is_file():
+        raise InputError(
+            f"{folder}: no {MARK} is there; expected a folder of codebooks, or the run of train acts"
+        )
+    return Codebooks(
+        load_codes(inside, embed=features_by_name), folder if is_run else None, read_result(folder)
+    )
+
+
+def features_by_name(name: str) -> Any:
+    """What makes vectors of texts: the features of a run, a folder or a hub name of a language model."""
+    from turnwise.recipes.features import features_of
+
+    return features_of(name, quiet=True)
+
+
+def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge | World | Codebooks:
+    """What a run folder holds: a policy, an agent (of acts, in an environment), a world, a judge, acts.
 
     A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
     too. InputError for a run that has not come to its end.
@@ -229,6 +290,8 @@ def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge | World:
     folder = Path(path)
     if all((folder / name).is_file() for name in WORLD):
         return _load_world(folder)
+    if any((place / "codes.json").is_file() for place in (folder, folder / "acts")):
+        return load_codebooks(folder)
     found = load_trained(path)
     run = folder if (folder / "config.yaml").is_file() else None
     result = read_result(folder)

@@ -110,7 +110,7 @@ def test_talk_in_which_nothing_tells_is_one_act_and_says_so() -> None:
         Dialogue(tuple(Message(("user", "assistant")[k % 2], str(rng.choice(words))) for k in range(6)))
         for _ in range(200)
     ]
-    built = build_codes(talks)
+    built = build_codes(talks, "discover", "discover")
     assert len(built.codes.acts) == 1 and "are one act" in built.notes[0]
     assert built.codes.partner.read([Utterance("never said"), Utterance("")]).acts.tolist() == [0, 0]
 

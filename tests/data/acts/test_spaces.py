@@ -66,5 +66,5 @@ def test_a_saved_space_is_the_same(tmp_path: Path):
     few = Phrases(("1", "2"), np.array([0, 1]), np.array([3, 4]), np.zeros(2))
     book = PhraseBook("discover", ("a", "b"), few, Slots(frozenset()), space, None, 1.0, None, "mine")
     save_codes(Codes(book, book, book), tmp_path / "codes")
-    found = load_codes(tmp_path / "codes", embed={"mine": embed}).agent
+    found = load_codes(tmp_path / "codes", embed={"mine": embed}.__getitem__).agent
     np.testing.assert_array_equal(found.space.vectors(TEXTS), space.vectors(TEXTS))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 from scipy import sparse
 
 from turnwise.data.acts.codebook import Utterance
-from turnwise.data.acts.corpus import Corpus, frequent, one_hot
+from turnwise.data.acts.corpus import Corpus, frequent, one_hot, times
 from turnwise.data.acts.discover import Discovered, Side, discover
 from turnwise.data.acts.labelled import Meaning, by_field, by_function, by_sentence
 from turnwise.data.acts.phrases import PhraseBook, field_label
+from turnwise.data.acts.slots import normalised
 from turnwise.data.acts.spaces import Embedder
 from turnwise.data.acts.splitting import split
 from turnwise.data.acts.talks import Codes
 from turnwise.data.dialogue import Dialogue
 from turnwise.run.errors import SettingError
 
+HANDFUL = 12
+"""sentences, at most, of a side whose sentences are acts"""
+REPEATED = 10
+"""times that each of them is said, at least"""
 WAYS = ("auto", "field", "sentence", "discover")
 """how a side's acts may come about, beside a function"""
 
@@ -49,15 +55,18 @@ def build_codes(
     embed_name: str = "words",
     count: int | None = None,
     seed: int = 0,
+    done: Callable[[str], None] = lambda what: None,
 ) -> Built:
     """Make codebooks from logged conversations.
 
     `agent_acts`, `partner_acts`: field (the field `act` of messages), sentence (each sentence is an act),
     discover, a function of a text and the messages before it (itself, or as `module:function`), or auto: the
-    field if every message of that side has one, else discover. What the agent knows beforehand is read like
+    field if every message of that side has one; the sentence if there are but a handful of them; else
+    discover. What the agent knows beforehand is read like
     the partner; as it has no field of its own, it is discovered if its messages have none. `embed` makes
     vectors of texts (None: sparse words). `count`: number of acts of a discovered side; None: as many as tell
-    most. SettingError for a setting that cannot work, InputError for a function that fails.
+    most. `done` is told of each step of discovery. SettingError for a setting that cannot work, InputError
+    for a function that fails.
     """
     if not dialogues:
         raise SettingError("data", None, "at least one conversation")
@@ -68,7 +77,9 @@ def build_codes(
     partner = _known(heard, partner_acts, "partner_acts", True, notes) if heard else _nothing()
     found = None
     if agent is None or partner is None:
-        found = discover(corpus, embed, embed_name, agent=agent, partner=partner, count=count, seed=seed)
+        found = discover(
+            corpus, embed, embed_name, agent=agent, partner=partner, count=count, seed=seed, done=done
+        )
         agent, partner = found.agent, found.partner
     assert agent is not None and partner is not None
     for side, book in (("agent", agent), ("partner", partner)):
@@ -103,7 +114,14 @@ def _known(
             f"{without:,} of {len(utterances):,} utterances have no act, so acts are discovered and those of "
             f"the log are not used; {setting} 'field' would read the others by their words"
         )
-    return by_sentence(utterances, other) if way == "sentence" else None
+    handful = way == "auto" and _handful(utterances)
+    return by_sentence(utterances, other) if way == "sentence" or handful else None
+
+
+def _handful(utterances: Sequence[Utterance]) -> bool:
+    """Whether a side says the same few sentences over and over: then each may be an act."""
+    said = Counter(normalised(u.text) for u in utterances)
+    return len(said) <= HANDFUL and min(said.values(), default=0) >= REPEATED
 
 
 def _nothing() -> PhraseBook:
@@ -123,8 +141,8 @@ def _opening(
     """The codebook of what is known beforehand."""
     if way in ("field", "auto") and all(field_label(u) is not None for u in corpus.opening):
         return by_field(corpus.opening, "partner_acts", len({field_label(u) for u in corpus.opening}) > 1)
-    if way == "sentence":
-        return by_sentence(corpus.opening, True)
+    if way == "sentence" or (way == "auto" and _handful(corpus.opening)):
+        return by_sentence(corpus.opening, len({u.text for u in corpus.opening}) > 1)
     start = corpus.starts
     a = agent.read(corpus.said).acts
     o = np.zeros(len(a), np.int64)
@@ -138,6 +156,7 @@ def _opening(
     around: dict[str, Any] = {
         "first": sparse.hstack([one_hot(a, int(a.max()) + 1)[start], one_hot(o, size)[start], pay]),
         "whole": sparse.hstack([sparse.csr_matrix(whole), pay]),
+        "pay": times(whole, pay),
     }
     split(side.sentences, {k: sparse.csr_matrix(x) for k, x in around.items()}, seed)
     return side.book(True, seed)

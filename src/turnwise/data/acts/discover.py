@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -139,6 +139,7 @@ def discover(
     partner: PhraseBook | None = None,
     count: int | None = None,
     seed: int = 0,
+    done: Callable[[str], None] = lambda what: None,
 ) -> Discovered:
     """Acts of both sides; a side whose codebook is given keeps it.
 
@@ -155,33 +156,64 @@ def discover(
         Side.of(corpus.said, corpus.conversation, embed, name, seed) if agent is None else None,
         Side.of(heard, corpus.conversation[spoke], embed, name, seed) if partner is None and heard else None,
     )
-    a, o = split_both(corpus, *sides, (a, o), seed)
+    gists = gists_of(corpus, *sides, seed)
+    a, o = split_both(corpus, *sides, (a, o), gists, seed, done)
     asks = asked(corpus, a, o)
     curves: list[list[dict[str, float]]] = [[], []]
     if sides[0] is not None:
-        number, curves[0] = join(asks[0], a, count, _apart(corpus, a, o, None, seed))
+        number, curves[0] = join(asks[0], a, count, _apart(corpus, a, o, gists, None, seed))
         sides[0].sentences.acts = number[sides[0].sentences.acts]
         agent = sides[0].book(False, seed)
     if sides[1] is not None:
-        number, curves[1] = join(asks[1], o[spoke] - 1, count, _apart(corpus, a, o, spoke, seed))
+        number, curves[1] = join(asks[1], o[spoke] - 1, count, _apart(corpus, a, o, gists, spoke, seed))
         sides[1].sentences.acts = number[sides[1].sentences.acts]
         partner = sides[1].book(True, seed)
     assert agent is not None
     return Discovered(agent, partner, asks, (curves[0], curves[1]))
 
 
+class Gists(NamedTuple):
+    """What is said around a turn, [N, GIST] each, in main directions: contexts beside the acts."""
+
+    said: sparse.csr_matrix
+    heard: sparse.csr_matrix | None
+    begun: sparse.csr_matrix
+
+
+def gists_of(corpus: Corpus, agent: Side | None, partner: Side | None, seed: int) -> Gists:
+    """Of both sides, whether or not their acts are to be discovered, and of what was known beforehand."""
+    n, c = len(corpus), len(corpus.opening)
+    speaks = agent or Side.of(corpus.said, corpus.conversation, None, "words", seed)
+    heard = None
+    if len(corpus.spoke):
+        answers = [u for u in corpus.heard if u is not None]
+        hears = partner or Side.of(answers, corpus.conversation[corpus.spoke], None, "words", seed)
+        heard = hears.gist(corpus.spoke, n)
+    known = Side.of(corpus.opening, np.arange(c), None, "words", seed)
+    return Gists(speaks.gist(np.arange(n), n), heard, known.gist(np.arange(c), c)[corpus.conversation])
+
+
 def _apart(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, spoke: np.ndarray | None, seed: int
+    corpus: Corpus, a: np.ndarray, o: np.ndarray, gists: Gists, spoke: np.ndarray | None, seed: int
 ) -> Callable[[np.ndarray, np.ndarray], bool]:
     """Whether what stands around tells rows apart; of the partner if the rows in which it spoke are given."""
-    around: Any = (_around_agent if spoke is None else _around_partner)(corpus, a, o, None)
+    if spoke is None:
+        around = _around_agent(corpus, a, o, gists.heard, gists.begun)
+    else:
+        around = _around_partner(corpus, a, o, gists.said, gists.begun)
     rows = np.arange(len(corpus)) if spoke is None else spoke
     contexts = {name: x[rows] for name, x in around.items()}
     return lambda i, j: told_apart(i, j, contexts, corpus.half[rows], seed)
 
 
 def split_both(
-    corpus: Corpus, agent: Side | None, partner: Side | None, codes: tuple[np.ndarray, np.ndarray], seed: int
+    corpus: Corpus,
+    agent: Side | None,
+    partner: Side | None,
+    codes: tuple[np.ndarray, np.ndarray],
+    gists: Gists,
+    seed: int,
+    done: Callable[[str], None] = lambda what: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Discover the acts of the sides that are given; `codes` are those of a side that is not.
 
@@ -189,20 +221,21 @@ def split_both(
     """
     a, o = codes
     n = len(corpus)
-    said = None if agent is None else agent.gist(np.arange(n), n)
-    heard = None if partner is None else partner.gist(corpus.spoke, n)
+    said, heard, begun = gists
     for _ in range(ROUNDS):
         before = a.copy(), o.copy()
         if agent is not None:
             agent.sentences.acts[:] = 0
-            split(agent.sentences, _around_agent(corpus, a, o, heard), seed)
+            split(agent.sentences, _around_agent(corpus, a, o, heard, begun), seed)
             a = agent.sentences.codes
+            done(f"{int(a.max()) + 1} acts")
         if partner is not None:
             partner.sentences.acts[:] = 0
-            around = _around_partner(corpus, a, o, said)
+            around = _around_partner(corpus, a, o, said, begun)
             split(partner.sentences, {name: x[corpus.spoke] for name, x in around.items()}, seed)
             o = np.zeros(n, np.int64)
             o[corpus.spoke] = 1 + partner.sentences.codes
+            done(f"{int(o.max())} answers")
         if agent is None or partner is None or all(map(_same, before, (a, o))):
             break
     return a, o
@@ -222,7 +255,7 @@ def _pairs(corpus: Corpus, a: np.ndarray, o: np.ndarray) -> tuple[sparse.csr_mat
 
 
 def _around_agent(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, heard: sparse.csr_matrix | None
+    corpus: Corpus, a: np.ndarray, o: np.ndarray, heard: Any = None, begun: Any = None
 ) -> dict[str, sparse.csr_matrix]:
     """Contexts [N, G] of the agent's messages."""
     answers, pay = one_hot(o, int(o.max()) + 1), one_hot(corpus.bins, int(corpus.bins.max()) + 1)
@@ -238,11 +271,13 @@ def _around_agent(
         found["pairs"] = times(corpus.before(pairs), answers)
     if heard is not None:
         found["heard"] = corpus.before(times(heard, answers) if few else heard)
+    if begun is not None:
+        found["known"] = sparse.hstack([begun, times(begun, pay)])
     return {name: sparse.csr_matrix(x) for name, x in found.items()}
 
 
 def _around_partner(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, said: sparse.csr_matrix | None
+    corpus: Corpus, a: np.ndarray, o: np.ndarray, said: Any = None, begun: Any = None
 ) -> dict[str, sparse.csr_matrix]:
     """Contexts [N, G] of the answers."""
     size = int(a.max()) + 1
@@ -258,4 +293,6 @@ def _around_partner(
     if said is not None:
         gist = corpus.after(said)
         found["said"] = times(gist, then) if size < CROSSED else gist
+    if begun is not None:
+        found["known"] = sparse.hstack([begun, times(begun, pay)])
     return {name: sparse.csr_matrix(x) for name, x in found.items()}

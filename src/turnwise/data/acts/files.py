@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,14 @@ def save_codes(codes: Codes, folder: str | Path) -> None:
 def load_codes(
     folder: str | Path,
     *,
-    embed: Mapping[str, Embedder] | None = None,
+    embed: Callable[[str], Embedder] | None = None,
     functions: Mapping[str, Meaning] | None = None,
 ) -> Codes:
     """What `save_codes` wrote.
 
-    `embed`: what makes vectors of texts, by its name, for codebooks that need one. `functions`: functions
-    that name acts, by `module:function`; those that are not given are imported by that name. InputError for a
-    folder that is no such thing, or that needs what is not there.
+    `embed`: gives what makes vectors of texts, by its name, for codebooks that need one. `functions`: those
+    that name acts, by `module:function`; what is not given is imported by that name. InputError for a folder
+    that is no such thing, or that needs what is not there.
     """
     place = Path(folder)
     try:
@@ -61,7 +61,7 @@ def load_codes(
             numbers = {name: stored[name] for name in stored.files}
         if words["format"] != FORMAT:
             raise ValueError(f"format {words['format']}")
-        books = [_read(side, words[side], numbers, place, embed or {}, functions or {}) for side in SIDES]
+        books = [_read(side, words[side], numbers, place, embed, functions or {}) for side in SIDES]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{place}: expected a folder of codebooks ({MARK}, {NUMBERS}); found {error}"
@@ -100,7 +100,7 @@ def _read(
     words: Mapping[str, Any],
     numbers: Mapping[str, np.ndarray],
     place: Path,
-    embed: Mapping[str, Embedder],
+    embed: Callable[[str], Embedder] | None,
     functions: Mapping[str, Meaning],
 ) -> PhraseBook:
     def number(name: str) -> np.ndarray:
@@ -110,9 +110,9 @@ def _read(
     logged = None
     if "embed" in words:
         name = words["embed"]
-        if name not in embed:
+        if embed is None:
             raise InputError(f"{place}: {side} acts are read by {name}; expected it to be given (embed)")
-        space: Words | Embedded = Embedded(embed[name], number("mean"), number("common"), name)
+        space: Words | Embedded = Embedded(embed(name), number("mean"), number("common"), name)
         logged = number("vectors")
     else:
         space = Words.of(words["words"], number("idf"))

@@ -139,6 +139,10 @@ class PhraseBook:
             distances = np.where(acts == self.other, np.maximum(distances, 1.0), distances)
         return acts, distances
 
+    def knows(self, text: str) -> bool:
+        """Whether the sentence was logged."""
+        return normalised(self.slots.cut(text).text) in self.phrases.known
+
     def examples(self, act: int) -> list[Example]:
         """The logged sentences of an act, the most frequent first."""
         return self.phrases.of(act)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from turnwise.evaluation.pages.acts import acts_page
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.layout import Page, render
 from turnwise.evaluation.pages.logs import comparison_page, logs_page
@@ -72,6 +73,7 @@ def plain_page(run: RunFiles) -> Page:
 
 PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "logs": logs_page,
+    "codebooks": acts_page,
     "act_agents": logs_page,
     "plans": plain_page,
     "preferences": reply_page,

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.acts.build import build_codes
-from turnwise.data.acts.files import load_codes
 from turnwise.data.acts.pack import ActSymbols, act_episodes
 from turnwise.data.acts.phrases import PhraseBook
 from turnwise.data.acts.talks import ActLogs, Codes
@@ -33,7 +32,7 @@ from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import ActSettings
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import ActPolicy, HeldOut
+from turnwise.recipes.trained import ActPolicy, Codebooks, HeldOut, load_codebooks
 from turnwise.recipes.training.critics import spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
@@ -178,11 +177,12 @@ def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any, s
     if acts is None:
         built = build_codes(learnt, seed=seed)
         codes, notes = built.codes, built.notes
-    elif isinstance(acts, Codes):
-        codes, source = acts, "codebooks in memory"
+    elif isinstance(acts, Codes | Codebooks):
+        codes = acts if isinstance(acts, Codes) else acts.codes
+        source = "codebooks in memory" if isinstance(acts, Codes) else acts.name
     else:
-        folder = Path(acts)
-        codes, source = load_codes(folder / "acts" if (folder / "acts").is_dir() else folder), str(folder)
+        opened = load_codebooks(acts)
+        codes, source = opened.codes, opened.name
     found = codes.talks(learnt)
     unseen = codes.talks(held) if held else replace(found, talks=())
     return Read(

@@ -28,8 +28,18 @@ from turnwise.recipes.settings.train import (
     RunSettings,
     Start,
 )
-from turnwise.recipes.trained import Actor, ActPolicy, Judge, Policy
-from turnwise.recipes.training import act_agents, acting, logs, plans, preferences, replies, reward, worlds
+from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
+from turnwise.recipes.training import (
+    act_agents,
+    acting,
+    codebooks,
+    logs,
+    plans,
+    preferences,
+    replies,
+    reward,
+    worlds,
+)
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError
@@ -37,6 +47,7 @@ from turnwise.run.errors import InputError
 if TYPE_CHECKING:
     from turnwise.algorithms.acting import a2c, ppo, r2d2, reinforce, sac
     from turnwise.algorithms.acts import bc as act_bc
+    from turnwise.algorithms.acts import codebooks as act_codebooks
     from turnwise.algorithms.acts import cql as act_cql
     from turnwise.algorithms.acts import iql as act_iql
     from turnwise.algorithms.acts import mc as act_mc
@@ -57,6 +68,7 @@ if TYPE_CHECKING:
         | best_of_n.Config
     )
     Speaks = FromLogs | FromFeedback | FromOwnReplies
+    Codes = act_codebooks.Config
     Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config | pomdp.Config
     Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
@@ -77,6 +89,20 @@ def fit(
     checkpoint_every: int = ...,
     **settings: Any,
 ) -> Policy: ...
+@overload
+def fit(
+    config: Codes,
+    data: Any,
+    *,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    **settings: Any,
+) -> Codebooks: ...
 @overload
 def fit(
     config: Means,
@@ -144,7 +170,7 @@ def fit(
     `config`: an algorithm's settings, as `turnwise.ILQL(tau=0.95)`. `data`: what it learns from, by family:
 
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
-        ActBC, ActMC, ActIQL, ActCQL        the same
+        Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
@@ -164,10 +190,10 @@ def fit(
     `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for the model to begin with `model`,
     `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
 
-    Returns a `Policy`, an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor` (agents with
-    memory); None on the processes of `torchrun` other than the first. Raises InputError for data or settings
-    that cannot work, TypeError for a setting that the algorithm does not have, Interrupted after Ctrl-C, once
-    a checkpoint is written.
+    Returns a `Policy`, `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor`
+    (agents with memory); None on the processes of `torchrun` other than the first. Raises InputError for data
+    or settings that cannot work, TypeError for a setting that the algorithm does not have, Interrupted after
+    Ctrl-C, once a checkpoint is written.
     """
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory() as temporary:
@@ -193,7 +219,7 @@ def prepare_and_carry_out(
 ) -> Any:
     """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
     strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
-    auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans") else "auto"
+    auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans", "codebooks") else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
         job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)
         if plan is not None:
@@ -212,6 +238,22 @@ def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
     return logs.prepare(algorithm, config, read, settings, start, m, apart)
+
+
+def _codebooks(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[Codebooks]:
+    for name in ("policy", "reward"):
+        if given.pop(name, None) is not None:
+            raise TypeError(f"{algorithm.title} takes no {name}: they are made of logs alone")
+    apart = given.pop("heldout_logs", None)
+    settings, reading = _taken(ActSettings, given), _taken(LogReading, given)
+    _expect_nothing(algorithm, given, ActSettings, LogReading)
+    read = read_logs(data, **vars(reading), quiet=m.silent)
+    if apart is not None:
+        apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
+        settings = replace(settings, heldout_logs=apart.source)
+    return codebooks.prepare(algorithm, config, read, settings, m, apart)
 
 
 def _act_agents(
@@ -310,6 +352,7 @@ LANES = 1024
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,
+    "codebooks": _codebooks,
     "act_agents": _act_agents,
     "plans": _plans,
     "reward": _reward,

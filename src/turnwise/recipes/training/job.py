@@ -30,6 +30,7 @@ SCHEDULE = ("lr", "warmup", "checkpoint_every")
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
+    "codebooks": (),
     "act_agents": ("epochs",),
     "plans": (),
     "reward": ("epochs",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def save_act_agent(agent: ActAgent, folder: Path) -> None:
         (part / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load_act_agent(folder: Path, embed: Mapping[str, Embedder] | None = None) -> ActAgent:
-    """What `save_act_agent` wrote; `embed` is what its codebooks read messages with, by name.
+def load_act_agent(folder: Path, embed: Callable[[str], Embedder] | None = None) -> ActAgent:
+    """What `save_act_agent` wrote; `embed` gives what its codebooks read messages with, by name.
 
     InputError for anything else.
     """
@@ -61,7 +61,7 @@ def load_act_agent(folder: Path, embed: Mapping[str, Embedder] | None = None) ->
                 fallback = LoggedActs(found["begin"], found["after"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder}: expected an agent of acts as it was saved; found {e}") from e
-    codes = load_codes(folder / CODES, embed=embed)
+    codes = load_codes(folder / CODES, embed=embed or _features)
     clone = None
     if (folder / CLONE).is_dir():
         from turnwise.rollout.load import load_agent  # transformers, which most such agents do without
@@ -73,6 +73,15 @@ def load_act_agent(folder: Path, embed: Mapping[str, Embedder] | None = None) ->
     chooser = _load_chooser(kind, folder / CHOOSER, codes.acts)
     own = clone if settings.get("falls_back_on", "clone") == "clone" else None
     return ActAgent(codes, chooser, voice, fallback, own, patience)
+
+
+def _features(name: str) -> Embedder:
+    """Features of a language model or an encoder, from its folder, a run, or by its hub name."""
+    from turnwise.models.lm.features import load_features  # transformers, which most such agents do without
+    from turnwise.rollout.load import saved_folder
+
+    folder = saved_folder(name)
+    return load_features(folder if folder.exists() else name, quiet=True)
 
 
 def _save_chooser(chooser: Chooser, folder: Path) -> dict[str, Any]:
