@@ -289,15 +289,14 @@ def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
     """Critics choose their beta on conversations of their own; the dry run writes nothing."""
     words = ["demo", "--out", str(tmp_path / "demo"), "--validation-episodes", "7", "--dry-run", "--json"]
     assert main(words) == 0
+    first = [" ".join(v) for v in printed_json(capsys)["verbs"]]
+    trained = [v.split()[1] for v in first if v.startswith("train")]
+    assert trained == ["acts", "pomdp", "act-iql", "bc", "ilql"]
+    assert not any(v.startswith("evaluate") and v.endswith("acts") for v in first)  # they are no policy
+    assert main([*words, "--methods", "ilql", "mc", "turn-iql", "bc-success", "bc-top"]) == 0
     verbs = [" ".join(v) for v in printed_json(capsys)["verbs"]]
-    assert [v.split()[1] for v in verbs if v.startswith("train")] == [
-        "bc",
-        "ilql",
-        "mc",
-        "turn-iql",
-        "bc",
-        "bc",
-    ]
+    trained = [v.split()[1] for v in verbs if v.startswith("train")]
+    assert trained == ["bc", "ilql", "mc", "turn-iql", "bc", "bc"]
     chosen = [v for v in verbs if "--betas" in v]
     assert [v.split()[2].rsplit("/", 1)[1] for v in chosen] == ["ilql", "mc", "turn-iql"]
     assert all("--validation-episodes 7" in v for v in chosen)
@@ -314,6 +313,9 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "0.5675" in page and "BC, success only" in page
+    # A run that was asked for brings those that it needs.
+    assert main([*words, "--validation-episodes", "2", "--methods", "act-iql", "--resume", "--json"]) == 0
+    assert [r["name"] for r in printed_json(capsys)["rows"]] == ["act-level IQL", "BC"]
     assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
     assert "conversations was 24 and is 25 now" in capsys.readouterr().err
 

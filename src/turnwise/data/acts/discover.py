@@ -266,7 +266,7 @@ def _around_agent(
         "before": before,
         "pay": times(before, pay),
     }
-    few = answers.shape[1] <= CROSSED
+    few = int(o.max()) < CROSSED
     if few:
         found["pairs"] = times(corpus.before(pairs), answers)
     if heard is not None:

@@ -84,7 +84,8 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = validation
     result["beside"] = [reference_in_words(r) for r in references]
-    result["shift"] = shift = measure_shift(agent, [c.tokens for c in conversations], said=True)
+    rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
+    result["shift"] = shift = measure_shift(agent, rows, said=True)
     if shift is not None:
         result["beside"].append(shift["sentence"])
     if not same:
@@ -93,8 +94,8 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     if policy.folder is not None:
         size = parameter_count(agent.lm)
         views = [
-            annotate_conversation(agent, c.dialogue, [c.tokens], source="policy", hidden=c.hidden)
-            for c in conversations[: how_many([len(c.tokens) for c in conversations[:MOST]], size)]
+            annotate_conversation(agent, c.dialogue, [row], source="policy", hidden=c.hidden)
+            for c, row in zip(conversations[: how_many([*map(len, rows[:MOST])], size)], rows, strict=False)
         ]
         report = _write(policy.folder, result, views, agent if validation else None)
     return Evaluation(

@@ -8,12 +8,13 @@ from pathlib import Path
 from turnwise.run.checks import ONE_OR_MORE, SEED, TWO_OR_MORE, check
 from turnwise.run.errors import SettingError
 
-METHODS = ("ilql", "mc", "turn-iql", "bc-success", "bc-top")
+METHODS = ("pomdp", "act-iql", "ilql", "mc", "turn-iql", "bc-success", "bc-top")
+DEFAULT = METHODS[:3]
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Write logs, learn from them by six methods, measure each against a live customer, write the page."""
+    """Write logs, learn from them by several methods, measure each with live customers, write the page."""
 
     out: Path = Path("demo")
     """Folder to write."""
@@ -25,7 +26,7 @@ class DemoSettings:
     """Live conversations, of another seed, to choose each beta with."""
     seed: int = 0
     """Seed of logs, weights, data order and customers."""
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = DEFAULT
     """Runs to compare with the clone, by their folder."""
     workers: int = 2
     """Methods trained at a time, one CPU thread each."""
