@@ -164,3 +164,16 @@ def test_two_copies_of_learnt_states_explain_as_much_until_they_are_told_apart()
     np.testing.assert_allclose(drawn.emissions.sum(1), 1, atol=1e-12)
     np.testing.assert_allclose(drawn.transitions.sum(2), 1, atol=1e-12)
     assert np.abs(drawn.emissions[..., :2] - drawn.emissions[..., 2:]).max() > 0.1
+
+
+def test_what_was_never_seen_tells_nothing() -> None:
+    """A symbol that no log has: the belief is what the action alone makes of it, and rows still sum to 1."""
+    data = replace(tiger(300, 4), observation_symbols=3, first_symbols=2)
+    model = fit(data, 2, np.random.default_rng(0), effort=QUICK)
+    belief = np.array([[0.8, 0.2]])
+    for action in range(3):
+        after, chance = model.update(belief, np.array([action]), np.array([2]))
+        blind = belief * (1 - model.ends[action]) @ model.transitions[action]
+        np.testing.assert_allclose(after, blind / blind.sum(), atol=1e-12)
+        assert 0 < chance[0] < 0.01
+    np.testing.assert_allclose(model.first(np.array([1])), model.start[None], atol=1e-12)

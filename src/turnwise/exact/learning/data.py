@@ -116,4 +116,26 @@ def finished(data: Data, tables: Tables) -> LearntModel:
         means = means_of(counts, data.smoothing, data.late)
         pay = Pay(data.edges, tables.bins.swapaxes(2, 3), means, data.late)
     tried = np.bincount(data.steps.actions, minlength=data.sizes[1]).astype(np.float64)
+    s, (_, _, O, F, _) = data.steps, data.sizes
+    tables = tables._replace(
+        emissions=_telling_nothing(tables.emissions, np.bincount(s.observations, minlength=O) == 0, 1),
+        firsts=_telling_nothing(tables.firsts, np.bincount(s.firsts, minlength=F) == 0, 0),
+    )
     return model_of(tables, data.longest, pay, tried)
+
+
+def _telling_nothing(rows: np.ndarray, never: np.ndarray, axis: int) -> np.ndarray:
+    """Probabilities in which symbols that were `never` seen have one probability, whatever the state.
+
+    Smoothing alone gives them more of it in states with fewer data, and a belief would take that for news.
+    Heard at last (as what is like nothing that was logged), such a symbol now tells nothing: the belief is
+    what it would be had nobody listened.
+    """
+    if not never.any() or never.all():
+        return rows
+    moved = np.moveaxis(rows, axis, -1)
+    rare = moved[..., never].mean(tuple(range(moved.ndim - 1)))
+    known = np.where(never, 0.0, moved)
+    found = known * ((1 - rare.sum()) / known.sum(-1, keepdims=True))
+    found[..., never] = rare
+    return np.ascontiguousarray(np.moveaxis(found, -1, axis))
