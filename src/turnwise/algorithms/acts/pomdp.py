@@ -106,7 +106,7 @@ class Config:
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """imagined counts to choose from"""
-METRICS = {
+METRICS: dict[str, Metric] = {
     "log_likelihood": Metric(
         "log-likelihood of what was seen",
         "nats per turn",

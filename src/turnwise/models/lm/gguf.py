@@ -38,13 +38,16 @@ def model_folder(gguf: str | Path, out: str | Path, *, overwrite: bool = False) 
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     without_bars()
-    place = {"gguf_file": file.name, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(file.parent, **place)
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
         expect_room(str(file), lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=torch.float32, output_loading_info=True, **place
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         model, found = loaded
         if found["missing_keys"]:
