@@ -75,8 +75,8 @@ class Config:
     simulations: int = 1000
     """Simulated conversations in each model, by which a plan is valued."""
     patience: int = 3
-    """Turns in a row of which the model can make nothing, after which the fallback speaks: the policy that
-    was given, or what was said most often."""
+    """Turns in a row of which the model can make nothing, after which the policy that was given speaks.
+    Without one the plan goes on with what it believed."""
     voice: Literal["logged", "model"] = "logged"
     """logged: a sentence of the logs; model: a reply of the policy that is read as the act."""
     tries: int = 4

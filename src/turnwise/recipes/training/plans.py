@@ -44,6 +44,7 @@ from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import logged_acts
 from turnwise.rollout.acts.clone import Clone
+from turnwise.rollout.acts.conversations import LONGEST
 from turnwise.rollout.acts.model_voice import ModelVoice
 from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.rollout.acts.voice import LoggedVoice
@@ -194,7 +195,10 @@ def _agent(config: pomdp.Config, material: _Material, planned: pomdp.Planned) ->
         voice = ModelVoice(clone, codes.agent, voice, config.tries)
     can = np.zeros(len(codes.acts), bool)
     can[material.allowed] = True
-    return ActAgent(codes, chooser, voice, logged_acts(material.read.logs, can), clone, config.patience)
+    # What the model makes nothing of leaves the belief as it was, and a plan on that is better than a whim:
+    # only a clone, which can read the words themselves, takes over.
+    patience = config.patience if clone is not None else LONGEST
+    return ActAgent(codes, chooser, voice, logged_acts(material.read.logs, can), clone, patience)
 
 
 def rehearsed(config: pomdp.Config) -> pomdp.Config:
