@@ -32,8 +32,8 @@ TITLE = "HelpDesk: a better support desk from logged conversations"
 AIM = (
     "Learn a better support desk from {conversations:,} logged conversations of one that acts by whim, "
     "and measure it against a live simulated customer and the exact optimum. The language of this task is "
-    "templated: its customers have 82 sentences. turnwise data make --task travel makes logs of a task that "
-    "is harder to read."
+    "templated: 82 sentences of both sides say all that matters. turnwise data make --task travel makes logs "
+    "of a task that is harder to read."
 )
 SELECTION = (
     "Beta was picked on {validation} validation conversations of another seed; the rest is the preset's."
