@@ -52,7 +52,7 @@ def read_logs(
     """All conversations of a path, or of rows in memory.
 
     `source` is a file, a folder of files, a `datasets` folder or name (`name:split`); or any iterable of
-    rows: dicts with the fields of a row of a file, or `Dialogue`s, which are taken as they are. A row is a
+    rows: dicts with the fields of a row of a file, or values of `Dialogue`, taken as they are. A row is a
     conversation, or else a message with a column that says to which conversation it belongs.
 
     `agent_role` is whose messages are learnt from. With `credit_partner_rewards` a reward on a partner's
