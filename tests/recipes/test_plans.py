@@ -136,3 +136,26 @@ def test_without_a_discount_the_longest_talk_is_an_end() -> None:
     learnt, planned = pomdp.train(replace(QUICK, states=1), data, np.arange(2), 0, Notes())
     assert learnt.models[0].longest is None and len(planned.planner.alphas) == 3
     assert planned.solution.lower <= planned.solution.upper + 1e-9
+
+
+def test_acts_whose_slots_no_conversation_can_fill_are_named() -> None:
+    """The agent makes up a number in each offer: nothing of the talk before it fills that slot again."""
+    from turnwise.data.acts.labelled import by_sentence
+    from turnwise.data.acts.talks import Codes, cut_turns
+    from turnwise.recipes.training.act_agents import book_of, read_acts
+    from turnwise.recipes.training.plans import _wordless
+    from turnwise.rollout.acts.voice import LoggedVoice
+
+    rows = []
+    for i in range(40):
+        said = ("Which size?", "small", f"Take the shirt number {i + 10}.")
+        roles = ("assistant", "user", "assistant")
+        messages = [{"role": r, "content": c} for r, c in zip(roles, said, strict=True)]
+        rows.append({"messages": messages, "outcome": i % 2})
+    logs = tw.read_logs(rows)
+    cut = [cut_turns(d.messages) for d in logs]
+    partner = by_sentence([u for t in cut for u in t.heard if u is not None], other=True)
+    codes = Codes(by_sentence([u for t in cut for u in t.said], other=False), partner, partner)
+    read = read_acts(logs, [], codes, 0)
+    (warning,) = _wordless(read, LoggedVoice.of(book_of(read.codes)))
+    assert warning.startswith("1 of 2 acts cannot be said in most conversations") and "number" in warning

@@ -60,6 +60,8 @@ NOTES = "learning.npz"
 MODEL, PROBLEM, WORDS, PLAYBOOK = "model.npz", "model.pomdp", "model.json", "playbook.json"
 LOGGED = 10
 """iterations of EM between lines of metrics"""
+WORDED = 100
+"""conversations in which it is tried whether acts can be said"""
 REHEARSED = 2
 """starts, iterations and trials of a rehearsal"""
 
@@ -178,12 +180,34 @@ def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[_Material, 
             f"{len(rare)} of {len(can)} acts were logged less than {config.least} times and are not planned "
             f"with: {shown}"
         )
+    doubts += _wordless(read, voice)
     if len(np.unique(data.actions)) == 1 and len(can) > 1:
         doubts.append("only one act was ever logged: there is nothing to choose")
     material = _Material(
         read, data, voice, np.flatnonzero(can & known & often), None if clone is None else Clone(clone)
     )
     return material, doubts
+
+
+def _wordless(read: Read, voice: LoggedVoice) -> list[str]:
+    """A warning for acts whose sentences have slots that most conversations have nothing to fill with."""
+    learnt = read.learnt[0]
+    # Without their last turn: what was said in it cannot fill its own slots.
+    talks = [learnt[i].messages[: _last_turn(learnt[i])] for i in evenly(len(learnt), WORDED).tolist()]
+    share = np.mean([voice.speakable_in(talk) for talk in talks], 0)
+    names = [read.codes.acts[a] for a in np.flatnonzero(voice.speakable & (share < 0.5))]
+    if not names:
+        return []
+    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    return [
+        f"{len(names)} of {len(voice.speakable)} acts cannot be said in most conversations, whose words have "
+        f"nothing for the slots of their sentences: {shown}. Where the plan wants one, another act is said"
+    ]
+
+
+def _last_turn(d: Dialogue) -> int:
+    """Place of the agent's last message."""
+    return max(i for i, m in enumerate(d.messages) if m.role == d.agent_role)
 
 
 def _agent(config: pomdp.Config, material: _Material, planned: pomdp.Planned) -> ActAgent:
