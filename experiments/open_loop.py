@@ -32,9 +32,9 @@ from common import (
     write_page,
     write_results,
 )
-from worlds import WORLDS, add_models, kept, logged_beliefs, one_step, open_loop, true_model
+from worlds import WORLDS, add_models, kept, logged_beliefs, one_step, true_model
 
-from turnwise.exact.learning.open_loop import total_variation
+from turnwise.exact.learning.open_loop import futures, total_variation
 from turnwise.run.rehearsal import at_most
 
 PREFIXES, AHEAD, CHUNK = 1000, 5, 25
@@ -59,8 +59,8 @@ def one(name: str, seed: int, models: Path) -> dict[str, Any]:
         for i in range(0, len(at), CHUNK):
             here = slice(i, i + CHUNK)
             for h in range(1, AHEAD + 1):
-                said = open_loop(model, beliefs[here], actions[here, :h])
-                true = open_loop(exact, believed[here], actions[here, :h])
+                said = futures(model, beliefs[here], actions[here, :h])
+                true = futures(exact, believed[here], actions[here, :h])
                 gaps[h - 1, here] = total_variation(said, true)
         half = 1.96 * gaps.std(1, ddof=1) / len(at) ** 0.5
         found[kind] = {"mean": gaps.mean(1).tolist(), "half": half.tolist()}

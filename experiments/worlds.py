@@ -275,23 +275,3 @@ def logged_beliefs(model: LearntModel, logs: Sequences) -> np.ndarray:
             return found
         now = model.update(now[going], logs.actions[at[going]], logs.observations[at[going]])[0]
         here, at = here[going], at[going] + 1
-
-
-def open_loop(model: LearntModel, beliefs: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """[N, (O+1)^h], P(the next h observations | belief, actions [N, h]).
-
-    Symbol O stands for all that an episode that is over does not show; the last answer of an episode is an
-    observation like others. The sequence o_1 ... o_h is the number with these digits, to the base O + 1.
-    (`exact.learning.open_loop.futures` asks what follows *if the episode goes on*. Where the actions end it
-    for certain, that is undefined, and every small error of a hazard looks like the whole distance.)
-    """
-    S, n = model.shape[0], len(beliefs)
-    alive, over = beliefs[:, None, :], np.zeros((n, 1))
-    for a in actions.T:
-        e = model.ends[a][:, None]  # [N, 1, S]
-        went = np.einsum("nks,nst->nkt", alive * (1 - e), model.transitions[a], optimize=True)
-        ended = np.einsum("nks,nso->nko", alive * e, model.lasts[0, a], optimize=True)
-        going = went[:, :, None, :] * model.emissions[a].transpose(0, 2, 1)[:, None]  # [N, K, O, S]
-        alive = np.concatenate([going, np.zeros((n, going.shape[1], 1, S))], 2).reshape(n, -1, S)
-        over = np.concatenate([ended, over[:, :, None]], 2).reshape(n, -1)
-    return alive.sum(2) + over

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -77,47 +76,6 @@ def test_beliefs_before_logged_steps(worlds):
         for at in range(logs.offsets[i], logs.offsets[i + 1]):
             assert found[at] == pytest.approx(belief[0])
             belief, _ = model.update(belief, logs.actions[at : at + 1], logs.observations[at : at + 1])
-
-
-@pytest.mark.parametrize("name", ["tiger", "t-maze-5"])
-def test_open_loop_by_enumeration(worlds, name):
-    """Every sequence of three observations, one by one, with sums over paths of states."""
-    world = worlds.WORLDS[name]
-    model = worlds.true_model(world.problem())
-    logs = world.logs(0, 40)
-    beliefs = worlds.logged_beliefs(model, logs)
-    S, _, O = model.shape
-    rng = np.random.default_rng(0)
-    at = rng.choice(len(beliefs), 6)
-    actions = rng.integers(logs.action_symbols, size=(len(at), 3))
-    found = worlds.open_loop(model, beliefs[at], actions)
-    assert found.sum(1) == pytest.approx(np.ones(len(at)))
-    for row, belief, acts in zip(found, beliefs[at], actions, strict=True):
-        for number, seen in enumerate(itertools.product(range(O + 1), repeat=3)):
-            alive, over = belief.copy(), 0.0
-            for a, o in zip(acts, seen, strict=True):
-                if o == O:  # nothing is seen: it was over
-                    alive = np.zeros(S)
-                    continue
-                ended = sum(alive[s] * model.ends[a, s] * model.lasts[0, a, s, o] for s in range(S))
-                went = (alive * (1 - model.ends[a])) @ model.transitions[a]
-                alive, over = went * model.emissions[a, :, o], ended
-            # what ended earlier may show nothing any more, and what is under way always shows something
-            expected = _by_ends(model, belief, acts, seen) if O in seen else alive.sum() + over
-            assert row[number] == pytest.approx(expected, abs=1e-12)
-
-
-def _by_ends(model, belief, acts, seen) -> float:
-    """P of a sequence that is over at its first O and stays so."""
-    O = model.shape[2]
-    first = seen.index(O)
-    if first == 0 or any(o != O for o in seen[first:]):
-        return 0.0
-    alive = belief
-    for a, o in zip(acts[: first - 1], seen[: first - 1], strict=True):
-        alive = ((alive * (1 - model.ends[a])) @ model.transitions[a]) * model.emissions[a, :, o]
-    a, o = acts[first - 1], seen[first - 1]
-    return float((alive * model.ends[a] * model.lasts[0, a, :, o]).sum())
 
 
 def test_returns_of_a_plan(worlds):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from turnwise.envs.problems.classics import CLASSICS
 from turnwise.envs.tabular import TabularEnv
-from turnwise.exact.learning.open_loop import beliefs_after, futures, total_variation
-from turnwise.exact.learning.predictors import n_gram, n_gram_futures, nats_per_symbol, one_step, prefixes
+from turnwise.exact.learning.open_loop import total_variation
+from turnwise.exact.learning.predictors import (
+    counted,
+    n_gram,
+    n_gram_futures,
+    nats_per_symbol,
+    one_step,
+    prefixes,
+)
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.truth import described, random_episodes
 
@@ -51,31 +59,32 @@ def test_outcomes_sum_to_one(n: int) -> None:
 def test_futures_are_the_products_of_one_step_predictions() -> None:
     rng = np.random.default_rng(1)
     learnt = episodes(*[[(int(a), int(o)) for a, o in rng.integers(2, size=(4, 2))] for _ in range(30)])
-    found = n_gram_futures(learnt, episodes([(0, 1)], [(1, 0), (0, 0)]), [1, 0, 1], 1)
-    assert found.shape == (2, 8)
+    actions = np.array([[1, 0, 1], [1, 0, 1]])
+    found = n_gram_futures(counted(learnt, 1), episodes([(0, 1)], [(1, 0), (0, 0)]), actions)
+    assert found.shape == (2, 27)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
     # What came two steps ago does not matter, and both ended in different answers.
-    after = n_gram_futures(learnt, episodes([(1, 1)], [(0, 0)]), [1, 0, 1], 1)
+    after = n_gram_futures(counted(learnt, 1), episodes([(1, 1)], [(0, 0)]), actions)
     np.testing.assert_allclose(found, after, atol=1e-12)
     assert total_variation(found[:1], found[1:])[0] > 0.01
 
 
-def test_futures_of_a_model_are_its_likelihoods() -> None:
-    """P(o_1 o_2 o_3 | start, three actions) on Tiger is the likelihood of these episodes."""
-    model = described(CLASSICS["tiger"]())
-    begun = episodes([(0, 0)])
-    actions = [0, 1, 0]
-    found = futures(model, beliefs_after(model, begun), actions)[0]
-    np.testing.assert_allclose(found.sum(), 1, atol=1e-12)
-    wider = Sequences(begun.actions, begun.observations, None, begun.offsets, begun.ended, begun.firsts, 3, 2)
-    base = model.log_likelihoods(wider)[0]
-    for i, path in enumerate(itertools.product(range(2), repeat=3)):
-        steps = [(0, 0), *zip(actions, path, strict=True)]
-        flat = Sequences(
-            np.array([a for a, _ in steps]), np.array([o for _, o in steps]), None, np.array([0, 4]),
-            np.zeros(1, bool), np.zeros(1), 3, 2,
-        )  # fmt: skip
-        assert found[i] == pytest.approx(np.exp(model.log_likelihoods(flat)[0] - base), abs=1e-12)
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_futures_of_an_n_gram_are_its_likelihoods(n: int) -> None:
+    """Every future of three steps, one by one: what `n_gram` says of the whole less what it says of the
+    beginning. A future that is over after an answer is an episode that ended with it."""
+    rng = np.random.default_rng(2)
+    drawn = [[(int(a), int(o)) for a, o in rng.integers(2, size=(rng.integers(1, 6), 2))] for _ in range(40)]
+    learnt = replace(episodes(*drawn), ended=rng.random(40) < 0.7)
+    for begun, actions in (([(0, 1)], [1, 0, 1]), ([(1, 0), (0, 0)], [0, 0, 1])):
+        found = n_gram_futures(counted(learnt, n), episodes(begun), np.array([actions]))[0]
+        base, expected = n_gram(learnt, episodes(begun), n)[0], np.zeros(27)
+        for steps, ended in ((1, True), (2, True), (3, True), (3, False)):
+            for path in itertools.product(range(2), repeat=steps):
+                whole = episodes([*begun, *zip(actions, path, strict=False)], ended=ended)
+                digits = [*path, 2, 2][:3]
+                expected[np.dot(digits, [9, 3, 1])] += np.exp(n_gram(learnt, whole, n)[0] - base)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_the_true_model_predicts_its_own_episodes_best() -> None:

@@ -1,12 +1,18 @@
-"""What a model says of the next answers if actions are fixed and nothing is seen in between."""
+"""What a model says of the next answers if actions are fixed and nothing is seen in between.
+
+An episode may end on the way, and that it is over is something to see: beside the O observations there is one
+more symbol, O, for each step that an episode which is over does not have. The last answer is an observation
+like others. A future of K steps o_1 ... o_K is the number with these digits to the base O + 1, o_1 first.
+
+What follows *if the episode goes on* would be another question, and one without an answer where the actions
+end it for certain: there all is decided by errors of hazards that are next to nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.model import CUT_OFF, ENDED, LearntModel
 from turnwise.exact.learning.sequences import Sequences
 
 
@@ -21,22 +27,36 @@ def beliefs_after(model: LearntModel, sequences: Sequences) -> np.ndarray:
     return beliefs
 
 
-def futures(model: LearntModel, beliefs: np.ndarray, actions: Sequence[int] | np.ndarray) -> np.ndarray:
-    """[N, O^K], P(the next K observations | belief, K fixed actions, the episode goes on).
+def futures(
+    model: LearntModel, beliefs: np.ndarray, actions: np.ndarray, times: np.ndarray | None = None
+) -> np.ndarray:
+    """[N, (O+1)^K], P(the next K symbols | belief [N, S], actions [N, K]); rows sum to 1.
 
-    The first observation is the slowest index. Rows sum to 1; a row of beliefs from which no episode can go
-    on is all 0.
+    `times` [N], steps taken before: with them the clock of a model that has one ends episodes too.
     """
-    S, _, O = model.shape
-    joint = np.asarray(beliefs)[:, None, :]  # [N, paths, S]
-    for a in actions:
-        going = joint * (1 - model.ends[a])
+    (N, K), S = actions.shape, model.shape[0]
+    alive, over = np.asarray(beliefs)[:, None, :], np.zeros((N, 1))  # [N, paths, S], [N, paths]
+    for k, a in enumerate(actions.T):
+        e = model.ends[a][:, None]
+        going, ending = alive * (1 - e), (alive * e) @ model.lasts[ENDED, a]
+        if model.longest is not None and times is not None:
+            last = (times + k >= model.longest - 1)[:, None, None]
+            ending += np.where(last, going @ model.lasts[CUT_OFF, a], 0.0)
+            going = np.where(last, 0.0, going)
+        over = joined(ending, over)
         reached = going @ model.transitions[a]
-        joint = (reached[:, :, None, :] * model.emissions[a].T).reshape(len(joint), -1, S)
-    found = joint.sum(2)
-    total = found.sum(1, keepdims=True)
-    assert found.shape[1] == O ** len(actions)
-    return np.where(total > 0, found / np.where(total > 0, total, 1.0), 0.0)
+        if k + 1 == K:  # in which state it is at last, nobody asks: S times less to keep
+            shown = reached @ model.emissions[a]
+            return over + joined(shown, np.zeros(shown.shape[:2]))
+        shown = reached[:, :, None, :] * model.emissions[a].transpose(0, 2, 1)[:, None]
+        nothing = np.zeros((N, shown.shape[1], 1, S))
+        alive = np.concatenate([shown, nothing], 2).reshape(N, -1, S)
+    return np.ones((N, 1))  # no steps: one future, which is empty
+
+
+def joined(shown: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+    """[N, paths (O+1)], of [N, paths, O] what is shown next and of [N, paths] what shows nothing."""
+    return np.concatenate([shown, nothing[:, :, None]], 2).reshape(len(shown), -1)
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:

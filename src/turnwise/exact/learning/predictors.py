@@ -12,11 +12,11 @@ futures: it forgets what it was told two turns ago.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from turnwise.exact.learning.open_loop import joined
 from turnwise.exact.learning.sequences import Sequences
 
 BACKOFF = 1.0
@@ -39,8 +39,7 @@ def n_gram(learnt: Sequences, apart: Sequences, n: int) -> np.ndarray:
     for length in range(n + 1):
         # One number for each context, in both parts of the data: the same context is the same number.
         both = np.concatenate([_contexts(learnt, length), _contexts(apart, length)])
-        _, context = np.unique(both, axis=0, return_inverse=True)
-        context = context.ravel()
+        context = _numbered(both)
         seen, asked = context[: len(learnt.actions)], context[len(learnt.actions) :]
         many = np.bincount(seen, minlength=context.max() + 1)
         keys, counts = np.unique(seen * np.int64(outcomes) + _outcomes(learnt), return_counts=True)
@@ -64,32 +63,83 @@ def nats_per_symbol(likelihoods: np.ndarray, apart: Sequences) -> tuple[float, f
     return mean, float(rest.std() * np.sqrt(len(steps)) / steps.sum())
 
 
-def n_gram_futures(
-    learnt: Sequences, asked: Sequences, actions: Sequence[int] | np.ndarray, n: int = 1
-) -> np.ndarray:
-    """[N, O^K], P(the next K answers | an episode so far, K fixed `actions`) by the last n answers.
+@dataclass(frozen=True)
+class NGram:
+    """What followed each context of up to n answers in logged episodes: counted once, asked often."""
 
-    For episodes that go on: ends among what was learnt are left out.
+    tables: tuple[dict[tuple[int, ...], np.ndarray], ...]
+    """for each length from 0 to n: of each context, as `_contexts` writes it, the counts [2 O] of outcomes"""
+    observations: int
+    """O"""
+
+    def chances(self, contexts: np.ndarray) -> np.ndarray:
+        """[rows, 2 O], P(outcome | context [rows, 2 n]), backed off as in `n_gram`."""
+        different = _numbered(contexts)
+        first = np.unique(different, return_index=True)[1]
+        found = np.empty((len(first), 2 * self.observations))
+        for i, context in enumerate(contexts[first].tolist()):
+            chance = np.full(2 * self.observations, 1 / (2 * self.observations))
+            for length, table in enumerate(self.tables):
+                counts = table.get(tuple(context[: max(1, 2 * length)]))
+                many = 0.0 if counts is None else counts.sum()
+                chance = ((0.0 if counts is None else counts) + BACKOFF * chance) / (many + BACKOFF)
+            found[i] = chance
+        return found[different]
+
+
+def counted(learnt: Sequences, n: int) -> NGram:
+    """The counts of contexts of 0 to n answers."""
+    outcome, outcomes, tables = _outcomes(learnt), 2 * learnt.observation_symbols, []
+    for length in range(n + 1):
+        contexts = _contexts(learnt, length)
+        number = _numbered(contexts)
+        first = np.unique(number, return_index=True)[1]
+        counts = np.bincount(number * outcomes + outcome, minlength=len(first) * outcomes)
+        rows = counts.reshape(len(first), outcomes).astype(np.float64)
+        tables.append({tuple(c): row for c, row in zip(contexts[first].tolist(), rows, strict=True)})
+    return NGram(tuple(tables), learnt.observation_symbols)
+
+
+def n_gram_futures(counts: NGram, asked: Sequences, actions: np.ndarray) -> np.ndarray:
+    """[N, (O+1)^K], P(the next K symbols | an episode so far, actions [N, K]), by the last n answers.
+
+    Symbols as in `open_loop.futures`: O is that the episode is over.
     """
-    O = learnt.observation_symbols
-    recent = _recent(asked, n)  # [N, 2n], of the moment after the last step
-    tables = [_table(learnt, length) for length in range(n + 1)]
-    paths = np.zeros((len(asked), 1, 0), np.int64)
-    chances = np.ones((len(asked), 1))
-    for a in actions:
-        N, P, _ = paths.shape
-        context = np.concatenate([np.repeat(recent[:, None], P, 1), paths], 2).reshape(N * P, -1)
-        rows = _row(tables, context, int(a), n, O)  # [N P, O]
-        chances = (chances.reshape(-1, 1) * rows).reshape(N, P * O)
-        pairs = np.stack([np.full(O, a), np.arange(O)], 1)
-        paths = np.concatenate(
-            [np.repeat(paths, O, 1), np.broadcast_to(np.tile(pairs, (P, 1)), (N, P * O, 2))], 2
-        )
-    return chances
+    O, n, N = counts.observations, len(counts.tables) - 1, len(asked)
+    recent = _recent(asked, n)  # [N, 2n], (act, answer) of the last n steps
+    alive, over = np.ones((N, 1)), np.zeros((N, 1))
+    for k, a in enumerate(actions.T):
+        paths = np.arange(alive.shape[1])
+        columns = [np.broadcast_to(a[:, None], alive.shape)]
+        for back in range(1, n + 1):
+            if back <= k:  # seen on the path
+                seen = (paths // (O + 1) ** (back - 1) % (O + 1))[None]
+                done = actions[:, k - back]
+            else:
+                done, seen = recent[:, 2 * (n + k - back)], recent[:, 2 * (n + k - back) + 1][:, None]
+            columns.append(np.broadcast_to(seen, alive.shape))
+            if back < n:
+                columns.append(np.broadcast_to(done[:, None], alive.shape))
+        contexts = np.stack([c.ravel() for c in columns], 1)
+        chance = alive[:, :, None] * counts.chances(contexts).reshape(N, -1, 2 * O)
+        over = joined(chance[:, :, O:], over)
+        alive = joined(chance[:, :, :O], np.zeros(alive.shape))
+    return alive + over
+
+
+def _numbered(rows: np.ndarray) -> np.ndarray:
+    """[M], a number from 0 on for each row of whole numbers, the same for the same row."""
+    number = np.zeros(len(rows), np.int64)
+    for column in rows.T:  # column by column, so that no product of sizes grows too large to count
+        low = column.min(initial=0)
+        size = int(column.max(initial=0) - low) + 1
+        number = np.unique(number * size + (column - low), return_inverse=True)[1].ravel()
+    return number
 
 
 def _contexts(s: Sequences, length: int) -> np.ndarray:
-    """[M, 1 + 2 length], the act of each step and the (act, answer) before it; -1 where nothing was.
+    """[M, 2 length] (1 for length 0), the act of each step, the answer before it, the act before that, and so
+    on to the answer `length` steps back; -1 where nothing was.
 
     The first observation stands for an answer before the first act.
     """
@@ -124,38 +174,6 @@ def _recent(s: Sequences, n: int) -> np.ndarray:
         begun = s.lengths == back - 1
         found[:, 2 * (n - back) + 1] = np.where(begun, -2 - s.firsts, answer)
     return found
-
-
-def _table(learnt: Sequences, length: int) -> dict[tuple[int, ...], np.ndarray]:
-    """For each context of so many answers the counts [O] of what followed it and went on."""
-    outcome = _outcomes(learnt)
-    on = outcome < learnt.observation_symbols
-    context, seen = _contexts(learnt, length)[on], outcome[on]
-    unique, inverse = np.unique(context, axis=0, return_inverse=True)
-    counts = np.zeros((len(unique), learnt.observation_symbols))
-    np.add.at(counts, (inverse.ravel(), seen), 1)
-    return {tuple(c): row for c, row in zip(unique.tolist(), counts, strict=True)}
-
-
-def _row(
-    tables: Sequence[dict[tuple[int, ...], np.ndarray]], context: np.ndarray, a: int, n: int, O: int
-) -> np.ndarray:
-    """[rows, O], P(next answer | context, act `a`), backed off as in `n_gram`."""
-    unique, inverse = np.unique(context[:, -2 * n :], axis=0, return_inverse=True)
-    found = np.empty((len(unique), O))
-    for i, pairs in enumerate(unique.tolist()):
-        chance = np.full(O, 1 / O)
-        for length, table in enumerate(tables):
-            key = [a]
-            for back in range(1, length + 1):
-                key.append(pairs[-2 * back + 1])
-                if back < length:
-                    key.append(pairs[-2 * back])
-            counts = table.get(tuple(key))
-            if counts is not None:
-                chance = (counts + BACKOFF * chance) / (counts.sum() + BACKOFF)
-        found[i] = chance
-    return found[inverse.ravel()]
 
 
 def prefixes(sequences: Sequences, rng: np.random.Generator, many: int) -> Sequences:
