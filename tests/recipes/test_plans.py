@@ -138,12 +138,11 @@ def test_without_a_discount_the_longest_talk_is_an_end() -> None:
     assert planned.solution.lower <= planned.solution.upper + 1e-9
 
 
-def test_acts_whose_slots_no_conversation_can_fill_are_named() -> None:
-    """The agent makes up a number in each offer: nothing of the talk before it fills that slot again."""
+def test_acts_whose_slots_no_conversation_can_fill_are_left_out() -> None:
+    """The codebook has no words of the agent's own for the number that it makes up in each offer."""
     from turnwise.data.acts.labelled import by_sentence
     from turnwise.data.acts.talks import Codes, cut_turns
-    from turnwise.recipes.training.act_agents import book_of, read_acts
-    from turnwise.recipes.training.plans import _wordless
+    from turnwise.recipes.training.act_agents import book_of, read_acts, sayable
     from turnwise.rollout.acts.voice import LoggedVoice
 
     rows = []
@@ -157,5 +156,13 @@ def test_acts_whose_slots_no_conversation_can_fill_are_named() -> None:
     partner = by_sentence([u for t in cut for u in t.heard if u is not None], other=True)
     codes = Codes(by_sentence([u for t in cut for u in t.said], other=False), partner, partner)
     read = read_acts(logs, [], codes, 0)
-    (warning,) = _wordless(read, LoggedVoice.of(book_of(read.codes)))
+    can, (warning,) = sayable(read, LoggedVoice.of(book_of(read.codes)))
     assert warning.startswith("1 of 2 acts cannot be said in most conversations") and "number" in warning
+    assert warning.endswith("They are left out: the agent never chooses them")
+    assert [name for name, x in zip(codes.acts, can, strict=True) if x] == ["Which size?"]
+    book = codes.agent.with_own_words([u for t in cut for u in t.said])
+    can, warnings = sayable(read, LoggedVoice.of(book))
+    assert can.all() and not warnings
+    only = replace(codes, agent=by_sentence([t.said[1] for t in cut], other=False))
+    can, (warning,) = sayable(read_acts(logs, [], only, 0), LoggedVoice.of(book_of(only)))
+    assert can.tolist() == [True] and warning.startswith("1 of 1 acts cannot be said")

@@ -106,11 +106,13 @@ def test_each_frequent_sentence_is_an_act_and_the_rest_is_other() -> None:
 
 def test_codebooks_come_back_from_their_folder(tmp_path: Path) -> None:
     function = f"{__name__}:by_first_letter"
+    hellos = [*[said("Hi 100")] * 2, said("Yo")]
     codes = Codes(
         by_field(LOGGED, "agent_acts", other=False),
         by_function([said("apple"), said("bee"), said("bat")], by_first_letter, "partner_acts", other=True),
-        by_sentence([said("Hi 100")] * 2 + [said("Yo")], other=True),
+        by_sentence(hellos, other=True).with_own_words(hellos),
     )
+    assert codes.opening.examples(0)[0].own == (("Hi 100", 2),)
     save_codes(codes, tmp_path / "acts")
     again = load_codes(tmp_path / "acts", functions={function: by_first_letter})
     asked = [said("inspect the screen"), said("bee"), said("yo"), said("hi 99"), said("apple pie", "swap")]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data.acts.slots import Slots, filled, joined, kinds_of, normalised
+from turnwise.data.acts.codebook import Utterance
+from turnwise.data.acts.slots import Slots, filled, joined, kinds_of, normalised, own_words
 from turnwise.envs.dialogue import Message
 
 
@@ -51,6 +52,41 @@ def test_slots_are_filled_from_the_conversation_latest_first() -> None:
     assert filled("{code}, {code}, {code}", values) == "A2-2, A1-1, A1-1"
     assert filled("at {time}", values) is None and filled("{{x}}", {}) == "{x}"
     assert kinds_of("{code} {{code}} {time}") == ("code", "time")
+
+
+def offer(text: str, *before: str) -> Utterance:
+    return Utterance(text, (), tuple(Message("user", x) for x in before))
+
+
+def test_numbers_that_the_speaker_makes_up_are_its_own_words() -> None:
+    """Nobody says a shirt's number before the agent does, in 6 of 7 times: (1 + 4/7) / (7 + 4) < 1/2. What is
+    said while the talk has a number is not taken: it may be that talk's."""
+    said = [*[offer("Take shirt 73.", "Small")] * 3, *[offer("Take shirt 21.", "Small")] * 2]
+    said += [offer("take shirt 40!", "large"), offer("Take shirt 99.", "Mine is 99")]
+    own = own_words(said, Slots())
+    assert own == {
+        "take shirt {number}": (("Take shirt 73.", 3), ("Take shirt 21.", 2), ("take shirt 40!", 1))
+    }
+    assert all(normalised(Slots().cut(form).text) == key for key in own for form, _ in own[key])
+
+
+def test_what_the_talk_holds_stays_a_slot() -> None:
+    """An order's code is the customer's, and the price is made up: a sentence may have both."""
+    said = [offer(f"{{}} Order A-{i}: ${i}.", f"where is A-{i}") for i in range(10, 16)]
+    ((key, forms),) = own_words(said, Slots()).items()
+    assert key == "order {code} {money}"
+    assert forms[0] == ("{{}} Order {code}: $10.", 1) and len(forms) == 6
+    assert filled(forms[0][0], {"code": ["B-77"]}) == "{} Order B-77: $10."
+    assert own_words(said[:1], Slots()) == {key: forms[:1]}
+    mostly = [*[offer("Hi A-10.", "I am A-10")] * 3, *[offer("Hi A-20.", "hi")] * 3]
+    assert own_words(mostly, Slots()) == {}  # half of the times is enough
+
+
+def test_what_was_said_once_is_believed_as_its_kind_is() -> None:
+    """Numbers are filled in 9 of 10 times: of a sentence that was said once, (0 + 4 * .9) / 5 > 1/2."""
+    said = [*[offer("It is 30.", "30 or 40?")] * 9, offer("Call 4711.", "hi")]
+    assert own_words(said, Slots()) == {}
+    assert own_words([*said[:1], *said[-1:]], Slots()) == {"call {number}": (("Call 4711.", 1),)}
 
 
 def test_case_and_punctuation_do_not_matter_but_a_question_does() -> None:

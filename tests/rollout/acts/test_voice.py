@@ -58,6 +58,21 @@ def test_a_sentence_that_the_talk_cannot_fill_is_not_said() -> None:
     assert np.flatnonzero(voice.speakable_in([])).tolist() == [WAIT]
 
 
+def test_numbers_that_the_agent_made_up_are_said_as_they_were() -> None:
+    """12 is said thrice as often as 34. A talk with a number fills the slot, and every form is read as the
+    act."""
+    offers = [*[spoken("Take shirt 12.", "offer")] * 3, spoken("Take shirt 34.", "offer")]
+    book = by_field(offers, "agent_acts", False).with_own_words(offers)
+    voice = LoggedVoice.of(book)
+    assert voice.speakable_in([]).tolist() == [True]
+    found = [voice.say([0], [[Message("user", "Hello?")]], [rng(i)])[0] for i in range(400)]
+    texts = [said.text for said in found if said is not None]
+    assert set(texts) == {"Take shirt 12.", "Take shirt 34."}
+    assert np.mean([t.endswith("12.") for t in texts]) == pytest.approx(0.75, abs=0.07)
+    assert book.read([spoken(t, "?") for t in set(texts)]).distances.tolist() == [0, 0]
+    assert voice.say([0], [[Message("user", "No. 56, please")]], [rng()])[0] == ("Take shirt 56.", "logged")
+
+
 class Wants:
     def __init__(self, act: int) -> None:
         self.act = act

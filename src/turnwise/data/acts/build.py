@@ -82,6 +82,13 @@ def build_codes(
         )
         agent, partner = found.agent, found.partner
     assert agent is not None and partner is not None
+    agent = agent.with_own_words(corpus.said)
+    if own := [t for t in agent.phrases.templates if normalised(t) in agent.phrases.own]:
+        notes.texts.append(
+            f"{len(own):,} of {len(agent.phrases.templates):,} sentences of the agent, such as {own[0]!r}, "
+            "have numbers, names or the like that mostly nobody had said before: where a conversation has "
+            "none, they are said as they were logged"
+        )
     for side, book in (("agent", agent), ("partner", partner)):
         if len(book.names) == 1 and (side == "agent" or heard):
             notes.texts.append(

@@ -47,6 +47,8 @@ class Example(NamedTuple):
     """how often it was logged with this act"""
     distance: float
     """how far it is from what the act stands for; 0 is typical"""
+    own: tuple[tuple[str, int], ...] = ()
+    """(sentence, times): what was said in place of it where the talk before could not fill its slots"""
 
 
 OTHER = "other"

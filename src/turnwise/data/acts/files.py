@@ -20,7 +20,7 @@ from turnwise.run.files.whole import whole_folder
 
 MARK = "codes.json"
 NUMBERS = "codes.npz"
-FORMAT = 1
+FORMAT = 2
 SIDES = ("agent", "partner", "opening")
 
 
@@ -62,7 +62,7 @@ def load_codes(
         if words["format"] != FORMAT:
             raise ValueError(f"format {words['format']}")
         books = [_read(side, words[side], numbers, place, embed, functions or {}) for side in SIDES]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{place}: expected a folder of codebooks ({MARK}, {NUMBERS}); found {error}"
         ) from error
@@ -78,6 +78,7 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "source": book.source,
         "slot_names": sorted(book.slots.names),
         "templates": book.phrases.templates,
+        "own": dict(book.phrases.own),
     }
     phrases = book.phrases
     numbers = {"acts": phrases.acts, "counts": phrases.counts, "distances": phrases.distances}
@@ -106,7 +107,8 @@ def _read(
     def number(name: str) -> np.ndarray:
         return numbers[f"{side}.{name}"]
 
-    phrases = Phrases(tuple(words["templates"]), number("acts"), number("counts"), number("distances"))
+    own = {key: tuple((text, int(n)) for text, n in forms) for key, forms in words["own"].items()}
+    phrases = Phrases(tuple(words["templates"]), number("acts"), number("counts"), number("distances"), own)
     logged = None
     if "embed" in words:
         name = words["embed"]

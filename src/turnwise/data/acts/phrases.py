@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from scipy import sparse
 
 from turnwise.data.acts.codebook import Example, Heard, Utterance
 from turnwise.data.acts.gate import Gate
-from turnwise.data.acts.slots import Slots, normalised
+from turnwise.data.acts.slots import OwnWords, Slots, normalised, own_words
 from turnwise.data.acts.spaces import Space
 
 Way = Literal["field", "function", "sentence", "discover"]
@@ -37,13 +37,14 @@ class Phrases:
     """M logged sentences. A sentence that the log gave several acts has several rows.
 
     `acts` [M] are their acts, `counts` [M] how often each was logged, `distances` [M] how far it is from what
-    its act stands for.
+    its act stands for. `own` is what was said in place of sentences whose slots the talk could not fill.
     """
 
     templates: tuple[str, ...]
     acts: np.ndarray
     counts: np.ndarray
     distances: np.ndarray
+    own: OwnWords = field(default_factory=dict)
 
     @cached_property
     def known(self) -> dict[str, int]:
@@ -57,7 +58,15 @@ class Phrases:
         """The sentences of an act, the most frequent first, then the most typical."""
         rows = np.flatnonzero(self.acts == act)
         rows = rows[np.lexsort((self.distances[rows], -self.counts[rows]))]
-        return [Example(self.templates[i], int(self.counts[i]), float(self.distances[i])) for i in rows]
+        return [
+            Example(
+                text := self.templates[i],
+                int(self.counts[i]),
+                float(self.distances[i]),
+                self.own.get(normalised(text), ()) if self.own else (),
+            )
+            for i in rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,10 @@ class PhraseBook:
             acts[distances >= 1] = self.other
             distances = np.where(acts == self.other, np.maximum(distances, 1.0), distances)
         return acts, distances
+
+    def with_own_words(self, utterances: Sequence[Utterance]) -> PhraseBook:
+        """The book of these utterances, with what is said where a talk cannot fill slots."""
+        return replace(self, phrases=replace(self.phrases, own=own_words(utterances, self.slots)))
 
     def knows(self, text: str) -> bool:
         """Whether the sentence was logged."""

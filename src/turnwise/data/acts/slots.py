@@ -5,18 +5,22 @@
 A template and its fillers give back the text, letter by letter. Numbers of one digit stay words: two hats
 are not three hats. A capital inside a sentence makes a name only if its word is rare and never written small;
 which words those are is learnt from logs (`Slots.learn`).
+
+Whoever says a template fills its slots from the talk. An agent of the logs may make its numbers up ("Take
+shirt no. 73."), and then no talk can: `own_words` finds such sentences, and what was said with them.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from turnwise.data.acts.codebook import Utterance
 from turnwise.envs.dialogue import Message
 
 # What stands first takes a place first. No group may match the empty text, and none goes back over what it
@@ -36,6 +40,14 @@ KINDS = ("url", "email", "time", "date", "money", "code", "number", "name")
 """what a slot may be called"""
 RARE = 0.005
 """share of messages that a word may be in at most and still be a name: what is in more carries meaning"""
+MOSTLY = 0.5
+"""share of the times from which on a slot counts as one that the talk fills"""
+BELIEVED = 4.0
+"""times that the share of a kind, on its side, counts for beside those that a sentence was said"""
+FORMS = 20
+"""sentences that are kept, at most, of those that were said in place of one with slots"""
+OwnWords = Mapping[str, tuple[tuple[str, int], ...]]
+"""by normalised template: (sentence, times), the most frequent first"""
 
 
 class Template(NamedTuple):
@@ -172,3 +184,70 @@ def words_of(template: str) -> list[str]:
 def normalised(template: str) -> str:
     """What two sentences have in common that differ in case, spaces or punctuation alone."""
     return " ".join(words_of(template))
+
+
+def own_words(utterances: Iterable[Utterance], slots: Slots) -> OwnWords:
+    """What a side says itself where its sentences have slots that the talk before could not fill.
+
+    A slot is filled from the talk if the talk has something of its kind, whoever said it. A kind of slot in a
+    sentence is the side's own if that was so in less than half of the times that it was said: with `c` of `n`
+    times, and the share `p` of all times that the side said something of the kind,
+
+        (c + BELIEVED p) / (n + BELIEVED) < MOSTLY
+
+    Then the sentence has other forms beside its template: those that were said while the talk had nothing of
+    these kinds, letter by letter but for the slots that are not its own. What somebody else brought into a
+    conversation is in none of them.
+    """
+    cut: dict[str, Template] = {}
+
+    def kinds(text: str) -> frozenset[str]:
+        if text not in cut:
+            cut[text] = slots.cut(text)
+        return frozenset(kind for kind, _ in cut[text].fillers)
+
+    said: defaultdict[str, Counter[tuple[str, frozenset[str]]]] = defaultdict(Counter)
+    for u in utterances:
+        if has := kinds(u.text):
+            missing = has.difference(*(kinds(m.content) for m in u.before))
+            said[normalised(cut[u.text].text)][u.text, missing] += 1
+    times, filled_times = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for key, forms in said.items():
+        for (text, missing), count in forms.items():
+            for kind in kinds(text):
+                times[key, kind] += count
+                filled_times[key, kind] += 0 if kind in missing else count
+    of_kind, filled_of_kind = Counter[str](), Counter[str]()
+    for (key, kind), count in times.items():
+        of_kind[kind] += count
+        filled_of_kind[kind] += filled_times[key, kind]
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for key, forms in said.items():
+        own = set[str]()
+        for kind in {kind for text, _ in forms for kind in kinds(text)}:
+            share = filled_of_kind[kind] / of_kind[kind]
+            c, n = filled_times[key, kind], times[key, kind]
+            if (c + BELIEVED * share) / (n + BELIEVED) < MOSTLY:
+                own.add(kind)
+        literal = Counter[str]()
+        for (text, missing), count in forms.items():
+            if own and own <= missing:
+                literal[_as_said(cut[text], own)] += count
+        if literal:
+            ranked = sorted(literal.items(), key=lambda each: (-each[1], each[0]))
+            found[key] = tuple(ranked[:FORMS])
+    return found
+
+
+def _as_said(template: Template, kinds: Collection[str]) -> str:
+    """The template with what stood in its slots of these kinds."""
+    left = iter(template.fillers)
+
+    def one(m: re.Match[str]) -> str:
+        part = m.group()
+        if part in ("{{", "}}"):
+            return part
+        kind, value = next(left)
+        return _doubled(value) if kind in kinds else part
+
+    return _PARTS.sub(one, template.text)

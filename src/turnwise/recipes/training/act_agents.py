@@ -46,6 +46,8 @@ from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, read_config, write_json, write_text
 from turnwise.run.training import TrainingRun
 
+WORDED = 100
+"""conversations in which it is tried whether acts can be said"""
 Part = tuple[Sequence[Dialogue], list[Episode]]
 """conversations, and their acts in the same order, with rewards in the units of the task"""
 
@@ -101,7 +103,7 @@ def prepare(
     network = algorithm.module.network(memory, symbols.seen, symbols.acts)
     module = network.build(mean / std)
     voice = LoggedVoice.of(book_of(read.codes))
-    can = voice.speakable
+    can, wordless = sayable(read, voice)
     acting = ActActing(0.0) if not values else ActActing(config.beta, config.support, std)
 
     def train(c: Any, some: Sequence[Episode], apart: Sequence[Episode], run: TrainingRun) -> None:
@@ -166,7 +168,8 @@ def prepare(
             *logs.reading.notes(),
             *warnings(card, logs),
             *doubts,
-            *doubts_of(read, can),
+            *doubts_of(read, voice.speakable),
+            *wordless,
         ],
     )
 
@@ -219,6 +222,34 @@ def doubts_of(read: Read, can: np.ndarray) -> list[str]:
             f"no sentence is known for {len(silent)} of {len(names)} acts, which are never chosen: {shown}"
         )
     return found
+
+
+def sayable(read: Read, voice: LoggedVoice) -> tuple[np.ndarray, list[str]]:
+    """[A] bool, the acts that can be said in most conversations, and a warning if some cannot.
+
+    An act whose sentences have slots that a conversation has nothing for cannot be said in it. If no act can
+    be said in most of them, all that have a sentence are kept.
+    """
+    learnt = read.learnt[0]
+    # Without their last turn: what was said in it cannot fill its own slots.
+    talks = [learnt[i].messages[: _last_turn(learnt[i])] for i in evenly(len(learnt), WORDED).tolist()]
+    can = voice.speakable & (np.mean([voice.speakable_in(talk) for talk in talks], 0) >= 0.5)
+    names = [read.codes.acts[a] for a in np.flatnonzero(voice.speakable & ~can)]
+    if not names:
+        return can, []
+    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    text = (
+        f"{len(names)} of {len(can)} acts cannot be said in most conversations, whose words have nothing for "
+        f"the slots of their sentences: {shown}. "
+    )
+    if can.any():
+        return can, [text + "They are left out: the agent never chooses them"]
+    return voice.speakable, [text + "No other acts are there, so where one cannot be said, another one is"]
+
+
+def _last_turn(d: Dialogue) -> int:
+    """Place of the agent's last message."""
+    return max(i for i, m in enumerate(d.messages) if m.role == d.agent_role)
 
 
 def _rescaled(episodes: Sequence[Episode], factor: float) -> list[Episode]:

@@ -37,7 +37,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.train import ActSettings
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import ActPolicy, HeldOut, open_policy
-from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes, doubts_of, read_acts
+from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes, doubts_of, read_acts, sayable
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.recipes.training.machine import Machine
@@ -60,8 +60,6 @@ NOTES = "learning.npz"
 MODEL, PROBLEM, WORDS, PLAYBOOK = "model.npz", "model.pomdp", "model.json", "playbook.json"
 LOGGED = 10
 """iterations of EM between lines of metrics"""
-WORDED = 100
-"""conversations in which it is tried whether acts can be said"""
 REHEARSED = 2
 """starts, iterations and trials of a rehearsal"""
 
@@ -161,9 +159,9 @@ def prepare(
 
 
 def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[_Material, list[str]]:
-    """Which acts the plan may take: those that have a sentence and were logged often enough."""
+    """Which acts the plan may take: those that can be said and were logged often enough."""
     voice = LoggedVoice.of(book_of(read.codes))
-    can = voice.speakable.copy()
+    can, wordless = sayable(read, voice)
     data = pomdp.sequences_of(read.logs)
     other = book_of(read.codes).other
     tried = np.bincount(data.actions, minlength=len(can))
@@ -173,41 +171,19 @@ def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[_Material, 
     often = tried >= config.least
     if not (can & known & often).any():  # few logs: better all that can be said than nothing
         often = tried > 0
-    doubts = doubts_of(read, can)
+    doubts = [*doubts_of(read, voice.speakable), *wordless]
     if rare := [read.codes.acts[a] for a in np.flatnonzero(can & known & ~often & (tried > 0))]:
         shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
         doubts.append(
             f"{len(rare)} of {len(can)} acts were logged less than {config.least} times and are not planned "
             f"with: {shown}"
         )
-    doubts += _wordless(read, voice)
     if len(np.unique(data.actions)) == 1 and len(can) > 1:
         doubts.append("only one act was ever logged: there is nothing to choose")
     material = _Material(
         read, data, voice, np.flatnonzero(can & known & often), None if clone is None else Clone(clone)
     )
     return material, doubts
-
-
-def _wordless(read: Read, voice: LoggedVoice) -> list[str]:
-    """A warning for acts whose sentences have slots that most conversations have nothing to fill with."""
-    learnt = read.learnt[0]
-    # Without their last turn: what was said in it cannot fill its own slots.
-    talks = [learnt[i].messages[: _last_turn(learnt[i])] for i in evenly(len(learnt), WORDED).tolist()]
-    share = np.mean([voice.speakable_in(talk) for talk in talks], 0)
-    names = [read.codes.acts[a] for a in np.flatnonzero(voice.speakable & (share < 0.5))]
-    if not names:
-        return []
-    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
-    return [
-        f"{len(names)} of {len(voice.speakable)} acts cannot be said in most conversations, whose words have "
-        f"nothing for the slots of their sentences: {shown}. Where the plan wants one, another act is said"
-    ]
-
-
-def _last_turn(d: Dialogue) -> int:
-    """Place of the agent's last message."""
-    return max(i for i, m in enumerate(d.messages) if m.role == d.agent_role)
 
 
 def _agent(config: pomdp.Config, material: _Material, planned: pomdp.Planned) -> ActAgent:

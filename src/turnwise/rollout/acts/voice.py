@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,12 +54,15 @@ class LoggedVoice:
     """Says what the logged agent said when it meant the act, each sentence as often as it did.
 
     `phrases` [A] are (template, times that it was logged); empty for an act without a sentence. Slots of a
-    template are filled with what stands in such slots of the conversation, the latest first; a sentence
-    that the conversation cannot fill is not said. Nothing of other conversations is.
+    template are filled with what stands in such slots of the conversation, the latest first. Where the
+    conversation has nothing for them, the agent's own words are said if the template has any in `own`
+    (`slots.own_words`): numbers that the logged agent made up itself. Otherwise the sentence is not said.
+    What others brought into a conversation is said in no other.
     """
 
     phrases: tuple[tuple[tuple[str, int], ...], ...]
     slots: Slots = NO_NAMES
+    own: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, book: PhraseBook) -> LoggedVoice:
@@ -68,7 +71,7 @@ class LoggedVoice:
         A sentence that was logged with several acts may be read as another one: it is said only for an act
         that has no better ones.
         """
-        found = []
+        found, own = [], dict[str, tuple[tuple[str, int], ...]]()
         for act in range(len(book.names)):
             examples = book.examples(act)
             plain = [Utterance(e.template.replace("{{", "{").replace("}}", "}"), (None,)) for e in examples]
@@ -77,7 +80,8 @@ class LoggedVoice:
             # What stands in a slot is not known here, and a sentence with slots is taken at its word.
             fits = [e for e, a in zip(examples, read, strict=True) if a == act or kinds_of(e.template)]
             found.append(tuple((e.template, e.count) for e in fits or examples))
-        return cls(tuple(found), book.slots)
+            own |= {e.template: e.own for e in fits or examples if e.own}
+        return cls(tuple(found), book.slots, own)
 
     @property
     def speakable(self) -> np.ndarray:
@@ -85,11 +89,9 @@ class LoggedVoice:
         return np.array([bool(p) for p in self.phrases], bool)
 
     def speakable_in(self, talk: Talk) -> np.ndarray:
-        """[A] bool, the acts with a sentence that the talk can fill."""
+        """[A] bool, the acts with a sentence that the talk can fill, or with words of the agent's own."""
         known = set(self.slots.values(talk))
-        return np.array(
-            [any(known.issuperset(kinds_of(text)) for text, _ in own) for own in self.phrases], bool
-        )
+        return np.array([any(self._forms(text, known) for text, _ in own) for own in self.phrases], bool)
 
     def say(
         self, acts: Sequence[int], talks: Sequence[Talk], rngs: Sequence[np.random.Generator]
@@ -101,9 +103,23 @@ class LoggedVoice:
         own = self.phrases[act]
         values = self.slots.values(talk) if any(kinds_of(text) for text, _ in own) else {}
         # An act may have thousands of sentences: only the one that is drawn is filled.
-        own = [each for each in own if all(values.get(kind) for kind in kinds_of(each[0]))]
-        if not own:
+        can = [(forms, n) for text, n in own if (forms := self._forms(text, values))]
+        if not can:
             return None
-        template = own[draw(np.array([n for _, n in own], np.float64), rng)][0]
+        forms = can[_drawn(can, rng)][0]
+        template = forms[0 if len(forms) == 1 else _drawn(forms, rng)][0]
         text = filled(template, values)
         return None if text is None else Said(text, "logged")
+
+    def _forms(self, template: str, known: Collection[str]) -> tuple[tuple[str, int], ...]:
+        """How the sentence can be said with values of these kinds: (template, times) each."""
+        if all(kind in known for kind in kinds_of(template)):
+            return ((template, 1),)
+        return tuple(
+            each for each in self.own.get(template, ()) if all(kind in known for kind in kinds_of(each[0]))
+        )
+
+
+def _drawn(weighted: Sequence[tuple[Any, int]], rng: np.random.Generator) -> int:
+    """The place of one of (what, times), drawn as often."""
+    return draw(np.array([n for _, n in weighted], np.float64), rng)
