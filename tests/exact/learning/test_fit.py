@@ -13,7 +13,7 @@ from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.data import longest_of, prepared
 from turnwise.exact.learning.fit import Effort, choose, fit
 from turnwise.exact.learning.merging import losses, merged
-from turnwise.exact.learning.rewards import edges_of
+from turnwise.exact.learning.rewards import edges_of, late_of
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.truth import described, random_episodes
 from turnwise.exact.sarsop.solve import solve
@@ -127,6 +127,27 @@ def test_outcomes_that_shrink_with_the_length_fall_into_two_bins() -> None:
     assert data.edges is not None
     assert len(edges_of(np.array([-1.0, 1.0]))) == 1
     assert len(np.unique(data.steps.bins[offsets[1:] - 1])) == 2
+
+
+def test_luck_at_a_step_is_not_taken_for_what_the_step_costs() -> None:
+    """Nothing tells good ends from bad. After one step 3 of 4 ends are good (1 - .1), after two 1 of 4 is
+    (1 - .2): their means differ by -1.1, but only with -.1 are all rewards of the one among the other's.
+    Of continuous rewards the means are all that there is: .5 and -.4 a step."""
+    at = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    luck = np.array([1, 1, 1, -1, 1, -1, -1, -1.0])
+
+    def late(pay: np.ndarray) -> np.ndarray:
+        offsets = np.append(0, np.cumsum(at + 1))
+        rewards = np.zeros(offsets[-1])
+        rewards[offsets[1:] - 1] = pay
+        nothing = np.zeros(len(rewards), int)
+        return late_of(Sequences(nothing, nothing, rewards, offsets, np.ones(len(at), bool), at * 0, 1, 1), 2)
+
+    np.testing.assert_allclose(late(luck - 0.1 * (at + 1)), [0.05, -0.05], atol=1e-12)
+    at = np.repeat([0, 1], 20)
+    pay = np.where(at, -0.4, 0.5) + np.tile(np.arange(20) ** 1.5, 2)
+    pay -= pay[20:].mean() + 0.4
+    np.testing.assert_allclose(late(pay), [0.45, -0.45], atol=1e-12)
 
 
 def test_what_cannot_be_learnt_is_refused_or_fits_without_rewards() -> None:

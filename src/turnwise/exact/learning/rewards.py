@@ -13,6 +13,8 @@ BINS = 8
 """otherwise, bins at most"""
 SAME = 1e-6
 """rewards that differ by less than this share of their range are the same"""
+AGAIN = 0.9
+"""share of a step's rewards that must be those of another step, all higher or lower by one number"""
 ROUNDS = 200
 """of Lloyd's algorithm, and of backfitting, at most"""
 
@@ -56,6 +58,11 @@ def late_of(sequences: Sequences, longest: int) -> np.ndarray:
     Least squares by backfitting. The last answer stands for the hidden state, which nobody knows yet: "thank
     you" after two steps or after seven differ in nothing but the time. Steps at which nothing ended take the
     value of the step before.
+
+    Where the last answer does not tell the state, a step at which more ended well by chance seems to pay
+    more. If there are but a few different rewards, which come again at other steps, all of them higher or
+    lower by one number, then that number is taken (`_exactly`): else bins would tell the steps apart, and
+    hidden states would have to count them.
     """
     assert sequences.rewards is not None
     at = sequences.offsets[1:][sequences.ended] - 1
@@ -73,8 +80,33 @@ def late_of(sequences: Sequences, longest: int) -> np.ndarray:
         late = found
         if moved <= 1e-9 * np.abs(pay).max():
             break
+    late = _exactly(late, time, pay)
     there = np.maximum.accumulate(np.where(by_time > 0, np.arange(longest), 0))
     return late[there]
+
+
+def _exactly(late: np.ndarray, time: np.ndarray, pay: np.ndarray) -> np.ndarray:
+    """[longest], `late` with differences between steps that are differences of rewards, if there are such.
+
+    The step at which most ended is what the others are compared with. At least `AGAIN` of the rewards of a
+    step must be, less its difference, among those of that step; of several differences the one that is
+    nearest to that of `late` is taken. With more than `FEW` different rewards at a step all stays as it was.
+    """
+    by_time = np.bincount(time, minlength=len(late))
+    near = SAME * np.ptp(pay)
+    first = int(by_time.argmax())
+    known = np.unique(pay[time == first])
+    found = late.copy()
+    for t in np.flatnonzero(by_time).tolist():
+        own, counts = np.unique(pay[time == t], return_counts=True)
+        if len(known) > FEW or len(own) > FEW:
+            return late
+        steps = np.unique(own[:, None] - known)
+        there = np.abs(own[:, None, None] - steps - known[:, None]).min(1) <= near  # [own, steps]
+        good = steps[counts @ there >= AGAIN * counts.sum()]
+        if len(good):
+            found[t] = late[first] + good[np.abs(good - (late[t] - late[first])).argmin()]
+    return found - (found * by_time).sum() / by_time.sum()
 
 
 def means_of(counts: Counts, strength: float, late: np.ndarray) -> np.ndarray:
