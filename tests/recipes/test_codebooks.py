@@ -68,3 +68,25 @@ def test_acts_are_discovered_at_the_command_line(tmp_path: Path, capsys: pytest.
     assert [s["side"] for s in document["sides"]] == ["agent", "partner", "opening"]
     assert main(["train", "acts", "--logs", str(logs), "--out", out + "2", "--count", "few"]) == 2
     assert "--count few: expected auto or a number of acts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_failed_before_it_learnt_anything_is_tried_again_in_its_folder(
+    tmp_path: Path, there: bool
+) -> None:
+    """Nothing is left of it, be the folder new or there and empty. What a run has learnt is not touched."""
+
+    def bad(text: str, before: Sequence[tw.Message]) -> str:
+        raise ZeroDivisionError
+
+    out = tmp_path / "run"
+    if there:
+        out.mkdir()
+    with pytest.raises(tw.InputError, match="ZeroDivisionError"):
+        tw.fit(tw.Acts(agent_acts=bad), rows(20), out=out, quiet=True)  # type: ignore[arg-type]
+    assert out.exists() == there and not list(tmp_path.glob("run/*"))
+    books = tw.fit(tw.Acts(), rows(20), out=out, quiet=True)
+    assert set(books.codes.acts) == set(PARTS)
+    with pytest.raises(tw.InputError, match="another run"):
+        tw.fit(tw.Acts(agent_acts=bad), rows(20), out=out, quiet=True)  # type: ignore[arg-type]
+    assert (out / "result.json").is_file() and (out / "config.yaml").is_file()

@@ -213,7 +213,7 @@ def doubts_of(read: Read, can: np.ndarray) -> list[str]:
     found = list(read.notes)
     names = np.array(read.codes.acts)
     if can.sum() == 1:
-        found.append(f"the agent has one act, {names[can][0]!r}: there is nothing to choose")
+        found.append(f"the agent has one act, {str(names[can][0])!r}: there is nothing to choose")
     known = np.arange(len(names)) != book_of(read.codes).other  # that one stands for what nobody can say
     silent = names[~can & known].tolist()
     if silent:

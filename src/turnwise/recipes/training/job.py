@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,8 +17,8 @@ from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.trained import Actor, load
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
-from turnwise.run.files.lock import RESULT, has_ended, locked
-from turnwise.run.files.whole import whole_file
+from turnwise.run.files.lock import LOCK, RESULT, has_ended, locked
+from turnwise.run.files.whole import PART, whole_file
 from turnwise.run.folder import FORMAT, PLACES, expect_fresh, read_result, write_config, write_json
 from turnwise.run.rehearsal import VARIABLE, rehearsing
 from turnwise.run.settings import flattened
@@ -44,6 +44,7 @@ DATA = ("logs", "heldout_logs", "feedback", "prompts")
 MEASURED = (RESULT, "evaluation.json", "conversations.jsonl", "episodes.jsonl", "probe.json", "report.html")
 """files about a policy that has ended its training; `result.json`, which says so, goes first"""
 REPORT = "report.html"
+CONFIG = "config.yaml"
 NOT_RECORDED = ("out", "resume", "device", "threads", "strategy", "reward_retries", "reward_wait")
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 
@@ -97,7 +98,8 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
     """Train, save, measure, write the page; what was trained and the result. None on processes other than 0.
 
     The run folder is complete when this returns, and no other process has written it. Ctrl-C leaves a
-    checkpoint and raises Interrupted. A run that had ended already is what it was.
+    checkpoint and raises Interrupted. A run that had ended already is what it was. One that fails before
+    anything was learnt leaves nothing, so that the next try may have other settings and other data.
     """
     name, out, world = job.algorithm.name, machine.out, machine.world
     with contextlib.ExitStack() as held:
@@ -124,8 +126,13 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
 def _open_folder(job: Job[Any], machine: Machine, held: contextlib.ExitStack) -> bool:
     """Take the folder, and write what is known before the first step. Whether the run has ended already."""
     row, out = job.algorithm, machine.out
+    if not out.exists():
+        held.push(lambda kind, *_: _remove_empty(out) if kind is not None else None)
     held.enter_context(locked(out))
     expect_fresh(out, resume=machine.run.resume)  # again: while data was read, another run may have begun
+    if not (out / CONFIG).exists():
+        written = {CONFIG, "env.json", "algorithm.json", *job.files, *job.copies}
+        held.push(lambda kind, *_: _forget(out, written) if kind is not None else None)
     first: dict[str, Any] = {"format": FORMAT, "family": row.family, "algorithm": row.name}
     first |= {} if job.data is None else {"data": job.data}
     if rehearsing():
@@ -153,6 +160,18 @@ def _open_folder(job: Job[Any], machine: Machine, held: contextlib.ExitStack) ->
     for text in job.warnings:
         machine.warn(text)
     return False
+
+
+def _forget(out: Path, written: Collection[str]) -> None:
+    """Remove what a run has written before its first step, if there is nothing else."""
+    if {f.name for f in out.iterdir() if f.name != LOCK and not f.name.endswith(PART)} <= set(written):
+        for name in (CONFIG, *written):  # without settings first, so that half of it is no run
+            (out / name).unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # what somebody else put there stays
+        folder.rmdir()
 
 
 def _as_it_ended(job: Job[Any], out: Path) -> tuple[Any, dict[str, Any]]:
