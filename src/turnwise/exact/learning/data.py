@@ -108,6 +108,28 @@ def longest_of(sequences: Sequences) -> int | None:
     return most if there.sum() * np.log(hazard) < np.log(CHANCE) else None
 
 
+def sampled(data: Data, steps: int, rng: np.random.Generator) -> Data:
+    """Whole episodes drawn at random, of so many steps in all; all of them if there are no more."""
+    s = data.steps
+    if len(s.actions) <= steps:
+        return data
+    order = rng.permutation(len(s.ended))
+    lengths = np.diff(s.offsets)
+    taken = np.sort(order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), steps)))])
+    offsets = np.append(0, np.cumsum(lengths[taken]))
+    at = np.repeat(s.offsets[taken] - offsets[:-1], lengths[taken]) + np.arange(offsets[-1])
+    few = s._replace(
+        actions=s.actions[at],
+        observations=s.observations[at],
+        bins=s.bins[at],
+        rewards=s.rewards[at],
+        offsets=offsets,
+        ended=s.ended[taken],
+        firsts=s.firsts[taken],
+    )
+    return replace(data, steps=few).of(data.sizes[0])
+
+
 def finished(data: Data, tables: Tables) -> LearntModel:
     """The model of the tables, with the means of its rewards."""
     counts, _ = expected(data.steps, tables)

@@ -2,7 +2,11 @@
 
     1. Some starts on a sample of the data, each with more states than are wanted (`starts`).
     2. EM, then two states are made one, again and again, until the wanted number is left (`merging`).
-    3. EM on all data from the best of them, until an iteration gains next to nothing.
+    3. The best of them is split: two copies of each state, EM, mergers; again as long as that gains.
+    4. EM on all data from the best of them, until an iteration gains next to nothing.
+
+A model may have found all but one thing, which no state alone can tell: splitting all states at once makes
+room for it. (Splits and mergers against poor optima: Ueda, Nakano, Ghahramani & Hinton 2000.)
 
 The same path of mergers has a model for *every* smaller number of states, so `choose` pays for it once.
 """
@@ -10,12 +14,12 @@ The same path of mergers has a model for *every* smaller number of states, so `c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from turnwise.exact.learning.climb import Climb, Notes, Watch, climb, reduced, value_of
-from turnwise.exact.learning.data import Data, finished, longest_of, prepared
+from turnwise.exact.learning.data import Data, finished, longest_of, prepared, sampled
 from turnwise.exact.learning.expectation import tables_of
 from turnwise.exact.learning.kernels import Tables
 from turnwise.exact.learning.model import LearntModel
@@ -27,6 +31,9 @@ NOISE = 1.0
 """Standard errors within which a smaller model counts as good as the best (the rule of Breiman et al. 1984,
 section 3.4.3). A state too many costs a little data; one too few merges two situations that a plan must tell
 apart."""
+
+ROUNDS = 3
+"""times that the best model is split and merged again, at most"""
 
 
 @dataclass(frozen=True)
@@ -91,56 +98,87 @@ def fit(
 
 
 def searched(
-    data: Data,
-    wanted: Sequence[int],
-    seed: int,
-    effort: Effort,
-    notes: Notes,
-    watch: Watch | None,
+    data: Data, wanted: Sequence[int], seed: int, effort: Effort, notes: Notes, watch: Watch | None
 ) -> dict[int, Tables]:
     """For each wanted number of states the best tables of all starts, on a sample of the data."""
-    small = _sampled(data, effort.sample, np.random.default_rng([seed, 0]))
-    best: dict[int, tuple[float, Tables]] = {}
+    small = sampled(data, effort.sample, np.random.default_rng([seed, 0]))
+    best: Found = {}
+    least = 10 * effort.tolerance * len(small.steps.actions)
     for j in range(effort.starts):
-        for k, (value, tables) in _one_start(small, wanted, seed, j, effort, notes, watch).items():
-            if k not in best or value > best[k][0]:
-                best[k] = value, tables
+        found = _noted(notes, f"start{j}", wanted)
+        if not found:
+            here, tables = _start(small, max(wanted), seed, j, effort, watch)
+            found = _path(here, tables, wanted, effort, notes, f"start{j}")
+        _keep_better(best, found)
+    for j in range(ROUNDS):
+        found = _noted(notes, f"split{j}", wanted)
+        if not found:
+            rng, name = np.random.default_rng([seed, 3, j]), f"split {j + 1}"
+            here, tables = _split(small, best[max(wanted)][1], rng, effort, watch, name)
+            found = _path(here, tables, wanted, effort, notes, f"split{j}")
+        if not _keep_better(best, found) > least:
+            break
     return {k: tables for k, (_, tables) in best.items()}
 
 
-def _one_start(
-    small: Data, wanted: Sequence[int], seed: int, j: int, effort: Effort, notes: Notes, watch: Watch | None
-) -> dict[int, tuple[float, Tables]]:
-    """Start j: for each wanted number of states (value, tables)."""
-    found = {k: notes.get(f"start{j}/{k}") for k in wanted}
-    if all(v is not None for v in found.values()):
-        return {
-            k: (float(v["value"]), Tables(**{f: v[f] for f in Tables._fields}))
-            for k, v in found.items()
-            if v is not None
-        }
-    most = max(wanted)
+Found = dict[int, tuple[float, Tables]]
+"""by number of states: the penalised log-likelihood in nats, and its tables"""
+
+
+def _keep_better(best: Found, found: Found) -> float:
+    """Put what is better into `best`; the largest gain, in nats."""
+    gains = [v - best[k][0] if k in best else np.inf for k, (v, _) in found.items()]
+    best.update({k: found[k] for k, gain in zip(found, gains, strict=True) if gain > 0})
+    return max(gains)
+
+
+def _noted(notes: Notes, name: str, wanted: Sequence[int]) -> Found:
+    """What `_path` noted; nothing if it had not come to its end."""
+    found = {k: notes.get(f"{name}/{k}") for k in wanted}
+    return {
+        k: (float(v["value"]), Tables(**{f: v[f] for f in Tables._fields}))
+        for k, v in found.items()
+        if v is not None and all(found.values())
+    }
+
+
+def _start(
+    small: Data, most: int, seed: int, j: int, effort: Effort, watch: Watch | None
+) -> tuple[Data, Tables]:
+    """Start j, climbed, with more states than the `most` that are wanted."""
     many = most if most == 1 else max(most + 1, round(effort.surplus * most))
-    rng, kind = np.random.default_rng([seed, 1, j]), KINDS[j % len(KINDS)]
-    name, rough = f"start {j + 1}", 10 * effort.tolerance
+    rng, kind, name = np.random.default_rng([seed, 1, j]), KINDS[j % len(KINDS)], f"start {j + 1}"
     size = max(1, many // 2) if kind.twofold else many
     here = small.of(size)
     tables = start_of(here.of(size, 1.0).prior, kind, rng)
-    tables = climb(here, tables, effort.early, rough, watch=watch, name=name).tables
-    if kind.twofold:
-        here = small.of(2 * size)
-        tables = climb(here, twofold(tables, rng), effort.early, rough, watch=watch, name=name).tables
-    reached: dict[int, tuple[float, Tables]] = {}
+    tables = climb(here, tables, effort.early, 10 * effort.tolerance, watch=watch, name=name).tables
+    return _split(small, tables, rng, effort, watch, name) if kind.twofold else (here, tables)
+
+
+def _split(
+    small: Data, tables: Tables, rng: np.random.Generator, effort: Effort, watch: Watch | None, name: str
+) -> tuple[Data, Tables]:
+    """Two of each state, climbed."""
+    here = small.of(2 * len(tables.start))
+    double = twofold(tables, rng)
+    return here, climb(here, double, effort.early, 10 * effort.tolerance, watch=watch, name=name).tables
+
+
+def _path(
+    here: Data, tables: Tables, wanted: Sequence[int], effort: Effort, notes: Notes, name: str
+) -> Found:
+    """Mergers from so many states to the smallest wanted number, and what is wanted on the way."""
+    reached: Found = {}
     while True:
         k = len(tables.start)
         if k in wanted:
-            tables = climb(here, tables, effort.early // 3 + 1, rough).tables
+            tables = climb(here, tables, effort.early // 3 + 1, 10 * effort.tolerance).tables
             reached[k] = value_of(here, tables), tables
         if k == min(wanted):
             break
         here, tables = reduced(here, tables)
     for k, (value, tables) in reached.items():
-        notes.put(f"start{j}/{k}", {"value": np.array(value), **tables._asdict()})
+        notes.put(f"{name}/{k}", {"value": np.array(value), **tables._asdict()})
     return reached
 
 
@@ -261,29 +299,7 @@ def _prepared(sequences: Sequences, states: int, longest: int | str | None, smoo
     return prepared(sequences, states, longest=longest, smoothing=smoothing)
 
 
-def _sampled(data: Data, steps: int, rng: np.random.Generator) -> Data:
-    """Whole episodes drawn at random, of so many steps in all; all of them if there are no more."""
-    s = data.steps
-    if len(s.actions) <= steps:
-        return data
-    order = rng.permutation(len(s.ended))
-    lengths = np.diff(s.offsets)
-    taken = np.sort(order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), steps)))])
-    offsets = np.append(0, np.cumsum(lengths[taken]))
-    at = np.repeat(s.offsets[taken] - offsets[:-1], lengths[taken]) + np.arange(offsets[-1])
-    few = s._replace(
-        actions=s.actions[at],
-        observations=s.observations[at],
-        bins=s.bins[at],
-        rewards=s.rewards[at],
-        offsets=offsets,
-        ended=s.ended[taken],
-        firsts=s.firsts[taken],
-    )
-    return replace(data, steps=few).of(data.sizes[0])
-
-
 def iterations_of(effort: Effort, choosing: int = 0, smoothings: int = 0) -> int:
     """How often `watch` is called at most: by `fit`, or by `choose` among so many numbers of states."""
     climbs = choosing + smoothings + 1
-    return 2 * effort.starts * effort.early + climbs * effort.iterations
+    return (2 * effort.starts + ROUNDS) * effort.early + climbs * effort.iterations
