@@ -105,7 +105,7 @@ def codes_of(row: Row, logs: Logs, seed: int, model: str | None, folder: Path) -
     if not (folder / "codes.json").is_file():
         built = build_codes(logs, embed=embed, embed_name=name, seed=seed)
         save_codes(built.codes, folder)
-    return load_codes(folder, embed={} if embed is None else {name: embed})
+    return load_codes(folder, embed=None if embed is None else {name: embed}.__getitem__)
 
 
 def facts_of(

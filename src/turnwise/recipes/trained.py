@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -256,9 +256,13 @@ class Codebooks:
         save_codes(self.codes, folder)
 
 
-def load_codebooks(path: str | Path) -> Codebooks:
-    """Codebooks of a run's folder, or of what `Codebooks.save` wrote. InputError for anything else."""
+def load_codebooks(path: str | Path, embed: Any = None) -> Codebooks:
+    """Codebooks of a run's folder, or of what `Codebooks.save` wrote; `embed` as for `load`.
+
+    InputError for anything else.
+    """
     from turnwise.data.acts.files import MARK, load_codes
+    from turnwise.rollout.acts.files import features_by_name
 
     folder = Path(path)
     is_run = (folder / "config.yaml").is_file()
@@ -269,30 +273,34 @@ def load_codebooks(path: str | Path) -> Codebooks:
         raise InputError(
             f"{folder}: no {MARK} is there; expected a folder of codebooks, or the run of train acts"
         )
-    return Codebooks(
-        load_codes(inside, embed=features_by_name), folder if is_run else None, read_result(folder)
-    )
+    codes = load_codes(inside, embed=_embedder(embed) or features_by_name)
+    return Codebooks(codes, folder if is_run else None, read_result(folder))
 
 
-def features_by_name(name: str) -> Any:
-    """What makes vectors of texts: the features of a run, a folder or a hub name of a language model."""
+def _embedder(embed: Any) -> Callable[[str], Any] | None:
+    """What gives `embed` whatever name is asked for; None if nothing was given."""
+    if embed is None:
+        return None
     from turnwise.recipes.features import features_of
 
-    return features_of(name, quiet=True)
+    made = features_of(embed, quiet=True) if isinstance(embed, str | Path | Policy) else embed
+    return lambda name: made
 
 
-def load(path: str | Path) -> Policy | ActPolicy | Actor | Judge | World | Codebooks:
+def load(path: str | Path, *, embed: Any = None) -> Policy | ActPolicy | Actor | Judge | World | Codebooks:
     """What a run folder holds: a policy, an agent (of acts, in an environment), a world, a judge, acts.
 
     A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
-    too. InputError for a run that has not come to its end.
+    too. `embed`: what makes vectors of texts, for acts that were found with a model or a function and are not
+    to look for it where it was: a policy, a folder, a hub name, or a function of texts. InputError for a run
+    that has not come to its end, and if that model is not there.
     """
     folder = Path(path)
     if all((folder / name).is_file() for name in WORLD):
         return _load_world(folder)
     if any((place / "codes.json").is_file() for place in (folder, folder / "acts")):
-        return load_codebooks(folder)
-    found = load_trained(path)
+        return load_codebooks(folder, embed)
+    found = load_trained(path, _embedder(embed))
     run = folder if (folder / "config.yaml").is_file() else None
     result = read_result(folder)
     if isinstance(found, StepAgent):

@@ -7,7 +7,7 @@ refuses the other kinds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,10 +44,14 @@ WORDS: dict[Held, str] = {
 }
 
 
-def load(path: str | Path) -> Agent | StepAgent | ActAgent | RewardScorer | ClassifierScorer:
+def load(
+    path: str | Path, embed: Callable[[str], Any] | None = None
+) -> Agent | StepAgent | ActAgent | RewardScorer | ClassifierScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
-    A causal LM by folder or hub name is an `Agent` too. InputError if nothing can be loaded.
+    A causal LM by folder or hub name is an `Agent` too. `embed` gives what makes vectors of texts, by its
+    name, for an agent of acts that reads by them; None: a model by folder or name. InputError if nothing can
+    be loaded.
     """
     held = held_in(saved_folder(path))
     if held == "steps":
@@ -55,7 +59,7 @@ def load(path: str | Path) -> Agent | StepAgent | ActAgent | RewardScorer | Clas
     if held == "acts":
         from turnwise.rollout.acts.files import load_act_agent  # scikit-learn, which takes a second
 
-        return load_act_agent(saved_folder(path))
+        return load_act_agent(saved_folder(path), embed)
     return load_reward(path) if held == "reward" else load_agent(path)
 
 

@@ -125,3 +125,19 @@ def test_codebooks_come_back_from_their_folder(tmp_path: Path) -> None:
     (tmp_path / "acts" / "codes.npz").unlink()
     with pytest.raises(InputError, match="expected a folder of codebooks"):
         load_codes(tmp_path / "acts")
+
+
+def test_a_number_of_acts_that_is_not_reached_is_said() -> None:
+    """Nothing goes with the words of the agent here; the partner's acts are those of the log."""
+    from turnwise.data.acts.build import build_codes
+    from turnwise.data.dialogue import Dialogue
+
+    talks = []
+    for i in range(40):
+        agent = Message("assistant", f"some words {'abcde'[i % 5]}", reward=0.0)
+        talks.append(Dialogue((agent, Message("user", "yes", act="agreed")), True, id=str(i)))
+    built = build_codes(talks, "discover", count=30)
+    assert len(built.codes.acts) == 1
+    assert "1 acts of the agent were found where count is 30: nothing tells more of them apart" in built.notes
+    assert any("acts of the partner come by field" in note and "30" in note for note in built.notes)
+    assert not any("count" in note for note in build_codes(talks, "discover").notes)

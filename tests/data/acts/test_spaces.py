@@ -68,3 +68,23 @@ def test_a_saved_space_is_the_same(tmp_path: Path):
     save_codes(Codes(book, book, book), tmp_path / "codes")
     found = load_codes(tmp_path / "codes", embed={"mine": embed}.__getitem__).agent
     np.testing.assert_array_equal(found.space.vectors(TEXTS), space.vectors(TEXTS))
+    with pytest.raises(InputError, match=r"acts of the agent are read by vectors of 'mine'; expected what"):
+        load_codes(tmp_path / "codes")
+
+    def another(texts):
+        return embed([int(text) + 100 for text in texts])
+
+    with pytest.raises(InputError, match="makes others of the same sentences now"):
+        load_codes(tmp_path / "codes", embed=lambda name: another)
+    (tmp_path / "mine").mkdir()  # beside the codebooks, which have moved with it
+    asked = []
+    load_codes(tmp_path / "codes", embed=lambda name: (asked.append(name), embed)[1])
+    assert set(asked) == {str((tmp_path / "mine").resolve())}
+
+    def gone(name):
+        raise InputError("no such folder")
+
+    with pytest.raises(
+        InputError, match=r"'mine', which cannot be loaded \(no such folder\); expected its f"
+    ):
+        load_codes(tmp_path / "codes", embed=gone)

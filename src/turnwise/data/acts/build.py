@@ -82,6 +82,9 @@ def build_codes(
         )
         agent, partner = found.agent, found.partner
     assert agent is not None and partner is not None
+    if count is not None:
+        sides = [("agent", agent), *([("partner", partner)] if heard else [])]
+        notes.texts += [text for side, book in sides if (text := _fewer(side, book, count)) is not None]
     agent = agent.with_own_words(corpus.said)
     if own := [t for t in agent.phrases.templates if normalised(t) in agent.phrases.own]:
         notes.texts.append(
@@ -97,6 +100,18 @@ def build_codes(
             )
     opening = _opening(corpus, partner_acts, agent, partner, embed, embed_name, seed)
     return Built(Codes(agent, partner, opening), corpus, found, tuple(notes.texts))
+
+
+def _fewer(side: str, book: PhraseBook, count: int) -> str | None:
+    """What is to be said of a side that has not as many acts as were asked for; None: nothing."""
+    if book.way != "discover":
+        return (
+            f"acts of the {side} come by {book.way} and are not discovered: count, {count}, is not for them"
+        )
+    found = len(book.names) - (book.other is not None)
+    if found >= count:
+        return None
+    return f"{found} acts of the {side} were found where count is {count}: nothing tells more of them apart"
 
 
 def _known(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ MARK = "codes.json"
 NUMBERS = "codes.npz"
 FORMAT = 2
 SIDES = ("agent", "partner", "opening")
+UP = 5
+"""folders above that of codebooks in which a folder of vectors is looked for, if it is not where it was"""
+TRIED = 8
+"""sentences whose vectors must be what they were"""
 
 
 def save_codes(codes: Codes, folder: str | Path) -> None:
@@ -50,9 +54,11 @@ def load_codes(
 ) -> Codes:
     """What `save_codes` wrote.
 
-    `embed`: gives what makes vectors of texts, by its name, for codebooks that need one. `functions`: those
-    that name acts, by `module:function`; what is not given is imported by that name. InputError for a folder
-    that is no such thing, or that needs what is not there.
+    `embed`: gives what makes vectors of texts, by its name, for codebooks that need one. A name that is no
+    folder here may be one beside the codebooks or above them, where it was if all has moved together.
+    `functions`: those that name acts, by `module:function`; what is not given is imported by that name.
+    InputError for a folder that is no such thing, or that needs what is not there, or if `embed` gives
+    something else than what the acts were found with.
     """
     place = Path(folder)
     try:
@@ -111,11 +117,11 @@ def _read(
     phrases = Phrases(tuple(words["templates"]), number("acts"), number("counts"), number("distances"), own)
     logged = None
     if "embed" in words:
-        name = words["embed"]
-        if embed is None:
-            raise InputError(f"{place}: {side} acts are read by {name}; expected it to be given (embed)")
-        space: Words | Embedded = Embedded(embed(name), number("mean"), number("common"), name)
         logged = number("vectors")
+        space: Words | Embedded = Embedded(
+            _embedder(side, words["embed"], place, embed), number("mean"), number("common"), words["embed"]
+        )
+        _expect_same(space, phrases.templates, logged, f"{place}: acts of the {side}")
     else:
         space = Words.of(words["words"], number("idf"))
     source, labels = words["source"], None
@@ -136,3 +142,32 @@ def _read(
         None if words.get("sure") is None else Gate(number("weights"), number("constants"), words["sure"]),
         logged,
     )
+
+
+def _embedder(side: str, name: str, place: Path, embed: Callable[[str], Embedder] | None) -> Embedder:
+    """What made the vectors of a side's sentences."""
+    what = f"{place}: acts of the {side} are read by vectors of {name!r}"
+    if embed is None:
+        raise InputError(f"{what}; expected what makes them to be given (embed)")
+    found = name
+    if not Path(name).exists():
+        near = (folder / name for folder in place.resolve().parents[:UP])
+        found = next((str(path) for path in near if path.is_dir()), name)
+    try:
+        return embed(found)
+    except InputError as error:
+        raise InputError(
+            f"{what}, which cannot be loaded ({error}); expected its folder there, or embed: where it is now"
+        ) from error
+
+
+def _expect_same(space: Embedded, templates: Sequence[str], logged: np.ndarray, what: str) -> None:
+    """InputError if sentences have other vectors than when the acts were found."""
+    found = space.vectors(templates[:TRIED])
+    known = logged[:TRIED]
+    alike = np.einsum("nd,nd->n", found, known)[np.linalg.norm(known, axis=1) > 0.5]
+    if len(alike) and alike.mean() < 0.99:
+        raise InputError(
+            f"{what} are read by vectors of {space.name!r}, which makes others of the same sentences now "
+            f"(cosine {alike.mean():.2f}); expected embed: what the acts were found with"
+        )

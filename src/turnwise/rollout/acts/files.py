@@ -61,7 +61,7 @@ def load_act_agent(folder: Path, embed: Callable[[str], Embedder] | None = None)
                 fallback = LoggedActs(found["begin"], found["after"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder}: expected an agent of acts as it was saved; found {e}") from e
-    codes = load_codes(folder / CODES, embed=embed or _features)
+    codes = load_codes(folder / CODES, embed=embed or features_by_name)
     clone = None
     if (folder / CLONE).is_dir():
         from turnwise.rollout.load import load_agent  # transformers, which most such agents do without
@@ -75,12 +75,14 @@ def load_act_agent(folder: Path, embed: Callable[[str], Embedder] | None = None)
     return ActAgent(codes, chooser, voice, fallback, own, patience)
 
 
-def _features(name: str) -> Embedder:
+def features_by_name(name: str) -> Embedder:
     """Features of a language model or an encoder, from its folder, a run, or by its hub name."""
     from turnwise.models.lm.features import load_features  # transformers, which most such agents do without
-    from turnwise.rollout.load import saved_folder
+    from turnwise.rollout.load import WORDS, held_in, saved_folder
 
     folder = saved_folder(name)
+    if (held := held_in(folder)) == "steps":
+        raise InputError(f"{name}: this is {WORDS[held]}; expected a language model or an encoder")
     return load_features(folder if folder.exists() else name, quiet=True)
 
 
