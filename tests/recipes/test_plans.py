@@ -13,11 +13,13 @@ import pytest
 
 import turnwise as tw
 from turnwise.algorithms.acts import pomdp
+from turnwise.data.acts.build import build_codes
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
+from turnwise.recipes.training.plans import plan_of
 
 QUICK = pomdp.Config(
     states=4, smoothing=1.0, starts=1, iterations=20, resamples=1, trials=5, simulations=30, least=1
@@ -55,6 +57,24 @@ def test_an_evaluation_stands_beside_what_was_predicted(run: Path) -> None:
     found = tw.evaluate(run, episodes=40, quiet=True)
     assert found.result["turns_as_acts"]["read_back"]["value"] == 1
     assert "this plan, in models of the logs" in (run / "report.html").read_text(encoding="utf-8")
+    promised, predicted = found.result["promised"], tw.load(run).result["worth"][0]  # type: ignore[union-attr]
+    assert promised["value"] == pytest.approx(predicted["mean"])
+    assert promised["interval"] == [predicted["low"], predicted["high"]]
+    assert promised["over"] == pytest.approx(predicted["mean"] - found.mean)
+    assert promised["low"] <= promised["over"] <= promised["high"] and "at_opening" in promised
+
+
+def test_the_time_of_a_run_is_estimated_from_what_em_mostly_takes() -> None:
+    """At most: 2 x 6 x 150 of the starts, 8 numbers, 5 strengths and the last climb of 300 each, and 4
+    resamples of 60. Typical is half of 1,800 and a tenth of 4,440. The trial is one start and two iterations
+    of each of 14 climbs."""
+    logs = tw.read_logs(rows(30))
+    data = pomdp.sequences_of(build_codes(logs, "field", "field").codes.talks(logs))
+    plan = plan_of(pomdp.Config(), data, 0, {})
+    assert plan.sizes["iterations_at_most"] == 1800 + 14 * 300 + 4 * 60
+    assert (plan.total, plan.trial.amount) == (900 + 444, 150 + 14 * 2)
+    given = plan_of(pomdp.Config(states=2, smoothing=1.0, resamples=0), data, 0, {})
+    assert (given.sizes["iterations_at_most"], given.total, given.trial.amount) == (2100, 930, 152)
 
 
 def test_the_model_is_a_problem_that_solvers_take(run: Path) -> None:

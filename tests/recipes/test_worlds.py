@@ -16,7 +16,7 @@ QUICK = {"states": 2, "smoothing": 1.0, "resamples": 0, "starts": 1, "iterations
 
 
 def test_tiger_is_learnt_planned_in_saved_and_loaded(tmp_path: Path) -> None:
-    config = tw.LearntPomdp(**QUICK, trials=60)
+    config = tw.LearntPomdp(**QUICK | {"simulations": 1000}, trials=60)
     found = tw.fit(config, "tiger", episodes=1500, steps=10, out=tmp_path / "run", quiet=True)
     predicted, true = found.result["worth"]
     # The optimum is 19.37; opening at once is worth -900, listening for ever -20.

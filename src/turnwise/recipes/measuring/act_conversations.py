@@ -72,7 +72,7 @@ def measure(
         "turns_as_acts": reading(talks, settings.seed),
         "beside": [reference_in_words(r) for r in references],
     }
-    if (promise := promised(talks, settings.seed)) is not None:
+    if (promise := promised(talks, settings.seed, policy.result.get("worth", ()))) is not None:
         result["promised"] = promise
         result["beside"].append(promise["sentence"])
     result["beside"].append(result["turns_as_acts"]["sentence"])
@@ -116,21 +116,41 @@ def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:
     return found
 
 
-def promised(talks: Sequence[Conversation], seed: int) -> dict[str, Any] | None:
-    """What the values promised before the first turn, and that less what was earned; None without values.
+def promised(
+    talks: Sequence[Conversation], seed: int, worth: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
+    """What was promised, and that less what was earned; None if nothing was.
 
-    Values of conversations that go on for long, or that discount, promise something else than the return.
+    A plan's promise is what it earned when it was simulated in models of the logs, which its run wrote down
+    as `worth`: the figure of its page. Beside it stands `at_opening`, what its values say before the first
+    turn, which is the promise of whatever was not simulated. Values of conversations that go on for long, or
+    that discount, promise something else than the return.
     """
     first = [c.turns[0] for c in talks]
     said = [t.get("chosen_q", t.get("v")) for t in first]
-    if any(x is None for x in said):
+    earned = np.array([c.dialogue.undiscounted_return() for c in talks])
+    opening = None if any(x is None for x in said) else np.array([float(x) for x in said])
+    simulated = next((row for row in worth if row["role"] == "predicted"), None)
+    if simulated is None and opening is None:
         return None
-    gap = np.array([float(x) for x in said]) - [c.dialogue.undiscounted_return() for c in talks]
+    promise = opening if simulated is None else np.full(len(earned), float(simulated["mean"]))
+    assert promise is not None
+    gap = promise - earned
     low, high = bootstrap_interval(gap, rng=np.random.default_rng(seed))
-    value, over = float(np.mean(said)), float(gap.mean())
-    text = f"its values promised {value:.4f}: {abs(over):.4f} too {'much' if over >= 0 else 'little'}"
-    text += f" ({low:+.4f} to {high:+.4f}, 95%)"
-    return {"value": value, "over": over, "low": low, "high": high, "sentence": text}
+    found: dict[str, Any] = {"value": float(promise.mean()), "over": float(gap.mean())}
+    found |= {"low": low, "high": high}
+    text = f"its values promised {found['value']:.4f}"
+    if simulated is not None:
+        text = f"its models promised {found['value']:.4f}"
+        if simulated["low"] is not None:
+            found["interval"] = [simulated["low"], simulated["high"]]
+            text += f" ({simulated['low']:.4f} to {simulated['high']:.4f})"
+    text += f": {abs(found['over']):.4f} too {'much' if found['over'] >= 0 else 'little'}"
+    text += f" ({low:+.4f} to {high:+.4f}, 95% over conversations)"
+    if simulated is not None and opening is not None:
+        found["at_opening"] = float(opening.mean())
+        text += f"; before the first turn its values say {found['at_opening']:.4f}"
+    return {**found, "sentence": text}
 
 
 def act_view(c: Conversation) -> dict[str, Any]:

@@ -21,15 +21,14 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.environments import Environment, copy_of
 from turnwise.recipes.settings.train import RandomEpisodes
 from turnwise.recipes.trained import World
-from turnwise.recipes.training.job import Job, Plan
+from turnwise.recipes.training.job import Job
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.plans import (
     NOTES,
     PROBLEM,
-    iterations_at_most,
+    plan_of,
     rehearsed,
     searching,
-    trial_of,
 )
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
@@ -92,11 +91,11 @@ def prepare(
             "worth": [
                 {
                     "role": "predicted",
-                    "name": "lower bound of this plan in the model that it was made in, discounted",
-                    "mean": planned.solution.lower,
-                    "low": None,
-                    "high": None,
-                    "n": 1,
+                    "name": "this plan, in models of the episodes, discounted",
+                    "mean": float(planned.worth.mean()),
+                    "low": low,
+                    "high": high,
+                    "n": len(planned.worth),
                 },
                 {
                     "role": "true",
@@ -107,7 +106,7 @@ def prepare(
                     "n": live.n,
                 },
             ],
-            "in_models": {"mean": float(planned.worth.mean()), "low": low, "high": high},
+            "in_models": planned.worth.tolist(),
             "bounds": {
                 "lower": planned.solution.lower,
                 "upper": planned.solution.upper,
@@ -132,7 +131,7 @@ def prepare(
         content={} if env.problem is None else {"env": _digest(env.problem)},
         copies={} if env.file is None else {copy_of(env.file): env.file},
         env=env,
-        plan=Plan(sizes, iterations_at_most(config), "iterations", trial_of(config, data, m.seed)),
+        plan=plan_of(config, data, m.seed, sizes),
         train=train,
         finish=finish,
     )
