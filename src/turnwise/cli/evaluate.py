@@ -1,4 +1,4 @@
-"""turnwise evaluate: a policy in live conversations, or an agent in whole episodes."""
+"""turnwise evaluate: a policy in live conversations, or an agent or a plan in whole episodes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class EvaluatePolicy:
 
 @dataclass(frozen=True)
 class EvaluateAgent:
-    """Play whole episodes with a trained agent, and set its mean beside what is known of the environment."""
+    """Play whole episodes with a trained agent or plan, and set its mean beside what is known there."""
 
     target: Run
     env: EnvironmentChoice = EnvironmentChoice()
@@ -82,7 +82,8 @@ def acts_in_environment(args: Sequence[str]) -> bool:
     found = split_words(EvaluateAgent, args)
     folders = [Path(word) for word in (*found.flags.get("run", ()), *found.alone)]
     runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
-    return bool(runs) and read_config(runs[0]).get("family") == "acting"
+    config = read_config(runs[0]) if runs else {}
+    return config.get("family") == "acting" or (config.get("family") == "plans" and "env" in config)
 
 
 def _opened(target: Run) -> Any:
@@ -136,19 +137,24 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
 
 
 def _agent(a: EvaluateAgent) -> dict[str, Any]:
-    from turnwise.recipes.measuring import episodes
-    from turnwise.recipes.trained import Actor
+    from turnwise.recipes.measuring import episodes, worlds
+    from turnwise.recipes.trained import Actor, World
 
     actor = _opened(a.target)
-    assert isinstance(actor, Actor)
-    if a.settings.greedy and actor.saved.kind == "q":
+    assert isinstance(actor, Actor | World)
+    if isinstance(actor, Actor) and a.settings.greedy and actor.saved.kind == "q":
         notice("--greedy: an agent of values takes the best action in any case")
     with Bounds(episodes.SECONDS) as bar:
-        found = episodes.measure(actor, a.env.env, a.settings, bounds=bar.at)
+        if isinstance(actor, World):
+            found = worlds.measure(actor, a.env.env, a.settings, bounds=bar.at)
+        else:
+            found = episodes.measure(actor, a.env.env, a.settings, bounds=bar.at)
     result, out = dict(found.result), console(a.target.json)
     low, high = result["low"], result["high"]
     spread = f"({low:.4g} to {high:.4g}, 95%; standard error {result['standard_error']:.2g})"
-    played = f"{result['episodes']:,} episodes of {result['length']:.4g} steps"
+    played = f"{result['episodes']:,} episodes"
+    if "length" in result:
+        played += f" of {result['length']:.4g} steps"
     form = "{}: {} [bold]{}[/bold] {}, {}"
     out.print(styled(form, a.target.run, result["score"], f"{result['mean']:.4g}", spread, played))
     for line in found.beside:

@@ -274,7 +274,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     out.print(f"report: {result['report']}")
     if row.family == "plans":
         _print_plan(result, out)
-    if row.family in ("act_agents", "plans", "acting") and "policy" in result:
+    if row.family == "plans" or (row.family in ("act_agents", "acting") and "policy" in result):
         notice(f"next: turnwise evaluate {folder}")
 
 

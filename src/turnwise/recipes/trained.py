@@ -18,6 +18,7 @@ from turnwise.envs.dialogue import Message
 from turnwise.exact.learning.live import live_returns
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.planner import Planner
+from turnwise.exact.learning.truth import LANES
 from turnwise.recipes.environments import Environment, find_environment, kept_copy
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
@@ -174,7 +175,7 @@ class World:
 
     def live_returns(self, episodes: int = 1000, seed: int = 0) -> np.ndarray:
         """[episodes], discounted returns of the plan in the environment, on the learnt belief."""
-        env = self.env if isinstance(self.env, Environment) else find_environment(self.env, episodes, None)
+        env = self.env if isinstance(self.env, Environment) else find_environment(self.env, LANES, None)
         rng = np.random.default_rng((seed, 7))
         return live_returns(
             env.lanes, self.planner.model, self.planner.best, episodes, self.planner.discount, rng

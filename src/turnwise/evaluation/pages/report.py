@@ -3,7 +3,8 @@
 What is in the folder is shown; what is not is named, with what its absence means. From a number on a page
 to where it is computed: the template that shows it names the function that makes its values; that function
 reads the number from the run's file, or computes it. `templates/` has a folder for logs, for feedback (reward
-models and replies), for agents, for solutions and for playbooks; what several of them use lies outside these.
+models and replies), for agents, for worlds, for solutions and for playbooks; what several of them use lies
+outside these.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from turnwise.evaluation.pages.reward_models import reward_page
 from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_run
 from turnwise.evaluation.pages.solutions.solved import solution_page
 from turnwise.evaluation.pages.training import training_view
+from turnwise.evaluation.pages.worlds import world_page
 from turnwise.run.errors import InputError
 from turnwise.run.folder import write_text
 
@@ -71,11 +73,16 @@ def plain_page(run: RunFiles) -> Page:
     return Page(("plain.html", "curves.html"), "words.html", values, [run])
 
 
+def plan_page(run: RunFiles) -> Page:
+    """A plan in an environment. One that converses has a playbook for a page, once its run has ended."""
+    return world_page(run) if "env" in (run.config or {}) else plain_page(run)
+
+
 PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "logs": logs_page,
     "codebooks": acts_page,
     "act_agents": logs_page,
-    "plans": plain_page,
+    "plans": plan_page,
     "preferences": reply_page,
     "replies": reply_page,
     "reward": reward_page,

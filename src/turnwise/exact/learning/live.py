@@ -11,6 +11,7 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy
 from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.truth import LANES
 
 TAIL = 1e-5
 """Episodes are followed until a reward is discounted to this share of itself."""
@@ -27,8 +28,20 @@ def live_returns(
     """[episodes], discounted returns of `choose` on the belief of `model`, in `env`.
 
     What the model holds impossible leaves its belief as it predicted it. Episodes are cut after `MOST_STEPS`,
-    or where what follows weighs `TAIL`.
+    or where what follows weighs `TAIL`. A table plays all of them side by side, any other environment
+    `LANES` at a time, as many as it was made for (`random_episodes`).
     """
+    if isinstance(env, TabularEnv):
+        return _side_by_side(env, model, choose, episodes, discount, rng)
+    blocks = -(-episodes // LANES)
+    found = [_side_by_side(env, model, choose, LANES, discount, rng) for _ in range(blocks)]
+    return np.concatenate(found)[:episodes]
+
+
+def _side_by_side(
+    env: LaneEnv, model: LearntModel, choose: Choose, episodes: int, discount: float, rng: np.random.Generator
+) -> np.ndarray:
+    """[episodes], one return of each lane."""
     first = env.reset(rng, episodes)
     shown = not (isinstance(env, TabularEnv) and env.null is not None)
     beliefs = model.first(first if shown else np.zeros(episodes, np.int64))
@@ -53,6 +66,11 @@ def live_returns(
         if ended.any() and not env.autoresets:
             env.reset_lanes(ended)
     return returns
+
+
+def at_random(beliefs: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Uniformly random actions."""
+    return np.full(len(beliefs), RANDOM)
 
 
 def by_vectors(model: LearntModel, policy: AlphaPolicy) -> Choose:

@@ -86,7 +86,7 @@ def measure(
         )
     result: dict[str, Any] = {"env": place.name, **episode_summary(episodes, gamma=gamma, seed=a.seed)}
     memoryless = saved.memory.memory == "none"
-    truth = _truth(place.lanes, problem, a.seed, bounds)
+    truth = known_of(place.lanes, problem, a.seed, bounds)
     result |= {
         "kind": saved.kind,
         "greedy": a.greedy,
@@ -142,10 +142,10 @@ def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environmen
     return place, longest, place.discount
 
 
-def _truth(
+def known_of(
     env: LaneEnv, problem: Any, seed: int, bounds: Callable[[float, float, float], None] | None
 ) -> dict[str, Any]:
-    """What is known of the environment's best; numbers that are not finite are None."""
+    """What is known of the environment's best, with or without memory; what is not finite is None."""
     if problem is None:
         return truth_of_task(env)
     seconds = 0.3 if rehearsing() else SECONDS
@@ -177,7 +177,19 @@ def _probe(
 
 def _beside(result: dict[str, Any]) -> list[str]:
     """What the mean stands beside, line by line."""
-    t, lines = result["truth"], []
+    lines = best_in_words(result["truth"])
+    if result["exact"] is not None:
+        lines.append(f"this policy has no memory; its exact value: {result['exact']:.6g}")
+    if result["share"] is not None and result["share"] < 0:
+        lines.append("its memory gains it nothing: a policy without one does better")
+    elif result["share"] is not None:
+        lines.append(f"share of what memory is worth: {100 * result['share']:.0f}%")
+    return lines
+
+
+def best_in_words(t: dict[str, Any]) -> list[str]:
+    """What is known of the environment's best, line by line."""
+    lines = []
     if t.get("lower") is not None:
         lines.append(f"V*_obs, of the best policy with memory: between {t['lower']:.6g} and {t['upper']:.6g}")
     if t.get("stochastic") is not None:
@@ -186,12 +198,6 @@ def _beside(result: dict[str, Any]) -> list[str]:
         lines.append(f"best deterministic memoryless policy: {t['deterministic']:.6g}")
     if t.get("maximum") is not None:
         lines.append(f"maximum: {t['maximum']:.6g}")
-    if result["exact"] is not None:
-        lines.append(f"this policy has no memory; its exact value: {result['exact']:.6g}")
-    if result["share"] is not None and result["share"] < 0:
-        lines.append("its memory gains it nothing: a policy without one does better")
-    elif result["share"] is not None:
-        lines.append(f"share of what memory is worth: {100 * result['share']:.0f}%")
     return lines
 
 

@@ -1,14 +1,14 @@
-"""Measure what was trained: a policy in live conversations, an agent in whole episodes."""
+"""Measure what was trained: a policy in live conversations, an agent or a plan in whole episodes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from turnwise.recipes.measuring import act_conversations, conversations, episodes
+from turnwise.recipes.measuring import act_conversations, conversations, episodes, worlds
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
-from turnwise.recipes.trained import Actor, ActPolicy, Policy, load
+from turnwise.recipes.trained import Actor, ActPolicy, Policy, World, load
 
 
 def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: Any) -> Evaluation:
@@ -16,7 +16,8 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
 
     A `Policy` or an `ActPolicy` holds live conversations with a task: `on` is a task (`turnwise.HelpDesk()`),
     the name of a built-in one, or `package.module:Task`; by default the one that its logs come from, if they
-    say so. An `Actor` plays whole episodes: `on` is an environment, by default the one that it learnt in.
+    say so. An `Actor`, or the plan of a `World`, plays whole episodes: `on` is an environment, by default the
+    one that it learnt in.
     `settings`: fields of `ConversationSettings` (`episodes`, `seed`, `lanes`, `betas`, `validation_episodes`,
     `temperature`) or of `EpisodeSettings` (`episodes`, `seed`, `lanes`, `greedy`, `horizon`). SettingError
     for a policy whose logs name no task, if none is given.
@@ -31,4 +32,6 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
         return act_conversations.measure(trained, on, ConversationSettings(**settings), quiet=quiet)
     if isinstance(trained, Actor):
         return episodes.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
+    if isinstance(trained, World):
+        return worlds.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
     raise TypeError(f"{type(trained).__name__} is neither a policy nor an agent; expected what fit returned")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.files.feedback import read_feedback
 from turnwise.data.files.logs import read_logs
+from turnwise.exact.learning.truth import LANES
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
 from turnwise.recipes.environments import find_environment, is_environment
@@ -346,9 +347,6 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
     env = find_environment(data, config.lanes, settings.horizon)
     return acting.prepare(algorithm, config, env, memory, critic, settings, m)
 
-
-LANES = 1024
-"""episodes of random actions side by side"""
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,

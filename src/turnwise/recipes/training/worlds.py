@@ -35,8 +35,8 @@ from turnwise.run.files.digests import digest_of
 from turnwise.run.rehearsal import at_most
 from turnwise.run.training import TrainingRun
 
-LIVE = 10_000
-"""episodes by which a plan is valued in the environment"""
+LIVE, LIVE_ELSEWHERE = 10_000, 2_000
+"""episodes by which a plan is valued in the environment, if it is a table, and if it is anything else"""
 APART = 2_000
 """episodes that predictors are compared on, beside those that are learnt from"""
 
@@ -72,7 +72,9 @@ def prepare(
         names = {} if problem is None else {"actions": problem.actions}
         write_pomdp(with_first_look(model.pomdp(discount, name="learnt", **names)), m.out / PROBLEM)
         live = mean_interval(
-            found.live_returns(at_most(20, LIVE), m.seed), rng=np.random.default_rng(0), resamples=1000
+            found.live_returns(at_most(20, LIVE if problem is not None else LIVE_ELSEWHERE), m.seed),
+            rng=np.random.default_rng(0),
+            resamples=1000,
         )
         nats = {
             "this model": nats_per_symbol(model.log_likelihoods(apart), apart),
