@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from turnwise.data.acts.corpus import one_hot
-from turnwise.data.acts.telling import Question, Target, bits_of, interval, join
+from turnwise.data.acts.telling import Question, Target, bits_of, interval, joined
 
 
 def question(answers: np.ndarray, around: np.ndarray | None = None) -> Question:
@@ -48,9 +48,10 @@ def test_acts_that_are_answered_alike_are_joined_and_others_are_not() -> None:
         shares = [np.bincount(answers[rows], minlength=3) / len(rows) for rows in (i, j)]
         return bool(np.abs(shares[0] - shares[1]).max() > 0.1)
 
-    number, curve = join(question(answers), cut, None, apart)
+    found = joined(question(answers), cut, None, apart)
+    number, curve = found.number, found.curve(question(answers), cut)
     assert len(set(number)) == 3 and all(number[2 * k] == number[2 * k + 1] for k in range(3))
     assert [round(x["acts"]) for x in curve] == [1, 2, 3, 4, 5, 6]
     told = {x["acts"]: x["mean"] for x in curve}
     assert told[3] > 1.5 * told[2] and abs(told[6] - told[3]) < 0.005
-    assert len(set(join(question(answers), cut, 2, apart)[0])) == 2
+    assert len(set(joined(question(answers), cut, 2, apart).number)) == 2

@@ -180,5 +180,6 @@ def _opening(
         "whole": sparse.hstack([sparse.csr_matrix(whole), pay]),
         "pay": times(whole, pay),
     }
-    split(side.sentences, {k: sparse.csr_matrix(x) for k, x in around.items()}, seed)
+    contexts = {k: sparse.csr_matrix(x) for k, x in around.items()}
+    side.sentences.acts = split(side.sentences, contexts, corpus.half[start], seed)
     return side.book(True, seed)

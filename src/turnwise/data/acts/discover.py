@@ -6,8 +6,7 @@ tells is what stands around a sentence: the partner's next words, what the agent
 and what the conversation earns. So each side's sentences are split by their contexts (`splitting.py`), the
 contexts are written in the acts found so far, and the two sides take turns:
 
-    repeat ROUNDS times: split the agent's sentences anew; split the answers anew
-    join acts that what stands around does not tell apart, those that tell least first (telling.py)
+    take turns: split one side's sentences anew by the other's acts, join what is not told apart (turns.py)
     learn to read the acts off words alone, for sentences that were never seen (gate.py)
 
 The acts of conversations are those of Young et al. (2013), who wrote theirs by hand; Ritter et al. (2010) and
@@ -19,28 +18,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from turnwise.data.acts.codebook import OTHER, Example, Utterance
-from turnwise.data.acts.corpus import Corpus, frequent, one_hot, times
+from turnwise.data.acts.contexts import GIST, Gists
+from turnwise.data.acts.corpus import Corpus
 from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.phrases import PhraseBook, Phrases, frequent_forms, short_names
 from turnwise.data.acts.slots import Slots, normalised
 from turnwise.data.acts.spaces import Embedded, Embedder, Space, Words
-from turnwise.data.acts.splitting import Sentences, main_directions, split, told_apart
-from turnwise.data.acts.telling import Question, asked, join
+from turnwise.data.acts.splitting import Sentences, main_directions
+from turnwise.data.acts.telling import Question, asked, joined
+from turnwise.data.acts.turns import apart, take_turns
 
-ROUNDS = 3
-"""how often the two sides are split, each time with the other side's acts of before"""
-GIST = 30
-"""main directions of neighbouring texts that are a context"""
 JUST = 0.99
 """distance, at most, of a sentence that was logged: it is not *other*, however odd"""
-CROSSED = 12
-"""acts, at most, that are crossed with a neighbouring text"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Side:
         space = Words.learn(templates) if embed is None else Embedded.learn(embed, templates, name)
         vectors = space.vectors(templates)
         which = np.array([at[u.text] for u in utterances], np.int64)
-        found = Sentences(main_directions(vectors, counts, seed), which, conversation % 2 == 0, conversation)
+        found = Sentences(main_directions(vectors, counts, seed), which, conversation)
         return cls(slots, space, templates, counts, found)
 
     def book(self, other: bool, seed: int) -> PhraseBook:
@@ -157,27 +151,25 @@ def discover(
         Side.of(heard, corpus.conversation[spoke], embed, name, seed) if partner is None and heard else None,
     )
     gists = gists_of(corpus, *sides, seed)
-    a, o = split_both(corpus, *sides, (a, o), gists, seed, done)
-    asks = asked(corpus, a, o)
+    ours, theirs = (None if side is None else side.sentences for side in sides)
+    at = take_turns(corpus, ours, theirs, (a, o), gists, seed, done)
+    asks = asked(corpus, *at.finest)
     curves: list[list[dict[str, float]]] = [[], []]
-    if sides[0] is not None:
-        number, curves[0] = join(asks[0], a, count, _apart(corpus, a, o, gists, None, seed))
-        sides[0].sentences.acts = number[sides[0].sentences.acts]
-        agent = sides[0].book(False, seed)
-    if sides[1] is not None:
-        number, curves[1] = join(asks[1], o[spoke] - 1, count, _apart(corpus, a, o, gists, spoke, seed))
-        sides[1].sentences.acts = number[sides[1].sentences.acts]
-        partner = sides[1].book(True, seed)
+    books = [agent, partner]
+    for i, side in enumerate(sides):
+        if side is None:
+            continue
+        fine = at.finest[i] if i == 0 else at.finest[i][spoke] - 1
+        path = at.joins[i]
+        if count is not None:
+            path = joined(asks[i], fine, count, apart(corpus, i, at, gists, seed))
+        assert path is not None
+        curves[i] = path.curve(asks[i], fine)
+        side.sentences.acts[side.sentences.which] = path.number[fine]
+        books[i] = side.book(i == 1, seed)
+    agent, partner = books
     assert agent is not None
     return Discovered(agent, partner, asks, (curves[0], curves[1]))
-
-
-class Gists(NamedTuple):
-    """What is said around a turn, [N, GIST] each, in main directions: contexts beside the acts."""
-
-    said: sparse.csr_matrix
-    heard: sparse.csr_matrix | None
-    begun: sparse.csr_matrix
 
 
 def gists_of(corpus: Corpus, agent: Side | None, partner: Side | None, seed: int) -> Gists:
@@ -191,108 +183,3 @@ def gists_of(corpus: Corpus, agent: Side | None, partner: Side | None, seed: int
         heard = hears.gist(corpus.spoke, n)
     known = Side.of(corpus.opening, np.arange(c), None, "words", seed)
     return Gists(speaks.gist(np.arange(n), n), heard, known.gist(np.arange(c), c)[corpus.conversation])
-
-
-def _apart(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, gists: Gists, spoke: np.ndarray | None, seed: int
-) -> Callable[[np.ndarray, np.ndarray], bool]:
-    """Whether what stands around tells rows apart; of the partner if the rows in which it spoke are given."""
-    if spoke is None:
-        around = _around_agent(corpus, a, o, gists.heard, gists.begun)
-    else:
-        around = _around_partner(corpus, a, o, gists.said, gists.begun)
-    rows = np.arange(len(corpus)) if spoke is None else spoke
-    contexts = {name: x[rows] for name, x in around.items()}
-    return lambda i, j: told_apart(i, j, contexts, corpus.half[rows], seed)
-
-
-def split_both(
-    corpus: Corpus,
-    agent: Side | None,
-    partner: Side | None,
-    codes: tuple[np.ndarray, np.ndarray],
-    gists: Gists,
-    seed: int,
-    done: Callable[[str], None] = lambda what: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Discover the acts of the sides that are given; `codes` are those of a side that is not.
-
-    Returns the agent's acts [N] and the answers [N], 0 for silence.
-    """
-    a, o = codes
-    n = len(corpus)
-    said, heard, begun = gists
-    for _ in range(ROUNDS):
-        before = a.copy(), o.copy()
-        if agent is not None:
-            agent.sentences.acts[:] = 0
-            split(agent.sentences, _around_agent(corpus, a, o, heard, begun), seed)
-            a = agent.sentences.codes
-            done(f"{int(a.max()) + 1} acts")
-        if partner is not None:
-            partner.sentences.acts[:] = 0
-            around = _around_partner(corpus, a, o, said, begun)
-            split(partner.sentences, {name: x[corpus.spoke] for name, x in around.items()}, seed)
-            o = np.zeros(n, np.int64)
-            o[corpus.spoke] = 1 + partner.sentences.codes
-            done(f"{int(o.max())} answers")
-        if agent is None or partner is None or all(map(_same, before, (a, o))):
-            break
-    return a, o
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two codings differ in the numbers of their acts alone."""
-    size = int(b.max()) + 1
-    return len(np.unique(a)) == len(np.unique(b)) == len(np.unique(a * size + b))
-
-
-def _pairs(corpus: Corpus, a: np.ndarray, o: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
-    """What was said and answered, as one symbol a turn; such of the turns before, and of those after."""
-    size = int(o.max()) + 1
-    pairs = frequent(one_hot(a * size + o, (int(a.max()) + 1) * size))
-    return pairs, *corpus.earlier_and_later(pairs)
-
-
-def _around_agent(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, heard: Any = None, begun: Any = None
-) -> dict[str, sparse.csr_matrix]:
-    """Contexts [N, G] of the agent's messages."""
-    answers, pay = one_hot(o, int(o.max()) + 1), one_hot(corpus.bins, int(corpus.bins.max()) + 1)
-    pairs, earlier, _ = _pairs(corpus, a, o)
-    before = sparse.hstack([earlier, corpus.before(pairs)])
-    found = {
-        "next": sparse.hstack([answers, pay, *([] if heard is None else [heard])]),
-        "before": before,
-        "pay": times(before, pay),
-    }
-    few = int(o.max()) < CROSSED
-    if few:
-        found["pairs"] = times(corpus.before(pairs), answers)
-    if heard is not None:
-        found["heard"] = corpus.before(times(heard, answers) if few else heard)
-    if begun is not None:
-        found["known"] = sparse.hstack([begun, times(begun, pay)])
-    return {name: sparse.csr_matrix(x) for name, x in found.items()}
-
-
-def _around_partner(
-    corpus: Corpus, a: np.ndarray, o: np.ndarray, said: Any = None, begun: Any = None
-) -> dict[str, sparse.csr_matrix]:
-    """Contexts [N, G] of the answers."""
-    size = int(a.max()) + 1
-    after = np.where(corpus.last, size, a[np.minimum(np.arange(len(a)) + 1, len(a) - 1)])
-    acts, then = one_hot(a, size), one_hot(after, size + 1)
-    pay = one_hot(corpus.bins, int(corpus.bins.max()) + 1)
-    _, earlier, later = _pairs(corpus, a, o)
-    found = {
-        "before": sparse.hstack([earlier, acts]),
-        "after": sparse.hstack([later, then]),
-        "pay": sparse.hstack([pay, times(then, pay), times(earlier + later, pay)]),
-    }
-    if said is not None:
-        gist = corpus.after(said)
-        found["said"] = times(gist, then) if size < CROSSED else gist
-    if begun is not None:
-        found["known"] = sparse.hstack([begun, times(begun, pay)])
-    return {name: sparse.csr_matrix(x) for name, x in found.items()}

@@ -2,7 +2,8 @@
 
     all sentences are one act
     while an act has directions of text that go with its contexts beyond chance (canon.py):
-        its sentences become as many acts as there are such directions, and one more (k-means along them)
+        its sentences become as many acts as there are such directions, and one more (k-means along them),
+        or two for each, crossed
 
 Within an act the noise of all others is gone, so ever finer differences come out. An act in which nothing of
 the wording goes with anything around it is not split: its sentences are paraphrases.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -29,6 +30,8 @@ TWINS = 60
 """main directions of text in which other messages of the same act and conversation are a context"""
 PASSES: Any = 1
 """over the texts, for their main directions"""
+CROSSED = 3
+"""clear directions, at most, whose halves are crossed with each other; each further one is an act more"""
 RESTARTS: Any = 4
 """starts of k-means"""
 ROWS = 12_000
@@ -39,28 +42,27 @@ ROWS = 12_000
 class Sentences:
     """The M different sentences of a side and the n utterances that they are.
 
-    `texts` [M, D] in main directions, `which` [n] the sentence of each utterance, `half` [n] bool and
-    `conversation` [n] of each, `acts` [M] the act of each sentence, which splitting changes.
+    `texts` [M, D] in main directions, `which` [n] the sentence of each utterance, `conversation` [n] of each,
+    in order; `acts` [M] the act of each sentence, all one at first.
     """
 
     texts: np.ndarray
     which: np.ndarray
-    half: np.ndarray
     conversation: np.ndarray
     acts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.acts = np.zeros(len(self.texts), np.int64)
 
-    @property
-    def codes(self) -> np.ndarray:
-        """[n], the act of each utterance."""
-        return self.acts[self.which]
 
-    @property
-    def size(self) -> int:
-        """Number of acts."""
-        return int(self.acts.max()) + 1 if len(self.acts) else 1
+class Found(NamedTuple):
+    """Where the sentences of an act lie along the clear directions of their texts: `along` [m, g]."""
+
+    along: np.ndarray
+
+
+Known = dict[bytes, Found | None]
+"""by rows: what was found for an act, so that another way of splitting need not look again"""
 
 
 def main_directions(vectors: Any, counts: np.ndarray, seed: int) -> np.ndarray:
@@ -74,44 +76,54 @@ def main_directions(vectors: Any, counts: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(vectors @ directions.T, np.float32)
 
 
-def split(side: Sentences, contexts: Mapping[str, Any], seed: int) -> None:
-    """Split all acts of a side as far as anything in its wording goes with the contexts [n, G]."""
+def split(
+    side: Sentences,
+    contexts: Mapping[str, Any],
+    half: np.ndarray,
+    seed: int,
+    crossed: bool = False,
+    known: Known | None = None,
+) -> np.ndarray:
+    """The act [M] of each sentence, split as far as anything in its wording goes with the contexts [n, G].
+
+    `half` [n] bool: directions come from either half and are tested on the other. An act with g clear
+    directions becomes g + 1 acts or, `crossed`, 2^g: two directions may be a place and a pace, and then
+    there are four meanings. `known` is kept by whoever splits the same texts by the same contexts twice.
+    """
     every: Any = sparse.csr_matrix(sparse.hstack(list(contexts.values())))
     owner = np.repeat(np.arange(len(contexts)), [c.shape[1] for c in contexts.values()])
     rng = np.random.default_rng(seed)
-    waiting, size = list(range(side.size)), side.size
+    known = {} if known is None else known
+    acts, said = np.zeros(len(side.texts), np.int64), np.bincount(side.which, minlength=len(side.texts))
+    waiting, size = [0], 1
     while waiting:
         act = waiting.pop()
-        sentences = np.flatnonzero(side.acts == act)
-        rows = np.flatnonzero(side.codes == act)
+        sentences = np.flatnonzero(acts == act)
+        rows = np.flatnonzero(acts[side.which] == act)
         if len(sentences) < 2 or len(rows) < 2 * SMALLEST:
             continue
         used = np.sort(rng.choice(rows, ROWS, replace=False)) if len(rows) > ROWS else rows
-        parts = _parts(side, sentences, used, every, owner, seed)
+        key = used.tobytes()
+        if key not in known:
+            known[key] = _directions(side, sentences, used, every, owner, half)
+        parts = _parts(known[key], said[sentences], crossed, seed)
         if parts is None:
             continue
-        counts = np.bincount(
-            parts, weights=np.bincount(side.which[rows], minlength=len(side.acts))[sentences]
-        )
+        counts = np.bincount(parts, weights=said[sentences])
         if (counts >= SMALLEST).sum() < 2:
             continue
         k = len(counts)
         numbers = np.array([act, *range(size, size + k - 1)])
-        side.acts[sentences] = numbers[parts]
+        acts[sentences] = numbers[parts]
         size += k - 1
         waiting += numbers.tolist()
-    side.acts = np.unique(side.acts, return_inverse=True)[1]
+    return np.unique(acts, return_inverse=True)[1]
 
 
-def _parts(
-    side: Sentences,
-    sentences: np.ndarray,
-    rows: np.ndarray,
-    every: Any,
-    owner: np.ndarray,
-    seed: int,
-) -> np.ndarray | None:
-    """The part of each sentence of an act; None if it has no parts."""
+def _directions(
+    side: Sentences, sentences: np.ndarray, rows: np.ndarray, every: Any, owner: np.ndarray, half: np.ndarray
+) -> Found | None:
+    """Where the sentences of an act lie along its clear directions; None if it has none."""
     texts = side.texts[side.which[rows]]
     mean = texts.mean(0)
     texts = texts - mean
@@ -121,16 +133,26 @@ def _parts(
     texts = texts @ turn
     twins = _twins(texts[:, :TWINS], side.conversation[rows])
     around, views = _standardised(every[rows], owner, twins)
-    clear = signal(texts, around, side.half[rows], views, LEAST)
+    clear = signal(texts, around, half[rows], views, LEAST)
     if clear is None or not clear.clear:
         return None
     g = clear.clear
-    along = (side.texts[sentences] - mean) @ turn @ clear.directions[:, :g] * clear.correlations[:g]
-    weights = np.bincount(side.which[rows], minlength=len(side.acts))[sentences]
-    k = min(g + 1, len(np.unique(along, axis=0)))
+    return Found((side.texts[sentences] - mean) @ turn @ clear.directions[:, :g] * clear.correlations[:g])
+
+
+def _parts(found: Found | None, said: np.ndarray, crossed: bool, seed: int) -> np.ndarray | None:
+    """The part of each sentence of an act; None if it has no parts."""
+    if found is None:
+        return None
+    g = found.along.shape[1]
+    wanted = g + 1
+    if crossed:
+        wanted = 2**g if g <= CROSSED else 2**CROSSED + g - CROSSED
+    k = min(wanted, len(np.unique(found.along, axis=0)))
     if k < 2:
         return None
-    return KMeans(k, n_init=RESTARTS, random_state=seed).fit(along, sample_weight=weights + 1e-3).labels_
+    means = KMeans(k, n_init=RESTARTS, random_state=seed)
+    return means.fit(found.along, sample_weight=said + 1e-3).labels_
 
 
 def _standardised(

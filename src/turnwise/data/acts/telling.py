@@ -122,13 +122,30 @@ def interval(question: Question, bits: np.ndarray) -> Telling:
     return Telling(mean, mean - 1.96 * deviation, mean + 1.96 * deviation)
 
 
-def join(
-    question: Question, acts: np.ndarray, count: int | None, apart: Callable[[np.ndarray, np.ndarray], bool]
-) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Join acts two at a time, each time those that tell least apart: the new number of each act.
+@dataclass(frozen=True)
+class Joined:
+    """Acts joined two at a time: the chosen new number of each act, and all numberings on the way."""
 
-    It ends if any two that are left are told apart (`apart` of their rows), or at `count`. Beside it what
-    each number of acts tells, down to one.
+    number: np.ndarray
+    path: Sequence[np.ndarray]
+
+    def curve(self, question: Question, acts: np.ndarray) -> list[dict[str, float]]:
+        """What each number of acts tells, from one act to all, in bits per message."""
+        found = []
+        for numbers in reversed(self.path):
+            left = np.unique(numbers, return_inverse=True)[1]
+            told = interval(question, np.sum(list(bits_of(question, left[acts]).values()), axis=0))
+            found.append({"acts": int(left.max()) + 1, **told.facts()})
+        return found
+
+
+def joined(
+    question: Question, acts: np.ndarray, count: int | None, apart: Callable[[np.ndarray, np.ndarray], bool]
+) -> Joined:
+    """Join acts two at a time, each time those that tell least apart.
+
+    The numbering that is chosen is the first in which any two that are left are told apart (`apart` of their
+    rows), or that of `count` acts.
     """
     size = int(acts.max()) + 1
     number = np.arange(size)
@@ -165,13 +182,8 @@ def join(
             if k != i:
                 loss[min(i, k), max(i, k)] = sum(t.loss(min(i, k), max(i, k)) for t in tables)
         path.append(number.copy())
-    curve = []
-    for numbers in reversed(path):
-        left = np.unique(numbers, return_inverse=True)[1]
-        told = interval(question, np.sum(list(bits_of(question, left[acts]).values()), axis=0))
-        curve.append({"acts": int(left.max()) + 1, **told.facts()})
     final = number if chosen is None else chosen
-    return np.unique(final, return_inverse=True)[1], curve
+    return Joined(np.unique(final, return_inverse=True)[1], path)
 
 
 @dataclass

@@ -13,9 +13,9 @@ import numpy as np
 
 from turnwise.algorithms.acts import codebooks
 from turnwise.data.acts.build import Built
-from turnwise.data.acts.discover import ROUNDS
 from turnwise.data.acts.files import save_codes
 from turnwise.data.acts.talks import Codes
+from turnwise.data.acts.turns import ROUNDS
 from turnwise.data.cards.logs import data_card
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
@@ -59,7 +59,7 @@ def prepare(
         return codebooks.train(config, dialogues, embed, seed, done)
 
     def train(run: TrainingRun) -> None:
-        total = 2 * ROUNDS * (1 + config.twice)
+        total = 4 * ROUNDS * (1 + config.twice)
         with m.progress("acts", total) as progress:
             at = 0
 
