@@ -9,6 +9,9 @@ import pytest
 
 from turnwise.data.acts.codebook import Utterance
 from turnwise.data.acts.labelled import by_field
+from turnwise.data.acts.phrases import PhraseBook, Phrases
+from turnwise.data.acts.slots import Slots
+from turnwise.data.acts.spaces import Words
 from turnwise.data.acts.talks import Codes
 from turnwise.envs.dialogue import Message
 from turnwise.rollout.acts.agent import ActAgent
@@ -96,3 +99,19 @@ def test_another_act_is_said_in_place_of_one_without_words() -> None:
     silent = LoggedVoice((((("{name}", 1),)), (), ()))
     with pytest.raises(InputError, match="no act has words"):
         ActAgent(codes, Wants(0), silent).reply([{"role": "user", "content": "Hello?"}])
+
+
+def test_the_clearest_sentences_of_an_act_are_said() -> None:
+    """100 sentences, said 3 times each: a tenth of 300 is 30, that is 10 sentences; at least 20 are kept."""
+    templates = tuple(f"sentence {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(100))
+    phrases = Phrases(templates, np.zeros(100, np.int64), np.full(100, 3), np.arange(100) / 100)
+    book = PhraseBook("discover", ("act",), phrases, Slots(), Words.learn(templates), None)
+    assert [text for text, _ in LoggedVoice.of(book).phrases[0]] == list(templates[:20])
+    many = Phrases(
+        templates, np.zeros(100, np.int64), np.where(np.arange(100) < 50, 1, 99), phrases.distances
+    )
+    book = PhraseBook("discover", ("act",), many, Slots(), Words.learn(templates), None)
+    assert len(LoggedVoice.of(book).phrases[0]) == 55  # 50 + 5 x 99 = 545 of 5,000
+    alike = Phrases(templates, phrases.acts, phrases.counts, np.zeros(100))
+    book = PhraseBook("discover", ("act",), alike, Slots(), Words.learn(templates), None)
+    assert len(LoggedVoice.of(book).phrases[0]) == 100  # none is clearer than another

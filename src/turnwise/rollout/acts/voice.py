@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from turnwise.data.acts.codebook import Utterance
+from turnwise.data.acts.codebook import Example, Utterance
 from turnwise.data.acts.phrases import PhraseBook
 from turnwise.data.acts.slots import Slots, filled, kinds_of
 from turnwise.envs.dialogue import Message
@@ -18,6 +18,10 @@ Talk = Sequence[Message]
 
 
 NO_NAMES = Slots()
+CLEAR = 0.1
+"""share of what was logged of an act that is said again: the clearest sentences"""
+FEWEST = 20
+"""sentences of an act, at least, if it has as many"""
 
 
 class Said(NamedTuple):
@@ -69,7 +73,8 @@ class LoggedVoice:
         """The sentences of a codebook that it reads as the act that they are for.
 
         A sentence that was logged with several acts may be read as another one: it is said only for an act
-        that has no better ones.
+        that has no better ones. Of acts that were discovered only the clearest sentences are said: those far
+        from what the act stands for are the ones that may mean something else.
         """
         found, own = [], dict[str, tuple[tuple[str, int], ...]]()
         for act in range(len(book.names)):
@@ -79,8 +84,10 @@ class LoggedVoice:
             read = book.read(plain).acts if plain and book.way != "function" else [act] * len(plain)
             # What stands in a slot is not known here, and a sentence with slots is taken at its word.
             fits = [e for e, a in zip(examples, read, strict=True) if a == act or kinds_of(e.template)]
-            found.append(tuple((e.template, e.count) for e in fits or examples))
-            own |= {e.template: e.own for e in fits or examples if e.own}
+            slotted = [e for e in fits or examples if kinds_of(e.template)]
+            clear = [*_clearest(e for e in fits or examples if not kinds_of(e.template)), *_clearest(slotted)]
+            found.append(tuple((e.template, e.count) for e in clear))
+            own |= {e.template: e.own for e in clear if e.own}
         return cls(tuple(found), book.slots, own)
 
     @property
@@ -118,6 +125,19 @@ class LoggedVoice:
         return tuple(
             each for each in self.own.get(template, ()) if all(kind in known for kind in kinds_of(each[0]))
         )
+
+
+def _clearest(examples: Iterable[Example]) -> list[Example]:
+    """The nearest sentences that make up `CLEAR` of what was logged, `FEWEST` at least, and all as near."""
+    near = sorted(examples, key=lambda e: e.distance)
+    enough = CLEAR * sum(e.count for e in near)
+    said, limit = 0, np.inf
+    for i, e in enumerate(near, 1):
+        said += e.count
+        if said >= enough and i >= FEWEST:
+            limit = e.distance
+            break
+    return [e for e in near if e.distance <= limit]
 
 
 def _drawn(weighted: Sequence[tuple[Any, int]], rng: np.random.Generator) -> int:
