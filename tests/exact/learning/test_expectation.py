@@ -127,6 +127,23 @@ def test_the_filter_agrees_with_the_likelihood(longest: int | None) -> None:
             assert whole[i] == pytest.approx(total, abs=1e-10)
 
 
+def test_evidence_is_weighed_as_bayes_has_it() -> None:
+    """A one at one observation is a plain step; any other evidence mixes them: P(seen) sums over o."""
+    rng = np.random.default_rng(2)
+    m = some_model(rng, None)
+    b, a, told = rows(rng, 5, S), rng.integers(A, size=5), rng.random((5, O))
+    for o in range(O):
+        np.testing.assert_allclose(m.weigh(b, a, np.eye(O)[[o] * 5]), m.update(b, a, np.full(5, o))[0])
+    joint = np.zeros((5, S))
+    for o in range(O):
+        after, p = m.update(b, a, np.full(5, o))
+        joint += told[:, o, None] * p[:, None] * after
+    np.testing.assert_allclose(m.weigh(b, a, told), joint / joint.sum(1, keepdims=True), atol=1e-12)
+    # Words that say nothing: the state has moved on, and the talk went on, which is evidence by itself.
+    going = np.einsum("ns,nst->nt", b * (1 - m.ends[a]), m.transitions[a])
+    np.testing.assert_allclose(m.weigh(b, a, np.full((5, O), 0.3)), going / going.sum(1, keepdims=True))
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 2.0])
 def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float) -> None:
     rng = np.random.default_rng(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_a_mixture_learns_which_model_holds() -> None:
     assert earned.mean() == pytest.approx((lower + upper) / 2, abs=0.06)
     fooled = simulated_returns(alone[0], wrong, 1500, rng).mean()
     assert earned[1] > fooled + 0.3
+
+
+def test_words_that_were_never_logged_are_weighed() -> None:
+    """After a test of part 1, "broken" is 3 times as likely as "fine" by its words. The part is it with prior
+    1/4: .25 (.85 * 3 + .15) : .75 (.15 * 3 + .85) = .675 : .975."""
+    told = np.zeros(10)
+    told[[1, 2]] = 1, 3
+    guess = Prefix.of(0, [0], [1], [0, 0.5])
+    doubtful = replace(guess, evidence=(told,))
+    belief = PlanChooser(PLANNER, CODES.acts).beliefs([guess, doubtful])[0]
+    assert belief[1, 0] == pytest.approx(0.675 / 1.65)
+    # What was read as "fine", the likelier one of some other words, would have told against it.
+    assert belief[0, 0] == pytest.approx(0.25 * 0.15 / (0.25 * 0.15 + 0.75 * 0.85))
 
 
 def test_what_the_model_holds_impossible_is_survived_and_named() -> None:

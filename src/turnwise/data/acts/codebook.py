@@ -36,6 +36,9 @@ class Heard(NamedTuple):
     distances: np.ndarray
     """[n], how far each is from what its act stands for: 0 for what was seen before, 1 or more for what the
     codebook puts into its act *other* because it is rare or like nothing"""
+    evidence: tuple[np.ndarray | None, ...] = ()
+    """[n] of [acts], for words that were never seen: P(words | act) up to a factor, 1 for all acts if they
+    say nothing; None for an utterance that is surely its act. Empty if the codebook knows of no doubt"""
 
 
 class Example(NamedTuple):

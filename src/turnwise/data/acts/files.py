@@ -20,7 +20,7 @@ from turnwise.run.files.whole import whole_folder
 
 MARK = "codes.json"
 NUMBERS = "codes.npz"
-FORMAT = 2
+FORMAT = 3
 SIDES = ("agent", "partner", "opening")
 UP = 5
 """folders above that of codebooks in which a folder of vectors is looked for, if it is not where it was"""
@@ -89,8 +89,8 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     phrases = book.phrases
     numbers = {"acts": phrases.acts, "counts": phrases.counts, "distances": phrases.distances}
     if book.gate is not None:
-        words["sure"] = book.gate.sure
-        numbers |= {"weights": book.gate.weights, "constants": book.gate.constants}
+        words |= {"sure": book.gate.sure, "heat": book.gate.heat}
+        numbers |= {name: getattr(book.gate, name) for name in ("weights", "constants", "shares")}
     if isinstance(book.space, Words):
         return words | {"words": book.space.words}, numbers | {"idf": book.space.vectorizer.idf_}
     if isinstance(book.space, Embedded):
@@ -139,9 +139,15 @@ def _read(
         words["reach"],
         labels,
         source,
-        None if words.get("sure") is None else Gate(number("weights"), number("constants"), words["sure"]),
+        _gate(words, number),
         logged,
     )
+
+
+def _gate(words: Mapping[str, Any], number: Callable[[str], np.ndarray]) -> Gate | None:
+    if words.get("sure") is None:
+        return None
+    return Gate(number("weights"), number("constants"), words["sure"], words["heat"], number("shares"))
 
 
 def _embedder(side: str, name: str, place: Path, embed: Callable[[str], Embedder] | None) -> Embedder:

@@ -114,9 +114,22 @@ class PhraseBook:
                 unseen.append(i)
             else:
                 acts[i], distances[i] = self.phrases.acts[row], self.phrases.distances[row]
-        if unseen:
-            acts[unseen], distances[unseen] = self.nearest([templates[i] for i in unseen])
-        return Heard(acts, distances)
+        if not unseen:
+            return Heard(acts, distances)
+        acts[unseen], distances[unseen] = self.nearest([templates[i] for i in unseen])
+        evidence: list[np.ndarray | None] = [None] * len(utterances)
+        if self.gate is not None:
+            for at in range(0, len(unseen), BLOCK):
+                rows = unseen[at : at + BLOCK]
+                for i, told in zip(rows, self._told([templates[i] for i in rows]), strict=True):
+                    evidence[i] = told
+        return Heard(acts, distances, tuple(evidence))
+
+    def _told(self, templates: Sequence[str]) -> np.ndarray:
+        """[n, acts], evidence of words that were never seen; 0 for the act *other*, which is no meaning."""
+        assert self.gate is not None
+        found = self.gate.evidence(self.space.vectors(templates))
+        return np.pad(found, ((0, 0), (0, len(self.names) - found.shape[1])))
 
     def nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(act, distance), each [n], by words alone, whether or not they were logged."""

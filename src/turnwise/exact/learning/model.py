@@ -143,6 +143,21 @@ class LearntModel:
         after, probability = _conditioned(joint, blind)
         return after, np.where(self._last(times, len(actions)), 0.0, probability)
 
+    def weigh(self, beliefs: np.ndarray, actions: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        """Beliefs [N, S] after steps whose observations are uncertain.
+
+            b'(s') ~ sum over s, o of b(s) (1 - e(s,a)) T(s'|s,a) O(o|a,s') evidence(o)
+
+        `evidence` [N, O] is P(what was seen | o) up to a factor in each row: a virtual observation (Pearl
+        1988, section 2.2.2). A one at one observation and zeros elsewhere is `update`. Evidence that no
+        state explains leaves what was predicted before anything was seen.
+        """
+        actions = np.asarray(actions)
+        going = beliefs * (1 - self.ends[actions])
+        predicted = np.einsum("ns,nst->nt", going, self.transitions[actions])
+        joint = predicted * np.einsum("nto,no->nt", self.emissions[actions], evidence)
+        return _conditioned(joint, np.einsum("ns,nst->nt", beliefs, self.transitions[actions]))[0]
+
     def predict(
         self, beliefs: np.ndarray, actions: np.ndarray, times: np.ndarray | None = None
     ) -> np.ndarray:

@@ -19,6 +19,10 @@ class Prefix:
     what followed each (0 is silence). `distances` [K + 1] are how far the opening, and then each answer, is
     from what its act stands for; 1 or more is like nothing that was logged. `rewards` [K] are 0 where nobody
     says what a turn earned, which is so wherever the agent is talked to: no chooser may need them.
+
+    `evidence` [K] of [O]: what an answer's words say of each answer, P(words | answer) up to a factor, for
+    words that were never logged; None for an answer that is surely what it was read as. Whoever weighs
+    nothing takes `answers`.
     """
 
     first: int
@@ -26,6 +30,7 @@ class Prefix:
     answers: np.ndarray
     distances: np.ndarray
     rewards: np.ndarray
+    evidence: tuple[np.ndarray | None, ...] = ()
 
     def __len__(self) -> int:
         """K, the agent's turns so far."""
@@ -42,7 +47,8 @@ class Prefix:
         """One without rewards; without distances everything was heard before."""
         k = len(acts)
         far = np.zeros(k + 1) if distances is None else np.asarray(distances, np.float64)
-        return cls(first, np.asarray(acts, np.int64), np.asarray(answers, np.int64), far, np.zeros(k))
+        said, heard = np.asarray(acts, np.int64), np.asarray(answers, np.int64)
+        return cls(first, said, heard, far, np.zeros(k), (None,) * k)
 
 
 @dataclass(frozen=True)

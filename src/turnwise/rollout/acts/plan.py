@@ -67,9 +67,13 @@ class PlanChooser:
             ))  # fmt: skip
             # A talk that goes on was not ended by the clock, however long it is.
             after, p = model.update(beliefs[here], acts, answers)
+            doubtful = [n for n, i in enumerate(here) if _told(talks[i], k) is not None]
+            if doubtful:  # words that were never logged: what they say of each answer counts, not one guess
+                told = np.stack([np.asarray(_told(talks[here[n]], k)) for n in doubtful])
+                after[doubtful] = model.weigh(beliefs[here][doubtful], acts[doubtful], told)
             beliefs[here] = after
-            for i, likely in zip(here, p.tolist(), strict=True):
-                if likely < IMPOSSIBLE:
+            for n, (i, likely) in enumerate(zip(here, p.tolist(), strict=True)):
+                if likely < IMPOSSIBLE and n not in doubtful:
                     strange[i].append(k + 1)
         return beliefs, strange
 
@@ -81,6 +85,11 @@ class PlanChooser:
         """Write the model and the plan into a folder that is there."""
         self.planner.model.save(folder / MODEL)
         self.planner.save(folder / PLAN)
+
+
+def _told(talk: Prefix, k: int) -> np.ndarray | None:
+    """[O], what the words after turn k say of each answer; None if there is no doubt."""
+    return talk.evidence[k] if talk.evidence else None
 
 
 def load_plan(folder: Path, names: Sequence[str], copies: int) -> PlanChooser:

@@ -30,7 +30,7 @@ def read_talks(
     found: list[Prefix] = []
     for turns, p, k in zip(cut, before, done, strict=True):
         if p is None:
-            act, far = next(firsts)
+            act, far, _ = next(firsts)
             p = Prefix.of(act, distances=[far])
         found.append(_longer(p, turns, k, said, heard))
     return found
@@ -39,21 +39,23 @@ def read_talks(
 def _longer(p: Prefix, turns: Turns, k: int, said: Any, heard: Any) -> Prefix:
     """A reading and the turns after the first `k`, of which `said` and `heard` give the acts."""
     acts = [next(said)[0] for _ in turns.said[k:]]
-    answers = [(0, 0.0) if u is None else next(heard) for u in turns.heard[k:]]
+    answers = [(0, 0.0, None) if u is None else next(heard) for u in turns.heard[k:]]
     # Answer 0 is silence, which the partner's codebook does not know.
-    symbols = [0 if u is None else 1 + a for u, (a, _) in zip(turns.heard[k:], answers, strict=True)]
+    symbols = [0 if u is None else 1 + a for u, (a, _, _) in zip(turns.heard[k:], answers, strict=True)]
     return Prefix(
         p.first,
         np.append(p.acts, np.array(acts, np.int64)),
         np.append(p.answers, np.array(symbols, np.int64)),
-        np.append(p.distances, [far for _, far in answers]),
+        np.append(p.distances, [far for _, far, _ in answers]),
         np.append(p.rewards, np.zeros(len(acts))),
+        (*p.evidence, *(None if told is None else np.append(0.0, told) for _, _, told in answers)),
     )
 
 
 def _read(book: Codebook, utterances: Sequence[Utterance]) -> Any:
-    """(act, distance) of each utterance, one after another."""
+    """(act, distance, evidence) of each utterance, one after another."""
     if not utterances:
         return iter(())
     heard = book.read(utterances)
-    return iter(list(zip(heard.acts.tolist(), heard.distances.tolist(), strict=True)))
+    evidence = heard.evidence or (None,) * len(utterances)
+    return iter(list(zip(heard.acts.tolist(), heard.distances.tolist(), evidence, strict=True)))
