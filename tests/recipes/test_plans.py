@@ -65,16 +65,16 @@ def test_an_evaluation_stands_beside_what_was_predicted(run: Path) -> None:
 
 
 def test_the_time_of_a_run_is_estimated_from_what_em_mostly_takes() -> None:
-    """At most: 2 x 6 x 150 of the starts, 8 numbers, 5 strengths and the last climb of 300 each, and 4
-    resamples of 60. Typical is half of 1,800 and a tenth of 4,440. The trial is one start and two iterations
-    of each of 14 climbs."""
+    """At most: 2 x 6 x 150 of the starts and 3 x 150 of splits, 8 numbers, 5 strengths and the last climb of
+    300 each, and 4 resamples of 60. Typical is .4 of 2,250 and .1 of 4,440. The trial is one start, the
+    splits, and two iterations of each of 14 climbs."""
     logs = tw.read_logs(rows(30))
     data = pomdp.sequences_of(build_codes(logs, "field", "field").codes.talks(logs))
     plan = plan_of(pomdp.Config(), data, 0, {})
-    assert plan.sizes["iterations_at_most"] == 1800 + 14 * 300 + 4 * 60
-    assert (plan.total, plan.trial.amount) == (900 + 444, 150 + 14 * 2)
+    assert plan.sizes["iterations_at_most"] == 2250 + 14 * 300 + 4 * 60
+    assert (plan.total, plan.trial.amount) == (900 + 444, 300 + 14 * 2)
     given = plan_of(pomdp.Config(states=2, smoothing=1.0, resamples=0), data, 0, {})
-    assert (given.sizes["iterations_at_most"], given.total, given.trial.amount) == (2100, 930, 152)
+    assert (given.sizes["iterations_at_most"], given.total, given.trial.amount) == (2550, 930, 302)
 
 
 def test_the_model_is_a_problem_that_solvers_take(run: Path) -> None:

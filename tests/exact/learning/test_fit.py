@@ -10,7 +10,7 @@ import pytest
 from turnwise.envs.problems.classics import CLASSICS, t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.learning.climb import Notes
-from turnwise.exact.learning.data import longest_of, prepared
+from turnwise.exact.learning.data import longest_of, paid_by_step, prepared
 from turnwise.exact.learning.fit import Effort, choose, fit
 from turnwise.exact.learning.merging import losses, merged
 from turnwise.exact.learning.rewards import edges_of, late_of
@@ -129,25 +129,42 @@ def test_outcomes_that_shrink_with_the_length_fall_into_two_bins() -> None:
     assert len(np.unique(data.steps.bins[offsets[1:] - 1])) == 2
 
 
+def ended(at: np.ndarray, pay: np.ndarray) -> Sequences:
+    """Episodes of one action that end at steps `at`, with `pay`; nothing tells good ends from bad."""
+    offsets = np.append(0, np.cumsum(at + 1))
+    rewards = np.zeros(offsets[-1])
+    rewards[offsets[1:] - 1] = pay
+    nothing = np.zeros(len(rewards), int)
+    return Sequences(nothing, nothing, rewards, offsets, np.ones(len(at), bool), at * 0, 1, 1)
+
+
 def test_luck_at_a_step_is_not_taken_for_what_the_step_costs() -> None:
-    """Nothing tells good ends from bad. After one step 3 of 4 ends are good (1 - .1), after two 1 of 4 is
-    (1 - .2): their means differ by -1.1, but only with -.1 are all rewards of the one among the other's.
-    Of continuous rewards the means are all that there is: .5 and -.4 a step."""
-    at = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    luck = np.array([1, 1, 1, -1, 1, -1, -1, -1.0])
-
-    def late(pay: np.ndarray) -> np.ndarray:
-        offsets = np.append(0, np.cumsum(at + 1))
-        rewards = np.zeros(offsets[-1])
-        rewards[offsets[1:] - 1] = pay
-        nothing = np.zeros(len(rewards), int)
-        return late_of(Sequences(nothing, nothing, rewards, offsets, np.ones(len(at), bool), at * 0, 1, 1), 2)
-
-    np.testing.assert_allclose(late(luck - 0.1 * (at + 1)), [0.05, -0.05], atol=1e-12)
+    """After one step 3 of 4 ends are good (1 - .1), after two 1 of 4 is (1 - .2): their means differ by -1.1,
+    but only with -.1 are all rewards of the one among the other's. A single end at the third step might owe
+    -.2 and be as lucky as it is, or owe 2 more or less: the line through the others says -.2. Of continuous
+    rewards the means are all that there is: .5 and -.4 a step."""
+    at, luck = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([1, 1, 1, -1, 1, -1, -1, -1.0])
+    found = late_of(ended(at, luck - 0.1 * (at + 1)), 2)
+    np.testing.assert_allclose(found, [0.05, -0.05], atol=1e-12)
+    for last in (1.0, -1.0):
+        more, lucky = np.append(at, 2), np.append(luck, last)
+        found = late_of(ended(more, lucky - 0.1 * (more + 1)), 3)
+        np.testing.assert_allclose(np.diff(found), [-0.1, -0.1], atol=1e-12)
     at = np.repeat([0, 1], 20)
     pay = np.where(at, -0.4, 0.5) + np.tile(np.arange(20) ** 1.5, 2)
     pay -= pay[20:].mean() + 0.4
-    np.testing.assert_allclose(late(pay), [0.45, -0.45], atol=1e-12)
+    np.testing.assert_allclose(late_of(ended(at, pay), 2), [0.45, -0.45], atol=1e-12)
+
+
+def test_outcomes_that_a_step_lowers_are_known_from_others() -> None:
+    """Eight episodes never end by a clock, and their outcomes fall by .1 a step, or do not."""
+    at, luck = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([1, 1, 1, -1, 1, -1, -1, -1.0])
+    falling = ended(at, luck - 0.1 * (at + 1))
+    assert paid_by_step(falling) and not paid_by_step(ended(at, luck))
+    assert not paid_by_step(ended(np.repeat([0, 1], 20), np.arange(40) ** 1.5))
+    assert not paid_by_step(replace(falling, rewards=None))
+    assert falling.rewards is not None
+    assert not paid_by_step(replace(falling, rewards=falling.rewards + 0.5))  # other steps are paid too
 
 
 def test_what_cannot_be_learnt_is_refused_or_fits_without_rewards() -> None:

@@ -29,6 +29,7 @@ import numpy as np
 
 from turnwise.data.acts.talks import ActLogs
 from turnwise.exact.learning.climb import Notes, Watch
+from turnwise.exact.learning.data import longest_of, paid_by_step
 from turnwise.exact.learning.fit import Choice, Effort, choose, fit
 from turnwise.exact.learning.model import GO_ON, STOP, LearntModel
 from turnwise.exact.learning.planner import Planner, allowed_only, mixture, simulated_returns
@@ -160,6 +161,8 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
     """The main model, and one for each resample of the logs. `notes` let a stopped run go on."""
     effort = Effort(starts=c.starts, iterations=c.iterations)
     longest: int | str = "auto" if c.longest is None else c.longest
+    if longest == "auto" and c.discount == 1 and longest_of(data) is None and paid_by_step(data):
+        longest = int(data.lengths.max())  # the clock that a plan needs in any case (`with_an_end`)
     rng = np.random.default_rng((seed, 0))
     choice = None
     if c.states is None or c.smoothing is None:

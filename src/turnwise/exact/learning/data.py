@@ -9,7 +9,7 @@ import numpy as np
 from turnwise.exact.learning.expectation import expected, model_of, steps_of
 from turnwise.exact.learning.kernels import Steps, Tables
 from turnwise.exact.learning.model import LearntModel, Pay
-from turnwise.exact.learning.rewards import edges_of, late_of, means_of, without_late
+from turnwise.exact.learning.rewards import FEW, SAME, distinct, edges_of, late_of, means_of, without_late
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.smoothing import prior_of
 from turnwise.run.errors import InputError
@@ -128,6 +128,20 @@ def sampled(data: Data, steps: int, rng: np.random.Generator) -> Data:
         firsts=s.firsts[taken],
     )
     return replace(data, steps=few).of(data.sizes[0])
+
+
+def paid_by_step(sequences: Sequences) -> bool:
+    """Whether a few outcomes, which are paid at ends alone, are higher or lower by what their step owes.
+
+    That is so if there are fewer different ones once it is taken off. A model with a clock knows the step; in
+    one without, hidden states have to count it.
+    """
+    if sequences.rewards is None or not len(sequences) or not _at_ends_only(sequences):
+        return False
+    ends = sequences.offsets[1:][sequences.ended] - 1
+    paid, left = sequences.rewards, without_late(sequences, late_of(sequences, int(sequences.lengths.max())))
+    near = SAME * np.ptp(paid[ends])
+    return len(distinct(left[ends], near)) < min(len(distinct(paid[ends], near)), FEW + 1)
 
 
 def finished(data: Data, tables: Tables) -> LearntModel:

@@ -89,24 +89,38 @@ def _exactly(late: np.ndarray, time: np.ndarray, pay: np.ndarray) -> np.ndarray:
     """[longest], `late` with differences between steps that are differences of rewards, if there are such.
 
     The step at which most ended is what the others are compared with. At least `AGAIN` of the rewards of a
-    step must be, less its difference, among those of that step; of several differences the one that is
-    nearest to that of `late` is taken. With more than `FEW` different rewards at a step all stays as it was.
+    step must be, less its difference, among those of that step. Where all ended well, or badly, several
+    differences will do: then the one is taken that is nearest to the line through the steps where but one
+    does (weighted by how many ended there), or to `late` if there is no such line. With more than `FEW`
+    different rewards at a step all stays as it was.
     """
     by_time = np.bincount(time, minlength=len(late))
-    near = SAME * np.ptp(pay)
     first = int(by_time.argmax())
-    known = np.unique(pay[time == first])
-    found = late.copy()
+    known, near = np.unique(pay[time == first]), SAME * np.ptp(pay)
+    good: dict[int, np.ndarray] = {}
     for t in np.flatnonzero(by_time).tolist():
         own, counts = np.unique(pay[time == t], return_counts=True)
         if len(known) > FEW or len(own) > FEW:
             return late
-        steps = np.unique(own[:, None] - known)
+        steps = distinct((own[:, None] - known).ravel(), near)
         there = np.abs(own[:, None, None] - steps - known[:, None]).min(1) <= near  # [own, steps]
-        good = steps[counts @ there >= AGAIN * counts.sum()]
-        if len(good):
-            found[t] = late[first] + good[np.abs(good - (late[t] - late[first])).argmin()]
+        good[t] = steps[counts @ there >= AGAIN * counts.sum()]
+    sure = [t for t in good if len(good[t]) == 1]
+    line = (
+        np.polyfit(sure, [good[t][0] for t in sure], 1, w=np.sqrt(by_time[sure])) if len(sure) > 1 else None
+    )
+    found = late.copy()
+    for t, steps in good.items():
+        if len(steps):
+            likely = late[t] - late[first] if line is None else np.polyval(line, t)
+            found[t] = late[first] + steps[np.abs(steps - likely).argmin()]
     return found - (found * by_time).sum() / by_time.sum()
+
+
+def distinct(values: np.ndarray, near: float) -> np.ndarray:
+    """The different ones, rising, of which no two are as `near`."""
+    found = np.unique(values)
+    return found[np.append(True, np.diff(found) > near)]
 
 
 def means_of(counts: Counts, strength: float, late: np.ndarray) -> np.ndarray:
