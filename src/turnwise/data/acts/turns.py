@@ -70,7 +70,9 @@ def take_turns(
         gained = False
         for i, sentences in sides:
             at = _anew(corpus, i, sentences, at, gists, half, seed, done)
-            if at.worth is None or best.worth is None or at.worth > best.worth:
+            # Before every side has acts there is nothing to fall back on, however little they foretell.
+            begun = all(best.joins[j] is not None for j, _ in sides)
+            if not begun or at.worth is None or best.worth is None or at.worth > best.worth:
                 best, gained = at, True
             elif number >= SURE:
                 at = best
