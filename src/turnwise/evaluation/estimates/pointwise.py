@@ -63,6 +63,15 @@ class Pointwise:
             errors[some] = _errors(values[some], parts, counts[some], order)
         return values, errors
 
+    def minus(self, other: Pointwise) -> Pointwise:
+        """The difference of two estimates from the same episodes; the noise that they share cancels."""
+
+        def again(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            (values, parts), (others, their_parts) = self.again(counts), other.again(counts)
+            return values - others, parts - their_parts
+
+        return pointwise(again, len(self.parts))
+
 
 def of_means(features: np.ndarray, function: Function) -> Pointwise:
     """The estimate `function` of the means of `features` [B, F] over episodes.
@@ -73,8 +82,9 @@ def of_means(features: np.ndarray, function: Function) -> Pointwise:
     def again(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means = counts @ features / counts.sum(1, keepdims=True)
         values, gradients = function(means)
-        at_mean = (gradients * means).sum(1)
-        return values, gradients @ features.T + (values - at_mean)[:, None]
+        with np.errstate(invalid="ignore"):  # gradients without a value
+            at_mean = (gradients * means).sum(1)
+            return values, gradients @ features.T + (values - at_mean)[:, None]
 
     return pointwise(again, len(features))
 
