@@ -1,14 +1,15 @@
 """POMDPs learnt from logged random episodes: what a plan in them is worth in the true problem.
 
-    python experiments/learnt_models.py                            all problems (an hour), resumable
+    python experiments/learnt_models.py                            all problems (an hour of a core), resumable
     python experiments/learnt_models.py --problems tiger --seeds 0 some of them
     python experiments/learnt_models.py --table                    merge what is there into .json and .md
 
 20,000 logged episodes of uniformly random actions, 30 steps each (60 in the T-maze and in heaven-hell). EM
-learns a model of as many hidden states as the problem has ("given"), or of a number chosen by held-out
-likelihood ("chosen"). SARSOP plans in the *learnt* model, and the plan acts in the *true* problem, on the
-learnt belief, for 100,000 episodes; "predicted" is the lower bound in the learnt model. The bar is 90% of the
-way from the best policy without memory (stochastic, exact) to the optimum, for Tiger 95% of the optimum.
+learns a model of as many hidden states as the problem has ("given"), or of the smallest number of 1, 2, 3, 4,
+6, 8, 10, 12, 15, 18 and 21 (up to twice the problem's) that explains held-out episodes as well as any
+("chosen"). SARSOP plans in the *learnt* model, and the plan acts in the *true* problem, on the learnt belief,
+for 100,000 episodes; "predicted" is the lower bound in the learnt model. The bar is 90% of the way from the
+best policy without memory (stochastic, exact) to the optimum, for Tiger 95% of the optimum.
 
 Nats per symbol are of 2,000 other episodes: observations and ends, given the actions; less is better. The
 one-step model knows the last observation and the action; the 3-gram the last three observations and the
