@@ -82,6 +82,13 @@ def test_what_the_talk_holds_stays_a_slot() -> None:
     assert own_words(mostly, Slots()) == {}  # half of the times is enough
 
 
+def test_a_name_that_was_said_once_may_be_somebody_s() -> None:
+    """Nobody says the name before the agent does. What it signs with comes again, whom it greets does not."""
+    slots = Slots(frozenset({"Anna", "Bert", "Maria"}))
+    said = [offer("Hello Anna!"), offer("Hello Bert!"), *[offer("Yours, Maria")] * 2, offer("Yours, Bert")]
+    assert own_words(said, slots) == {"yours {name}": (("Yours, Maria", 2),)}
+
+
 def test_what_was_said_once_is_believed_as_its_kind_is() -> None:
     """Numbers are filled in 9 of 10 times: of a sentence that was said once, (0 + 4 * .9) / 5 > 1/2."""
     said = [*[offer("It is 30.", "30 or 40?")] * 9, offer("Call 4711.", "hi")]

@@ -44,6 +44,8 @@ MOSTLY = 0.5
 """share of the times from which on a slot counts as one that the talk fills"""
 BELIEVED = 4.0
 """times that the share of a kind, on its side, counts for beside those that a sentence was said"""
+SOMEBODYS = frozenset({"name", "email"})
+"""kinds of which one that was said but once may be a customer's, known from elsewhere: it is not repeated"""
 FORMS = 20
 """sentences that are kept, at most, of those that were said in place of one with slots"""
 OwnWords = Mapping[str, tuple[tuple[str, int], ...]]
@@ -197,7 +199,7 @@ def own_words(utterances: Iterable[Utterance], slots: Slots) -> OwnWords:
 
     Then the sentence has other forms beside its template: those that were said while the talk had nothing of
     these kinds, letter by letter but for the slots that are not its own. What somebody else brought into a
-    conversation is in none of them.
+    conversation is in none of them, and of `SOMEBODYS` only what was said twice or more.
     """
     cut: dict[str, Template] = {}
 
@@ -233,8 +235,9 @@ def own_words(utterances: Iterable[Utterance], slots: Slots) -> OwnWords:
         for (text, missing), count in forms.items():
             if own and own <= missing:
                 literal[_as_said(cut[text], own)] += count
-        if literal:
-            ranked = sorted(literal.items(), key=lambda each: (-each[1], each[0]))
+        least = 1 if own.isdisjoint(SOMEBODYS) else 2
+        ranked = sorted(literal.items(), key=lambda each: (-each[1], each[0]))
+        if ranked := [each for each in ranked if each[1] >= least]:
             found[key] = tuple(ranked[:FORMS])
     return found
 
