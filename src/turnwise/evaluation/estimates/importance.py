@@ -68,6 +68,7 @@ def _mean(terms: np.ndarray) -> Pointwise:
 
 def _quotient(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """N / W and its gradient (1, -N/W) / W; nan if nothing has weight."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = means[:, 0] / means[:, 1]
-        return values, np.stack([1 / means[:, 1], -values / means[:, 1]], axis=1)
+    slopes = np.full(len(means), np.nan)
+    np.divide(1.0, means[:, 1], out=slopes, where=means[:, 1] > 0)
+    values = means[:, 0] * slopes
+    return values, np.stack([slopes, -values * slopes], axis=1)

@@ -30,6 +30,7 @@ from turnwise.evaluation.estimates.pointwise import Pointwise, pointwise
 STEPS = (0, 1, 2, 4, 8)
 """numbers of decisions for which the logs are believed; all decisions are always among them"""
 _WIDTH = 1.6448536269514722  # standard errors on each side of a normal's middle 90%
+_MOST_STEPS = 10  # every set of them is tried
 _RIDGE = 1e-9  # of the mean diagonal: among weights that are equally good, the most even
 
 
@@ -48,8 +49,10 @@ class Blend:
 def magic(logged: Logged, steps: Sequence[int] = STEPS) -> Pointwise:
     """The blend of the `steps` estimates and weighted doubly robust.
 
-    `parts` take the weights as given; a resample finds its own. Raises ValueError if there is no model, or a
-    step is below 0.
+    `parts` take the weights as given; a resample finds its own. Neither holds the model's error, on which the
+    blend may lean: a model that is off by less than the logs can show is believed, and an interval around
+    `value` is then too short (value - g_A, of `blend`, says how far it leans). Raises ValueError if there is
+    no model, a step below 0, or more than ten steps.
     """
     parts = _Steps(logged, steps)
 
@@ -74,8 +77,10 @@ class _Steps:
     """The estimates g_j of one set of logs."""
 
     def __init__(self, logged: Logged, steps: Sequence[int]) -> None:
-        if any(j < 0 for j in steps):
-            raise ValueError(f"steps are {tuple(steps)}; expected numbers of decisions, 0 or more")
+        if len(steps) > _MOST_STEPS or any(j < 0 for j in steps):
+            raise ValueError(
+                f"steps are {tuple(steps)}; expected at most {_MOST_STEPS} numbers of decisions, 0 or more"
+            )
         last = logged.mask.shape[1]
         self.steps = (*sorted({int(j) for j in steps if j < last}), last)
         self._first = logged.model[1][:, 0]
