@@ -1,0 +1,122 @@
+"""The way from the behaviour to a policy, in steps: how far logs can follow.
+
+What logs cannot say of a policy they may say of one that goes a part of the way. Two ways lead there, with
+t from 0 (the behaviour) to 1 (the policy), at each decision over K acts:
+
+    tilted    step(a) ~ behaviour(a)^(1 - t) policy(a)^t          the geometric mean
+    mixed     step(a) = (1 - t) behaviour(a) + t policy(a)        a coin at each decision
+
+If the policy is behaviour x exp(beta Q), a tilted step is the same with t beta: the step of the smallest KL
+for its gain. A tilted step gives up what either of the two never does; a mixed step keeps everything that the
+behaviour does, so its weights stay below (1 - t + t policy / behaviour) a decision, and it can always be
+acted, by a coin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Way = Literal["tilted", "mixed"]
+
+STEPS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""where a curve is drawn, unless told otherwise"""
+
+
+@dataclass(frozen=True)
+class StepPath:
+    """From the behaviour to a policy, at the logged decisions.
+
+    ValueError for shapes that differ, for probabilities that do not sum to 1 (to 1e-4), and if behaviour and
+    policy have no act in common at a decision of a tilted path.
+    """
+
+    behavior_logp: np.ndarray
+    """[B, A, K], in nats; -inf for an act that is never taken"""
+    policy_logp: np.ndarray
+    """[B, A, K]"""
+    mask: np.ndarray
+    """[B, A] bool"""
+    way: Way = "tilted"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", np.asarray(self.mask, dtype=bool))
+        for name in ("behavior_logp", "policy_logp"):
+            x = np.asarray(getattr(self, name), dtype=np.float64)
+            if x.ndim != 3 or x.shape[:2] != np.shape(self.mask):
+                raise ValueError(
+                    f"{name} of shape {x.shape}; expected [B, A, K] beside mask {np.shape(self.mask)}"
+                )
+            off = np.abs(np.exp(x[self.mask]).sum(axis=1) - 1)
+            if not off.max(initial=0.0) < 1e-4:
+                raise ValueError(f"{name}: probabilities do not sum to 1 at every decision")
+            object.__setattr__(self, name, x)
+        if self.behavior_logp.shape != self.policy_logp.shape:
+            raise ValueError(
+                f"policy_logp of shape {self.policy_logp.shape}; expected {self.behavior_logp.shape}"
+            )
+        if self.way not in ("tilted", "mixed"):
+            raise ValueError(f"way is {self.way!r}; expected tilted or mixed")
+        common = np.any(np.isfinite(self.behavior_logp + self.policy_logp), axis=2)
+        if self.way == "tilted" and not common[self.mask].all():
+            b, k = np.argwhere(np.logical_and(self.mask, ~common))[0]
+            raise ValueError(
+                f"behaviour and policy have no act in common at decision {k} of episode {b}: "
+                "there is no tilted path, only a mixed one"
+            )
+
+    def at(self, t: float) -> np.ndarray:
+        """[B, A, K], log-probabilities of the step t; both ends are exact, and so is what is never done."""
+        if not 0 <= t <= 1:
+            raise ValueError(f"t is {t}; expected a number from 0 to 1")
+        # The ends are returned as they are: 0 times -inf is no number.
+        if t in (0, 1):
+            return (self.behavior_logp, self.policy_logp)[int(t)]
+        if self.way == "mixed":
+            return np.logaddexp(self.behavior_logp + np.log1p(-t), self.policy_logp + np.log(t))
+        x = (1 - t) * self.behavior_logp + t * self.policy_logp
+        x = np.where(self.mask[:, :, None], x, 0.0)  # padding may have no act in common
+        return x - np.logaddexp.reduce(x, axis=2, keepdims=True)
+
+    def logged(self, t: float, acts: np.ndarray) -> np.ndarray:
+        """[B, A], log-probability of the logged `acts` [B, A] at the step t; 0 where there is no decision."""
+        index = np.where(self.mask, acts, 0)[:, :, None]
+        return np.where(self.mask, np.take_along_axis(self.at(t), index, axis=2)[:, :, 0], 0.0)
+
+    def distance(self, t: float) -> float:
+        """Nats a conversation: KL(step || behaviour) summed over its decisions, on average over the logs.
+
+        It is taken at logged histories, so it is the divergence of whole conversations only near t = 0. It
+        grows with t, and is infinite if the step does what the behaviour never does.
+        """
+        step = self.at(t)
+        p = np.where(self.mask[:, :, None], np.exp(step), 0.0)
+        # 0 log 0 = 0: of an act that is not taken nothing counts.
+        with np.errstate(invalid="ignore"):
+            terms = np.where(p > 0, p * (step - self.behavior_logp), 0.0)
+        return float(terms.sum(axis=(1, 2)).mean())
+
+
+def farthest(
+    vouches: Callable[[float], bool], steps: Sequence[float] = STEPS, *, halvings: int = 0
+) -> float | None:
+    """The farthest step that `vouches`, walking out from the behaviour: None if the first one does not.
+
+    A step behind one that fails is not asked: in noise, one of many would pass. `halvings`: how often the gap
+    to the first that fails is halved; each costs one question.
+    """
+    steps = sorted(steps)
+    reached = next((i for i, t in enumerate(steps) if not vouches(t)), len(steps))
+    if reached == 0:
+        return None
+    good = steps[reached - 1]
+    if reached == len(steps):
+        return good
+    bad = steps[reached]
+    for _ in range(halvings):
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if vouches(middle) else (good, middle)
+    return good
