@@ -12,7 +12,7 @@ Jiang & Li 2016 write the second as a recursion from the end (eq. 10),
     V_k = v_k + rho_k (r_k + g V_{k+1} - q_k),
 
 which unrolled is the sum of g^(k-1) (rho_{1:k} (r_k - q_k) + rho_{1:k-1} v_k); Thomas & Brunskill 2016
-(section 5) normalise the weights of that sum. Each v_{k+1}, put to the decision that led there, gives the
+normalise the weights of that sum. Each v_{k+1}, put to the decision that led there, gives the
 form above.
 
 `doubly_robust` is unbiased for *any* q of history and action, if v is its expectation under the target and
@@ -50,7 +50,7 @@ def doubly_robust(logged: Logged) -> Pointwise:
 
 
 def weighted(logged: Logged) -> Pointwise:
-    """Weighted doubly robust, Thomas & Brunskill 2016, section 5.
+    """Weighted doubly robust, Thomas & Brunskill 2016.
 
     An episode that has ended keeps its last weight, as in `importance.weighted_per_decision`. From a decision
     at which no episode has any weight the model speaks alone: the correction stops there.

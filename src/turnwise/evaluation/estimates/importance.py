@@ -7,7 +7,7 @@ With rho_{1:k} = prod_{i<=k} target(a_i | h_i) / behaviour(a_i | h_i), rewards r
     weighted                   sum_b rho_{1:T} G / sum_b rho_{1:T}
     weighted_per_decision      sum_k g^(k-1) (sum_b rho_{1:k} r_k / sum_b rho_{1:k})
 
-Precup, Sutton & Singh 2000; the last in the consistent form of Thomas 2015 (thesis, chapter 3: CWPDIS), since
+Precup, Sutton & Singh 2000; the last in the consistent form of Thomas 2015 (thesis; CWPDIS), since
 Precup's divides by the weights of all decisions together. The first two are unbiased if the behaviour's
 probabilities are right, and positive wherever the target's are; they may leave the range of all rewards. The
 weighted ones stay inside and vary less; they are biased by the order of 1/B, and right in the limit.

@@ -1,6 +1,6 @@
 """MAGIC: the model for the far future, the logs for the near one, blended where the error is least.
 
-Thomas & Brunskill 2016, sections 7 and 8. The j-step estimate believes the logs for j decisions and the model
+Thomas & Brunskill 2016. The j-step estimate believes the logs for j decisions and the model
 from there on (notation of `doubly_robust`):
 
     g_j = mean_b v_1 + sum_{k<=j} g^(k-1) (sum_b rho_{1:k} d_k / sum_b rho_{1:k})
