@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.special import softmax
 
 from turnwise.data.acts.codebook import OTHER, Example, Utterance
 from turnwise.data.acts.contexts import GIST, Gists
 from turnwise.data.acts.corpus import Corpus
-from turnwise.data.acts.gate import Gate
+from turnwise.data.acts.gate import Gate, left_out
 from turnwise.data.acts.phrases import PhraseBook, Phrases, frequent_forms, short_names
 from turnwise.data.acts.slots import Slots, normalised
 from turnwise.data.acts.spaces import Embedded, Embedder, Space, Words
@@ -33,6 +34,8 @@ from turnwise.data.acts.splitting import Sentences, main_directions
 from turnwise.data.acts.telling import Question, asked, joined
 from turnwise.data.acts.turns import apart, take_turns
 
+RARE = 10
+"""times that a sentence is said, below which its act is read off its words"""
 JUST = 0.99
 """distance, at most, of a sentence that was logged: it is not *other*, however odd"""
 
@@ -105,8 +108,13 @@ class Side:
         gate = Gate.learn(vectors, acts, self.counts, size, seed)
         distances = np.zeros(len(acts))
         if gate is not None:
-            chances = gate.chances(vectors)[np.arange(len(acts)), acts]
-            distances = np.minimum(gate.distance(chances), JUST)
+            # The act of a sentence that was hardly ever said is due to what happened to stand around it, and
+            # a model that learns from it takes this for foresight. Its words, read by those of others, are
+            # how such a sentence is read in live talk.
+            chances = softmax(left_out(vectors, acts, self.counts, size, seed), axis=1)
+            rare = (self.counts < RARE) & (chances.max(1) >= gate.sure)
+            acts = np.where(rare, chances.argmax(1), acts)
+            distances = np.minimum(gate.distance(chances[np.arange(len(acts)), acts]), JUST)
         phrases = Phrases(self.templates, acts, self.counts, distances)
         typical = [phrases.of(k) for k in range(size)]
         names = short_names([_name(examples) for examples in typical], taken=[OTHER])

@@ -54,36 +54,21 @@ class Gate:
     @classmethod
     def learn(cls, vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int) -> Gate | None:
         """From sentences [M, D], their acts and counts; None if they are few, or all are one act."""
-        rng = np.random.default_rng(seed)
-        rows = np.arange(len(acts))
-        if len(rows) > SENTENCES:
-            rows = np.sort(rng.choice(rows, SENTENCES, replace=False, p=counts / counts.sum()))
-        x, y = vectors[rows], acts[rows]
-        weights = np.sqrt(counts[rows].astype(float))
-        weights /= weights.mean()
-        if len(np.unique(y)) < 2 or len(y) < FEW:
+        if len(np.unique(acts)) < 2 or len(acts) < FEW:
             return None
-        fold = rng.permutation(len(rows)) % FOLDS
-        sureness, right = np.zeros(len(rows)), np.zeros(len(rows), bool)
-        shares = np.bincount(y, weights=weights, minlength=size) + 1.0
-        shares /= shares.sum()
-        logits = np.tile(np.log(shares), (len(rows), 1))
-        for k in range(FOLDS):
-            test, train = fold == k, fold != k
-            if len(np.unique(y[train])) < 2 or not test.any():
-                continue
-            part = _fitted(x[train], y[train], weights[train], size)
-            logits[test] = part.logits(x[test])
-            chances = softmax(logits[test], axis=1)
-            sureness[test] = chances.max(1)
-            right[test] = chances.argmax(1) == y[test]
+        logits = left_out(vectors, acts, counts, size, seed)
+        chances = softmax(logits, axis=1)
+        sureness, right = chances.max(1), chances.argmax(1) == acts
         order = np.argsort(-sureness, kind="stable")
         share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
         good = np.flatnonzero(share >= RIGHT)
         sure = float(sureness[order][good[-1]]) if len(good) else 1.0
-        heat = _heat(logits, y, weights, shares)
-        weights, constants = _fitted(x, y, weights, size)
-        return Gate(weights, constants, min(sure, 1 - 1e-6), heat, shares)
+        weights = _weights(counts)
+        shares = _shares(acts, weights, size)
+        heat = _heat(logits, acts, weights, shares)
+        rows = _some(counts, np.random.default_rng(seed))
+        fit = _fitted(vectors[rows], acts[rows], weights[rows], size)
+        return Gate(fit[0], fit[1], min(sure, 1 - 1e-6), heat, shares)
 
     def chances(self, vectors: Any) -> np.ndarray:
         """[n, A], how likely each act is."""
@@ -103,6 +88,40 @@ class Gate:
     def distance(self, chance: np.ndarray) -> np.ndarray:
         """How far a sentence is from an act that has such a chance."""
         return (1 - chance) / (1 - self.sure)
+
+
+def left_out(vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """[M, A], logits of each sentence by a regression on others: how it would be read had nobody said it."""
+    rng = np.random.default_rng(seed)
+    fold = rng.permutation(len(acts)) % FOLDS
+    weights = _weights(counts)
+    logits = np.tile(np.log(_shares(acts, weights, size)), (len(acts), 1))
+    for k in range(FOLDS):
+        test, train = fold == k, np.flatnonzero(fold != k)
+        train = train[_some(counts[train], rng)]
+        if len(np.unique(acts[train])) > 1 and test.any():
+            part = _fitted(vectors[train], acts[train], weights[train], size)
+            logits[test] = part.logits(vectors[test])
+    return logits
+
+
+def _weights(counts: np.ndarray) -> np.ndarray:
+    """[M] of mean 1: a sentence that was said a hundred times is worth ten."""
+    weights = np.sqrt(counts.astype(float))
+    return weights / weights.mean()
+
+
+def _shares(acts: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """[A] of the acts, none of them 0."""
+    shares = np.bincount(acts, weights=weights, minlength=size) + 1.0
+    return shares / shares.sum()
+
+
+def _some(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Places of as many sentences as a regression learns from, those said often rather than others."""
+    if len(counts) <= SENTENCES:
+        return np.arange(len(counts))
+    return np.sort(rng.choice(len(counts), SENTENCES, replace=False, p=counts / counts.sum()))
 
 
 def _evidence(logits: np.ndarray, heat: float, shares: np.ndarray) -> np.ndarray:
