@@ -40,7 +40,8 @@ def test_coverage_by_hand():
     Decision 0: acts 0, 0, 1 were logged. Of act 1 the third has no other: it counts as covered for the first
     two only. The target takes act 1 with probability .4, .4, .4: missing is (0 + 0 + .4) / 3.
     Decision 1: the first conversation has ended; acts 0, 0. Act 1 (.5, .1) was never logged here: .6 / 2.
-    Overall 5 decisions: missing (.4 + .6) / 5.
+    Overall 5 decisions: missing (.4 + .6) / 5. Of it act 1 in the third is what no other holds at all:
+    (.4 + .1) / 5.
     """
     p = np.array([[[0.6, 0.4], [0.0, 0.0]], [[0.6, 0.4], [0.5, 0.5]], [[0.6, 0.4], [0.9, 0.1]]])
     acts = np.array([[0, -1], [0, 0], [1, 0]])
@@ -50,6 +51,7 @@ def test_coverage_by_hand():
     assert found.per_decision == pytest.approx([1 - 0.4 / 3, 0.7])
     assert found.overall == pytest.approx(0.8)
     assert found.least == 1
+    assert found.nowhere == pytest.approx(0.1)
     assert [(u.decision, u.act, u.elsewhere) for u in found.unseen] == [(1, 1, 0), (0, 1, 1)]
     assert [u.mass for u in found.unseen] == pytest.approx([0.3, 0.4 / 3])
     # Two others of three did act 0 at decision 0 for the third only; nothing was done twice by others else.
@@ -103,6 +105,7 @@ def test_even_weights_do_not_mean_coverage():
     found = coverage(p, zeros, zeros, zeros == 0)
     assert found.overall == pytest.approx(0.5)
     assert (found.unseen[0].act, found.unseen[0].mass) == (1, pytest.approx(0.5))
+    assert found.nowhere == pytest.approx(0.5)
 
 
 def test_a_conversation_does_not_speak_for_itself():

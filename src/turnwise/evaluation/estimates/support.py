@@ -60,6 +60,8 @@ class Coverage:
     """over all decisions"""
     per_decision: np.ndarray
     """[A]; nan if no conversation goes on so long"""
+    nowhere: float
+    """mass of the acts that fewer than `at_least` other conversations hold at all, after whatever history"""
     unseen: tuple[Unseen, ...]
     """what is missing, the most first"""
 
@@ -95,9 +97,13 @@ def coverage(
     p, mask = np.asarray(probabilities, dtype=np.float64), np.asarray(mask, dtype=bool)
     _check(p, acts, histories, mask)
     share, running = _shares(mask, log_ratios)  # [B, A], [A]
-    seen = _others(np.asarray(acts), np.asarray(histories), mask, clusters, p.shape[2]) >= at_least
-    missing = np.where(mask[:, :, None] & ~seen, p, 0.0)  # [B, A, K]
+    here, anywhere = (
+        _others(np.asarray(acts), kinds, mask, clusters, p.shape[2]) >= at_least
+        for kinds in (np.asarray(histories), np.zeros(mask.shape, dtype=int))
+    )  # [B, A, K]
+    missing = np.where(mask[:, :, None] & ~here, p, 0.0)
     per_turn = np.einsum("ba,bak->ak", share, missing)  # [A, K]
+    new = np.einsum("ba,bak->a", share, np.where(anywhere, 0.0, missing))
     each = np.where(running > 0, 1 - per_turn.sum(1), np.nan)
     overall = float(np.nansum(running * each) / running.sum())
     logged = np.stack(
@@ -108,7 +114,7 @@ def coverage(
         Unseen(int(k), int(a), float(per_turn[k, a]), int(logged[k, a]))
         for k, a in zip(*np.unravel_index(order, per_turn.shape), strict=True)
     )
-    return Coverage(overall, each, tuple(unseen))
+    return Coverage(overall, each, float(running @ new / running.sum()), tuple(unseen))
 
 
 def _check(p: np.ndarray, acts: np.ndarray, histories: np.ndarray, mask: np.ndarray) -> None:
