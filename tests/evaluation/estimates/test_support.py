@@ -39,6 +39,7 @@ def test_coverage_by_hand():
 
     Decision 0: acts 0, 0, 1 were logged. Of act 1 the third has no other: it counts as covered for the first
     two only. The target takes act 1 with probability .4, .4, .4: missing is (0 + 0 + .4) / 3.
+    Of what was logged itself the third's act is held by no other: 2 of 3 are.
     Decision 1: the first conversation has ended; acts 0, 0. Act 1 (.5, .1) was never logged here: .6 / 2.
     Overall 5 decisions: missing (.4 + .6) / 5. Of it act 1 in the third is what no other holds at all:
     (.4 + .1) / 5.
@@ -51,6 +52,9 @@ def test_coverage_by_hand():
     assert found.per_decision == pytest.approx([1 - 0.4 / 3, 0.7])
     assert found.overall == pytest.approx(0.8)
     assert found.least == 1
+    assert found.of_logged_per_decision == pytest.approx([2 / 3, 1])
+    assert found.of_logged == pytest.approx(4 / 5)
+    assert found.running == pytest.approx([1, 2 / 3])
     assert found.nowhere == pytest.approx(0.1)
     assert [(u.decision, u.act, u.elsewhere) for u in found.unseen] == [(1, 1, 0), (0, 1, 1)]
     assert [u.mass for u in found.unseen] == pytest.approx([0.3, 0.4 / 3])

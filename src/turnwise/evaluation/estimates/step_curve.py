@@ -120,3 +120,46 @@ def farthest(
         middle = (good + bad) / 2
         good, bad = (middle, bad) if vouches(middle) else (good, middle)
     return good
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Steps from the behaviour to the policy, as the model promises them and as the logs measure them."""
+
+    promised: np.ndarray
+    """[S] the model's value of each step"""
+    measured: np.ndarray
+    """[S] the estimate from the logs"""
+    low: np.ndarray
+    """[S] of the estimates' intervals, which hold for all steps at once"""
+    high: np.ndarray
+    """[S]"""
+    vouched: np.ndarray
+    """[S] bool, whether the logs vouch for the estimate of the step"""
+    distances: np.ndarray
+    """[S] nats from the behaviour (`StepPath.distance`)"""
+    distance: float
+    """of the policy itself"""
+    spread: np.ndarray | None = None
+    """[S] how far the promise may be off for lack of logs to learn from (half an interval); None for 0"""
+
+    @property
+    def share(self) -> float:
+        """How far of the way the logs vouch: from 0 (or no step) to 1."""
+        reached = self.distances[self.vouched]
+        if not len(reached):
+            return 0.0
+        return 1.0 if self.distance == 0 else float(reached.max() / self.distance)
+
+    def off(self, material: float) -> tuple[int, float] | None:
+        """(step, promise less estimate) where the model is worst among vouched steps, or None if it agrees.
+
+        A promise is off if it is further from the estimate than the interval's end on that side, joined with
+        the model's own spread (the root of the sum of squares), and than `material`.
+        """
+        away = self.promised - self.measured
+        side = np.where(away > 0, self.high - self.measured, self.measured - self.low)
+        allowed = np.maximum(np.hypot(side, 0.0 if self.spread is None else self.spread), material)
+        beyond = np.where(self.vouched, np.abs(away) - allowed, -np.inf)
+        worst = int(np.argmax(beyond)) if len(beyond) else 0
+        return (worst, float(away[worst])) if len(beyond) and beyond[worst] > 0 else None

@@ -60,6 +60,13 @@ class Coverage:
     """over all decisions"""
     per_decision: np.ndarray
     """[A]; nan if no conversation goes on so long"""
+    running: np.ndarray
+    """[A] share of conversations that go on so long"""
+    of_logged: float
+    """the same as `overall` for what was logged itself: what the kinds of histories, and the number of
+    conversations, let any policy reach"""
+    of_logged_per_decision: np.ndarray
+    """[A]"""
     nowhere: float
     """mass of the acts that fewer than `at_least` other conversations hold at all, after whatever history"""
     unseen: tuple[Unseen, ...]
@@ -86,10 +93,10 @@ def coverage(
         c_bk = sum_a target(a | h_bk) 1{at_least others did a after a history like h_bk}
 
     `probabilities` [B, A, K] of the target for K acts, `acts` [B, A] logged, `histories` [B, A] int: equal
-    numbers are like histories (a state of a learnt model, or the turn and the last acts of both sides). Finer
-    kinds make less coverage. A conversation does not speak for itself, nor a cluster (`clusters` [B])
-    for its own: what was logged once is logged in no other. Where a history is of a kind that no other
-    conversation has, nothing is covered.
+    numbers are like histories (a state of a learnt model, or the turn and the last acts of both sides). A
+    conversation does not speak for itself, nor a cluster (`clusters` [B]) for its own: what was logged once
+    is logged in no other. If no other conversation has a history of that kind, nothing is covered. So finer
+    kinds leave less covered, of the logged agent too: `of_logged` is what to compare with.
 
     Histories count as often as they were logged. With `log_ratios` [B, A] (log rho_{1:k}, of `Logged`) they
     count as often as the target would come there: rho_{1:k-1}, in weights that sum to 1 at each decision.
@@ -114,7 +121,17 @@ def coverage(
         Unseen(int(k), int(a), float(per_turn[k, a]), int(logged[k, a]))
         for k, a in zip(*np.unravel_index(order, per_turn.shape), strict=True)
     )
-    return Coverage(overall, each, float(running @ new / running.sum()), tuple(unseen))
+    shared = np.take_along_axis(here, np.where(mask, acts, 0)[:, :, None], axis=2)[:, :, 0] & mask
+    logged_each = shared.sum(0) / np.where(mask.any(0), mask.sum(0), np.nan)
+    return Coverage(
+        overall=overall,
+        per_decision=each,
+        running=running,
+        of_logged=float(shared.sum() / mask.sum()),
+        of_logged_per_decision=logged_each,
+        nowhere=float(running @ new / running.sum()),
+        unseen=tuple(unseen),
+    )
 
 
 def _check(p: np.ndarray, acts: np.ndarray, histories: np.ndarray, mask: np.ndarray) -> None:
