@@ -27,7 +27,7 @@ def talk(name: str, *said: str, terminated: bool = True, **turn) -> Dialogue:
 
 
 TALKS = [
-    talk("short", "hello", "hello", reward=-1.5, behavior_logp=-0.25),
+    talk("short", "hello", "hello", reward=-1.5, behavior_logp=-0.25, act_logp=-0.125),
     talk("long", *["hello there, my friend"] * 9, terminated=False, reward=0.5),
     talk("cut", "it works", "hello", "it", terminated=False),
     talk("said", "it", "now", terminated=False),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import turnwise as tw
+from turnwise.data.acts.build import build_codes
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 64, "vocab": 300, "max_new_tokens": 8}
 
@@ -52,3 +53,31 @@ def test_a_critic_with_another_share_says_what_its_policy_may_have_learnt(
     others = len(held(tmp_path / "mc") - held(tmp_path / "bc"))
     assert others > 20
     assert f"{others} of 45 held-out conversations are not among those" in capsys.readouterr().err
+
+
+def test_a_run_knows_what_any_of_its_stages_learnt_from(tmp_path: Path) -> None:
+    """Codebooks of 40 conversations, and a clone of 40 others in their acts: 38 and 30 are learnt from, 2 and
+    10 held out. Words alone do not make a conversation one of them, if it has an id."""
+    given = [{**row, "id": f"c{i}"} for i, row in enumerate(rows(80))]
+    acts = tw.fit(
+        tw.Acts(agent_acts="sentence", partner_acts="sentence"), given[:40], heldout=0.05, quiet=True
+    )
+    settings = {"acts": acts, "heldout": 0.25, "width": 8, "out": tmp_path / "run", "quiet": True}
+    clone = tw.fit(tw.ActBC(epochs=0.2), given[40:], **settings)
+    again = tw.load(tmp_path / "run")
+    assert isinstance(again, tw.ActPolicy) and again.held == clone.held is not None
+    learnt = clone.held.learnt_from(tw.read_logs(given))
+    assert (learnt[:40].sum(), learnt[40:].sum(), clone.held.unknown) == (38, 30, ())
+    others = tw.read_logs([{**row, "id": "x" + row["id"]} for row in given])
+    assert not clone.held.learnt_from(others).any()
+
+
+def test_without_ids_words_are_known_again_wherever_they_stand(tmp_path: Path) -> None:
+    """Ids that are places say nothing; and of codebooks in memory nobody knows what they learnt from."""
+    codes = build_codes(tw.read_logs(rows(40)), "sentence", "sentence").codes
+    clone = tw.fit(tw.ActBC(epochs=0.2), rows(40), acts=codes, heldout=0, width=8, quiet=True)
+    file = tmp_path / "logs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows(50))))
+    learnt = clone.held.learnt_from(tw.read_logs(file))
+    assert learnt.tolist() == [False] * 10 + [True] * 40
+    assert clone.held.unknown == ("codebooks in memory",)

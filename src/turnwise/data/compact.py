@@ -170,7 +170,7 @@ def _is_plain(m: Message) -> bool:
     if _is_bare(m):
         return True
     texts = (m.name, m.tool_call_id, m.act, *(text for call in m.tool_calls or () for text in call))
-    if type(m.behavior_logp) not in (float, int, type(None)):
+    if not {type(m.behavior_logp), type(m.act_logp)} <= {float, int, type(None)}:
         return False
     return all(type(x) in (str, type(None)) for x in texts)
 
@@ -183,6 +183,7 @@ def _is_bare(m: Message) -> bool:
         and m.tool_calls is None
         and m.tool_call_id is None
         and m.act is None
+        and m.act_logp is None
     )
 
 
@@ -191,7 +192,8 @@ def _fields(m: Message) -> tuple[Any, ...]:
     if _is_bare(m):
         return (m.role, m.content, m.reward) if m.reward else (m.role, m.content)
     calls = None if m.tool_calls is None else tuple(map(tuple, m.tool_calls))
-    return (m.role, m.content, m.reward, m.behavior_logp, m.name, calls, m.tool_call_id, m.act)
+    fields = (m.role, m.content, m.reward, m.behavior_logp, m.name, calls, m.tool_call_id, m.act)
+    return fields if m.act_logp is None else (*fields, m.act_logp)
 
 
 def _unpacked(record: Any) -> Dialogue:
@@ -213,9 +215,9 @@ def _unpacked(record: Any) -> Dialogue:
 def _message(role: str, content: str, reward: float = 0.0, *rest: Any) -> Message:
     if not rest:
         return Message(role, content, reward)
-    logp, name, calls, call_id, act = rest
+    logp, name, calls, call_id, act, *act_logp = rest
     calls = None if calls is None else tuple(ToolCall(*call) for call in calls)
-    return Message(role, content, reward, logp, name, calls, call_id, act)
+    return Message(role, content, reward, logp, name, calls, call_id, act, *act_logp)
 
 
 def _is_json(value: Any) -> bool:

@@ -28,7 +28,8 @@ class Message:
     message; None if the log does not have it. `name` is who of several speaks in the role, or whose result a
     tool's message is. `tool_calls` are the functions that the message calls, beside its words or in their
     place; `tool_call_id` is the call that a tool's message answers. `act` is what was meant, in a word of the
-    log's own. None wherever there is no such thing.
+    log's own, and `act_logp` the natural log of the probability with which the logged agent meant it,
+    whatever words it would have taken. None wherever there is no such thing.
     """
 
     role: str
@@ -39,6 +40,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
     act: str | None = None
+    act_logp: float | None = None
 
 
 @dataclass(frozen=True)

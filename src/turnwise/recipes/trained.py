@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.planner import Planner
 from turnwise.exact.learning.truth import LANES
 from turnwise.recipes.environments import Environment, find_environment, kept_copy
+from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
@@ -29,41 +29,11 @@ from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
 from turnwise.run.files.lock import expect_ended
-from turnwise.run.folder import read_config, read_result, write_json
+from turnwise.run.folder import read_config, read_result
 
-HELD_OUT = "heldout.json"
 IN_MEMORY = "a policy in memory"
 WORLD = ("model.npz", "planned.npz", "plan.npz")
 """files of a learnt world: its model, the model that was planned in, the plan"""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What a run on logs held out (heldout.json), so that what builds on it learns from none of that."""
-
-    share: float
-    by: str | None
-    keys: frozenset[int]
-    """hashes of what the conversations say (`Split.keys`)"""
-
-    def save(self, folder: Path) -> None:
-        """Write it into a run folder."""
-        keys = [f"{key:016x}" for key in sorted(self.keys)]
-        write_json(folder / HELD_OUT, {"share": self.share, "by": self.by, "keys": keys})
-
-    @classmethod
-    def of(cls, source: Any) -> HeldOut | None:
-        """That of a policy, or of a run folder; None if it says nothing of it."""
-        if isinstance(source, Policy | ActPolicy):
-            return source.held
-        path = Path(source) / HELD_OUT if isinstance(source, str | Path) else None
-        if path is None or not path.is_file():
-            return None
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(found["share"], found["by"], frozenset(int(key, 16) for key in found["keys"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: expected the file that a run writes; found {error}") from None
 
 
 @dataclass(frozen=True)
@@ -232,6 +202,8 @@ class Codebooks:
     """The run folder; None if the run was a temporary one."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What the run came to."""
+    held: HeldOut | None = field(default=None, repr=False)
+    """What the run held out of its logs."""
 
     @property
     def name(self) -> str:
@@ -275,7 +247,8 @@ def load_codebooks(path: str | Path, embed: Any = None) -> Codebooks:
             f"{folder}: no {MARK} is there; expected a folder of codebooks, or the run of train acts"
         )
     codes = load_codes(inside, embed=_embedder(embed) or features_by_name)
-    return Codebooks(codes, folder if is_run else None, read_result(folder))
+    held = HeldOut.read(folder)
+    return Codebooks(codes, folder if is_run else None, read_result(folder), held)
 
 
 def _embedder(embed: Any) -> Callable[[str], Any] | None:
@@ -308,9 +281,9 @@ def load(path: str | Path, *, embed: Any = None) -> Policy | ActPolicy | Actor |
         env = result.get("env")
         return Actor(found, run, result, env if run is None else kept_copy(run, env))
     if isinstance(found, ActAgent):
-        return ActPolicy(found, run, result, HeldOut.of(folder))
+        return ActPolicy(found, run, result, HeldOut.read(folder))
     return (
-        Policy(found, run, result, HeldOut.of(folder))
+        Policy(found, run, result, HeldOut.read(folder))
         if isinstance(found, Agent)
         else Judge(found, run, result)
     )
@@ -323,6 +296,13 @@ def _load_world(folder: Path) -> World:
     planner = Planner.load(folder / WORLD[2], planned)
     env = kept_copy(folder, result.get("env"))
     return World(LearntModel.load(folder / WORLD[0]), planner, folder, result, env)
+
+
+def held_of(source: Any) -> HeldOut | None:
+    """What a policy, codebooks or a run folder say that they learnt from; None if they say nothing of it."""
+    if isinstance(source, Policy | ActPolicy | Codebooks):
+        return source.held
+    return HeldOut.read(Path(source)) if isinstance(source, str | Path) else None
 
 
 def task_of_policy(source: Any) -> str | None:

@@ -17,7 +17,7 @@ SYMBOLS = ActSymbols(acts=3, answers=4, openings=2)
 def talk(acts: list[int], answers: list[int], first: int = 0, terminated: bool = True) -> ActTalk:
     """Rewards -1, -2, ...; log-probabilities -.1, -.2, ...."""
     k = 1.0 + np.arange(len(acts))
-    return ActTalk(first, np.array(acts, int), np.array(answers, int), -k, terminated, -0.1 * k)
+    return ActTalk(first, np.array(acts), np.array(answers), -k, terminated, -0.1 * k, -0.05 * k)
 
 
 def test_two_talks_by_hand() -> None:
@@ -78,7 +78,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_unknown_log_probabilities_and_talks_without_an_act() -> None:
-    silent = ActTalk(0, np.zeros(1, int), np.zeros(1, int), np.zeros(1), True, np.full(1, np.nan))
+    silent = ActTalk(0, np.zeros(1, int), np.zeros(1, int), np.zeros(1), True, *np.full((2, 1), np.nan))
     assert pack_acts([act_episode(silent, SYMBOLS)], gamma=1.0).behavior_logp is None
     with pytest.raises(ValueError, match="at least one action"):
         act_episode(talk([], []), SYMBOLS)

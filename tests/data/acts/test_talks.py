@@ -66,11 +66,21 @@ def test_acts_of_a_log_are_read_and_written_again(tmp_path: Path) -> None:
         {
             "messages": [
                 {"role": "user", "content": "hi", "act": "greet"},
-                {"role": "assistant", "content": "which part?", "act": 3, "reward": 1},
+                {"role": "assistant", "content": "which part?", "act": 3, "act_logp": -0.5, "reward": 1},
             ]
         }
     ]
     logs = tw.read_logs(rows)
     assert [m.act for m in logs[0].messages] == ["greet", "3"]
     tw.write_logs(tmp_path / "logs.jsonl", logs)
-    assert tw.read_logs(tmp_path / "logs.jsonl") == logs
+    assert tw.read_logs(tmp_path / "logs.jsonl") == tw.read_logs(list(logs)) == logs
+    (again,) = tw.read_logs([{"messages": list(logs[0].messages)}])
+    assert again.messages == logs[0].messages
+
+
+def test_the_probability_of_an_act_counts_if_the_act_is_the_codebook_s() -> None:
+    """Of two acts "long" the log calls one so and the other "x"; a third message has no act of its own."""
+    said = [("at length", "long", -0.5), ("at leisure", "x", -0.25), ("no", None, -0.125), ("o", None, None)]
+    messages = [Message("assistant", text, act=act, act_logp=logp) for text, act, logp in said]
+    (found,) = Codes(ByLength(), ByLength(), ByLength()).talks([Dialogue(tuple(messages))])
+    np.testing.assert_equal(found.act_logp, [-0.5, np.nan, -0.125, np.nan])

@@ -67,6 +67,7 @@ def test_card_by_hand():
         "terminated": 3,
         "truncated": 1,
         "propensities": "some",
+        "act_propensities": "none",
         "metadata_keys": ["fault", "topic"],
         "duplicates": 1,
         "over_context": 1,
@@ -219,6 +220,11 @@ def test_propensities_on_some_messages():
         "3 of the agent's 4 messages have no behavior_logp: estimates that need it can use none of "
         "their conversations."
     ]
+    some = tuple(Message("assistant", w, act_logp=p) for w, p in (("c", -1.0), ("d", None)))
+    assert told([talk(1.0, words="a", logp=-1.0), Dialogue(some, id="h-7")])[-1] == (
+        "2 of the agent's 3 messages have no act_logp (first in conversation h-7): estimates that need it "
+        "can use none of their conversations."
+    )
 
 
 def test_duplicates():

@@ -240,6 +240,11 @@ BAD_ROWS = [
     (with_reply(reward=[1]), f": messages[1].reward: {NUMBER} [1]"),
     (with_reply(behavior_logp=-math.inf), f": messages[1].behavior_logp: {NUMBER} -Infinity"),
     (with_reply(behavior_logp=False), f": messages[1].behavior_logp: {NUMBER} false"),
+    (with_reply(act_logp="x"), f': messages[1].act_logp: {NUMBER} "x"'),
+    (
+        with_reply(act_logp=1e-3),
+        ": messages[1].act_logp: expected the log of a probability, 0 or below; found 0.001",
+    ),
     (with_reply(behavior_logp="x"), f': messages[1].behavior_logp: {NUMBER} "x"'),
     (
         with_reply(behavior_logp=0.5),

@@ -48,7 +48,7 @@ def logs(rng: Generator, *, wording: bool, dropped: bool, talks: int = 150) -> t
             cross = rng.random() < 0.5
             messages.append(Message("user", CROSS if cross else CALM))
         none = np.full(3, np.nan)
-        found.append(ActTalk(0, np.array(acts), np.array(answers), np.zeros(3), False, none, str(i)))
+        found.append(ActTalk(0, np.array(acts), np.array(answers), np.zeros(3), False, none, none, str(i)))
         dialogues.append(Dialogue(tuple(messages), terminated=False, id=str(i)))
     names = ("(nothing)", "x", "y")
     return ActLogs(tuple(found), ("a", "b"), names, ("o",)), dialogues

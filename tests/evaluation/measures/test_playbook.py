@@ -81,7 +81,7 @@ def plan() -> Plan:
 def talk(acts: list[int], answers: list[int]) -> ActTalk:
     """One that went so."""
     return ActTalk(
-        0, np.array(acts), np.array(answers), np.zeros(len(acts)), True, np.full(len(acts), np.nan)
+        0, np.array(acts), np.array(answers), np.zeros(len(acts)), True, *np.full((2, len(acts)), np.nan)
     )
 
 

@@ -79,7 +79,7 @@ def test_frequencies_after_an_answer_by_hand() -> None:
 
     def talk(acts: list[int]) -> ActTalk:
         nan = np.full(2, np.nan)
-        return ActTalk(0, np.array(acts), np.array([1, 0]), np.zeros(2), True, nan)
+        return ActTalk(0, np.array(acts), np.array([1, 0]), np.zeros(2), True, nan, nan)
 
     found = logged_acts(ActLogs((talk([0, 1]), talk([0, 0])), *names))
     np.testing.assert_allclose(found.after[1], [8.5 / 12, 3.5 / 12])

@@ -56,7 +56,8 @@ class ActTalk:
 
     `first` is the act of the opening, `acts` [K] are the agent's, `answers` [K] the partner's (0 is silence).
     `rewards` [K] follow each act; `terminated` is True after a true end. `behavior_logp` [K] are
-    log-probabilities of the *messages*, NaN where the log has none.
+    log-probabilities of the *messages*, and `act_logp` [K] those of the acts, under the logged agent: NaN
+    where the log has none, and of an act that the log gives another name than the codebook does.
     """
 
     first: int
@@ -65,6 +66,7 @@ class ActTalk:
     rewards: np.ndarray
     terminated: bool
     behavior_logp: np.ndarray
+    act_logp: np.ndarray
     id: str = ""
 
     def __len__(self) -> int:
@@ -128,13 +130,18 @@ class Codes:
         found = []
         for d, first, done, seen in zip(dialogues, firsts, acts, answers, strict=True):
             turns = d.turns
-            logp = [np.nan if m.behavior_logp is None else m.behavior_logp for m in turns]
-            rewards = np.array([m.reward for m in turns], np.float64)
-            found.append(
-                ActTalk(int(first), done, seen, rewards, d.terminated, np.array(logp, np.float64), d.id)
-            )
+            numbers = [
+                (m.reward, _or_nan(m.behavior_logp), _or_nan(m.act_logp if self._same(m, a) else None))
+                for m, a in zip(turns, done.tolist(), strict=True)
+            ]
+            rewards, logp, act_logp = np.array(numbers, np.float64).T
+            found.append(ActTalk(int(first), done, seen, rewards, d.terminated, logp, act_logp, d.id))
         rated = any(d.rated_by != "nothing" for d in dialogues)
         return ActLogs(tuple(found), self.acts, self.answers, self.openings, rated)
+
+    def _same(self, message: Message, act: int) -> bool:
+        """Whether the act is the one that the log names, if it names one."""
+        return message.act is None or message.act == self.acts[act]
 
     def read(self, talks: Sequence[Turns]) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """Openings [N], and for each talk its acts [K] and its answers [K]. Talks may be under way."""
@@ -147,3 +154,7 @@ class Codes:
         if spoke:
             answers[spoke] = 1 + self.partner.read([u for u in heard if u is not None]).acts
         return firsts, np.split(np.asarray(acts, np.int64), ends), np.split(answers, ends)
+
+
+def _or_nan(number: float | None) -> float:
+    return np.nan if number is None else number

@@ -64,13 +64,14 @@ def data_card(
         raise ValueError(f"{len(lengths)} lengths for {len(dialogues)} conversations")
     # One look at each, since conversations may be made anew each time that they are looked at.
     turns, returns = list[int](), array("d")
-    texts, keys, scored = set[int](), set[str](), set[bool]()
+    texts, keys, scored, acts_scored = set[int](), set[str](), set[bool](), set[bool]()
     terminated = messages = 0
     for d in dialogues:
         spoke = d.turns
         turns.append(len(spoke))
         returns.append(d.undiscounted_return())
         scored.update(m.behavior_logp is not None for m in spoke)
+        acts_scored.update(m.act_logp is not None for m in spoke)
         texts.add(hash(tuple([(m.role, spoken(m)) for m in d.messages])))
         keys.update(d.metadata)
         terminated += d.terminated
@@ -96,7 +97,8 @@ def data_card(
         "histogram": _histogram(returns) if len(returns) else None,
         "terminated": terminated,
         "truncated": len(dialogues) - terminated,
-        "propensities": "all" if all(scored) else "some" if any(scored) else "none",
+        "propensities": _how_many(scored),
+        "act_propensities": _how_many(acts_scored),
         "metadata_keys": sorted(keys),
         "duplicates": len(dialogues) - len(texts),
         "over_context": over,
@@ -104,6 +106,25 @@ def data_card(
         "context": context,
         "cut": None if cuts is None else asdict(cuts),
     }
+
+
+def _how_many(found: set[bool]) -> str:
+    return "all" if all(found) else "some" if any(found) else "none"
+
+
+def _unscored(dialogues: Sequence[Dialogue], name: str) -> str:
+    """How many messages lack a log-probability that others have, and the first conversation with one."""
+    total = without = 0
+    first = ""
+    for d in dialogues:
+        missing = sum(getattr(m, name) is None for m in d.turns)
+        total, without = total + len(d.turns), without + missing
+        first = first or (d.id if missing else "")
+    at = f" (first in conversation {first})" if first else ""
+    return (
+        f"{without:,} of the agent's {total:,} messages have no {name}{at}: estimates that need it can use "
+        "none of their conversations."
+    )
 
 
 def _tokens(lengths: Sequence[int]) -> dict[str, Any]:
@@ -248,13 +269,9 @@ def warnings(card: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> list[str
             f"{_share(cut, n)} were cut before their end: what they would have been worth is "
             "estimated, not observed."
         )
-    if card["propensities"] == "some":
-        turns = [m for d in dialogues for m in d.turns]
-        without = sum(m.behavior_logp is None for m in turns)
-        found.append(
-            f"{without:,} of the agent's {len(turns):,} messages have no behavior_logp: estimates that "
-            "need it can use none of their conversations."
-        )
+    for key, name in (("propensities", "behavior_logp"), ("act_propensities", "act_logp")):
+        if card[key] == "some":
+            found.append(_unscored(dialogues, name))
     found += _of_cuts(card)
     if card["duplicates"]:
         found.append(

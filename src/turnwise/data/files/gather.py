@@ -19,6 +19,7 @@ CONVERSATION = (
 """names of the column that says which conversation a message belongs to; the first that is there counts"""
 _OF_A_MESSAGE = (
     *("role", "content", "reward", "behavior_logp", "name", "tool_calls", "function_call", "tool_call_id"),
+    *("act", "act_logp"),
     *ROLE,
     *WORDS,
 )

@@ -108,6 +108,8 @@ def to_row(dialogue: Dialogue) -> dict[str, Any]:
             item["behavior_logp"] = m.behavior_logp
         if m.act is not None:
             item["act"] = m.act
+        if m.act_logp is not None:
+            item["act_logp"] = m.act_logp
         messages.append(item)
     row: dict[str, Any] = {"id": dialogue.id} if dialogue.id else {}
     row |= {"messages": messages, ("terminated" if dialogue.terminated else "truncated"): True}
@@ -184,16 +186,13 @@ def _messages(items: list[Any], where: str, column: str, form: _Form) -> tuple[l
     for i, item in enumerate(items):
         message = read_message(item, where, column, i, form.roles)
         role = message.role
-        reward, logp = item.get("reward"), item.get("behavior_logp")
+        reward = item.get("reward")
+        logp = _log_probability(item, "behavior_logp", where, f"{column}[{i}]")
+        act_logp = _log_probability(item, "act_logp", where, f"{column}[{i}]")
         if reward is None:
             reward = 0.0
         else:
             reward, rewarded = read_worth(reward, where, f"{column}[{i}].reward"), True
-        if logp is not None:
-            logp = read_number(logp, where, f"{column}[{i}].behavior_logp")
-            if logp > 0:
-                expected = "the log of a probability, 0 or below"
-                raise unexpected(where, f"{column}[{i}].behavior_logp", expected, logp)
         if role == agent_role:
             last = i
         elif reward:
@@ -206,15 +205,25 @@ def _messages(items: list[Any], where: str, column: str, form: _Form) -> tuple[l
                 raise InputError(f"{where}: {column}[{i}].reward: {expected}; {found}")
             messages[last] = _rewarded(messages[last], reward)
             reward = 0.0
-        if reward or logp is not None:
+        if reward or logp is not None or act_logp is not None:
             rest = (message.name, message.tool_calls, message.tool_call_id, message.act)
-            message = Message(role, message.content, reward, logp, *rest)
+            message = Message(role, message.content, reward, logp, *rest, act_logp)
         messages.append(message)
     form.roles.expect_one_name_a_side(items, where, column)
     if last is None:
         found = f"only {', '.join(sorted({m.role for m in messages}))}" if messages else "no messages"
         raise InputError(f"{where}: {column}: expected a message of the agent ({agent_role}); found {found}")
     return messages, rewarded
+
+
+def _log_probability(item: Mapping[str, Any], name: str, where: str, field: str) -> float | None:
+    """A field that is the log of a probability; None if it is not there, InputError above 0."""
+    if item.get(name) is None:
+        return None
+    logp = read_number(item[name], where, f"{field}.{name}")
+    if logp > 0:
+        raise unexpected(where, f"{field}.{name}", "the log of a probability, 0 or below", logp)
+    return logp
 
 
 def _rewarded(m: Message, reward: float) -> Message:

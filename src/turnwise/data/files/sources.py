@@ -213,8 +213,8 @@ def _plain(value: Any) -> Any:
 
 
 def _message_row(m: Message) -> dict[str, Any]:
-    given = {} if m.behavior_logp is None else {"behavior_logp": m.behavior_logp}
-    return {**chat_message(m), "reward": m.reward, **given}
+    given = {"behavior_logp": m.behavior_logp, "act": m.act, "act_logp": m.act_logp}
+    return {**chat_message(m), "reward": m.reward, **{k: v for k, v in given.items() if v is not None}}
 
 
 def _is_nan(value: Any) -> bool:

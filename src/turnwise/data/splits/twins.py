@@ -36,6 +36,8 @@ LONG = 400
 _SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 SHORT = 60
 """characters of a text at most whose hash is kept"""
+_PLACE = re.compile(r"(?s:.*):\d+|(?s:.*)\[\d+\]|row \d+|")
+"""an id that a conversation has from its place: the line of its file, its number in a list, none"""
 _REMEMBERED = 100_000  # texts whose hashes are kept
 
 
@@ -109,6 +111,17 @@ def _hashed(dialogues: Iterable[Dialogue]) -> tuple[np.ndarray, np.ndarray, np.n
 def _plain(text: str) -> str:
     """The text, whose case and spaces count for nothing."""
     return " ".join(text.casefold().split())
+
+
+def marks_of(dialogues: Sequence[Dialogue]) -> np.ndarray:
+    """[n] uint64, by which each conversation is known again: a hash of its words (as of `Twins.keys`) and of
+    its id, if it has one of its own. An id that says where it stood in a file is none."""
+    keys, _, _ = _hashed(dialogues)
+    found = array("Q")
+    for key, d in zip(keys.tolist(), dialogues, strict=True):
+        name = d.id if _PLACE.fullmatch(d.id) is None else ""
+        found.append(hash_of(f"{key} {name}".encode(errors="surrogatepass")))
+    return np.array(found, np.uint64)
 
 
 def hash_of(data: bytes) -> int:

@@ -30,9 +30,10 @@ from turnwise.models.agents.act_critic import ActCritic
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import ActSettings
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import ActPolicy, Codebooks, HeldOut, load_codebooks
+from turnwise.recipes.trained import ActPolicy, Codebooks, held_of, load_codebooks
 from turnwise.recipes.training.critics import spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
@@ -96,6 +97,7 @@ def prepare(
         m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
     read = read_acts(split.learnt, split.held, acts, m.seed)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
+    stages = {} if acts is None else {read.source: held_of(acts)}
     mean, std, doubts = spread(split.learnt) if values else (0.0, 1.0, [])
     rows, heldout = (_rescaled(part[1], 1 / std) for part in (read.learnt, read.held))
     config = replace(config, batch_size=_batch_size(config, len(rows), m))
@@ -115,7 +117,7 @@ def prepare(
             trained.scale_(std)  # back into the units of the task
         chooser = NetworkChooser(trained.eval(), network, symbols, acting, tuple(map(bool, can)))
         agent = ActAgent(read.codes, chooser, voice, logged_acts(read.logs, can))
-        kept = HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys))
+        kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         policy = ActPolicy(agent, m.out, held=kept)
         policy.save(m.out / "policy")
         kept.save(m.out)

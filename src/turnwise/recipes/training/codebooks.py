@@ -23,9 +23,10 @@ from turnwise.data.splits.choices import records_of, together
 from turnwise.data.splits.heldout import split_heldout
 from turnwise.evaluation.measures.acts import describe_acts
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import ActSettings
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import Codebooks, HeldOut
+from turnwise.recipes.trained import Codebooks
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.run.errors import SettingError
@@ -82,11 +83,12 @@ def prepare(
         for note in built.notes:
             m.warn(note)
         save_codes(built.codes, m.out / "acts")
-        HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys)).save(m.out)
+        kept = HeldOut.after(settings.heldout, settings.heldout_by, split)
+        kept.save(m.out)
         document = describe_acts(built, made["again"], split.held)
         write_json(m.out / DOCUMENT, document)
         facts = {"acts": str(m.out / "acts"), "task": task, "sides": _summary(document)}
-        return Codebooks(built.codes, m.out), facts
+        return Codebooks(built.codes, m.out, held=kept), facts
 
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)

@@ -46,9 +46,10 @@ from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import LogSettings, Start
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import HeldOut, Policy, open_policy
+from turnwise.recipes.trained import Policy, held_of, open_policy
 from turnwise.recipes.training.clones import judge_clone
 from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.job import Job, Plan, Trial
@@ -108,7 +109,8 @@ def prepare(
     """
     if not isinstance(start, Start) or bc.filters(config):
         expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
-    before = None if isinstance(start, Start) else HeldOut.of(start)
+    before = None if isinstance(start, Start) else held_of(start)
+    stages = {} if isinstance(start, Start) else {"the policy that it began with": before}
     alike = before is not None and (before.share, before.by) == (settings.heldout, settings.heldout_by)
     like = before.keys if before is not None and alike else ()
     split = split_heldout(logs, settings.heldout, settings.heldout_by, apart, like)
@@ -147,7 +149,7 @@ def prepare(
     def finish() -> tuple[Policy, dict[str, Any]]:
         agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
         agent.save(m.out / "policy")
-        kept = HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys))
+        kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         kept.save(m.out)
         # A conversation that was cut has no outcome to hold the values against: those come last.
         candidates = heapq.nsmallest(CANDIDATES, held or learnt, key=lambda d: not d.terminated)

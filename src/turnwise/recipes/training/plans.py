@@ -34,9 +34,10 @@ from turnwise.exact.learning.fit import iterations_of
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import ActSettings
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import ActPolicy, HeldOut, open_policy
+from turnwise.recipes.trained import ActPolicy, held_of, open_policy
 from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes, doubts_of, read_acts, sayable
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
@@ -107,6 +108,8 @@ def prepare(
         raise SettingError("heldout", settings.heldout, "a smaller share: nothing is left to learn from")
     read = read_acts(split.learnt, split.held, acts, m.seed)
     clone, name = (None, None) if policy is None else open_policy(policy)
+    stages = {} if acts is None else {read.source: held_of(acts)}
+    stages |= {} if name is None else {name: held_of(policy)}
     material, doubts = _material(config, read, clone)
     made: dict[str, Any] = {}
 
@@ -118,7 +121,7 @@ def prepare(
 
     def finish() -> tuple[ActPolicy, dict[str, Any]]:
         agent = _agent(config, material, made["planned"])
-        kept = HeldOut(settings.heldout, settings.heldout_by, frozenset(split.keys))
+        kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         found = ActPolicy(agent, m.out, held=kept)
         found.save(m.out / "policy")
         kept.save(m.out)

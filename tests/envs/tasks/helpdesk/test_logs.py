@@ -60,6 +60,18 @@ def test_logged_propensities_are_those_of_the_whole_message(logs):
             assert message["behavior_logp"] == pytest.approx(math.log(p), abs=1e-12)
 
 
+def test_a_log_with_acts_says_how_probable_each_act_was(logs):
+    rows = list(helpdesk_logs(50, seed=3, acts=True))
+    for row, plain in zip(rows, logs[:50], strict=True):
+        stripped = [{k: v for k, v in m.items() if k not in ("act", "act_logp")} for m in row["messages"]]
+        assert stripped == plain["messages"]
+        said = [m for m in row["messages"] if m["role"] == "assistant"]
+        for (net, last, act, message), m in zip(_replay(plain), said, strict=True):
+            assert m["content"] == message["content"]
+            p = behavior_probabilities(net, last)[ACTS.index(act)]
+            assert m["act_logp"] == pytest.approx(math.log(p), abs=1e-12)
+
+
 def test_logged_acts_and_wordings_come_as_often_as_the_propensities_say(logs):
     """Chi-square in every state seen at least 300 times, Bonferroni at 1e-3 over all; wordings likewise."""
     states, texts = defaultdict(Counter), defaultdict(Counter)

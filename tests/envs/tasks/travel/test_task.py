@@ -153,7 +153,7 @@ def test_logs_say_what_happened_with_exact_propensities():
         net, last = [0, 0], None
         assert row["messages"][0]["act"] == OPENING.read(row["messages"][0]["content"])
         for m, other in zip(row["messages"][1:], plain["messages"][1:], strict=True):
-            assert other == {k: v for k, v in m.items() if k != "act"}
+            assert other == {k: v for k, v in m.items() if k not in ("act", "act_logp")}
             if m["role"] == "user":
                 assert m["act"] == GUEST.read(m["content"])
                 if m["act"] in ANSWERS[:4]:
@@ -163,6 +163,7 @@ def test_logs_say_what_happened_with_exact_propensities():
             act = read_act(m["content"])
             assert str(act) == m["act"] == DESK.read(m["content"])
             p = behavior_probabilities(net, last)[ACTS.index(act)]
+            assert m["act_logp"] == pytest.approx(math.log(p), abs=1e-12)
             logp = math.log(p) + _logp_of_wording(m["act"], m["content"])
             assert m["behavior_logp"] == pytest.approx(logp, abs=1e-9)
             last = ACTS.index(act) if ACTS.index(act) < 2 else last

@@ -47,7 +47,8 @@ def helpdesk_logs(
     The first n conversations are the same whatever the number asked for.
 
     `halved`: the customer speaks with half of its wordings. `outcome_at_end`: the sum of the rewards is the
-    `outcome` of the row, and messages carry none. `acts`: every message carries its act.
+    `outcome` of the row, and messages carry none. `acts`: every message carries its act, and the agent's
+    ones `act_logp`, the log of the act's probability under the whole mixture, whatever its wording.
     """
     seeds = np.random.default_rng(seed).integers(2**63, size=(conversations, 2))
     customer = Customer(Phrasebook(halved))
@@ -60,6 +61,7 @@ def helpdesk_logs(
         if not acts:
             for message in messages:
                 del message["act"]
+                message.pop("act_logp", None)
         yield row | truth
 
 
@@ -76,7 +78,8 @@ def _converse(
         text = pick(options, rng)
         (response,) = customer.step([0], [text])
         said = {"role": "assistant", "content": text, "act": str(act), "reward": response.reward}
-        messages.append(said | {"behavior_logp": math.log(probabilities[chosen] / len(options))})
+        p = probabilities[chosen]
+        messages.append(said | {"act_logp": math.log(p), "behavior_logp": math.log(p / len(options))})
         messages += [_as_dict(m) for m in response.messages]
         if response.terminated:
             return messages, response.info["success"]

@@ -43,8 +43,9 @@ def travel_logs(conversations: int, seed: int, *, acts: bool = False) -> Iterato
 
     What was earned is the `outcome` of the row. Agent messages carry `behavior_logp`, the exact
     log-probability of the very message: of its act under the mixture of whims, and of its wording. `place`,
-    `pace` and `success` are metadata, not for the agent's eyes. `acts`: every message carries its act. The
-    first n conversations are the same whatever the number asked for.
+    `pace` and `success` are metadata, not for the agent's eyes. `acts`: every message carries its act, and
+    the agent's ones `act_logp`, the log of the act's probability under the mixture, whatever its wording.
+    The first n conversations are the same whatever the number asked for.
     """
     seeds = np.random.default_rng(seed).integers(2**63, size=(conversations, 2))
     guest = TravelDesk(acts=True)
@@ -53,6 +54,7 @@ def travel_logs(conversations: int, seed: int, *, acts: bool = False) -> Iterato
         if not acts:
             for message in row["messages"]:
                 del message["act"]
+                message.pop("act_logp", None)
         yield {"id": f"t-{i + 1:06d}", **row}
 
 
@@ -67,8 +69,9 @@ def _converse(guest: TravelDesk, task_seed: int, rng: np.random.Generator) -> di
         act = ACTS[chosen]
         said = DESK.say(str(act), rng)
         (response,) = guest.step([0], [said.text])
-        logp = math.log(probabilities[chosen]) + said.logp
-        messages.append({"role": "assistant", "content": said.text, "act": str(act), "behavior_logp": logp})
+        act_logp = math.log(probabilities[chosen])
+        row = {"role": "assistant", "content": said.text, "act": str(act), "act_logp": act_logp}
+        messages.append(row | {"behavior_logp": act_logp + said.logp})
         messages += [_as_dict(m) for m in response.messages]
         if response.terminated:
             return {
