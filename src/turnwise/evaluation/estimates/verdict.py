@@ -45,8 +45,9 @@ MIN_OF_LOGGED = 0.4
 """of what the logged agent did, that the logs must hold in like situations for coverage to say anything"""
 MAX_WIDTH = 0.15
 """width of the 95% interval over the range of logged returns"""
-MAX_NOWHERE = 0.05
-"""share of what the policy does that the logs may hold nowhere at all, for a model to have learnt the rest"""
+MAX_NOWHERE = 0.02
+"""share of what the policy does that the logs may hold nowhere at all; neither they nor a model learnt from
+them know what follows"""
 MIN_CHECKED = 0.02
 """share of the way to the policy (in nats) that a model must have been checked"""
 MATERIAL = 0.02
@@ -196,6 +197,16 @@ def _uncovered(coverage: Coverage | None, acts: Sequence[str] | None) -> list[_S
                 "Acts: with them it can be counted.",
             )
         ]
+    if coverage.nowhere > MAX_NOWHERE:
+        new = ([u for u in coverage.unseen if not u.elsewhere] or coverage.unseen)[:3]
+        return [
+            _Shortfall(
+                f"Of what the policy does {_part(coverage.nowhere)} was never logged at all: no model can "
+                f"have learnt what follows. It is {_listed(new, acts)}.",
+                "Conversations in which the agent does this, with its probabilities logged.",
+                final=True,
+            )
+        ]
     if not coverage.of_logged >= MIN_OF_LOGGED:
         return [
             _Shortfall(
@@ -259,11 +270,6 @@ def _doubt(model: ModelCheck | None, evidence: Evidence) -> str | None:
     """Why the model cannot be believed either; None if it can."""
     if model is None:
         return "There is no learnt model that could say more."
-    if evidence.coverage is not None and evidence.coverage.nowhere > MAX_NOWHERE:
-        return (
-            f"The logs hold nothing at all like {_part(evidence.coverage.nowhere)} of what the policy does: "
-            "a model cannot have learnt what follows."
-        )
     bottom, top = evidence.returns
     wrong = model.off(MATERIAL * (top - bottom))
     if wrong is not None:
