@@ -16,7 +16,8 @@ models are also fitted to bootstrap resamples of the logs, and the plan
 What it is worth in each model, by simulation, is its predicted value with an interval over resamples.
 
 How we differ from Doshi-Velez 2009: the number of states is chosen held out and not sampled; rewards are
-evidence while the model is learnt and never while the agent acts; ends and the clock are part of the model.
+evidence while the model is learnt and never while the agent acts, so that what a state pays is fitted once
+more to what the belief foresees (`exact/learning/foreseen.py`); ends and the clock are part of the model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from turnwise.data.acts.talks import ActLogs
 from turnwise.exact.learning.climb import Notes, Watch
 from turnwise.exact.learning.data import longest_of, paid_by_step
 from turnwise.exact.learning.fit import Choice, Effort, choose, fit
+from turnwise.exact.learning.foreseen import foreseen
 from turnwise.exact.learning.model import GO_ON, STOP, LearntModel
 from turnwise.exact.learning.planner import Planner, allowed_only, mixture, simulated_returns
 from turnwise.exact.learning.sequences import Sequences
@@ -71,7 +73,7 @@ class Config:
     """Times that an act must be logged to be planned with."""
     gap: float = 0.01
     """Gap between the bounds of the plan's value at which the search ends, in units of the return."""
-    trials: int = 100
+    trials: int = 500
     """Trials of the search, at most."""
     simulations: int = 1000
     """Simulated conversations in each model, by which a plan is valued."""
@@ -183,7 +185,7 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
         main = fit(
             data, c.states, rng, longest=longest, smoothing=smoothing, effort=effort, notes=notes, watch=watch
         )
-    models = [main]
+    models = [foreseen(main, data)]
     for k in range(c.resamples):
         drawn = np.random.default_rng((seed, 1, k)).integers(len(data), size=len(data))
         name = f"resample{k}"
@@ -200,6 +202,7 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
             effort=replace(effort, iterations=max(1, c.iterations // 5)),
             watch=watch,
         )
+        again = foreseen(again, data.select(drawn))
         notes.put(name, again.arrays())
         models.append(again)
     return Learnt(choice, tuple(models), smoothing)
