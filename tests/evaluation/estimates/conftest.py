@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from turnwise.evaluation.estimates.logged import Logged
+
+sys.path.insert(0, str(Path(__file__).parent))  # told_worlds.py
 
 MakeLogs = Callable[..., Logged]
 

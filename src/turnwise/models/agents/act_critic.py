@@ -75,6 +75,29 @@ class ActCritic(nn.Module):
             head.scale_(factor)
 
 
+class ActQ(nn.Module):
+    """Q(h, .) alone: what each act is worth after what was said so far."""
+
+    def __init__(self, memory: Memory, acts: int, initial: float = 0.0):
+        super().__init__()
+        self.memory, self.head = memory, ValueHead(memory.width, acts, initial)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B A1 V"]:
+        """Q at the decisions of rows, the final state included."""
+        return self.head(at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions))
+
+
+def act_q_of(memory: MemorySpec, seen: int, acts: int, initial: float = 0.0) -> ActQ:
+    """Fresh weights; values begin at `initial`. InputError if the machine has no room for them."""
+    spaces = Spaces(Discrete(seen), Discrete(acts), None)
+
+    def build() -> ActQ:
+        return ActQ(memory_of(memory, spaces), acts, initial)
+
+    expect_room("a network of these sizes", build)
+    return build()
+
+
 class ActNetwork(NamedTuple):
     """What it takes to build a network of acts again."""
 
