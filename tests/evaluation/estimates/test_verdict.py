@@ -35,10 +35,10 @@ COVERED = Coverage(
 )
 FINE = Evidence(1000, Evenness(400.0, 0.01), COVERED, (0.2, 0.3), (-1.0, 1.0))
 CHECK = ModelCheck(
-    promised=np.array([0.0, 0.1, 0.5]),
-    measured=np.array([0.0, 0.1, 0.2]),
-    low=np.array([-0.1, -0.1, 0.0]),
-    high=np.array([0.1, 0.2, 0.3]),
+    promised=np.array([-0.3, 0.1, 0.5]),
+    measured=np.array([-0.3, 0.1, 0.2]),
+    low=np.array([-0.35, 0.0, 0.0]),
+    high=np.array([-0.2, 0.2, 0.3]),
     vouched=np.array([True, True, False]),
     distances=np.array([0.0, 0.5, 2.0]),
     distance=4.0,
@@ -139,21 +139,38 @@ def test_a_model_is_believed_where_it_was_right():
 
 
 def test_a_model_is_called_wrong_where_it_was():
-    """At .5 nats the logs say .1 (up to .2): .25 is too high, unless the model's own spread is .12.
+    """At .5 nats the logs say .1 (0 to .2): .25 is too high, unless the model's own spread is .12.
 
     sqrt(.1^2 + .12^2) = .156 is more than the .15 between them. Of a range of 2, .04 is what matters.
     """
-    wrong = replace(CHECK, promised=np.array([0.0, 0.25, 0.5]))
+    wrong = replace(CHECK, promised=np.array([-0.3, 0.25, 0.5]))
     assert wrong.off(0.04) == (1, pytest.approx(0.15))
     assert replace(wrong, spread=np.full(3, 0.12)).off(0.04) is None
     assert replace(wrong, low=wrong.measured, high=wrong.measured).off(0.2) is None
     far = judge(without(evenness=Evenness(10.0, 0.3)), wrong)
     assert far.word == "cannot tell"
-    assert "it promises 0.25, and the logs say 0.1 (-0.1 to 0.2). It is too high" in far.reasons[-1]
+    assert "it promises 0.25, and the logs say 0.1 (0 to 0.2). It is too high" in far.reasons[-1]
     # Where logs vouch they need no model, and say that it is wrong.
     near = judge(FINE, wrong)
     assert near.word == "vouch"
     assert "it is the model that is wrong" in near.reasons[-1]
+
+
+def test_a_check_that_could_not_fail_is_none():
+    """At .5 nats the model promises a gain of .4, and may be off by .1 unnoticed: a third would be .133.
+
+    If the logs say .1 with .05 more on one side, it may be off by .15. If no gain is promised, .04 must be
+    noticed, 2% of the range.
+    """
+    assert CHECK.sharpest(1 / 3, 0.04) == (1, pytest.approx(0.1), pytest.approx(0.4 / 3))
+    blunt = replace(CHECK, high=np.array([-0.2, 0.25, 0.3]))
+    verdict = judge(without(evenness=Evenness(10.0, 0.3)), blunt)
+    assert verdict.word == "cannot tell"
+    assert (
+        "12% of the way from the behaviour it may be off by 0.15 unnoticed, and 0.13" in verdict.reasons[-1]
+    )
+    still = replace(CHECK, promised=np.full(3, 0.1))
+    assert still.sharpest(1 / 3, 0.04)[2] == pytest.approx(0.04)
 
 
 def logs_of(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:

@@ -158,8 +158,28 @@ class ModelCheck:
         the model's own spread (the root of the sum of squares), and than `material`.
         """
         away = self.promised - self.measured
-        side = np.where(away > 0, self.high - self.measured, self.measured - self.low)
-        allowed = np.maximum(np.hypot(side, 0.0 if self.spread is None else self.spread), material)
-        beyond = np.where(self.vouched, np.abs(away) - allowed, -np.inf)
+        beyond = np.where(self.vouched, np.abs(away) - np.maximum(self._allowed(away), material), -np.inf)
         worst = int(np.argmax(beyond)) if len(beyond) else 0
         return (worst, float(away[worst])) if len(beyond) and beyond[worst] > 0 else None
+
+    def sharpest(self, part: float, material: float) -> tuple[int, float, float]:
+        """(step, error, limit) at the vouched step that tests the model best, apart from the behaviour.
+
+        `error` is how far the promise may be off there unnoticed, and `limit` how far it may be so: a `part`
+        of the promised gain over the nearest step, or `material` if that is more. nan if there is no step.
+        """
+        error = np.maximum(
+            self._allowed(np.ones(len(self.promised))), self._allowed(-np.ones(len(self.promised)))
+        )
+        gain = np.abs(self.promised - self.promised[int(np.argmin(self.distances))])
+        limit = np.maximum(part * gain, material)
+        steps = np.flatnonzero(self.vouched & (self.distances > self.distances.min()))
+        if not len(steps):
+            return 0, np.nan, np.nan
+        best = int(steps[np.argmin(error[steps] / limit[steps])])
+        return best, float(error[best]), float(limit[best])
+
+    def _allowed(self, away: np.ndarray) -> np.ndarray:
+        """[S], what a difference of that sign may be by chance and by the model's own spread."""
+        side = np.where(away > 0, self.high - self.measured, self.measured - self.low)
+        return np.hypot(side, 0.0 if self.spread is None else self.spread)

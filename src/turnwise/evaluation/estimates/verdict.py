@@ -50,6 +50,9 @@ MAX_NOWHERE = 0.02
 them know what follows"""
 MIN_CHECKED = 0.02
 """share of the way to the policy (in nats) that a model must have been checked"""
+NOTICED = 1 / 3
+"""of the gain that a model promises at a step: an error of this size must be noticed at one step or another,
+or the model is as good as unchecked"""
 MATERIAL = 0.02
 """of the range of logged returns: a model that is off by less is not called wrong"""
 
@@ -113,8 +116,8 @@ def judge(
     """The verdict on one policy. `acts`: names of the K acts; they are numbered if None.
 
     vouch         the weights are even enough, the acts covered, the interval is narrow
-    model only    not that, but the model agrees with the logs at every step that these vouch for, they
-                  vouch for some of the way, and the policy does little that was never logged at all
+    model only    not that, but the model agrees with the logs at every step that these vouch for, one of
+                  these is a test of it, and the policy does little that was never logged at all
     cannot tell   else
     """
     missing = _shortfalls(evidence, acts)
@@ -270,8 +273,8 @@ def _doubt(model: ModelCheck | None, evidence: Evidence) -> str | None:
     """Why the model cannot be believed either; None if it can."""
     if model is None:
         return "There is no learnt model that could say more."
-    bottom, top = evidence.returns
-    wrong = model.off(MATERIAL * (top - bottom))
+    material = MATERIAL * (evidence.returns[1] - evidence.returns[0])
+    wrong = model.off(material)
     if wrong is not None:
         step, away = wrong
         return (
@@ -284,6 +287,12 @@ def _doubt(model: ModelCheck | None, evidence: Evidence) -> str | None:
         return (
             f"The logs can check the learnt model on {_percent(model.share)} of the way from the behaviour "
             f"to the policy only; {MIN_CHECKED:.0%} is asked for."
+        )
+    step, error, limit = model.sharpest(NOTICED, material)
+    if not error <= limit:
+        return (
+            f"The logs are too few to check the learnt model: {_way(model, step)} of the way from the "
+            f"behaviour it may be off by {error:.2g} unnoticed, and {limit:.2g} is asked for."
         )
     return None
 
