@@ -34,8 +34,6 @@ from turnwise.data.acts.splitting import Sentences, main_directions
 from turnwise.data.acts.telling import Question, asked, joined
 from turnwise.data.acts.turns import apart, take_turns
 
-RARE = 10
-"""times that a sentence is said, below which its act is read off its words"""
 JUST = 0.99
 """distance, at most, of a sentence that was logged: it is not *other*, however odd"""
 
@@ -108,12 +106,8 @@ class Side:
         gate = Gate.learn(vectors, acts, self.counts, size, seed)
         distances = np.zeros(len(acts))
         if gate is not None:
-            # The act of a sentence that was hardly ever said is due to what happened to stand around it, and
-            # a model that learns from it takes this for foresight. Its words, read by those of others, are
-            # how such a sentence is read in live talk.
+            # As others read its words: those that only what stood around them made an act are far from it.
             chances = softmax(left_out(vectors, acts, self.counts, size, seed), axis=1)
-            rare = (self.counts < RARE) & (chances.max(1) >= gate.sure)
-            acts = np.where(rare, chances.argmax(1), acts)
             distances = np.minimum(gate.distance(chances[np.arange(len(acts)), acts]), JUST)
         phrases = Phrases(self.templates, acts, self.counts, distances)
         typical = [phrases.of(k) for k in range(size)]
