@@ -55,7 +55,7 @@ from turnwise.run.training import TrainingRun
 class Config:
     """Numbers of fitted Q evaluation per act."""
 
-    epochs: float = 20.0
+    epochs: float = 10.0
     """Passes over the conversations."""
     batch_size: int | None = None
     """Conversations per step; none: 128, and down to 4 where they are few, for at least 500 steps."""
@@ -152,8 +152,10 @@ def pack(rows: Sequence[Row], gamma: float, dtype: torch.dtype = torch.float32) 
     batch = pack_acts([row.episode for row in rows], gamma=gamma, dtype=dtype)
     B, A = batch.mask.shape
     target = np.zeros((B, A + 1, rows[0].target.shape[1]))
-    for b, (episode, p) in enumerate(rows):
-        target[b, : len(episode) + 1] = p
+    for b, (e, p) in enumerate(rows):
+        # Nothing is chosen after a true end, or after what was never logged: any numbers may stand there.
+        n = len(e) + int(not e.terminated and e.next_known)
+        target[b, :n] = p[:n]
     return Packed(batch, torch.as_tensor(target, dtype=dtype))
 
 
@@ -190,21 +192,25 @@ def fit(
     heldout: Sequence[Row] = (),
     seed: int = 0,
     run: TrainingRun | None = None,
+    quiet: bool = True,
 ) -> FittedQ:
     """Fit a fresh network on `rows`, of `seen` symbols and `acts` acts.
 
     It learns in standard deviations of the return, so that the unit of the rewards changes no step. `run`
-    None: one without a folder that stays. PyTorch's global generator is the caller's again afterwards.
+    None: one whose folder does not stay, with progress shown unless `quiet`. PyTorch's global generator is
+    the caller's again afterwards.
     """
     played([*rows, *heldout])  # refuses rows that are none
     earned = np.array([row.episode.rewards @ c.gamma ** np.arange(len(row.episode)) for row in rows])
-    std = float(earned.std()) or 1.0  # all alike: any unit does
+    std = float(earned.std())
+    if std <= 1e-9 * np.abs(earned).max():
+        std = 1.0  # all alike, but for rounding: any unit does
     scaled, apart = ([_divided(row, std) for row in part] for part in (rows, heldout))
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         network = act_q_of(memory or MemorySpec(), seen, acts, float(earned.mean()) / std)
         never = 2**62  # nothing resumes what is forgotten when it ends
-        run = run or TrainingRun(Path(folder), what="fitted Q", checkpoint_every=never, quiet=True)
+        run = run or TrainingRun(Path(folder), what="fitted Q", checkpoint_every=never, quiet=quiet)
         with run:
             train(c, scaled, apart, network, run, seed)
     network.cpu().eval().head.scale_(std)

@@ -97,7 +97,8 @@ class Played:
         wrong = asked & ~((target >= 0).all(-1) & (np.abs(target.sum(-1) - 1) < 1e-4))
         if wrong.any():
             b, k = np.argwhere(wrong)[0]
-            raise ValueError(f"target[{b}, {k}] sums to {target[b, k].sum():.6g}; expected probabilities")
+            said = f"sums to {target[b, k].sum():.6g} and has {target[b, k].min():.3g} as its least"
+            raise ValueError(f"target[{b}, {k}] {said}; expected probabilities")
         set_(self, "target", target)
 
     @property
