@@ -1,6 +1,7 @@
 """Fitted Q evaluation where histories are countable: values of the target by backward induction on logs.
 
-At each decision k, from the last one back to the first, with h a key of the history and m the `prior`:
+At each decision k, from the last one back to the first, with h a key of the history and m the
+`prior`, which the logs may say themselves:
 
     y_k     = r_k + g V(h_{k+1}),   V(h_{k+1}) = sum_a pi(a | history) Q_{k+1}(h_{k+1}, a)
     Q_k(h, a) = (sum of y_k over logs with h and a + m Q_k(parent of h, a)) / (their number + m)
@@ -182,15 +183,18 @@ def fit_tables(
     played: Played,
     discount: float,
     *,
-    prior: float = 2.0,
+    prior: float | None = None,
     weights: np.ndarray | None = None,
 ) -> TabularQ:
     """Fitted Q evaluation in tables.
 
     `keys` [B, A+1] int name the history at each decision, the longest first: histories that
     share a key share all that come after it in the list (ValueError otherwise), as those of `turn_keys` do.
-    `prior` is in conversations: a cell with so many is halfway between its own mean and its parent. `weights`
-    [B], not negative, count each conversation so often; None counts each once.
+    `prior` is in conversations: a cell with so many is halfway between its own mean and its parent. None:
+    what the logs say at each decision and length of key, the variance of y within cells by that of their true
+    means around their parents (credibility, Bühlmann 1967; by moments, parents taken as known). `weights`
+    [B], not negative, count each conversation so often; None counts each once. Shares in place of
+    counts need a `prior` (ValueError).
 
     The last decision of a conversation whose next state is unknown teaches nothing.
     """
@@ -200,8 +204,12 @@ def fit_tables(
     counts = np.ones(B) if weights is None else np.asarray(weights, np.float64)
     if counts.shape != (B,) or not (np.isfinite(counts) & (counts >= 0)).all():
         raise ValueError(f"weights have the shape {counts.shape}; expected {B} numbers of 0 or more")
-    if not (np.isfinite(prior) and prior >= 0 and 0 <= discount <= 1):
+    if not ((prior is None or prior >= 0) and 0 <= discount <= 1):
         raise ValueError(f"prior is {prior}, discount {discount}; expected 0 or more, and 0 to 1")
+    if prior is None and (counts != np.round(counts)).any():
+        raise ValueError(
+            "weights are no counts, which tell how noisy a mean is; expected a prior beside them"
+        )
     lengths, rows = played.lengths, np.arange(B)
     learnt = played.mask.copy()
     learnt[rows, lengths - 1] &= played.terminated | played.known
@@ -250,7 +258,12 @@ def _named(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _cells(
-    levels: Sequence[np.ndarray], acts: np.ndarray, y: np.ndarray, counts: np.ndarray, K: int, prior: float
+    levels: Sequence[np.ndarray],
+    acts: np.ndarray,
+    y: np.ndarray,
+    counts: np.ndarray,
+    K: int,
+    prior: float | None,
 ) -> tuple[np.ndarray, tuple[tuple[np.ndarray, np.ndarray], ...]]:
     """Q of one decision without a key [K], and its tables from the shortest key to the longest."""
     if not len(y):
@@ -270,14 +283,37 @@ def _cells(
 
 
 def _drawn(
-    cell: np.ndarray, acts: np.ndarray, y: np.ndarray, counts: np.ndarray, parent: np.ndarray, prior: float
+    cell: np.ndarray,
+    acts: np.ndarray,
+    y: np.ndarray,
+    counts: np.ndarray,
+    parent: np.ndarray,
+    prior: float | None,
 ) -> np.ndarray:
     """[N, K], means of y by cell and act, drawn towards `parent` [N, K], and that where there is nothing."""
     N, K = parent.shape
-    place = cell * K + acts
-    n = np.bincount(place, counts, N * K).reshape(N, K)
-    total = np.bincount(place, counts * y, N * K).reshape(N, K)
-    return np.where(n > 0, (total + prior * parent) / np.where(n > 0, n + prior, 1.0), parent)
+    place, before = cell * K + acts, parent.ravel()
+    n = np.bincount(place, counts, N * K)
+    total = np.bincount(place, counts * y, N * K)
+    mean = np.where(n > 0, total / np.where(n > 0, n, 1.0), before)
+    if prior is None:
+        prior = _noise_to_signal(float(counts @ (y - mean[place]) ** 2), n, mean - before)
+    share = np.where(n > 0, n / np.where(n > 0, n + prior, 1.0), 0.0)  # 0 for an endless prior
+    return (before + share * (mean - before)).reshape(N, K)
+
+
+def _noise_to_signal(within: float, n: np.ndarray, apart: np.ndarray) -> float:
+    """Variance within cells, from their sum of squares, by the variance of true means around their parents.
+
+    Of n conversations per cell, whose means are `apart` from their parents. Infinite where cells are no
+    farther apart than their noise lets them be, or where none has two conversations to tell the noise by.
+    """
+    cells, N = int((n > 0).sum()), float(n.sum())
+    if cells >= N:
+        return float("inf")
+    noise = within / (N - cells)
+    signal = (float(n @ apart**2) - cells * noise) / N
+    return noise / signal if signal > 0 else float("inf")
 
 
 def _looked_up(
