@@ -6,8 +6,8 @@
 
 Le et al. 2019, arXiv:1903.08738, algorithm 3. pi is the *target*, whose value is asked for, given as
 probabilities of all acts at every decision: the expectation over acts is exact. Nothing is improved: the
-policy stays what it is. h_k is the talk so far as acts and answers, read by a memory. Through `discounts`
-it bootstraps after truncation and not after termination.
+policy stays what it is. h_k is the talk so far as acts and answers, read by a memory beside which a clock
+counts the turns. Through `discounts` it bootstraps after truncation and not after termination.
 
 Differs from the paper:
 - The target network follows slowly, at every step, where the paper solves one regression after the other.
@@ -208,7 +208,10 @@ def fit(
     scaled, apart = ([_divided(row, std) for row in part] for part in (rows, heldout))
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
-        network = act_q_of(memory or MemorySpec(), seen, acts, float(earned.mean()) / std)
+        turns = max(len(row.episode) for row in rows)
+        network = act_q_of(
+            memory or MemorySpec(), seen, acts, turns=turns, initial=float(earned.mean()) / std
+        )
         never = 2**62  # nothing resumes what is forgotten when it ends
         run = run or TrainingRun(Path(folder), what="fitted Q", checkpoint_every=never, quiet=quiet)
         with run:

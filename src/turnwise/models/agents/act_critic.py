@@ -76,23 +76,35 @@ class ActCritic(nn.Module):
 
 
 class ActQ(nn.Module):
-    """Q(h, .) alone: what each act is worth after what was said so far."""
+    """Q(h, .) alone: what each act is worth after what was said so far.
 
-    def __init__(self, memory: Memory, acts: int, initial: float = 0.0):
+    A clock beside the memory tells it how many decisions were taken before. Where talks are ended after so
+    many turns, what an act is worth changes from turn to turn, and a memory is slow to learn to count.
+    """
+
+    def __init__(self, memory: Memory, acts: int, *, turns: int, initial: float = 0.0):
         super().__init__()
         self.memory, self.head = memory, ValueHead(memory.width, acts, initial)
+        self.clock = nn.Embedding(turns, memory.width)
+        nn.init.zeros_(self.clock.weight)  # all turns alike at first
 
     def forward(self, batch: Batch) -> Float[Tensor, "B A1 V"]:
-        """Q at the decisions of rows, the final state included."""
-        return self.head(at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions))
+        """Q at the decisions of rows that are whole talks, the final state included."""
+        h = at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions)
+        turn = torch.arange(h.shape[1], device=h.device).clamp(max=self.clock.num_embeddings - 1)
+        # Behind the end the final state stands again, and nothing reads it.
+        return self.head(h + self.clock(turn))
 
 
-def act_q_of(memory: MemorySpec, seen: int, acts: int, initial: float = 0.0) -> ActQ:
-    """Fresh weights; values begin at `initial`. InputError if the machine has no room for them."""
+def act_q_of(memory: MemorySpec, seen: int, acts: int, *, turns: int, initial: float = 0.0) -> ActQ:
+    """Fresh weights; values begin at `initial`, and decisions from the one numbered `turns` - 1 on are alike.
+
+    InputError if the machine has no room for them.
+    """
     spaces = Spaces(Discrete(seen), Discrete(acts), None)
 
     def build() -> ActQ:
-        return ActQ(memory_of(memory, spaces), acts, initial)
+        return ActQ(memory_of(memory, spaces), acts, turns=turns, initial=initial)
 
     expect_room("a network of these sizes", build)
     return build()
