@@ -15,7 +15,8 @@ from turnwise.run.folder import read_config
 
 OTHERS = {
     "acting": "Runs of policies that converse take other options: turnwise evaluate RUN --help.",
-    "conversing": "Runs of agents in an environment take other options: turnwise evaluate RUN --help.",
+    "conversing": "Runs of agents in an environment take other options: turnwise evaluate RUN --help. From "
+    "logs alone, before anyone talks to it: turnwise evaluate RUN --logs FILE (and --help for more).",
 }
 
 
@@ -70,6 +71,10 @@ class EvaluateAgent:
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Measure, print, and write the results into the run."""
+    if any(word == "--logs" or word.startswith("--logs=") for word in args):
+        from turnwise.cli.estimate import run as estimate
+
+        return estimate(args)
     if acts_in_environment(args):
         about = f"{EvaluateAgent.__doc__} {OTHERS['acting']}"
         return _agent(parse(EvaluateAgent, args, "evaluate", about, alone="run"))

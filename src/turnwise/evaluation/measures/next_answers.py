@@ -78,9 +78,8 @@ def recurrent_log_likelihoods(
         episodes = episodes_of(learnt, symbols)
         apart = np.random.default_rng(seed).permutation(len(episodes))
         stop = max(1, round(APART * len(episodes)))
-        _learn(
-            net, [episodes[i] for i in apart[stop:]], [episodes[i] for i in apart[:stop]], seed, quiet=quiet
-        )
+        rows, few = [episodes[i] for i in apart[stop:]], [episodes[i] for i in apart[:stop]]
+        learn_to_predict(net, rows, few, seed, what="next answers", quiet=quiet)
     return firsts + _totals(net, episodes_of(held, symbols))
 
 
@@ -113,16 +112,19 @@ def nats_per_symbol(
     return {"value": value, "low": low, "high": high}
 
 
-def _learn(
-    net: NextAnswer, rows: Sequence[Episode], apart: Sequence[Episode], seed: int, *, quiet: bool
+def learn_to_predict(
+    net: nn.Module, rows: Sequence[Episode], apart: Sequence[Episode], seed: int, *, what: str, quiet: bool
 ) -> None:
-    """Fit `net`, and leave it as it was after the pass that predicted `apart` best."""
+    """Fit `net`, and leave it as it was after the pass that predicted `apart` best.
+
+    It gives ln p [B, A] of what is to be predicted at each decision of a batch. `what`: what people see.
+    """
     rows = rows or apart  # one episode is all there is
     size = batch_size_for(len(rows), EPOCHS, STEPS, MOST_TALKS)
     order = BatchOrder([len(e) for e in rows], size, seed)
     optimizer, steps = optimizer_of(net, OPTIMIZER), EPOCHS * order.batches_per_epoch
     best, kept = -np.inf, copy.deepcopy(net.state_dict())
-    with Progress("next answers", EPOCHS, quiet=quiet) as bar:
+    with Progress(what, EPOCHS, quiet=quiet) as bar:
         for epoch in range(EPOCHS):
             for step in range(epoch * order.batches_per_epoch, (epoch + 1) * order.batches_per_epoch):
                 for group in optimizer.param_groups:
@@ -140,7 +142,7 @@ def _learn(
 
 
 @torch.no_grad()
-def _totals(net: NextAnswer, rows: Sequence[Episode]) -> np.ndarray:
+def _totals(net: nn.Module, rows: Sequence[Episode]) -> np.ndarray:
     """[N], ln p of all that was seen in each episode."""
     found = []
     for part in chunks(rows, 512):

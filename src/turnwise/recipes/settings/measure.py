@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, TWO_OR_MORE, check
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, TWO_OR_MORE, check, check_choice
+from turnwise.run.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,39 @@ class EpisodeSettings:
 
     def __post_init__(self) -> None:
         check(self, episodes=TWO_OR_MORE, seed=SEED, lanes=ONE_OR_MORE, horizon=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
+class EstimateSettings:
+    """How a policy is estimated from the logs of another."""
+
+    discount: float = 1.0
+    """Discount per turn of the returns that count."""
+    cluster: str | None = None
+    """Column whose equal values are not independent of each other: a customer, the two sides of one talk."""
+    by: str | None = None
+    """Column by whose values the estimate is also made: a group, a month."""
+    learnt: Literal["leave-out", "keep"] = "leave-out"
+    """What becomes of conversations that any stage of the policy has learnt from; keep marks the estimate,
+    which is then too high as a rule, and nothing vouches for it."""
+    way: Literal["mixed", "tilted"] = "mixed"
+    """Steps from the logged agent to the policy: mixed tosses a coin between both at each turn; tilted is the
+    geometric mean of both, with a model of the logged agent in its place."""
+    lowest: float | None = None
+    """Lowest return that is possible; none: the lowest that was logged."""
+    highest: float | None = None
+    """Highest return that is possible; none: the highest that was logged."""
+    resamples: int = 1000
+    """Resamples of the logs by which intervals are found."""
+    samples: int = 32
+    """Replies by which the acts of a clone are counted, in talks in which it speaks for a policy."""
+    talks: int = 300
+    """Talks with each learnt model at each step, where a model promises something."""
+    seed: int = 0
+    """Seed of halves, resamples and simulated talks."""
+
+    def __post_init__(self) -> None:
+        check(self, discount=SHARE, resamples=TWO_OR_MORE, samples=ONE_OR_MORE, talks=TWO_OR_MORE, seed=SEED)
+        check_choice(self, learnt=("leave-out", "keep"), way=("mixed", "tilted"))
+        if None not in (self.lowest, self.highest) and not self.lowest < self.highest:  # pyright: ignore
+            raise SettingError("highest", self.highest, f"more than lowest, which is {self.lowest}")

@@ -114,6 +114,64 @@ class ActAgent:
             turns.append(Turn(said[i].text, act, int(back.acts[i]), trace))
         return turns
 
+    def probabilities(
+        self,
+        talks: Sequence[Sequence[Message]],
+        prefixes: Sequence[Prefix],
+        rngs: Sequence[np.random.Generator],
+        samples: int = 32,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How probable each act is as the next one in each talk [N, A]; and whether chances were drawn [N].
+
+        It is what `speak` does, with its fallback and without words: an act that has none in a talk passes
+        its chance on. Of a clone's own words nobody knows what they will mean: the acts are counted that
+        `samples` replies are read as. A `Choice` without probabilities is taken for the only one.
+        """
+        size = len(self.codes.acts)
+        choices = self.chooser.choose(prefixes, rngs)
+        p = np.stack([_chances(choice, size) for choice in choices])
+        lost = [self._strange(x, c) for x, c in zip(prefixes, choices, strict=True)]
+        given_up = [i for i, turns in enumerate(lost) if _in_a_row(turns, len(prefixes[i])) >= self.patience]
+        if self.fallback is not None and given_up:
+            again = self.fallback.choose([prefixes[i] for i in given_up], [rngs[i] for i in given_up])
+            p[given_up] = [_chances(choice, size) for choice in again]
+        self._pass_on(p, talks, prefixes, rngs)
+        drawn = np.zeros(len(talks), bool)
+        if self.clone is not None and given_up:
+            own = self.clone.proposals([talks[i] for i in given_up], [rngs[i] for i in given_up], samples)
+            for i, texts in zip(given_up, own, strict=True):
+                if texts:
+                    read = self._read_back(texts, [talks[i]] * len(texts)).acts
+                    share = (
+                        len(texts) / samples
+                    )  # where it says nothing, it does what it does without a clone
+                    counted = np.bincount(read, minlength=size) / len(texts)
+                    p[i], drawn[i] = share * counted + (1 - share) * p[i], True
+        return p, drawn
+
+    def _pass_on(
+        self,
+        p: np.ndarray,
+        talks: Sequence[Sequence[Message]],
+        prefixes: Sequence[Prefix],
+        rngs: Sequence[np.random.Generator],
+    ) -> None:
+        """Of chances [N, A], give those of acts without words to what `_another` would draw, in place."""
+        for i, talk in enumerate(talks):
+            can = self.voice.speakable_in(talk)
+            wordless = float(p[i][~can].sum())
+            if wordless == 0:
+                continue
+            if not can.any():
+                raise InputError("no act has words in a conversation of the logs")
+            known = p[i]
+            if self.fallback is not None:
+                (again,) = self.fallback.choose([prefixes[i]], [rngs[i]])
+                known = np.zeros(len(can)) if again.probabilities is None else again.probabilities
+            other = np.where(can, known, 0.0)
+            other = other if other.sum() > 0 else can.astype(np.float64)
+            p[i] = np.where(can, p[i], 0.0) + wordless * other / other.sum()
+
     def _own_words(
         self, given_up: Sequence[int], talks: Sequence[Sequence[Message]], rngs: Sequence[np.random.Generator]
     ) -> dict[int, Said]:
@@ -153,6 +211,13 @@ class ActAgent:
         """How the codebook reads what is about to be said, from its words alone."""
         said = [Utterance(text, (None,), tuple(talk)) for text, talk in zip(texts, talks, strict=True)]
         return self.codes.agent.read(said)
+
+
+def _chances(choice: Choice, size: int) -> np.ndarray:
+    """[A], those that a choice was drawn with; 1 for the act itself if there are none."""
+    if choice.probabilities is None:
+        return np.eye(size)[choice.act]
+    return np.asarray(choice.probabilities, np.float64)
 
 
 def _in_a_row(strange: set[int], last: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -97,8 +98,15 @@ class LoggedVoice:
 
     def speakable_in(self, talk: Talk) -> np.ndarray:
         """[A] bool, the acts with a sentence that the talk can fill, or with words of the agent's own."""
+        if self._always:
+            return self.speakable
         known = set(self.slots.values(talk))
         return np.array([any(self._forms(text, known) for text, _ in own) for own in self.phrases], bool)
+
+    @cached_property
+    def _always(self) -> bool:
+        """Whether every act that has a sentence has one without slots."""
+        return all(any(not kinds_of(text) for text, _ in own) for own in self.phrases if own)
 
     def say(
         self, acts: Sequence[int], talks: Sequence[Talk], rngs: Sequence[np.random.Generator]

@@ -136,6 +136,11 @@ def behavior_value(
     return _Evaluation(_Game(discount, horizon, reliability, test_cost), behavior_acts).value()
 
 
+def policy_value(policy: Policy) -> float:
+    """Expected return of a policy that treats the parts alike, undiscounted."""
+    return _Evaluation(_Game(), policy).value()
+
+
 def filtered_value(by_turn: int = HORIZON) -> float:
     """Expected return of a perfect clone of those logs whose right fix came within `by_turn` agent turns.
 

@@ -1,0 +1,59 @@
+"""turnwise evaluate RUN --logs FILE: what a policy is worth, from the logs of another alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from turnwise.cli.say import console, notice, parse
+from turnwise.recipes.settings.measure import EstimateSettings
+from turnwise.recipes.settings.train import LogReading
+from turnwise.run.errors import SettingError
+
+
+@dataclass(frozen=True)
+class RunOnLogs:
+    """What is estimated, and from what."""
+
+    run: Path
+    """Run folder of a trained policy of acts; the estimate is written into it."""
+    logs: str
+    """Logged conversations of another agent, or of this one: JSONL or Parquet file, a folder of them, or a
+    datasets name or folder."""
+    threads: int = 1
+    """CPU threads."""
+    json: bool = False
+    """Print one result object on stdout."""
+
+
+@dataclass(frozen=True)
+class EvaluateOnLogs:
+    """Estimate what a trained policy of acts is worth from logged conversations alone."""
+
+    target: RunOnLogs
+    reading: LogReading = field(default_factory=LogReading)
+    settings: EstimateSettings = field(default_factory=EstimateSettings)
+
+
+def run(args: Sequence[str]) -> dict[str, Any]:
+    """Estimate, print, and write the result into the run."""
+    about = f"{EvaluateOnLogs.__doc__} Without --logs it holds live conversations."
+    a = parse(EvaluateOnLogs, args, "evaluate", about, alone="run")
+    if not a.target.run.exists():
+        raise SettingError("run", str(a.target.run), "the run folder of a trained policy; no such folder")
+    import torch
+
+    from turnwise.data.files.logs import read_logs
+    from turnwise.recipes.measuring.estimate import estimate
+
+    torch.set_num_threads(a.target.threads)
+    logs = read_logs(a.target.logs, **vars(a.reading))
+    found = estimate(a.target.run, logs, **vars(a.settings))
+    for warning in found["warnings"]:
+        notice(f"warning: {warning}")
+    out = console(a.target.json)
+    for line in found["lines"]:
+        out.print(line, markup=False, highlight=False)
+    return {key: value for key, value in found.items() if key != "lines"}

@@ -1,0 +1,235 @@
+"""The step curve: from the behaviour to the policy, what each step is worth, and how far the logs vouch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest
+from turnwise.evaluation.estimates.support import coverage, evenness
+from turnwise.evaluation.estimates.verdict import Evidence, vouches
+from turnwise.exact.learning.model import LearntModel
+from turnwise.recipes.estimating.behaviour import Behaviour
+from turnwise.recipes.estimating.estimators import Sampling, leading, of_logs, possible, row_of
+from turnwise.recipes.estimating.steps import ActSteps
+from turnwise.rollout.acts.agent import ActAgent
+from turnwise.rollout.acts.chooser import Prefix
+from turnwise.rollout.acts.logged import Remembering, chances
+from turnwise.rollout.acts.simulated import siblings, simulated_talks
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What learnt models say of each step."""
+
+    values: np.ndarray
+    """[S], means over models"""
+    spread: np.ndarray
+    """[S], half of a 95% interval over models, and of the chance of simulating"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """S steps of the way."""
+
+    way: Way
+    rows: list[dict[str, Any]]
+    """of each step: t, distance, support, whether the logs vouch for it, estimates, what models promise"""
+    evidence: tuple[Evidence, ...]
+    check: ModelCheck | None
+    reached: float | None
+    """the farthest step that the logs vouch for; None if there is none"""
+
+
+def path_of(steps: ActSteps, behaviour: Behaviour, way: Way) -> StepPath:
+    """From the behaviour, as it is modelled, to the policy."""
+    with np.errstate(divide="ignore"):
+        policy, before = np.log(steps.target.probabilities), np.log(behaviour.probabilities)
+    return StepPath(before, policy, steps.mask, way)
+
+
+def step_curve(
+    steps: ActSteps,
+    path: StepPath,
+    logged: Logged,
+    all_q: np.ndarray | None,
+    sampling: Sampling,
+    promises: Promises | None,
+    at: Sequence[float] = STEPS,
+) -> Curve:
+    """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any."""
+    logs = of_logs(logged)
+    distances = np.array([path.distance(t) for t in at])
+    rows, evidence = [], []
+    for i, t in enumerate(at):
+        x = _step(path, t, steps.acts, logged, all_q)
+        ways = possible(x)
+        points = [e.of(x) for e in ways]
+        values = sampling.intervals(points)
+        lead = [e.name for e in ways].index(leading(x).name)
+        gain = row_of(sampling.gains([points[lead].minus(logs)]), 0)
+        found = evidence_of(steps, x, path.at(t), (values.low[lead], values.high[lead]), sampling)
+        evidence.append(found)
+        row: dict[str, Any] = {"t": t, "distance": _number(distances[i]), "vouched": vouches(found)}
+        row |= {"worth": row_of(values, lead) | {"gain": gain}, "promised": None}
+        if promises is not None:
+            value, half = float(promises.values[i]), float(promises.spread[i])
+            row["promised"] = {"value": value, "low": value - half, "high": value + half}
+        even = found.evenness
+        row |= {"effective": even.effective, "largest_share": _number(even.largest_share)}
+        row["coverage"] = None if found.coverage is None else found.coverage.overall
+        rows.append(row | {"estimates": [{"name": e.name} | row_of(values, k) for k, e in enumerate(ways)]})
+    check = None
+    if promises is not None:
+        check = _check(steps, path, logged, all_q, sampling, promises, at, distances)
+        for row, value in zip(rows, check.measured.tolist(), strict=True):
+            row["promised"]["measured"] = value if np.isfinite(value) else None
+    known = {row["t"]: row["vouched"] for row in rows}
+    return Curve(path.way, rows, tuple(evidence), check, farthest(lambda t: known[t], at))
+
+
+def _check(
+    steps: ActSteps,
+    path: StepPath,
+    logged: Logged,
+    all_q: np.ndarray | None,
+    sampling: Sampling,
+    promises: Promises,
+    at: Sequence[float],
+    distances: np.ndarray,
+) -> ModelCheck:
+    """What the models promise of each step beside what the logs say of the very same policy.
+
+    That is the step from the *model* of the logged agent, with which the learnt models talked.
+    """
+    ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
+    points = [leading(x).of(x) for x in ways]
+    together, each = sampling.intervals(points, simultaneous=True), sampling.intervals(points)
+    vouched = [
+        vouches(evidence_of(steps, x, path.at(t), (each.low[i], each.high[i]), sampling))
+        for i, (t, x) in enumerate(zip(at, ways, strict=True))
+    ]
+    return ModelCheck(
+        promised=promises.values,
+        measured=together.values,
+        low=together.low,
+        high=together.high,
+        # As for `farthest`: a step behind one that fails is not believed.
+        vouched=np.logical_and.accumulate(np.array(vouched, bool)),
+        distances=distances,
+        distance=path.distance(1.0),
+        spread=promises.spread,
+    )
+
+
+def evidence_of(
+    steps: ActSteps, logged: Logged, logp: np.ndarray, interval: tuple[float, float], sampling: Sampling
+) -> Evidence:
+    """What the logs hold of one policy, with log-probabilities [B, A, K] and the interval of its value."""
+    clusters = sampling.clusters
+    p = np.where(steps.mask[:, :, None], np.exp(logp), 0.0)
+    return Evidence(
+        conversations=len(logged.mask) if clusters is None else len(np.unique(clusters)),
+        evenness=evenness(logged.log_weights, clusters),
+        coverage=coverage(
+            p / np.where(steps.mask, p.sum(2), 1.0)[:, :, None],
+            steps.acts,
+            steps.histories,
+            steps.mask,
+            log_ratios=logged.log_ratios,
+            clusters=clusters,
+        ),
+        interval=(float(interval[0]), float(interval[1])),
+        returns=(float(logged.returns.min()), float(logged.returns.max())),
+        unit="conversation" if clusters is None else "cluster",
+    )
+
+
+def promised(
+    model: LearntModel,
+    copies: int,
+    agent: ActAgent,
+    behaviour: Behaviour,
+    way: Way,
+    *,
+    discount: float,
+    talks: int,
+    seed: int,
+    at: Sequence[float] = STEPS,
+) -> Promises:
+    """Talk with the learnt models, at every step of the way from the behaviour to the policy.
+
+    The behaviour is here what is estimated of it, since nobody logged what it does in talks that never were.
+    """
+    size = len(agent.codes.acts)
+    policy = Remembering(agent.chooser)
+    befores = [Remembering(c) for c in behaviour.choosers]
+    step = np.repeat(np.asarray(at), talks)  # of each lane
+
+    def chance(prefixes: Sequence[Prefix], lanes: np.ndarray) -> np.ndarray:
+        before = np.mean([chances(c, prefixes, size) for c in befores], axis=0)
+        return between(before, chances(policy, prefixes, size), step[lanes], way)
+
+    rng = np.random.default_rng((seed, 7))
+    worlds = siblings(model, copies)
+    found = np.stack(
+        [simulated_talks(w, chance, len(step), discount, rng).reshape(len(at), talks) for w in worlds]
+    )  # [worlds, S, talks]
+    means = found.mean(2)
+    chance_error = found.std(2).mean(0) / np.sqrt(found.shape[0] * talks)
+    over_models = means.std(0, ddof=1) if len(worlds) > 1 else np.zeros(len(at))
+    return Promises(means.mean(0), 1.96 * np.hypot(chance_error, over_models))
+
+
+def between(before: np.ndarray, policy: np.ndarray, t: np.ndarray, way: Way) -> np.ndarray:
+    """[N, K], the step t [N] between two sets of probabilities (`StepPath`)."""
+    t = t[:, None]
+    mixed = (1 - t) * before + t * policy
+    if way == "mixed":
+        return mixed
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(t == 0, 0.0, t * np.log(policy)) + np.where(t == 1, 0.0, (1 - t) * np.log(before))
+        p = np.exp(logs - logs.max(1, keepdims=True))
+        p = p / p.sum(1, keepdims=True)
+    return np.where(np.isfinite(p).all(1, keepdims=True), p, mixed)  # nothing in common: a coin
+
+
+def _step(path: StepPath, t: float, acts: np.ndarray, logged: Logged, all_q: np.ndarray | None) -> Logged:
+    """The logs as the step t sees them; 0 is the logged agent itself, exactly.
+
+    A coin between the logged agent and the policy needs no model of the agent: what it did has the
+    probability that weights are made of, and the value of what it would do is, on average, that of what it
+    did. A tilted step is one from the model of the agent.
+    """
+    if t and path.way == "tilted":
+        return _from_model(path, t, acts, logged, all_q)
+    logp = logged.behavior_logp if t == 0 else logged.logp
+    if 0 < t < 1:
+        logp = np.logaddexp(logged.behavior_logp + np.log1p(-t), logged.logp + np.log(t))
+    q, v = logged.q, logged.v
+    return replace(
+        logged,
+        logp=np.where(logged.mask, logp, 0.0),
+        v=None if q is None or v is None else (1 - t) * q + t * v,
+    )
+
+
+def _from_model(
+    path: StepPath, t: float, acts: np.ndarray, logged: Logged, all_q: np.ndarray | None
+) -> Logged:
+    """The same of a step from the model of the logged agent: a policy of histories, whatever was done.
+
+    Values are those of the policy; an estimate corrects them.
+    """
+    v = logged.v
+    if all_q is not None:
+        v = (np.where(path.mask[:, :, None], np.exp(path.at(t)), 0.0) * all_q).sum(2)
+    return replace(logged, logp=path.logged(t, acts), v=v)
+
+
+def _number(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None

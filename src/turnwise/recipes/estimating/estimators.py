@@ -1,0 +1,142 @@
+"""All estimates of one policy from the same logs, each with its interval and beside what the logs earned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from turnwise.evaluation.estimates import doubly_robust, importance
+from turnwise.evaluation.estimates.intervals import Intervals, jointly, studentised_intervals
+from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.magic import magic
+from turnwise.evaluation.estimates.pointwise import Pointwise
+
+OF_LOGS = "logs"
+"""the estimate of the behaviour: the mean of the logged returns"""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One way to estimate."""
+
+    name: str
+    words: str
+    """what it is, for people"""
+    of: Callable[[Logged], Pointwise]
+    model: bool = False
+    """whether it needs values of a model"""
+
+
+ESTIMATORS = (
+    Estimator("is", "importance sampling", importance.importance_sampling),
+    Estimator("wis", "weighted importance sampling", importance.weighted),
+    Estimator("pdis", "per-decision importance sampling", importance.per_decision),
+    Estimator("wpdis", "weighted per-decision importance sampling", importance.weighted_per_decision),
+    Estimator("fqe", "fitted Q evaluation, uncorrected", doubly_robust.direct, model=True),
+    Estimator("dr", "doubly robust", doubly_robust.doubly_robust, model=True),
+    Estimator("wdr", "weighted doubly robust", doubly_robust.weighted, model=True),
+    Estimator("magic", "MAGIC: fitted Q for the far future, logs for the near one", magic, model=True),
+)
+LEADING = "wpdis"
+"""the estimate that leads: it is the mean of the logs if the policy is the logged agent, stays inside what
+was logged at every turn, and has no model in it that may be wrong"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How intervals are drawn."""
+
+    within: tuple[float, float]
+    """lowest and highest return that is possible"""
+    clusters: np.ndarray | None
+    resamples: int
+    seed: int
+
+    def intervals(self, estimates: Sequence[Pointwise], *, simultaneous: bool = False) -> Intervals:
+        """95% intervals of values."""
+        return self._intervals(estimates, self.within, simultaneous)
+
+    def gains(self, estimates: Sequence[Pointwise]) -> Intervals:
+        """95% intervals of differences of two values."""
+        width = self.within[1] - self.within[0]
+        return self._intervals(estimates, (-width, width), False)
+
+    def _intervals(
+        self, estimates: Sequence[Pointwise], within: tuple[float, float], simultaneous: bool
+    ) -> Intervals:
+        return studentised_intervals(
+            jointly(estimates, self.clusters),
+            len(estimates[0].parts),
+            clusters=self.clusters,
+            within=within,
+            simultaneous=simultaneous,
+            resamples=self.resamples,
+            rng=np.random.default_rng((self.seed, 6)),
+        )
+
+
+def of_logs(logged: Logged) -> Pointwise:
+    """The mean of the logged returns: the estimate of what the behaviour is worth."""
+    plain = replace(logged, logp=logged.behavior_logp, q=None, v=None)
+    return importance.importance_sampling(plain)
+
+
+def possible(logged: Logged) -> tuple[Estimator, ...]:
+    """Those that can be made of what is there."""
+    return tuple(e for e in ESTIMATORS if logged.q is not None or not e.model)
+
+
+def leading(logged: Logged) -> Estimator:
+    """The one that leads."""
+    return next(e for e in possible(logged) if e.name == LEADING)
+
+
+def estimates_of(logged: Logged, sampling: Sampling) -> list[dict[str, Any]]:
+    """A row for the logs themselves, and one for each estimate: value, 95% interval, gain over the logs."""
+    logs, ways = of_logs(logged), possible(logged)
+    points = [e.of(logged) for e in ways]
+    values = sampling.intervals([logs, *points])
+    gains = sampling.gains([p.minus(logs) for p in points])
+    rows: list[dict[str, Any]] = [{"name": OF_LOGS, "words": "what the logs earned"} | row_of(values, 0)]
+    for i, e in enumerate(ways):
+        value, gain = row_of(values, i + 1), row_of(gains, i)
+        if (
+            e.name == "fqe"
+        ):  # what it may be off by is the model's error, of which these intervals know nothing
+            value, gain = (x | {"low": None, "high": None, "error": None} for x in (value, gain))
+        rows.append({"name": e.name, "words": e.words} | value | {"gain": gain})
+    return rows
+
+
+def row_of(found: Intervals, i: int) -> dict[str, float | None]:
+    """One estimate of several as JSON has it: None where there is no number."""
+    names = {"value": found.values, "low": found.low, "high": found.high, "error": found.errors}
+    return {name: float(x[i]) if np.isfinite(x[i]) else None for name, x in names.items()}
+
+
+def mean_weight(logged: Logged, clusters: np.ndarray | None) -> dict[str, float | None]:
+    """Mean weight of a whole conversation, with its standard error: 1, if the behaviour's probabilities are
+    right and the policy does nothing that the behaviour never does."""
+    one = replace(logged, rewards=np.zeros_like(logged.rewards), q=None, v=None)
+    first = np.zeros_like(logged.rewards)
+    first[:, 0] = 1.0
+    found = importance.importance_sampling(replace(one, rewards=first, discount=0.0))
+    error = found.standard_error(clusters)
+    return {"value": float(found.value), "error": float(error) if np.isfinite(error) else None}
+
+
+def part_of(logged: Logged, rows: np.ndarray) -> Logged:
+    """The logs of some conversations."""
+    q, v = (None if x is None else x[rows] for x in (logged.q, logged.v))
+    return replace(
+        logged,
+        rewards=logged.rewards[rows],
+        mask=logged.mask[rows],
+        logp=logged.logp[rows],
+        behavior_logp=logged.behavior_logp[rows],
+        q=q,
+        v=v,
+    )

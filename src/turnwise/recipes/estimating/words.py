@@ -1,0 +1,93 @@
+"""An estimate in words: the answer first, then how sure it is and why, then every number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SURE = {
+    "vouch": "The logs vouch for this.",
+    "model only": "Only the learnt models say this: the logs do not reach so far.",
+    "cannot tell": "Nothing here can tell what the policy is worth.",
+}
+
+
+def in_words(found: Mapping[str, Any]) -> list[str]:
+    """The result of `estimate` as lines."""
+    worth, support = found["worth"], found["support"]
+    lines = [
+        f"worth now:  {_value(worth['now'])}, what the logged agent earned in "
+        f"{found['conversations']:,} conversations",
+        _then(worth),
+        f"how sure:   {SURE[worth['sure']]}",
+        *(f"why:        {reason}" for reason in worth["why"]),
+        *(f"would help: {need}" for need in worth["needs"]),
+        _reached(found["curve"], worth),
+        f"behaviour:  {_behaviour(found['behaviour'])}",
+        f"support:    as much as {support['effective']:,.0f} of the policy's own {support['unit']}s; the "
+        f"logs hold {support['coverage']:.0%} of what it does in like situations, and "
+        f"{support['coverage_of_logged']:.0%} of what the logged agent did",
+        f"at least:   {found['cautious']:.4g} with 95% confidence and no more assumption than the range of "
+        "returns",
+        _confounding(found["confounding"], worth),
+        "estimates:",
+    ]
+    for row in found["estimates"]:
+        gain = f"; gain {_value(row['gain'], sign=True)}" if "gain" in row else ""
+        lines.append(f"  {row['words']}: {_value(row)}{gain}")
+    for group in found["groups"]:
+        lines.append(
+            f"  {group['value']} ({group['conversations']:,} conversations): now {_value(group['now'])}, "
+            f"then {_value(group['then'])}"
+        )
+    return [line for line in lines if line]
+
+
+def _then(worth: Mapping[str, Any]) -> str:
+    then = worth["then"]
+    if worth["sure"] == "cannot tell":
+        return f"worth then: not known; {then['words']} says {_value(then)}, for what that is worth"
+    return f"worth then: {_value(then)}; gain {_value(then['gain'], sign=True)} ({then['words']})"
+
+
+def _reached(curve: Mapping[str, Any], worth: Mapping[str, Any]) -> str:
+    t = curve["reached"]
+    if worth["sure"] == "vouch" or t == 1:
+        return ""
+    if not t:
+        return "so far:     the logs vouch for no step towards the policy"
+    row = next(row for row in curve["steps"] if row["t"] == t)
+    return (
+        f"so far:     the logs vouch for {t:.0%} of the way ({curve['way']}): a policy there is worth "
+        f"{_value(row['worth'])}; gain {_value(row['worth']['gain'], sign=True)}"
+    )
+
+
+def _behaviour(b: Mapping[str, Any]) -> str:
+    if b["source"] == "logged":
+        return "how probable the logged acts were is in the logs (act_logp)"
+    part = "of some acts " if b["source"] == "partly logged" else ""
+    return (
+        f"how probable the logged acts were is {part}estimated, by {b['model']}: {b['nats'][b['model']]:.3f} "
+        f"nats an act on conversations that it had not seen, calibration error {b['calibration_error']:.1%}"
+    )
+
+
+def _confounding(gamma: float | None, worth: Mapping[str, Any]) -> str:
+    if gamma is None or worth["sure"] == "cannot tell":
+        return ""
+    if gamma == 1:
+        return ""
+    return (
+        "hidden:     what the logged agent saw and the logs do not hold would undo the gain if it changed "
+        f"the odds of its acts {gamma:.2f} times"
+    )
+
+
+def _value(row: Mapping[str, Any], *, sign: bool = False) -> str:
+    form = "+.4f" if sign else ".4f"
+    if row["value"] is None:
+        return "no number: nothing that was logged has any weight"
+    if row["low"] is None or row["high"] is None:
+        return format(row["value"], form)
+    return f"{format(row['value'], form)} ({format(row['low'], form)} to {format(row['high'], form)}, 95%)"

@@ -1,0 +1,324 @@
+"""What a policy is worth, from the logs of another and before anyone talks to it.
+
+logs ──► not learnt from ──► acts, what policy and behaviour would do ──► support ──► estimates ──► verdict
+                                                                           └─► steps from one to the other
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.files.logs import read_logs
+from turnwise.evaluation.estimates.bounds import cautious_value
+from turnwise.evaluation.estimates.confounding import gamma_to_undo
+from turnwise.evaluation.estimates.importance import weighted_per_decision
+from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.verdict import Evidence, judge
+from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, halves
+from turnwise.recipes.estimating.curve import Curve, Promises, path_of, promised, step_curve
+from turnwise.recipes.estimating.estimators import (
+    Sampling,
+    estimates_of,
+    leading,
+    mean_weight,
+    of_logs,
+    part_of,
+    row_of,
+)
+from turnwise.recipes.estimating.leaks import Fresh, fresh
+from turnwise.recipes.estimating.steps import ActSteps, act_steps
+from turnwise.recipes.estimating.values import fitted_values
+from turnwise.recipes.estimating.words import in_words
+from turnwise.recipes.settings.measure import EstimateSettings
+from turnwise.recipes.trained import ActPolicy, load
+from turnwise.recipes.training.logs import expect_outcomes
+from turnwise.rollout.acts.plan import PlanChooser
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.lock import locked
+from turnwise.run.files.whole import whole_files
+from turnwise.run.folder import as_json
+from turnwise.run.rehearsal import at_most
+
+FILE = "estimate.json"
+AWAY = 3.3
+"""standard errors from 1 at which a mean weight is no chance: one in a thousand"""
+SAME = 1e-9
+"""nats between two log-probabilities that are one"""
+MOST_GROUPS = 50
+"""values of a column by which estimates are made"""
+
+
+def estimate(agent: Any, logs: Any, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
+    """Estimate what a policy of acts is worth from logged conversations that it has not learnt from.
+
+    `agent`: what `fit` or `load` returned, or a run folder. `logs`: what `read_logs` reads. `settings`:
+    fields of `EstimateSettings` (`discount`, `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`,
+    `resamples`, `samples`, `talks`, `seed`).
+
+    The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
+    (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
+    gain over the logs), `curve`, `verdict`; `lines` are all of it for people. JSON holds it; with a run
+    folder it is written there, as estimate.json.
+
+    InputError for logs without outcomes, for propensities that are none, and if the policy has learnt from
+    all of the conversations; SettingError for a column that is not there.
+    """
+    s = EstimateSettings(**settings)
+    policy = load(agent) if isinstance(agent, str | Path) else agent
+    if not isinstance(policy, ActPolicy):
+        kind = type(policy).__name__
+        raise InputError(f"{kind}: expected a policy of acts (act-bc, act-mc, act-iql, act-cql, pomdp)")
+    read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
+    s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
+    found = _Estimating(policy, read, s, quiet).result()
+    if policy.folder is not None:
+        with locked(policy.folder):
+            whole_files(policy.folder, {FILE: as_json(found)}, last=FILE)
+    return found
+
+
+@dataclass(frozen=True)
+class _Estimating:
+    """One policy, one log."""
+
+    policy: ActPolicy
+    logs: Logs
+    s: EstimateSettings
+    quiet: bool
+
+    def result(self) -> dict[str, Any]:
+        """All of it."""
+        if not len(self.logs):
+            raise InputError(f"{self.logs.source}: expected logged conversations; found none")
+        expect_outcomes(self.logs, self.logs.source)
+        rest = fresh(self.logs, self.policy.held, self.policy.name, self.s.learnt)
+        steps = act_steps(
+            self.policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet
+        )
+        clusters = None if self.s.cluster is None else _column(rest.logs, self.s.cluster, "cluster")
+        half = halves(len(rest.logs), clusters, self.s.seed)
+        behaviour = behaviour_of(steps, half, seed=self.s.seed, quiet=self.quiet)
+        all_q = fitted_values(steps, half, self.s.discount)
+        q, v = (
+            np.take_along_axis(all_q, steps.acts[:, :, None], 2)[:, :, 0],
+            (steps.target.probabilities * all_q).sum(2),
+        )
+        same = np.allclose(steps.target_logp[steps.mask], behaviour.logp[steps.mask], rtol=0, atol=SAME)
+        logged = Logged(
+            rewards=steps.rewards,
+            mask=steps.mask,
+            discount=self.s.discount,
+            logp=behaviour.logp if same else steps.target_logp,
+            behavior_logp=behaviour.logp,
+            q=q,
+            # Of what the logged agent would do, the logs hold what it did: its estimate is their mean.
+            v=q if same else v,
+        )
+        sampling = Sampling(self._within(logged), clusters, self.s.resamples, self.s.seed)
+        path = path_of(steps, behaviour, self.s.way)
+        promises = self._promises(behaviour, path.way)
+        curve = step_curve(steps, path, logged, all_q, sampling, promises)
+        return self._document(rest, steps, behaviour, logged, sampling, curve, promises)
+
+    def _document(
+        self,
+        rest: Fresh,
+        steps: ActSteps,
+        behaviour: Behaviour,
+        logged: Logged,
+        sampling: Sampling,
+        curve: Curve,
+        promises: Promises | None,
+    ) -> dict[str, Any]:
+        names = self.policy.agent.codes.acts
+        verdict = judge(curve.evidence[-1], curve.check, acts=names)
+        sure, reasons = verdict.word, list(verdict.reasons)
+        weight = mean_weight(logged, sampling.clusters)
+        if sure == "vouch" and weight["error"] and abs(weight["value"] - 1) > AWAY * weight["error"]:
+            sure = "cannot tell"
+            whose = "in the logs" if behaviour.source == "logged" else "that were estimated"
+            reasons.insert(
+                0,
+                f"Weights average {weight['value']:.3f} (standard error {weight['error']:.3f}), and would "
+                f"average 1 if the probabilities {whose} were those of the agent that acted.",
+            )
+        if rest.kept and sure == "vouch":
+            sure = "cannot tell"
+            reasons.insert(0, "The policy has learnt from these conversations: nothing here is a test of it.")
+        rows = estimates_of(logged, sampling)
+        if promises is not None:
+            rows.append(self._direct(promises, rows[0]))
+        lead = next(row for row in rows if row["name"] == leading(logged).name)
+        direct = next((row for row in rows if row["name"] == "direct"), None)
+        found: dict[str, Any] = {
+            "policy": self.policy.name,
+            "logs": rest.logs.source,
+            "per": "act",
+            "conversations": len(rest.logs),
+            "decisions": int(steps.mask.sum()),
+            "discount": self.s.discount,
+            "learnt_from": rest.facts,
+            "worth": {
+                "now": rows[0],
+                "then": direct if sure == "model only" and direct is not None else lead,
+                "sure": sure,
+                "why": reasons,
+                "needs": list(verdict.needs),
+            },
+            "behaviour": behaviour.facts,
+            "support": _support(curve.evidence[-1], names) | {"mean_weight": weight},
+            "estimates": rows,
+            "cautious": self._cautious(logged, sampling),
+            "confounding": _confounding(logged),
+            "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
+            "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},
+            "groups": self._groups(rest.logs, logged, sampling),
+            "warnings": [*rest.notes, *self._warnings(steps, behaviour)],
+        }
+        return found | {"lines": in_words(found)}
+
+    def _within(self, logged: Logged) -> tuple[float, float]:
+        """Returns that are possible."""
+        low, high = float(logged.returns.min()), float(logged.returns.max())
+        for name, value, beyond in (
+            ("lowest", self.s.lowest, self.s.lowest is not None and self.s.lowest > low),
+            ("highest", self.s.highest, self.s.highest is not None and self.s.highest < high),
+        ):
+            if beyond:
+                raise SettingError(name, value, f"no narrower range than was logged, {low:g} to {high:g}")
+        return (
+            low if self.s.lowest is None else self.s.lowest,
+            high if self.s.highest is None else self.s.highest,
+        )
+
+    def _promises(self, behaviour: Behaviour, way: Any) -> Promises | None:
+        """What the policy's own learnt models say of each step; None if it has none."""
+        agent = self.policy.agent
+        if not isinstance(agent.chooser, PlanChooser) or agent.chooser.planner.model.pay is None:
+            return None
+        return promised(
+            agent.chooser.planner.model,
+            agent.chooser.copies,
+            agent,
+            behaviour,
+            way,
+            discount=self.s.discount,
+            talks=self.s.talks,
+            seed=self.s.seed,
+        )
+
+    def _direct(self, promises: Promises, now: dict[str, Any]) -> dict[str, Any]:
+        """The row of what the models promise of the policy itself."""
+        worth = next((w for w in self.policy.result.get("worth", ()) if w["role"] == "predicted"), None)
+        value, half = float(promises.values[-1]), float(promises.spread[-1])
+        low, high = value - half, value + half
+        # Its run has simulated more, and planned by it; of returns without a discount.
+        if worth is not None and self.s.discount == 1 and worth["low"] is not None:
+            value, low, high = worth["mean"], min(worth["low"], worth["mean"] - half), worth["high"]
+            high = max(high, value + half)
+        row = {"name": "direct", "words": "the learnt models' promise", "value": value}
+        row |= {"low": low, "high": high, "error": half / 1.96}
+        gain = {"value": value - now["value"], "low": None, "high": None, "error": None}
+        if now["low"] is not None and now["high"] is not None:
+            # Of two independent numbers: half widths join as the root of the sum of squares.
+            gain["low"] = gain["value"] - float(np.hypot(value - low, now["high"] - now["value"]))
+            gain["high"] = gain["value"] + float(np.hypot(high - value, now["value"] - now["low"]))
+        return row | {"gain": gain}
+
+    def _cautious(self, logged: Logged, sampling: Sampling) -> float:
+        weights = logged.ratios[:, -1]
+        return cautious_value(weights, logged.returns, sampling.within, clusters=sampling.clusters)
+
+    def _groups(self, logs: Logs, logged: Logged, sampling: Sampling) -> list[dict[str, Any]]:
+        """The leading estimate for each value of a column, the most frequent first."""
+        if self.s.by is None:
+            return []
+        column = _column(logs, self.s.by, "by")
+        names, counts = np.unique(column, return_counts=True)
+        found = []
+        for name in names[np.argsort(-counts, kind="stable")][:MOST_GROUPS].tolist():
+            rows = np.flatnonzero(column == name)
+            part = part_of(logged, rows)
+            clusters = None if sampling.clusters is None else sampling.clusters[rows]
+            own = replace(sampling, clusters=clusters)
+            way, logs_point = leading(part).of, of_logs(part)
+            points = [logs_point, way(part)]
+            values = own.intervals(points)
+            gains = own.gains([points[1].minus(logs_point)])
+            row: dict[str, Any] = {"value": name, "conversations": len(rows), "now": row_of(values, 0)}
+            found.append(row | {"then": row_of(values, 1) | {"gain": row_of(gains, 0)}})
+        return found
+
+    def _warnings(self, steps: ActSteps, behaviour: Behaviour) -> list[str]:
+        found = []
+        turns = int(steps.mask.sum())
+        if behaviour.source == "partly logged":
+            first = next(
+                d.id for d, t in zip(steps.dialogues, steps.logs, strict=True) if np.isnan(t.act_logp).any()
+            )
+            found.append(
+                f"{behaviour.missing:,} of {turns:,} messages of the agent have no act_logp, the first in "
+                f"conversation {first!r}: how probable they were is estimated"
+            )
+        if behaviour.source == "estimated":
+            found.append(
+                "the logs do not say how probable the agent's acts were (act_logp): that is estimated, and "
+                "the error of it is not in the intervals"
+            )
+        if cut := sum(not t.terminated for t in steps.logs):
+            found.append(f"{cut:,} conversations were cut: returns count what was earned until then")
+        if drawn := int((steps.target.drawn & steps.mask).sum()):
+            found.append(
+                f"in {drawn:,} of {turns:,} turns a language model speaks for the policy: what it would mean "
+                f"is counted in {self.s.samples} replies each"
+            )
+        return found
+
+
+def _column(dialogues: Sequence[Dialogue], name: str, setting: str) -> np.ndarray:
+    """[B] of text, the values of a column. SettingError if a conversation has none."""
+    found = []
+    for d in dialogues:
+        value = d.id if name == "id" else d.metadata.get(name)
+        if value is None:
+            known = ", ".join(["id", *sorted(d.metadata)])
+            raise SettingError(setting, name, f"a column of every conversation; {d.id!r} has {known}")
+        found.append(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
+    return np.array(found)
+
+
+def _support(evidence: Evidence, names: Sequence[str]) -> dict[str, Any]:
+    """What the logs hold of the policy, as JSON has it."""
+    even, cover = evidence.evenness, evidence.coverage
+    assert cover is not None
+    share = even.largest_share
+    return {
+        "conversations": evidence.conversations,
+        "unit": evidence.unit,
+        "effective": even.effective,
+        "largest_share": share if np.isfinite(share) else None,
+        "coverage": cover.overall,
+        "coverage_of_logged": cover.of_logged,
+        "nowhere": cover.nowhere,
+        "coverage_by_turn": [float(x) if np.isfinite(x) else None for x in cover.per_decision],
+        "unseen": [
+            {"turn": u.decision + 1, "act": names[u.act], "mass": u.mass, "elsewhere": u.elsewhere}
+            for u in cover.unseen[:10]
+        ],
+    }
+
+
+def _confounding(logged: Logged) -> float | None:
+    """How strong hidden confounding would have to be to undo the gain; None: as strong as one likes."""
+    if not np.isfinite(weighted_per_decision(logged).value):
+        return None
+    gamma = gamma_to_undo(logged.logp, logged.behavior_logp, logged.mask, logged.returns)
+    return gamma if np.isfinite(gamma) else None

@@ -1,0 +1,231 @@
+"""What a policy is worth from logs alone, at both doors; the true values are HelpDesk's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import turnwise as tw
+from turnwise.cli import main
+from turnwise.data.acts.build import build_codes
+from turnwise.data.acts.talks import Codes
+from turnwise.data.splits.heldout import Split
+from turnwise.envs.tasks.helpdesk.exact import behavior_value, policy_value
+from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
+from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
+from turnwise.evaluation.estimates.step_curve import StepPath
+from turnwise.recipes.estimating.behaviour import halves
+from turnwise.recipes.estimating.curve import between
+from turnwise.recipes.held_out import HeldOut
+from turnwise.rollout.acts.agent import ActAgent
+from turnwise.rollout.acts.chooser import Choice, Prefix, draw
+from turnwise.rollout.acts.voice import LoggedVoice
+
+ROWS = list(tw.HelpDesk(acts=True).rows(700, seed=3))
+QUICK: dict[str, Any] = {"quiet": True, "resamples": 100}
+BY_HAND = HeldOut(0.0, None, frozenset())
+"""of a policy that has learnt from nothing"""
+
+
+def careful_acts(net: Sequence[int], last: int | None, care: float) -> list[float]:
+    """The scripted desk's, with a fix `care` times as probable if its part does not lead by two answers."""
+    p = np.array(behavior_probabilities(net, last))
+    leads = np.array(net) >= sorted(net)[-2] + 2
+    p[4:] *= np.where(leads, 1.0, care)
+    return (p / p.sum()).tolist()
+
+
+class Desk:
+    """`careful_acts`, of what was answered so far; with care 1 the desk that wrote the logs."""
+
+    def __init__(self, codes: Codes, care: float = 1.0) -> None:
+        self.codes, self.care = codes, care
+        self.order = [codes.acts.index(str(act)) for act in ACTS]
+
+    def choose(self, talks: Sequence[Prefix], rngs: Sequence[np.random.Generator]) -> list[Choice]:
+        found = []
+        for talk, rng in zip(talks, rngs, strict=True):
+            net, last = [0] * 4, None
+            for a, o in zip(talk.acts, talk.answers, strict=True):
+                part, word = self.codes.answers[o].split()
+                net[PARTS.index(part)] += 1 if word == "broken" else -1
+                last = PARTS.index(self.codes.acts[a].split()[1])
+            p = np.zeros(len(self.codes.acts))
+            p[self.order] = careful_acts(net, last, self.care)
+            found.append(Choice(draw(p, rng), p))
+        return found
+
+
+@pytest.fixture(scope="module")
+def codes() -> Codes:
+    return build_codes(tw.read_logs(list(tw.HelpDesk(acts=True).rows(300, seed=0)))).codes
+
+
+def desk(codes: Codes, care: float = 1.0) -> tw.ActPolicy:
+    return tw.ActPolicy(ActAgent(codes, Desk(codes, care), LoggedVoice.of(codes.agent)), held=BY_HAND)
+
+
+def without(rows: Sequence[dict[str, Any]], name: str = "act_logp") -> list[dict[str, Any]]:
+    found = []
+    for row in rows:
+        messages = [{k: v for k, v in m.items() if k != name} for m in row["messages"]]
+        found.append({**row, "messages": messages})
+    return found
+
+
+def test_the_behaviour_is_worth_what_the_logs_earned(codes: Codes) -> None:
+    """Every weight is 1: every estimate that is made of logs is the mean of the returns, and all
+    conversations count in full."""
+    logs = tw.read_logs(ROWS)
+    found = tw.estimate(desk(codes), logs, **QUICK)
+    mean = np.mean([d.undiscounted_return() for d in logs])
+    values = {row["name"]: row["value"] for row in found["estimates"]}
+    assert {"fqe", "magic"} < set(values)
+    for name in ("logs", "is", "wis", "pdis", "wpdis", "dr", "wdr"):
+        assert values[name] == pytest.approx(mean, abs=1e-12)
+    assert found["support"]["effective"] == pytest.approx(len(ROWS))
+    now, worth = found["worth"]["now"], found["worth"]
+    assert worth["sure"] == "vouch" and worth["then"]["gain"]["value"] == pytest.approx(0, abs=1e-12)
+    assert now["low"] < behavior_value() < now["high"]
+    assert found["curve"]["reached"] == 1 and found["behaviour"]["source"] == "logged"
+    assert found["lines"][0].startswith("worth now:  ") and not found["warnings"]
+
+
+def test_a_careful_desk_is_worth_more_known_propensities_or_not(
+    codes: Codes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the exact value: within the interval, where propensities are logged. A step of the way is worth
+    less than the way, and 0 is the logs. Of estimated propensities calibration and nats are told."""
+    careful = desk(codes, 0.3)
+    truth = policy_value(lambda net, last, turn: careful_acts(net, last, 0.3))
+    monkeypatch.setenv("TURNWISE_REHEARSAL", "1")  # which has no time for a recurrent network
+    known, guessed = (tw.estimate(careful, rows, **QUICK) for rows in (ROWS, without(ROWS)))
+    then = known["worth"]["then"]
+    assert then["name"] == "wpdis" and then["low"] < truth < then["high"]
+    steps = known["curve"]["steps"]
+    values = [row["worth"]["value"] for row in steps]
+    assert known["curve"]["way"] == "mixed"
+    assert values[0] == pytest.approx(known["worth"]["now"]["value"], abs=1e-12)
+    assert values[-1] == pytest.approx(known["worth"]["then"]["value"]) and values[0] < values[6] < values[-1]
+    behaviour = guessed["behaviour"]
+    assert behaviour["source"] == "estimated" and "not in the intervals" in guessed["warnings"][0]
+    assert behaviour["nats"][behaviour["model"]] < known["behaviour"]["logged_nats"] + 0.1
+    assert behaviour["calibration_error"] < 0.03
+
+
+def test_some_propensities_are_estimated_where_they_are_missing(
+    codes: Codes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of 50 conversations. A rehearsal has no time for a recurrent network."""
+    monkeypatch.setenv("TURNWISE_REHEARSAL", "1")
+    rows = [*without(ROWS[:50]), *ROWS[50:]]
+    found = tw.estimate(desk(codes), rows, **QUICK)
+    turns = sum(m["role"] == "assistant" for r in ROWS[:50] for m in r["messages"])
+    assert (found["behaviour"]["source"], found["behaviour"]["missing"]) == ("partly logged", turns)
+    assert f"{turns:,} of " in found["warnings"][0] and repr(ROWS[0]["id"]) in found["warnings"][0]
+
+
+def test_what_was_learnt_from_is_left_out_or_marked(codes: Codes) -> None:
+    logs = tw.read_logs(ROWS)
+    held = HeldOut.after(0.3, None, Split(logs[:400], logs[400:]))
+    policy = replace(desk(codes), held=held)
+    found = tw.estimate(policy, logs, **QUICK)
+    assert found["conversations"] == 300 and "400 conversations are left out" in found["warnings"][0]
+    kept = tw.estimate(policy, logs, learnt="keep", **QUICK)
+    assert kept["conversations"] == 700 and "400 of 700" in kept["warnings"][0]
+    assert kept["verdict"]["word"] == "vouch" and kept["worth"]["sure"] == "cannot tell"
+    with pytest.raises(tw.InputError, match="has learnt from all 40 conversations"):
+        tw.estimate(policy, logs[:40], **QUICK)
+    logs = logs[:30]
+    unknown = tw.estimate(replace(policy, held=None), logs, **QUICK)
+    assert "nobody knows what the policy learnt from" in unknown["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ([], {}, "expected at least one conversation"),
+        (without(ROWS[:30], "reward"), {}, "found neither in 30 conversations"),
+        (
+            ROWS[:30],
+            {"cluster": "customer"},
+            "customer.*a column of every conversation; 'h-000001'",
+        ),
+        (ROWS[:30], {"highest": 0.5}, "no narrower range than was logged"),
+        (ROWS[:30], {"learnt": "drop"}, "leave-out"),
+        (ROWS[:30], {"discount": 1.5}, "a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_estimated_is_said(codes: Codes, rows: Any, settings: Any, message: str) -> None:
+    with pytest.raises(tw.InputError, match=message):
+        tw.estimate(desk(codes), rows, **{**QUICK, **settings})
+
+
+def test_propensities_that_are_none_are_named_by_conversation(codes: Codes) -> None:
+    """Of values in memory, which pass no parser."""
+    logs = list(tw.read_logs(ROWS[:30]))
+    for wrong in (0.01, -np.inf):
+        messages = [replace(m, act_logp=wrong) if m.act_logp else m for m in logs[3].messages]
+        given = [*logs[:3], replace(logs[3], messages=tuple(messages))]
+        with pytest.raises(tw.InputError, match="'h-000004', message 1 of the agent: act_logp: expected"):
+            tw.estimate(desk(codes), given, **QUICK)
+
+
+def test_of_one_conversation_nothing_can_be_told(codes: Codes) -> None:
+    found = tw.estimate(desk(codes), ROWS[:1], **QUICK)
+    assert found["worth"]["sure"] == "cannot tell" and "but one conversation" in found["worth"]["why"][0]
+    json.dumps(found, allow_nan=False)
+
+
+def test_groups_and_clusters(codes: Codes) -> None:
+    """Four faults, some 175 conversations each; pairs of conversations with one customer are half as many."""
+    rows = [{**r, "customer": i // 2} for i, r in enumerate(ROWS)]
+    found = tw.estimate(desk(codes, 0.5), rows, by="fault", cluster="customer", **QUICK)
+    assert {g["value"] for g in found["groups"]} == set(PARTS)
+    assert sum(g["conversations"] for g in found["groups"]) == len(ROWS)
+    assert found["support"]["conversations"] == 350 and found["support"]["unit"] == "cluster"
+    sides = halves(700, np.arange(700) // 2, 0)
+    assert (sides[::2] == sides[1::2]).all() and sides.sum() == 350
+
+
+def test_steps_are_the_path_s(codes: Codes) -> None:
+    """`between` is `StepPath` at one prefix each."""
+    rng = np.random.default_rng(0)
+    before, policy = rng.dirichlet(np.ones(4), 6), rng.dirichlet(np.ones(4), 6)
+    policy[0] = [0, 0.5, 0.5, 0]
+    for way in ("tilted", "mixed"):
+        with np.errstate(divide="ignore"):
+            path = StepPath(np.log(before)[:, None], np.log(policy)[:, None], np.ones((6, 1), bool), way)
+        for t in (0.0, 0.3, 1.0):
+            got = between(before, policy, np.full(6, t), way)
+            np.testing.assert_allclose(got, np.exp(path.at(t))[:, 0], atol=1e-12)
+
+
+def test_a_plan_is_promised_by_its_models_and_the_command_line_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A plan is far from the logs: these never vouch for it. Its values make doubly robust estimates."""
+    files = [tmp_path / name for name in ("learn.jsonl", "logs.jsonl")]
+    for file, part in zip(files, (ROWS[:300], ROWS[300:500]), strict=True):
+        file.write_text("".join(json.dumps(row) + "\n" for row in part))
+    quick = {"states": 4, "smoothing": 1.0, "resamples": 1, "starts": 1, "iterations": 20, "trials": 5}
+    tw.fit(tw.LearntPomdp(**quick, longest=8, simulations=20), files[0], out=tmp_path / "run", quiet=True)
+    words = ["evaluate", str(tmp_path / "run"), "--logs", str(files[1]), "--resamples", "50", "--talks", "20"]
+    assert main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    typed = json.loads(captured.out)
+    assert "worth then" in captured.err
+    called = tw.estimate(tmp_path / "run", files[1], quiet=True, resamples=50, talks=20)
+    assert typed == {k: v for k, v in called.items() if k != "lines"}
+    assert json.loads((tmp_path / "run" / "estimate.json").read_text()) == called
+    assert {row["name"] for row in called["estimates"]} >= {"logs", "wpdis", "wdr", "magic", "direct"}
+    assert called["worth"]["sure"] != "vouch"
+    first = called["curve"]["steps"][0]
+    assert first["promised"]["low"] < first["promised"]["high"]
+    assert first["worth"]["value"] == pytest.approx(called["worth"]["now"]["value"])
