@@ -4,7 +4,7 @@ A model has seen the luck of the conversations that it was fitted on and takes i
 done there. Values of those very conversations are then too near to what they earned, and an estimate that
 corrects values by what was earned corrects too little. So the conversations are dealt out to folds; for each
 fold a model is fitted on the others; the values are joined again (Chernozhukov et al. 2018, "Double/debiased
-machine learning", definition 3.1 without its averaging; with two folds: one half, the other half, swapped).
+machine learning", definition 3.2; with two folds: one half, the other half, swapped).
 """
 
 from __future__ import annotations
