@@ -20,15 +20,15 @@ from turnwise.envs.tasks.helpdesk.exact import behavior_value, policy_value
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
 from turnwise.evaluation.estimates.step_curve import StepPath
-from turnwise.recipes.estimating.behaviour import halves
+from turnwise.recipes.estimating.behaviour import folds_of
 from turnwise.recipes.estimating.curve import between
 from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Prefix, draw
 from turnwise.rollout.acts.voice import LoggedVoice
 
-ROWS = list(tw.HelpDesk(acts=True).rows(700, seed=3))
-QUICK: dict[str, Any] = {"quiet": True, "resamples": 100}
+ROWS = list(tw.HelpDesk(acts=True).rows(500, seed=3))
+QUICK: dict[str, Any] = {"quiet": True, "resamples": 50}
 BY_HAND = HeldOut(0.0, None, frozenset())
 """of a policy that has learnt from nothing"""
 
@@ -119,6 +119,21 @@ def test_a_careful_desk_is_worth_more_known_propensities_or_not(
     assert behaviour["calibration_error"] < 0.03
 
 
+def test_probabilities_that_are_not_the_agent_s_are_found_out(codes: Codes) -> None:
+    """Logged as if every act had .8 of its probability: every weight is 1.25 to the power of the turns."""
+    rows, weights = [], []
+    for row in ROWS:
+        wrong = [
+            m | {"act_logp": m["act_logp"] + np.log(0.8)} if "act_logp" in m else m for m in row["messages"]
+        ]
+        rows.append({**row, "messages": wrong})
+        weights.append(1.25 ** sum("act_logp" in m for m in wrong))
+    found = tw.estimate(desk(codes), rows, **QUICK)
+    assert found["support"]["mean_weight"]["value"] == pytest.approx(np.mean(weights))
+    assert found["verdict"]["word"] == "vouch" and found["worth"]["sure"] == "cannot tell"
+    assert found["worth"]["why"][0].startswith("Weights average")
+
+
 def test_some_propensities_are_estimated_where_they_are_missing(
     codes: Codes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,12 +148,12 @@ def test_some_propensities_are_estimated_where_they_are_missing(
 
 def test_what_was_learnt_from_is_left_out_or_marked(codes: Codes) -> None:
     logs = tw.read_logs(ROWS)
-    held = HeldOut.after(0.3, None, Split(logs[:400], logs[400:]))
+    held = HeldOut.after(0.3, None, Split(logs[:300], logs[300:]))
     policy = replace(desk(codes), held=held)
     found = tw.estimate(policy, logs, **QUICK)
-    assert found["conversations"] == 300 and "400 conversations are left out" in found["warnings"][0]
+    assert found["conversations"] == 200 and "300 conversations are left out" in found["warnings"][0]
     kept = tw.estimate(policy, logs, learnt="keep", **QUICK)
-    assert kept["conversations"] == 700 and "400 of 700" in kept["warnings"][0]
+    assert kept["conversations"] == 500 and "300 of 500" in kept["warnings"][0]
     assert kept["verdict"]["word"] == "vouch" and kept["worth"]["sure"] == "cannot tell"
     with pytest.raises(tw.InputError, match="has learnt from all 40 conversations"):
         tw.estimate(policy, logs[:40], **QUICK)
@@ -184,14 +199,15 @@ def test_of_one_conversation_nothing_can_be_told(codes: Codes) -> None:
 
 
 def test_groups_and_clusters(codes: Codes) -> None:
-    """Four faults, some 175 conversations each; pairs of conversations with one customer are half as many."""
+    """Four faults, some 125 conversations each; pairs of conversations with one customer are half as many."""
     rows = [{**r, "customer": i // 2} for i, r in enumerate(ROWS)]
     found = tw.estimate(desk(codes, 0.5), rows, by="fault", cluster="customer", **QUICK)
     assert {g["value"] for g in found["groups"]} == set(PARTS)
     assert sum(g["conversations"] for g in found["groups"]) == len(ROWS)
-    assert found["support"]["conversations"] == 350 and found["support"]["unit"] == "cluster"
-    sides = halves(700, np.arange(700) // 2, 0)
-    assert (sides[::2] == sides[1::2]).all() and sides.sum() == 350
+    assert found["support"]["conversations"] == 250 and found["support"]["unit"] == "cluster"
+    parts = folds_of(500, np.arange(500) // 2, 0)
+    assert (parts[::2] == parts[1::2]).all() and np.bincount(parts).tolist() == [100] * 5
+    assert not folds_of(19, None, 0).any()
 
 
 def test_steps_are_the_path_s(codes: Codes) -> None:

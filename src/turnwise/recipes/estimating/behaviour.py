@@ -1,7 +1,7 @@
 """What the logged agent would do at each decision: as the logs say it, or as a model of it says.
 
-The model of one half of the conversations speaks of the other half. Of those it knows nothing, so that what
-it says of them is neither certain nor fitted to their outcomes.
+A model speaks of conversations that it has not learnt from: what it says of them is neither certain nor
+fitted to what happened there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from turnwise.data.acts.talks import ActTalk
+from turnwise.evaluation.estimates.cross_fit import dealt
 from turnwise.evaluation.measures.calibration import Bin, calibration_error, reliability
 from turnwise.evaluation.measures.exchanges import exchange_acts
 from turnwise.recipes.estimating.steps import ActSteps, logged_logp
@@ -24,8 +25,10 @@ from turnwise.run.rehearsal import rehearsing
 Source = Literal["logged", "partly logged", "estimated"]
 MOST = 400_000
 """decisions beyond which no recurrent network is trained: it would take minutes"""
-FEWEST = 20
-"""conversations, at least, of which halves are made"""
+FOLDS, FEWEST = 5, 20
+"""parts, each of which a model of the others predicts; and conversations, at least, that are parted"""
+Maker = Callable[[Sequence[ActTalk]], Chooser]
+"""talks to a clone of the agent that talked in them"""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class Behaviour:
     logp: np.ndarray
     """[B, A], of what was done: as the log says it, or else as the model does"""
     nats: dict[str, float]
-    """by model: minus the mean log-probability of an act of the half that it has not learnt from"""
+    """by model: minus the mean log-probability of an act that it has not learnt from"""
     logged_nats: float | None
     """the same of the probabilities that the logs themselves hold, where they do"""
     bins: list[Bin]
     """calibration of the model, over all acts of all decisions"""
     choosers: tuple[Chooser, ...]
-    """the models of both halves"""
+    """the models, one for each part"""
     missing: int
     """decisions of which the logs do not say how probable they were"""
 
@@ -66,27 +69,32 @@ class Behaviour:
         }
 
 
-def behaviour_of(steps: ActSteps, half: np.ndarray, *, seed: int, quiet: bool) -> Behaviour:
-    """Find the behaviour. `half` [B] is 0 or 1 for the two parts, each predicted by a model of the other.
+def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -> Behaviour:
+    """Find the behaviour. `fold` [B] are parts (`folds_of`), each predicted by a model of the others.
 
     The model is the one that predicts unseen acts best: acts counted after the last answer and turn, or a
     regression on all that was exchanged; or a GRU, if the logs do not say how probable their acts were, so
-    that weights are made of the model.
+    that weights are made of the model. It is trained for all parts if it is better on the first.
     """
     known = steps.mask & ~np.isnan(steps.act_logp)
     missing = int((steps.mask & ~known).sum())
-    makers: dict[str, Callable[[Sequence[ActTalk]], Chooser]] = {
+    makers: dict[str, Maker] = {
         "frequencies after the last answer, by turn": lambda talks: timed_acts(steps.logs, talks),
         "regression on all that was exchanged": lambda talks: exchange_acts(steps.logs, talks, seed=seed),
     }
+    found = {name: _joined(make, steps, fold, list(np.unique(fold))) for name, make in makers.items()}
     if missing and int(steps.mask.sum()) <= MOST and not rehearsing():
         from turnwise.evaluation.measures.next_acts import recurrent_clone
 
-        makers["a recurrent network (GRU)"] = lambda talks: recurrent_clone(
-            steps.logs, talks, seed=seed, quiet=quiet
-        )
-    found = {name: _by_halves(make, steps, half) for name, make in makers.items()}
-    nats = {name: -float(logged_logp(p, steps.acts)[steps.mask].mean()) for name, (p, _) in found.items()}
+        def gru(talks: Sequence[ActTalk]) -> Chooser:
+            return recurrent_clone(steps.logs, talks, seed=seed, quiet=quiet)
+
+        one, _ = _joined(gru, steps, fold, [0])
+        first = steps.mask & (fold == 0)[:, None]
+        others = [_nats(p, steps, first) for p, _ in found.values()]
+        if _nats(one, steps, first) < min(others):
+            found["a recurrent network (GRU)"] = _joined(gru, steps, fold, list(np.unique(fold)))
+    nats = {name: _nats(p, steps, steps.mask) for name, (p, _) in found.items()}
     best = min(nats, key=lambda name: nats[name])
     p, choosers = found[best]
     done = np.arange(len(steps.logs.acts)) == steps.acts[:, :, None]  # [B, A, K]
@@ -103,29 +111,33 @@ def behaviour_of(steps: ActSteps, half: np.ndarray, *, seed: int, quiet: bool) -
     )
 
 
-def halves(conversations: int, clusters: np.ndarray | None, seed: int) -> np.ndarray:
-    """[B], 0 or 1 at random; conversations of one cluster are on one side."""
-    index = np.arange(conversations) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    groups = int(index.max()) + 1
-    sides = np.random.default_rng((seed, 5)).permutation(groups) % 2
-    return sides[index]
+def folds_of(conversations: int, clusters: np.ndarray | None, seed: int) -> np.ndarray:
+    """[B], the part that each conversation is in, of `FOLDS` at random; those of one cluster are in one part.
+
+    All are in one if there are fewer than `FEWEST`, of which no part would teach anything.
+    """
+    groups = conversations if clusters is None else len(np.unique(clusters))
+    if min(groups, conversations) < FEWEST:
+        return np.zeros(conversations, np.int64)
+    return dealt(conversations, folds=FOLDS, seed=seed, groups=clusters)
 
 
-def _by_halves(
-    make: Callable[[Sequence[ActTalk]], Chooser], steps: ActSteps, half: np.ndarray
+def _joined(
+    make: Maker, steps: ActSteps, fold: np.ndarray, asked: Sequence[int]
 ) -> tuple[np.ndarray, tuple[Chooser, ...]]:
-    """[B, A, K] of models of the other half each, and the models; of too few conversations there is but one
-    model, of all of them."""
-    found = np.zeros(steps.target.probabilities.shape)
-    sides = [half == side for side in (0, 1)]
-    if min(int(side.sum()) for side in sides) < FEWEST // 2:
-        sides = [np.ones(len(half), bool)]
-    choosers = []
-    for side in sides:
-        rest = ~side if len(sides) > 1 else side
-        chooser = make([steps.talks[i] for i in np.flatnonzero(rest).tolist()])
-        rows = np.flatnonzero(side).tolist()
-        prefixes = [x for i in rows for x in steps.target.prefixes[i]]
-        found[np.where(steps.mask, side[:, None], False)] = chances(chooser, prefixes, found.shape[2])
+    """[B, A, K] of the parts `asked`, by models of all other parts, and the models; if there is but one part,
+    by a model of itself."""
+    found, choosers = np.zeros(steps.target.probabilities.shape), []
+    for part in asked:
+        here = fold == part
+        rest = np.flatnonzero(here if here.all() else ~here).tolist()
+        chooser = make([steps.talks[i] for i in rest])
+        prefixes = [x for i in np.flatnonzero(here).tolist() for x in steps.target.prefixes[i]]
+        found[steps.mask & here[:, None]] = chances(chooser, prefixes, found.shape[2])
         choosers.append(chooser)
     return found, tuple(choosers)
+
+
+def _nats(p: np.ndarray, steps: ActSteps, where: np.ndarray) -> float:
+    """Minus the mean log-probability of what was done."""
+    return -float(logged_logp(p, steps.acts)[where].mean())

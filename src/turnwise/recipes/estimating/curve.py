@@ -167,7 +167,7 @@ def promised(
     """
     size = len(agent.codes.acts)
     policy = Remembering(agent.chooser)
-    befores = [Remembering(c) for c in behaviour.choosers]
+    befores = [Remembering(c) for c in behaviour.choosers[:2]]  # they differ little, and take their time
     step = np.repeat(np.asarray(at), talks)  # of each lane
 
     def chance(prefixes: Sequence[Prefix], lanes: np.ndarray) -> np.ndarray:
@@ -179,10 +179,11 @@ def promised(
     found = np.stack(
         [simulated_talks(w, chance, len(step), discount, rng).reshape(len(at), talks) for w in worlds]
     )  # [worlds, S, talks]
-    means = found.mean(2)
-    chance_error = found.std(2).mean(0) / np.sqrt(found.shape[0] * talks)
-    over_models = means.std(0, ddof=1) if len(worlds) > 1 else np.zeros(len(at))
-    return Promises(means.mean(0), 1.96 * np.hypot(chance_error, over_models))
+    means, chance_variance = found.mean(2), found.var(2, ddof=1).mean(0) / talks  # [worlds, S], [S]
+    # Means differ by chance as well, which counts once.
+    between_models = means.var(0, ddof=1) - chance_variance if len(worlds) > 1 else np.zeros(len(at))
+    variance = np.maximum(between_models, 0.0) + chance_variance / len(worlds)
+    return Promises(means.mean(0), 1.96 * np.sqrt(variance))
 
 
 def between(before: np.ndarray, policy: np.ndarray, t: np.ndarray, way: Way) -> np.ndarray:

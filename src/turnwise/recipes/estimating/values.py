@@ -12,10 +12,10 @@ TURNS = 2
 """last turns by which histories are told apart, where enough conversations have gone through them"""
 
 
-def fitted_values(steps: ActSteps, half: np.ndarray, discount: float) -> np.ndarray:
+def fitted_values(steps: ActSteps, fold: np.ndarray, discount: float) -> np.ndarray:
     """q [B, A, K] of every act at the logged decisions, under the policy, in the units of the task.
 
-    Fitted Q evaluation in tables; `half` [B] is 0 or 1, and each half is valued by the tables of the other
+    Fitted Q evaluation in tables; `fold` [B] are parts, each of which is valued by tables of the others
     (`evaluation/estimates/cross_fit.py` says why). What a cut conversation led to teaches nothing.
     """
     B, A = steps.mask.shape
@@ -35,11 +35,9 @@ def fitted_values(steps: ActSteps, half: np.ndarray, discount: float) -> np.ndar
     )
     keys = turn_keys(seen, steps.acts, TURNS)
     q = np.zeros(steps.target.probabilities.shape)
-    sides = [half == 0, half == 1]
-    for side in sides:
-        learnt = np.flatnonzero(~side) if all(s.any() for s in sides) else np.arange(B)
-        asked = np.flatnonzero(side)
-        if len(asked):
-            tables = fit_tables([key[learnt] for key in keys], played.some(learnt), discount)
-            q[asked] = tables.q([key[asked] for key in keys])[:, :A]
+    for part in np.unique(fold).tolist():
+        here = fold == part
+        learnt, asked = np.flatnonzero(here if here.all() else ~here), np.flatnonzero(here)
+        tables = fit_tables([key[learnt] for key in keys], played.some(learnt), discount)
+        q[asked] = tables.q([key[asked] for key in keys])[:, :A]
     return q

@@ -81,7 +81,7 @@ class EstimateSettings:
     """Resamples of the logs by which intervals are found."""
     samples: int = 32
     """Replies by which the acts of a clone are counted, in talks in which it speaks for a policy."""
-    talks: int = 300
+    talks: int = 1000
     """Talks with each learnt model at each step, where a model promises something."""
     seed: int = 0
     """Seed of halves, resamples and simulated talks."""
