@@ -27,8 +27,11 @@ _TESTS = len(PARTS)  # ACTS holds the tests first, then the fixes
 
 
 @dataclass(frozen=True)
-class _Game:
-    """The rules with their numbers. `discount` is per agent turn; the first turn's reward counts whole."""
+class Game:
+    """The rules with their numbers, which may be others than the task's.
+
+    `discount` is per agent turn; the first turn's reward counts whole. ValueError for impossible numbers.
+    """
 
     discount: float = 1.0
     horizon: int = HORIZON
@@ -71,11 +74,11 @@ class OptimalDesk:
     horizon: int = HORIZON
     reliability: float = RELIABILITY
     test_cost: float = TEST_COST
-    _game: _Game = field(init=False, repr=False, compare=False)
+    _game: Game = field(init=False, repr=False, compare=False)
     _values: dict[tuple[int, Net], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        game = _Game(self.discount, self.horizon, self.reliability, self.test_cost)
+        game = Game(self.discount, self.horizon, self.reliability, self.test_cost)
         object.__setattr__(self, "_game", game)
 
     def value(self, net: Sequence[int] = _START, turn: int = 0) -> float:
@@ -133,7 +136,7 @@ def behavior_value(
     test_cost: float = TEST_COST,
 ) -> float:
     """Expected return of the whimsical desk, discounted once per agent turn."""
-    return _Evaluation(_Game(discount, horizon, reliability, test_cost), behavior_acts).value()
+    return PolicyValues(Game(discount, horizon, reliability, test_cost), behavior_acts).value()
 
 
 def policy_value(policy: Policy) -> float:
@@ -152,14 +155,14 @@ def filtered_value(by_turn: int = HORIZON) -> float:
     """
     if not 1 <= by_turn <= HORIZON:
         raise ValueError(f"by_turn is {by_turn}; expected 1 to {HORIZON}")
-    chance = _Evaluation(_Game(horizon=by_turn, test_cost=0.0), behavior_acts, wrong=0.0)
+    chance = PolicyValues(Game(horizon=by_turn, test_cost=0.0), behavior_acts, wrong=0.0)
 
     def filtered(net: Net, last: int | None, turn: int) -> list[float]:
         success = chance.action_values(net, last, turn)
         joint = [b * s for b, s in zip(behavior_acts(net, last, turn), success, strict=True)]
         return [j / math.fsum(joint) for j in joint]
 
-    return _Evaluation(_Game(), filtered).value()
+    return PolicyValues(Game(), filtered).value()
 
 
 def improved_value(discount: float = 1.0) -> float:
@@ -168,15 +171,15 @@ def improved_value(discount: float = 1.0) -> float:
     This is as far as a perfect Monte-Carlo critic leads. To get further takes backups through better
     continuations.
     """
-    game = _Game(discount)
-    whims = _Evaluation(game, behavior_acts)
+    game = Game(discount)
+    whims = PolicyValues(game, behavior_acts)
 
     def greedy(net: Net, last: int | None, turn: int) -> list[float]:
         values = whims.action_values(net, last, turn)
         best = max(range(len(ACTS)), key=values.__getitem__)
         return [float(i == best) for i in range(len(ACTS))]
 
-    return _Evaluation(game, greedy).value()
+    return PolicyValues(game, greedy).value()
 
 
 def behavior_acts(net: Net, last: int | None, turn: int) -> list[float]:
@@ -184,14 +187,17 @@ def behavior_acts(net: Net, last: int | None, turn: int) -> list[float]:
     return behavior_probabilities(net, last)
 
 
-class _Evaluation:
-    """Values of a policy that looks at (net, part tested last, turn) and treats the parts alike.
+class PolicyValues:
+    """Exact values of a policy that looks at (net, part tested last, turn) and treats the parts alike.
+
+    The policy is asked at one naming of the parts only: the part tested last is 0, the others are in order of
+    their net, and the least net is 0.
 
     `wrong` is the reward of a wrong fix. If it is 0, tests cost nothing and the discount is 1, the value is
     P(right fix).
     """
 
-    def __init__(self, game: _Game, policy: Policy, wrong: float = -1.0) -> None:
+    def __init__(self, game: Game, policy: Policy, wrong: float = -1.0) -> None:
         self._game = game
         self._policy = policy
         self._wrong = wrong
