@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -41,26 +41,32 @@ def hasty(*_: Any) -> list[float]:
 
 
 @cache
+def plan() -> Policy:
+    """The best acts."""
+    return cache(optimal(desk()))
+
+
+@cache
 def behavior_of(world: str) -> Policy:
     """Who talks in the logs."""
-    return tilted(16, desk()) if world == "near-optimal" else behavior_acts
+    return cache(tilted(16, desk())) if world == "near-optimal" else behavior_acts
 
 
 @cache
 def targets_of(world: str) -> dict[str, Policy]:
     """Whose value is asked for."""
-    tilts = {f"beta {b}": tilted(b, desk()) for b in BETAS}
+    tilts = {f"beta {b}": cache(tilted(b, desk())) for b in BETAS}  # asked again in every set of logs
     if world != "near-optimal":
-        return {**tilts, "plan": optimal(desk())}
+        return {**tilts, "plan": plan()}
     whims = {f"{share:.0%} whims": mixed(share, behavior_of(world), behavior_acts) for share in (0.1, 0.3)}
-    others = {"beta 12": tilted(12, desk()), "beta 32": tilted(32, desk()), "any act": uniform}
+    others = {f"beta {b}": cache(tilted(b, desk())) for b in (12, 32)} | {"any act": uniform}
     return {k: v for k, v in tilts.items() if k != "beta 16"} | whims | others | {"fix at once": hasty}
 
 
 @cache
 def coins() -> dict[str, Policy]:
     """From the desk to the plan."""
-    return {f"coin {t:g}": mixed(t, behavior_acts, optimal(desk())) for t in COINS[1:]}
+    return {f"coin {t:g}": mixed(t, behavior_acts, plan()) for t in COINS[1:]}
 
 
 @cache
@@ -80,9 +86,13 @@ class Case:
         self.behavior = self.talks.probabilities(behavior_of(world))
         returns = self.talks.rewards.sum(1)
         self.within = (float(returns.min()), float(returns.max()))
+
+    @cached_property
+    def keys(self) -> dict[str, list[np.ndarray]]:
+        """What tables of fitted Q take for the state."""
         whole = turn_keys(self.talks.seen, self.talks.acts, self.talks.acts.shape[1] + 1)
         counts = np.pad(self.counts(), [(0, 0), (0, 1)])  # nothing is asked behind the end
-        self.keys = {"histories": whole, "counts": [counts]}
+        return {"histories": whole, "counts": [counts]}
 
     def logged(self, target: np.ndarray, behavior: np.ndarray | None = None) -> Logged:
         """The logs with probabilities [B, A, K] of a target; `behavior` [B, A] of what was done, if not the

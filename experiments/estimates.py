@@ -50,9 +50,8 @@ from common import (
     write_page,
     write_results,
 )
-from desks import COINS, WORLDS, Case, coins, desk, targets_of, truth_of
+from desks import COINS, WORLDS, Case, coins, plan, targets_of, truth_of
 
-from turnwise.envs.tasks.helpdesk.acts_only import optimal
 from turnwise.evaluation.estimates import doubly_robust, importance
 from turnwise.evaluation.estimates.intervals import choose, jointly
 from turnwise.evaluation.estimates.logged import Logged
@@ -144,10 +143,10 @@ def safe(case: Case, weighted: dict[str, Pointwise], seen: dict[str, Evidence]) 
     return max(fit)[1] if fit else "behaviour"
 
 
-def checked(case: Case, plan: Evidence) -> dict[str, Any]:
+def checked(case: Case, evidence: Evidence) -> dict[str, Any]:
     """What is said of the plan with each of the models."""
     with np.errstate(divide="ignore"):
-        logs = (np.log(case.behavior), np.log(case.talks.probabilities(optimal(desk()))))
+        logs = (np.log(case.behavior), np.log(case.talks.probabilities(plan())))
     path = StepPath(*logs, case.talks.mask, "mixed")
     steps = [np.exp(path.at(t)) for t in COINS]
     logged = [case.logged(p) for p in steps]
@@ -163,7 +162,7 @@ def checked(case: Case, plan: Evidence) -> dict[str, Any]:
         promised = np.array([truth_of("whims", n, reliability) for n in names])
         check = ModelCheck(promised, i.values, i.low, i.high, np.array(fit), far, path.distance(1))
         said[model] = {
-            "verdict": judge(plan, check).word,
+            "verdict": judge(evidence, check).word,
             "off": check.off(MATERIAL * (case.within[1] - case.within[0])) is not None,
         }
     return said
@@ -372,7 +371,8 @@ def main() -> None:
         for size in a.sizes:
             for world in a.worlds:
                 make_part(
-                    a.runs / f"{world}-{size}-{seed}.json", partial(one, world, at_most(60, size), seed)
+                    a.runs / f"{world.replace(' ', '-')}-{size}-{seed}.json",
+                    partial(one, world, at_most(60, size), seed),
                 )
     merge(a.runs)
 
