@@ -130,7 +130,7 @@ def test_probabilities_that_are_not_the_agent_s_are_found_out(codes: Codes) -> N
         weights.append(1.25 ** sum("act_logp" in m for m in wrong))
     found = tw.estimate(desk(codes), rows, **QUICK)
     assert found["support"]["mean_weight"]["value"] == pytest.approx(np.mean(weights))
-    assert found["verdict"]["word"] == "vouch" and found["worth"]["sure"] == "cannot tell"
+    assert found["verdict"]["word"] == found["worth"]["sure"] == "cannot tell"
     assert found["worth"]["why"][0].startswith("Weights average")
 
 

@@ -125,3 +125,23 @@ def test_refuses():
         coverage(np.array([[[0.3, 0.7]]]), a + 1, a, mask)
     with pytest.raises(ValueError, match="shapes"):
         coverage(p, a, np.array([1]), mask)
+
+
+def test_mean_weight_and_its_error():
+    """Weights 1, 1, 2: mean 4/3, its variance (2/9 + 4/9) / (3 * 2). In clusters: 2 of two, and 2 of one."""
+    logs = np.log([1.0, 1.0, 2.0])
+    found = evenness(logs)
+    assert found.mean == pytest.approx(4 / 3) and found.mean_error == pytest.approx(1 / 3)
+    together = evenness(logs, np.array([0, 0, 1]))
+    # Above the mean: 2 - 2 * 4/3 = -2/3 and 2 - 4/3 = 2/3; sqrt(8/9 * 2) / 3.
+    assert together.mean == pytest.approx(4 / 3) and together.mean_error == pytest.approx(4 / 9)
+    assert evenness(logs + 5000).mean > 1e99 and np.isinf(evenness(np.zeros(1)).mean_error)
+    apart = evenness(np.log(np.arange(1.0, 9.0)))
+    assert apart.mean_error == pytest.approx(np.std(np.arange(1.0, 9.0), ddof=1) / np.sqrt(8))
+
+
+def test_what_a_careful_agent_never_did_is_missing_in_the_mean():
+    """The logged agent errs once in 10^9; the policy errs in 3 of 10. All logged weights are .7: even, and in
+    like situations nearly everything but the errors is held."""
+    logs = np.full(1000, math.log(0.7))
+    assert (evenness(logs).effective, evenness(logs).mean) == (pytest.approx(1000), pytest.approx(0.7))

@@ -66,6 +66,9 @@ def test_each_threshold_stops_it():
     cases = {
         "tell as much as 100 of its own would; at least 200": without(evenness=Evenness(100.0, 0.01)),
         "of them; 6% is asked for": without(conversations=10_000, evenness=Evenness(500.0, 0.01)),
+        "Weights average 0.700": without(evenness=Evenness(400.0, 0.01, 0.7, 0.2)),
+        "Weights average 0.950": without(evenness=Evenness(400.0, 0.01, 0.95, 0.01)),
+        "Weights average 1.100": without(evenness=Evenness(400.0, 0.01, 1.1, 0.02)),
         "One conversation makes 20%": without(evenness=Evenness(400.0, 0.2)),
         "hold 60% of what the policy does": without(coverage=replace(COVERED, overall=0.6)),
         "At turn 2 the logs hold 40%": without(coverage=replace(COVERED, per_decision=np.array([0.99, 0.4]))),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from turnwise.evaluation.estimates.logged import LARGEST_RATIO
+
 
 @dataclass(frozen=True)
 class Evenness:
@@ -20,23 +22,37 @@ class Evenness:
     """effective sample size: as many equal weights would be worth as much; 0 if all weights are 0"""
     largest_share: float
     """of all weight, what the heaviest conversation (or cluster) holds; nan if all weights are 0"""
+    mean: float = 1.0
+    """mean weight of a conversation: 1 in expectation, unless the target does what the behaviour never does,
+    or the behaviour's probabilities are wrong. What the behaviour does too seldom to be in the logs is
+    missing in the mean, while all that is there looks even"""
+    mean_error: float = 0.0
+    """its standard error; infinite with one conversation or cluster"""
 
 
 def evenness(log_weights: np.ndarray, clusters: np.ndarray | None = None) -> Evenness:
     """(sum w)^2 / sum w^2 (Kong 1992) and max w / sum w, from the logarithms of the weights w [B], in nats.
 
     With `clusters` [B] the weights are the sums over clusters: what is independent counts. Weights 1, 1, 2:
-    16 / 6 = 2.67 and 1/2. ValueError for nan or +inf.
+    16 / 6 = 2.67 and 1/2, mean 4/3 and its error sqrt((2/3) / (3 * 2)) = 1/3. ValueError for nan or +inf.
     """
     logs = np.asarray(log_weights, dtype=np.float64)
     if logs.ndim != 1 or not logs.size or np.isnan(logs).any() or np.isposinf(logs).any():
         raise ValueError(f"log_weights of shape {logs.shape}; expected one a conversation, below infinity")
     if np.isneginf(logs).all():
-        return Evenness(0.0, np.nan)
-    w = np.exp(logs - logs.max())
+        return Evenness(0.0, np.nan, 0.0, 0.0 if len(logs) > 1 else np.inf)
+    top, w = logs.max(), np.exp(logs - logs.max())
+    own = np.ones(len(w))
     if clusters is not None:
-        w = np.bincount(np.unique(clusters, return_inverse=True)[1], w)
-    return Evenness(float(w.sum() ** 2 / (w**2).sum()), float(w.max() / w.sum()))
+        index = np.unique(clusters, return_inverse=True)[1]
+        w, own = np.bincount(index, w), np.bincount(index).astype(float)
+    unit = np.exp(min(top, np.log(LARGEST_RATIO)))  # held where nothing could tell the difference
+    mean, C = w.sum() / len(logs), len(w)
+    apart = w - mean * own  # of a cluster: what its conversations are above the mean, together
+    error = np.sqrt((apart**2).sum() * C / (C - 1)) / len(logs) if C > 1 else np.inf
+    return Evenness(
+        float(w.sum() ** 2 / (w**2).sum()), float(w.max() / w.sum()), float(unit * mean), float(unit * error)
+    )
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ number after it.
 The thresholds come from an experiment in which true values are known: conversations of HelpDesk, targets
 behaviour x exp(beta Q*) for beta 1 to 16, and the best plan. 5,000 conversations are worth 29%, 9%, 4% and 3%
 of their number at beta 2, 4, 8 and 16, and .3% for the plan. "vouch" is to be said at beta 2 and 4, and never
-at beta 16 or of the plan, though their intervals look narrow in one set of logs or another. No theorem gives
-these numbers.
+at beta 16 or of the plan, though their intervals look narrow in one set of logs or another. A logged agent
+that is near-optimal and hardly ever errs is the other case: of a policy that errs often, its logs
+hold only the conversations in which it does not, with even weights, in like situations. These weights do not
+average 1. No theorem gives these numbers.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ EVEN_SHARE, MIN_CONVERSATIONS = 0.5, 30
 """this share of all logs is enough, if there are so many: with nearly even weights a few conversations do"""
 MAX_SHARE = 0.05
 """of all weight, that one conversation (or cluster) may hold"""
+AWAY = 3.3
+"""standard errors that the mean weight may be from 1: by chance it is farther off once in a thousand logs"""
+MIN_MEAN = 0.9
+"""the mean weight that is asked for besides: what is missing of 1 is the share of the policy's conversations
+that these logs do not hold, and few logs have errors so large that they show nothing"""
 MIN_COVERAGE = 0.8
 """share of what the policy does that the logs must hold in like situations, over the same share of what the
 logged agent did"""
@@ -153,6 +160,7 @@ def _shortfalls(evidence: Evidence, acts: Sequence[str] | None) -> list[_Shortfa
             )
         ]
     found = (
+        _unaveraged(evidence),
         _uneven(evidence),
         _heavy(evidence),
         *_uncovered(evidence.coverage, acts),
@@ -179,6 +187,20 @@ def _uneven(evidence: Evidence) -> _Shortfall | None:
             f"{worth}; at least {MIN_EFFECTIVE:.0f} are asked for.", times=MIN_EFFECTIVE / effective
         )
     return None
+
+
+def _unaveraged(evidence: Evidence) -> _Shortfall | None:
+    """Of a policy that does what the behaviour hardly ever does, the huge weights are not there."""
+    mean, error = evidence.evenness.mean, evidence.evenness.mean_error
+    if evidence.evenness.effective == 0:
+        return None  # that is said in other words
+    if abs(mean - 1) <= max(AWAY * error, MATERIAL) and mean >= MIN_MEAN:
+        return None
+    return _Shortfall(
+        f"Weights average {mean:.3f} (standard error {error:.3f}), and would average 1 if these logs held "
+        "all that the policy does, and if the probabilities were those of the agent that acted.",
+        _OTHER_LOGS,
+    )
 
 
 def _heavy(evidence: Evidence) -> _Shortfall | None:

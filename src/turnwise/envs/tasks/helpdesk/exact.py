@@ -141,7 +141,7 @@ def behavior_value(
 
 def policy_value(policy: Policy) -> float:
     """Expected return of a policy that treats the parts alike, undiscounted."""
-    return _Evaluation(_Game(), policy).value()
+    return PolicyValues(Game(), policy).value()
 
 
 def filtered_value(by_turn: int = HORIZON) -> float:
