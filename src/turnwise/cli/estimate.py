@@ -22,6 +22,9 @@ class RunOnLogs:
     logs: str
     """Logged conversations of another agent, or of this one: JSONL or Parquet file, a folder of them, or a
     datasets name or folder."""
+    model: Path | None = None
+    """Run folder of a plan (turnwise train pomdp) with the same codebooks, whose learnt models are to
+    promise what the policy is worth; none: a plan's own."""
     threads: int = 1
     """CPU threads."""
     json: bool = False
@@ -50,7 +53,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.target.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    found = estimate(a.target.run, logs, **vars(a.settings))
+    found = estimate(a.target.run, logs, model=a.target.model, **vars(a.settings))
     for warning in found["warnings"]:
         notice(f"warning: {warning}")
     out = console(a.target.json)

@@ -37,6 +37,7 @@ class ExchangeActs:
     symbols: ActSymbols
     turns: int
     """turns that are told apart; later ones are as the last"""
+    penalty: float = PENALTIES[1]
 
     def choose(self, talks: Sequence[Prefix], rngs: Sequence[np.random.Generator]) -> list[Choice]:
         """Draw one act for each talk."""
@@ -45,20 +46,22 @@ class ExchangeActs:
         return [Choice(draw(row, rng), row) for row, rng in zip(p, rngs, strict=True)]
 
 
-def exchange_acts(logs: ActLogs, talks: Sequence[ActTalk], *, seed: int = 0) -> ExchangeActs:
-    """The regression of `talks` of the logs; its penalty is chosen on a part of them kept apart."""
+def exchange_acts(
+    logs: ActLogs, talks: Sequence[ActTalk], *, penalty: float | None = None, seed: int = 0
+) -> ExchangeActs:
+    """The regression of `talks` of the logs; `penalty` None is chosen on a part of them kept apart."""
     symbols = ActSymbols.of(logs)
     turns = max(len(t) for t in talks)
     order = np.random.default_rng(seed).permutation(len(talks))
     stop = round(APART * len(talks)) if len(talks) >= 10 else 0
     parts = [[talks[i] for i in order[stop:]], [talks[i] for i in order[:stop]]]
     (x, acts), apart = (_decisions(part, symbols, turns) for part in parts)
-    best = PENALTIES[1]
-    if stop:
+    best = PENALTIES[1] if penalty is None else penalty
+    if stop and penalty is None:
         tried = {penalty: _fitted(x, acts, symbols.acts, penalty) for penalty in PENALTIES}
         best = min(tried, key=lambda penalty: _loss(tried[penalty], *apart, 0.0)[0])
     everything = _decisions(talks, symbols, turns)
-    return ExchangeActs(_fitted(*everything, symbols.acts, best), symbols, turns)
+    return ExchangeActs(_fitted(*everything, symbols.acts, best), symbols, turns, best)
 
 
 def features(

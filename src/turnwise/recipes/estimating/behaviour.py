@@ -78,9 +78,16 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
     """
     known = steps.mask & ~np.isnan(steps.act_logp)
     missing = int((steps.mask & ~known).sum())
+    chosen: list[float] = []  # the penalty, by the first model: those of other parts ask for the same one
+
+    def regression(talks: Sequence[ActTalk]) -> Chooser:
+        found = exchange_acts(steps.logs, talks, penalty=chosen[0] if chosen else None, seed=seed)
+        chosen.append(found.penalty)
+        return found
+
     makers: dict[str, Maker] = {
         "frequencies after the last answer, by turn": lambda talks: timed_acts(steps.logs, talks),
-        "regression on all that was exchanged": lambda talks: exchange_acts(steps.logs, talks, seed=seed),
+        "regression on all that was exchanged": regression,
     }
     found = {name: _joined(make, steps, fold, list(np.unique(fold))) for name, make in makers.items()}
     if missing and int(steps.mask.sum()) <= MOST and not rehearsing():
@@ -133,7 +140,7 @@ def _joined(
         rest = np.flatnonzero(here if here.all() else ~here).tolist()
         chooser = make([steps.talks[i] for i in rest])
         prefixes = [x for i in np.flatnonzero(here).tolist() for x in steps.target.prefixes[i]]
-        found[steps.mask & here[:, None]] = chances(chooser, prefixes, found.shape[2])
+        found[steps.mask & here[:, None]] = chances(chooser, prefixes, len(steps.logs.acts))
         choosers.append(chooser)
     return found, tuple(choosers)
 

@@ -117,7 +117,7 @@ def row_of(found: Intervals, i: int) -> dict[str, float | None]:
     return {name: float(x[i]) if np.isfinite(x[i]) else None for name, x in names.items()}
 
 
-def mean_weight(logged: Logged, clusters: np.ndarray | None) -> dict[str, float | None]:
+def mean_weight(logged: Logged, clusters: np.ndarray | None) -> dict[str, Any]:
     """Mean weight of a whole conversation, with its standard error: 1, if the behaviour's probabilities are
     right and the policy does nothing that the behaviour never does."""
     one = replace(logged, rewards=np.zeros_like(logged.rewards), q=None, v=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +50,16 @@ class Fresh:
                 "estimate is too high as a rule"
             )
         return found
+
+
+def both(policy: HeldOut | None, model: HeldOut | None) -> HeldOut | None:
+    """What a policy and a model beside it have learnt from."""
+    if policy is None:
+        return None
+    if model is None:
+        return replace(policy, unknown=(*policy.unknown, "the model"))
+    unknown = (*policy.unknown, *(f"the model: {part}" for part in model.unknown))
+    return replace(policy, learnt=policy.learnt | model.learnt, unknown=unknown)
 
 
 def fresh(logs: Logs, held: HeldOut | None, name: str, learnt: Literal["leave-out", "keep"]) -> Fresh:

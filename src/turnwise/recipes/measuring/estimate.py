@@ -6,8 +6,6 @@ logs ──► not learnt from ──► acts, what policy and behaviour would d
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,10 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.estimates.bounds import cautious_value
-from turnwise.evaluation.estimates.confounding import gamma_to_undo
-from turnwise.evaluation.estimates.importance import weighted_per_decision
 from turnwise.evaluation.estimates.logged import Logged
-from turnwise.evaluation.estimates.verdict import Evidence, judge
+from turnwise.evaluation.estimates.verdict import judge
 from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, folds_of
 from turnwise.recipes.estimating.curve import Curve, Promises, path_of, promised, step_curve
 from turnwise.recipes.estimating.estimators import (
@@ -33,7 +28,8 @@ from turnwise.recipes.estimating.estimators import (
     part_of,
     row_of,
 )
-from turnwise.recipes.estimating.leaks import Fresh, fresh
+from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
+from turnwise.recipes.estimating.leaks import Fresh, both, fresh
 from turnwise.recipes.estimating.steps import ActSteps, act_steps
 from turnwise.recipes.estimating.values import fitted_values
 from turnwise.recipes.estimating.words import in_words
@@ -60,12 +56,15 @@ MOST_GROUPS = 50
 """values of a column by which estimates are made"""
 
 
-def estimate(agent: Any, logs: Any, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
+def estimate(
+    agent: Any, logs: Any, *, model: Any = None, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
     """Estimate what a policy of acts is worth from logged conversations that it has not learnt from.
 
-    `agent`: what `fit` or `load` returned, or a run folder. `logs`: what `read_logs` reads. `settings`:
-    fields of `EstimateSettings` (`discount`, `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`,
-    `resamples`, `samples`, `talks`, `seed`).
+    `agent`: what `fit` or `load` returned, or a run folder. `logs`: what `read_logs` reads. `model`: a plan
+    (of `LearntPomdp`), or its folder, whose learnt models are to promise what the policy is worth; a plan is
+    promised by its own. `settings`: fields of `EstimateSettings` (`discount`, `cluster`, `by`, `learnt`,
+    `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
 
     The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
     (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
@@ -76,13 +75,13 @@ def estimate(agent: Any, logs: Any, *, quiet: bool = False, **settings: Any) -> 
     all of the conversations; SettingError for a column that is not there.
     """
     s = EstimateSettings(**settings)
-    policy = load(agent) if isinstance(agent, str | Path) else agent
-    if not isinstance(policy, ActPolicy):
-        kind = type(policy).__name__
-        raise InputError(f"{kind}: expected a policy of acts (act-bc, act-mc, act-iql, act-cql, pomdp)")
+    policy = _opened(agent, "a policy of acts (act-bc, act-mc, act-iql, act-cql, pomdp)")
+    world = policy if model is None else _opened(model, "a plan in learnt models (pomdp)")
+    if model is not None:
+        _expect_same_acts(policy, world)
     read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    found = _Estimating(policy, read, s, quiet).result()
+    found = _Estimating(policy, world, read, s, quiet).result()
     if policy.folder is not None:
         with locked(policy.folder):
             whole_files(policy.folder, {FILE: as_json(found)}, last=FILE)
@@ -94,6 +93,8 @@ class _Estimating:
     """One policy, one log."""
 
     policy: ActPolicy
+    world: ActPolicy
+    """whose learnt models promise, if it has any"""
     logs: Logs
     s: EstimateSettings
     quiet: bool
@@ -103,11 +104,14 @@ class _Estimating:
         if not len(self.logs):
             raise InputError(f"{self.logs.source}: expected logged conversations; found none")
         expect_outcomes(self.logs, self.logs.source)
-        rest = fresh(self.logs, self.policy.held, self.policy.name, self.s.learnt)
+        held = self.policy.held
+        if self.world is not self.policy:
+            held = both(held, self.world.held)
+        rest = fresh(self.logs, held, self.policy.name, self.s.learnt)
         steps = act_steps(
             self.policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet
         )
-        clusters = None if self.s.cluster is None else _column(rest.logs, self.s.cluster, "cluster")
+        clusters = None if self.s.cluster is None else column_of(rest.logs, self.s.cluster, "cluster")
         fold = folds_of(len(rest.logs), clusters, self.s.seed)
         behaviour = behaviour_of(steps, fold, seed=self.s.seed, quiet=self.quiet)
         all_q = fitted_values(steps, fold, self.s.discount)
@@ -146,13 +150,13 @@ class _Estimating:
         verdict = judge(curve.evidence[-1], curve.check, acts=names)
         sure, reasons = verdict.word, list(verdict.reasons)
         weight = mean_weight(logged, sampling.clusters)
-        away = abs(weight["value"] - 1)
-        if sure == "vouch" and weight["error"] and away > max(AWAY * weight["error"], MATERIAL):
+        error = weight["error"]
+        if sure == "vouch" and error and abs(weight["value"] - 1) > max(AWAY * error, MATERIAL):
             sure = "cannot tell"
             whose = "in the logs" if behaviour.source == "logged" else "that were estimated"
             reasons.insert(
                 0,
-                f"Weights average {weight['value']:.3f} (standard error {weight['error']:.3f}), and would "
+                f"Weights average {weight['value']:.3f} (standard error {error:.3f}), and would "
                 f"average 1 if the probabilities {whose} were those of the agent that acted.",
             )
         if rest.kept and sure == "vouch":
@@ -179,10 +183,10 @@ class _Estimating:
                 "needs": list(verdict.needs),
             },
             "behaviour": behaviour.facts,
-            "support": _support(curve.evidence[-1], names) | {"mean_weight": weight},
+            "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight},
             "estimates": rows,
             "cautious": self._cautious(logged, sampling),
-            "confounding": _confounding(logged),
+            "confounding": confounding_of(logged),
             "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
             "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},
             "groups": self._groups(rest.logs, logged, sampling),
@@ -205,14 +209,14 @@ class _Estimating:
         )
 
     def _promises(self, behaviour: Behaviour, way: Any) -> Promises | None:
-        """What the policy's own learnt models say of each step; None if it has none."""
-        agent = self.policy.agent
-        if not isinstance(agent.chooser, PlanChooser) or agent.chooser.planner.model.pay is None:
+        """What learnt models say of each step; None if there are none."""
+        plan = self.world.agent.chooser
+        if not isinstance(plan, PlanChooser) or plan.planner.model.pay is None:
             return None
         return promised(
-            agent.chooser.planner.model,
-            agent.chooser.copies,
-            agent,
+            plan.planner.model,
+            plan.copies,
+            self.policy.agent,
             behaviour,
             way,
             discount=self.s.discount,
@@ -222,7 +226,8 @@ class _Estimating:
 
     def _direct(self, promises: Promises, now: dict[str, Any]) -> dict[str, Any]:
         """The row of what the models promise of the policy itself."""
-        worth = next((w for w in self.policy.result.get("worth", ()) if w["role"] == "predicted"), None)
+        worths = () if self.world is not self.policy else self.policy.result.get("worth", ())
+        worth = next((w for w in worths if w["role"] == "predicted"), None)
         value, half = float(promises.values[-1]), float(promises.spread[-1])
         low, high = value - half, value + half
         # Its run has simulated more, and planned by it; of returns without a discount.
@@ -246,7 +251,7 @@ class _Estimating:
         """The leading estimate for each value of a column, the most frequent first."""
         if self.s.by is None:
             return []
-        column = _column(logs, self.s.by, "by")
+        column = column_of(logs, self.s.by, "by")
         names, counts = np.unique(column, return_counts=True)
         found = []
         for name in names[np.argsort(-counts, kind="stable")][:MOST_GROUPS].tolist():
@@ -288,42 +293,22 @@ class _Estimating:
         return found
 
 
-def _column(dialogues: Sequence[Dialogue], name: str, setting: str) -> np.ndarray:
-    """[B] of text, the values of a column. SettingError if a conversation has none."""
-    found = []
-    for d in dialogues:
-        value = d.id if name == "id" else d.metadata.get(name)
-        if value is None:
-            known = ", ".join(["id", *sorted(d.metadata)])
-            raise SettingError(setting, name, f"a column of every conversation; {d.id!r} has {known}")
-        found.append(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
-    return np.array(found)
+def _opened(given: Any, expected: str) -> ActPolicy:
+    """A policy of acts, itself or by its folder."""
+    found = load(given) if isinstance(given, str | Path) else given
+    if not isinstance(found, ActPolicy):
+        name = given if isinstance(given, str | Path) else type(found).__name__
+        raise InputError(f"{name}: expected {expected}")
+    return found
 
 
-def _support(evidence: Evidence, names: Sequence[str]) -> dict[str, Any]:
-    """What the logs hold of the policy, as JSON has it."""
-    even, cover = evidence.evenness, evidence.coverage
-    assert cover is not None
-    share = even.largest_share
-    return {
-        "conversations": evidence.conversations,
-        "unit": evidence.unit,
-        "effective": even.effective,
-        "largest_share": share if np.isfinite(share) else None,
-        "coverage": cover.overall,
-        "coverage_of_logged": cover.of_logged,
-        "nowhere": cover.nowhere,
-        "coverage_by_turn": [float(x) if np.isfinite(x) else None for x in cover.per_decision],
-        "unseen": [
-            {"turn": u.decision + 1, "act": names[u.act], "mass": u.mass, "elsewhere": u.elsewhere}
-            for u in cover.unseen[:10]
-        ],
-    }
-
-
-def _confounding(logged: Logged) -> float | None:
-    """How strong hidden confounding would have to be to undo the gain; None: as strong as one likes."""
-    if not np.isfinite(weighted_per_decision(logged).value):
-        return None
-    gamma = gamma_to_undo(logged.logp, logged.behavior_logp, logged.mask, logged.returns)
-    return gamma if np.isfinite(gamma) else None
+def _expect_same_acts(policy: ActPolicy, world: ActPolicy) -> None:
+    """InputError if a model speaks of other acts than a policy, or there is no model."""
+    if not isinstance(world.agent.chooser, PlanChooser):
+        raise InputError(f"model {world.name}: expected a plan in learnt models (pomdp)")
+    for name in ("acts", "answers", "openings"):
+        if getattr(policy.agent.codes, name) != getattr(world.agent.codes, name):
+            raise InputError(
+                f"model {world.name}: its {name} are not those of {policy.name}; expected a plan that was "
+                "learnt with the same codebooks (acts=...)"
+            )
