@@ -23,7 +23,6 @@ from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.episode import Episode
 from turnwise.data.order import CRITIC_STEPS, MOST_TALKS, BatchOrder, batch_size_for
 from turnwise.data.splits.choices import chosen, evenly, records_of, together
-from turnwise.data.splits.heldout import split_heldout
 from turnwise.evaluation.measures.conversation_views import MOST
 from turnwise.evaluation.measures.critics.acts import measure_act_critic
 from turnwise.models.agents.act_critic import ActCritic
@@ -38,11 +37,12 @@ from turnwise.recipes.training.critics import spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.parts import origin, parted
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix, logged_acts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
 from turnwise.rollout.acts.voice import LoggedVoice
-from turnwise.run.errors import InputError, SettingError
+from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, read_config, write_json, write_text
 from turnwise.run.training import TrainingRun
@@ -88,13 +88,7 @@ def prepare(
     values = hasattr(config, "gamma")  # a clone has no use for outcomes
     if values:
         expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
-    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
-    logs = logs if apart is None else replace(logs, items=together(logs, apart))
-    if not split.learnt:
-        expected = "a smaller share: nothing is left to learn from"
-        raise SettingError("heldout", settings.heldout, expected)
-    if settings.heldout and not split.held:
-        m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
+    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m)
     read = read_acts(split.learnt, split.held, acts, m.seed)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
     stages = {} if acts is None else {read.source: held_of(acts)}
@@ -142,8 +136,7 @@ def prepare(
 
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
-    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task, "acts": read.source}
-    source |= logs.reading.facts()
+    source = origin(logs, task, acts=read.source)
     few = rows[: 3 * config.batch_size]
     once = replace(config, epochs=1.0)
     trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // config.batch_size)))

@@ -6,7 +6,6 @@ logs ──► learnt from | held out ──► codebooks ──► what they te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from turnwise.data.acts.turns import ROUNDS
 from turnwise.data.cards.logs import data_card
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.splits.choices import records_of, together
-from turnwise.data.splits.heldout import split_heldout
+from turnwise.data.splits.choices import records_of
 from turnwise.evaluation.measures.acts import describe_acts
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
@@ -29,7 +27,7 @@ from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Codebooks
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
-from turnwise.run.errors import SettingError
+from turnwise.recipes.training.parts import origin, parted
 from turnwise.run.folder import digest, write_json
 from turnwise.run.training import TrainingRun
 
@@ -48,11 +46,7 @@ def prepare(
     apart: Logs | None = None,
 ) -> Job[Codebooks]:
     """Split. `apart`: conversations that are held out, beside `logs` that are all learnt from."""
-    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
-    logs = logs if apart is None else replace(logs, items=together(logs, apart))
-    if not split.learnt:
-        expected = "a smaller share: nothing is left to learn from"
-        raise SettingError("heldout", settings.heldout, expected)
+    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m)
     embed = _embedder(config, m)
     made: dict[str, Any] = {}
 
@@ -92,7 +86,7 @@ def prepare(
 
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
-    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task} | logs.reading.facts()
+    source = origin(logs, task)
     sizes = {
         "algorithm": algorithm.name,
         "conversations": card["conversations"],

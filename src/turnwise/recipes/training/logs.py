@@ -33,7 +33,6 @@ from turnwise.data.splits.choices import (
     together,
     unrated,
 )
-from turnwise.data.splits.heldout import split_heldout
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.conversation_views import (
     MOST,
@@ -55,6 +54,7 @@ from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
 from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.parts import origin, parted
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, SettingError
@@ -113,19 +113,13 @@ def prepare(
     stages = {} if isinstance(start, Start) else {"the policy that it began with": before}
     alike = before is not None and (before.share, before.by) == (settings.heldout, settings.heldout_by)
     like = before.keys if before is not None and alike else ()
-    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart, like)
+    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m, like)
     learnt, held = split.learnt, split.held
     if before is not None and (others := len([key for key in split.keys if key not in before.keys])):
         m.warn(
             f"{others:,} of {len(held):,} held-out conversations are not among those that the policy's run "
             "held out: it may have learnt from them, and then held-out figures look better than they are"
         )
-    logs = logs if apart is None else replace(logs, items=together(logs, apart))
-    if not learnt:
-        expected = "a smaller share: nothing is left to learn from"
-        raise SettingError("heldout", settings.heldout, expected)
-    if settings.heldout and not held:
-        m.warn(f"nothing is held out of {len(logs):,} conversations (heldout is {settings.heldout})")
     build = _clone if isinstance(start, Start) else _critic
     material = build(algorithm, config, learnt, held, settings, start, m)
     # Settled here, so that the run's config tells what the data decided.
@@ -164,8 +158,7 @@ def prepare(
         facts |= material.judge(agent)
         return Policy(agent, m.out, held=kept), facts
 
-    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
-    source |= logs.reading.facts()
+    source = origin(logs, task)
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, material.begun_from, config),

@@ -6,32 +6,18 @@ logs ──► learnt from | held out ──► acts ──► models of the log
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from turnwise.algorithms.acts import pomdp
-from turnwise.data.acts.talks import Codes
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import Dialogue
-from turnwise.data.splits.choices import evenly, records_of, together, unrated
-from turnwise.data.splits.heldout import split_heldout
-from turnwise.evaluation.measures.intervals import mean_interval
-from turnwise.evaluation.measures.playbook.make import TALKS, make_playbook
-from turnwise.evaluation.measures.playbook.overlooked import measure_overlooked
-from turnwise.evaluation.measures.playbook.plan import Plan as Shown
-from turnwise.evaluation.measures.playbook.predictors import measure_fit
-from turnwise.evaluation.measures.playbook.schema import Fit, Warned, Worth
-from turnwise.evaluation.measures.playbook.sentences import Held
-from turnwise.exact.files.write import write_pomdp
+from turnwise.data.splits.choices import records_of, together, unrated
 from turnwise.exact.learning.climb import Notes
-from turnwise.exact.learning.first_look import with_first_look
 from turnwise.exact.learning.fit import iterations_of
-from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
@@ -42,6 +28,8 @@ from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes,
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.parts import origin, parted
+from turnwise.recipes.training.playbooks import Material, facts_of, playbook_of, write_model
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import logged_acts
 from turnwise.rollout.acts.clone import Clone
@@ -53,12 +41,12 @@ from turnwise.run.errors import InputError, Interrupted, SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.files.whole import whole_file
 from turnwise.run.folder import digest, write_json
-from turnwise.run.rehearsal import at_most, rehearsing
+from turnwise.run.rehearsal import at_most
 from turnwise.run.training import TrainingRun
 
 NOTES = "learning.npz"
 """what EM has reached, from which a stopped run goes on"""
-MODEL, PROBLEM, WORDS, PLAYBOOK = "model.npz", "model.pomdp", "model.json", "playbook.json"
+PLAYBOOK = "playbook.json"
 LOGGED = 10
 """iterations of EM between lines of metrics"""
 TYPICAL = 0.4, 0.1
@@ -66,17 +54,6 @@ TYPICAL = 0.4, 0.1
 of 1,200 and 8,400 turns and on episodes of three problems"""
 REHEARSED = 2
 """starts, iterations and trials of a rehearsal"""
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What is learnt from, and with which acts."""
-
-    read: Read
-    data: Sequences
-    voice: LoggedVoice
-    allowed: np.ndarray
-    clone: Clone | None
 
 
 def prepare(
@@ -102,10 +79,7 @@ def prepare(
             f"{logs.source}: nobody said how the conversations went: there is nothing to plan for"
         )
     expect_outcomes(everything, logs.source)
-    split = split_heldout(logs, settings.heldout, settings.heldout_by, apart)
-    logs = logs if apart is None else replace(logs, items=together(logs, apart))
-    if not split.learnt:
-        raise SettingError("heldout", settings.heldout, "a smaller share: nothing is left to learn from")
+    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m)
     read = read_acts(split.learnt, split.held, acts, m.seed)
     clone, name = (None, None) if policy is None else open_policy(policy)
     stages = {} if acts is None else {read.source: held_of(acts)}
@@ -125,10 +99,11 @@ def prepare(
         found = ActPolicy(agent, m.out, held=kept)
         found.save(m.out / "policy")
         kept.save(m.out)
-        _write_model(m.out, config, made["learnt"].models[0], read.codes)
-        facts = _facts(config, material, made["learnt"], made["planned"])
+        write_model(m.out, config, made["learnt"].models[0], read.codes)
+        facts = facts_of(config, material, made["learnt"], made["planned"])
         worth = facts["worth"]
-        document = _playbook(material, made["learnt"], made["planned"], worth, split.held or split.learnt, m)
+        talks = split.held or split.learnt
+        document = playbook_of(material, made["learnt"], made["planned"], worth, talks, m)
         write_json(m.out / PLAYBOOK, document)
         facts |= {"policy": str(m.out / "policy"), "task": task, "warnings": document["warnings"]}
         (m.out / NOTES).unlink(missing_ok=True)
@@ -136,8 +111,7 @@ def prepare(
 
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
-    source = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task, "acts": read.source}
-    source |= logs.reading.facts() | ({} if name is None else {"policy": name})
+    source = origin(logs, task, acts=read.source, **({} if name is None else {"policy": name}))
     content = {"acts": digest_of_codes(read.codes)}
     if clone is not None:
         content["policy"] = digest_of(clone.lm, clone.tokenizer)
@@ -164,7 +138,7 @@ def prepare(
     )
 
 
-def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[_Material, list[str]]:
+def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[Material, list[str]]:
     """Which acts the plan may take: those that can be said and were logged often enough."""
     voice = LoggedVoice.of(book_of(read.codes))
     can, wordless = sayable(read, voice)
@@ -186,13 +160,13 @@ def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[_Material, 
         )
     if len(np.unique(data.actions)) == 1 and len(can) > 1:
         doubts.append("only one act was ever logged: there is nothing to choose")
-    material = _Material(
+    material = Material(
         read, data, voice, np.flatnonzero(can & known & often), None if clone is None else Clone(clone)
     )
     return material, doubts
 
 
-def _agent(config: pomdp.Config, material: _Material, planned: pomdp.Planned) -> ActAgent:
+def _agent(config: pomdp.Config, material: Material, planned: pomdp.Planned) -> ActAgent:
     codes, clone = material.read.codes, material.clone
     chooser = PlanChooser(planned.planner, codes.acts, planned.copies)
     voice: Any = material.voice
@@ -279,150 +253,3 @@ def plan_of(config: pomdp.Config, data: Sequences, seed: int, sizes: Mapping[str
     sizes = {**sizes, "iterations_at_most": most}
     trial = Trial(lambda run: pomdp.learn(one, data, seed, Notes()), amount)
     return Plan(sizes, max(1, total), "typical_iterations", trial)
-
-
-def _write_model(out: Path, config: pomdp.Config, model: LearntModel, codes: Codes) -> None:
-    """The main model: as numbers, as a problem that solvers take, and what its short names stand for."""
-    model.save(out / MODEL)
-    longest = model.longest or 1
-    problem = with_first_look(model.pomdp(config.discount, name="learnt"))
-    write_pomdp(problem, out / PROBLEM)
-
-    def words(book: Any, act: int) -> dict[str, Any]:
-        examples = book.examples(act)[:5]
-        return {"name": book.names[act], "sentences": [e.template for e in examples]}
-
-    partner = [words(codes.partner, i) for i in range(len(codes.partner.names))]
-    write_json(
-        out / WORDS,
-        {
-            "actions": {f"a{i}": words(codes.agent, i) for i in range(len(codes.acts))},
-            "observations": {"o0": {"name": codes.answers[0], "sentences": []}}
-            | {f"o{i}": x for i, x in enumerate(partner, 1)},
-            "first_observations": {
-                f"f{i}": words(codes.opening, i) for i in range(len(codes.openings)) if problem is not model
-            },
-            "states": model.shape[0],
-            "longest": longest if model.longest is not None else None,
-            "note": "State s1@2 is hidden state 1 at the third turn. If there are several openings, the "
-            "first action has no effect but to show one.",
-        },
-    )
-
-
-def _facts(
-    config: pomdp.Config, material: _Material, learnt: pomdp.Learnt, planned: pomdp.Planned
-) -> dict[str, Any]:
-    """Entries of the run's result."""
-    returns = [float(t.rewards.sum()) for t in material.read.logs]
-    e = mean_interval(returns, rng=np.random.default_rng(0), resamples=1000) if len(returns) > 1 else None
-    low, high = (float(x) for x in np.quantile(planned.worth, [0.025, 0.975]))
-    worth: list[Worth] = [
-        {
-            "role": "predicted",
-            "name": "this plan, in models of the logs",
-            "mean": float(planned.worth.mean()),
-            "low": low,
-            "high": high,
-            "n": len(planned.worth),
-            "note": "simulated in the model that was learnt and in those of resampled logs",
-        },
-        {
-            "role": "logged",
-            "name": "the logged agent",
-            "mean": float(np.mean(returns)),
-            "low": None if e is None else e.low,
-            "high": None if e is None else e.high,
-            "n": len(returns),
-        },
-    ]
-    model = learnt.models[0]
-    return {
-        "states": model.shape[0],
-        "smoothing": learnt.smoothing,
-        "longest": model.longest,
-        "acts": list(material.read.codes.acts),
-        "answers": list(material.read.codes.answers),
-        "worth": worth,
-        "bounds": {
-            "lower": planned.solution.lower,
-            "upper": planned.solution.upper,
-            "seconds": planned.solution.seconds,
-            "stopped": planned.solution.stopped,
-        },
-        "in_models": planned.worth.tolist(),
-        "conversations": len(material.read.logs),
-    }
-
-
-def _playbook(
-    material: _Material,
-    learnt: pomdp.Learnt,
-    planned: pomdp.Planned,
-    worth: Sequence[Worth],
-    candidates: Sequence[Dialogue],
-    m: Machine,
-) -> dict[str, Any]:
-    """`playbook.json`, with what was measured on the way. Warns of what the warnings say."""
-    read, rng = material.read, np.random.default_rng((m.seed, 4))
-    shown = Shown(planned.planner, planned.copies)
-    warned = measure_overlooked(shown, read.logs, read.learnt[0], rng)
-    for w in warned:
-        if (text := _in_words(w)) is not None:
-            m.warn(text)
-    solution = planned.solution
-    talks = [candidates[i] for i in evenly(len(candidates), TALKS).tolist()]
-    document = make_playbook(
-        shown,
-        read.codes,
-        read.logs,
-        [Held(d) for d in talks],
-        title=f"{len(read.logs):,} conversations",
-        worth=worth,
-        bounds={
-            "lower": solution.lower,
-            "upper": solution.upper,
-            "seconds": solution.seconds,
-            "stopped": solution.stopped,
-        },
-        fit=_fit(material, learnt, m.seed),
-        warnings=warned,
-        rng=rng,
-    )
-    return dict(document)
-
-
-def _in_words(w: Warned) -> str | None:
-    """A sentence for a warning that applies."""
-    low = w["gain"]["low"]
-    if low is None or low <= 0:
-        return None
-    amount = f"{w['gain']['mean']:.3f} nats ({low:.3f} to {w['gain']['high']:.3f}, 95%)"
-    if w["kind"] == "wording":
-        return (
-            f"the agent's wording predicts the next answer beyond its act and the belief, by {amount} an "
-            "answer: acts are too coarse, or states too few"
-        )
-    return (
-        "the partner's words predict what the logged agent did next beyond what its answer was read as, by "
-        f"{amount} an act: the logged agent heard what the model does not, and what followed its acts may be "
-        "due to that"
-    )
-
-
-def _fit(material: _Material, learnt: pomdp.Learnt, seed: int) -> Fit:
-    """How well the main model predicts conversations that were held out, beside what has no hidden state."""
-    choices, choice, held = {}, learnt.choice, material.read.held_logs
-    if choice is not None and len(choice.heldout) > 1:
-        # Of the best number, and how much better it is by than the others, with the error of that.
-        choices = {k: (-nats, choice.errors[k]) for k, (nats, _) in choice.heldout.items()}
-    unseen = pomdp.sequences_of(held) if len(held) else material.data.select([])
-    return measure_fit(
-        learnt.models[0],
-        material.data,
-        unseen,
-        choices=choices,
-        chosen=learnt.models[0].shape[0] if choices else None,
-        recurrent=not rehearsing(),
-        seed=seed,
-    )

@@ -25,11 +25,11 @@ from turnwise.recipes.training.job import Job
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.plans import (
     NOTES,
-    PROBLEM,
     plan_of,
     rehearsed,
     searching,
 )
+from turnwise.recipes.training.playbooks import PROBLEM
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.rehearsal import at_most

@@ -1,0 +1,36 @@
+"""What is learnt from and what is held out of logs, and what a run records of where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from turnwise.data.dataset import Logs
+from turnwise.data.splits.choices import together
+from turnwise.data.splits.heldout import Split, split_heldout
+from turnwise.recipes.training.machine import Machine
+from turnwise.run.errors import SettingError
+
+
+def parted(
+    logs: Logs, share: float, by: str | None, apart: Logs | None, m: Machine, like: Collection[int] = ()
+) -> tuple[Split, Logs]:
+    """Hold out a share, and all conversations in one: those of `logs`, then those of `apart`.
+
+    `apart`: conversations that are held out, beside `logs` that are all learnt from. SettingError if nothing
+    is left to learn from; a warning if nothing is held out of what should give a share.
+    """
+    split = split_heldout(logs, share, by, apart, like)
+    everything = logs if apart is None else replace(logs, items=together(logs, apart))
+    if not split.learnt:
+        raise SettingError("heldout", share, "a smaller share: nothing is left to learn from")
+    if share and not split.held:
+        m.warn(f"nothing is held out of {len(everything):,} conversations (heldout is {share})")
+    return split, everything
+
+
+def origin(logs: Logs, task: str | None, **more: Any) -> dict[str, Any]:
+    """What a run's config says of its logs."""
+    found = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
+    return found | logs.reading.facts() | more
