@@ -47,12 +47,21 @@ def test_where_the_belief_says_nothing_states_keep_their_difference() -> None:
     assert found.pay.means[1, 0] == pytest.approx([0.7, -0.3], abs=1e-6)
 
 
+def test_no_state_pays_more_than_anybody_got() -> None:
+    """Beliefs (.6, .4) that paid 1 and (.4, .6) that paid -1 ask for 5 and -5; the most anybody got is 1."""
+    firsts = np.array([[0.6, 0.4], [0.4, 0.6]])
+    data = once([0] * 50 + [1] * 50, [1.0] * 50 + [-1.0] * 50, 2)
+    found = foreseen(model(firsts, [0.0, 0.0]), data, 1e-9)
+    assert found.pay is not None
+    assert found.pay.means[1, 0] == pytest.approx([1, -1], abs=1e-6)
+
+
 def test_what_was_expected_of_each_action_is_what_was_paid() -> None:
     """The normal equations: beliefs are orthogonal to what is missed. In sum, nothing is."""
     rng = np.random.default_rng(0)
     firsts = rng.dirichlet(np.ones(3), 2)
     data = once(rng.integers(3, size=200).tolist(), rng.normal(size=200).tolist(), 3)
-    found = foreseen(model(firsts, [5.0, -5.0]), data, 1e-9)
+    found = foreseen(model(firsts, [0.5, -0.5]), data, 1e-9)
     assert found.pay is not None and data.rewards is not None
     expected = filtered(found, data) @ found.pay.means[1, 0]
     assert expected.sum() == pytest.approx(data.rewards.sum(), abs=1e-6)

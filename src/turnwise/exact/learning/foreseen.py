@@ -7,6 +7,8 @@ in such states. So the means are fitted again, to what the belief says *before* 
 
     minimise over R(.,a)    sum over steps of (r_k - sum over s of b_k(s) R(s,a_k))^2 + strength |R - R_EM|^2
 
+within the rewards that the action was ever paid: no state pays more than anybody got.
+
 b_k is the filtered belief given how the step ended. As far as beliefs tell states apart, the expected reward
 of each action is then right on average over the logs; beyond that the means of EM stay as they are.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import lsq_linear
 
 from turnwise.exact.learning.model import END, GO_ON, STOP, LearntModel
 from turnwise.exact.learning.rewards import without_late
@@ -56,7 +59,18 @@ def foreseen(model: LearntModel, sequences: Sequences, strength: float = 1.0) ->
         for action in range(model.shape[1]):
             here = np.flatnonzero(rows & (a == action) & (weights.sum(1) > 0))
             b = weights[here] / weights[here].sum(1, keepdims=True)
-            missed = paid[here] - b @ means[kind, action]
-            left = b.T @ b + max(strength, 1e-9) * np.eye(b.shape[1])
-            means[kind, action] += np.linalg.solve(left, b.T @ missed)
+            if len(here):
+                means[kind, action] = _within(b, paid[here], means[kind, action], max(strength, 1e-9))
     return replace(model, pay=replace(model.pay, means=means))
+
+
+def _within(b: np.ndarray, paid: np.ndarray, before: np.ndarray, strength: float) -> np.ndarray:
+    """[S], least squares of rewards on beliefs b [n, S], drawn to `before`, between least and most."""
+    low, high = float(paid.min()), float(paid.max())
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1.0):
+        return np.full(b.shape[1], paid.mean())
+    start = np.clip(before, low, high)
+    # The same normal equations as [b; sqrt(strength) I], in S rows in place of n.
+    root = np.linalg.cholesky(b.T @ b + strength * np.eye(b.shape[1]))
+    right = np.linalg.solve(root, b.T @ (paid - b @ start))
+    return start + lsq_linear(root.T, right, (low - start - 1e-12, high - start + 1e-12)).x
