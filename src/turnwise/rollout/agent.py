@@ -77,10 +77,27 @@ class Agent:
         """The same agent, choosing differently."""
         return replace(self, acting=replace(self.acting, **changes))
 
-    def lane_model(self, lanes: int, stop: int) -> LaneModel:
-        """Something that speaks in `lanes` conversations at a time."""
+    @property
+    def reranks(self) -> bool:
+        """Whether it proposes several utterances and says one of them."""
+        return isinstance(self.critic, TurnCritic) and self.acting.beta != 0
+
+    def token_policy(self) -> tuple[LmPolicy | GuidedPolicy, Decoding]:
+        """What gives a token its logits when the agent speaks, and what is made of them before one is drawn.
+
+        Of an agent that `reranks` it is how it proposes, and not what it says of that.
+        """
         self.lm.eval()
         a, policy = self.acting, LmPolicy(self.lm)
+        if isinstance(self.critic, TokenCritic) and a.beta:
+            self.critic.eval()
+            guided = GuidedPolicy(policy, self.critic, beta=a.strength, clip=a.adv_clip, top_k=a.top_k)
+            return guided, Decoding(a.temperature, None, a.top_p)
+        return policy, Decoding(a.temperature, a.top_k, a.top_p)
+
+    def lane_model(self, lanes: int, stop: int) -> LaneModel:
+        """Something that speaks in `lanes` conversations at a time."""
+        a, (policy, decoding) = self.acting, self.token_policy()
         context = context_of(self.lm)
         if isinstance(self.critic, TurnCritic) and a.beta:
             self.critic.eval()
@@ -93,14 +110,9 @@ class Agent:
                 beta=a.strength,
                 context=context,
                 stop=stop,
-                decoding=Decoding(a.temperature, a.top_k, a.top_p),
+                decoding=decoding,
                 max_new_tokens=a.max_new_tokens,
             )
-        decoding = Decoding(a.temperature, a.top_k, a.top_p)
-        if isinstance(self.critic, TokenCritic) and a.beta:
-            self.critic.eval()
-            policy = GuidedPolicy(policy, self.critic, beta=a.strength, clip=a.adv_clip, top_k=a.top_k)
-            decoding = Decoding(a.temperature, None, a.top_p)
         return Sampler(
             policy,
             lanes=lanes,
