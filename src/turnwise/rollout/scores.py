@@ -45,7 +45,7 @@ def token_scores(
     rows: Sequence[Tokens],
     progress: Callable[[int], None] | None = None,
 ) -> list[TokenScores]:
-    """Every decision of every row (burn-in too). `progress` is called with the number of rows that are read."""
+    """Every decision of every row, burn-in too. `progress` is called with the number of rows read so far."""
     found: dict[int, TokenScores] = {}
     for batch in _batches(lengths(rows)):
         part = [rows[i] for i in batch]

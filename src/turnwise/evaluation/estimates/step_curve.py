@@ -15,10 +15,12 @@ acted, by a coin.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from turnwise.evaluation.estimates.logged import Logged
 
 Way = Literal["tilted", "mixed"]
 
@@ -98,6 +100,37 @@ class StepPath:
         with np.errstate(invalid="ignore"):
             terms = np.where(p > 0, p * (step - self.behavior_logp), 0.0)
         return float(terms.sum(axis=(1, 2)).mean())
+
+
+def mixed(logged: Logged, t: float) -> Logged:
+    """The logs as the mixed step t from the logged agent to their target sees them; 0 is that agent, exactly.
+
+    A coin needs no model of the agent: what it did has the probability that weights are made of, and the
+    value of what it would do is, on average, that of what it did.
+    """
+    logp = logged.logp if t else logged.behavior_logp
+    if 0 < t < 1:
+        logp = np.logaddexp(logged.behavior_logp + np.log1p(-t), logged.logp + np.log(t))
+    q, v = logged.q, logged.v
+    return replace(
+        logged,
+        logp=np.where(logged.mask, logp, 0.0),
+        v=None if q is None or v is None else (1 - t) * q + t * v,
+    )
+
+
+def logged_distance(logged: Logged) -> float:
+    """Nats a conversation between target and behaviour, from what was logged alone (`StepPath.distance`).
+
+        mean over conversations of sum_k f(rho_k),   f(x) = x ln x - x + 1,   rho_k of one decision
+
+    Its expectation over logs is the KL of each decision at logged histories, if the behaviour sometimes does
+    all that the target does; f is never negative, as the ln alone would be of a single ratio.
+    """
+    log = np.minimum(logged.logp - logged.behavior_logp, np.log(1e100))
+    ratio = np.exp(log)
+    terms = ratio * np.where(np.isneginf(log), 0.0, log) - ratio + 1
+    return float(np.where(logged.mask, terms, 0.0).sum(1).mean())
 
 
 def farthest(

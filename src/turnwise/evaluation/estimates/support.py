@@ -87,6 +87,9 @@ class Coverage:
     """mass of the acts that fewer than `at_least` other conversations hold at all, after whatever history"""
     unseen: tuple[Unseen, ...]
     """what is missing, the most first"""
+    of_logged_nowhere: float = 0.0
+    """the same as `nowhere` for what was logged itself, if acts are told apart so finely that the logged
+    agent, too, does what no other conversation holds"""
 
     @property
     def least(self) -> int:
@@ -119,7 +122,7 @@ def coverage(
     """
     p, mask = np.asarray(probabilities, dtype=np.float64), np.asarray(mask, dtype=bool)
     _check(p, acts, histories, mask)
-    share, running = _shares(mask, log_ratios)  # [B, A], [A]
+    share, running = shares(mask, log_ratios)  # [B, A], [A]
     here, anywhere = (
         _others(np.asarray(acts), kinds, mask, clusters, p.shape[2]) >= at_least
         for kinds in (np.asarray(histories), np.zeros(mask.shape, dtype=int))
@@ -166,7 +169,7 @@ def _check(p: np.ndarray, acts: np.ndarray, histories: np.ndarray, mask: np.ndar
         raise ValueError(f"an act is outside 0 to {p.shape[2] - 1}")
 
 
-def _shares(mask: np.ndarray, log_ratios: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def shares(mask: np.ndarray, log_ratios: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """What each conversation counts at each decision, columns that sum to 1 (or 0) [B, A]; and the share of
     conversations that go on so long [A]."""
     before = np.zeros(mask.shape)

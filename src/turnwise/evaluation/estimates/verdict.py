@@ -222,7 +222,7 @@ def _uncovered(coverage: Coverage | None, acts: Sequence[str] | None) -> list[_S
                 "Acts: with them it can be counted.",
             )
         ]
-    if coverage.nowhere > MAX_NOWHERE:
+    if coverage.nowhere - coverage.of_logged_nowhere > MAX_NOWHERE:
         new = ([u for u in coverage.unseen if not u.elsewhere] or coverage.unseen)[:3]
         return [
             _Shortfall(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
-from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest
+from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest, mixed
 from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
 from turnwise.exact.learning.model import LearntModel
@@ -62,34 +62,57 @@ def step_curve(
     at: Sequence[float] = STEPS,
 ) -> Curve:
     """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any."""
-    logs = of_logs(logged)
     distances = np.array([path.distance(t) for t in at])
-    rows, evidence = [], []
-    for i, t in enumerate(at):
-        x = _step(path, t, steps.acts, logged, all_q)
-        ways = possible(x)
-        points = [e.of(x) for e in ways]
-        values = sampling.intervals(points)
-        lead = [e.name for e in ways].index(leading(x).name)
-        gain = row_of(sampling.gains([points[lead].minus(logs)]), 0)
-        found = evidence_of(steps, x, path.at(t), (values.low[lead], values.high[lead]), sampling)
-        evidence.append(found)
-        row: dict[str, Any] = {"t": t, "distance": _number(distances[i]), "vouched": vouches(found)}
-        row |= {"worth": row_of(values, lead) | {"gain": gain}, "promised": None}
-        if promises is not None:
-            value, half = float(promises.values[i]), float(promises.spread[i])
-            row["promised"] = {"value": value, "low": value - half, "high": value + half}
-        even = found.evenness
-        row |= {"effective": even.effective, "largest_share": _number(even.largest_share)}
-        row["coverage"] = None if found.coverage is None else found.coverage.overall
-        rows.append(row | {"estimates": [{"name": e.name} | row_of(values, k) for k, e in enumerate(ways)]})
+    ways = [_step(path, t, steps.acts, logged, all_q) for t in at]
+
+    def held(i: int, interval: tuple[float, float]) -> Evidence:
+        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
+
+    rows, evidence = rows_of(at, ways, distances, held, sampling)
     check = None
     if promises is not None:
         check = _check(steps, path, logged, all_q, sampling, promises, at, distances)
-        for row, value in zip(rows, check.measured.tolist(), strict=True):
-            row["promised"]["measured"] = value if np.isfinite(value) else None
+        told = zip(rows, promises.values.tolist(), promises.spread.tolist(), check.measured, strict=True)
+        for row, value, half, measured in told:
+            row["promised"] = {"value": value, "low": value - half, "high": value + half}
+            row["promised"]["measured"] = _number(measured)
+    return Curve(path.way, rows, evidence, check, reached_by(rows))
+
+
+def rows_of(
+    at: Sequence[float],
+    ways: Sequence[Logged],
+    distances: np.ndarray,
+    held: Callable[[int, tuple[float, float]], Evidence],
+    sampling: Sampling,
+) -> tuple[list[dict[str, Any]], tuple[Evidence, ...]]:
+    """A row for each of the steps `at`, which see the logs as `ways`; and what the logs hold of each.
+
+    `held` says the latter, given the number of a step and the interval of its value.
+    """
+    logs = of_logs(ways[0])
+    rows, evidence = [], []
+    for i, (t, x) in enumerate(zip(at, ways, strict=True)):
+        made = possible(x)
+        points = [e.of(x) for e in made]
+        values = sampling.intervals(points)
+        lead = [e.name for e in made].index(leading(x).name)
+        gain = row_of(sampling.gains([points[lead].minus(logs)]), 0)
+        found = held(i, (values.low[lead], values.high[lead]))
+        evidence.append(found)
+        row: dict[str, Any] = {"t": t, "distance": _number(distances[i]), "vouched": vouches(found)}
+        row |= {"worth": row_of(values, lead) | {"gain": gain}, "promised": None}
+        even = found.evenness
+        row |= {"effective": even.effective, "largest_share": _number(even.largest_share)}
+        row["coverage"] = None if found.coverage is None else found.coverage.overall
+        rows.append(row | {"estimates": [{"name": e.name} | row_of(values, k) for k, e in enumerate(made)]})
+    return rows, tuple(evidence)
+
+
+def reached_by(rows: Sequence[dict[str, Any]]) -> float | None:
+    """The farthest step that the logs vouch for, and for all before it."""
     known = {row["t"]: row["vouched"] for row in rows}
-    return Curve(path.way, rows, tuple(evidence), check, farthest(lambda t: known[t], at))
+    return farthest(lambda t: known[t], tuple(known))
 
 
 def _check(
@@ -200,23 +223,9 @@ def between(before: np.ndarray, policy: np.ndarray, t: np.ndarray, way: Way) -> 
 
 
 def _step(path: StepPath, t: float, acts: np.ndarray, logged: Logged, all_q: np.ndarray | None) -> Logged:
-    """The logs as the step t sees them; 0 is the logged agent itself, exactly.
-
-    A coin between the logged agent and the policy needs no model of the agent: what it did has the
-    probability that weights are made of, and the value of what it would do is, on average, that of what it
-    did. A tilted step is one from the model of the agent.
-    """
-    if t and path.way == "tilted":
-        return _from_model(path, t, acts, logged, all_q)
-    logp = logged.behavior_logp if t == 0 else logged.logp
-    if 0 < t < 1:
-        logp = np.logaddexp(logged.behavior_logp + np.log1p(-t), logged.logp + np.log(t))
-    q, v = logged.q, logged.v
-    return replace(
-        logged,
-        logp=np.where(logged.mask, logp, 0.0),
-        v=None if q is None or v is None else (1 - t) * q + t * v,
-    )
+    """The logs as the step t sees them; 0 is the logged agent itself, exactly. A tilted step is one from the
+    model of the agent."""
+    return _from_model(path, t, acts, logged, all_q) if t and path.way == "tilted" else mixed(logged, t)
 
 
 def _from_model(
