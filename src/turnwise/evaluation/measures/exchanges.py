@@ -55,12 +55,12 @@ def exchange_acts(
     order = np.random.default_rng(seed).permutation(len(talks))
     stop = round(APART * len(talks)) if len(talks) >= 10 else 0
     parts = [[talks[i] for i in order[stop:]], [talks[i] for i in order[:stop]]]
-    (x, acts), apart = (_decisions(part, symbols, turns) for part in parts)
+    (x, acts), apart = (decisions(part, symbols, turns) for part in parts)
     best = PENALTIES[1] if penalty is None else penalty
     if stop and penalty is None:
         tried = {penalty: _fitted(x, acts, symbols.acts, penalty) for penalty in PENALTIES}
         best = min(tried, key=lambda penalty: _loss(tried[penalty], *apart, 0.0)[0])
-    everything = _decisions(talks, symbols, turns)
+    everything = decisions(talks, symbols, turns)
     return ExchangeActs(_fitted(*everything, symbols.acts, best), symbols, turns, best)
 
 
@@ -81,7 +81,7 @@ def features(
     return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
-def _decisions(
+def decisions(
     talks: Sequence[ActTalk], symbols: ActSymbols, turns: int
 ) -> tuple[sparse.csr_array, np.ndarray]:
     """(features of every decision of the talks, the act that was done [N])."""

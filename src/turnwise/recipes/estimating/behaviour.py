@@ -1,7 +1,9 @@
 """What the logged agent would do at each decision: as the logs say it, or as a model of it says.
 
-A model speaks of conversations that it has not learnt from: what it says of them is neither certain nor
-fitted to what happened there.
+Which model it is, and how well it is calibrated, is judged on conversations that the model has not learnt
+from. Weights, though, are made of models that have: maximum likelihood follows what chance did in these
+conversations, and divides it out again, so that weights of a good model are steadier than those of the true
+probabilities (Hirano, Imbens & Ridder 2003; Hanna, Niekum & Stone 2019).
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Behaviour:
     """what was estimated by"""
     probabilities: np.ndarray
     """[B, A, K], as the model says it. Steps begin at these: to bring them to what the log says of the one
-    act that was done would make a policy of them that knows what will be done"""
+    act that was done would make a policy of them that knows what will be done. Where the logs know how
+    probable an act was, these are of models that have not learnt from the conversation, for the same reason;
+    else they are what weights are made of"""
     logp: np.ndarray
     """[B, A], of what was done: as the log says it, or else as the model does"""
     nats: dict[str, float]
@@ -72,9 +76,10 @@ class Behaviour:
 def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -> Behaviour:
     """Find the behaviour. `fold` [B] are parts (`folds_of`), each predicted by a model of the others.
 
-    The model is the one that predicts unseen acts best: acts counted after the last answer and turn, or a
-    regression on all that was exchanged; or a GRU, if the logs do not say how probable their acts were, so
-    that weights are made of the model. It is trained for all parts if it is better on the first.
+    The model is the one that predicts unseen acts best: acts counted after the last answer and turn, a
+    regression on all that was exchanged, a small network on the same; or a GRU, if the logs do not say how
+    probable their acts were, so that weights are made of the model. It is trained for all parts if it is
+    better on the first. What the logs do not say is the mean of the models of all parts.
     """
     known = steps.mask & ~np.isnan(steps.act_logp)
     missing = int((steps.mask & ~known).sum())
@@ -90,7 +95,15 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
         "regression on all that was exchanged": regression,
     }
     found = {name: _joined(make, steps, fold, list(np.unique(fold))) for name, make in makers.items()}
-    if missing and int(steps.mask.sum()) <= MOST and not rehearsing():
+    few = len(fold) < FEWEST or int(steps.mask.sum()) > MOST or rehearsing()
+    if not few:
+        from turnwise.evaluation.measures.exchange_network import exchange_network
+
+        def network(talks: Sequence[ActTalk]) -> Chooser:
+            return exchange_network(steps.logs, talks, seed=seed)
+
+        found["a network of all that was exchanged"] = _joined(network, steps, fold, list(np.unique(fold)))
+    if missing and not few:
         from turnwise.evaluation.measures.next_acts import recurrent_clone
 
         def gru(talks: Sequence[ActTalk]) -> Chooser:
@@ -103,16 +116,17 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
             found["a recurrent network (GRU)"] = _joined(gru, steps, fold, list(np.unique(fold)))
     nats = {name: _nats(p, steps, steps.mask) for name, (p, _) in found.items()}
     best = min(nats, key=lambda name: nats[name])
-    p, choosers = found[best]
+    held, choosers = found[best]
+    p = _averaged(choosers, steps) if missing else held
     done = np.arange(len(steps.logs.acts)) == steps.acts[:, :, None]  # [B, A, K]
     return Behaviour(
         source="logged" if not missing else "estimated" if not known.any() else "partly logged",
         model=best,
-        probabilities=p,
+        probabilities=held if known.any() else p,
         logp=np.where(known, steps.act_logp, np.where(steps.mask, logged_logp(p, steps.acts), 0.0)),
         nats=nats,
         logged_nats=-float(steps.act_logp[known].mean()) if known.any() else None,
-        bins=reliability(np.clip(p[steps.mask].ravel(), 0, 1), done[steps.mask].ravel()),
+        bins=reliability(np.clip(held[steps.mask].ravel(), 0, 1), done[steps.mask].ravel()),
         choosers=choosers,
         missing=missing,
     )
@@ -143,6 +157,14 @@ def _joined(
         found[steps.mask & here[:, None]] = chances(chooser, prefixes, len(steps.logs.acts))
         choosers.append(chooser)
     return found, tuple(choosers)
+
+
+def _averaged(choosers: Sequence[Chooser], steps: ActSteps) -> np.ndarray:
+    """[B, A, K], the mean of what all the models say."""
+    found = np.zeros(steps.target.probabilities.shape)
+    size = len(steps.logs.acts)
+    found[steps.mask] = np.mean([chances(c, steps.target.flat, size) for c in choosers], axis=0)
+    return found
 
 
 def _nats(p: np.ndarray, steps: ActSteps, where: np.ndarray) -> float:
