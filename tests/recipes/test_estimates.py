@@ -19,9 +19,11 @@ from turnwise.data.splits.heldout import Split
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, policy_value
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
+from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import StepPath
 from turnwise.recipes.estimating.behaviour import folds_of
 from turnwise.recipes.estimating.curve import between
+from turnwise.recipes.estimating.estimators import ESTIMATORS, Sampling, spread_of
 from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Prefix, draw
@@ -115,9 +117,34 @@ def test_a_careful_desk_is_worth_more_known_propensities_or_not(
     assert values[0] == pytest.approx(known["worth"]["now"]["value"], abs=1e-12)
     assert values[-1] == pytest.approx(known["worth"]["then"]["value"]) and values[0] < values[6] < values[-1]
     behaviour = guessed["behaviour"]
-    assert behaviour["source"] == "estimated" and "not in the intervals" in guessed["warnings"][0]
+    assert behaviour["source"] == "estimated" and "five models of it differ" in guessed["warnings"][0]
     assert behaviour["nats"][behaviour["model"]] < known["behaviour"]["logged_nats"] + 0.1
     assert behaviour["calibration_error"] < 0.03
+    # The models of the agent differ in what the policy is worth, and not in what the logs earned.
+    first, last = (guessed["curve"]["steps"][i] for i in (0, -1))
+    assert first["worth"]["error"] == pytest.approx(guessed["worth"]["now"]["error"], abs=1e-9)
+    assert last["worth"]["error"] > first["worth"]["error"]
+
+
+def test_intervals_are_widened_by_what_the_models_of_the_agent_differ() -> None:
+    """Half widths join with 1.96 standard deviations as the root of the sum of squares: .3 between values of
+    two models is a deviation of .3 / sqrt(2)."""
+    half = np.log(0.5)
+    mask = np.ones((40, 1), bool)
+    won = np.tile([[0.0], [1.0]], (20, 1))
+    logp = np.where(won > 0, half, 3 * half)
+    logged = Logged(won, mask, 1.0, logp, np.full((40, 1), half))
+    weighted = next(e for e in ESTIMATORS if e.name == "wis")
+    fairer = replace(logged, behavior_logp=logp)  # all weights are 1: worth 1/2, and else 1 / (1 + 1/4)
+    spread = spread_of(weighted, [logged, fairer])
+    assert spread == pytest.approx(0.3 / 2**0.5) and spread_of(weighted, []) == 0
+    sampling = Sampling((-9.0, 9.0), None, 200, 0)
+    plain, wide = (sampling.intervals([weighted.of(logged)], spread=x) for x in (None, [spread]))
+    assert wide.high[0] - 0.8 == pytest.approx(np.hypot(plain.high[0] - 0.8, 1.96 * spread))
+    assert 0.8 - wide.low[0] == pytest.approx(np.hypot(0.8 - plain.low[0], 1.96 * spread))
+    assert wide.errors[0] == pytest.approx(np.hypot(plain.errors[0], spread))
+    gone = sampling.intervals([weighted.of(logged)], spread=[np.nan])
+    assert (gone.low[0], gone.high[0]) == (-9.0, 9.0)
 
 
 def test_probabilities_that_are_not_the_agent_s_are_found_out(codes: Codes) -> None:

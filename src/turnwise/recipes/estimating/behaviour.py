@@ -56,6 +56,8 @@ class Behaviour:
     """calibration of the model, over all acts of all decisions"""
     choosers: tuple[Chooser, ...]
     """the models, one for each part"""
+    members: tuple[np.ndarray, ...]
+    """[B, A, K] of each of these models, if weights are made of their mean; else none"""
     missing: int
     """decisions of which the logs do not say how probable they were"""
 
@@ -117,7 +119,8 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
     nats = {name: _nats(p, steps, steps.mask) for name, (p, _) in found.items()}
     best = min(nats, key=lambda name: nats[name])
     held, choosers = found[best]
-    p = _averaged(choosers, steps) if missing else held
+    members = _members(choosers, steps) if missing else ()
+    p = np.mean(members, axis=0) if members else held
     done = np.arange(len(steps.logs.acts)) == steps.acts[:, :, None]  # [B, A, K]
     return Behaviour(
         source="logged" if not missing else "estimated" if not known.any() else "partly logged",
@@ -128,6 +131,7 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
         logged_nats=-float(steps.act_logp[known].mean()) if known.any() else None,
         bins=reliability(np.clip(held[steps.mask].ravel(), 0, 1), done[steps.mask].ravel()),
         choosers=choosers,
+        members=members,
         missing=missing,
     )
 
@@ -159,12 +163,14 @@ def _joined(
     return found, tuple(choosers)
 
 
-def _averaged(choosers: Sequence[Chooser], steps: ActSteps) -> np.ndarray:
-    """[B, A, K], the mean of what all the models say."""
-    found = np.zeros(steps.target.probabilities.shape)
-    size = len(steps.logs.acts)
-    found[steps.mask] = np.mean([chances(c, steps.target.flat, size) for c in choosers], axis=0)
-    return found
+def _members(choosers: Sequence[Chooser], steps: ActSteps) -> tuple[np.ndarray, ...]:
+    """[B, A, K], what each of the models says of all conversations."""
+    found = []
+    for chooser in choosers:
+        p = np.zeros(steps.target.probabilities.shape)
+        p[steps.mask] = chances(chooser, steps.target.flat, len(steps.logs.acts))
+        found.append(p)
+    return tuple(found)
 
 
 def _nats(p: np.ndarray, steps: ActSteps, where: np.ndarray) -> float:

