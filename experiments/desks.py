@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.acts.talks import ActLogs, ActTalk
 from turnwise.envs.tasks.helpdesk.acts_only import Talks, converse_without_words, mixed, optimal, tilted
 from turnwise.envs.tasks.helpdesk.exact import Game, OptimalDesk, Policy, PolicyValues, behavior_acts
-from turnwise.evaluation.estimates.cross_fit import cross_fitted
+from turnwise.envs.tasks.helpdesk.rules import ACTS
+from turnwise.evaluation.estimates.cross_fit import cross_fitted, dealt
 from turnwise.evaluation.estimates.fitted_q import Played, Values, fit_tables, turn_keys
 from turnwise.evaluation.estimates.intervals import Intervals, jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence
+from turnwise.evaluation.measures.exchange_network import exchange_network
+from turnwise.rollout.acts.chooser import Prefix
+from turnwise.rollout.acts.logged import chances
 
 WORLDS = ("near-optimal", "whims", "many whims")
 BETAS, RESAMPLES = (2, 4, 8, 16), 400
@@ -122,6 +127,26 @@ class Case:
         np.add.at(counts, (names, t.acts[t.mask]), 1.0)
         found = np.ones(t.mask.shape)
         found[t.mask] = counts[names, t.acts[t.mask]] / counts[names].sum(1)
+        return found
+
+    def read(self, seed: int) -> np.ndarray:
+        """[B, A], probability of what was done, by networks that read all that was exchanged: the mean of
+        five, each of which has learnt from four fifths of the conversations. So estimates of the product."""
+        t, size = self.talks, 2 * len(ACTS)
+        nan = np.full(t.acts.shape[1], np.nan)
+        talks = [
+            ActTalk(0, a[m], 1 + 2 * a[m] + o[m], np.zeros(m.sum()), True, nan[m], nan[m])
+            for a, o, m in zip(t.acts, t.broken, t.mask, strict=True)
+        ]
+        names = [str(a) for a in ACTS]
+        logs = ActLogs(tuple(talks), tuple(names), tuple(map(str, range(1 + size))), ("hello",))
+        prefixes = [Prefix.of(0, talk.acts[:k], talk.answers[:k]) for talk in talks for k in range(len(talk))]
+        fold, p = dealt(len(talks), folds=5, seed=seed), np.zeros((len(prefixes), len(ACTS)))
+        for f in range(5):
+            learnt = [talks[i] for i in np.flatnonzero(fold != f)]
+            p += chances(exchange_network(logs, learnt, seed=seed), prefixes, len(ACTS)) / 5
+        found = np.ones(t.mask.shape)
+        found[t.mask] = p[np.arange(len(p)), t.acts[t.mask]]
         return found
 
     def counts(self) -> np.ndarray:
