@@ -12,6 +12,7 @@ import numpy as np
 from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.labelled import Meaning, function_label
 from turnwise.data.acts.phrases import PhraseBook, Phrases, field_label
+from turnwise.data.acts.roles import NAMES, Roles
 from turnwise.data.acts.slots import Slots
 from turnwise.data.acts.spaces import Embedded, Embedder, Words
 from turnwise.data.acts.talks import Codes
@@ -91,6 +92,9 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if book.gate is not None:
         words |= {"sure": book.gate.sure, "heat": book.gate.heat}
         numbers |= {name: getattr(book.gate, name) for name in ("weights", "constants", "shares")}
+    if book.roles is not None:
+        words["roles"] = True
+        numbers |= {f"roles_{name}": value for name, value in book.roles.arrays().items()}
     if isinstance(book.space, Words):
         return words | {"words": book.space.words}, numbers | {"idf": book.space.vectorizer.idf_}
     if isinstance(book.space, Embedded):
@@ -140,6 +144,7 @@ def _read(
         labels,
         source,
         _gate(words, number),
+        Roles(**{name: number(f"roles_{name}") for name in NAMES}) if words.get("roles") else None,
         logged,
     )
 

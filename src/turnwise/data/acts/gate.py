@@ -63,11 +63,11 @@ class Gate:
         share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
         good = np.flatnonzero(share >= RIGHT)
         sure = float(sureness[order][good[-1]]) if len(good) else 1.0
-        weights = _weights(counts)
-        shares = _shares(acts, weights, size)
+        weights = weights_of(counts)
+        shares = shares_of(acts, weights, size)
         heat = _heat(logits, acts, weights, shares)
         rows = _some(counts, np.random.default_rng(seed))
-        fit = _fitted(vectors[rows], acts[rows], weights[rows], size)
+        fit = fitted(vectors[rows], acts[rows], weights[rows], size)
         return Gate(fit[0], fit[1], min(sure, 1 - 1e-6), heat, shares)
 
     def chances(self, vectors: Any) -> np.ndarray:
@@ -83,35 +83,37 @@ class Gate:
     def evidence(self, vectors: Any) -> np.ndarray:
         """[n, A], P(words | act) up to a factor in each row, of which the mean over `shares` is 1."""
         logits = _Fit(self.weights, self.constants).logits(vectors)
-        return _evidence(logits, self.heat, self.shares)
+        return evidence_at(logits, self.heat, self.shares)
 
     def distance(self, chance: np.ndarray) -> np.ndarray:
         """How far a sentence is from an act that has such a chance."""
         return (1 - chance) / (1 - self.sure)
 
 
-def left_out(vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int) -> np.ndarray:
+def left_out(
+    vectors: Any, acts: np.ndarray, counts: np.ndarray, size: int, seed: int, folds: int = FOLDS
+) -> np.ndarray:
     """[M, A], logits of each sentence by a regression on others: how it would be read had nobody said it."""
     rng = np.random.default_rng(seed)
-    fold = rng.permutation(len(acts)) % FOLDS
-    weights = _weights(counts)
-    logits = np.tile(np.log(_shares(acts, weights, size)), (len(acts), 1))
-    for k in range(FOLDS):
+    fold = rng.permutation(len(acts)) % folds
+    weights = weights_of(counts)
+    logits = np.tile(np.log(shares_of(acts, weights, size)), (len(acts), 1))
+    for k in range(folds):
         test, train = fold == k, np.flatnonzero(fold != k)
         train = train[_some(counts[train], rng)]
         if len(np.unique(acts[train])) > 1 and test.any():
-            part = _fitted(vectors[train], acts[train], weights[train], size)
+            part = fitted(vectors[train], acts[train], weights[train], size)
             logits[test] = part.logits(vectors[test])
     return logits
 
 
-def _weights(counts: np.ndarray) -> np.ndarray:
+def weights_of(counts: np.ndarray) -> np.ndarray:
     """[M] of mean 1: a sentence that was said a hundred times is worth ten."""
     weights = np.sqrt(counts.astype(float))
     return weights / weights.mean()
 
 
-def _shares(acts: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+def shares_of(acts: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     """[A] of the acts, none of them 0."""
     shares = np.bincount(acts, weights=weights, minlength=size) + 1.0
     return shares / shares.sum()
@@ -124,8 +126,8 @@ def _some(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.choice(len(counts), SENTENCES, replace=False, p=counts / counts.sum()))
 
 
-def _evidence(logits: np.ndarray, heat: float, shares: np.ndarray) -> np.ndarray:
-    """[n, A], see `Gate.evidence`."""
+def evidence_at(logits: np.ndarray, heat: float, shares: np.ndarray) -> np.ndarray:
+    """[n, A], P(words | act) up to a factor in each row, at a heat; its mean over `shares` is 1."""
     # Acts that no sentence has are about as unlikely as words can make them: nothing is infinitely so.
     told = np.maximum(logits - np.log(shares), (logits - np.log(shares)).max(1, keepdims=True) - MOST)
     return softmax(heat * told + np.log(shares), axis=1) / shares
@@ -136,7 +138,7 @@ def _heat(logits: np.ndarray, y: np.ndarray, weights: np.ndarray, shares: np.nda
     rows = np.arange(len(y))
 
     def missed(heat: float) -> float:
-        chances = _evidence(logits, heat, shares)[rows, y] * shares[y]
+        chances = evidence_at(logits, heat, shares)[rows, y] * shares[y]
         return -float((weights * np.log(np.maximum(chances, 1e-12))).sum())
 
     # A grid and no search: there is little to gain by the second digit, and it cannot fail.
@@ -153,7 +155,7 @@ class _Fit(tuple):
         return np.asarray(vectors @ self[0]) + self[1]
 
 
-def _fitted(x: Any, y: np.ndarray, weights: np.ndarray, size: int) -> _Fit:
+def fitted(x: Any, y: np.ndarray, weights: np.ndarray, size: int) -> _Fit:
     """The regression, with a chance of about none for acts that no sentence has."""
     model = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3).fit(x, y, sample_weight=weights)
     coefficients, constants = model.coef_, model.intercept_

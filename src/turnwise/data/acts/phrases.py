@@ -20,6 +20,7 @@ from scipy import sparse
 
 from turnwise.data.acts.codebook import Example, Heard, Utterance
 from turnwise.data.acts.gate import Gate
+from turnwise.data.acts.roles import Roles
 from turnwise.data.acts.slots import OwnWords, Slots, normalised, own_words
 from turnwise.data.acts.spaces import Space
 
@@ -90,6 +91,8 @@ class PhraseBook:
     source: str | None = None
     gate: Gate | None = field(default=None, repr=False)
     """what reads words that were never said; None: the nearest sentence does"""
+    roles: Roles | None = field(default=None, repr=False)
+    """what reads of them what is alike in several acts; None if nothing is, or if nobody has looked"""
     stored: Any = field(default=None, repr=False, compare=False)
     """[M, D], the logged sentences' vectors, if they are not to be made again"""
 
@@ -128,8 +131,10 @@ class PhraseBook:
     def _told(self, templates: Sequence[str]) -> np.ndarray:
         """[n, acts], evidence of words that were never seen; 0 for the act *other*, which is no meaning."""
         assert self.gate is not None
-        found = self.gate.evidence(self.space.vectors(templates))
-        return np.pad(found, ((0, 0), (0, len(self.names) - found.shape[1])))
+        vectors = self.space.vectors(templates)
+        found = self.gate.evidence(vectors)
+        found = np.pad(found, ((0, 0), (0, len(self.names) - found.shape[1])))
+        return found if self.roles is None else found * self.roles.evidence(vectors)
 
     def nearest(self, templates: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(act, distance), each [n], by words alone, whether or not they were logged."""
@@ -160,6 +165,20 @@ class PhraseBook:
             acts[distances >= 1] = self.other
             distances = np.where(acts == self.other, np.maximum(distances, 1.0), distances)
         return acts, distances
+
+    def with_roles(self, roles: np.ndarray, follows: np.ndarray, seed: int) -> PhraseBook:
+        """The book that also reads roles [acts] (-1: none) off words; itself if that tells nothing.
+
+        `follows` [A, acts]: how often each act followed each one of the other side.
+        """
+        if self.gate is None:
+            return self
+        of = np.array(roles, np.int64)
+        if self.other is not None:
+            of[self.other] = -1  # it is no meaning
+        said = self.phrases
+        found = Roles.learn(self.logged, said.acts, said.counts, self.gate, of, follows, seed)
+        return replace(self, roles=found)
 
     def with_own_words(self, utterances: Sequence[Utterance]) -> PhraseBook:
         """The book of these utterances, with what is said where a talk cannot fill slots."""

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from turnwise.algorithms.acts import pomdp
+from turnwise.data.acts.phrases import PhraseBook
+from turnwise.data.acts.talks import Codes
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.dataset import Logs
 from turnwise.data.splits.choices import records_of, together, unrated
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.fit import iterations_of
+from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.roles import heard_after, roles_of
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
@@ -94,7 +98,8 @@ def prepare(
             )
 
     def finish() -> tuple[ActPolicy, dict[str, Any]]:
-        agent = _agent(config, material, made["planned"])
+        codes = with_roles(read.codes, made["learnt"].models[0], material.data, m.seed)
+        agent = _agent(config, material, made["planned"], codes)
         kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         found = ActPolicy(agent, m.out, held=kept)
         found.save(m.out / "policy")
@@ -166,8 +171,17 @@ def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[Material, l
     return material, doubts
 
 
-def _agent(config: pomdp.Config, material: Material, planned: pomdp.Planned) -> ActAgent:
-    codes, clone = material.read.codes, material.clone
+def with_roles(codes: Codes, model: LearntModel, data: Sequences, seed: int) -> Codes:
+    """The codebooks, of which the partner's also reads off words what answers tell alike in the model."""
+    if not isinstance(codes.partner, PhraseBook):
+        return codes
+    # Symbol 0 is silence, which has no words.
+    roles, follows = roles_of(model, data)[1:], heard_after(data)[:, 1:]
+    return replace(codes, partner=codes.partner.with_roles(roles, follows, seed))
+
+
+def _agent(config: pomdp.Config, material: Material, planned: pomdp.Planned, codes: Codes) -> ActAgent:
+    clone = material.clone
     chooser = PlanChooser(planned.planner, codes.acts, planned.copies)
     voice: Any = material.voice
     if config.voice == "model":
