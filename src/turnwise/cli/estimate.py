@@ -18,7 +18,8 @@ class RunOnLogs:
     """What is estimated, and from what."""
 
     run: Path
-    """Run folder of a trained policy of acts; the estimate is written into it."""
+    """Run folder of a trained policy, into which the estimate is written; or the folder of any causal
+    language model of transformers."""
     logs: str
     """Logged conversations of another agent, or of this one: JSONL or Parquet file, a folder of them, or a
     datasets name or folder."""
@@ -33,7 +34,8 @@ class RunOnLogs:
 
 @dataclass(frozen=True)
 class EvaluateOnLogs:
-    """Estimate what a trained policy of acts is worth from logged conversations alone."""
+    """Estimate what a policy is worth from logged conversations alone: per act if it chooses acts, per turn
+    if it writes its own words."""
 
     target: RunOnLogs
     reading: LogReading = field(default_factory=LogReading)
@@ -45,7 +47,9 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     about = f"{EvaluateOnLogs.__doc__} Without --logs it holds live conversations."
     a = parse(EvaluateOnLogs, args, "evaluate", about, alone="run")
     if not a.target.run.exists():
-        raise SettingError("run", str(a.target.run), "the run folder of a trained policy; no such folder")
+        raise SettingError(
+            "run", str(a.target.run), "the folder of a trained policy or of a language model; no such folder"
+        )
     import torch
 
     from turnwise.data.files.logs import read_logs

@@ -23,7 +23,7 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
         *(f"why:        {reason}" for reason in worth["why"]),
         *(f"would help: {need}" for need in worth["needs"]),
         _reached(found["curve"], worth),
-        f"behaviour:  {_behaviour(found['behaviour'])}",
+        f"behaviour:  {_behaviour(found['behaviour'], found['per'])}",
         f"support:    as much as {support['effective']:,.0f} of the policy's own {support['unit']}s; the "
         f"logs hold {support['coverage']:.0%} of what it does in like situations, and "
         f"{support['coverage_of_logged']:.0%} of what the logged agent did",
@@ -63,13 +63,15 @@ def _reached(curve: Mapping[str, Any], worth: Mapping[str, Any]) -> str:
     )
 
 
-def _behaviour(b: Mapping[str, Any]) -> str:
+def _behaviour(b: Mapping[str, Any], per: str) -> str:
+    what, field = ("act", "act_logp") if per == "act" else ("message", "behavior_logp")
     if b["source"] == "logged":
-        return "how probable the logged acts were is in the logs (act_logp)"
-    part = "of some acts " if b["source"] == "partly logged" else ""
+        return f"how probable the logged {what}s were is in the logs ({field})"
+    part = f"of some {what}s " if b["source"] == "partly logged" else ""
     return (
-        f"how probable the logged acts were is {part}estimated, by {b['model']}: {b['nats'][b['model']]:.3f} "
-        f"nats an act on conversations that it had not seen, calibration error {b['calibration_error']:.1%}"
+        f"how probable the logged {what}s were is {part}estimated, by {b['model']}: "
+        f"{b['nats'][b['model']]:.3f} nats {'an' if per == 'act' else 'a'} {what} on conversations that it "
+        f"had not seen, calibration error {b['calibration_error']:.1%}"
     )
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.estimates.bounds import cautious_value
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.verdict import judge
+from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, folds_of
-from turnwise.recipes.estimating.curve import Curve, Promises, Seen, others_of, path_of, promised, step_curve
+from turnwise.recipes.estimating.curve import Promises, Seen, others_of, path_of, promised, step_curve
 from turnwise.recipes.estimating.estimators import (
     Sampling,
     estimates_of,
@@ -32,10 +34,12 @@ from turnwise.recipes.estimating.estimators import (
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
 from turnwise.recipes.estimating.steps import ActSteps, act_steps
+from turnwise.recipes.estimating.text.speakers import LmSpeaker
+from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.values import fitted_values
 from turnwise.recipes.estimating.words import in_words
 from turnwise.recipes.settings.measure import EstimateSettings
-from turnwise.recipes.trained import ActPolicy, load
+from turnwise.recipes.trained import ActPolicy, Policy, load
 from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.run.errors import InputError, SettingError
@@ -54,12 +58,14 @@ MOST_GROUPS = 50
 def estimate(
     agent: Any, logs: Any, *, model: Any = None, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
-    """Estimate what a policy of acts is worth from logged conversations that it has not learnt from.
+    """Estimate what a policy is worth from logged conversations that it has not learnt from.
 
-    `agent`: what `fit` or `load` returned, or a run folder. `logs`: what `read_logs` reads. `model`: a plan
-    (of `LearntPomdp`), or its folder, whose learnt models are to promise what the policy is worth; a plan is
-    promised by its own. `settings`: fields of `EstimateSettings` (`discount`, `cluster`, `by`, `learnt`,
-    `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
+    Policies of acts are estimated per act, those that write their own words (any causal language model, by
+    folder, among them) per turn. `agent`: what `fit` or `load` returned, or a run folder. `logs`: what
+    `read_logs` reads. `model`: a plan (of `LearntPomdp`), or its folder, whose learnt models are to promise
+    what a policy of acts is worth; a plan is promised by its own. `settings`: fields of `EstimateSettings`
+    (`discount`, `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`,
+    `seed`).
 
     The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
     (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
@@ -70,9 +76,12 @@ def estimate(
     all of the conversations; SettingError for a column that is not there.
     """
     s = EstimateSettings(**settings)
-    policy = _opened(agent, "a policy of acts (act-bc, act-mc, act-iql, act-cql, pomdp)")
-    world = policy if model is None else _opened(model, "a plan in learnt models (pomdp)")
+    policy = _policy(agent, s)
+    world = policy if isinstance(policy, ActPolicy) else None
     if model is not None:
+        world = _opened(model, "a plan in learnt models (pomdp)")
+        if not isinstance(policy, ActPolicy):
+            raise InputError(f"model {world.name}: it promises nothing of a policy that writes its own words")
         _expect_same_acts(policy, world)
     read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
@@ -87,8 +96,8 @@ def estimate(
 class _Estimating:
     """One policy, one log."""
 
-    policy: ActPolicy
-    world: ActPolicy
+    policy: ActPolicy | Policy
+    world: ActPolicy | None
     """whose learnt models promise, if it has any"""
     logs: Logs
     s: EstimateSettings
@@ -100,13 +109,26 @@ class _Estimating:
             raise InputError(f"{self.logs.source}: expected logged conversations; found none")
         expect_outcomes(self.logs, self.logs.source)
         held = self.policy.held
-        if self.world is not self.policy:
+        if self.world is not None and self.world is not self.policy:
             held = both(held, self.world.held)
         rest = fresh(self.logs, held, self.policy.name, self.s.learnt)
-        steps = act_steps(
-            self.policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet
+        if isinstance(self.policy, ActPolicy):
+            return self._of_acts(self.policy, rest)
+        returns = Sampling(self._range(discounted_returns(rest.logs, self.s.discount)), *self._drawing(rest))
+        answer = turn_answer(
+            LmSpeaker(self.policy.agent),
+            rest.logs,
+            returns.clusters,
+            returns,
+            discount=self.s.discount,
+            quiet=self.quiet,
         )
-        clusters = None if self.s.cluster is None else column_of(rest.logs, self.s.cluster, "cluster")
+        return self._document(rest, answer, ())
+
+    def _of_acts(self, policy: ActPolicy, rest: Fresh) -> dict[str, Any]:
+        """A policy of acts, per act."""
+        steps = act_steps(policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet)
+        clusters, *_ = self._drawing(rest)
         fold = folds_of(len(rest.logs), clusters, self.s.seed)
         behaviour = behaviour_of(steps, fold, seed=self.s.seed, quiet=self.quiet)
         all_q = fitted_values(steps, fold, self.s.discount)
@@ -125,25 +147,31 @@ class _Estimating:
             # Of what the logged agent would do, the logs hold what it did: its estimate is their mean.
             v=q if same else v,
         )
-        sampling = Sampling(self._within(logged), clusters, self.s.resamples, self.s.seed)
+        sampling = Sampling(self._range(logged.returns), *self._drawing(rest))
         path = path_of(steps, behaviour, self.s.way)
-        promises = self._promises(behaviour, path.way)
+        promises = self._promises(policy, behaviour, path.way)
         others = () if same else others_of(steps, behaviour, logged, path.way)
         curve = step_curve(steps, path, logged, all_q, sampling, promises, others=others)
-        return self._document(rest, steps, behaviour, logged, sampling, curve, promises, others)
+        answer = Answer(
+            per="act",
+            logged=logged,
+            sampling=sampling,
+            behaviour=behaviour.facts,
+            curve=curve,
+            names=policy.agent.codes.acts,
+            warnings=self._warnings(steps, behaviour),
+            promises=promises,
+        )
+        return self._document(rest, answer, others)
 
-    def _document(
-        self,
-        rest: Fresh,
-        steps: ActSteps,
-        behaviour: Behaviour,
-        logged: Logged,
-        sampling: Sampling,
-        curve: Curve,
-        promises: Promises | None,
-        others: Sequence[Seen],
-    ) -> dict[str, Any]:
-        names = self.policy.agent.codes.acts
+    def _drawing(self, rest: Fresh) -> tuple[np.ndarray | None, int, int]:
+        """What is independent, resamples and seed."""
+        clusters = None if self.s.cluster is None else column_of(rest.logs, self.s.cluster, "cluster")
+        return clusters, self.s.resamples, self.s.seed
+
+    def _document(self, rest: Fresh, answer: Answer, others: Sequence[Seen]) -> dict[str, Any]:
+        names, logged, sampling = answer.names, answer.logged, answer.sampling
+        curve, promises = answer.curve, answer.promises
         verdict = judge(curve.evidence[-1], curve.check, acts=names)
         sure, reasons = verdict.word, list(verdict.reasons)
         weight = mean_weight(logged, sampling.clusters)
@@ -151,6 +179,7 @@ class _Estimating:
             sure = "cannot tell"
             reasons.insert(0, "The policy has learnt from these conversations: nothing here is a test of it.")
         rows = estimates_of(logged, sampling, [seen for _, seen in others])
+        rows = [row | {"words": answer.words.get(row["name"], row["words"])} for row in rows]
         if promises is not None:
             rows.append(self._direct(promises, rows[0]))
         lead = next(row for row in rows if row["name"] == leading(logged).name)
@@ -158,9 +187,9 @@ class _Estimating:
         found: dict[str, Any] = {
             "policy": self.policy.name,
             "logs": rest.logs.source,
-            "per": "act",
+            "per": answer.per,
             "conversations": len(rest.logs),
-            "decisions": int(steps.mask.sum()),
+            "decisions": int(logged.mask.sum()),
             "discount": self.s.discount,
             "learnt_from": rest.facts,
             "worth": {
@@ -170,21 +199,21 @@ class _Estimating:
                 "why": reasons,
                 "needs": list(verdict.needs),
             },
-            "behaviour": behaviour.facts,
-            "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight},
+            "behaviour": answer.behaviour,
+            "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight} | answer.support,
             "estimates": rows,
             "cautious": self._cautious(logged, sampling),
             "confounding": confounding_of(logged),
             "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
             "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},
             "groups": self._groups(rest.logs, logged, sampling),
-            "warnings": [*rest.notes, *self._warnings(steps, behaviour)],
+            "warnings": [*rest.notes, *answer.warnings],
         }
         return found | {"lines": in_words(found)}
 
-    def _within(self, logged: Logged) -> tuple[float, float]:
+    def _range(self, returns: np.ndarray) -> tuple[float, float]:
         """Returns that are possible."""
-        low, high = float(logged.returns.min()), float(logged.returns.max())
+        low, high = float(returns.min()), float(returns.max())
         for name, value, beyond in (
             ("lowest", self.s.lowest, self.s.lowest is not None and self.s.lowest > low),
             ("highest", self.s.highest, self.s.highest is not None and self.s.highest < high),
@@ -196,15 +225,16 @@ class _Estimating:
             high if self.s.highest is None else self.s.highest,
         )
 
-    def _promises(self, behaviour: Behaviour, way: Any) -> Promises | None:
+    def _promises(self, policy: ActPolicy, behaviour: Behaviour, way: Any) -> Promises | None:
         """What learnt models say of each step; None if there are none."""
+        assert self.world is not None  # a policy of acts is its own
         plan = self.world.agent.chooser
         if not isinstance(plan, PlanChooser) or plan.planner.model.pay is None:
             return None
         return promised(
             plan.planner.model,
             plan.copies,
-            self.policy.agent,
+            policy.agent,
             behaviour,
             way,
             discount=self.s.discount,
@@ -279,6 +309,28 @@ class _Estimating:
                 f"is counted in {self.s.samples} replies each"
             )
         return found
+
+
+def _policy(given: Any, s: EstimateSettings) -> ActPolicy | Policy:
+    """What is estimated. InputError for what has no policy of conversations, or none in closed form."""
+    found = load(given) if isinstance(given, str | Path) else given
+    if not isinstance(found, Policy):
+        return _opened(found if isinstance(found, ActPolicy) else given, "a policy that converses")
+    if found.agent.reranks:
+        raise InputError(
+            f"{found.name}: it proposes {found.agent.acting.proposals} replies and says one of them, and how "
+            "probable that is has no closed form; expected a policy of tokens or of acts (or beta 0, which "
+            "is its clone)"
+        )
+    if s.way == "tilted":
+        expected = "mixed: a policy that writes its own words has no geometric mean that could be weighed"
+        raise SettingError("way", s.way, expected)
+    return found
+
+
+def discounted_returns(dialogues: Sequence[Dialogue], discount: float) -> np.ndarray:
+    """[B], what each conversation earned, discounted per turn of the agent."""
+    return np.array([sum(m.reward * discount**k for k, m in enumerate(d.turns)) for d in dialogues])
 
 
 def _opened(given: Any, expected: str) -> ActPolicy:

@@ -1,0 +1,36 @@
+"""What an estimate comes to, however the policy was asked: by its acts, its messages or its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from turnwise.evaluation.estimates.logged import Logged
+from turnwise.recipes.estimating.curve import Curve, Promises
+from turnwise.recipes.estimating.estimators import Sampling
+
+Per = Literal["act", "turn", "token"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that is measured of one policy, before it is written down."""
+
+    per: Per
+    """what a decision is"""
+    logged: Logged
+    sampling: Sampling
+    behaviour: Mapping[str, Any]
+    """what is known of the policy that talked, as a result says it"""
+    curve: Curve
+    names: Sequence[str]
+    """what the policy may mean or say, by its number"""
+    warnings: Sequence[str]
+    promises: Promises | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
+    """of estimates that are made in another way than their name says, by name"""
+    support: Mapping[str, Any] = field(default_factory=dict)
+    """what else is said of the support"""
+    final: str = ""
+    """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""
