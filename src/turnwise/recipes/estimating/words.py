@@ -11,6 +11,9 @@ SURE = {
     "cannot tell": "Nothing here can tell what the policy is worth.",
 }
 
+LARGE = 1e6
+"""from which on a number is written with its power of ten"""
+
 
 def in_words(found: Mapping[str, Any]) -> list[str]:
     """The result of `estimate` as lines."""
@@ -88,6 +91,8 @@ def _confounding(gamma: float | None, worth: Mapping[str, Any]) -> str:
 
 def _value(row: Mapping[str, Any], *, sign: bool = False) -> str:
     form = "+.4f" if sign else ".4f"
+    if row["value"] is not None and abs(row["value"]) >= LARGE:
+        form = form.replace("f", "g")
     if row["value"] is None:
         return "no number: nothing that was logged has any weight"
     if row["low"] is None or row["high"] is None:

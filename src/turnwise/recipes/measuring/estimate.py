@@ -200,7 +200,7 @@ class _Estimating:
                 "needs": list(verdict.needs),
             },
             "behaviour": answer.behaviour,
-            "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight} | answer.support,
+            "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight} | dict(answer.support),
             "estimates": rows,
             "cautious": self._cautious(logged, sampling),
             "confounding": confounding_of(logged),
