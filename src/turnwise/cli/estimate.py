@@ -53,6 +53,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from turnwise.data.files.logs import read_logs
+    from turnwise.evaluation.pages.report import write_report
     from turnwise.recipes.measuring.estimate import estimate
 
     torch.set_num_threads(a.target.threads)
@@ -63,4 +64,6 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     out = console(a.target.json)
     for line in found["lines"]:
         out.print(line, markup=False, highlight=False)
-    return {key: value for key, value in found.items() if key != "lines"}
+    page = write_report(a.target.run)
+    out.print(f"report: {page}")
+    return {key: value for key, value in found.items() if key != "lines"} | {"report": str(page)}

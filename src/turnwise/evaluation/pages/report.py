@@ -14,6 +14,7 @@ from pathlib import Path
 
 from turnwise.evaluation.pages.acts import acts_page
 from turnwise.evaluation.pages.agents import agent_page
+from turnwise.evaluation.pages.estimates import with_estimate
 from turnwise.evaluation.pages.layout import Page, render
 from turnwise.evaluation.pages.logs import comparison_page, logs_page
 from turnwise.evaluation.pages.playbook.view import picture_of, playbook_page
@@ -49,7 +50,8 @@ def page_of(folder: Path) -> Page:
     if (folder / "solution.json").is_file():
         return solution_page(folder)
     if (folder / "playbook.json").is_file():
-        return playbook_page(read_run(folder, folder.resolve().name))
+        run = read_run(folder, folder.resolve().name)
+        return with_estimate(playbook_page(run), run)
     if not any((folder / name).is_file() for name in RUN_FILES):
         raise InputError(
             f"{folder}: neither a run (config.yaml), a solved problem (solution.json), a playbook "
@@ -57,7 +59,7 @@ def page_of(folder: Path) -> Page:
         )
     # Resolved, so that `turnwise report --run .` still has a name to show.
     run = read_run(folder, folder.resolve().name)
-    return PAGES[run.algorithm.family](run)
+    return with_estimate(PAGES[run.algorithm.family](run), run)
 
 
 def plain_page(run: RunFiles) -> Page:

@@ -55,6 +55,8 @@ class RunFiles:
     """what the critic knows of returns that it has not seen"""
     wording: Mapping[str, Any] | None
     """how well a clone predicts the logged agent, and what it says"""
+    estimate: Mapping[str, Any] | None
+    """what other logs say that the policy is worth"""
     metrics: Sequence[Mapping[str, Any]]
     conversations: Sequence[Mapping[str, Any]]
 
@@ -67,8 +69,10 @@ class RunFiles:
 def read_run(folder: Path, name: str) -> RunFiles:
     """A run folder as it lies on disk; raises InputError for a file that cannot be read."""
     config = read_config(folder) if (folder / "config.yaml").is_file() else None
-    objects = ("env", "card", "evaluation", "critic", "wording")
-    env, card, evaluation, critic, wording = (read_object(folder / f"{key}.json") for key in objects)
+    objects = ("env", "card", "evaluation", "critic", "wording", "estimate")
+    env, card, evaluation, critic, wording, estimate = (
+        read_object(folder / f"{key}.json") for key in objects
+    )
     metrics, conversations = (read_lines(folder / f"{key}.jsonl") for key in ("metrics", "conversations"))
     for i, conversation in enumerate(conversations, 1):
         messages = conversation.get("messages")
@@ -76,7 +80,7 @@ def read_run(folder: Path, name: str) -> RunFiles:
             where = f"{folder / 'conversations.jsonl'}: conversation {i}"
             raise InputError(f"{where}: messages: expected a list, each with role and content")
     algorithm = read_algorithm(folder / "algorithm.json", config or {}, name)
-    parts = (env, card, evaluation, critic, wording)
+    parts = (env, card, evaluation, critic, wording, estimate)
     return RunFiles(name, folder, algorithm, config, *parts, metrics, conversations)
 
 

@@ -31,8 +31,12 @@ def comparison_plot(
     score: str,
     decimals: int,
     narrow: bool = False,
+    key: str = "comparison",
 ) -> Markup:
-    """Dots with intervals, one row a method in the order given; references as upright labelled lines."""
+    """Dots with intervals, one row a method in the order given; references as upright labelled lines.
+
+    `key` is unique on a page: ids inside the picture begin with it.
+    """
     width, pitch = (360, 46) if narrow else (900, 36)
     rows = [replace(r, name=r.name if len(r.name) <= 44 else r.name[:43] + "…") for r in rows]
     left = 8 if narrow else 24 + style.LETTER * 1.1 * max(len(r.name) for r in rows)
@@ -59,9 +63,7 @@ def comparison_plot(
             _draw_reference(axes, reference, label, floor, pitch * len(rows), (low, high))
         for i, row in enumerate(rows):
             _draw_row(axes, row, i, decimals, narrow=narrow)
-        return style.svg(
-            figure, "comparison-narrow" if narrow else "comparison", _in_words(rows, labels, score)
-        )
+        return style.svg(figure, f"{key}-narrow" if narrow else key, _in_words(rows, labels, score))
 
 
 def _draw_reference(

@@ -32,5 +32,7 @@ class Answer:
     """of estimates that are made in another way than their name says, by name"""
     support: Mapping[str, Any] = field(default_factory=dict)
     """what else is said of the support"""
+    partings: Sequence[Mapping[str, Any]] = ()
+    """where the policy parts ways with the logged agent, if that is known"""
     final: str = ""
     """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
+<<<<<<< HEAD
 from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest, mixed
+=======
+from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest
+>>>>>>> 367dbfd (The page of a policy leads with what other logs say of it: worth now and then, how sure, how far the logs reach, where it parts ways)
 from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
 from turnwise.exact.learning.model import LearntModel
@@ -43,6 +47,9 @@ class Curve:
     check: ModelCheck | None
     reached: float | None
     """the farthest step that the logs vouch for; None if there is none"""
+    safe: float
+    """of the steps up to there that are better than the behaviour with certainty, the one of the highest
+    estimate; 0, the behaviour itself, if there is none"""
 
 
 Seen = tuple[StepPath, Logged]
@@ -93,7 +100,7 @@ def step_curve(
         for row, value, half, measured in told:
             row["promised"] = {"value": value, "low": value - half, "high": value + half}
             row["promised"]["measured"] = _number(measured)
-    return Curve(path.way, rows, evidence, check, reached_by(rows))
+    return Curve(path.way, rows, evidence, check, reached_by(rows), safest(rows, ways, sampling))
 
 
 def rows_of(
@@ -130,6 +137,23 @@ def reached_by(rows: Sequence[dict[str, Any]]) -> float | None:
     """The farthest step that the logs vouch for, and for all before it."""
     known = {row["t"]: row["vouched"] for row in rows}
     return farthest(lambda t: known[t], tuple(known))
+
+
+def safest(rows: Sequence[dict[str, Any]], ways: Sequence[Logged], sampling: Sampling) -> float:
+    """The step with the highest estimate, of those that the logs vouch for and whose gain is above 0 for
+    certain; 0, the behaviour, if there is none.
+
+    The intervals of all these gains hold together, so that the best of many is not chosen for its luck.
+    """
+    reached = reached_by(rows) or 0.0
+    asked = [i for i, r in enumerate(rows) if 0 < r["t"] <= reached and r["worth"]["value"] is not None]
+    if not asked:
+        return 0.0
+    logs = of_logs(ways[0])
+    gains = [leading(ways[i]).of(ways[i]).minus(logs) for i in asked]
+    low = sampling.gains(gains, simultaneous=True).low
+    better = [rows[i] for i, end in zip(asked, low, strict=True) if end > 0]
+    return float(max(better, key=lambda r: r["worth"]["value"])["t"]) if better else 0.0
 
 
 def _check(

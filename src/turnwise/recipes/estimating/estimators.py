@@ -65,10 +65,16 @@ class Sampling:
         """95% intervals of values, widened by the `spread` of each (`spread_of`)."""
         return _widened(self._intervals(estimates, self.within, simultaneous), spread, self.within)
 
-    def gains(self, estimates: Sequence[Pointwise], *, spread: Sequence[float] | None = None) -> Intervals:
+    def gains(
+        self,
+        estimates: Sequence[Pointwise],
+        *,
+        simultaneous: bool = False,
+        spread: Sequence[float] | None = None,
+    ) -> Intervals:
         """95% intervals of differences of two values."""
         width = self.within[1] - self.within[0]
-        return _widened(self._intervals(estimates, (-width, width), False), spread, (-width, width))
+        return _widened(self._intervals(estimates, (-width, width), simultaneous), spread, (-width, width))
 
     def _intervals(
         self, estimates: Sequence[Pointwise], within: tuple[float, float], simultaneous: bool

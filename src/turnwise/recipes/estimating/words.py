@@ -26,6 +26,7 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
         *(f"why:        {reason}" for reason in worth["why"]),
         *(f"would help: {need}" for need in worth["needs"]),
         _reached(found["curve"], worth),
+        _safe(found["safe"], worth),
         f"behaviour:  {_behaviour(found['behaviour'], found['per'])}",
         f"support:    as much as {support['effective']:,.0f} of the policy's own {support['unit']}s; the "
         f"logs hold {support['coverage']:.0%} of what it does in like situations, and "
@@ -63,6 +64,17 @@ def _reached(curve: Mapping[str, Any], worth: Mapping[str, Any]) -> str:
     return (
         f"so far:     the logs vouch for {t:.0%} of the way ({curve['way']}): a policy there is worth "
         f"{_value(row['worth'])}; gain {_value(row['worth']['gain'], sign=True)}"
+    )
+
+
+def _safe(safe: Mapping[str, Any], worth: Mapping[str, Any]) -> str:
+    if safe["t"] == 1:
+        return "" if worth["sure"] == "vouch" else "safe:       the policy itself"
+    if not safe["t"]:
+        return "safe:       the logged agent; no step towards the policy is better with certainty"
+    return (
+        f"safe:       {safe['t']:.0%} of the way, worth {_value(safe['worth'])}; "
+        f"gain {_value(safe['worth']['gain'], sign=True)}"
     )
 
 

@@ -33,6 +33,7 @@ from turnwise.recipes.estimating.estimators import (
 )
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
+from turnwise.recipes.estimating.partings import partings
 from turnwise.recipes.estimating.steps import ActSteps, act_steps
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
@@ -161,6 +162,7 @@ class _Estimating:
             names=policy.agent.codes.acts,
             warnings=self._warnings(steps, behaviour),
             promises=promises,
+            partings=partings(steps, behaviour.probabilities, policy.agent.codes, self.s.seed),
         )
         return self._document(rest, answer, others)
 
@@ -205,11 +207,19 @@ class _Estimating:
             "cautious": self._cautious(logged, sampling),
             "confounding": confounding_of(logged),
             "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
+            "safe": self._safe(curve, rest.kept > 0),
             "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},
             "groups": self._groups(rest.logs, logged, sampling),
+            "partings": list(answer.partings),
             "warnings": [*rest.notes, *answer.warnings],
         }
         return found | {"lines": in_words(found)}
+
+    def _safe(self, curve: Curve, learnt: bool) -> dict[str, Any]:
+        """The step to take, and what it is worth; no step if the policy has learnt from these logs."""
+        t = 0.0 if learnt else curve.safe
+        row = next((row for row in curve.rows if row["t"] == t), None)
+        return {"t": t, "worth": None if row is None else row["worth"]}
 
     def _range(self, returns: np.ndarray) -> tuple[float, float]:
         """Returns that are possible."""
