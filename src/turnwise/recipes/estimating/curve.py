@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
-<<<<<<< HEAD
 from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest, mixed
-=======
-from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest
->>>>>>> 367dbfd (The page of a policy leads with what other logs say of it: worth now and then, how sure, how far the logs reach, where it parts ways)
 from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
 from turnwise.exact.learning.model import LearntModel
