@@ -293,6 +293,8 @@ def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
     trained = [v.split()[1] for v in first if v.startswith("train")]
     assert trained == ["acts", "pomdp", "act-iql", "bc", "ilql"]
     assert not any(v.startswith("evaluate") and v.endswith("acts") for v in first)  # they are no policy
+    judged = [v.split()[2].rsplit("/", 1)[1] for v in first if v.startswith("evaluate") and "--logs" in v]
+    assert judged == ["pomdp", "act-iql"] and any("--conversations 3000" in v for v in first)
     assert main([*words, "--methods", "ilql", "mc", "turn-iql", "bc-success", "bc-top"]) == 0
     verbs = [" ".join(v) for v in printed_json(capsys)["verbs"]]
     trained = [v.split()[1] for v in verbs if v.startswith("train")]
@@ -306,6 +308,7 @@ def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
 def test_the_demo_end_to_end(tmp_path, capsys):
     """Tiny, with one method beside the clone: the rows, the optimum, the page."""
     words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "24", "--episodes", "4"]
+    words += ["--others", "30"]
     words_of_one = [*words, "--validation-episodes", "2", "--methods", "bc-success", "--workers", "1"]
     assert main([*words_of_one, "--json"]) == 0
     found = printed_json(capsys)
@@ -315,7 +318,12 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     assert "0.5675" in page and "BC, success only" in page
     # A run that was asked for brings those that it needs.
     assert main([*words, "--validation-episodes", "2", "--methods", "act-iql", "--resume", "--json"]) == 0
-    assert [r["name"] for r in printed_json(capsys)["rows"]] == ["act-level IQL", "BC"]
+    found = printed_json(capsys)
+    assert [r["name"] for r in found["rows"]] == ["act-level IQL", "BC"]
+    (judged,) = found["estimates"]  # by other logs, before anybody talked to it
+    assert judged["name"] == "act-level IQL" and judged["conversations"] == 30
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "before anyone talked to them" in page and 'href="act-iql/report.html"' in page
     assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
     assert "conversations was 24 and is 25 now" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@
                    │        └► act-level IQL ───────────────────────────────────┤
                    └► BC ─────► ILQL per token ─────────────────────────────────┘
 
+Before anyone talks to them, policies of acts are judged by other logs of the same desk.
 Every step is one call of `fit` or `evaluate`. Each begins as soon as the runs that it needs are there, side
 by side in processes of their own.
 """
@@ -55,6 +56,8 @@ class Method:
     """strengths of the critic to choose from"""
     speaks: bool = True
     """whether it is a policy, which can be measured"""
+    judged: bool = False
+    """whether other logs are asked what it is worth, before anyone talks to it"""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -67,9 +70,9 @@ PRESETS: dict[str, Method] = {
     "acts": Method("acts", "acts", speaks=False),
     "pomdp": Method("a plan in a learnt POMDP", "pomdp",
                     "acts found in the logs, a POMDP learnt from them, and the plan that is best in it",
-                    {}, {"acts": "acts"}),
+                    {}, {"acts": "acts"}, judged=True),
     "act-iql": Method("act-level IQL", "act-iql", "Q and V of acts, learnt from the same logs with a GRU",
-                      {}, {"acts": "acts"}),
+                      {}, {"acts": "acts"}, judged=True),
     "bc": Method("BC", "bc", "imitates every logged message",
                  {"partner_weight": 0.5, "epochs": 9.0}, _SMALL),
     "ilql": Method("ILQL", "ilql", "log π + β(Q − V), Q and V learnt per token by bootstrapping",
@@ -95,6 +98,9 @@ def steps(a: DemoSettings) -> list[str]:
         f"turnwise data make --out {logs} --task {TASK} --conversations {a.conversations} {seed}",
         f"turnwise data check --logs {logs}",
     ]
+    others, another = f"{a.out}/others.jsonl", f"--seed {a.seed + 1}"
+    if a.others:
+        found.append(f"turnwise data make --out {others} --task {TASK} --conversations {a.others} {another}")
     for name in _runs(a):
         p = PRESETS[name]
         flags = [f"--{k.replace('_', '-')} {v:g}" for k, v in p.config.items()]
@@ -104,6 +110,8 @@ def steps(a: DemoSettings) -> list[str]:
         )
         if not p.speaks:
             continue
+        if p.judged and a.others:
+            found.append(f"turnwise evaluate --run {a.out / name} --logs {others} {seed}")
         betas = " --betas " + " ".join(f"{b:g}" for b in p.betas) if p.betas else ""
         if p.betas:
             betas += f" --validation-episodes {a.validation_episodes}"
@@ -118,7 +126,8 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
     """
     if a.out.exists() and any(a.out.iterdir()) and not a.resume:
         raise SettingError("out", str(a.out), "a new folder, or resume; this one holds other files")
-    decisive = {k: getattr(a, k) for k in ("conversations", "seed", "episodes", "validation_episodes")}
+    kept = ("conversations", "others", "seed", "episodes", "validation_episodes")
+    decisive = {k: getattr(a, k) for k in kept}
     write_config(a.out, {"algorithm": "demo", **decisive}, resume=a.resume)
     began = time.monotonic()
 
@@ -209,8 +218,10 @@ def _make_logs(a: DemoSettings) -> None:
     from turnwise.data.files.writing import write_jsonl
     from turnwise.recipes.tasks import TASKS
 
-    if not (a.out / "logs.jsonl").exists():
-        write_jsonl(a.out / "logs.jsonl", TASKS[TASK].rows(a.conversations, a.seed))
+    made = {"logs": (a.conversations, a.seed), "others": (a.others, a.seed + 1)}
+    for name, (conversations, seed) in made.items():
+        if conversations and not (a.out / f"{name}.jsonl").exists():
+            write_jsonl(a.out / f"{name}.jsonl", TASKS[TASK].rows(conversations, seed))
 
 
 def _one(name: str, a: DemoSettings) -> str | None:
@@ -230,6 +241,10 @@ def _one(name: str, a: DemoSettings) -> str | None:
         fit(config, logs, out=folder, seed=a.seed, resume=resume, **begun_from)
     if not p.speaks:
         return None
+    if p.judged and a.others and not (folder / "estimate.json").exists():
+        from turnwise.recipes.measuring.estimate import estimate
+
+        estimate(folder, str(a.out / "others.jsonl"), seed=a.seed)
     if not (folder / "evaluation.json").exists():
         chosen = {"betas": p.betas, "validation_episodes": a.validation_episodes} if p.betas else {}
         evaluate(folder, TASK, episodes=a.episodes, seed=a.seed, **chosen)
@@ -239,7 +254,7 @@ def _one(name: str, a: DemoSettings) -> str | None:
 
 def _compare(a: DemoSettings) -> dict[str, Any]:
     """comparison.json of the folder."""
-    from turnwise.evaluation.pages.comparison import comparison, row
+    from turnwise.evaluation.pages.comparison import comparison, estimate_row, row
     from turnwise.recipes.tasks import TASKS
 
     card = json.loads((a.out / "bc" / "card.json").read_text(encoding="utf-8"))
@@ -258,6 +273,10 @@ def _compare(a: DemoSettings) -> dict[str, Any]:
             "baseline" if name == "bc" else "method")
         for name in _runs(a) if PRESETS[name].speaks
     ]  # fmt: skip
+    judged = {
+        PRESETS[name].title: json.loads((a.out / name / "estimate.json").read_text(encoding="utf-8"))
+        for name in _runs(a) if PRESETS[name].judged and a.others
+    }  # fmt: skip
     found = comparison(
         title=TITLE,
         aim=AIM.format(conversations=a.conversations),
@@ -266,6 +285,7 @@ def _compare(a: DemoSettings) -> dict[str, Any]:
         rows=rows,
         references=references,
         selection=SELECTION.format(validation=a.validation_episodes),
+        estimates=[estimate_row(name, estimate) for name, estimate in judged.items()],
     )
     write_json(a.out / "comparison.json", found)
     return found

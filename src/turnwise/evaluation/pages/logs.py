@@ -13,6 +13,7 @@ from turnwise.data.cards.logs import describe
 from turnwise.evaluation.pages.comparison import expect_rows
 from turnwise.evaluation.pages.conversations import conversations_view
 from turnwise.evaluation.pages.critics import critic_view, scale_of, typeset
+from turnwise.evaluation.pages.estimates import judged_view
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.provenance import facts_of_runs, flat
 from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_object, read_run
@@ -105,10 +106,12 @@ def _laid_out(
         "plots": comparison_plots(table, score),
         "answer": found,
         "cards": _cards(runs, titles),
+        "estimates": judged_view(compared.get("estimates") or [], table),
         "runs": shown,
     }
     parts = (
         "logs/result.html",
+        "estimate/several.html",
         "logs/wording.html",
         "logs/data.html",
         "logs/critics.html",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from turnwise.run.checks import ONE_OR_MORE, SEED, TWO_OR_MORE, check
+from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, TWO_OR_MORE, check
 from turnwise.run.errors import SettingError
 
 METHODS = ("pomdp", "act-iql", "ilql", "mc", "turn-iql", "bc-success", "bc-top")
@@ -20,6 +20,9 @@ class DemoSettings:
     """Folder to write."""
     conversations: int = 8000
     """Logged conversations to learn from."""
+    others: int = 3000
+    """Other conversations of the logged agent, by which policies of acts are judged before anyone talks to
+    them; 0: none."""
     episodes: int = 1000
     """Live conversations to measure each policy with."""
     validation_episodes: int = 200
@@ -37,6 +40,7 @@ class DemoSettings:
         check(
             self,
             conversations=ONE_OR_MORE,
+            others=NOT_NEGATIVE,
             episodes=TWO_OR_MORE,
             validation_episodes=TWO_OR_MORE,
             seed=SEED,
