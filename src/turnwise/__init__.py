@@ -21,6 +21,7 @@ _PLACES = {
     # doing
     "fit": "recipes.training.fit",
     "evaluate": "recipes.measuring.evaluate",
+    "compare": "recipes.measuring.compare",
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
     "load": "recipes.trained",
@@ -102,6 +103,7 @@ __all__ = [
     "TokenPPO",
     "TravelDesk",
     "TurnIQL",
+    "compare",
     "convert",
     "estimate",
     "evaluate",
@@ -156,6 +158,7 @@ if TYPE_CHECKING:
     from turnwise.envs.tasks.travel.task import TravelDesk
     from turnwise.evaluation.pages.report import write_report
     from turnwise.models.lm.gguf import model_folder
+    from turnwise.recipes.measuring.compare import compare
     from turnwise.recipes.measuring.estimate import estimate
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation

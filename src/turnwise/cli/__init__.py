@@ -14,6 +14,7 @@ VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
     "train": "learn a policy, a reward model or an agent",
     "evaluate": "measure a trained policy live or from logs alone, or a trained agent in its environment",
+    "compare": "rank trained policies by what logged conversations say of them, and name the safe one",
     "talk": "answer a trained policy in the terminal",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
     "data": "make, check, show and convert logs and feedback",

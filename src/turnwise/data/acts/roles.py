@@ -116,7 +116,8 @@ def _general(vectors: Any, acts: np.ndarray, follows: np.ndarray) -> np.ndarray:
     share = follows / np.maximum(follows.sum(0), 1)
     after = (share >= FOLLOWS).astype(np.float32)[:, acts]  # [A, M]
     said = sparse.csr_matrix(vectors) > 0
-    return ((sparse.csr_matrix(after) @ said).toarray() > 0).sum(0) >= 2
+    counts: Any = sparse.csr_matrix(after) @ said  # [A, D]
+    return (counts.toarray() > 0).sum(0) >= 2
 
 
 def _times(vectors: Any, kept: np.ndarray) -> Any:

@@ -46,6 +46,8 @@ class Curve:
     safe: float
     """of the steps up to there that are better than the behaviour with certainty, the one of the highest
     estimate; 0, the behaviour itself, if there is none"""
+    ways: tuple[Logged, ...] = ()
+    """the logs as each step sees them"""
 
 
 Seen = tuple[StepPath, Logged]
@@ -96,7 +98,7 @@ def step_curve(
         for row, value, half, measured in told:
             row["promised"] = {"value": value, "low": value - half, "high": value + half}
             row["promised"]["measured"] = _number(measured)
-    return Curve(path.way, rows, evidence, check, reached_by(rows), safest(rows, ways, sampling))
+    return Curve(path.way, rows, evidence, check, reached_by(rows), safest(rows, ways, sampling), tuple(ways))
 
 
 def rows_of(

@@ -21,7 +21,7 @@ from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.verdict import judge
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, folds_of
-from turnwise.recipes.estimating.curve import Promises, Seen, others_of, path_of, promised, step_curve
+from turnwise.recipes.estimating.curve import Curve, Promises, Seen, others_of, path_of, promised, step_curve
 from turnwise.recipes.estimating.estimators import (
     Sampling,
     estimates_of,
@@ -77,7 +77,7 @@ def estimate(
     all of the conversations; SettingError for a column that is not there.
     """
     s = EstimateSettings(**settings)
-    policy = _policy(agent, s)
+    policy = policy_of(agent, s)
     world = policy if isinstance(policy, ActPolicy) else None
     if model is not None:
         world = _opened(model, "a plan in learnt models (pomdp)")
@@ -86,7 +86,7 @@ def estimate(
         _expect_same_acts(policy, world)
     read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    found = _Estimating(policy, world, read, s, quiet).result()
+    found = Estimating(policy, world, read, s, quiet).result()
     if policy.folder is not None:
         with locked(policy.folder):
             whole_files(policy.folder, {FILE: as_json(found)}, last=FILE)
@@ -94,7 +94,7 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class _Estimating:
+class Estimating:
     """One policy, one log."""
 
     policy: ActPolicy | Policy
@@ -106,13 +106,14 @@ class _Estimating:
 
     def result(self) -> dict[str, Any]:
         """All of it."""
-        if not len(self.logs):
-            raise InputError(f"{self.logs.source}: expected logged conversations; found none")
-        expect_outcomes(self.logs, self.logs.source)
         held = self.policy.held
         if self.world is not None and self.world is not self.policy:
             held = both(held, self.world.held)
-        rest = fresh(self.logs, held, self.policy.name, self.s.learnt)
+        rest = fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
+        return self.document(rest, *self.answer(rest))
+
+    def answer(self, rest: Fresh) -> tuple[Answer, Sequence[Seen]]:
+        """What these conversations say, and what each of several models of the logged agent makes of them."""
         if isinstance(self.policy, ActPolicy):
             return self._of_acts(self.policy, rest)
         returns = Sampling(self._range(discounted_returns(rest.logs, self.s.discount)), *self._drawing(rest))
@@ -124,9 +125,9 @@ class _Estimating:
             discount=self.s.discount,
             quiet=self.quiet,
         )
-        return self._document(rest, answer, ())
+        return answer, ()
 
-    def _of_acts(self, policy: ActPolicy, rest: Fresh) -> dict[str, Any]:
+    def _of_acts(self, policy: ActPolicy, rest: Fresh) -> tuple[Answer, Sequence[Seen]]:
         """A policy of acts, per act."""
         steps = act_steps(policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet)
         clusters, *_ = self._drawing(rest)
@@ -164,14 +165,15 @@ class _Estimating:
             promises=promises,
             partings=partings(steps, behaviour.probabilities, policy.agent.codes, self.s.seed),
         )
-        return self._document(rest, answer, others)
+        return answer, others
 
     def _drawing(self, rest: Fresh) -> tuple[np.ndarray | None, int, int]:
         """What is independent, resamples and seed."""
         clusters = None if self.s.cluster is None else column_of(rest.logs, self.s.cluster, "cluster")
         return clusters, self.s.resamples, self.s.seed
 
-    def _document(self, rest: Fresh, answer: Answer, others: Sequence[Seen]) -> dict[str, Any]:
+    def document(self, rest: Fresh, answer: Answer, others: Sequence[Seen]) -> dict[str, Any]:
+        """The answer as a result says it."""
         names, logged, sampling = answer.names, answer.logged, answer.sampling
         curve, promises = answer.curve, answer.promises
         verdict = judge(curve.evidence[-1], curve.check, acts=names)
@@ -321,7 +323,15 @@ class _Estimating:
         return found
 
 
-def _policy(given: Any, s: EstimateSettings) -> ActPolicy | Policy:
+def expect_logs(logs: Logs) -> Logs:
+    """The same logs; InputError if there are no conversations, or no outcomes."""
+    if not len(logs):
+        raise InputError(f"{logs.source}: expected logged conversations; found none")
+    expect_outcomes(logs, logs.source)
+    return logs
+
+
+def policy_of(given: Any, s: EstimateSettings) -> ActPolicy | Policy:
     """What is estimated. InputError for what has no policy of conversations, or none in closed form."""
     found = load(given) if isinstance(given, str | Path) else given
     if not isinstance(found, Policy):

@@ -88,7 +88,9 @@ def turn_answer(
         logged=logged,
         sampling=sampling,
         behaviour=behaviour.facts,
-        curve=Curve("mixed", rows, evidence, None, reached_by(rows), safest(rows, ways, sampling)),
+        curve=Curve(
+            "mixed", rows, evidence, None, reached_by(rows), safest(rows, ways, sampling), tuple(ways)
+        ),
         names=sentences.names,
         warnings=[*notes, *_warnings(steps, behaviour.facts)],
         words=WORDS,

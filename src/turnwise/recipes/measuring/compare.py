@@ -1,0 +1,192 @@
+"""Which of several policies to take, from the logs of another: all are asked about the same conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turnwise.data.dataset import Logs
+from turnwise.data.files.logs import read_logs
+from turnwise.evaluation.estimates.intervals import choose, jointly
+from turnwise.evaluation.estimates.pointwise import Pointwise
+from turnwise.models.agents.act_critic import ActCritic
+from turnwise.recipes.estimating.answer import Answer
+from turnwise.recipes.estimating.estimators import leading, of_logs
+from turnwise.recipes.estimating.leaks import fresh
+from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.measuring.estimate import Estimating, expect_logs, policy_of
+from turnwise.recipes.settings.measure import EstimateSettings
+from turnwise.recipes.trained import ActPolicy, Policy
+from turnwise.rollout.acts.network import NetworkChooser
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.progress import Progress
+from turnwise.run.rehearsal import at_most
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy, maybe with another strength of its critic than the one that it was saved with."""
+
+    name: str
+    policy: ActPolicy | Policy
+
+
+def compare(
+    runs: Sequence[Any], logs: Any, *, betas: Sequence[float] = (), quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Rank policies by what logged conversations say, from which none of them has learnt.
+
+    `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
+    that has one is taken, in place of its own. `logs` and `settings` are those of `estimate`.
+
+    `rows` are in the order of their estimates, the logged agent among them, with the gain over it (intervals
+    that hold for all at once), the probability that the row is the best of all and that it is worse than the
+    logged agent, and the verdict. `safe` is the choice: of all candidates and all steps towards them that the
+    logs vouch for and that are better than the logged agent with certainty, all at once, the one with the
+    highest estimate; the logged agent if there is none. JSON holds the result; nothing is written.
+
+    Raises what `estimate` raises; InputError for no runs, and for two of one name.
+    """
+    s = EstimateSettings(**settings)
+    s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
+    candidates = [c for run in runs for c in _candidates(policy_of(run, s), run, betas)]
+    _expect_names(candidates)
+    read = expect_logs(logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet))
+    rest = fresh(read, _learnt_by(candidates), "these runs", s.learnt)
+    found, answers = [], []
+    with Progress("estimating", len(candidates), quiet=quiet) as bar:
+        for i, c in enumerate(candidates):
+            world = c.policy if isinstance(c.policy, ActPolicy) else None
+            one = Estimating(c.policy, world, read, s, quiet=True)
+            answer, others = one.answer(rest)
+            found.append(one.document(rest, answer, others))
+            answers.append(answer)
+            bar.at(i + 1)
+    rows = _ranked(candidates, found, answers, s)
+    return {
+        "logs": read.source,
+        "conversations": len(rest.logs),
+        "rows": rows,
+        "safe": _safe(candidates, answers, s, kept=rest.kept > 0),
+        "warnings": [*rest.notes, *dict.fromkeys(w for a in answers for w in a.warnings)],
+    }
+
+
+def _candidates(policy: ActPolicy | Policy, given: Any, betas: Sequence[float]) -> list[Candidate]:
+    """A run at each of the strengths, if it has a critic with one; else as it is."""
+    name = str(given) if isinstance(given, str | Path) else policy.name
+    if any(not np.isfinite(b) or b < 0 for b in betas):
+        raise SettingError("betas", " ".join(map(str, betas)), "numbers from 0")
+    if isinstance(policy, ActPolicy):
+        chooser = policy.agent.chooser
+        if betas and isinstance(chooser, NetworkChooser) and isinstance(chooser.module, ActCritic):
+            return [
+                Candidate(f"{name}, beta {b:g}", replace(policy, agent=replace(policy.agent, chooser=replace(
+                    chooser, acting=replace(chooser.acting, beta=float(b)))))) for b in betas
+            ]  # fmt: skip
+    elif betas and policy.agent.critic is not None:
+        agent = policy.agent
+        return [
+            Candidate(f"{name}, beta {b:g}", replace(policy, agent=replace(agent, acting=replace(
+                agent.acting, beta=float(b))))) for b in betas
+        ]  # fmt: skip
+    return [Candidate(name, policy)]
+
+
+def _expect_names(candidates: Sequence[Candidate]) -> None:
+    if not candidates:
+        raise InputError("no runs; expected one or more to compare")
+    names = [c.name for c in candidates]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name} stands twice; expected runs that differ")
+
+
+def _learnt_by(candidates: Sequence[Candidate]) -> HeldOut:
+    """What any of them has learnt from: all are asked about the same conversations."""
+    learnt: frozenset[int] = frozenset()
+    unknown: dict[str, None] = {}
+    for c in candidates:
+        if c.policy.held is None:
+            unknown[c.name] = None
+            continue
+        learnt |= c.policy.held.learnt
+        unknown |= dict.fromkeys(f"{c.name}: {part}" for part in c.policy.held.unknown)
+    return HeldOut(0.0, None, frozenset(), learnt, tuple(unknown))
+
+
+def _ranked(
+    candidates: Sequence[Candidate],
+    found: Sequence[dict[str, Any]],
+    answers: Sequence[Answer],
+    s: EstimateSettings,
+) -> list[dict[str, Any]]:
+    """A row for the logged agent and for each candidate, the highest estimate first."""
+    logs = of_logs(answers[0].logged)
+    points = [leading(a.logged).of(a.logged) for a in answers]
+    chosen = _jointly([logs.minus(logs), *(p.minus(logs) for p in points)], answers, s)
+    agent = {"name": "the logged agent", "value": float(logs.value), "sure": "vouch", "reached": None}
+    rows = [agent]
+    for c, document, point in zip(candidates, found, points, strict=True):
+        value = float(point.value) if np.isfinite(point.value) else None
+        rows.append(
+            {
+                "name": c.name,
+                "value": value,
+                "sure": document["worth"]["sure"],
+                "reached": document["curve"]["reached"],
+                "why": document["worth"]["why"][0] if document["worth"]["why"] else "",
+            }
+        )
+    for i, row in enumerate(rows):
+        ends = (chosen.gains.values[i], chosen.gains.low[i], chosen.gains.high[i])
+        row["gain"] = {
+            k: float(x) if np.isfinite(x) else None
+            for k, x in zip(("value", "low", "high"), ends, strict=True)
+        }
+        row["best"], row["worse"] = float(chosen.best[i]), float(chosen.worse[i])
+    return sorted(rows, key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
+
+
+def _safe(
+    candidates: Sequence[Candidate], answers: Sequence[Answer], s: EstimateSettings, *, kept: bool
+) -> dict[str, Any]:
+    """The best of all steps that are vouched for and better with certainty, all at once."""
+    logs = of_logs(answers[0].logged)
+    asked: list[tuple[int, float, float]] = []  # candidate, step, estimate
+    points: list[Pointwise] = []
+    for i, answer in enumerate(answers):
+        reached = answer.curve.reached or 0.0
+        for row, way in zip(answer.curve.rows, answer.curve.ways, strict=True):
+            if 0 < row["t"] <= reached and row["worth"]["value"] is not None:
+                asked.append((i, row["t"], row["worth"]["value"]))
+                points.append(leading(way).of(way).minus(logs))
+    none = {"name": "the logged agent", "t": 0.0, "value": float(logs.value), "gain": None}
+    if not asked or kept:
+        return none
+    gains = answers[0].sampling.gains(points, simultaneous=True)
+    better = [k for k in range(len(asked)) if gains.low[k] > 0]
+    if not better:
+        return none
+    k = max(better, key=lambda k: asked[k][2])
+    i, t, value = asked[k]
+    gain = {"value": float(gains.values[k]), "low": float(gains.low[k]), "high": float(gains.high[k])}
+    return {"name": candidates[i].name, "t": t, "value": value, "gain": gain}
+
+
+def _jointly(gains: Sequence[Pointwise], answers: Sequence[Answer], s: EstimateSettings) -> Any:
+    sampling = answers[0].sampling
+    width = sampling.within[1] - sampling.within[0]
+    return choose(
+        jointly(gains, sampling.clusters),
+        len(gains[0].parts),
+        0,
+        clusters=sampling.clusters,
+        within=(-width, width),
+        resamples=s.resamples,
+        rng=np.random.default_rng((s.seed, 9)),
+    )
