@@ -118,3 +118,35 @@ def test_strengths_of_a_critic_are_candidates_at_both_doors(
     assert called["rows"] == typed["rows"]
     assert main(["compare", str(tmp_path / "nowhere"), "--logs", str(logs)]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_rewards_of_ones_own_take_the_place_of_the_logged_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What loses is now worth 2: the order turns round. The same by name and by function."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_of_compare.py").write_text(
+        "def lost(d):\n    return 2.0 * (d.messages[-1].content == 'lose')\n"
+        "def wrong(d):\n    return [1, 2]\n"
+    )
+    runs = [coin("up", 0.6), coin("down", 0.4)]
+
+    def lost(d: Any) -> list[float]:
+        return [2.0 * (m.content == "lose") for m in d.turns]
+
+    called = tw.compare(runs, ROWS, reward=lost, **SETTINGS)
+    assert called["rows"][0]["name"] == "down" and called["safe"]["name"] == "down"
+    typed = tw.compare(runs, ROWS, reward="mine_of_compare:lost", **SETTINGS)
+    assert typed["rows"] == called["rows"]
+    one = tw.estimate(runs[1], ROWS, reward="mine_of_compare:lost", **SETTINGS)
+    assert "returns are by mine_of_compare:lost" in one["warnings"][0]
+    assert one["worth"]["then"]["value"] == pytest.approx(called["rows"][0]["value"])
+    for reward, message in (
+        ("mine_of_compare:wrong", "gave 2 numbers; expected one, or one for each of 1"),
+        (lambda d: float("nan"), "expected finite numbers"),
+        (lambda d: "good", "expected a number"),
+        (lambda d: 1 / 0, "ZeroDivisionError"),
+        ("mine_of_compare:none", "module:function that can be imported"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tw.compare(runs, ROWS, reward=reward, **SETTINGS)

@@ -25,6 +25,9 @@ class Runs:
     folder of them, or a datasets name or folder."""
     betas: tuple[float, ...] = ()
     """Strengths of the critic at which each run that has one is taken, in place of its own."""
+    reward: str | None = None
+    """Function of a conversation as module:function, whose rewards take the place of those that were logged:
+    a number, or one for each message of the agent."""
     threads: int = 1
     """CPU threads."""
     json: bool = False
@@ -59,7 +62,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.target.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    result = compare(a.target.runs, logs, betas=a.target.betas, **vars(a.settings))
+    result = compare(a.target.runs, logs, betas=a.target.betas, reward=a.target.reward, **vars(a.settings))
     for warning in result["warnings"]:
         notice(f"warning: {warning}")
     out = console(a.target.json)

@@ -26,6 +26,9 @@ class RunOnLogs:
     model: Path | None = None
     """Run folder of a plan (turnwise train pomdp) with the same codebooks, whose learnt models are to
     promise what the policy is worth; none: a plan's own."""
+    reward: str | None = None
+    """Function of a conversation as module:function, whose rewards take the place of those that were logged:
+    a number, or one for each message of the agent."""
     threads: int = 1
     """CPU threads."""
     json: bool = False
@@ -58,7 +61,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.target.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    found = estimate(a.target.run, logs, model=a.target.model, **vars(a.settings))
+    found = estimate(a.target.run, logs, model=a.target.model, reward=a.target.reward, **vars(a.settings))
     for warning in found["warnings"]:
         notice(f"warning: {warning}")
     out = console(a.target.json)

@@ -17,6 +17,7 @@ from turnwise.models.agents.act_critic import ActCritic
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.estimators import leading, of_logs
 from turnwise.recipes.estimating.leaks import fresh
+from turnwise.recipes.estimating.rerated import rerated
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.measuring.estimate import Estimating, expect_logs, policy_of
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -36,12 +37,18 @@ class Candidate:
 
 
 def compare(
-    runs: Sequence[Any], logs: Any, *, betas: Sequence[float] = (), quiet: bool = False, **settings: Any
+    runs: Sequence[Any],
+    logs: Any,
+    *,
+    betas: Sequence[float] = (),
+    reward: Any = None,
+    quiet: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Rank policies by what logged conversations say, from which none of them has learnt.
 
     `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
-    that has one is taken, in place of its own. `logs` and `settings` are those of `estimate`.
+    that has one is taken, in place of its own. `logs`, `reward` and `settings` are those of `estimate`.
 
     `rows` are in the order of their estimates, the logged agent among them, with the gain over it (intervals
     that hold for all at once), the probability that the row is the best of all and that it is worse than the
@@ -56,11 +63,13 @@ def compare(
     candidates = [c for run in runs for c in _candidates(policy_of(run, s), run, betas)]
     _expect_names(candidates)
     read = expect_logs(logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet))
+    if reward is not None:
+        read = rerated(read, reward)
     rest = fresh(read, _learnt_by(candidates), "these runs", s.learnt)
     found, answers = [], []
     with Progress("estimating", len(candidates), quiet=quiet) as bar:
         for i, c in enumerate(candidates):
-            world = c.policy if isinstance(c.policy, ActPolicy) else None
+            world = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
             one = Estimating(c.policy, world, read, s, quiet=True)
             answer, others = one.answer(rest)
             found.append(one.document(rest, answer, others))

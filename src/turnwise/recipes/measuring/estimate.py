@@ -34,6 +34,7 @@ from turnwise.recipes.estimating.estimators import (
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
 from turnwise.recipes.estimating.partings import partings
+from turnwise.recipes.estimating.rerated import rerated, reward_name
 from turnwise.recipes.estimating.steps import ActSteps, act_steps
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
@@ -57,16 +58,17 @@ MOST_GROUPS = 50
 
 
 def estimate(
-    agent: Any, logs: Any, *, model: Any = None, quiet: bool = False, **settings: Any
+    agent: Any, logs: Any, *, model: Any = None, reward: Any = None, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Estimate what a policy is worth from logged conversations that it has not learnt from.
 
     Policies of acts are estimated per act, those that write their own words (any causal language model, by
     folder, among them) per turn. `agent`: what `fit` or `load` returned, or a run folder. `logs`: what
     `read_logs` reads. `model`: a plan (of `LearntPomdp`), or its folder, whose learnt models are to promise
-    what a policy of acts is worth; a plan is promised by its own. `settings`: fields of `EstimateSettings`
-    (`discount`, `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`,
-    `seed`).
+    what a policy of acts is worth; a plan is promised by its own. `reward`: a function of a `Dialogue`, or
+    its name as module:function, whose rewards take the place of those that were logged; no model promises
+    anything then, since it has learnt of the others. `settings`: fields of `EstimateSettings` (`discount`,
+    `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
 
     The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
     (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
@@ -85,8 +87,17 @@ def estimate(
             raise InputError(f"model {world.name}: it promises nothing of a policy that writes its own words")
         _expect_same_acts(policy, world)
     read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
+    if reward is not None:
+        if model is not None:
+            raise InputError(
+                f"model {model}: it has learnt of the logged rewards, and promises nothing of others"
+            )
+        read, world = rerated(read, reward), None
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
     found = Estimating(policy, world, read, s, quiet).result()
+    if reward is not None:
+        said = f"returns are by {reward_name(reward)}, and not as they were logged"
+        found["warnings"].insert(0, said)
     if policy.folder is not None:
         with locked(policy.folder):
             whole_files(policy.folder, {FILE: as_json(found)}, last=FILE)
@@ -239,7 +250,8 @@ class Estimating:
 
     def _promises(self, policy: ActPolicy, behaviour: Behaviour, way: Any) -> Promises | None:
         """What learnt models say of each step; None if there are none."""
-        assert self.world is not None  # a policy of acts is its own
+        if self.world is None:
+            return None
         plan = self.world.agent.chooser
         if not isinstance(plan, PlanChooser) or plan.planner.model.pay is None:
             return None
