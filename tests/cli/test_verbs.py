@@ -320,10 +320,10 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     assert main([*words, "--validation-episodes", "2", "--methods", "act-iql", "--resume", "--json"]) == 0
     found = printed_json(capsys)
     assert [r["name"] for r in found["rows"]] == ["act-level IQL", "BC"]
-    (judged,) = found["estimates"]  # by other logs, before anybody talked to it
+    (judged,) = found["estimates"]  # by other logs
     assert judged["name"] == "act-level IQL" and judged["conversations"] == 30
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert "before anyone talked to them" in page and 'href="act-iql/report.html"' in page
+    assert "with nobody to talk to" in page and 'href="act-iql/report.html"' in page
     assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
     assert "conversations was 24 and is 25 now" in capsys.readouterr().err
 

@@ -55,11 +55,11 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
 
 def said_before(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What other logs said of policies before anyone talked to them, a line each."""
+    """What other logs say of policies, a line each."""
     if not estimates:
         return []
     count = estimates[0]["conversations"]
-    found = [f"what {count:,} other logged conversations said, before anyone talked to them:"]
+    found = [f"what {count:,} other logged conversations say of them, with nobody to talk to:"]
     for e in estimates:
         then = {"mean": e["then"]["value"], **e["then"]}
         said = "they cannot tell" if e["sure"] == "cannot tell" else f"worth {interval(then)}"

@@ -4,7 +4,7 @@
                    │        └► act-level IQL ───────────────────────────────────┤
                    └► BC ─────► ILQL per token ─────────────────────────────────┘
 
-Before anyone talks to them, policies of acts are judged by other logs of the same desk.
+Policies of acts are judged by other logs of the same desk too, which needs nobody to talk to.
 Every step is one call of `fit` or `evaluate`. Each begins as soon as the runs that it needs are there, side
 by side in processes of their own.
 """
@@ -57,7 +57,7 @@ class Method:
     speaks: bool = True
     """whether it is a policy, which can be measured"""
     judged: bool = False
-    """whether other logs are asked what it is worth, before anyone talks to it"""
+    """whether other logs are asked what it is worth, which needs nobody to talk to"""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -147,8 +147,13 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
                 at(PRESETS[name].title)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 found, name = _result(future), running.pop(future)
+                if name in done:
+                    at(f"{PRESETS[name].title}: asked other logs")
+                    continue
                 done.add(name)
                 at(f"{PRESETS[name].title}: {'done' if found is None else found}")
+                if PRESETS[name].judged and a.others:
+                    running[pool.submit(_judge, name, a)] = name
     return _compare(a)
 
 
@@ -241,15 +246,22 @@ def _one(name: str, a: DemoSettings) -> str | None:
         fit(config, logs, out=folder, seed=a.seed, resume=resume, **begun_from)
     if not p.speaks:
         return None
-    if p.judged and a.others and not (folder / "estimate.json").exists():
-        from turnwise.recipes.measuring.estimate import estimate
-
-        estimate(folder, str(a.out / "others.jsonl"), seed=a.seed)
     if not (folder / "evaluation.json").exists():
         chosen = {"betas": p.betas, "validation_episodes": a.validation_episodes} if p.betas else {}
         evaluate(folder, TASK, episodes=a.episodes, seed=a.seed, **chosen)
     found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return f"mean return {found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f}, 95%)"
+
+
+def _judge(name: str, a: DemoSettings) -> None:
+    """Ask other logs what a policy is worth, unless that is done; its page leads with it."""
+    from turnwise.evaluation.pages.report import write_report
+    from turnwise.recipes.measuring.estimate import estimate
+
+    _Named.name = name
+    if not (a.out / name / "estimate.json").exists():
+        estimate(a.out / name, str(a.out / "others.jsonl"), seed=a.seed)
+        write_report(a.out / name)
 
 
 def _compare(a: DemoSettings) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def comparison(
 
 
 def estimate_row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What other logs say of a policy, from its estimate.json: before anyone talked to it."""
+    """What other logs say of a policy, from its estimate.json."""
     worth, safe = found["worth"], found["safe"]
     promised = next((row for row in found["estimates"] if row["name"] == "direct"), None)
     ends = ("value", "low", "high")

@@ -21,8 +21,8 @@ class DemoSettings:
     conversations: int = 8000
     """Logged conversations to learn from."""
     others: int = 3000
-    """Other conversations of the logged agent, by which policies of acts are judged before anyone talks to
-    them; 0: none."""
+    """Other conversations of the logged agent, by which policies of acts are judged without talking to
+    anyone; 0: none."""
     episodes: int = 1000
     """Live conversations to measure each policy with."""
     validation_episodes: int = 200
