@@ -120,6 +120,12 @@ def test_a_careful_desk_is_worth_more_known_propensities_or_not(
     assert behaviour["source"] == "estimated" and "five models of it differ" in guessed["warnings"][0]
     assert behaviour["nats"][behaviour["model"]] < known["behaviour"]["logged_nats"] + 0.1
     assert behaviour["calibration_error"] < 0.03
+    # The last step is the policy: its interval holds the error of estimated propensities like the estimate's.
+    for found in (known, guessed):
+        last, lead = found["curve"]["steps"][-1]["worth"], found["worth"]["then"]
+        ends = ("low", "high", "error")
+        assert [last[k] for k in ends] == pytest.approx([lead[k] for k in ends])
+        assert [last["gain"][k] for k in ends] == pytest.approx([lead["gain"][k] for k in ends])
     assert 0 < known["safe"]["t"] <= known["curve"]["reached"] and known["safe"]["worth"]["gain"]["low"] > 0
     parted = known["partings"]
     assert len(parted) > 1 and sum(p["share"] for p in parted) < 1

@@ -23,7 +23,17 @@ import numpy as np
 from scipy import sparse
 from scipy.special import softmax
 
-from turnwise.data.acts.gate import FEW, FOLDS, HEATS, Gate, evidence_at, fitted, left_out, weights_of
+from turnwise.data.acts.gate import (
+    FEW,
+    FOLDS,
+    HEATS,
+    Gate,
+    evidence_at,
+    fitted,
+    left_out,
+    shares_of,
+    weights_of,
+)
 
 MOST_FOLDS = 16
 MANY = 2000
@@ -72,8 +82,7 @@ class Roles:
         roles, said, weights = of[acts[rows]], counts[rows], weights_of(counts[rows])
         folds = int(np.clip(MANY // len(rows), FOLDS, MOST_FOLDS))
         logits = left_out(general[rows], roles, said, size, seed, folds=folds)
-        shares = np.bincount(roles, weights=weights, minlength=size) + 1.0
-        shares = shares / shares.sum()
+        shares = shares_of(roles, weights, size)
         known = np.ones((len(rows), len(of)))
         if gate.heat > 0:
             own = left_out(vectors, acts, counts, len(gate.shares), seed)[rows]

@@ -131,6 +131,7 @@ def choose(
     confidence: float = 0.95,
     resamples: int = 4000,
     rng: np.random.Generator,
+    spread: Sequence[float] | None = None,
 ) -> Choice:
     """How sure the choice of one of M candidates is.
 
@@ -138,7 +139,8 @@ def choose(
     errors of these differences (`Pointwise.minus`); `within` are the gains that are possible. Probabilities
     are shares of the joint draws of the truths that the intervals are made of, not of resampled values: a
     candidate whose value hangs on two conversations has nearly the same value in all samples that hold them,
-    and looks certain there.
+    and looks certain there. `spread` [M] are standard deviations of what else may be wrong with each, alone:
+    the draws have it in them, the intervals do not.
     """
     found = studentised_intervals(
         gains,
@@ -151,6 +153,11 @@ def choose(
         rng=rng,
     )
     truths = found.truths.copy()
+    if spread is not None:
+        s = np.asarray(spread, dtype=np.float64)
+        noise = rng.standard_normal(truths.shape) * np.where(np.isfinite(s), s, 0.0)
+        # Of one whose error has no number nothing is known: the cautious draw is the lowest.
+        truths = np.where(np.isfinite(s), truths + noise, within[0])
     truths[:, behavior] = 0.0
     low, high, errors = found.low.copy(), found.high.copy(), found.errors.copy()
     low[behavior] = high[behavior] = errors[behavior] = 0.0

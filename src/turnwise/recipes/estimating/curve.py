@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, farthest, mixed
 from turnwise.evaluation.estimates.support import coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
@@ -46,8 +47,10 @@ class Curve:
     safe: float
     """of the steps up to there that are better than the behaviour with certainty, the one of the highest
     estimate; 0, the behaviour itself, if there is none"""
-    ways: tuple[Logged, ...] = ()
-    """the logs as each step sees them"""
+    gains: tuple[Pointwise, ...]
+    """[S], the leading estimate of each step less what the logs earned"""
+    spread: tuple[float, ...]
+    """[S], what estimated propensities may have done to it (`spread_of`)"""
 
 
 Seen = tuple[StepPath, Logged]
@@ -86,40 +89,48 @@ def step_curve(
     each of the models of the behaviour sees (`others_of`)."""
     distances = np.array([path.distance(t) for t in at])
     ways = [_step(path, t, steps.acts, logged, all_q) for t in at]
+    seen = [[_step(way, t, steps.acts, x, all_q) for way, x in others] for t in at]
 
     def held(i: int, interval: tuple[float, float]) -> Evidence:
         return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
 
-    rows, evidence = rows_of(at, ways, distances, held, sampling)
-    check = None
-    if promises is not None:
-        check = _check(steps, path, logged, all_q, sampling, promises, at, distances, others)
-        told = zip(rows, promises.values.tolist(), promises.spread.tolist(), check.measured, strict=True)
-        for row, value, half, measured in told:
-            row["promised"] = {"value": value, "low": value - half, "high": value + half}
-            row["promised"]["measured"] = _number(measured)
-    return Curve(path.way, rows, evidence, check, reached_by(rows), safest(rows, ways, sampling), tuple(ways))
+    found = curve_of(path.way, at, ways, distances, held, sampling, seen)
+    if promises is None:
+        return found
+    check = _check(steps, path, logged, all_q, sampling, promises, at, distances, others)
+    told = zip(found.rows, promises.values.tolist(), promises.spread.tolist(), check.measured, strict=True)
+    for row, value, half, measured in told:
+        row["promised"] = {"value": value, "low": value - half, "high": value + half}
+        row["promised"]["measured"] = _number(measured)
+    return replace(found, check=check)
 
 
-def rows_of(
+def curve_of(
+    way: Way,
     at: Sequence[float],
     ways: Sequence[Logged],
     distances: np.ndarray,
     held: Callable[[int, tuple[float, float]], Evidence],
     sampling: Sampling,
-) -> tuple[list[dict[str, Any]], tuple[Evidence, ...]]:
-    """A row for each of the steps `at`, which see the logs as `ways`; and what the logs hold of each.
+    seen: Sequence[Sequence[Logged]] = (),
+) -> Curve:
+    """The steps `at`, which see the logs as `ways`; `seen` [S] is what each model of the behaviour makes of
+    each, if it is estimated.
 
-    `held` says the latter, given the number of a step and the interval of its value.
+    `held` says what the logs hold of a step, given its number and the interval of its value.
     """
     logs = of_logs(ways[0])
-    rows, evidence = [], []
+    rows, evidence, gains, spread = [], [], [], []
     for i, (t, x) in enumerate(zip(at, ways, strict=True)):
         made = possible(x)
         points = [e.of(x) for e in made]
-        values = sampling.intervals(points)
+        # The first step is the logged agent itself, whatever its probabilities were.
+        apart = [spread_of(e, seen[i]) if seen and t else 0.0 for e in made]
+        values = sampling.intervals(points, spread=apart)
         lead = [e.name for e in made].index(leading(x).name)
-        gain = row_of(sampling.gains([points[lead].minus(logs)]), 0)
+        gains.append(points[lead].minus(logs))
+        spread.append(apart[lead])
+        gain = row_of(sampling.gains(gains[-1:], spread=spread[-1:]), 0)
         found = held(i, (values.low[lead], values.high[lead]))
         evidence.append(found)
         row: dict[str, Any] = {"t": t, "distance": _number(distances[i]), "vouched": vouches(found)}
@@ -128,7 +139,16 @@ def rows_of(
         row |= {"effective": even.effective, "largest_share": _number(even.largest_share)}
         row["coverage"] = None if found.coverage is None else found.coverage.overall
         rows.append(row | {"estimates": [{"name": e.name} | row_of(values, k) for k, e in enumerate(made)]})
-    return rows, tuple(evidence)
+    reached = reached_by(rows)
+    asked = vouched_steps(rows)
+    best = surely_best(
+        [rows[i]["worth"]["value"] for i in asked],
+        [gains[i] for i in asked],
+        [spread[i] for i in asked],
+        sampling,
+    )
+    safe = 0.0 if best is None else float(rows[asked[best[0]]]["t"])
+    return Curve(way, rows, tuple(evidence), None, reached, safe, tuple(gains), tuple(spread))
 
 
 def reached_by(rows: Sequence[dict[str, Any]]) -> float | None:
@@ -137,21 +157,28 @@ def reached_by(rows: Sequence[dict[str, Any]]) -> float | None:
     return farthest(lambda t: known[t], tuple(known))
 
 
-def safest(rows: Sequence[dict[str, Any]], ways: Sequence[Logged], sampling: Sampling) -> float:
-    """The step with the highest estimate, of those that the logs vouch for and whose gain is above 0 for
-    certain; 0, the behaviour, if there is none.
+def vouched_steps(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The numbers of the steps up to there, but for the logged agent itself."""
+    reached = reached_by(rows) or 0.0
+    return [i for i, r in enumerate(rows) if 0 < r["t"] <= reached and r["worth"]["value"] is not None]
+
+
+def surely_best(
+    values: Sequence[float], gains: Sequence[Pointwise], spread: Sequence[float], sampling: Sampling
+) -> tuple[int, dict[str, float | None]] | None:
+    """The number of the highest of `values` among those whose gain over the logs is above 0 for certain, and
+    that gain; None if there is none.
 
     The intervals of all these gains hold together, so that the best of many is not chosen for its luck.
     """
-    reached = reached_by(rows) or 0.0
-    asked = [i for i, r in enumerate(rows) if 0 < r["t"] <= reached and r["worth"]["value"] is not None]
-    if not asked:
-        return 0.0
-    logs = of_logs(ways[0])
-    gains = [leading(ways[i]).of(ways[i]).minus(logs) for i in asked]
-    low = sampling.gains(gains, simultaneous=True).low
-    better = [rows[i] for i, end in zip(asked, low, strict=True) if end > 0]
-    return float(max(better, key=lambda r: r["worth"]["value"])["t"]) if better else 0.0
+    if not values:
+        return None
+    found = sampling.gains(gains, simultaneous=True, spread=spread)
+    better = np.flatnonzero(found.low > 0).tolist()
+    if not better:
+        return None
+    best = max(better, key=lambda i: values[i])
+    return best, row_of(found, best)
 
 
 def _check(

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from turnwise.evaluation.estimates import doubly_robust, importance
-from turnwise.evaluation.estimates.intervals import Intervals, jointly, studentised_intervals
+from turnwise.evaluation.estimates.intervals import (
+    Choice,
+    Intervals,
+    choose,
+    jointly,
+    studentised_intervals,
+)
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.magic import magic
 from turnwise.evaluation.estimates.pointwise import Pointwise
@@ -75,6 +81,21 @@ class Sampling:
         """95% intervals of differences of two values."""
         width = self.within[1] - self.within[0]
         return _widened(self._intervals(estimates, (-width, width), simultaneous), spread, (-width, width))
+
+    def choice(self, gains: Sequence[Pointwise], spread: Sequence[float]) -> Choice:
+        """How sure it is which of several is best; the first of the `gains` is the logged agent's own, 0."""
+        width = self.within[1] - self.within[0]
+        found = choose(
+            jointly(gains, self.clusters),
+            len(gains[0].parts),
+            0,
+            clusters=self.clusters,
+            within=(-width, width),
+            resamples=self.resamples,
+            rng=np.random.default_rng((self.seed, 9)),
+            spread=spread,
+        )
+        return replace(found, gains=_widened(found.gains, spread, (-width, width)))
 
     def _intervals(
         self, estimates: Sequence[Pointwise], within: tuple[float, float], simultaneous: bool

@@ -112,7 +112,7 @@ def _place(d: Dialogue, turn: int) -> int:
 
 
 def _sentence(codes: Codes, act: int) -> str:
-    """What is most often said for an act, as it was said; its name if it has no sentence."""
+    """What is most often said for an act, names and numbers as slots; its name if it has no sentence."""
     examples = codes.examples(act)
     return examples[0].template if examples else codes.acts[act]
 

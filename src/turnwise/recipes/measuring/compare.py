@@ -11,11 +11,10 @@ import numpy as np
 
 from turnwise.data.dataset import Logs
 from turnwise.data.files.logs import read_logs
-from turnwise.evaluation.estimates.intervals import choose, jointly
-from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.models.agents.act_critic import ActCritic
 from turnwise.recipes.estimating.answer import Answer
-from turnwise.recipes.estimating.estimators import leading, of_logs
+from turnwise.recipes.estimating.curve import surely_best, vouched_steps
+from turnwise.recipes.estimating.estimators import of_logs
 from turnwise.recipes.estimating.leaks import fresh
 from turnwise.recipes.estimating.rerated import rerated
 from turnwise.recipes.held_out import HeldOut
@@ -75,12 +74,12 @@ def compare(
             found.append(one.document(rest, answer, others))
             answers.append(answer)
             bar.at(i + 1)
-    rows = _ranked(candidates, found, answers, s)
+    rows = _ranked(candidates, found, answers)
     return {
         "logs": read.source,
         "conversations": len(rest.logs),
         "rows": rows,
-        "safe": _safe(candidates, answers, s, kept=rest.kept > 0),
+        "safe": _safe(candidates, answers, kept=rest.kept > 0),
         "warnings": [*rest.notes, *dict.fromkeys(w for a in answers for w in a.warnings)],
     }
 
@@ -132,20 +131,20 @@ def _ranked(
     candidates: Sequence[Candidate],
     found: Sequence[dict[str, Any]],
     answers: Sequence[Answer],
-    s: EstimateSettings,
 ) -> list[dict[str, Any]]:
     """A row for the logged agent and for each candidate, the highest estimate first."""
     logs = of_logs(answers[0].logged)
-    points = [leading(a.logged).of(a.logged) for a in answers]
-    chosen = _jointly([logs.minus(logs), *(p.minus(logs) for p in points)], answers, s)
+    gains = [a.curve.gains[-1] for a in answers]  # of the last step, which is the policy itself
+    chosen = answers[0].sampling.choice(
+        [logs.minus(logs), *gains], [0.0, *(a.curve.spread[-1] for a in answers)]
+    )
     agent = {"name": "the logged agent", "value": float(logs.value), "sure": "vouch", "reached": None}
     rows = [agent]
-    for c, document, point in zip(candidates, found, points, strict=True):
-        value = float(point.value) if np.isfinite(point.value) else None
+    for c, document, answer in zip(candidates, found, answers, strict=True):
         rows.append(
             {
                 "name": c.name,
-                "value": value,
+                "value": answer.curve.rows[-1]["worth"]["value"],
                 "sure": document["worth"]["sure"],
                 "reached": document["curve"]["reached"],
                 "why": document["worth"]["why"][0] if document["worth"]["why"] else "",
@@ -161,41 +160,19 @@ def _ranked(
     return sorted(rows, key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
 
 
-def _safe(
-    candidates: Sequence[Candidate], answers: Sequence[Answer], s: EstimateSettings, *, kept: bool
-) -> dict[str, Any]:
+def _safe(candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: bool) -> dict[str, Any]:
     """The best of all steps that are vouched for and better with certainty, all at once."""
-    logs = of_logs(answers[0].logged)
-    asked: list[tuple[int, float, float]] = []  # candidate, step, estimate
-    points: list[Pointwise] = []
-    for i, answer in enumerate(answers):
-        reached = answer.curve.reached or 0.0
-        for row, way in zip(answer.curve.rows, answer.curve.ways, strict=True):
-            if 0 < row["t"] <= reached and row["worth"]["value"] is not None:
-                asked.append((i, row["t"], row["worth"]["value"]))
-                points.append(leading(way).of(way).minus(logs))
-    none = {"name": "the logged agent", "t": 0.0, "value": float(logs.value), "gain": None}
-    if not asked or kept:
-        return none
-    gains = answers[0].sampling.gains(points, simultaneous=True)
-    better = [k for k in range(len(asked)) if gains.low[k] > 0]
-    if not better:
-        return none
-    k = max(better, key=lambda k: asked[k][2])
-    i, t, value = asked[k]
-    gain = {"value": float(gains.values[k]), "low": float(gains.low[k]), "high": float(gains.high[k])}
-    return {"name": candidates[i].name, "t": t, "value": value, "gain": gain}
-
-
-def _jointly(gains: Sequence[Pointwise], answers: Sequence[Answer], s: EstimateSettings) -> Any:
-    sampling = answers[0].sampling
-    width = sampling.within[1] - sampling.within[0]
-    return choose(
-        jointly(gains, sampling.clusters),
-        len(gains[0].parts),
-        0,
-        clusters=sampling.clusters,
-        within=(-width, width),
-        resamples=s.resamples,
-        rng=np.random.default_rng((s.seed, 9)),
+    asked = [(i, k) for i, a in enumerate(answers) for k in vouched_steps(a.curve.rows)]
+    curves = [answers[i].curve for i, _ in asked]
+    best = surely_best(
+        [c.rows[k]["worth"]["value"] for c, (_, k) in zip(curves, asked, strict=True)],
+        [c.gains[k] for c, (_, k) in zip(curves, asked, strict=True)],
+        [c.spread[k] for c, (_, k) in zip(curves, asked, strict=True)],
+        answers[0].sampling,
     )
+    if best is None or kept:
+        value = float(of_logs(answers[0].logged).value)
+        return {"name": "the logged agent", "t": 0.0, "value": value, "gain": None}
+    (i, k), gain = asked[best[0]], best[1]
+    row = answers[i].curve.rows[k]
+    return {"name": candidates[i].name, "t": row["t"], "value": row["worth"]["value"], "gain": gain}

@@ -16,7 +16,7 @@ from turnwise.evaluation.estimates.support import Coverage, evenness, shares
 from turnwise.evaluation.estimates.verdict import Evidence
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.behaviour import folds_of
-from turnwise.recipes.estimating.curve import Curve, reached_by, rows_of, safest
+from turnwise.recipes.estimating.curve import curve_of
 from turnwise.recipes.estimating.estimators import Sampling
 from turnwise.recipes.estimating.text.behaviour import message_behaviour
 from turnwise.recipes.estimating.text.sentences import Sentences
@@ -82,15 +82,12 @@ def turn_answer(
         )
 
     distances = np.array([logged_distance(x) for x in ways])
-    rows, evidence = rows_of(STEPS, ways, distances, held, sampling)
     return Answer(
         per="turn",
         logged=logged,
         sampling=sampling,
         behaviour=behaviour.facts,
-        curve=Curve(
-            "mixed", rows, evidence, None, reached_by(rows), safest(rows, ways, sampling), tuple(ways)
-        ),
+        curve=curve_of("mixed", STEPS, ways, distances, held, sampling),
         names=sentences.names,
         warnings=[*notes, *_warnings(steps, behaviour.facts)],
         words=WORDS,
