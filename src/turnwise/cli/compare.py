@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from turnwise.cli.estimate import Judging
 from turnwise.cli.say import console, notice, parse
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -25,13 +26,6 @@ class Runs:
     folder of them, or a datasets name or folder."""
     betas: tuple[float, ...] = ()
     """Strengths of the critic at which each run that has one is taken, in place of its own."""
-    reward: str | None = None
-    """Function of a conversation as module:function, whose rewards take the place of those that were logged:
-    a number, or one for each message of the agent."""
-    threads: int = 1
-    """CPU threads."""
-    json: bool = False
-    """Print one result object on stdout."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,7 @@ class Compare:
     """Rank trained policies by what logged conversations say of them, and name the safe one."""
 
     target: Runs
+    judging: Judging = Judging()
     reading: LogReading = field(default_factory=LogReading)
     settings: EstimateSettings = field(default_factory=EstimateSettings)
 
@@ -60,12 +55,12 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     from turnwise.data.files.logs import read_logs
     from turnwise.recipes.measuring.compare import compare
 
-    torch.set_num_threads(a.target.threads)
+    torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    result = compare(a.target.runs, logs, betas=a.target.betas, reward=a.target.reward, **vars(a.settings))
+    result = compare(a.target.runs, logs, betas=a.target.betas, reward=a.judging.reward, **vars(a.settings))
     for warning in result["warnings"]:
         notice(f"warning: {warning}")
-    out = console(a.target.json)
+    out = console(a.judging.json)
     out.print(_table(result))
     out.print(_safe(result["safe"]), markup=False, highlight=False)
     return result

@@ -14,6 +14,19 @@ from turnwise.run.errors import SettingError
 
 
 @dataclass(frozen=True)
+class Judging:
+    """How logs are asked."""
+
+    reward: str | None = None
+    """Function of a conversation as module:function, whose rewards take the place of those that were logged:
+    a number, or one for each message of the agent."""
+    threads: int = 1
+    """CPU threads."""
+    json: bool = False
+    """Print one result object on stdout."""
+
+
+@dataclass(frozen=True)
 class RunOnLogs:
     """What is estimated, and from what."""
 
@@ -26,13 +39,6 @@ class RunOnLogs:
     model: Path | None = None
     """Run folder of a plan (turnwise train pomdp) with the same codebooks, whose learnt models are to
     promise what the policy is worth; none: a plan's own."""
-    reward: str | None = None
-    """Function of a conversation as module:function, whose rewards take the place of those that were logged:
-    a number, or one for each message of the agent."""
-    threads: int = 1
-    """CPU threads."""
-    json: bool = False
-    """Print one result object on stdout."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class EvaluateOnLogs:
     if it writes its own words."""
 
     target: RunOnLogs
+    judging: Judging = Judging()
     reading: LogReading = field(default_factory=LogReading)
     settings: EstimateSettings = field(default_factory=EstimateSettings)
 
@@ -59,12 +66,12 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     from turnwise.evaluation.pages.report import write_report
     from turnwise.recipes.measuring.estimate import estimate
 
-    torch.set_num_threads(a.target.threads)
+    torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    found = estimate(a.target.run, logs, model=a.target.model, reward=a.target.reward, **vars(a.settings))
+    found = estimate(a.target.run, logs, model=a.target.model, reward=a.judging.reward, **vars(a.settings))
     for warning in found["warnings"]:
         notice(f"warning: {warning}")
-    out = console(a.target.json)
+    out = console(a.judging.json)
     for line in found["lines"]:
         out.print(line, markup=False, highlight=False)
     page = write_report(a.target.run)
