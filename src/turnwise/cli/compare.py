@@ -33,7 +33,7 @@ class Compare:
     """Rank trained policies by what logged conversations say of them, and name the safe one."""
 
     target: Runs
-    judging: Judging = Judging()
+    judging: Judging = field(default_factory=Judging)
     reading: LogReading = field(default_factory=LogReading)
     settings: EstimateSettings = field(default_factory=EstimateSettings)
 

@@ -47,7 +47,7 @@ class EvaluateOnLogs:
     if it writes its own words."""
 
     target: RunOnLogs
-    judging: Judging = Judging()
+    judging: Judging = field(default_factory=Judging)
     reading: LogReading = field(default_factory=LogReading)
     settings: EstimateSettings = field(default_factory=EstimateSettings)
 
