@@ -157,6 +157,11 @@ def test_a_model_is_called_wrong_where_it_was():
     near = judge(FINE, wrong)
     assert near.word == "vouch"
     assert "it is the model that is wrong" in near.reasons[-1]
+    # If nobody knows how probable the logged acts were, the clone of the logged agent may be at fault.
+    guessed = replace(wrong, estimated=True)
+    far, near = judge(without(evenness=Evenness(10.0, 0.3)), guessed), judge(FINE, guessed)
+    assert "or that of the logged agent, is wrong where" in far.reasons[-1]
+    assert "it is wrong, or the model of the logged agent is" in near.reasons[-1]
 
 
 def test_a_check_that_could_not_fail_is_none():

@@ -175,6 +175,9 @@ class ModelCheck:
     """of the policy itself"""
     spread: np.ndarray | None = None
     """[S] how far the promise may be off for lack of logs to learn from (half an interval); None for 0"""
+    estimated: bool = False
+    """whether nobody knows how probable the logged acts were: the learnt model then talks with a clone of the
+    logged agent, and is held against what that agent earned, so that the clone may be what is wrong"""
 
     @property
     def share(self) -> float:

@@ -299,8 +299,9 @@ def _doubt(model: ModelCheck | None, evidence: Evidence) -> str | None:
     wrong = model.off(material)
     if wrong is not None:
         step, away = wrong
+        whose = "The learnt model, or that of the logged agent," if model.estimated else "The learnt model"
         return (
-            f"The learnt model is wrong where it can be checked: {_way(model, step)} of the way from the "
+            f"{whose} is wrong where it can be checked: {_way(model, step)} of the way from the "
             f"behaviour it promises {model.promised[step]:.3g}, and the logs say {model.measured[step]:.3g} "
             f"({model.low[step]:.3g} to {model.high[step]:.3g}). It is too {'high' if away > 0 else 'low'} "
             "there, and may be more so further on."
@@ -327,9 +328,12 @@ def _said_of(model: ModelCheck | None, evidence: Evidence) -> list[str]:
     wrong = model.off(MATERIAL * (top - bottom))
     if wrong is not None:
         step, _ = wrong
+        whose = "it is the model that is wrong"
+        if model.estimated:
+            whose = "it is wrong, or the model of the logged agent is"
         return [
             f"The learnt model says otherwise ({model.promised[step]:.3g}, where the logs say "
-            f"{model.measured[step]:.3g}): it is the model that is wrong."
+            f"{model.measured[step]:.3g}): {whose}."
         ]
     away = np.abs(model.promised - model.measured)[model.vouched].max()
     return [

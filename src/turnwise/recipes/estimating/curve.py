@@ -219,6 +219,7 @@ def _check(
         distances=distances,
         distance=path.distance(1.0),
         spread=promises.spread,
+        estimated=bool(others),
     )
 
 
