@@ -21,9 +21,9 @@ from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import StepPath
-from turnwise.recipes.estimating.behaviour import folds_of
-from turnwise.recipes.estimating.curve import between
+from turnwise.recipes.estimating.acts.promises import between
 from turnwise.recipes.estimating.estimators import ESTIMATORS, Sampling, spread_of
+from turnwise.recipes.estimating.folds import folds_of
 from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Prefix, draw

@@ -9,8 +9,8 @@ import pytest
 
 import turnwise as tw
 from turnwise.data.acts.build import build_codes
-from turnwise.recipes.estimating.partings import partings
-from turnwise.recipes.estimating.steps import ActSteps
+from turnwise.recipes.estimating.acts.partings import partings
+from turnwise.recipes.estimating.acts.steps import ActSteps
 from turnwise.rollout.acts.chooser import Prefix
 from turnwise.rollout.acts.logged import Chances
 

@@ -34,5 +34,7 @@ class Answer:
     """what else is said of the support"""
     partings: Sequence[Mapping[str, Any]] = ()
     """where the policy parts ways with the logged agent, if that is known"""
+    others: Sequence[Logged] = ()
+    """the same logs as each of several models of the logged agent sees them, if it is estimated"""
     final: str = ""
     """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""

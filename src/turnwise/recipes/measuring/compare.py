@@ -70,8 +70,8 @@ def compare(
         for i, c in enumerate(candidates):
             world = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
             one = Estimating(c.policy, world, read, s, quiet=True)
-            answer, others = one.answer(rest)
-            found.append(one.document(rest, answer, others))
+            answer = one.answer(rest)
+            found.append(one.document(rest, answer))
             answers.append(answer)
             bar.at(i + 1)
     rows = _ranked(candidates, found, answers)

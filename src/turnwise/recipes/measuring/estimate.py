@@ -6,7 +6,7 @@ logs ──► not learnt from ──► acts, what policy and behaviour would d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.estimates.bounds import cautious_value
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.verdict import judge
+from turnwise.recipes.estimating.acts.answer import act_answer
+from turnwise.recipes.estimating.acts.behaviour import Behaviour
+from turnwise.recipes.estimating.acts.promises import promised
+from turnwise.recipes.estimating.acts.steps import act_steps
 from turnwise.recipes.estimating.answer import Answer
-from turnwise.recipes.estimating.behaviour import Behaviour, behaviour_of, folds_of
-from turnwise.recipes.estimating.curve import Curve, Promises, Seen, others_of, path_of, promised, step_curve
+from turnwise.recipes.estimating.curve import Curve, Promises
 from turnwise.recipes.estimating.estimators import (
     Sampling,
     estimates_of,
@@ -33,16 +36,14 @@ from turnwise.recipes.estimating.estimators import (
 )
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
-from turnwise.recipes.estimating.partings import partings
 from turnwise.recipes.estimating.rerated import rerated, reward_name
-from turnwise.recipes.estimating.steps import ActSteps, act_steps
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
-from turnwise.recipes.estimating.values import fitted_values
 from turnwise.recipes.estimating.words import in_words
 from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Policy, load
 from turnwise.recipes.training.logs import expect_outcomes
+from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import locked
@@ -51,8 +52,6 @@ from turnwise.run.folder import as_json
 from turnwise.run.rehearsal import at_most
 
 FILE = "estimate.json"
-SAME = 1e-9
-"""nats between two log-probabilities that are one"""
 MOST_GROUPS = 50
 """values of a column by which estimates are made"""
 
@@ -121,69 +120,23 @@ class Estimating:
         if self.world is not None and self.world is not self.policy:
             held = both(held, self.world.held)
         rest = fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
-        return self.document(rest, *self.answer(rest))
+        return self.document(rest, self.answer(rest))
 
-    def answer(self, rest: Fresh) -> tuple[Answer, Sequence[Seen]]:
-        """What these conversations say, and what each of several models of the logged agent makes of them."""
+    def answer(self, rest: Fresh) -> Answer:
+        """What these conversations say."""
+        s = self.s
+        clusters = None if s.cluster is None else column_of(rest.logs, s.cluster, "cluster")
+        within = self._range(discounted_returns(rest.logs, s.discount))
+        sampling = Sampling(within, clusters, s.resamples, s.seed)
         if isinstance(self.policy, ActPolicy):
-            return self._of_acts(self.policy, rest)
-        returns = Sampling(self._range(discounted_returns(rest.logs, self.s.discount)), *self._drawing(rest))
-        answer = turn_answer(
-            LmSpeaker(self.policy.agent),
-            rest.logs,
-            returns.clusters,
-            returns,
-            discount=self.s.discount,
-            quiet=self.quiet,
-        )
-        return answer, ()
+            agent = self.policy.agent
+            steps = act_steps(agent, rest.logs, seed=s.seed, samples=s.samples, quiet=self.quiet)
+            promise = self._promising(agent)
+            return act_answer(steps, agent.codes, sampling, s, promise=promise, quiet=self.quiet)
+        speaker = LmSpeaker(self.policy.agent)
+        return turn_answer(speaker, rest.logs, clusters, sampling, discount=s.discount, quiet=self.quiet)
 
-    def _of_acts(self, policy: ActPolicy, rest: Fresh) -> tuple[Answer, Sequence[Seen]]:
-        """A policy of acts, per act."""
-        steps = act_steps(policy.agent, rest.logs, seed=self.s.seed, samples=self.s.samples, quiet=self.quiet)
-        clusters, *_ = self._drawing(rest)
-        fold = folds_of(len(rest.logs), clusters, self.s.seed)
-        behaviour = behaviour_of(steps, fold, seed=self.s.seed, quiet=self.quiet)
-        all_q = fitted_values(steps, fold, self.s.discount)
-        q, v = (
-            np.take_along_axis(all_q, steps.acts[:, :, None], 2)[:, :, 0],
-            (steps.target.probabilities * all_q).sum(2),
-        )
-        same = np.allclose(steps.target_logp[steps.mask], behaviour.logp[steps.mask], rtol=0, atol=SAME)
-        logged = Logged(
-            rewards=steps.rewards,
-            mask=steps.mask,
-            discount=self.s.discount,
-            logp=behaviour.logp if same else steps.target_logp,
-            behavior_logp=behaviour.logp,
-            q=q,
-            # Of what the logged agent would do, the logs hold what it did: its estimate is their mean.
-            v=q if same else v,
-        )
-        sampling = Sampling(self._range(logged.returns), *self._drawing(rest))
-        path = path_of(steps, behaviour, self.s.way)
-        promises = self._promises(policy, behaviour, path.way)
-        others = () if same else others_of(steps, behaviour, logged, path.way)
-        curve = step_curve(steps, path, logged, all_q, sampling, promises, others=others)
-        answer = Answer(
-            per="act",
-            logged=logged,
-            sampling=sampling,
-            behaviour=behaviour.facts,
-            curve=curve,
-            names=policy.agent.codes.acts,
-            warnings=self._warnings(steps, behaviour),
-            promises=promises,
-            partings=partings(steps, behaviour.probabilities, policy.agent.codes, self.s.seed),
-        )
-        return answer, others
-
-    def _drawing(self, rest: Fresh) -> tuple[np.ndarray | None, int, int]:
-        """What is independent, resamples and seed."""
-        clusters = None if self.s.cluster is None else column_of(rest.logs, self.s.cluster, "cluster")
-        return clusters, self.s.resamples, self.s.seed
-
-    def document(self, rest: Fresh, answer: Answer, others: Sequence[Seen]) -> dict[str, Any]:
+    def document(self, rest: Fresh, answer: Answer) -> dict[str, Any]:
         """The answer as a result says it."""
         names, logged, sampling = answer.names, answer.logged, answer.sampling
         curve, promises = answer.curve, answer.promises
@@ -193,7 +146,7 @@ class Estimating:
         if rest.kept and sure == "vouch":
             sure = "cannot tell"
             reasons.insert(0, "The policy has learnt from these conversations: nothing here is a test of it.")
-        rows = estimates_of(logged, sampling, [seen for _, seen in others])
+        rows = estimates_of(logged, sampling, answer.others)
         rows = [row | {"words": answer.words.get(row["name"], row["words"])} for row in rows]
         if promises is not None:
             rows.append(self._direct(promises, rows[0]))
@@ -248,23 +201,14 @@ class Estimating:
             high if self.s.highest is None else self.s.highest,
         )
 
-    def _promises(self, policy: ActPolicy, behaviour: Behaviour, way: Any) -> Promises | None:
-        """What learnt models say of each step; None if there are none."""
-        if self.world is None:
-            return None
-        plan = self.world.agent.chooser
+    def _promising(self, agent: ActAgent) -> Callable[[Behaviour], Promises] | None:
+        """What says what learnt models promise of each step; None if there are none."""
+        plan = None if self.world is None else self.world.agent.chooser
         if not isinstance(plan, PlanChooser) or plan.planner.model.pay is None:
             return None
-        return promised(
-            plan.planner.model,
-            plan.copies,
-            policy.agent,
-            behaviour,
-            way,
-            discount=self.s.discount,
-            talks=self.s.talks,
-            seed=self.s.seed,
-        )
+        s, model = self.s, plan.planner.model
+        talks = {"discount": s.discount, "talks": s.talks, "seed": s.seed}
+        return lambda behaviour: promised(model, plan.copies, agent, behaviour, s.way, **talks)
 
     def _direct(self, promises: Promises, now: dict[str, Any]) -> dict[str, Any]:
         """The row of what the models promise of the policy itself."""
@@ -287,7 +231,8 @@ class Estimating:
 
     def _cautious(self, logged: Logged, sampling: Sampling) -> float:
         weights = logged.ratios[:, -1]
-        return cautious_value(weights, logged.returns, sampling.within, clusters=sampling.clusters)
+        returns = np.clip(logged.returns, *sampling.within)  # a sum in another order may differ by rounding
+        return cautious_value(weights, returns, sampling.within, clusters=sampling.clusters)
 
     def _groups(self, logs: Logs, logged: Logged, sampling: Sampling) -> list[dict[str, Any]]:
         """The leading estimate for each value of a column, the most frequent first."""
@@ -307,31 +252,6 @@ class Estimating:
             gains = own.gains([points[1].minus(logs_point)])
             row: dict[str, Any] = {"value": name, "conversations": len(rows), "now": row_of(values, 0)}
             found.append(row | {"then": row_of(values, 1) | {"gain": row_of(gains, 0)}})
-        return found
-
-    def _warnings(self, steps: ActSteps, behaviour: Behaviour) -> list[str]:
-        found = []
-        turns = int(steps.mask.sum())
-        if behaviour.source == "partly logged":
-            first = next(
-                d.id for d, t in zip(steps.dialogues, steps.logs, strict=True) if np.isnan(t.act_logp).any()
-            )
-            found.append(
-                f"{behaviour.missing:,} of {turns:,} messages of the agent have no act_logp, the first in "
-                f"conversation {first!r}: how probable they were is estimated"
-            )
-        if behaviour.source == "estimated":
-            found.append(
-                "the logs do not say how probable the agent's acts were (act_logp): that is estimated, and "
-                "the intervals hold by how much five models of it differ, not what all of them have wrong"
-            )
-        if cut := sum(not t.terminated for t in steps.logs):
-            found.append(f"{cut:,} conversations were cut: returns count what was earned until then")
-        if drawn := int((steps.target.drawn & steps.mask).sum()):
-            found.append(
-                f"in {drawn:,} of {turns:,} turns a language model speaks for the policy: what it would mean "
-                f"is counted in {self.s.samples} replies each"
-            )
         return found
 
 

@@ -15,9 +15,9 @@ from turnwise.evaluation.estimates.step_curve import STEPS, logged_distance, mix
 from turnwise.evaluation.estimates.support import Coverage, evenness, shares
 from turnwise.evaluation.estimates.verdict import Evidence
 from turnwise.recipes.estimating.answer import Answer
-from turnwise.recipes.estimating.behaviour import folds_of
 from turnwise.recipes.estimating.curve import curve_of
 from turnwise.recipes.estimating.estimators import Sampling
+from turnwise.recipes.estimating.folds import folds_of
 from turnwise.recipes.estimating.text.behaviour import message_behaviour
 from turnwise.recipes.estimating.text.sentences import Sentences
 from turnwise.recipes.estimating.text.speakers import Speaker, before

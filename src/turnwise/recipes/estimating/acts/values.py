@@ -6,7 +6,7 @@ import numpy as np
 
 from turnwise.data.acts.pack import ActSymbols
 from turnwise.evaluation.estimates.fitted_q import Played, fit_tables, turn_keys
-from turnwise.recipes.estimating.steps import ActSteps
+from turnwise.recipes.estimating.acts.steps import ActSteps
 
 TURNS = 2
 """last turns by which histories are told apart, where enough conversations have gone through them"""

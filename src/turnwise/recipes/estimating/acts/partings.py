@@ -11,7 +11,7 @@ from scipy import special
 from turnwise.data.acts.talks import Codes
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.evaluation.measures.intervals import mean_interval
-from turnwise.recipes.estimating.steps import ActSteps
+from turnwise.recipes.estimating.acts.steps import ActSteps
 
 SITUATIONS, TALKS, ACTS = 6, 2, 3
 """situations at most; conversations shown of each; acts of each side that are named in each"""

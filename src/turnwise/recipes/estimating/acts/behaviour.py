@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from turnwise.data.acts.talks import ActTalk
-from turnwise.evaluation.estimates.cross_fit import dealt
 from turnwise.evaluation.measures.calibration import Bin, calibration_error, reliability
 from turnwise.evaluation.measures.exchanges import exchange_acts
-from turnwise.recipes.estimating.steps import ActSteps, logged_logp
+from turnwise.recipes.estimating.acts.steps import ActSteps, logged_logp
+from turnwise.recipes.estimating.folds import FEWEST
 from turnwise.rollout.acts.chooser import Chooser
 from turnwise.rollout.acts.frequencies import timed_acts
 from turnwise.rollout.acts.logged import chances
@@ -27,8 +27,6 @@ from turnwise.run.rehearsal import rehearsing
 Source = Literal["logged", "partly logged", "estimated"]
 MOST = 400_000
 """decisions beyond which no recurrent network is trained: it would take minutes"""
-FOLDS, FEWEST = 5, 20
-"""parts, each of which a model of the others predicts; and conversations, at least, that are parted"""
 Maker = Callable[[Sequence[ActTalk]], Chooser]
 """talks to a clone of the agent that talked in them"""
 
@@ -134,17 +132,6 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
         members=members,
         missing=missing,
     )
-
-
-def folds_of(conversations: int, clusters: np.ndarray | None, seed: int) -> np.ndarray:
-    """[B], the part that each conversation is in, of `FOLDS` at random; those of one cluster are in one part.
-
-    All are in one if there are fewer than `FEWEST`, of which no part would teach anything.
-    """
-    groups = conversations if clusters is None else len(np.unique(clusters))
-    if min(groups, conversations) < FEWEST:
-        return np.zeros(conversations, np.int64)
-    return dealt(conversations, folds=FOLDS, seed=seed, groups=clusters)
 
 
 def _joined(

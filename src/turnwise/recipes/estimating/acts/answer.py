@@ -1,0 +1,94 @@
+"""A policy of acts, per act: what it would do at each logged decision, against what the logged agent did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from turnwise.data.acts.talks import Codes
+from turnwise.evaluation.estimates.logged import Logged
+from turnwise.recipes.estimating.acts.behaviour import Behaviour, behaviour_of
+from turnwise.recipes.estimating.acts.partings import partings
+from turnwise.recipes.estimating.acts.steps import ActSteps
+from turnwise.recipes.estimating.acts.values import fitted_values
+from turnwise.recipes.estimating.acts.way import others_of, path_of, step_curve
+from turnwise.recipes.estimating.answer import Answer
+from turnwise.recipes.estimating.curve import Promises
+from turnwise.recipes.estimating.estimators import Sampling
+from turnwise.recipes.estimating.folds import folds_of
+from turnwise.recipes.settings.measure import EstimateSettings
+
+SAME = 1e-9
+"""nats between two log-probabilities that are one"""
+
+
+def act_answer(
+    steps: ActSteps,
+    codes: Codes,
+    sampling: Sampling,
+    s: EstimateSettings,
+    *,
+    promise: Callable[[Behaviour], Promises] | None,
+    quiet: bool,
+) -> Answer:
+    """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any."""
+    fold = folds_of(len(steps.mask), sampling.clusters, s.seed)
+    behaviour = behaviour_of(steps, fold, seed=s.seed, quiet=quiet)
+    all_q = fitted_values(steps, fold, s.discount)
+    q, v = (
+        np.take_along_axis(all_q, steps.acts[:, :, None], 2)[:, :, 0],
+        (steps.target.probabilities * all_q).sum(2),
+    )
+    same = np.allclose(steps.target_logp[steps.mask], behaviour.logp[steps.mask], rtol=0, atol=SAME)
+    logged = Logged(
+        rewards=steps.rewards,
+        mask=steps.mask,
+        discount=s.discount,
+        logp=behaviour.logp if same else steps.target_logp,
+        behavior_logp=behaviour.logp,
+        q=q,
+        # Of what the logged agent would do, the logs hold what it did: its estimate is their mean.
+        v=q if same else v,
+    )
+    path = path_of(steps, behaviour, s.way)
+    promises = None if promise is None else promise(behaviour)
+    others = () if same else others_of(steps, behaviour, logged, path.way)
+    return Answer(
+        per="act",
+        logged=logged,
+        sampling=sampling,
+        behaviour=behaviour.facts,
+        curve=step_curve(steps, path, logged, all_q, sampling, promises, others=others),
+        names=codes.acts,
+        warnings=_warnings(steps, behaviour, s.samples),
+        promises=promises,
+        partings=partings(steps, behaviour.probabilities, codes, s.seed),
+        others=tuple(seen for _, seen in others),
+    )
+
+
+def _warnings(steps: ActSteps, behaviour: Behaviour, samples: int) -> list[str]:
+    found = []
+    turns = int(steps.mask.sum())
+    if behaviour.source == "partly logged":
+        first = next(
+            d.id for d, t in zip(steps.dialogues, steps.logs, strict=True) if np.isnan(t.act_logp).any()
+        )
+        found.append(
+            f"{behaviour.missing:,} of {turns:,} messages of the agent have no act_logp, the first in "
+            f"conversation {first!r}: how probable they were is estimated"
+        )
+    if behaviour.source == "estimated":
+        found.append(
+            "the logs do not say how probable the agent's acts were (act_logp): that is estimated, and "
+            "the intervals hold by how much five models of it differ, not what all of them have wrong"
+        )
+    if cut := sum(not t.terminated for t in steps.logs):
+        found.append(f"{cut:,} conversations were cut: returns count what was earned until then")
+    if drawn := int((steps.target.drawn & steps.mask).sum()):
+        found.append(
+            f"in {drawn:,} of {turns:,} turns a language model speaks for the policy: what it would mean "
+            f"is counted in {samples} replies each"
+        )
+    return found
