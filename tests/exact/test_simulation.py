@@ -71,6 +71,58 @@ def test_looks_in_tiger() -> None:
     assert len(w.time) == 8 * 12
 
 
+def market(shown: list[float]) -> POMDP:
+    """Two regimes that stay with .9, at home or abroad; `shown`: how often the signal after stay and go is
+    right. Home pays .3 and abroad 1 or -1 by regime, so that `go` gives up .3 to get there."""
+    t, e = np.zeros((2, 4, 4)), np.zeros((2, 4, 4))  # states: regime * 2 + place; observations likewise
+    for a in (0, 1):
+        for regime in (0, 1):
+            for place in (0, 1):
+                there = 1 - place if a else place
+                for after in (0, 1):
+                    t[a, regime * 2 + place, after * 2 + there] = 0.9 if after == regime else 0.1
+                for signal in (0, 1):
+                    right = shown[a] if signal == regime else 1 - shown[a]
+                    e[a, regime * 2 + place, signal * 2 + place] = right
+    reward = np.array([[0.3, 1.0, 0.3, -1.0], [0.0, 0.0, 0.0, 0.0]])
+    return POMDP.from_arrays(
+        t, e, reward, discount=0.95, start=[0.5, 0, 0.5, 0], actions=["stay", "go"], name="market"
+    )
+
+
+def test_it_does_not_pay_to_look_where_every_action_shows_the_same() -> None:
+    p = market([0.7, 0.7])
+    w = watch(p, solve(p, deadline=5).policy, np.random.default_rng(0), 16, 40)
+    gone = w.action == 1
+    assert (w.given_up[gone] > 0.1).any() and (w.look[gone] > 0.01).any()  # what misled: both are above 0
+    assert (w.more == 0).all() and not w.pays.any()
+
+
+def test_it_pays_to_look_where_an_action_shows_more_than_the_one_given_up() -> None:
+    p = market([0.5, 0.9])  # only who goes sees anything
+    w = watch(p, solve(p, deadline=5).policy, np.random.default_rng(0), 16, 40)
+    assert w.pays[(w.action == 1) & (w.given_up > 0)].any() and not w.pays[w.action == 0].any()
+    # nothing else shows anything, so the whole look is more than what was given up would have shown
+    np.testing.assert_allclose(w.more[w.pays], w.look[w.pays], rtol=1e-9)
+
+
+def test_it_pays_to_go_where_one_sees_better() -> None:
+    """All actions have the same eyes, but in the light they see: light is where the look comes from."""
+    t, e = np.zeros((3, 4, 4)), np.zeros((3, 4, 4))  # states: side * 2 + light
+    for side in (0, 1):
+        t[:2, side * 2 : side * 2 + 2, side * 2] = 1  # both guesses lead into the dark
+        t[2, side * 2 : side * 2 + 2, side * 2 + 1] = 1  # the third into the light
+        e[:, side * 2, [0, 2]] = 0.5
+        e[:, side * 2 + 1, side * 2 + 1] = 1
+    reward = np.array([[1.0, 1, -0.9, -0.9], [-0.9, -0.9, 1, 1], [-0.1] * 4])
+    ends = np.ones((3, 4, 4), bool)
+    ends[2] = False
+    p = POMDP.from_arrays(t, e, reward, discount=0.95, start=[0.5, 0, 0.5, 0], ends=ends)
+    w = watch(p, solve(p, deadline=5).policy, np.random.default_rng(0), 4, 5)
+    first = w.time == 0
+    assert (w.action[first] == 2).all() and w.pays[first].all()
+
+
 def test_without_ears_one_listens_for_ever() -> None:
     s = best_open_loop(tiger(), gap=1e-3, deadline=20)
     assert s.lower - 1e-6 <= -1 / (1 - 0.95) <= s.upper + 1e-6

@@ -28,6 +28,7 @@ class BeliefFilter:
         self.problem = problem
         self.transitions = [t[a * S : (a + 1) * S] for a in range(A)]
         self._emissions: list[Any] = [e[a * S : (a + 1) * S] for a in range(A)]
+        self._shown: dict[int, np.ndarray] = {}  # what `shown` has computed
 
     def first(self, observations: np.ndarray) -> Any:
         """[N, S], the beliefs before the first action, given `observations` [N] if the problem shows any."""
@@ -38,6 +39,13 @@ class BeliefFilter:
         shown = np.asarray(matrix(p.initial)[start.indices, observations[_rows(start)]]).ravel()
         start.data = start.data * shown
         return _normalised(start)[0]
+
+    def shown(self, action: int) -> np.ndarray:
+        """[S, O + 1], P(o, the episode goes on | s, a) of the state before; the last column: it ends."""
+        if action not in self._shown:
+            seen = np.asarray((self.transitions[action] @ self._emissions[action]).todense())
+            self._shown[action] = np.column_stack([seen, np.maximum(1.0 - seen.sum(1), 0.0)])
+        return self._shown[action]
 
     def predict(self, beliefs: Any, action: int) -> Any:
         """[N, S], P(s', the episode goes on | b, a), before anything is seen."""

@@ -5,8 +5,10 @@
     value of the look  g (sum_o P(o|b,a) V(b_ao) - V(sum_o P(o|b,a) b_ao)): what seeing o is worth, compared
                        with going on without it (value of information, Howard 1966). V is the maximum over the
                        policy's vectors, which is convex, so this is never negative (Jensen)
+    shown more         what of that the action given up would not have shown (`_shown_more`)
 
-An action *pays to look* if it gives something up and its look is worth more than nothing.
+An action *pays to look* if it gives something up, and it shows something of worth that the action given up
+would not have shown. Where every action shows the same, one that gives something up does so to get somewhere.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ TAIL = 1e-4
 """Episodes are followed until a reward is discounted to this share of itself."""
 MOST_STEPS = 5000
 """largest number of steps of an episode"""
+NOTHING = 1e-9
+"""a reward or a value below this is rounding"""
+ROUNDING = 1e-11
+"""share of a value below which the difference of two sums is rounding"""
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,13 @@ class WatchedSteps:
     """immediate reward that was not taken"""
     look: np.ndarray
     """value of the look, in units of the return"""
+    more: np.ndarray
+    """what of it the action given up would not have shown; 0 where nothing is given up"""
+
+    @property
+    def pays(self) -> np.ndarray:
+        """bool, whether immediate reward is given up for something that only this action shows."""
+        return (self.given_up > NOTHING) & (self.look > NOTHING) & (self.more > NOTHING)
 
 
 def watch(
@@ -169,26 +182,72 @@ def watch(
         actions = walk.actions[at].copy()
         now = np.asarray(beliefs @ r.T)  # [n, A]
         given_up = now.max(1) - now[np.arange(len(at)), actions]
-        look = np.empty(len(at))
+        look, more = np.empty(len(at)), np.zeros(len(at))
         for a in np.unique(actions):
             here = np.flatnonzero(actions == a)
             look[here] = _value_of_looking(walk.filter, policy, beliefs[here], int(a))
+            asked = here[(given_up[here] > NOTHING) & (look[here] > NOTHING)]
+            if len(asked):
+                more[asked] = _shown_more(walk.filter, policy, beliefs[asked], int(a), now[asked])
         observations, rewards = walk.follow()
         columns = (np.full(len(at), t), at, actions, observations[at], rewards[at], entropy(beliefs))
-        rows.append((*columns, given_up, look))
+        rows.append((*columns, given_up, look, more))
     return WatchedSteps(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
 def _value_of_looking(filter: BeliefFilter, policy: AlphaPolicy, beliefs: Any, action: int) -> np.ndarray:
-    """[N], the value of the look after `action`.
+    """[N], the value of the look after `action`."""
+    predicted = filter.predict(beliefs, action)
+    blind = np.asarray(predicted @ policy.alphas.T).max(1)
+    worth = _seeing(filter, policy, predicted, action) - blind
+    return filter.problem.discount * np.maximum(worth, 0.0)  # rounding may fall below 0
+
+
+def _seeing(filter: BeliefFilter, policy: AlphaPolicy, predicted: Any, action: int) -> np.ndarray:
+    """[N], sum_o P(o|b,a) V(b_ao) for states predicted [N, S] and what `action` shows of them.
 
     P(o|b,a) V(b_ao) is V at the unnormalised b_ao, since vectors are linear: nothing needs to be divided.
     """
-    predicted = filter.predict(beliefs, action)
-    blind = np.asarray(predicted @ policy.alphas.T).max(1)
-    seeing = np.zeros(beliefs.shape[0])
+    seeing = np.zeros(predicted.shape[0])
     for o in range(len(filter.problem.observations)):
-        joint = filter.joint(predicted, action, np.full(beliefs.shape[0], o))
+        joint = filter.joint(predicted, action, np.full(predicted.shape[0], o))
         if joint.data.any():
             seeing += np.asarray(joint @ policy.alphas.T).max(1)
-    return filter.problem.discount * np.maximum(seeing - blind, 0.0)  # rounding may fall below 0
+    return seeing
+
+
+def _shown_more(
+    filter: BeliefFilter, policy: AlphaPolicy, beliefs: Any, action: int, now: np.ndarray
+) -> np.ndarray:
+    """[N], the worth of what `action` shows and the action given up would not have shown.
+
+    `now` [N, A] is R(b, a); given up is the largest, c. c might show as much in two ways, and whichever it is
+    worse at counts, because an action can show more by how it looks and by where it looks from:
+
+    - of the state that the action leads to: o ~ O(.|a,s') beside o ~ O(.|c,s'), with the same s' ~ T(.|b,a)
+    - of the state before: o ~ P(.|s,a) beside o ~ P(.|s,c), each followed by T(.|s,a) unseen
+
+    Both are differences of the same sum over the same set of vectors, and exactly 0 up to rounding if a and c
+    show the same. If several actions are given up, the one that shows most counts.
+    """
+    g, S = filter.problem.discount, beliefs.shape[1]
+    predicted = filter.predict(beliefs, action)
+    later = np.asarray(filter.transitions[action] @ policy.alphas.T)  # [S, n], V's vectors before the step
+
+    def through_before(a: int, at: np.ndarray) -> np.ndarray:
+        shown = filter.shown(a)  # [S, O + 1], P(o|s,a); the last column is the end
+        weighted = [beliefs[at].multiply(shown[:, o].reshape(1, S)) @ later for o in range(shown.shape[1])]
+        return np.sum([np.asarray(w).max(1) for w in weighted], 0)
+
+    more = np.full(beliefs.shape[0], np.inf)
+    for c in range(now.shape[1]):
+        at = np.flatnonzero(now[:, c] >= now.max(1) - NOTHING)
+        if c == action or not len(at):
+            continue
+        after = _seeing(filter, policy, predicted[at], action)
+        by_eyes = after - _seeing(filter, policy, predicted[at], c)
+        by_place = through_before(action, at) - through_before(c, at)
+        worth = g * np.maximum(by_eyes, by_place)
+        worth[worth <= ROUNDING * np.abs(after)] = 0.0
+        more[at] = np.minimum(more[at], worth)
+    return more

@@ -12,7 +12,6 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.evaluation.pages.report import write_report
-from turnwise.evaluation.pages.solutions.figures import NOTHING
 from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy, write_appl
 from turnwise.exact.controller_search import Best
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value
@@ -167,7 +166,8 @@ def information(problem: POMDP, looks: WatchedSteps) -> dict[str, Any]:
                     "entropy": float(looks.entropy[here].mean()),
                     "given_up": float(looks.given_up[here].mean()),
                     "look": float(looks.look[here].mean()),
-                    "pays": float(((looks.given_up > NOTHING) & (looks.look > NOTHING))[here].mean()),
+                    "more": float(looks.more[here].mean()),
+                    "pays": float(looks.pays[here].mean()),
                 }
             )
     examples = []
@@ -183,6 +183,8 @@ def information(problem: POMDP, looks: WatchedSteps) -> dict[str, Any]:
                     "entropy": float(looks.entropy[i]),
                     "given_up": float(looks.given_up[i]),
                     "look": float(looks.look[i]),
+                    "more": float(looks.more[i]),
+                    "pays": bool(looks.pays[i]),
                 }
                 for i in at
             ]

@@ -73,8 +73,24 @@ def solution(**changes) -> dict:
             "episodes": 64,
             "entropy": [[0, 0.693, 0.693, 0.693, 64], [1, 0.4, 0.135, 0.693, 5]],
             "actions": [
-                {"name": "listen", "share": 0.75, "entropy": 0.559, "given_up": 0.0, "look": 2.02},
-                {"name": ODD, "share": 0.25, "entropy": 0.135, "given_up": 0.0, "look": 3e-15},
+                {
+                    "name": "listen",
+                    "share": 0.75,
+                    "entropy": 0.559,
+                    "given_up": 0.0,
+                    "look": 2.02,
+                    "more": 0.0,
+                    "pays": 0.0,
+                },
+                {
+                    "name": ODD,
+                    "share": 0.25,
+                    "entropy": 0.135,
+                    "given_up": 0.0,
+                    "look": 3e-15,
+                    "more": 0.0,
+                    "pays": 0.0,
+                },
             ],
             "examples": [[step("listen", -1.0, look=1.97), step(ODD, 10.0)]],
         },
@@ -91,6 +107,8 @@ def step(action: str, reward: float, given_up: float = 0.0, look: float = 0.0) -
         "entropy": 0.693,
         "given_up": given_up,
         "look": look,
+        "more": 0.0,
+        "pays": False,
     }
 
 
@@ -175,12 +193,20 @@ def test_who_pays_to_look_and_who_only_looks(tmp_path):
     assert "It never gives up immediate reward" in html
     assert 'class="pays"' not in html  # a look worth 3e-15 is rounding
     found = solution()
-    found["information"]["actions"][0]["given_up"] = 0.75
-    found["information"]["examples"][0][0]["given_up"] = 0.75
+    for row in (found["information"]["actions"][0], found["information"]["examples"][0][0]):
+        row |= {"given_up": 0.75, "more": 1.5, "pays": 1.0}
     html = page(tmp_path / "paid", found)
     assert "pays to look with <b>listen</b>: on average it gives up 0.75" in html
-    assert "worth 2.02, more than it gives up" in html
+    assert "the action given up would have shown is worth 1.50, more than it gives up" in html
     assert html.count('class="pays"') == 2
+
+
+def test_who_gives_up_reward_to_get_somewhere_does_not_pay_to_look(tmp_path):
+    found = solution()
+    found["information"]["actions"][0] |= {"given_up": 0.75}  # a look of 2.02, none of it shown only so
+    html = page(tmp_path, found)
+    assert "pays to look with" not in html and 'class="pays"' not in html
+    assert "follows <b>listen</b> (2.02), but the action given up would have shown as much" in html
 
 
 def test_how_many_episodes_still_run(tmp_path):

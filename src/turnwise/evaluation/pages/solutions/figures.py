@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from turnwise.evaluation.pictures.style import as_given, number
+from turnwise.exact.simulation import NOTHING
 
-NOTHING = 1e-9
-"""a reward or a value below this is rounding"""
 _STOPPED = {
     "gap": "reaching the target gap",
     "deadline": "the deadline",

@@ -154,16 +154,17 @@ def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _pays(row: Mapping[str, Any]) -> bool:
-    """Whether reward is given up for a look that is worth something."""
-    if "pays" in row:  # a row of an action has the share of its steps at which it pays
-        return row["pays"] > 0
-    return row["given_up"] > NOTHING and row["look"] > NOTHING
+    """Whether reward is given up for a look of worth that the action given up would not have shown.
+
+    A row of an action has the share of its steps at which it is so, a row of a step has the answer.
+    """
+    return row["pays"] > 0
 
 
 def _information(found: Mapping[str, Any]) -> dict[str, Any]:
     actions, entropy, episodes = found["actions"], found["entropy"], found["episodes"]
     steps = [row for example in found["examples"] for row in example]
-    d = {key: decimals_of(row[key] for row in [*actions, *steps]) for key in ("given_up", "look")}
+    d = {key: decimals_of(row[key] for row in [*actions, *steps]) for key in ("given_up", "look", "more")}
 
     def shown(row: Mapping[str, Any]) -> dict[str, Any]:
         texts = {key: small(row[key], d[key]) for key in d}
@@ -199,54 +200,64 @@ def _information(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _looks_in_words(actions: Sequence[Mapping[str, Any]], decimals: Mapping[str, int]) -> Markup:
-    """With which actions the policy gains from seeing, and with which it also gives up immediate reward."""
-    paying = [row for row in actions if _pays(row)]
-    free = [row for row in actions if row["look"] > NOTHING and not _pays(row)]
-    findings = []
+    """What the policy gains from seeing after which action, and what it gives up for that."""
+    seeing = sorted((row for row in actions if row["look"] > NOTHING), key=lambda row: -row["look"])
+    paying = sorted((row for row in actions if _pays(row)), key=lambda row: -row["more"])
+    moving = [row for row in seeing if not _pays(row) and row["given_up"] > NOTHING]
+    free = [row for row in seeing if not _pays(row) and row["given_up"] <= NOTHING]
+    if not seeing:
+        return Markup("In these episodes the policy gains nothing from what it sees.")
+    findings = [_paid(row, decimals) for row in paying]
     if len(paying) > 2:
         each = Markup(", ").join(
             Markup("<b>{}</b> ({} for {})").format(
-                row["name"], *(small(row[key], decimals[key]) for key in ("given_up", "look"))
+                row["name"], *(small(row[key], decimals[key]) for key in ("given_up", "more"))
             )
-            for row in sorted(paying, key=lambda row: -row["look"])
+            for row in paying
         )
-        findings.append(
+        findings = [
             Markup(
                 "It pays to look with {}. The first figure is the immediate reward that this gives up, the "
-                "second the value of seeing what follows, both on average."
+                "second the value of seeing what the action given up would not have shown, both on average."
             ).format(each)
-        )
-    else:
-        findings += [_paid(row, decimals) for row in sorted(paying, key=lambda row: -row["look"])]
+        ]
     if free:
-        names = Markup(", ").join(
-            Markup("<b>{}</b> ({})").format(row["name"], small(row["look"], decimals["look"]))
-            for row in sorted(free, key=lambda row: -row["look"])
-        )
         findings.append(
             Markup(
                 "It gains from seeing what follows {}, and gives up nothing for that: at the beliefs where "
                 "it acts so, no other action has a higher expected immediate reward. The cost of the action "
                 "itself is part of its reward."
-            ).format(names)
+            ).format(_by_name(free, decimals))
         )
-    if not findings:
-        return Markup("In these episodes the policy gains nothing from what it sees.")
+    if moving:
+        findings.append(
+            Markup(
+                "It gains from seeing what follows {}, but the action given up would have shown as much: "
+                "what it gives up, it gives up to get somewhere."
+            ).format(_by_name(moving, decimals))
+        )
     if not paying:
         findings.append(Markup("It never gives up immediate reward for a look."))
     return Markup(" ").join(findings)
 
 
+def _by_name(rows: Sequence[Mapping[str, Any]], decimals: Mapping[str, int]) -> Markup:
+    """The actions, each with what its look is worth."""
+    return Markup(", ").join(
+        Markup("<b>{}</b> ({})").format(row["name"], small(row["look"], decimals["look"])) for row in rows
+    )
+
+
 def _paid(row: Mapping[str, Any], decimals: Mapping[str, int]) -> Markup:
-    look, lost = (small(row[key], decimals[key]) for key in ("look", "given_up"))
-    if row["look"] > row["given_up"]:
+    more, lost = (small(row[key], decimals[key]) for key in ("more", "given_up"))
+    if row["more"] > row["given_up"]:
         ends = "more than it gives up"
     else:
         ends = "less than it gives up: the rest must come from where the action leads"
     return Markup(
-        "It pays to look with <b>{}</b>: on average it gives up {} of immediate reward, and seeing what "
-        "follows is worth {}, {}."
-    ).format(row["name"], lost, look, ends)
+        "It pays to look with <b>{}</b>: on average it gives up {} of immediate reward, and what it shows "
+        "beyond what the action given up would have shown is worth {}, {}."
+    ).format(row["name"], lost, more, ends)
 
 
 def _beliefs(s: Mapping[str, Any]) -> dict[str, Any] | None:
