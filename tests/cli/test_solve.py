@@ -65,6 +65,17 @@ def test_bounds_of_a_file(tiger: Path, capsys: Any) -> None:
     assert found["seconds"] < 30 and found["simulation"]["inside"]
 
 
+def test_printed_bounds_are_rounded_outwards(tmp_path: Path, capsys: Any) -> None:
+    """One state that pays -0.54745725 for ever at discount .95: worth -10.949145, no more and no less."""
+    path = tmp_path / "toll.pomdp"
+    path.write_text(
+        "discount: .95\nvalues: reward\nstates: 1\nactions: 1\nobservations: 1\n"
+        "T: 0\n1\nO: 0\n1\nR: 0 : 0 : * : * -0.54745725\n"
+    )
+    assert main(["solve", str(path)]) == 0
+    assert "optimal value between -10.9492 and -10.9491," in capsys.readouterr().out
+
+
 def test_a_built_in_problem_by_name_in_both_timings(capsys: Any) -> None:
     # tmaze of length 2 at discount .9: 4 * .9^4, and a step sooner where the cue is shown at once
     assert solved(capsys, "t-maze-2")["lower"] == pytest.approx(4 * 0.9**4)

@@ -10,6 +10,7 @@ from typing import Any
 from turnwise.cli.say import Bounds, console, notice, parse, styled
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.run import outwards
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config
 
@@ -171,7 +172,7 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
             "[red]impossible[/red]: the mean exceeds {}, which no agent exceeds, by more than {} standard "
             "errors: a fault of environment, bound or evaluation"
         )
-        out.print(styled(form, f"{result['bound']:.6g}", f"{episodes.ERRORS:g}"))
+        out.print(styled(form, outwards.upper(result["bound"]), f"{episodes.ERRORS:g}"))
         result["exit"] = 1
     out.print(f"report: {found.report}")
     return result | {"report": str(found.report)}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from turnwise.run import terminal
+from turnwise.run import outwards, terminal
 from turnwise.run.errors import SettingError
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ class Bounds:
             return
         self.next = seconds + (0.2 if self.live else 15.0)
         left = max(0.0, self.deadline - seconds)
-        text = f"{lower:.6g} to {upper:.6g}  gap {upper - lower:.3g}  {left:.0f} s left at most"
+        ends, gap = (outwards.lower(lower), outwards.upper(upper)), outwards.upper(upper - lower, 3)
+        text = f"{ends[0]} to {ends[1]}  gap {gap}  {left:.0f} s left at most"
         print(
             f"\r\x1b[K{text}" if self.live else text,
             end="" if self.live else "\n",

@@ -11,6 +11,7 @@ import tyro
 
 from turnwise.cli.say import Bounds, console, notice, parse, styled
 from turnwise.recipes.settings.solve import SolveSettings
+from turnwise.run import outwards
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -90,9 +91,9 @@ def _with_history(found: Solved, a: SolveSettings) -> list[Text | str]:
     lines: list[Text | str] = [
         styled(
             "optimal value between [bold]{}[/bold] and [bold]{}[/bold], gap {} after {} s ({})",
-            f"{r['lower']:.6g}",
-            f"{r['upper']:.6g}",
-            f"{r['gap']:.3g}",
+            outwards.lower(r["lower"]),
+            outwards.upper(r["upper"]),
+            outwards.upper(r["gap"], 3),
             f"{r['seconds']:.2f}",
             why,
         ),
@@ -112,6 +113,10 @@ def _with_limits(found: Solved, a: SolveSettings) -> list[Text | str]:
         0: "best deterministic memoryless policy",
         1: "best stochastic memoryless policy found",
     }.get(a.nodes or 0, f"best stochastic controller of {a.nodes} nodes found")
-    bound = "" if r["upper"] is None else f"; the fast informed bound of all policies is {r['upper']:.6g}"
+    bound = (
+        ""
+        if r["upper"] is None
+        else f"; the fast informed bound of all policies is {outwards.upper(r['upper'])}"
+    )
     form = "{}: exact value [bold]{}[/bold] after {} s{}"
     return [styled(form, what, f"{r['value']:.6g}", f"{r['seconds']:.2f}", bound)]

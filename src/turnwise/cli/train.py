@@ -24,6 +24,7 @@ from turnwise.recipes.settings.train import (
     RunSettings,
     Start,
 )
+from turnwise.run import outwards
 from turnwise.run.errors import SettingError
 
 if TYPE_CHECKING:
@@ -286,9 +287,8 @@ def _print_plan(result: Mapping[str, Any], out: Console) -> None:
     for line in result["worth"]:
         out.print(f"{line['role']:>9}: {interval(line)}  {line['name']}", markup=False)
     b = result["bounds"]
-    out.print(
-        f"   bounds: {b['lower']:.4g} to {b['upper']:.4g} in the model that was planned in", markup=False
-    )
+    ends = f"{outwards.lower(b['lower'], 4)} to {outwards.upper(b['upper'], 4)}"
+    out.print(f"   bounds: {ends} in the model that was planned in", markup=False)
 
 
 def _in_acts(found: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from turnwise.exact.simulation import simulate
 from turnwise.recipes.environments import find_problem
 from turnwise.recipes.settings.solve import SolveSettings
 from turnwise.recipes.solutions import save_controller, save_policies, save_solution
+from turnwise.run import outwards
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import expect_fresh, write_config
 from turnwise.run.progress import Progress
@@ -50,8 +51,8 @@ class Solved:
     """Everything that was found, as result.json has it."""
 
     def __str__(self) -> str:
-        upper = "unknown" if self.upper is None else f"{self.upper:.6g}"
-        return f"{self.problem.name}: optimal value between {self.lower:.6g} and {upper}"
+        upper = "unknown" if self.upper is None else outwards.upper(self.upper)
+        return f"{self.problem.name}: optimal value between {outwards.lower(self.lower)} and {upper}"
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,8 @@ def _known(truth: Mapping[str, Any]) -> list[Markup]:
     """What the best policies earn, and acting at random, as far as it is known."""
     found = []
     if truth.get("lower") is not None:
-        low, high = (number(x, _decimals([truth["upper"]]) + 1) for x in (truth["lower"], truth["upper"]))
-        best = low if low == high else " to ".join(bounds(truth["lower"], truth["upper"]))
+        low, high = bounds(truth["lower"], truth["upper"])
+        best = low if low == high else f"{low} to {high}"
         found.append(Markup("the best policy with memory earns <b>{}</b>").format(best))
     if truth.get("stochastic") is not None:
         form = Markup("the best policy without memory earns <b>{}</b>")

@@ -8,8 +8,10 @@ from typing import Any
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.run_files import RunFiles, read_object
+from turnwise.evaluation.pages.solutions.figures import bounds
 from turnwise.evaluation.pages.training import training_view
 from turnwise.evaluation.pictures.style import as_given, number
+from turnwise.run import outwards
 from turnwise.run.errors import InputError
 
 _PARTS = ("world/answer.html", "curves.html")
@@ -48,11 +50,11 @@ def _answer(result: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> 
     ]
     if evaluation is not None and evaluation["same_env"]:
         rows.append(("random actions", *_figure(evaluation["random"])))
-        rows += [(name, as_given(value), "") for name, value in _best(evaluation["truth"])]
+        rows += [(name, value, "") for name, value in _best(evaluation["truth"])]
     rows.append(
         (
             "bounds of the plan’s value in the model that it was made in",
-            f"{number(solved['lower'], DECIMALS)} to {number(solved['upper'], DECIMALS)}",
+            " to ".join(bounds(solved["lower"], solved["upper"])),
             "",
         )
     )
@@ -67,15 +69,20 @@ def _answer(result: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> 
     }
 
 
-def _best(truth: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """What is known of the environment's best."""
+def _best(truth: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the environment's best; bounds are rounded outwards."""
     names = {
         "lower": "best policy with memory, at least",
         "upper": "best policy with memory, at most",
         "stochastic": "best stochastic policy without memory that was found",
         "maximum": "maximum",
     }
-    return [(name, truth[key]) for key, name in names.items() if truth.get(key) is not None]
+    moved = {"lower": outwards.down, "upper": outwards.up}
+    return [
+        (name, as_given(moved[key](truth[key], 4) if key in moved else truth[key]))
+        for key, name in names.items()
+        if truth.get(key) is not None
+    ]
 
 
 def _figure(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -37,6 +37,7 @@ from turnwise.recipes.environments import Environment, find_environment
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import Actor
+from turnwise.run import outwards
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import locked
 from turnwise.run.files.whole import whole_files
@@ -191,7 +192,8 @@ def best_in_words(t: dict[str, Any]) -> list[str]:
     """What is known of the environment's best, line by line."""
     lines = []
     if t.get("lower") is not None:
-        lines.append(f"V*_obs, of the best policy with memory: between {t['lower']:.6g} and {t['upper']:.6g}")
+        low, high = outwards.lower(t["lower"]), outwards.upper(t["upper"])
+        lines.append(f"V*_obs, of the best policy with memory: between {low} and {high}")
     if t.get("stochastic") is not None:
         lines.append(f"best stochastic memoryless policy found: {t['stochastic']:.6g}")
     if t.get("deterministic") is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from turnwise.evaluation.pictures.style import as_given, number
 from turnwise.exact.simulation import NOTHING
+from turnwise.run import outwards
 
 _STOPPED = {
     "gap": "reaching the target gap",
@@ -19,14 +20,19 @@ _STOPPED = {
 def bounds(lower: float, upper: float) -> tuple[str, str]:
     """Both as text with the decimals that their gap is worth, rounded outwards so that they stay bounds."""
     gap, largest = upper - lower, max(abs(lower), abs(upper))
-    if gap <= 1e-9 * max(1.0, largest):
-        text = as_given((lower + upper) / 2)
-        return text, text
+    if largest == 0:
+        return "0", "0"
     size = math.floor(math.log10(largest))
-    decimals = max(0, 2 - size, min(math.ceil(-math.log10(gap / 5)), 5 - size))
-    down = math.floor(lower * 10**decimals + 1e-6) / 10**decimals
-    up = math.ceil(upper * 10**decimals - 1e-6) / 10**decimals
-    return _trimmed(number(down, decimals)), _trimmed(number(up, decimals))
+    if gap <= 1e-9 * max(1.0, largest):  # both are the value: as it is given where that is not rounded
+        if outwards.down(lower, 4) == outwards.up(upper, 4):
+            text = as_given(upper)
+            return text, text
+        decimals = max(4, 2 - size)
+    else:
+        decimals = max(0, 2 - size, min(math.ceil(-math.log10(gap / 5)), 5 - size))
+    ends = outwards.down(lower, decimals), outwards.up(upper, decimals)
+    below, above = (_trimmed(number(x, decimals)) for x in ends)
+    return below, above
 
 
 def _trimmed(text: str) -> str:
@@ -50,7 +56,7 @@ def between(low: float, high: float) -> str:
 def rounded_up(value: float) -> str:
     """Two significant digits, rounded up."""
     decimals = max(0, 1 - math.floor(math.log10(value)))
-    return number(math.ceil(value * 10**decimals - 1e-6) / 10**decimals, decimals)
+    return number(outwards.up(value, decimals), decimals)
 
 
 def decimals_of(values: Iterable[float]) -> int:
