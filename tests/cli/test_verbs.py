@@ -198,7 +198,10 @@ def test_resume_with_other_settings_is_refused(cloned, logs, capsys):
     ]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "grad_clip was" in said and "(lr, warmup, checkpoint_every, epochs may change)" in said
+    assert (
+        "grad_clip was" in said
+        and "(lr, schedule, warmup, checkpoint_every, log_every, epochs may change)" in said
+    )
 
 
 @pytest.mark.parametrize("text, where", [

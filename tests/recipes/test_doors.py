@@ -108,7 +108,7 @@ def test_the_callers_generator_and_threads_are_left_alone() -> None:
     [
         (lambda: tw.fit(tw.BC(), [], widht=3), "BC has no setting 'widht'; expected one of heldout"),
         (lambda: tw.fit(tw.BC(), [], policy="x"), "BC takes no policy; expected model"),
-        (lambda: tw.fit(tw.PPO(), "tiger", policy="x"), "PPO takes no policy: it learns from its own acting"),
+        (lambda: tw.fit(tw.PPO(), "tiger", reward="x"), "PPO takes no reward: it learns from its own acting"),
         (lambda: tw.fit(tw.R2D2(), "tiger", critic="state"), "R2D2 has no setting 'critic'"),
         (lambda: tw.fit(tw.PPO(), 3), "env is int; expected a name, a .pomdp file"),
         (lambda: tw.evaluate(3), "int is neither a policy nor an agent"),

@@ -9,7 +9,7 @@ import pytest
 
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.metrics import added
-from turnwise.run.optim import annealed, linear, warmup_linear
+from turnwise.run.optim import annealed, scheduled, warmed_up
 from turnwise.run.settings import Adam, AdamW, flattened
 
 
@@ -37,6 +37,11 @@ from turnwise.run.settings import Adam, AdamW, flattened
             "grad_clip is 0.0; expected a number",
             "--grad-clip 0.0: ",
         ),
+        (
+            lambda: Adam(1e-3, schedule="cosine"),  # type: ignore[arg-type]
+            "schedule is 'cosine'; expected linear or constant",
+            "--schedule cosine: expected linear",
+        ),
     ],
 )
 def test_numbers_that_cannot_work(wrong, said: str, flag: str) -> None:
@@ -52,12 +57,19 @@ def test_the_learning_rate_rises_then_falls() -> None:
     With 40 steps the last would have 1/40; a twentieth is the least.
     """
     s = AdamW(lr=1.0, warmup=0.4)
-    assert [warmup_linear(s, i, 10) for i in (1, 5, 9)] == pytest.approx([0.45, 0.5, 0.1], abs=1e-12)
-    assert warmup_linear(s, 39, 40) == 0.05
+    assert [warmed_up(s, i, 10) for i in (1, 5, 9)] == pytest.approx([0.45, 0.5, 0.1], abs=1e-12)
+    assert warmed_up(s, 39, 40) == 0.05
     # The same share of 5 steps is 2 of them: a short run learns at its rate too.
-    assert [warmup_linear(s, i, 5) for i in (0, 1, 2)] == pytest.approx([0.5, 0.8, 0.6], abs=1e-12)
-    assert warmup_linear(AdamW(lr=2.0, warmup=0), 0, 10) == 2.0
-    assert [linear(Adam(lr=2.0), left) for left in (1.0, 0.25, 0.01)] == pytest.approx([2.0, 0.5, 0.1])
+    assert [warmed_up(s, i, 5) for i in (0, 1, 2)] == pytest.approx([0.5, 0.8, 0.6], abs=1e-12)
+    assert warmed_up(AdamW(lr=2.0, warmup=0), 0, 10) == 2.0
+    assert [scheduled(Adam(lr=2.0), left) for left in (1.0, 0.25, 0.01)] == pytest.approx([2.0, 0.5, 0.1])
+
+
+def test_a_constant_rate_rises_and_stays() -> None:
+    """Of 10 steps, 4 of warm-up: 1/4, then 1 to the end; without warm-up it is what was set at once."""
+    s = AdamW(lr=1.0, warmup=0.4, schedule="constant")
+    assert [warmed_up(s, i, 10) for i in (0, 3, 9)] == pytest.approx([0.25, 1.0, 1.0])
+    assert [scheduled(Adam(lr=2.0, schedule="constant"), left) for left in (1.0, 0.01)] == [2.0, 2.0]
 
 
 def test_groups_are_opened() -> None:

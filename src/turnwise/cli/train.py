@@ -81,6 +81,15 @@ class PolicyBeside:
 
 
 @dataclass(frozen=True)
+class AgentSource:
+    """The agent to begin with."""
+
+    policy: str | None = None
+    """Run folder of an agent for the same observations and actions, which goes on learning from its weights;
+    its memory comes along. none: a fresh agent."""
+
+
+@dataclass(frozen=True)
 class ActSource:
     """The acts."""
 
@@ -134,7 +143,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
-    "acting": (EnvironmentSource, EnvironmentSettings, MemorySpec),
+    "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
 }
 _SOURCES = ("logs", "feedback", "prompts", "env")
 """flags that say what is read, as `fit` takes it as its data"""
@@ -167,6 +176,7 @@ _TITLES: dict[type[Any], str] = {
     Start: "model",
     PolicySource: "policy",
     PolicyBeside: "policy",
+    AgentSource: "policy",
     FeedbackSource: "feedback",
     FeedbackSettings: "learning",
     EnsembleSettings: "ensemble",

@@ -1,4 +1,4 @@
-"""Optimizers, and the learning-rate schedule of language-model algorithms."""
+"""Optimizers, and the schedules of their learning rates."""
 
 from __future__ import annotations
 
@@ -46,20 +46,31 @@ LOWEST = 0.05
 """share of the learning rate that is never fallen below"""
 
 
-def warmup_linear(settings: AdamW, step: int, total: int) -> float:
-    """Learning rate of a step: it rises over a share `warmup` of all steps and falls linearly to a twentieth.
+def warmed_up(settings: AdamW, step: int, total: int) -> float:
+    """Learning rate of a step: it rises over a share `warmup` of all steps, and then follows the schedule.
 
     Rise and fall multiply, so that the peak is a little below the learning rate if the rise takes long.
     """
     # A share and not a number of steps: a number that suits long runs swallows all of a short one.
     rise = min(1.0, (step + 1) / max(1.0, settings.warmup * total))
-    return settings.lr * (rise * max(LOWEST, 1 - step / total))
+    return rise * scheduled(settings, 1 - step / total)
 
 
-def linear(settings: Adam, remaining: float) -> float:
-    """Learning rate that falls linearly to a twentieth; `remaining` is the share of training still to
-    come."""
-    return settings.lr * max(LOWEST, remaining)
+def scheduled(settings: AdamW | Adam, remaining: float) -> float:
+    """Learning rate by the schedule alone; `remaining` is the share of training still to come.
+
+    linear: it falls linearly to a twentieth.
+    """
+    return settings.lr * (1.0 if settings.schedule == "constant" else max(LOWEST, remaining))
+
+
+def rate_in_words(settings: AdamW | Adam, step: int, total: int) -> str:
+    """The learning rate with which a run goes on at `step`, for people."""
+    rising = isinstance(settings, AdamW)
+    rate = warmed_up(settings, step, total) if rising else scheduled(settings, 1 - step / total)
+    if settings.schedule == "constant":
+        return f"the learning rate is {rate:.3g}"
+    return f"the learning rate is {rate:.3g} there, as in a run of {total} steps from the start, and falls"
 
 
 def annealed(start: float, end: float, remaining: float) -> float:

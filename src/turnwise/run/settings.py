@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-from turnwise.run.checks import BELOW_ONE, NOT_NEGATIVE, POSITIVE, check
+from turnwise.run.checks import BELOW_ONE, NOT_NEGATIVE, POSITIVE, check, check_choice
+
+Schedule = Literal["linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,10 @@ class AdamW:
     """AdamW with a learning rate that rises and then falls (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
 
     lr: float
-    """Peak learning rate of AdamW. It falls linearly to a twentieth at the end."""
+    """Peak learning rate of AdamW."""
+    schedule: Schedule = "linear"
+    """linear: the learning rate falls to a twentieth at the end of training. constant: it stays, so that the
+    length of training changes nothing but the length, once the rate has risen."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: float = 0.0
@@ -28,19 +33,23 @@ class AdamW:
 
     def __post_init__(self) -> None:
         check(self, lr=POSITIVE, warmup=BELOW_ONE, weight_decay=NOT_NEGATIVE, grad_clip=POSITIVE)
+        check_choice(self, schedule=get_args(Schedule))
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with a falling learning rate (Kingma & Ba 2014, arXiv:1412.6980)."""
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980)."""
 
     lr: float
-    """Learning rate of Adam at first. It falls linearly to a twentieth at the end."""
+    """Learning rate of Adam; at first, if it falls."""
+    schedule: Schedule = "linear"
+    """linear: the learning rate falls to a twentieth at the end of training. constant: it stays."""
     grad_clip: float = 1.0
     """Largest global gradient norm; a longer gradient is scaled down to it."""
 
     def __post_init__(self) -> None:
         check(self, lr=POSITIVE, grad_clip=POSITIVE)
+        check_choice(self, schedule=get_args(Schedule))
 
 
 def discount_of(gamma: float | None, own: float | None = None) -> float:

@@ -30,10 +30,11 @@ from turnwise.run.files.trouble import named
 from turnwise.run.files.whole import to_disk
 from turnwise.run.learner import ADVICE, Learner, Stateful
 from turnwise.run.metrics import OPTIMIZER
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import rate_in_words, warmed_up
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam, AdamW
+from turnwise.run.terminal import say
 
 R = TypeVar("R")
 
@@ -128,6 +129,9 @@ class TrainingRun:
         if first > total:
             raise InputError(f"{self.folder}: {first} steps are done, more than {total}; expected no fewer")
         quiet = self.quiet or not self.world.main
+        if 0 < first < total and not quiet:
+            rate = rate_in_words(learner.settings, first, total)
+            say(f"{self.what}: goes on after step {first} of {total}; {rate}")
         with self._closing as closing:
             stop = closing.enter_context(_StopSignal())
             progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
@@ -155,7 +159,7 @@ class TrainingRun:
         settings, total = learner.settings, order.steps(epochs)
         assert isinstance(settings, AdamW)  # agents that learn from their own acting have no such rows
         for step in self.steps(total, learner):
-            yield step, [rows[i] for i in order.rows(step)], warmup_linear(settings, step, total)
+            yield step, [rows[i] for i in order.rows(step)], warmed_up(settings, step, total)
 
     def report(
         self,

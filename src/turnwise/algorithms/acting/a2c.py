@@ -39,7 +39,7 @@ from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check, check_choice
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import annealed, linear
+from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import TrainingRun
@@ -142,7 +142,7 @@ def update(
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, returns, sums = loss(agent, batch, c, entropy_weight)
     mean = total / (c.lanes * c.rollout)
-    learner.descend(mean, lr=linear(c.optimizer, remaining))
+    learner.descend(mean, lr=scheduled(c.optimizer, remaining))
     # Pop-Art, after the step: the loss above was in the units in which its values were computed.
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     return sums

@@ -43,7 +43,7 @@ from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import annealed, linear
+from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import TrainingRun
@@ -204,7 +204,7 @@ def update(
     for _ in range(c.epochs):
         for i in torch.randperm(len(batches)).tolist():
             total, part = loss(agent, batches[i], targets[i], denominator, c, entropy_weight)
-            learner.descend(total, lr=linear(c.optimizer, remaining))
+            learner.descend(total, lr=scheduled(c.optimizer, remaining))
             sums = added(sums, part)
     # One number for the update: times the decisions, it is a sum whose mean it is.
     return sums | {"explained_variance": explained * sums["decisions"]}

@@ -41,7 +41,7 @@ from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import annealed, linear
+from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import TrainingRun
@@ -179,7 +179,7 @@ def update(
     weights = torch.as_tensor(drawn.weights).to(like)  # [B]
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, returns, td = loss(agent, target, batch, weights, denominator, c)
-    learner.descend(total, lr=linear(c.optimizer, remaining))
+    learner.descend(total, lr=scheduled(c.optimizer, remaining))
     polyak_(target, agent, c.polyak)
     learnt = returns[batch.loss_mask]  # [decisions]
     # Pop-Art. Both networks are shown the same targets and so stay in the same units: Polyak averaging mixes

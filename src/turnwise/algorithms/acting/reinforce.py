@@ -35,7 +35,7 @@ from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SHARE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric
-from turnwise.run.optim import annealed, linear
+from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import TrainingRun
@@ -130,7 +130,7 @@ def update(
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    learner.descend(total / c.lanes, lr=linear(c.optimizer, remaining))
+    learner.descend(total / c.lanes, lr=scheduled(c.optimizer, remaining))
     return sums
 
 

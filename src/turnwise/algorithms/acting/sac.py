@@ -41,7 +41,7 @@ from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, SHARE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric, added
-from turnwise.run.optim import annealed, linear
+from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
 from turnwise.run.settings import Adam, discount_of
 from turnwise.run.training import TrainingRun
@@ -162,7 +162,7 @@ def update(
     aim = share * math.log(agent.head.logits.out_features)
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, y, sums = loss(agent, target, batch, aim, denominator, c)
-    learner.descend(total, lr=linear(c.optimizer, remaining))
+    learner.descend(total, lr=scheduled(c.optimizer, remaining))
     polyak_(target, agent.critics, c.polyak)
     # Pop-Art. Both are shown the same targets and so stay in the same units, which Polyak averaging needs.
     for critics in (agent.critics, target):

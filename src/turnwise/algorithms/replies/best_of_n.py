@@ -25,7 +25,7 @@ from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import ONE_OR_MORE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -90,7 +90,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     for step, judged in talk.steps(
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
-        sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))
+        sums = update(policy, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
         if run.due(step):
             kl = judged.kl_to(reference, run.world.device, c.group)  # of all replies, not of the best ones
             run.log(step, {**run.world.means(sums), "kl": kl, **judged.metrics()})

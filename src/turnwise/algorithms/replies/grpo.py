@@ -37,7 +37,7 @@ from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -203,7 +203,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
         due = run.due(step)
-        lr = warmup_linear(c.optimizer, step, c.steps)
+        lr = warmed_up(c.optimizer, step, c.steps)
         needed = reference if c.beta or due else None  # no forward pass for nothing
         minibatches = experience(needed, judged, c, run.world.device)
         sums = update(policy, learner, minibatches, c, beta.value, lr)

@@ -24,7 +24,7 @@ from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -102,7 +102,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     for step, judged in talk.steps(
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
-        sums = update(policy, learner, reference, judged, c, warmup_linear(c.optimizer, step, c.steps))
+        sums = update(policy, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
         if run.due(step):
             means = run.world.means(sums) if sums else {}
             kl = judged.kl_to(

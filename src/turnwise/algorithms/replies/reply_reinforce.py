@@ -31,7 +31,7 @@ from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -178,7 +178,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed, least=least
     ):
         (batch,) = judged.minibatches(1, 1, run.world.device)
-        lr = warmup_linear(c.optimizer, step, c.steps)
+        lr = warmed_up(c.optimizer, step, c.steps)
         sums = update(policy, learner, reference, batch, c, past, lr)
         kl = float(sums["kl_k1"]) / len(judged.replies)
         past.beta.update_(kl)

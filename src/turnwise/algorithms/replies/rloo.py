@@ -34,7 +34,7 @@ from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -174,7 +174,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
         minibatches = experience(reference, judged, c, beta.value, run.world.device)
-        sums = update(policy, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
+        sums = update(policy, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
         kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
         kl /= len(judged.replies)

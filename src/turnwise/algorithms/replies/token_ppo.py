@@ -41,7 +41,7 @@ from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import REPLIES, Metric, added
-from turnwise.run.optim import warmup_linear
+from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
 
@@ -214,7 +214,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
         policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed
     ):
         minibatches = experience(agent, reference, judged, c, beta.value, run.world.device)
-        sums = update(agent, learner, minibatches, c, warmup_linear(c.optimizer, step, c.steps))
+        sums = update(agent, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
         kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
         kl /= len(judged.replies)

@@ -27,7 +27,7 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import Spaces, memory_of
 from turnwise.models.decisions import at_decisions
-from turnwise.run.optim import optimizer_of, warmup_linear
+from turnwise.run.optim import optimizer_of, warmed_up
 from turnwise.run.progress import Progress
 from turnwise.run.settings import AdamW
 
@@ -128,7 +128,7 @@ def learn_to_predict(
         for epoch in range(EPOCHS):
             for step in range(epoch * order.batches_per_epoch, (epoch + 1) * order.batches_per_epoch):
                 for group in optimizer.param_groups:
-                    group["lr"] = warmup_linear(OPTIMIZER, step, steps)
+                    group["lr"] = warmed_up(OPTIMIZER, step, steps)
                 batch = pack_acts([rows[i] for i in order.rows(step)], gamma=1.0)
                 loss = -sum_over_decisions(net(batch), batch.mask) / batch.mask.sum()
                 optimizer.zero_grad()

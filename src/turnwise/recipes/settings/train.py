@@ -41,9 +41,12 @@ class RunSettings:
     """CPU threads; more helps only while nothing else runs."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between lines of metrics; the first and the last step have one in any case. Held-out batches are
+    read at every tenth of those."""
 
     def __post_init__(self) -> None:
-        check(self, seed=SEED, threads=ONE_OR_MORE, checkpoint_every=ONE_OR_MORE)
+        check(self, seed=SEED, threads=ONE_OR_MORE, checkpoint_every=ONE_OR_MORE, log_every=ONE_OR_MORE)
         check_choice(self, device=DEVICES)
 
 

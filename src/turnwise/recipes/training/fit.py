@@ -88,6 +88,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    log_every: int = ...,
     **settings: Any,
 ) -> Policy: ...
 @overload
@@ -102,6 +103,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    log_every: int = ...,
     **settings: Any,
 ) -> Codebooks: ...
 @overload
@@ -117,6 +119,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    log_every: int = ...,
     **settings: Any,
 ) -> ActPolicy: ...
 @overload
@@ -133,6 +136,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    log_every: int = ...,
     **settings: Any,
 ) -> Judge: ...
 @overload
@@ -149,6 +153,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    log_every: int = ...,
     **settings: Any,
 ) -> Actor: ...
 def fit(
@@ -164,6 +169,7 @@ def fit(
     device: str = "auto",
     threads: int = 1,
     checkpoint_every: int = 100,
+    log_every: int = 10,
     **settings: Any,
 ) -> Any:
     """Train an algorithm on data, and return what was trained.
@@ -180,16 +186,17 @@ def fit(
                                             environment, or a function that makes one
 
     `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
-    returned, a run folder, or any causal language model by folder or name. `reward`: who judges replies: a
+    returned, a run folder, or any causal language model by folder or name. For agents that act in an
+    environment: the agent to begin with, in place of a fresh one. `reward`: who judges replies: a
     reward model, its run folder, any sequence classifier of one label by folder or name, or a function in
     TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO are only
     measured by it. `acts`: codebooks for ActBC, ..., ActCQL and LearntPomdp, themselves or
     their folder; without them they are made of the logs. `out`: the run folder; without it the run
-    is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result.
-    `quiet`: print nothing. `settings`: further fields of the family's settings
-    (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`, `max_new_tokens`; for reading data
-    `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for the model to begin with `model`,
-    `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
+    is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result,
+    or beyond the end of a finished run if `config` is longer now. `quiet`: print nothing. `settings`: further
+    fields of the family's settings (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`,
+    `max_new_tokens`; for reading data `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for
+    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
 
     Returns a `Policy`, `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor`
     (agents with memory); None on the processes of `torchrun` other than the first. Raises InputError for data
@@ -199,7 +206,7 @@ def fit(
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run" if out is None else Path(out)
-        run = RunSettings(folder, seed, resume, device, threads, checkpoint_every)
+        run = RunSettings(folder, seed, resume, device, threads, checkpoint_every, log_every)
         given = {"policy": policy, "reward": reward, **settings}
         found = prepare_and_carry_out(algorithm, config, data, given, run, quiet=quiet)
         if found is None or out is not None:
@@ -337,15 +344,15 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
 
 
 def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:
-    for name in ("policy", "reward"):
-        if given.pop(name, None) is not None:
-            raise TypeError(f"{algorithm.title} takes no {name}: it learns from its own acting")
+    if given.pop("reward", None) is not None:
+        raise TypeError(f"{algorithm.title} takes no reward: it learns from its own acting")
+    policy = given.pop("policy", None)
     kinds: tuple[type[Any], ...] = (EnvironmentSettings, MemorySpec)
     settings, memory = (_taken(kind, given) for kind in kinds)
     critic = _taken(CriticSpec, given) if algorithm.critic else None
     _expect_nothing(algorithm, given, *kinds, *([CriticSpec] if algorithm.critic else []))
     env = find_environment(data, config.lanes, settings.horizon)
-    return acting.prepare(algorithm, config, env, memory, critic, settings, m)
+    return acting.prepare(algorithm, config, env, memory, critic, policy, settings, m)
 
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {

@@ -26,7 +26,7 @@ from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
 
-SCHEDULE = ("lr", "warmup", "checkpoint_every")
+SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "log_every")
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),

@@ -60,7 +60,12 @@ class Machine:
     def training_run(self, what: str) -> TrainingRun:
         """Steps with progress, checkpoints and metrics in the run folder."""
         return TrainingRun(
-            self.out, self.world, what=what, checkpoint_every=self.run.checkpoint_every, quiet=self.quiet
+            self.out,
+            self.world,
+            what=what,
+            checkpoint_every=self.run.checkpoint_every,
+            log_every=self.run.log_every,
+            quiet=self.quiet,
         )
 
 
