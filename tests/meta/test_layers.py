@@ -46,6 +46,7 @@ RULES = {
     ),
     "models/*": _rule("models losses data envs", "torch jaxtyping"),
     # A policy of acts may be a plan in a learnt model: what `exact` knows, it does.
+    "rollout/acts/imitation/*": _rule("rollout models losses data envs", "numpy scipy torch safetensors"),
     "rollout/acts/*": _rule("rollout models losses data envs exact", "numpy torch jaxtyping safetensors"),
     "rollout/*": _rule("rollout models losses data envs", "numpy torch jaxtyping safetensors"),
     "algorithms/*": _rule(BELOW_ALGORITHMS + " evaluation", "numpy torch jaxtyping"),

@@ -13,7 +13,7 @@ from turnwise.evaluation.measures.exchange_network import exchange_network
 from turnwise.evaluation.measures.exchanges import exchange_acts
 from turnwise.evaluation.measures.next_acts import recurrent_clone
 from turnwise.rollout.acts.chooser import Prefix, draw
-from turnwise.rollout.acts.frequencies import timed_acts
+from turnwise.rollout.acts.imitation.frequencies import timed_acts
 from turnwise.rollout.acts.logged import chances
 
 

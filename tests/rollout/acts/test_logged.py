@@ -14,7 +14,7 @@ from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.planner import mixture
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, LoggedActs, Prefix, draw
-from turnwise.rollout.acts.frequencies import timed_acts
+from turnwise.rollout.acts.imitation.frequencies import timed_acts
 from turnwise.rollout.acts.logged import chances, logged_chances
 from turnwise.rollout.acts.simulated import siblings, simulated_talks
 from turnwise.rollout.acts.voice import LoggedVoice

@@ -2,15 +2,14 @@
 
     p(a | h) = softmax(W x(h)),    min_W  -sum log p(a | h) + penalty |W|^2 / 2
 
-x(h) counts every exchange of the talk (an act and its answer), and says what was seen last, what was done
-last, and which turn it is: multinomial logistic regression. An agent that goes by how often it heard what is
-cloned from a few hundred talks, where a recurrent network would need thousands.
+x(h) are the counts of `rollout/acts/imitation/exchanges.py`: multinomial logistic regression. An agent that
+goes by how often it heard what is cloned from a few hundred talks, where a recurrent network would need
+thousands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, sparse
@@ -18,7 +17,7 @@ from scipy.special import log_softmax
 
 from turnwise.data.acts.pack import ActSymbols
 from turnwise.data.acts.talks import ActLogs, ActTalk
-from turnwise.rollout.acts.chooser import Choice, Prefix, draw
+from turnwise.rollout.acts.imitation.exchanges import ExchangeActs, features
 
 PENALTIES = (0.3, 3.0, 30.0)
 """to choose from, by talks kept apart"""
@@ -26,24 +25,6 @@ APART = 0.2
 """share of the talks that are"""
 ITERATIONS = 200
 """of L-BFGS, at most"""
-
-
-@dataclass(frozen=True)
-class ExchangeActs:
-    """Draws acts by a regression on what was exchanged."""
-
-    weights: np.ndarray
-    """[F, A]"""
-    symbols: ActSymbols
-    turns: int
-    """turns that are told apart; later ones are as the last"""
-    penalty: float = PENALTIES[1]
-
-    def choose(self, talks: Sequence[Prefix], rngs: Sequence[np.random.Generator]) -> list[Choice]:
-        """Draw one act for each talk."""
-        x = features([(t.first, t.acts, t.answers) for t in talks], self.symbols, self.turns)
-        p = np.exp(log_softmax(np.asarray(x @ self.weights), axis=1))
-        return [Choice(draw(row, rng), row) for row, rng in zip(p, rngs, strict=True)]
 
 
 def exchange_acts(
@@ -62,23 +43,6 @@ def exchange_acts(
         best = min(tried, key=lambda penalty: _loss(tried[penalty], *apart, 0.0)[0])
     everything = decisions(talks, symbols, turns)
     return ExchangeActs(_fitted(*everything, symbols.acts, best), symbols, turns, best)
-
-
-def features(
-    talks: Sequence[tuple[int, np.ndarray, np.ndarray]], symbols: ActSymbols, turns: int
-) -> sparse.csr_array:
-    """[N, F], of talks under way (opening, acts, answers)."""
-    A, O, S = symbols.acts, symbols.answers, symbols.seen
-    rows, columns = [], []
-    for i, (first, acts, answers) in enumerate(talks):
-        seen = symbols.observations(first, answers)[-1]
-        last = acts[-1] if len(acts) else A
-        own = [seen, S + last, S + A + 1 + min(len(acts), turns - 1)]
-        exchanged = S + A + 1 + turns + acts * O + answers
-        rows += [i] * (len(own) + len(exchanged))
-        columns += [*own, *exchanged.tolist()]
-    shape = (len(talks), S + A + 1 + turns + A * O)
-    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
 def decisions(

@@ -20,7 +20,7 @@ from turnwise.evaluation.measures.exchanges import exchange_acts
 from turnwise.recipes.estimating.acts.steps import ActSteps, logged_logp
 from turnwise.recipes.estimating.folds import FEWEST
 from turnwise.rollout.acts.chooser import Chooser
-from turnwise.rollout.acts.frequencies import timed_acts
+from turnwise.rollout.acts.imitation.frequencies import timed_acts
 from turnwise.rollout.acts.logged import chances
 from turnwise.run.rehearsal import rehearsing
 

@@ -12,6 +12,7 @@ from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.curve import Promises
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix
+from turnwise.rollout.acts.imitation.steps import between
 from turnwise.rollout.acts.logged import Remembering, chances
 from turnwise.rollout.acts.simulated import siblings, simulated_talks
 
@@ -51,16 +52,3 @@ def promised(
     between_models = means.var(0, ddof=1) - chance_variance if len(worlds) > 1 else np.zeros(len(at))
     variance = np.maximum(between_models, 0.0) + chance_variance / len(worlds)
     return Promises(means.mean(0), 1.96 * np.sqrt(variance))
-
-
-def between(before: np.ndarray, policy: np.ndarray, t: np.ndarray, way: Way) -> np.ndarray:
-    """[N, K], the step t [N] between two sets of probabilities (`StepPath`)."""
-    t = t[:, None]
-    mixed = (1 - t) * before + t * policy
-    if way == "mixed":
-        return mixed
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where(t == 0, 0.0, t * np.log(policy)) + np.where(t == 1, 0.0, (1 - t) * np.log(before))
-        p = np.exp(logs - logs.max(1, keepdims=True))
-        p = p / p.sum(1, keepdims=True)
-    return np.where(np.isfinite(p).all(1, keepdims=True), p, mixed)  # nothing in common: a coin
