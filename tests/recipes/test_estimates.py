@@ -21,10 +21,6 @@ from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import StepPath
-<<<<<<< HEAD
-=======
-from turnwise.recipes.estimating.behaviour import folds_of
->>>>>>> c4c093b (A step towards a policy of acts can talk: clones of the logged agent and the policy in one, saved and loaded)
 from turnwise.recipes.estimating.estimators import ESTIMATORS, Sampling, spread_of
 from turnwise.recipes.estimating.folds import folds_of
 from turnwise.recipes.held_out import HeldOut

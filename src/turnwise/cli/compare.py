@@ -57,12 +57,18 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    result = compare(a.target.runs, logs, betas=a.target.betas, reward=a.judging.reward, **vars(a.settings))
+    asked = {"betas": a.target.betas, "reward": a.judging.reward, "safe": a.judging.safe}
+    result = compare(a.target.runs, logs, **asked, **vars(a.settings))
     for warning in result["warnings"]:
         notice(f"warning: {warning}")
     out = console(a.judging.json)
     out.print(_table(result))
     out.print(_safe(result["safe"]), markup=False, highlight=False)
+    if a.judging.safe is not None:
+        from turnwise.recipes.estimating.words import in_words_of_run
+
+        for line in in_words_of_run(result["safe"]):
+            out.print(line, markup=False, highlight=False)
     return result
 
 
@@ -102,7 +108,7 @@ def _safe(safe: Mapping[str, Any]) -> str:
     if not safe["t"]:
         return "safe: the logged agent; nothing that these logs vouch for is better with certainty"
     gain = safe["gain"]
-    step = "" if safe["t"] == 1 else f", taking {safe['t']:.0%} of the turns"
+    step = "" if safe["t"] == 1 else f", {safe['t']:.0%} of the way to it"
     return (
         f"safe: {safe['name']}{step}, worth {safe['value']:.3f}; gain {gain['value']:+.3f} "
         f"({gain['low']:+.3f} to {gain['high']:+.3f}, 95%)"

@@ -20,6 +20,9 @@ class Judging:
     reward: str | None = None
     """Function of a conversation as module:function, whose rewards take the place of those that were logged:
     a number, or one for each message of the agent."""
+    safe: Path | None = None
+    """New folder, to which the safe choice is written as a run: the policy at some of the turns, a clone of
+    the logged agent at the others. Nothing is written if the logged agent itself is what is safe."""
     threads: int = 1
     """CPU threads."""
     json: bool = False
@@ -68,7 +71,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    found = estimate(a.target.run, logs, model=a.target.model, reward=a.judging.reward, **vars(a.settings))
+    asked = {"model": a.target.model, "reward": a.judging.reward, "safe": a.judging.safe}
+    found = estimate(a.target.run, logs, **asked, **vars(a.settings))
     for warning in found["warnings"]:
         notice(f"warning: {warning}")
     out = console(a.judging.json)

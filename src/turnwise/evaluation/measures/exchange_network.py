@@ -70,4 +70,3 @@ def _learn(network: nn.Module, seen: Decisions, apart: Decisions) -> None:
         elif epoch - at >= PATIENCE:
             break
     network.load_state_dict(kept)
-

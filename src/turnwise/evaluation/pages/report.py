@@ -23,6 +23,7 @@ from turnwise.evaluation.pages.replies import reply_page
 from turnwise.evaluation.pages.reward_models import reward_page
 from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_run
 from turnwise.evaluation.pages.solutions.solved import solution_page
+from turnwise.evaluation.pages.steps import with_step
 from turnwise.evaluation.pages.training import training_view
 from turnwise.evaluation.pages.worlds import world_page
 from turnwise.run.errors import InputError
@@ -59,7 +60,7 @@ def page_of(folder: Path) -> Page:
         )
     # Resolved, so that `turnwise report --run .` still has a name to show.
     run = read_run(folder, folder.resolve().name)
-    return with_estimate(PAGES[run.algorithm.family](run), run)
+    return with_step(with_estimate(PAGES[run.algorithm.family](run), run), run)
 
 
 def plain_page(run: RunFiles) -> Page:

@@ -6,11 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.step_curve import StepPath
+from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.curve import Curve, Promises
 from turnwise.recipes.estimating.estimators import Sampling
 
 Per = Literal["act", "turn", "token"]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What steps of acts are made of."""
+
+    behaviour: Behaviour
+    path: StepPath
+    acts: np.ndarray
+    """[B, A] int, what was done"""
 
 
 @dataclass(frozen=True)
@@ -38,3 +52,5 @@ class Answer:
     """the same logs as each of several models of the logged agent sees them, if it is estimated"""
     final: str = ""
     """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""
+    ground: Ground | None = None
+    """of which steps are made that can talk; None for a policy that writes its own words"""

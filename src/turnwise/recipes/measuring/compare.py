@@ -17,6 +17,7 @@ from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs
 from turnwise.recipes.estimating.leaks import fresh
 from turnwise.recipes.estimating.rerated import rerated
+from turnwise.recipes.estimating.safe import expect_free, write_safe
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.measuring.estimate import Estimating, expect_logs, policy_of
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -41,6 +42,7 @@ def compare(
     *,
     betas: Sequence[float] = (),
     reward: Any = None,
+    safe: str | Path | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -48,16 +50,17 @@ def compare(
 
     `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
     that has one is taken, in place of its own. `logs`, `reward` and `settings` are those of `estimate`.
+    `safe`: a new folder, to which the safe choice is written as a run.
 
     `rows` are in the order of their estimates, the logged agent among them, with the gain over it (intervals
     that hold for all at once), the probability that the row is the best of all and that it is worse than the
     logged agent, and the verdict. `safe` is the choice: of all candidates and all steps towards them that the
     logs vouch for and that are better than the logged agent with certainty, all at once, the one with the
-    highest estimate; the logged agent if there is none. JSON holds the result; nothing is written.
+    highest estimate; the logged agent if there is none. JSON holds the result; nothing else is written.
 
     Raises what `estimate` raises; InputError for no runs, and for two of one name.
     """
-    s = EstimateSettings(**settings)
+    s, out = EstimateSettings(**settings), expect_free(safe)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
     candidates = [c for run in runs for c in _candidates(policy_of(run, s), run, betas)]
     _expect_names(candidates)
@@ -75,11 +78,15 @@ def compare(
             answers.append(answer)
             bar.at(i + 1)
     rows = _ranked(candidates, found, answers)
+    i, choice = _safe(candidates, answers, kept=rest.kept > 0)
+    if out is not None:
+        c, t = candidates[i], choice["t"]
+        choice |= write_safe(out, c.policy, c.name, answers[i], t, rest.logs)
     return {
         "logs": read.source,
         "conversations": len(rest.logs),
         "rows": rows,
-        "safe": _safe(candidates, answers, kept=rest.kept > 0),
+        "safe": choice,
         "warnings": [*rest.notes, *dict.fromkeys(w for a in answers for w in a.warnings)],
     }
 
@@ -160,8 +167,11 @@ def _ranked(
     return sorted(rows, key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
 
 
-def _safe(candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: bool) -> dict[str, Any]:
-    """The best of all steps that are vouched for and better with certainty, all at once."""
+def _safe(
+    candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: bool
+) -> tuple[int, dict[str, Any]]:
+    """The best of all steps that are vouched for and better with certainty, all at once; and the number of
+    the policy that it goes to."""
     asked = [(i, k) for i, a in enumerate(answers) for k in vouched_steps(a.curve.rows)]
     curves = [answers[i].curve for i, _ in asked]
     best = surely_best(
@@ -172,7 +182,7 @@ def _safe(candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: b
     )
     if best is None or kept:
         value = float(of_logs(answers[0].logged).value)
-        return {"name": "the logged agent", "t": 0.0, "value": value, "gain": None}
+        return 0, {"name": "the logged agent", "t": 0.0, "value": value, "gain": None}
     (i, k), gain = asked[best[0]], best[1]
     row = answers[i].curve.rows[k]
-    return {"name": candidates[i].name, "t": row["t"], "value": row["worth"]["value"], "gain": gain}
+    return i, {"name": candidates[i].name, "t": row["t"], "value": row["worth"]["value"], "gain": gain}

@@ -37,9 +37,10 @@ from turnwise.recipes.estimating.estimators import (
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
 from turnwise.recipes.estimating.rerated import rerated, reward_name
+from turnwise.recipes.estimating.safe import expect_free, write_safe
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
-from turnwise.recipes.estimating.words import in_words
+from turnwise.recipes.estimating.words import in_words, in_words_of_run
 from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Policy, load
 from turnwise.recipes.training.logs import expect_outcomes
@@ -57,7 +58,14 @@ MOST_GROUPS = 50
 
 
 def estimate(
-    agent: Any, logs: Any, *, model: Any = None, reward: Any = None, quiet: bool = False, **settings: Any
+    agent: Any,
+    logs: Any,
+    *,
+    model: Any = None,
+    reward: Any = None,
+    safe: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Estimate what a policy is worth from logged conversations that it has not learnt from.
 
@@ -66,8 +74,9 @@ def estimate(
     `read_logs` reads. `model`: a plan (of `LearntPomdp`), or its folder, whose learnt models are to promise
     what a policy of acts is worth; a plan is promised by its own. `reward`: a function of a `Dialogue`, or
     its name as module:function, whose rewards take the place of those that were logged; no model promises
-    anything then, since it has learnt of the others. `settings`: fields of `EstimateSettings` (`discount`,
-    `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
+    anything then, since it has learnt of the others. `safe`: a new folder, to which the safe step is
+    written as a run (`write_safe`). `settings`: fields of `EstimateSettings` (`discount`, `cluster`, `by`,
+    `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
 
     The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
     (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
@@ -77,7 +86,7 @@ def estimate(
     InputError for logs without outcomes, for propensities that are none, and if the policy has learnt from
     all of the conversations; SettingError for a column that is not there.
     """
-    s = EstimateSettings(**settings)
+    s, out = EstimateSettings(**settings), expect_free(safe)
     policy = policy_of(agent, s)
     world = policy if isinstance(policy, ActPolicy) else None
     if model is not None:
@@ -93,7 +102,13 @@ def estimate(
             )
         read, world = rerated(read, reward), None
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    found = Estimating(policy, world, read, s, quiet).result()
+    one = Estimating(policy, world, read, s, quiet)
+    rest = one.rest()
+    answer = one.answer(rest)
+    found = one.document(rest, answer)
+    if out is not None:
+        found["safe"] |= write_safe(out, policy, policy.name, answer, found["safe"]["t"], rest.logs)
+        found["lines"] += in_words_of_run(found["safe"])
     if reward is not None:
         said = f"returns are by {reward_name(reward)}, and not as they were logged"
         found["warnings"].insert(0, said)
@@ -114,13 +129,12 @@ class Estimating:
     s: EstimateSettings
     quiet: bool
 
-    def result(self) -> dict[str, Any]:
-        """All of it."""
+    def rest(self) -> Fresh:
+        """The conversations to ask."""
         held = self.policy.held
         if self.world is not None and self.world is not self.policy:
             held = both(held, self.world.held)
-        rest = fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
-        return self.document(rest, self.answer(rest))
+        return fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
 
     def answer(self, rest: Fresh) -> Answer:
         """What these conversations say."""

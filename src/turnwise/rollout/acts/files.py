@@ -98,9 +98,7 @@ def load_act_agent(folder: Path, embed: Callable[[str], Embedder] | None = None)
     return ActAgent(codes, chooser, voice, fallback, own, patience)
 
 
-def _load_step(
-    found: Mapping[str, Any], folder: Path, embed: Callable[[str], Embedder] | None
-) -> ActAgent:
+def _load_step(found: Mapping[str, Any], folder: Path, embed: Callable[[str], Embedder] | None) -> ActAgent:
     agent = load_act_agent(folder / TOWARDS, embed)
     before = [
         _load_chooser(x, folder / f"{BEFORE}-{i}", agent.codes.acts) for i, x in enumerate(found["before"])

@@ -13,7 +13,7 @@ from turnwise.recipes.estimating.acts.partings import partings
 from turnwise.recipes.estimating.acts.steps import ActSteps
 from turnwise.recipes.estimating.acts.values import fitted_values
 from turnwise.recipes.estimating.acts.way import others_of, path_of, step_curve
-from turnwise.recipes.estimating.answer import Answer
+from turnwise.recipes.estimating.answer import Answer, Ground
 from turnwise.recipes.estimating.curve import Promises
 from turnwise.recipes.estimating.estimators import Sampling
 from turnwise.recipes.estimating.folds import folds_of
@@ -64,6 +64,7 @@ def act_answer(
         warnings=_warnings(steps, behaviour, s.samples),
         promises=promises,
         partings=partings(steps, behaviour.probabilities, codes, s.seed),
+        ground=Ground(behaviour, path, steps.acts),
         others=tuple(seen for _, seen in others),
     )
 

@@ -1,4 +1,4 @@
-"""Clones of the logged agent that count, as files: arrays without pickles, and what tells how to read them."""
+"""Clones of the logged agent that count, as files: arrays without pickles, and how to read them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ARRAYS, WEIGHTS = "counts.npz", "exchanges.safetensors"
 
 
 def save_imitation(clone: Chooser, folder: Path) -> dict[str, Any] | None:
-    """Write a clone into a folder that is there; what tells `load_imitation` how to read it. None if it is none
-    of those that count."""
+    """Write a clone into a folder that is there; what tells `load_imitation` how to read it. None if it is
+    none of those that count."""
     if isinstance(clone, LoggedActs):
         _write(folder, begin=clone.begin, after=clone.after)
         return {"kind": "logged"}

@@ -3,8 +3,8 @@
     mixed     step(a) = (1 - t) before(a) + t policy(a)        a coin at each turn
     tilted    step(a) ~ before(a)^(1 - t) policy(a)^t          the geometric mean
 
-`before` is the mean of clones of the logged agent. What such steps are worth, logs can say where they cannot say
-it of the policy (`evaluation/estimates/step_curve.py`).
+`before` is the mean of clones of the logged agent. What such steps are worth, logs can say where they cannot
+say it of the policy (`evaluation/estimates/step_curve.py`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StepChooser:
 
 
 def step_of(agent: ActAgent, before: tuple[Chooser, ...], t: float, way: Way) -> ActAgent:
-    """The agent that goes the step `t` towards `agent` at every turn, also at those where its fallback chooses.
+    """The agent that goes the step `t` towards `agent` at every turn, those of its fallback included.
 
     ValueError for a step that is none, and for no clone.
     """
