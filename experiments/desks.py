@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+from judging import chances_of, fitted_values, frequencies
 
 from turnwise.data.acts.talks import ActLogs, ActTalk
-from turnwise.envs.tasks.helpdesk.acts_only import Talks, converse_without_words, mixed, optimal, tilted
+from turnwise.envs.tasks.helpdesk.acts_only import converse_without_words, mixed, optimal, tilted
 from turnwise.envs.tasks.helpdesk.exact import Game, OptimalDesk, Policy, PolicyValues, behavior_acts
 from turnwise.envs.tasks.helpdesk.rules import ACTS
-from turnwise.evaluation.estimates.cross_fit import cross_fitted, dealt
-from turnwise.evaluation.estimates.fitted_q import Played, Values, fit_tables, turn_keys
+from turnwise.evaluation.estimates.cross_fit import dealt
+from turnwise.evaluation.estimates.fitted_q import Played, Values, turn_keys
 from turnwise.evaluation.estimates.intervals import Intervals, jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
@@ -103,9 +103,9 @@ class Case:
         """The logs with probabilities [B, A, K] of a target; `behavior` [B, A] of what was done, if not the
         desk's own."""
         t = self.talks
-        done = _of_acts(self.behavior, t) if behavior is None else behavior
+        done = chances_of(self.behavior, t.acts, t.mask) if behavior is None else behavior
         with np.errstate(divide="ignore"):
-            return Logged(t.rewards, t.mask, 1.0, np.log(_of_acts(target, t)), np.log(done))
+            return Logged(t.rewards, t.mask, 1.0, np.log(chances_of(target, t.acts, t.mask)), np.log(done))
 
     def fitted(self, target: np.ndarray, keys: list[np.ndarray], seed: int) -> Values:
         """Values of the target, by tables that were fitted on the other half."""
@@ -113,21 +113,11 @@ class Case:
         final = np.zeros((n, 1, target.shape[2]))
         played = Played(t.acts, t.rewards, t.mask, np.concatenate([target, final], 1), np.ones(n, bool))
 
-        def fit(learnt: np.ndarray) -> Callable[[np.ndarray], Values]:
-            tables = fit_tables([k[learnt] for k in keys], played.some(learnt), 1.0)
-            return lambda asked: tables.values([k[asked] for k in keys], played.some(asked))
-
-        return cross_fitted(n, fit, seed=seed)
+        return fitted_values(played, keys, 1.0, seed)
 
     def estimated(self, kind: np.ndarray) -> np.ndarray:
         """[B, A], frequency of what was done, among histories of the same kind [B, A]; 1 behind the end."""
-        t = self.talks
-        names = np.unique(kind[t.mask], return_inverse=True)[1]
-        counts = np.zeros((names.max() + 1, 8))
-        np.add.at(counts, (names, t.acts[t.mask]), 1.0)
-        found = np.ones(t.mask.shape)
-        found[t.mask] = counts[names, t.acts[t.mask]] / counts[names].sum(1)
-        return found
+        return frequencies(kind, self.talks.acts, self.talks.mask, len(ACTS))
 
     def read(self, seed: int) -> np.ndarray:
         """[B, A], probability of what was done, by networks that read all that was exchanged: the mean of
@@ -164,8 +154,3 @@ class Case:
         """Studentised intervals of several estimates of one policy each."""
         more = {"resamples": RESAMPLES, "within": self.within} | more
         return studentised_intervals(jointly(estimates), self.size, rng=self.rng, **more)
-
-
-def _of_acts(p: np.ndarray, talks: Talks) -> np.ndarray:
-    """[B, A], of what was done; 1 behind the end."""
-    return np.where(talks.mask, np.take_along_axis(p, talks.acts[:, :, None], 2)[:, :, 0], 1.0)

@@ -44,7 +44,6 @@ average over sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,12 +62,11 @@ from common import (
     write_results,
 )
 from desks import COINS, WORLDS, Case, coins, plan, targets_of, truth_of
+from judging import BY_BOTH, BY_LOGS, FREE, add, confident_and_wrong, number, score
 from scipy.stats import spearmanr
 
-from turnwise.evaluation.estimates import doubly_robust, importance
+from turnwise.evaluation.estimates import importance
 from turnwise.evaluation.estimates.intervals import choose, jointly
-from turnwise.evaluation.estimates.logged import Logged
-from turnwise.evaluation.estimates.magic import magic
 from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.step_curve import ModelCheck, StepPath
 from turnwise.evaluation.estimates.verdict import MATERIAL, Evidence, judge, vouches
@@ -76,20 +74,6 @@ from turnwise.run.rehearsal import at_most
 
 SIZES = (200, 1000, 5000, 20_000)
 BELIEVED = {"true model": 0.85, "believes .75": 0.75, "believes .9": 0.9, "believes .95": 0.95}
-BY_LOGS: dict[str, Callable[[Logged], Pointwise]] = {
-    "importance sampling": importance.importance_sampling,
-    "per decision": importance.per_decision,
-    "weighted": importance.weighted,
-    "weighted per decision": importance.weighted_per_decision,
-}
-BY_BOTH: dict[str, Callable[[Logged], Pointwise]] = {
-    "direct": doubly_robust.direct,
-    "doubly robust": doubly_robust.doubly_robust,
-    "weighted doubly robust": doubly_robust.weighted,
-    "MAGIC": magic,
-}
-FREE = ("importance sampling", "per decision", "doubly robust", "weighted doubly robust", "MAGIC")
-"""these may leave the range of returns, and their intervals are not cut to it"""
 READ = "propensities of a network"
 WORDS = ("vouch", "model only", "cannot tell")
 
@@ -120,7 +104,7 @@ def one(world: str, size: int, seed: int) -> dict[str, Any]:
             i = case.intervals(
                 [estimate], **({"within": (-np.inf, np.inf)} if k.split(",")[0] in FREE else {})
             )
-            rows[k] = [_number(x[0]) for x in (i.values, i.low, i.high)]
+            rows[k] = [number(x[0]) for x in (i.values, i.low, i.high)]
         _, low, high = rows["weighted"]
         evidence = case.evidence(target, logged, low, high)
         weighted[name], seen[name] = found["weighted"], evidence
@@ -144,10 +128,6 @@ def one(world: str, size: int, seed: int) -> dict[str, Any]:
 def reads(world: str, size: int) -> bool:
     """Whether propensities are estimated by networks as well, which takes its time."""
     return world != "many whims" and size == 5000
-
-
-def _number(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None
 
 
 def safe(case: Case, weighted: dict[str, Pointwise], seen: dict[str, Evidence]) -> str:
@@ -193,45 +173,6 @@ def checked(case: Case, evidence: Evidence) -> dict[str, Any]:
             "off": check.off(MATERIAL * (case.within[1] - case.within[0])) is not None,
         }
     return said
-
-
-def add(lines: list[str], head: str, *columns: str) -> None:
-    """The head of a table."""
-    lines += [f"\n## {head}\n", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-
-
-def score(found: list[list[Any]], truth: float) -> dict[str, Any]:
-    """Of (value, low, high), one for each set of logs. An end without a number is endless."""
-    values = np.array([v for v, *_ in found if v is not None])
-    held = [
-        (low is None or low <= truth) and (high is None or truth <= high)
-        for v, low, high in found
-        if v is not None
-    ]
-    widths = [
-        np.inf if low is None or high is None else high - low for v, low, high in found if v is not None
-    ]
-    if not len(values):
-        return {"sets": len(found), "missing": len(found)}
-    return {
-        "sets": len(found),
-        "missing": len(found) - len(values),
-        "bias": float(values.mean() - truth),
-        "deviation": float(values.std()),
-        "rmse": float(np.sqrt(((values - truth) ** 2).mean())),
-        "covered": float(np.mean(held)),
-        "width": _number(float(np.median(widths))),
-    }
-
-
-def confident_and_wrong(target: dict[str, Any], truth: float, how: str = "") -> bool:
-    """Whether "vouch" was said, and the interval misses by more than half its width. `how`: of which
-    propensities, if they are estimated."""
-    if target["verdict" + how] != "vouch":
-        return False
-    _, low, high = target["estimates"]["weighted" + how]
-    half = (high - low) / 2
-    return not low - half <= truth <= high + half
 
 
 def merge(runs: Path) -> None:
