@@ -26,6 +26,8 @@ class Runs:
     folder of them, or a datasets name or folder."""
     betas: tuple[float, ...] = ()
     """Strengths of the critic at which each run that has one is taken, in place of its own."""
+    out: Path | None = None
+    """Folder for the page of the comparison (compare.html) and its numbers (compare.json)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
     asked = {"betas": a.target.betas, "reward": a.judging.reward, "safe": a.judging.safe}
+    asked["out"] = a.target.out
     result = compare(a.target.runs, logs, **asked, **vars(a.settings))
     for warning in result["warnings"]:
         notice(f"warning: {warning}")
@@ -69,6 +72,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
         for line in in_words_of_run(result["safe"]):
             out.print(line, markup=False, highlight=False)
+    if a.target.out is not None:
+        out.print(f"report: {result['report']}")
     return result
 
 
@@ -89,7 +94,7 @@ def _table(result: Mapping[str, Any]) -> Any:
         table.add_column(name, justify="right")
     for row in result["rows"]:
         gain, known = row["gain"], row["value"] is not None
-        logged = row["reached"] is None and row["name"] == "the logged agent"
+        logged = row["logged"]
         table.add_row(
             row["name"],
             f"{row['value']:.3f}" if known else "no number",

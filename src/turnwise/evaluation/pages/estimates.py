@@ -24,7 +24,7 @@ PARTS = ("estimate/answer.html", "estimate/partings.html")
 FILE = "estimate.json"
 UNSEEN, NAMED = 5, 0.005
 """acts that are named of those that logs hardly hold, and the share of its conversations that they need"""
-_SURE = {
+SURE = {
     "vouch": "The logs vouch for this",
     "model only": "Only the learnt models say this: the logs do not reach so far",
     "cannot tell": "Nothing here can tell what the policy is worth",
@@ -53,7 +53,7 @@ def estimate_view(found: Mapping[str, Any], live: Mapping[str, Any] | None) -> d
     decimals = _decimals(found, earned)
     return {
         "sentence": _sentence(found, decimals),
-        "sure": _SURE[worth["sure"]],
+        "sure": SURE[worth["sure"]],
         "word": worth["sure"],
         "why": list(worth["why"]),
         "needs": list(worth["needs"]),
@@ -85,7 +85,7 @@ def judged_view(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> 
             {
                 "name": row["name"],
                 "run": earned[row["name"]].get("run") if row["name"] in earned else None,
-                "sure": _SURE[row["sure"]],
+                "sure": SURE[row["sure"]],
                 "then": "not known" if row["sure"] == "cannot tell" else _mean(row["then"], decimals),
                 "promised": "" if row["promised"] is None else _mean(row["promised"], decimals),
                 "safe": _safely(row["safe"], decimals),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from turnwise.evaluation.pages import compared
 from turnwise.evaluation.pages.acts import acts_page
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.estimates import with_estimate
@@ -31,13 +32,14 @@ from turnwise.run.folder import write_text
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a folder of a run, a solved problem or a comparison; its path.
+    """Write `report.html` into a folder of a run, a solved problem or a comparison; its path. What
+    `turnwise compare` found is `compare.html`.
 
     A playbook also becomes a picture that stands alone, `playbook.svg`. Each file is replaced whole or not at
     all. Raises InputError for a folder that is none of these, and for a file that is there but cannot be
     read, naming file and line.
     """
-    path = folder / "report.html"
+    path = folder / (compared.PAGE if (folder / compared.FILE).is_file() else "report.html")
     write_text(path, render(page_of(folder)))
     if (folder / "playbook.json").is_file():
         write_text(folder / "playbook.svg", picture_of(folder))
@@ -46,6 +48,8 @@ def write_report(folder: Path) -> Path:
 
 def page_of(folder: Path) -> Page:
     """The page of a folder, by the document in it or by the family that its run declares."""
+    if (folder / compared.FILE).is_file():
+        return compared.compared_page(folder)
     if (folder / "comparison.json").is_file():
         return comparison_page(folder)
     if (folder / "solution.json").is_file():

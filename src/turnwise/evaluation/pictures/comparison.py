@@ -22,6 +22,8 @@ class Interval:
     low: float | None = None
     high: float | None = None
     best: bool = False
+    sure: bool = True
+    """whether something vouches for it; its dot is hollow if not"""
 
 
 def comparison_plot(
@@ -83,8 +85,10 @@ def _draw_row(axes: Axes, row: Interval, i: int, decimals: int, *, narrow: bool)
     colour = style.ACCENT if row.best else style.INK
     y = i + 0.2 if narrow else i
     if row.low is not None and row.high is not None:
-        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.6, solid_capstyle="round")
-    axes.plot([row.mean], [y], marker="o", markersize=8.5, color=colour, linestyle="none")
+        width = 2.6 if row.sure else 1.2
+        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=width, solid_capstyle="round")
+    axes.plot([row.mean], [y], marker="o", markersize=8.5, color=colour, linestyle="none",
+              markerfacecolor=colour if row.sure else "none", markeredgewidth=1.6)  # fmt: skip
     end = row.mean if row.high is None else row.high
     axes.annotate(
         style.number(row.mean, decimals),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 
 from turnwise.data.dataset import Logs
 from turnwise.data.files.logs import read_logs
+from turnwise.evaluation.pages import compared
+from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.act_critic import ActCritic
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import surely_best, vouched_steps
-from turnwise.recipes.estimating.estimators import of_logs
+from turnwise.recipes.estimating.estimators import of_logs, row_of
 from turnwise.recipes.estimating.leaks import fresh
 from turnwise.recipes.estimating.rerated import rerated
 from turnwise.recipes.estimating.safe import expect_free, write_safe
@@ -24,8 +26,13 @@ from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.acts.network import NetworkChooser
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.lock import locked
+from turnwise.run.files.whole import whole_files
+from turnwise.run.folder import as_json, environment
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
+
+LOGGED = "the logged agent"
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ def compare(
     betas: Sequence[float] = (),
     reward: Any = None,
     safe: str | Path | None = None,
+    out: str | Path | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -50,17 +58,19 @@ def compare(
 
     `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
     that has one is taken, in place of its own. `logs`, `reward` and `settings` are those of `estimate`.
-    `safe`: a new folder, to which the safe choice is written as a run.
+    `safe`: a new folder, to which the safe choice is written as a run. `out`: a folder for the page,
+    compare.html, and the result, compare.json.
 
     `rows` are in the order of their estimates, the logged agent among them, with the gain over it (intervals
     that hold for all at once), the probability that the row is the best of all and that it is worse than the
     logged agent, and the verdict. `safe` is the choice: of all candidates and all steps towards them that the
     logs vouch for and that are better than the logged agent with certainty, all at once, the one with the
-    highest estimate; the logged agent if there is none. JSON holds the result; nothing else is written.
+    highest estimate; the logged agent if there is none. JSON holds the result.
 
     Raises what `estimate` raises; InputError for no runs, and for two of one name.
     """
-    s, out = EstimateSettings(**settings), expect_free(safe)
+    s, step = EstimateSettings(**settings), expect_free(safe)
+    folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
     candidates = [c for run in runs for c in _candidates(policy_of(run, s), run, betas)]
     _expect_names(candidates)
@@ -79,16 +89,43 @@ def compare(
             bar.at(i + 1)
     rows = _ranked(candidates, found, answers)
     i, choice = _safe(candidates, answers, kept=rest.kept > 0)
-    if out is not None:
+    if step is not None:
         c, t = candidates[i], choice["t"]
-        choice |= write_safe(out, c.policy, c.name, answers[i], t, rest.logs)
-    return {
+        choice |= write_safe(step, c.policy, c.name, answers[i], t, rest.logs)
+    result = {
         "logs": read.source,
         "conversations": len(rest.logs),
+        "way": answers[0].curve.way,
         "rows": rows,
         "safe": choice,
         "warnings": [*rest.notes, *dict.fromkeys(w for a in answers for w in a.warnings)],
     }
+    if folder is not None:
+        result["report"] = str(_write(folder, result))
+    return result
+
+
+def _expect_no_run(out: str | Path | None) -> Path | None:
+    """The folder for the page. SettingError for one that holds a run, or something else that has a page."""
+    if out is None:
+        return None
+    folder = Path(out)
+    others = [
+        name for name in ("config.yaml", "comparison.json", "solution.json") if (folder / name).exists()
+    ]
+    if others or (folder.exists() and not folder.is_dir()):
+        found = f"this one holds {others[0]}" if others else "a file of that name exists"
+        raise SettingError("out", str(out), f"a folder for the page; {found}")
+    return folder
+
+
+def _write(folder: Path, result: Mapping[str, Any]) -> Path:
+    """The page, and what it is made of."""
+    with locked(folder):
+        whole_files(
+            folder, {"env.json": as_json(environment()), compared.FILE: as_json(result)}, last=compared.FILE
+        )
+        return write_report(folder)
 
 
 def _candidates(policy: ActPolicy | Policy, given: Any, betas: Sequence[float]) -> list[Candidate]:
@@ -145,16 +182,26 @@ def _ranked(
     chosen = answers[0].sampling.choice(
         [logs.minus(logs), *gains], [0.0, *(a.curve.spread[-1] for a in answers)]
     )
-    agent = {"name": "the logged agent", "value": float(logs.value), "sure": "vouch", "reached": None}
+    own = row_of(answers[0].sampling.intervals([logs]), 0)
+    agent: dict[str, Any] = {"name": LOGGED, "logged": True, "value": own["value"], "low": own["low"]}
+    agent |= {"high": own["high"], "sure": "vouch", "reached": None, "why": "", "promised": None, "steps": []}
     rows = [agent]
     for c, document, answer in zip(candidates, found, answers, strict=True):
+        worth, why = answer.curve.rows[-1]["worth"], document["worth"]["why"]
+        promised = next((row for row in document["estimates"] if row["name"] == "direct"), None)
         rows.append(
             {
                 "name": c.name,
-                "value": answer.curve.rows[-1]["worth"]["value"],
+                "logged": False,
+                **_ends(worth),
                 "sure": document["worth"]["sure"],
                 "reached": document["curve"]["reached"],
-                "why": document["worth"]["why"][0] if document["worth"]["why"] else "",
+                "why": why[0] if why else "",
+                "promised": None if promised is None else _ends(promised),
+                "steps": [
+                    {"t": row["t"], **_ends(row["worth"]), "vouched": row["vouched"]}
+                    for row in answer.curve.rows
+                ],
             }
         )
     for i, row in enumerate(rows):
@@ -182,7 +229,12 @@ def _safe(
     )
     if best is None or kept:
         value = float(of_logs(answers[0].logged).value)
-        return 0, {"name": "the logged agent", "t": 0.0, "value": value, "gain": None}
+        return 0, {"name": LOGGED, "t": 0.0, "value": value, "low": None, "high": None, "gain": None}
     (i, k), gain = asked[best[0]], best[1]
     row = answers[i].curve.rows[k]
-    return i, {"name": candidates[i].name, "t": row["t"], "value": row["worth"]["value"], "gain": gain}
+    return i, {"name": candidates[i].name, "t": row["t"], **_ends(row["worth"]), "gain": gain}
+
+
+def _ends(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Value and interval, without what else there is."""
+    return {key: found[key] for key in ("value", "low", "high")}
