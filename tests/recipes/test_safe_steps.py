@@ -122,7 +122,7 @@ def test_the_run_is_worth_what_the_curve_says_of_the_step(codes: Codes, tmp_path
     rows, out = rows_of(200, 1, logged=False), tmp_path / "safe"
     found = tw.estimate(fixed(codes, 0.95), rows, safe=out, way=way, **QUICK)
     t = found["safe"]["t"]
-    assert 0 < t < 1 and found["safe"]["run"] == str(out)
+    assert 0 < t < 1 and found["safe"]["run"] == str(out) and found["safe"]["as_run"]["t"] == t
     row = next(row for row in found["curve"]["steps"] if row["t"] == t)
     again = tw.estimate(out, rows, learnt="keep", **QUICK)
     assert again["worth"]["then"]["value"] == pytest.approx(row["worth"]["value"], abs=1e-9)
@@ -136,13 +136,15 @@ def test_the_run_is_worth_what_the_curve_says_of_the_step(codes: Codes, tmp_path
 
 @pytest.mark.usefixtures("rehearsed")
 def test_with_logged_propensities_it_says_what_the_clone_changes(codes: Codes, tmp_path: Path) -> None:
-    """The weight of a step from the clone is (1 - t) clone + t policy over what was logged: a slow twin."""
+    """A step from the clone is another policy than one from the agent itself, and is asked about as such."""
     rows, out = rows_of(200, 1, logged=True), tmp_path / "safe"
     better = fixed(codes, 0.95)
     found = tw.estimate(better, rows, safe=out, **QUICK)
     safe = found["safe"]
-    assert safe["as_run"]["value"] == pytest.approx(safe["worth"]["value"], abs=0.1)
-    assert safe["as_run"]["value"] != safe["worth"]["value"] and safe["as_run"]["gain"]["low"] > 0
+    t, worth = safe["as_run"]["t"], safe["as_run"]["worth"]
+    assert 0 < t < 1 and worth["gain"]["low"] > 0
+    row = next(row for row in found["curve"]["steps"] if row["t"] == t)
+    assert worth["value"] == pytest.approx(row["worth"]["value"], abs=0.1) and worth != row["worth"]
     loaded = tw.load(out)
     assert isinstance(loaded, tw.ActPolicy) and isinstance(loaded.agent.chooser, StepChooser)
     messages = [{"role": "user", "content": "case 1"}]
@@ -151,7 +153,7 @@ def test_with_logged_propensities_it_says_what_the_clone_changes(codes: Codes, t
     shown = page_of(out)
     assert "200" in shown.values["step"]["said"] and "clone" in shown.values["step"]["who"]
     told = json.loads((out / "step.json").read_text())
-    assert told["of"] == "a policy in memory" and told["t"] == safe["t"] and told["worth"] == safe["worth"]
+    assert told["of"] == "a policy in memory" and told["t"] == t and told["worth"] == worth
 
 
 @pytest.mark.usefixtures("rehearsed")
@@ -204,7 +206,7 @@ def test_a_policy_that_is_safe_itself_is_written_as_it_is(codes: Codes, tmp_path
     out = tmp_path / "safe"
     policy = fixed(codes, 0.55)
     found = tw.estimate(policy, rows_of(200, 1, logged=True), safe=out, **QUICK)
-    assert found["safe"]["t"] == 1 and found["safe"]["as_run"] is None
+    assert found["safe"]["t"] == 1 and found["safe"]["as_run"]["t"] == 1
     loaded = tw.load(out)
     assert isinstance(loaded, tw.ActPolicy) and not isinstance(loaded.agent.chooser, StepChooser)
     assert loaded.held is not None and not loaded.held.learnt

@@ -89,7 +89,14 @@ def _notes(found: Mapping[str, Any], decimals: int) -> list[str]:
             else "At each turn it draws from the geometric mean of the policy and the logged agent."
         )
     if safe.get("run"):
-        notes.append(f"It is in {safe['run']}, with a clone in the place of the logged agent.")
+        run = safe["as_run"]
+        what = (
+            run["of"]
+            if run["t"] == 1
+            else f"{run['t']:.0%} of the way to {run['of']} from a clone of the agent"
+        )
+        notes.append(f"What can talk is in {safe['run']}: {what}, worth {_mean(run['worth'], decimals)}.")
+    notes += [note[:1].upper() + note[1:] + "." for note in safe.get("notes", [])]
     if not first["logged"] and first["sure"] != "vouch":
         notes.append(
             f"{first['name']} has the highest number, {number(first['value'], decimals)}, and nothing "

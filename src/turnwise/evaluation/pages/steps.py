@@ -41,7 +41,7 @@ def with_step(page: Page, run: RunFiles) -> Page:
 
 def step_view(found: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    worth, now, run = found["worth"], found["now"], found["as_run"]
+    worth, now = found["worth"], found["now"]
     decimals = decimals_of_rows(
         [{"low": r["low"], "high": r["high"]} for r in (worth, now) if r["low"] is not None]
     )
@@ -67,14 +67,8 @@ def step_view(found: Mapping[str, Any]) -> dict[str, Any]:
         _mean(worth["gain"], decimals),
         _mean(now, decimals),
     )
-    beside = None
-    if run is not None and abs(run["value"] - worth["value"]) >= 0.5 * 10**-decimals:
-        beside = (
-            f"That is with the logged agent itself at the other turns. With the clone, as it talks here, the "
-            f"same conversations say {_mean(run, decimals)}."
-        )
     notes = [note[:1].upper() + note[1:] + "." for note in found["notes"]]
-    return {"who": who, "said": said, "beside": beside, "notes": notes}
+    return {"who": who, "said": said, "notes": notes}
 
 
 def _mean(row: Mapping[str, Any], decimals: int, *, signed: bool = False) -> str:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
-from turnwise.evaluation.estimates.step_curve import StepPath
-from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.curve import Curve, Promises
 from turnwise.recipes.estimating.estimators import Sampling
+from turnwise.rollout.acts.chooser import Chooser
 
 Per = Literal["act", "turn", "token"]
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What steps of acts are made of."""
+    """What steps of acts are made of that can talk."""
 
-    behaviour: Behaviour
-    path: StepPath
+    clones: tuple[Chooser, ...]
+    """of the logged agent"""
     acts: np.ndarray
-    """[B, A] int, what was done"""
+    """[K], how often the logged agent means each act, as the clones say"""
+    curve: Callable[[], Curve]
+    """what the logs say of steps from the clones, which takes a while"""
 
 
 @dataclass(frozen=True)

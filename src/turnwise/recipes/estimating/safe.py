@@ -1,9 +1,13 @@
-"""The safe step as a run of its own: a clone of the logged agent, and the policy at some of its turns."""
+"""The safe step as a run of its own: a clone of the logged agent, and the policy at some of its turns.
+
+The logs vouch for steps from the logged agent itself. Where they say how probable its acts were, a clone of it
+is another agent, and what the logs say of steps from the clone is asked once more (`Ground.curve`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import numpy as np
 from turnwise.data.dataset import Logs
 from turnwise.data.splits.twins import marks_of
 from turnwise.evaluation.pages.report import write_report
-from turnwise.recipes.estimating.answer import Answer, Ground
-from turnwise.recipes.estimating.estimators import leading, of_logs, row_of
+from turnwise.recipes.estimating.answer import Answer
+from turnwise.recipes.estimating.curve import surely_best, vouched_steps
+from turnwise.recipes.estimating.estimators import of_logs, row_of
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.acts.imitation.steps import step_of
@@ -25,10 +30,34 @@ STEP = "step.json"
 """what a step is, and what it is worth"""
 WORDLESS = 0.01
 """share of the logged agent's turns without words that goes without saying"""
-UNWRITTEN = (
-    "a policy that writes its own words has no clone of the logged agent beside it; to take the step, let "
-    "the policy speak at that share of the turns, drawn at random, and the agent that you have at the others"
+KEEP = "nothing is written: the agent that you have is what is safe"
+UNSURE = (
+    "nothing is written: with a clone in the place of the logged agent no step is better with certainty; let "
+    "the agent itself speak at the other turns"
 )
+UNWRITTEN = (
+    "nothing is written: a policy that writes its own words has no clone of the logged agent beside it; to take "
+    "the step, let it speak at that share of the turns, drawn at random, and the agent that you have at the others"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A policy and what the logs say of it."""
+
+    name: str
+    policy: ActPolicy | Policy
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that can talk."""
+
+    to: Asked
+    t: float
+    worth: dict[str, Any]
+    """value, interval and gain over what the logs earned, of the step from the clone"""
 
 
 def expect_free(out: str | Path | None) -> Path | None:
@@ -42,92 +71,90 @@ def expect_free(out: str | Path | None) -> Path | None:
     return Path(out)
 
 
-def write_safe(
-    out: Path, policy: ActPolicy | Policy, name: str, answer: Answer, t: float, logs: Logs
-) -> dict[str, Any]:
-    """Write the step `t` of an answer as a run, if it can talk; what a result says of that. `name`: of the
-    policy; `logs`: those that were asked.
+def write_safe(out: Path, asked: Sequence[Asked], t: float, logs: Logs) -> dict[str, Any]:
+    """Write the best step that is better with certainty, among those that can talk; what a result says of it.
 
-    `run` is the folder, None if nothing is written: if the step is the logged agent itself, of whom a clone
-    would be a poor copy, and for policies that write their own words. `as_run` is what the same logs say of
-    the step with a clone in the place of the logged agent; `notes` are for people.
+    `asked`: the policies that may be gone to; `t`: the safe step from the logged agent itself, 0 if there is
+    none; `logs`: those that were asked. `run` is the folder, None if nothing is written; `as_run` has the
+    policy that is gone to, how far, and what the logs say of that; `notes` are for people.
     """
-    if not t:
-        note = "nothing is written: the agent that you have is what is safe"
-        return {"run": None, "as_run": None, "notes": [note]}
-    if t < 1 and (answer.ground is None or not isinstance(policy, ActPolicy)):
-        return {"run": None, "as_run": None, "notes": [f"nothing is written: {UNWRITTEN}"]}
-    found: dict[str, Any] = {"run": str(out), "as_run": None, "notes": []}
-    held = policy.held
+    found = best_step(asked) if t else None
+    if found is None:
+        spoken = t and all(a.answer.ground is None for a in asked)
+        return {"run": None, "as_run": None, "notes": [UNWRITTEN if spoken else UNSURE if t else KEEP]}
+    notes = [] if found.t == 1 else _notes(found)
+    about = {"of": found.to.name, "t": found.t, "worth": found.worth}
+    _write(out, found, logs, notes)
+    return {"run": str(out), "as_run": about, "notes": notes}
+
+
+def best_step(asked: Sequence[Asked]) -> Step | None:
+    """Of the steps from clones that the logs vouch for and that are better with certainty, all at once, the one
+    of the highest estimate. A policy that writes its own words is taken whole or not at all."""
+    curves = [a.answer.curve if a.answer.ground is None else a.answer.ground.curve() for a in asked]
+    places = [
+        (i, k)
+        for i, (a, c) in enumerate(zip(asked, curves, strict=True))
+        for k in vouched_steps(c.rows)
+        if c.rows[k]["t"] == 1 or a.answer.ground is not None
+    ]
+    best = surely_best(
+        [curves[i].rows[k]["worth"]["value"] for i, k in places],
+        [curves[i].gains[k] for i, k in places],
+        [curves[i].spread[k] for i, k in places],
+        asked[0].answer.sampling,
+    )
+    if best is None:
+        return None
+    i, k = places[best[0]]
+    row = curves[i].rows[k]
+    return Step(asked[i], row["t"], row["worth"])
+
+
+def _write(out: Path, step: Step, logs: Logs, notes: Sequence[str]) -> None:
+    """The run folder."""
+    policy, answer = step.to.policy, step.to.answer
+    held, made = policy.held, policy
     learnt = HeldOut(0.0, None, frozenset(), frozenset(), ("the policy",))
     if held is not None:
         learnt = HeldOut(0.0, None, frozenset(), held.learnt, held.unknown)
-    made = policy
-    if t < 1:
+    if step.t < 1:
         assert isinstance(policy, ActPolicy) and answer.ground is not None
-        found["as_run"] = as_run(answer, answer.ground, t)
-        found["notes"] += _notes(policy, answer.ground, found["as_run"])
-        clones = answer.ground.behaviour.choosers
-        made = replace(policy, agent=step_of(policy.agent, clones, t, answer.ground.path.way))
+        made = replace(policy, agent=step_of(policy.agent, answer.ground.clones, step.t, answer.curve.way))
         marks = frozenset(marks_of(logs).tolist())  # the clones have learnt from all of them
         learnt = replace(learnt, learnt=learnt.learnt | marks)
-    row = next(row for row in answer.curve.rows if row["t"] == t)
-    about: dict[str, Any] = {"of": name, "t": t, "way": answer.curve.way, "logs": logs.source}
-    about |= {"conversations": len(logs), "now": _now(answer), "worth": row["worth"], **found}
-    about |= {"clone": answer.behaviour["model"] if t < 1 else None}
+    first = {"of": step.to.name, "t": step.t, "way": answer.curve.way, "logs": logs.source}
+    now = row_of(answer.sampling.intervals([of_logs(answer.logged)]), 0)
+    about = first | {"conversations": len(logs), "now": now, "worth": step.worth, "notes": list(notes)}
+    about["clone"] = answer.behaviour["model"] if step.t < 1 else None
+    family = "act_agents" if isinstance(policy, ActPolicy) else "logs"
+    algorithm = {
+        "name": "step",
+        "title": f"{step.t:.0%} of the way to {step.to.name}",
+        "what": "the policy at some of the turns, a clone of the logged agent at the others",
+        "family": family,
+        "metrics": {},
+    }
     with locked(out):
-        settings = {"format": FORMAT, "family": "act_agents", "algorithm": "step"}
-        if not isinstance(policy, ActPolicy):
-            settings["family"] = "logs"
-        kept = {k: about[k] for k in ("of", "t", "way", "logs")}
-        write_config(out, settings | kept | {"task": policy.task}, resume=False)
-        title = f"{t:.0%} of the way to {name}"
-        what = "the policy at some of the turns, a clone of the logged agent at the others"
-        write_json(
-            out / "algorithm.json",
-            {"name": "step", "title": title, "what": what, "family": settings["family"], "metrics": {}},
-        )
+        settings = {"format": FORMAT, "family": family, "algorithm": "step", **first, "task": policy.task}
+        write_config(out, settings, resume=False)
+        write_json(out / "algorithm.json", algorithm)
         made.save(out / "policy")
         learnt.save(out)
-        write_json(out / STEP, {k: v for k, v in about.items() if k != "run"})
+        write_json(out / STEP, about)
         write_json(out / RESULT, {"algorithm": "step", "policy": "policy", "task": policy.task})
         write_report(out)
-    return found
 
 
-def as_run(answer: Answer, ground: Ground, t: float) -> dict[str, Any]:
-    """What the logs say of the step `t` from the clone, in place of the logged agent: value, interval, gain.
-
-    The same as of the step itself, if the weights of that were made of the clone as well.
-    """
-    x = replace(answer.logged, logp=ground.path.logged(t, ground.acts))
-    point = leading(x).of(x)
-    i = [row["t"] for row in answer.curve.rows].index(t)
-    spread = [answer.curve.spread[i]]
-    value = row_of(answer.sampling.intervals([point], spread=spread), 0)
-    gain = answer.sampling.gains([point.minus(of_logs(answer.logged))], spread=spread)
-    return value | {"gain": row_of(gain, 0)}
-
-
-def _now(answer: Answer) -> dict[str, Any]:
-    """What the logged agent earned."""
-    return row_of(answer.sampling.intervals([of_logs(answer.logged)]), 0)
-
-
-def _notes(policy: ActPolicy, ground: Ground, run: Mapping[str, Any]) -> list[str]:
-    """What a step has that is not what the logs were asked about."""
-    found = []
-    if ground.behaviour.source != "estimated" and not (run["gain"]["low"] or 0) > 0:
-        found.append(
-            "with a clone in the place of the logged agent the step is not better with certainty: let the "
-            "agent itself speak at the other turns, if you can"
-        )
+def _notes(step: Step) -> list[str]:
+    """What a step does that is not what the logs were asked about."""
+    policy, ground = step.to.policy, step.to.answer.ground
+    assert isinstance(policy, ActPolicy) and ground is not None
     # Weights know what the logged agent meant, also where nobody has a sentence for it.
-    p = np.exp(ground.path.behavior_logp[ground.path.mask])  # [n, K]
-    wordless = float(p[:, ~policy.agent.voice.speakable].sum(1).mean())
-    if wordless >= WORDLESS:
-        found.append(
-            f"at {wordless:.0%} of its turns the logged agent means what no sentence is known for: where the "
-            "clone would, another act is said"
-        )
-    return found
+    wordless = float(np.where(policy.agent.voice.speakable, 0.0, ground.acts).sum())
+    if wordless < WORDLESS:
+        return []
+    return [
+        f"at {wordless:.0%} of its turns the logged agent means what no sentence is known for: where the clone "
+        "would, another act is said"
+    ]

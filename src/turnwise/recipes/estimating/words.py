@@ -49,17 +49,14 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
 
 def in_words_of_run(safe: Mapping[str, Any]) -> list[str]:
     """What became of the safe step that was to be written as a run (`write_safe`)."""
-    lines = [] if safe["run"] is None else [f"written:    {safe['run']}, {_who(safe)}"]
-    if (run := safe["as_run"]) is not None:
-        gain = _value(run["gain"], sign=True)
-        lines.append(f"            with the clone in its place the logs say {_value(run)}; gain {gain}")
+    lines, run = [], safe["as_run"]
+    if run is not None:
+        what = run["of"]
+        if run["t"] < 1:
+            what = f"{run['t']:.0%} of the way from a clone of the logged agent to {what}"
+        gain = _value(run["worth"]["gain"], sign=True)
+        lines.append(f"written:    {safe['run']}, {what}; worth {_value(run['worth'])}; gain {gain}")
     return lines + [f"written:    {note}" for note in safe["notes"]]
-
-
-def _who(safe: Mapping[str, Any]) -> str:
-    if safe["t"] == 1:
-        return "the policy itself"
-    return f"in which the policy goes {safe['t']:.0%} of the way from a clone of the logged agent"
 
 
 def _then(worth: Mapping[str, Any]) -> str:

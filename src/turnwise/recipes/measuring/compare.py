@@ -19,7 +19,7 @@ from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs, row_of
 from turnwise.recipes.estimating.leaks import fresh
 from turnwise.recipes.estimating.rerated import rerated
-from turnwise.recipes.estimating.safe import expect_free, write_safe
+from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.measuring.estimate import Estimating, expect_logs, policy_of
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -88,10 +88,10 @@ def compare(
             answers.append(answer)
             bar.at(i + 1)
     rows = _ranked(candidates, found, answers)
-    i, choice = _safe(candidates, answers, kept=rest.kept > 0)
+    choice = _safe(candidates, answers, kept=rest.kept > 0)
     if step is not None:
-        c, t = candidates[i], choice["t"]
-        choice |= write_safe(step, c.policy, c.name, answers[i], t, rest.logs)
+        asked = [Asked(c.name, c.policy, a) for c, a in zip(candidates, answers, strict=True)]
+        choice |= write_safe(step, asked, choice["t"], rest.logs)
     result = {
         "logs": read.source,
         "conversations": len(rest.logs),
@@ -214,11 +214,8 @@ def _ranked(
     return sorted(rows, key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
 
 
-def _safe(
-    candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: bool
-) -> tuple[int, dict[str, Any]]:
-    """The best of all steps that are vouched for and better with certainty, all at once; and the number of
-    the policy that it goes to."""
+def _safe(candidates: Sequence[Candidate], answers: Sequence[Answer], *, kept: bool) -> dict[str, Any]:
+    """The best of all steps that are vouched for and better with certainty, all at once."""
     asked = [(i, k) for i, a in enumerate(answers) for k in vouched_steps(a.curve.rows)]
     curves = [answers[i].curve for i, _ in asked]
     best = surely_best(
@@ -229,10 +226,10 @@ def _safe(
     )
     if best is None or kept:
         value = float(of_logs(answers[0].logged).value)
-        return 0, {"name": LOGGED, "t": 0.0, "value": value, "low": None, "high": None, "gain": None}
+        return {"name": LOGGED, "t": 0.0, "value": value, "low": None, "high": None, "gain": None}
     (i, k), gain = asked[best[0]], best[1]
     row = answers[i].curve.rows[k]
-    return i, {"name": candidates[i].name, "t": row["t"], **_ends(row["worth"]), "gain": gain}
+    return {"name": candidates[i].name, "t": row["t"], **_ends(row["worth"]), "gain": gain}
 
 
 def _ends(found: Mapping[str, Any]) -> dict[str, float | None]:

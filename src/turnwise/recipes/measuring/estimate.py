@@ -37,7 +37,7 @@ from turnwise.recipes.estimating.estimators import (
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh
 from turnwise.recipes.estimating.rerated import rerated, reward_name
-from turnwise.recipes.estimating.safe import expect_free, write_safe
+from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.words import in_words, in_words_of_run
@@ -107,7 +107,7 @@ def estimate(
     answer = one.answer(rest)
     found = one.document(rest, answer)
     if out is not None:
-        found["safe"] |= write_safe(out, policy, policy.name, answer, found["safe"]["t"], rest.logs)
+        found["safe"] |= write_safe(out, [Asked(policy.name, policy, answer)], found["safe"]["t"], rest.logs)
         found["lines"] += in_words_of_run(found["safe"])
     if reward is not None:
         said = f"returns are by {reward_name(reward)}, and not as they were logged"

@@ -12,7 +12,7 @@ from turnwise.recipes.estimating.acts.behaviour import Behaviour, behaviour_of
 from turnwise.recipes.estimating.acts.partings import partings
 from turnwise.recipes.estimating.acts.steps import ActSteps
 from turnwise.recipes.estimating.acts.values import fitted_values
-from turnwise.recipes.estimating.acts.way import others_of, path_of, step_curve
+from turnwise.recipes.estimating.acts.way import clone_curve, others_of, path_of, step_curve
 from turnwise.recipes.estimating.answer import Answer, Ground
 from turnwise.recipes.estimating.curve import Promises
 from turnwise.recipes.estimating.estimators import Sampling
@@ -64,7 +64,11 @@ def act_answer(
         warnings=_warnings(steps, behaviour, s.samples),
         promises=promises,
         partings=partings(steps, behaviour.probabilities, codes, s.seed),
-        ground=Ground(behaviour, path, steps.acts),
+        ground=Ground(
+            behaviour.choosers,
+            behaviour.probabilities[steps.mask].mean(0),
+            lambda: clone_curve(steps, path, logged, all_q, sampling, others),
+        ),
         others=tuple(seen for _, seen in others),
     )
 

@@ -68,6 +68,29 @@ def step_curve(
     return replace(found, check=check)
 
 
+def clone_curve(
+    steps: ActSteps,
+    path: StepPath,
+    logged: Logged,
+    all_q: np.ndarray | None,
+    sampling: Sampling,
+    others: Sequence[Seen] = (),
+    at: Sequence[float] = STEPS,
+) -> Curve:
+    """The same of steps from the model of the logged agent, which can talk: a clone takes the place of the agent.
+
+    If propensities are estimated by that model, these are the steps of the curve.
+    """
+    ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
+    seen = [[_from_model(way, t, steps.acts, x, all_q) for way, x in others] for t in at]
+
+    def held(i: int, interval: tuple[float, float]) -> Evidence:
+        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
+
+    distances = np.array([path.distance(t) for t in at])
+    return curve_of(path.way, at, ways, distances, held, sampling, seen)
+
+
 def _check(
     steps: ActSteps,
     path: StepPath,
