@@ -15,6 +15,8 @@ import turnwise as tw
 from turnwise.cli import main
 from turnwise.data.acts.build import build_codes
 from turnwise.data.acts.talks import Codes
+from turnwise.evaluation.pages.compared import compared_view
+from turnwise.evaluation.pages.report import page_of, write_report
 from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Prefix, draw
@@ -81,6 +83,33 @@ def test_better_ones_come_first_and_the_safe_choice_is_the_best_that_is_certain(
 def test_nothing_that_is_worse_is_safe() -> None:
     found = tw.compare([coin("down", 0.4), coin("same", 0.5)], ROWS, **SETTINGS)
     assert found["safe"]["name"] == "the logged agent" and found["safe"]["t"] == 0
+
+
+def test_the_page_leads_with_the_choice(tmp_path: Path) -> None:
+    """What stands first is what to take, with its gain; what is not vouched for is told; the page is written
+    again from compare.json. A folder that holds a run is refused."""
+    out = tmp_path / "cmp"
+    found = tw.compare([coin("down", 0.4), coin("up", 0.6)], ROWS, out=out, **SETTINGS)
+    assert found["report"] == str(out / "compare.html")
+    kept = json.loads((out / "compare.json").read_text())
+    assert kept["rows"] == found["rows"] and kept["safe"] == found["safe"]
+    page = page_of(out)
+    shown = page.values["compared"]
+    gain = found["safe"]["gain"]
+    assert "Take <b>up</b>" in shown["sentence"] and f"{gain['value']:.3f}" in shown["sentence"]
+    assert [row["name"] for row in shown["rows"]] == [row["name"] for row in found["rows"]]
+    assert [row["safe"] for row in shown["rows"]] == [True, False, False]
+    assert (
+        write_report(out) == out / "compare.html" and "Take <b>up</b>" in (out / "compare.html").read_text()
+    )
+    worse = tw.compare([coin("down", 0.4)], ROWS, out=out, **SETTINGS)
+    assert "Keep the agent that you have" in compared_view(worse)["sentence"]
+    (out / "compare.json").write_text('{"rows": []}')
+    with pytest.raises(InputError, match=r"compare.json: expected what turnwise compare --out writes"):
+        page_of(out)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(SettingError, match=r"out is .* this one holds config.yaml"):
+        tw.compare([coin("up", 0.6)], ROWS, out=tmp_path, **SETTINGS)
 
 
 def test_what_any_has_learnt_from_is_left_out_for_all() -> None:

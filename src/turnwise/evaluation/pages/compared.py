@@ -90,11 +90,7 @@ def _notes(found: Mapping[str, Any], decimals: int) -> list[str]:
         )
     if safe.get("run"):
         run = safe["as_run"]
-        what = (
-            run["of"]
-            if run["t"] == 1
-            else f"{run['t']:.0%} of the way to {run['of']} from a clone of the agent"
-        )
+        what = run["of"] if run["t"] == 1 else f"{run['t']:.0%} of the way from a clone to {run['of']}"
         notes.append(f"What can talk is in {safe['run']}: {what}, worth {_mean(run['worth'], decimals)}.")
     notes += [note[:1].upper() + note[1:] + "." for note in safe.get("notes", [])]
     if not first["logged"] and first["sure"] != "vouch":

@@ -1,7 +1,7 @@
 """The safe step as a run of its own: a clone of the logged agent, and the policy at some of its turns.
 
-The logs vouch for steps from the logged agent itself. Where they say how probable its acts were, a clone of it
-is another agent, and what the logs say of steps from the clone is asked once more (`Ground.curve`).
+The logs vouch for steps from the logged agent itself. Where they say how probable its acts were, a clone of
+it is another agent, and what the logs say of steps from the clone is asked once more (`Ground.curve`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ UNSURE = (
     "the agent itself speak at the other turns"
 )
 UNWRITTEN = (
-    "nothing is written: a policy that writes its own words has no clone of the logged agent beside it; to take "
-    "the step, let it speak at that share of the turns, drawn at random, and the agent that you have at the others"
+    "nothing is written: a policy that writes its own words has no clone of the logged agent beside it; to "
+    "take the step, let it speak at that share of the turns, drawn at random, and the agent that you have at "
+    "the others"
 )
 
 
@@ -89,8 +90,8 @@ def write_safe(out: Path, asked: Sequence[Asked], t: float, logs: Logs) -> dict[
 
 
 def best_step(asked: Sequence[Asked]) -> Step | None:
-    """Of the steps from clones that the logs vouch for and that are better with certainty, all at once, the one
-    of the highest estimate. A policy that writes its own words is taken whole or not at all."""
+    """Of the steps from clones that the logs vouch for and that are better with certainty, all at once, the
+    one of the highest estimate. A policy that writes its own words is taken whole or not at all."""
     curves = [a.answer.curve if a.answer.ground is None else a.answer.ground.curve() for a in asked]
     places = [
         (i, k)
@@ -155,6 +156,6 @@ def _notes(step: Step) -> list[str]:
     if wordless < WORDLESS:
         return []
     return [
-        f"at {wordless:.0%} of its turns the logged agent means what no sentence is known for: where the clone "
-        "would, another act is said"
+        f"at {wordless:.0%} of its turns the logged agent means what no sentence is known for: where the "
+        "clone would, another act is said"
     ]

@@ -77,7 +77,7 @@ def clone_curve(
     others: Sequence[Seen] = (),
     at: Sequence[float] = STEPS,
 ) -> Curve:
-    """The same of steps from the model of the logged agent, which can talk: a clone takes the place of the agent.
+    """The same of steps from the model of the logged agent, which can talk: a clone takes the agent's place.
 
     If propensities are estimated by that model, these are the steps of the curve.
     """
