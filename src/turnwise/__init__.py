@@ -25,6 +25,7 @@ _PLACES = {
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
     "load": "recipes.trained",
+    "export": "recipes.export",
     "record": "recipes.record",
     "read_logs": "data.files.logs",
     "read_feedback": "data.files.feedback",
@@ -107,6 +108,7 @@ __all__ = [
     "convert",
     "estimate",
     "evaluate",
+    "export",
     "fit",
     "load",
     "model_folder",
@@ -158,6 +160,7 @@ if TYPE_CHECKING:
     from turnwise.envs.tasks.travel.task import TravelDesk
     from turnwise.evaluation.pages.report import write_report
     from turnwise.models.lm.gguf import model_folder
+    from turnwise.recipes.export import export
     from turnwise.recipes.measuring.compare import compare
     from turnwise.recipes.measuring.estimate import estimate
     from turnwise.recipes.measuring.evaluate import evaluate

@@ -82,7 +82,7 @@ class CausalTransformer(Core):
             y = layer(y, turn, attend)
         after = state.clone()
         after[:, 0] += 1
-        lanes, slot = torch.arange(len(x), device=x.device), (count[:, 0] % self.held).long()
+        lanes, slot = torch.arange(x.shape[0], device=x.device), (count[:, 0] % self.held).long()
         self._cache(after)[lanes, :, :, :, slot] = torch.stack(new, 1)
         return self.norm(y.squeeze(1)), after
 
