@@ -148,3 +148,20 @@ def test_no_rows_are_no_batch() -> None:
 def test_segments_that_cannot_be(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(episode(), **change)
+
+
+def test_what_is_seen_after_a_true_end_is_silenced_where_it_is_no_number() -> None:
+    """And nothing else is: a cut is bootstrapped from, and the environment answers for what it shows."""
+    seen = np.array([[1.0, 2.0], [3.0, np.nan]], np.float32)
+    rows = [
+        Episode(seen, np.zeros(1, int), np.ones(1), over, not over, states=np.array([[0.5], [np.inf]]))
+        for over in (True, False)
+    ]
+    batch = pack_steps(rows, gamma=0.9, dtype=f64)
+    assert batch.states is not None
+    assert batch.inputs.observation[0].tolist() == [[1, 2], [3, 0]] and batch.states[0].tolist() == [
+        [0.5],
+        [0],
+    ]
+    assert batch.inputs.observation[1, 1].isnan().tolist() == [False, True] and batch.states[1, 1].isinf()
+    assert np.isnan(rows[0].observations[1, 1])

@@ -260,12 +260,14 @@ def test_lanes_go_on_from_where_they_were_saved() -> None:
 
 
 def test_vectors_are_brought_to_the_environments_bounds() -> None:
-    """-1, 0, 1 and 5 in bounds of 0 and 10 are 0, 5, 10 and 10; without bounds nothing is done."""
+    """-1, 0, 1 and 5 in bounds of 0 and 10 are 0, 5, 10 and 10; without bounds nothing is done.
 
-    class Env:
-        action_space = Vector(1, 0.0, 10.0)
-
+    From 0 on they are 0, 1, 2 and 6, as if the other bound was 2; up to 3 they are 1, 2, 3 and 3.
+    """
     actions = np.array([[-1.0], [0.0], [1.0], [5.0]])
-    assert to_environment(actions, Env()).tolist() == [[0.0], [5.0], [10.0], [10.0]]  # type: ignore[arg-type]
-    Env.action_space = Vector(1)
-    assert (to_environment(actions, Env()) == actions).all()  # type: ignore[arg-type]
+    assert to_environment(actions, Vector(1, 0.0, 10.0)).tolist() == [[0.0], [5.0], [10.0], [10.0]]
+    assert (to_environment(actions, Vector(1)) == actions).all()
+    ends = Vector(2, (0.0, float("-inf")), (float("inf"), 3.0))
+    both = np.concatenate([actions, actions], 1)
+    assert to_environment(both, ends).tolist() == [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [6.0, 3.0]]
+    assert to_environment(np.array([[-9.0, -9.0]]), ends).tolist() == [[0.0, -7.0]]

@@ -157,5 +157,5 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights do not fit"):
         load_step_agent(tmp_path)
     player = StepAgent(agent_of("q", spec, CriticSpec(), SYMBOLS), "q", spec, CriticSpec(), SYMBOLS).player()
-    with pytest.raises(ValueError, match="symbol from 0 to 4"):
+    with pytest.raises(InputError, match="observation is 5; expected a whole number from 0 to 4"):
         player.act(5)

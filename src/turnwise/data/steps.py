@@ -36,6 +36,8 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
 
     Vectors and memories come out in `dtype`. Actions and observations beyond a row's end are 0, and no
     decision reads them. Here T = A + 1: the model also reads the last observation, where values bootstrap.
+    What was seen after a true end is worth nothing, and numbers there that are none are read as 0: 0 times
+    no number is none.
     """
     if not episodes:
         raise ValueError("a batch without a row")
@@ -50,6 +52,8 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
     for b, e in enumerate(episodes):
         n = len(e)
         observation[b, : n + 1], actions[b, :n], rewards[b, :n] = e.observations, e.actions, e.rewards
+        if e.terminated:
+            _silence_(observation[b, n : n + 1])
         # The model reads with observation t what was done and earned at t-1: shifted here, once.
         previous_action[b, 1 : n + 1], previous_reward[b, 1 : n + 1] = e.actions, e.rewards
         if e.previous_action is not None:  # a segment: its first observation has a past
@@ -58,6 +62,8 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
             logp[b, :n] = e.behavior_logp
         if states is not None:
             states[b, : n + 1] = e.states
+            if e.terminated:
+                _silence_(states[b, n : n + 1])
             states[b, n + 1 :] = states[b, n]  # as the decisions repeat the final position
     steps = np.arange(A + 1)
     decisions = np.minimum(steps, lengths[:, None])  # [B, A+1]; beyond the end, the final position again
@@ -73,14 +79,14 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
     start[:, 0] = [e.age == 0 for e in episodes]
     return Batch(
         inputs=StepInputs(
-            _tensor(observation, dtype),
-            _tensor(previous_action, dtype),
+            as_tensor(observation, dtype),
+            as_tensor(previous_action, dtype),
             torch.as_tensor(previous_reward, dtype=dtype),
             torch.as_tensor(start),
         ),
         decisions=torch.as_tensor(decisions),
         ends=torch.as_tensor(decisions[:, :-1]),
-        actions=_tensor(actions, dtype),
+        actions=as_tensor(actions, dtype),
         rewards=torch.as_tensor(rewards, dtype=dtype),
         discounts=torch.as_tensor(discounts, dtype=dtype),
         mask=torch.as_tensor(mask),
@@ -90,13 +96,13 @@ def pack_steps(episodes: Sequence[Episode], *, gamma: float, dtype: torch.dtype 
         else torch.as_tensor(np.where(mask, logp, 0.0), dtype=dtype),
         state0=_memories(episodes, dtype),
         ages=torch.as_tensor(ages),
-        states=None if states is None else _tensor(states, dtype),
+        states=None if states is None else as_tensor(states, dtype),
     )
 
 
 def observations_of(episodes: Sequence[Episode], dtype: torch.dtype = torch.float32) -> Tensor:
     """The observations of all M decisions, the final ones left out: [M] symbols or [M, d] vectors."""
-    return _tensor(np.concatenate([e.observations[:-1] for e in episodes]), dtype)
+    return as_tensor(np.concatenate([e.observations[:-1] for e in episodes]), dtype)
 
 
 def joined(before: Episode, after: Episode) -> Episode:
@@ -133,8 +139,16 @@ def _room(like: np.ndarray, B: int, T: int) -> np.ndarray:
     return np.zeros((B, T, *like.shape[1:]), like.dtype)
 
 
-def _tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Vectors in `dtype`, symbols as int64."""
+def _silence_(x: np.ndarray) -> None:
+    """0 for what is no number, and as it was otherwise."""
+    if x.dtype.kind == "f":
+        x[~np.isfinite(x)] = 0.0
+
+
+def as_tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Vectors in `dtype`, symbols as int64, images of bytes as they are."""
+    if x.dtype.kind == "u":
+        return torch.as_tensor(x)
     return torch.as_tensor(x, dtype=dtype if x.dtype.kind == "f" else torch.int64)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from turnwise.envs.protocol import Discrete, Space
+from turnwise.envs.protocol import Discrete, Space, Vector
 
 
 class Clock:
@@ -62,11 +62,13 @@ class Clock:
                 raise ValueError(
                     f"actions run from {actions.min()} to {actions.max()}; expected 0 to {space.n - 1}"
                 )
-        elif actions.shape != (n, space.size) or actions.dtype.kind not in "fiu":
-            raise ValueError(
-                f"actions are {actions.dtype} of shape {actions.shape}; expected numbers of shape "
-                f"({n}, {space.size})"
-            )
+        else:
+            size = space.size if isinstance(space, Vector) else len(space.sizes)
+            if actions.shape != (n, size) or actions.dtype.kind not in "fiu":
+                raise ValueError(
+                    f"actions are {actions.dtype} of shape {actions.shape}; expected numbers of shape "
+                    f"({n}, {size})"
+                )
         if self.ended.any():
             over = np.flatnonzero(self.ended)
             raise ValueError(f"lane {over[0]} has ended ({len(over)} have); reset_lanes comes before a step")

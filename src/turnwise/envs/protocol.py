@@ -1,7 +1,8 @@
 """The environment protocol: N lanes, each in an episode of its own, stepped at once by arrays.
 
-An observation is a symbol (`Discrete`: int64 [N]) or a vector (`Vector`: float32 [N, d]). The Gymnasium
-adapters (`envs/gymnasium`) turn whatever else an environment shows into one of the two.
+An observation is a symbol (`Discrete`: int64 [N]) or a vector (`Vector`: float32 [N, d], parts of which may
+be images). An action is one of these, or several symbols at once (`MultiDiscrete`: int64 [N, d]). The
+Gymnasium adapters (`envs/gymnasium`) turn whatever else an environment shows and takes into one of these.
 """
 
 from __future__ import annotations
@@ -20,15 +21,71 @@ class Discrete:
 
 
 @dataclass(frozen=True)
+class MultiDiscrete:
+    """Several symbols at once, as arrays [N, len(sizes)] int64; entry i is one of 0 .. sizes[i]-1."""
+
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A part of a vector that lies in a plane: numbers `at` and after, as an array of this `shape`."""
+
+    at: int
+    shape: tuple[int, ...]
+    """(height, width), (height, width, channels), (channels, height, width), or one of the latter two for
+    each of several frames"""
+    channels_last: bool
+    low: float
+    """of any pixel"""
+    high: float
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        one = self.shape[-3:]
+        height, width = one if len(one) == 2 else one[:2] if self.channels_last else one[1:]
+        return height, width
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel, those of all frames together."""
+        if len(self.shape) == 2:
+            return 1
+        frames = self.shape[0] if len(self.shape) == 4 else 1
+        return frames * self.shape[-1 if self.channels_last else -3]
+
+
+@dataclass(frozen=True)
 class Vector:
-    """Vectors of numbers, as arrays [N, size] float32. Actions have each number between `low` and `high`."""
+    """Vectors of numbers, as arrays [N, size] float32 (uint8, if they are nothing but images of bytes).
+
+    Actions have each number between `low` and `high`: one number for all entries, or one for each.
+    """
 
     size: int
-    low: float = -float("inf")
-    high: float = float("inf")
+    low: float | tuple[float, ...] = -float("inf")
+    high: float | tuple[float, ...] = float("inf")
+    images: tuple[Image, ...] = ()
+    """of an observation; they do not overlap"""
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest numbers, [size] each."""
+        low, high = (np.broadcast_to(np.asarray(x, np.float64), self.size) for x in (self.low, self.high))
+        return low, high
 
 
-Space = Discrete | Vector
+Space = Discrete | MultiDiscrete | Vector
+
+
+def no_actions(space: Space, lanes: int) -> np.ndarray:
+    """What stands for the previous action where there was none: zeros, [N] or [N, d]."""
+    if isinstance(space, Discrete):
+        return np.zeros(lanes, np.int64)
+    if isinstance(space, MultiDiscrete):
+        return np.zeros((lanes, len(space.sizes)), np.int64)
+    return np.zeros((lanes, space.size), np.float32)
 
 
 class Step(NamedTuple):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from turnwise.envs.gymnasium.lanes import (
     GymnasiumLanes,
     environment_id,
     lanes_by_id,
     lanes_of_gymnasium,
+    one_by_one,
     tasks,
 )
 from turnwise.envs.pomdp import POMDP
@@ -153,13 +154,13 @@ def _tabular(problem: POMDP, name: str, horizon: int | None) -> Environment:
 def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> GymnasiumLanes:
     """One environment after the other, `lanes` of them."""
 
-    def limited() -> gymnasium.Env:
+    def one() -> gymnasium.Env:
         env = make()
         if not isinstance(env, gymnasium.Env):
             raise TypeError(f"env made {type(env).__name__}; expected a gymnasium.Env")
-        return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
+        return env
 
-    return GymnasiumLanes(SyncVectorEnv([limited] * lanes, autoreset_mode=AutoresetMode.DISABLED))
+    return GymnasiumLanes(one_by_one(one, lanes, horizon))
 
 
 def _copied(env: gymnasium.Env) -> gymnasium.Env:

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from turnwise.envs.gymnasium.translation import Translation
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.rollout import step_agent
@@ -87,6 +88,7 @@ def load_step_agent(path: str | Path) -> StepAgent:
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
         memory, critic = MemorySpec(**settings["memory"]), CriticSpec(**settings["critic"])
         spaces, kind = Spaces.read(settings["spaces"]), settings["kind"]
+        translation = Translation.read(settings["translation"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{path}: no {name} that can be read; expected the run of {WORDS['steps']}") from e
     expect_unchanged(folder, settings, name)
@@ -96,7 +98,7 @@ def load_step_agent(path: str | Path) -> StepAgent:
         module.load_state_dict(load_file(weights))
     except (OSError, RuntimeError, SafetensorError) as e:
         raise InputError(f"{weights}: weights do not fit {name}, or are not there") from e
-    return StepAgent(module.eval().requires_grad_(False), kind, memory, critic, spaces)
+    return StepAgent(module.eval().requires_grad_(False), kind, memory, critic, spaces, translation)
 
 
 def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:

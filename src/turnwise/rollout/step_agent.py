@@ -5,7 +5,9 @@
     action = player.act(observation, reward)    # the reward that came with the observation
     player.reset()                              # a new episode
 
-The player keeps memory, previous action and previous reward.
+The player keeps memory, previous action and previous reward. It reads observations and gives actions as the
+environment has them (a Dict, a Box with its bounds, a Discrete that starts at 1), by the translation of the
+lanes that the agent was trained in.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import Discrete, Vector
+from turnwise.data.steps import StepInputs, as_tensor
+from turnwise.envs.gymnasium.translation import Translation
+from turnwise.envs.protocol import no_actions
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Kind, Spaces
 from turnwise.models.lm.pretrained import share_files
-from turnwise.rollout.episodes.bounds import to_bounds
+from turnwise.rollout.episodes.bounds import to_environment
+from turnwise.run.errors import InputError
 from turnwise.run.files.digests import LISTED, checksums
 from turnwise.run.files.whole import whole_folder
 
@@ -41,6 +45,13 @@ class StepAgent:
     memory: MemorySpec
     critic: CriticSpec
     spaces: Spaces
+    translation: Translation | None = None
+    """of the environment that it was made for; None: an environment of ours with just these spaces"""
+
+    @property
+    def speaks(self) -> Translation:
+        """How the environment speaks."""
+        return self.translation or Translation.of_ours(self.spaces.observations, self.spaces.actions)
 
     def player(self, lanes: int | None = None, *, greedy: bool = False) -> Player:
         """It acts in one episode (`lanes` None) or in so many at a time; `greedy`: the likeliest action."""
@@ -54,6 +65,7 @@ class StepAgent:
             "memory": asdict(self.memory),
             "critic": asdict(self.critic),
             "spaces": self.spaces.written(),
+            "translation": self.speaks.written(),
         }
         with whole_folder(folder, SETTINGS) as part:
             save_file(weights, part / WEIGHTS)
@@ -68,6 +80,7 @@ class Player:
     def __init__(self, agent: StepAgent, lanes: int | None = None, *, greedy: bool = False) -> None:
         """`lanes`: episodes at a time; None: one, without an axis for it. `greedy`: the likeliest action."""
         self.module, self.spaces, self.lanes = agent.module, agent.spaces, lanes
+        self.translation = agent.speaks
         self.choose = self.module.act_greedily if greedy else self.module.act
         self.reset()
 
@@ -77,46 +90,33 @@ class Player:
         mask = np.ones(n, bool) if lanes is None else np.asarray(lanes, bool)
         if lanes is None:
             self._memory = self.module.initial_state(n)
-            actions = self.spaces.actions
-            self._action = (
-                np.zeros((n, actions.size), np.float32) if isinstance(actions, Vector) else np.zeros(n, int)
-            )
+            self._action = no_actions(self.spaces.actions, n)
             self._start = np.ones(n, bool)
         self._memory[torch.from_numpy(mask)] = 0.0
         self._start[mask] = True
         self._action[mask] = 0
 
     def act(self, observation: Any, reward: Any = 0.0) -> Any:
-        """The next action (an int, or a vector within the bounds), after one more observation and its reward.
+        """The next action, as the environment takes it, after one more observation and its reward.
 
-        What the environment shows as a Dict or the like: flattened, as `gymnasium.spaces.flatten` does it.
+        Of several lanes both are batches, as a vector environment of Gymnasium has them. InputError for an
+        observation that is not of the environment's space, and for a reward that is no finite number.
         """
         n = self.lanes or 1
-        space = self.spaces.observations
-        if isinstance(space, Discrete):
-            seen = torch.as_tensor(np.asarray(observation, np.int64).reshape(n))
-            if not bool(((seen >= 0) & (seen < space.n)).all()):
-                raise ValueError(f"observation {observation}; expected a symbol from 0 to {space.n - 1}")
-        else:
-            seen = torch.as_tensor(np.asarray(observation, np.float32).reshape(n, -1))
-            if seen.shape[1] != space.size:
-                raise ValueError(f"an observation of {seen.shape[1]} numbers; expected {space.size}")
+        read = self.translation.observations
+        seen = read.read_one(observation) if self.lanes is None else read.read_batch(observation, n)
         rewards = np.where(self._start, 0.0, np.asarray(reward, np.float32).reshape(-1))
+        if not np.isfinite(rewards).all():
+            raise InputError(f"the reward is {reward}; expected finite numbers")
         inputs = StepInputs(
-            seen,
-            torch.as_tensor(self._action),
+            as_tensor(seen, torch.float32),
+            as_tensor(self._action, torch.float32),
             torch.as_tensor(rewards, dtype=torch.float32),
             torch.as_tensor(self._start.copy()),
         )
         with torch.no_grad():
             actions, _, self._memory = self.choose(inputs, self._memory)
         self._action, self._start = actions.numpy(), np.zeros(n, bool)
-        given = self._given(self._action)
-        if self.lanes is not None:
-            return given
-        return int(given[0]) if given.ndim == 1 else given[0]
-
-    def _given(self, actions: np.ndarray) -> np.ndarray:
-        """Within the bounds of the environment."""
-        space = self.spaces.actions
-        return to_bounds(actions, space) if isinstance(space, Vector) else actions.copy()
+        given = to_environment(self._action, self.spaces.actions)
+        actions = self.translation.actions
+        return actions.write(given) if self.lanes is not None else actions.write_one(given[0])

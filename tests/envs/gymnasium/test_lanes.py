@@ -16,7 +16,7 @@ from turnwise.envs.gymnasium.lanes import GymnasiumLanes, lanes_by_id, lanes_of_
 from turnwise.envs.gymnasium.spaces import Actions, Observations
 from turnwise.envs.problems.classics import tiger
 from turnwise.envs.problems.hidden_velocity import CartPole, Pendulum
-from turnwise.envs.protocol import Discrete, LaneEnv, Vector
+from turnwise.envs.protocol import Discrete, LaneEnv, MultiDiscrete, Vector
 from turnwise.envs.tabular import TabularEnv
 from turnwise.run.errors import InputError
 
@@ -209,8 +209,10 @@ def test_the_last_observation_of_a_dict_is_read_too() -> None:
 def test_what_has_no_size_is_refused() -> None:
     with pytest.raises(InputError, match="no fixed size"):
         Observations.of(spaces.Sequence(spaces.Discrete(2)))
-    with pytest.raises(InputError, match="expected Discrete, or a Box"):
-        Actions.of(spaces.MultiDiscrete([2, 2]))
+    with pytest.raises(InputError, match="expected Discrete, MultiDiscrete"):
+        Actions.of(spaces.Text(3))
+    with pytest.raises(InputError, match="symbols alone, or numbers alone"):
+        Actions.of(spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 1))))
 
 
 def test_actions_are_written_as_gymnasium_counts_them() -> None:
@@ -220,11 +222,48 @@ def test_actions_are_written_as_gymnasium_counts_them() -> None:
     assert same.space == Vector(2, -2, 2) and same.write(np.array([[1.0, 2.0]])).tolist() == [[[1], [2]]]
     free = Actions.of(spaces.Box(-np.inf, np.inf, (1,), np.float32))
     assert free.space == Vector(1)
-    uneven = Actions.of(spaces.Box(np.array([0, -4]), np.array([1, 4]), dtype=np.float64))
-    assert uneven.space == Vector(2, -1, 1)
-    assert uneven.write(np.array([[-1, 0.5], [0, 2]])).tolist() == [[0, 2], [0.5, 4]]
-    with pytest.raises(InputError, match="all finite, or all the same"):
-        Actions.of(spaces.Box(np.array([0, -np.inf]), np.array([1, np.inf]), dtype=np.float64))
+    uneven = Actions.of(spaces.Box(np.array([0, -4]), np.array([np.inf, 4]), dtype=np.float64))
+    assert uneven.space == Vector(2, (0.0, -4.0), (float("inf"), 4.0))
+    assert uneven.write(np.array([[7, 2]])).tolist() == [[7, 2]]
+    whole = Actions.of(spaces.Box(0, 9, (2,), np.int32))
+    assert whole.write(np.array([[0.4, 8.6]])).tolist() == [[0, 9]]
+
+
+def test_a_few_symbols_at_once_are_one_symbol_for_each_combination() -> None:
+    """Of sizes 2 and 3 the last changes fastest: symbol 4 is 1 and 1. Nine bits have 512, and too many."""
+    few = Actions.of(spaces.MultiDiscrete([2, 3], start=[0, 5]))
+    assert few.space == Discrete(6) and few.write(np.array([0, 4])).tolist() == [[0, 5], [1, 6]]
+    bits = Actions.of(spaces.MultiBinary((2, 2)))
+    assert bits.space == Discrete(16) and bits.write(np.array([5])).tolist() == [[[0, 1], [0, 1]]]
+    many = Actions.of(spaces.MultiBinary(9))
+    assert many.space == MultiDiscrete((2,) * 9)
+    assert many.write(np.eye(9, dtype=np.int64)[:1]).tolist() == [[1, 0, 0, 0, 0, 0, 0, 0, 0]]
+    named = Actions.of(spaces.Dict({"go": spaces.Discrete(2), "how": spaces.Tuple([spaces.Discrete(3)])}))
+    (go,), ((how,),) = (named.write(np.array([5]))[key] for key in ("go", "how"))
+    assert named.space == Discrete(6) and (go, how) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("box", "shape", "last", "sides", "channels"),
+    [
+        (spaces.Box(0, 255, (84, 80, 3), np.uint8), (84, 80, 3), True, (84, 80), 3),
+        (spaces.Box(0, 255, (4, 84, 80), np.uint8), (4, 84, 80), False, (84, 80), 4),
+        (spaces.Box(0, 255, (40, 30), np.uint8), (40, 30), False, (40, 30), 1),
+        (spaces.Box(0, 1, (4, 12, 10, 3), np.float32), (4, 12, 10, 3), True, (12, 10), 12),
+        (spaces.Box(0, 255, (4, 3, 12, 10), np.uint8), (4, 3, 12, 10), False, (12, 10), 12),
+    ],
+)
+def test_an_image_is_known_by_its_shape(box: Any, shape: Any, last: bool, sides: Any, channels: int) -> None:
+    space = Observations.of(spaces.Dict({"a": spaces.Discrete(3), "see": box})).space
+    assert isinstance(space, Vector)
+    (image,) = space.images
+    assert (image.at, image.shape, image.channels_last) == (3, shape, last)
+    assert (image.sides, image.channels) == (sides, channels)
+
+
+def test_what_is_no_image_stays_a_vector() -> None:
+    for box in (spaces.Box(0, 1, (9, 9)), spaces.Box(0, 255, (128,), np.uint8), spaces.Box(0, 1, (4, 4, 4))):
+        assert not Observations.of(box).space.images  # type: ignore[union-attr]
 
 
 def test_gymnasiums_own_vector_is_preferred() -> None:

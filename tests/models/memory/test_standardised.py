@@ -2,7 +2,7 @@
 
 import torch
 
-from turnwise.models.memory.encoders import Standardiser
+from turnwise.models.memory.standardiser import Standardiser
 
 
 def test_vectors_go_in_as_they_are_before_anything_was_shown() -> None:

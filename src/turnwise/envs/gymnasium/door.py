@@ -34,7 +34,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from turnwise.envs.pomdp import POMDP
-from turnwise.envs.protocol import Discrete, LaneEnv, Space
+from turnwise.envs.protocol import Discrete, LaneEnv, MultiDiscrete, Space, Vector, no_actions
 from turnwise.envs.tabular import TabularEnv
 
 NAMESPACE = "turnwise"
@@ -70,11 +70,14 @@ def tasks() -> dict[str, Callable[..., LaneEnv]]:
     return {**MEMORY_TASKS, "long-t-maze": LongTMaze, **HIDDEN_VELOCITY}
 
 
-def gymnasium_space(space: Space) -> spaces.Discrete | spaces.Box:
+def gymnasium_space(space: Space) -> spaces.Discrete | spaces.MultiDiscrete | spaces.Box:
     """The same space in Gymnasium's words."""
     if isinstance(space, Discrete):
         return spaces.Discrete(space.n)
-    return spaces.Box(space.low, space.high, (space.size,), np.float32)
+    if isinstance(space, MultiDiscrete):
+        return spaces.MultiDiscrete(list(space.sizes))
+    low, high = (x.astype(np.float32) for x in space.bounds)
+    return spaces.Box(low, high, (space.size,), np.float32)
 
 
 class SingleLane(gymnasium.Env[Any, Any]):
@@ -139,7 +142,7 @@ class VectorLanes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         space = lanes.action_space
         # Some valid action, for lanes whose action does not count.
-        self._anything = 0 if isinstance(space, Discrete) else np.clip(0.0, space.low, space.high)
+        self._anything = np.clip(0.0, *space.bounds) if isinstance(space, Vector) else no_actions(space, 1)[0]
         self._observations = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)
 

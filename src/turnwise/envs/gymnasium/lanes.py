@@ -18,15 +18,18 @@ boundary, in silence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from turnwise.envs.gymnasium.checked import Checked
 from turnwise.envs.gymnasium.door import SingleLane, VectorLanes, environment_id, lanes_of, shorter, tasks
-from turnwise.envs.gymnasium.spaces import Actions, Observations
 from turnwise.envs.gymnasium.standing import Record, numbers_of, set_numbers_
+from turnwise.envs.gymnasium.translation import Translation
 from turnwise.envs.protocol import LaneEnv, NotReproduced, Space, Step
 from turnwise.run.errors import InputError
 
@@ -51,11 +54,26 @@ def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
         spec = gymnasium.spec(name)
         if spec.vector_entry_point is not None and not spec.additional_wrappers:
             return gymnasium.make_vec(name, lanes, **kwargs)
-        # Lanes begin anew by our word, each from a seed of its own: so a stopped run can play them again.
-        by_hand = {"autoreset_mode": AutoresetMode.DISABLED}
-        return gymnasium.make_vec(name, lanes, "sync", vector_kwargs=by_hand, **kwargs)
+        # Gymnasium's own checker looks at the first step alone, and ours at every one.
+        return one_by_one(lambda: gymnasium.make(name, disable_env_checker=True, **kwargs), lanes)
     except (gymnasium.error.Error, ImportError) as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def one_by_one(make: Callable[[], gymnasium.Env], lanes: int, horizon: int | None = None) -> SyncVectorEnv:
+    """Environments that `make` makes, one for each lane, each of whose answers is checked.
+
+    `horizon`: steps after which their episodes are truncated.
+    """
+
+    def made(lane: int) -> gymnasium.Env:
+        env = Checked(make(), lane)
+        return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
+
+    # Lanes begin anew by our word, each from a seed of its own: so a stopped run can play them again.
+    return SyncVectorEnv(
+        [partial(made, lane) for lane in range(lanes)], autoreset_mode=AutoresetMode.DISABLED
+    )
 
 
 class GymnasiumLanes:
@@ -73,8 +91,8 @@ class GymnasiumLanes:
                 f"episodes end; expected one of {', '.join(f'AutoresetMode.{m.name}' for m in AutoresetMode)}"
             )
         self.envs, self.mode = envs, mode
-        self._seen = Observations.of(envs.single_observation_space)
-        self._actions = Actions.of(envs.single_action_space)
+        self.translation = Translation.of(envs.single_observation_space, envs.single_action_space)
+        self._seen, self._actions = self.translation.observations, self.translation.actions
         self._state_space = _state_space(envs)
         self._states: np.ndarray | None = None
         self._first_states = np.zeros(0)
@@ -218,6 +236,13 @@ def _state_space(envs: VectorEnv) -> Space | None:
     if isinstance(inner, SyncVectorEnv):
         inner = inner.envs[0].unwrapped
     return inner.lanes.state_space if isinstance(inner, VectorLanes | SingleLane) else None
+
+
+def translation_of(env: LaneEnv) -> Translation:
+    """Of any lanes."""
+    if isinstance(env, GymnasiumLanes):
+        return env.translation
+    return Translation.of_ours(env.observation_space, env.action_space)
 
 
 def lanes_by_id(name: str, lanes: int, horizon: int | None = None) -> LaneEnv:

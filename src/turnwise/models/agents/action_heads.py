@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -63,11 +64,49 @@ class Categorical(ActionHead):
         return parameters.argmax(-1)
 
 
+class MultiCategorical(ActionHead):
+    """Several independent softmaxes, given the history: one for each symbol of a `MultiDiscrete` action."""
+
+    def __init__(self, width: int, sizes: Sequence[int], gain: float = 0.01):
+        super().__init__()
+        self.parts = nn.ModuleList(Categorical(width, n, gain) for n in sizes)
+        self.sizes = tuple(sizes)
+
+    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N P"]:
+        """Unnormalised logits, one part after the other."""
+        return torch.cat([part(features) for part in self.parts], -1)
+
+    def logp(self, parameters: Float[Tensor, "*N P"], actions: Tensor) -> Float[Tensor, "*N"]:
+        """log pi(a), summed over the symbols of the action."""
+        parts = zip(self._heads(), parameters.split(self.sizes, -1), actions.unbind(-1), strict=True)
+        return torch.stack([head.logp(p, a) for head, p, a in parts]).sum(0)
+
+    def entropy(self, parameters: Float[Tensor, "*N P"]) -> Float[Tensor, "*N"]:
+        """Summed: the symbols are independent."""
+        return torch.stack([entropy(p) for p in parameters.split(self.sizes, -1)]).sum(0)
+
+    def sample(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """[N, d]"""
+        return self._each(parameters, "sample")
+
+    def mode(self, parameters: Float[Tensor, "N P"]) -> Tensor:
+        """[N, d], the likeliest of each: together they are the likeliest action."""
+        return self._each(parameters, "mode")
+
+    def _each(self, parameters: Tensor, method: str) -> Tensor:
+        parts = zip(self._heads(), parameters.split(self.sizes, -1), strict=True)
+        return torch.stack([getattr(head, method)(p) for head, p in parts], -1)
+
+    def _heads(self) -> list[Categorical]:
+        heads: list = list(self.parts)
+        return heads
+
+
 class Gaussian(ActionHead):
     """Independent normals; the mean depends on the history, the deviation is learnt and does not.
 
-    Actions are in units in which the environment's bounds are -1 and 1: `low + (a + 1) / 2 (high - low)`
-    is what it is given, clipped; log-densities are of the unclipped.
+    Actions are in units in which the environment's bounds are -1 and 1 (`rollout/episodes/bounds.py`), and
+    clipped there; log-densities are of the unclipped.
     """
 
     def __init__(self, width: int, size: int, deviation: float = 0.6):

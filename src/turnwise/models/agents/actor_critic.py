@@ -14,7 +14,7 @@ from turnwise.models.agents.action_heads import ActionHead
 from turnwise.models.agents.views import Critic
 from turnwise.models.decisions import at_decisions
 from turnwise.models.memory.base import Memory
-from turnwise.models.memory.encoders import Standardiser
+from turnwise.models.memory.encoders import Embedding
 
 
 class ActorCriticOutput(NamedTuple):
@@ -50,7 +50,7 @@ class ActorCritic(nn.Module):
     def update_standardisers_(self, observations: Shaped[Tensor, "M *d"]) -> None:
         """Show observations to every part of actor and critic that standardises them."""
         for part in self.modules():
-            if isinstance(part, Standardiser):
+            if isinstance(part, Embedding):
                 part.update_(observations)
 
     def act(self, inputs: StepInputs, state: Float[Tensor, "N K"]) -> ActOutput:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
 
-from turnwise.envs.protocol import Discrete, LaneEnv, Space, Vector
-from turnwise.models.agents.action_heads import ActionHead, Categorical, Gaussian
+from turnwise.envs.protocol import Discrete, Image, LaneEnv, MultiDiscrete, Space, Vector
+from turnwise.models.agents.action_heads import ActionHead, Categorical, Gaussian, MultiCategorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
@@ -50,20 +51,43 @@ class Spaces:
 
     def written(self) -> dict[str, Any]:
         """The spaces as values that JSON can hold."""
-        return {k: None if s is None else {type(s).__name__: asdict(s)} for k, s in vars(self).items()}
+        return {
+            k: None if s is None else {type(s).__name__: _written(asdict(s))} for k, s in vars(self).items()
+        }
 
     @staticmethod
     def read(written: dict[str, Any]) -> Spaces:
         """The spaces that `written` gave."""
-        kinds = {"Discrete": Discrete, "Vector": Vector}
+        kinds = {"Discrete": Discrete, "MultiDiscrete": MultiDiscrete, "Vector": Vector}
         made = {}
         for key, value in written.items():
             if value is None:
                 made[key] = None
                 continue
             ((kind, fields),) = value.items()
+            fields = _read(fields)
+            if "images" in fields:
+                fields["images"] = tuple(Image(**image) for image in fields["images"])
             made[key] = kinds[kind](**fields)
         return Spaces(**made)
+
+
+def _written(value: Any) -> Any:
+    """Infinities as text, which JSON has not."""
+    if isinstance(value, dict):
+        return {k: _written(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_written(v) for v in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _read(value: Any) -> Any:
+    """What `_written` was given, sequences as tuples."""
+    if isinstance(value, dict):
+        return {k: _read(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return tuple(_read(v) for v in value)
+    return float(value) if isinstance(value, str) else value
 
 
 def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
@@ -86,9 +110,11 @@ def memory_of(spec: MemorySpec, spaces: Spaces) -> Memory:
 
 
 def head_of(actions: Space, width: int) -> ActionHead:
-    """Logits of symbols, or normals of vectors."""
+    """Logits of symbols, of one or of several, or normals of vectors."""
     if isinstance(actions, Discrete):
         return Categorical(width, actions.n)
+    if isinstance(actions, MultiDiscrete):
+        return MultiCategorical(width, actions.sizes)
     return Gaussian(width, actions.size)
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from turnwise.envs.gymnasium.lanes import translation_of
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.protocol import Resumable
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
@@ -53,7 +54,8 @@ def prepare(
         algorithm.module.train(c, env.lanes, agent, run, m.seed)
 
     def finish() -> tuple[Actor, dict[str, Any]]:
-        saved = StepAgent(agent.cpu().eval(), kind, memory, critic or CriticSpec(), spaces)
+        translation = translation_of(env.lanes)
+        saved = StepAgent(agent.cpu().eval(), kind, memory, critic or CriticSpec(), spaces, translation)
         saved.save(m.out / "policy")
         facts = {"env": env.name, "policy": str(m.out / "policy"), "parameters": count_trainable(agent)}
         return Actor(saved, m.out, env=env), facts

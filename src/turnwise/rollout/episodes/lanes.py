@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from turnwise.data.episode import Episode
-from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import LaneEnv, NotReproduced, Resumable, Step, Vector
+from turnwise.data.steps import StepInputs, as_tensor
+from turnwise.envs.protocol import LaneEnv, NotReproduced, Resumable, no_actions
 from turnwise.rollout.episodes.bounds import to_environment
+from turnwise.rollout.episodes.given import expect_first, expect_step
 from turnwise.rollout.episodes.track import Before, Track, rows_of, segment
-from turnwise.run.errors import InputError
 
 
 class Actor(Protocol):
@@ -87,7 +87,7 @@ class StepLanes:
     def collect(self, agent: Actor, steps: int) -> list[Episode]:
         """Act for `steps` steps in each lane; the rows of that time, by lane and then by time.
 
-        InputError if the environment gives a number that is not finite.
+        InputError if the environment gives what it did not promise.
         """
         with self._whole():
             return self._collect(agent, steps)
@@ -107,7 +107,7 @@ class StepLanes:
         """Begin anew, and act until each lane has had one episode, cut after `longest` steps.
 
         One episode a lane, whatever its length: a fixed number of steps would favour short ones. InputError
-        if the environment gives a number that is not finite.
+        if the environment gives what it did not promise.
         """
         with self._whole():
             return self._episodes(agent, longest)
@@ -198,16 +198,12 @@ class StepLanes:
 
     def _begin(self, agent: Actor) -> _Now:
         """A new episode in every lane."""
-        n, actions = self.lanes, self.env.action_space
+        n = self.lanes
         self._now = _Now(
-            observations=self.env.reset(self.rng, n),
+            observations=expect_first(self.env.reset(self.rng, n), self.env.observation_space, np.arange(n)),
             start=np.ones(n, bool),
             idle=np.zeros(n, bool),
-            previous_action=(
-                np.zeros((n, actions.size), np.float32)
-                if isinstance(actions, Vector)
-                else np.zeros(n, np.int64)
-            ),
+            previous_action=no_actions(self.env.action_space, n),
             previous_reward=np.zeros(n),
             memory=agent.initial_state(n),
             ages=np.zeros(n, np.int64),
@@ -228,8 +224,8 @@ class StepLanes:
         track.logp[t], track.valid[t] = logp.cpu().numpy(), ~now.idle
         if track.states is not None:
             track.states[t] = env.states
-        step = env.step(to_environment(actions, env))
-        _expect_finite(step, now)
+        step = env.step(to_environment(actions, env.action_space))
+        step = expect_step(step, now.observations, now.idle, now.ages, env.observation_space)
         if track.next_states is not None:  # before a reset changes them: the states that were reached
             track.next_states[t] = env.states
         track.next_observations[t], track.rewards[t] = step.observations, step.rewards
@@ -258,7 +254,10 @@ class StepLanes:
             fresh = ended
             if ended.any():
                 now.observations = now.observations.copy()
-                now.observations[ended] = self.env.reset_lanes(ended)
+                first = self.env.reset_lanes(ended)
+                now.observations[ended] = expect_first(
+                    first, self.env.observation_space, np.flatnonzero(ended)
+                )
         now.start = fresh
         if not fresh.any():
             return
@@ -273,8 +272,8 @@ class StepLanes:
     def _inputs(self, now: _Now) -> StepInputs:
         dtype = now.memory.dtype
         inputs = StepInputs(
-            _as_tensor(now.observations, dtype),
-            _as_tensor(now.previous_action, dtype),
+            as_tensor(now.observations, dtype),
+            as_tensor(now.previous_action, dtype),
             torch.from_numpy(now.previous_reward).to(dtype),
             torch.from_numpy(now.start),
         )
@@ -299,22 +298,3 @@ def episode_metrics(lanes: StepLanes) -> dict[str, float]:
         "episode_length": float(done.lengths.mean()),
         "episodes": float(len(done.returns)),
     }
-
-
-def _expect_finite(step: Step, now: _Now) -> None:
-    """InputError for a reward or an observation that is not finite: it would make weights that are not."""
-    for what, given in (("reward", step.rewards), ("observation", step.observations)):
-        if given.dtype.kind != "f" or np.isfinite(given).all():
-            continue
-        wrong = ~np.isfinite(given.reshape(len(given), -1)).all(1)
-        if what == "reward":
-            wrong &= ~now.idle  # a step that only begins an episode has a reward that means nothing
-        for lane in np.flatnonzero(wrong)[:1]:
-            raise InputError(
-                f"the environment's {what} is {given[lane]}, in step {now.ages[lane] + 1} of an episode "
-                f"(lane {lane}); expected finite numbers"
-            )
-
-
-def _as_tensor(x: np.ndarray, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(x).to(dtype) if x.dtype.kind == "f" else torch.from_numpy(x)

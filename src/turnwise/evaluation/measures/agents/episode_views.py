@@ -45,7 +45,7 @@ def annotate_episodes(
     found = []
     for i, e in enumerate(episodes):
         rows = []
-        acted = to_environment(e.actions, env)  # the agent's actions may be on another scale
+        acted = to_environment(e.actions, env.action_space)  # the agent's actions may be on another scale
         for t in range(min(len(e), SHOWN_STEPS)):
             row: dict[str, Any] = {
                 "observation": _observation(e.observations[t], env),
