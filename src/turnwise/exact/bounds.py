@@ -9,14 +9,18 @@ For every belief b: max_a b.blind_a and b.uniform <= V*(b) <= max_a b.Q_FIB(.,a)
 Sources: Littman, Cassandra & Kaelbling 1995 (QMDP); Hauskrecht 1997, 2000 (blind policies, FIB).
 
 Why iterates are bounds. At a discount below 1, iteration begins above the fixed point, the operators are
-monotone, and `np.minimum` with the iterate before keeps rounding from raising it: every iterate is an upper
-bound, also the one where iteration stops early. At discount 1 there is no finite constant above the fixed
-point, so iteration begins with the exact MDP optimum; `Unbounded` is raised if that is not finite.
+monotone (`_lowered` says why larger steps hold too), and `np.minimum` with the iterate before keeps rounding
+from raising it: every iterate is an upper bound, also the one where iteration stops early. At discount 1
+there is no finite constant above the fixed point, so iteration begins with the exact MDP optimum; `Unbounded`
+is raised if that is not finite.
 """
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,12 @@ from turnwise.run.errors import InputError
 
 RESIDUAL = 1e-10
 """iteration ends if no value moved by more than this share of the largest"""
+MOST_SOLVED = 3000
+"""states up to which policy iteration solves systems; beyond, values are iterated alone"""
+CERTAIN = 1e-9
+"""share of the largest value by which all must have fallen, for the larger step: rounding is far below it"""
+ROUNDS = 50
+"""of policy iteration, at most"""
 SWEEPS = 20_000
 """largest number of sweeps; what they reach is a bound in any case"""
 
@@ -42,40 +52,97 @@ def matrix(rows: Rows) -> sparse.csr_matrix:
     return sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=(len(rows), rows.width))
 
 
-def mdp_q(problem: POMDP) -> np.ndarray:
-    """[A, S], Q_MDP, on which QMDP acts; its maximum over a is the value if the state were seen."""
+def mdp_q(problem: POMDP, until: float = math.inf) -> np.ndarray:
+    """[A, S], Q_MDP, on which QMDP acts; its maximum over a is the value if the state were seen.
+
+    An upper bound of it if `until` (of `time.perf_counter`) comes first.
+    """
     S, A, _ = problem.shape
     t, r = matrix(problem.continuing()), problem.expected_rewards()
     g = problem.discount
     # The largest reward for ever; not below 0, since an episode that ends is paid 0 for ever.
     v = np.full(S, max(r.max(), 0.0) / (1 - g)) if g < 1 else _best_proper(problem)
-    for _ in range(SWEEPS):
-        q = r + g * (t @ v).reshape(A, S)
-        new = np.minimum(q.max(0), v)
-        moved, v = np.abs(v - new).max(), new
-        if moved <= RESIDUAL * max(1.0, np.abs(v).max()):
-            break
+    if g < 1 and S <= MOST_SOLVED:
+        v = np.minimum(v, _by_policy_iteration(t, r, g, until))
+
+    def better(v: np.ndarray) -> np.ndarray:
+        return (r + g * (t @ v).reshape(A, S)).max(0)
+
+    v = _lowered(better, v, g, _least_sum(t), until)
     return r + g * (t @ v).reshape(A, S)
 
 
-def fib_q(problem: POMDP, q: np.ndarray | None = None) -> np.ndarray:
-    """[A, S], Q_FIB, by iteration from `q` [A, S], an upper bound of Q (default: Q_MDP)."""
+def _by_policy_iteration(t: Any, r: np.ndarray, g: float, until: float) -> np.ndarray:
+    """[S], an upper bound of the MDP's value that is it up to rounding, unless `until` comes first.
+
+    The value v of the last policy is raised to v + max(T v - v, 0) / (1 - g), which T does not raise:
+    rounding, or an action that still improves, leaves a bound.
+    """
+    A, S = r.shape
+    v, chosen = np.zeros(S), np.full(S, -1)
+    for _ in range(ROUNDS):
+        q = r + g * (t @ v).reshape(A, S)
+        best = q.argmax(0)
+        if (chosen >= 0).all():
+            better = q.max(0) > q[chosen, np.arange(S)] + RESIDUAL * (1 + np.abs(v))
+            if not better.any() or time.perf_counter() > until:
+                break
+            best = np.where(better, best, chosen)
+        chosen = best
+        step = t[chosen * S + np.arange(S)]
+        v = np.atleast_1d(np.asarray(spsolve(sparse.identity(S, format="csc") - g * step.tocsc(),
+                                             r[chosen, np.arange(S)])))  # fmt: skip
+    q = r + g * (t @ v).reshape(A, S)
+    return v + np.maximum(q.max(0) - v, 0.0).max() / (1 - g)
+
+
+def _least_sum(t: Any) -> float:
+    """The least chance that an episode goes on."""
+    return float(np.asarray(t.sum(1)).min())
+
+
+def _lowered(
+    better: Callable[[np.ndarray], np.ndarray], v: np.ndarray, g: float, p: float, until: float
+) -> np.ndarray:
+    """An upper bound v, moved down by the operator T = `better` until it stays or time is over.
+
+    If T v is below v everywhere, by d or more, then T lowers what it gives by g p d or more again, and so on
+    for ever: it all may fall by d g p / (1 - g p) at once (MacQueen 1966). p is the least chance that an
+    episode goes on. Where nothing ends this takes out what discounts near 1 make slow.
+    """
+    for _ in range(SWEEPS):
+        new = np.minimum(better(v), v)
+        fell = float((v - new).min())
+        if g < 1 and fell > CERTAIN * max(1.0, float(np.abs(v).max())):
+            new = new - fell * g * p / (1 - g * p)
+        moved, v = np.abs(v - new).max(), new
+        if moved <= RESIDUAL * max(1.0, np.abs(v).max()) or time.perf_counter() > until:
+            break
+    return v
+
+
+def fib_q(problem: POMDP, q: np.ndarray | None = None, until: float = math.inf) -> np.ndarray:
+    """[A, S], Q_FIB, by iteration from `q` [A, S], an upper bound of Q (default: Q_MDP).
+
+    An upper bound of it if `until` (of `time.perf_counter`) comes first.
+    """
     S, A, _ = problem.shape
+    q = mdp_q(problem, until) if q is None else q
+    if time.perf_counter() > until:
+        return q
     steps, first = _joint(problem)
     r, g = problem.expected_rewards(), problem.discount
-    q = mdp_q(problem) if q is None else q
     filled = np.flatnonzero(
         np.diff(first)
     )  # (a, s) after which something can follow: reduceat needs one entry
-    for _ in range(SWEEPS):
+
+    def better(q: np.ndarray) -> np.ndarray:
         best = np.asarray(steps @ q.T).max(1)  # [rows of (a, s, o), A'] -> max over a'
         total = np.zeros(A * S)
         total[filled] = np.add.reduceat(best, first[filled]) if len(filled) else 0.0
-        new = np.minimum(r + g * total.reshape(A, S), q)
-        moved, q = np.abs(q - new).max(), new
-        if moved <= RESIDUAL * max(1.0, np.abs(q).max()):
-            break
-    return q
+        return r + g * total.reshape(A, S)
+
+    return _lowered(better, q, g, _least_sum(matrix(problem.continuing())), until)
 
 
 def _joint(problem: POMDP) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -98,8 +165,11 @@ def _joint(problem: POMDP) -> tuple[sparse.csr_matrix, np.ndarray]:
     return steps, first
 
 
-def blind_plans(problem: POMDP) -> tuple[np.ndarray, np.ndarray]:
+def blind_plans(problem: POMDP, until: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """(alpha vectors [n, S], actions [n]) of plans that never look; action -1 stands for actions at random.
+
+    At a discount below 1 those that are not valued at `until` (of `time.perf_counter`) are left out, all but
+    one.
 
     At a discount below 1 there is one for each action. At discount 1 there are those of finite value, among
     them maybe actions at random, which end in problems where no single action does. Raises `Unbounded` if
@@ -110,7 +180,11 @@ def blind_plans(problem: POMDP) -> tuple[np.ndarray, np.ndarray]:
     plans = [(t[a * S : (a + 1) * S], r[a]) for a in range(A)]
     if problem.discount == 1:
         plans.append((sparse.csr_matrix(sum(m for m, _ in plans) / A), r.mean(0)))
-    found = [_policy_value(m, x, problem.discount) for m, x in plans]
+    found: list[np.ndarray | None] = []
+    for m, x in plans:
+        if problem.discount < 1 and found and time.perf_counter() > until:
+            break
+        found.append(_policy_value(m, x, problem.discount))
     finite = [(v, a if a < A else -1) for a, v in enumerate(found) if v is not None]
     if not finite:
         raise Unbounded(

@@ -28,6 +28,7 @@ Invariants
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -172,10 +173,10 @@ def no_nodes(actions: int) -> Nodes:
     )
 
 
-def blind_alphas(problem: POMDP) -> Alphas:
+def blind_alphas(problem: POMDP, until: float = math.inf) -> Alphas:
     """The plans that never look, to begin with; each is its own successor."""
     S, _, O = problem.shape
-    values, actions = blind_plans(problem)
+    values, actions = blind_plans(problem, until)
     k = len(values)
     room = max(64, 2 * k)
     g = Alphas(
@@ -231,12 +232,12 @@ def with_room_for_children(n: Nodes, states: int, observations: int) -> tuple[No
     return n._replace(**grown), full
 
 
-def with_room_for_alpha(g: Alphas) -> Alphas:
-    """Alpha vectors with room for one more."""
+def with_room_for_alpha(g: Alphas, more: int = 1) -> Alphas:
+    """Alpha vectors with room for `more` of them."""
     room = len(g.serial)
-    if g.count[USED] + 2 < room:
+    if g.count[USED] + more + 1 < room:
         return g
-    grown = {f: _grown(getattr(g, f), room + 1) for f in _PER_ALPHA}
+    grown = {f: _grown(getattr(g, f), max(room + 1, int(g.count[USED]) + more + 1)) for f in _PER_ALPHA}
     columns = np.zeros((g.rows.shape[1], len(grown["serial"])))
     columns[:, :room] = g.columns
     return g._replace(columns=columns, **grown)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +17,10 @@ from turnwise.exact.sarsop import arrays, graph, node_bounds, trials
 KAPPA = 0.5
 """A belief is deep enough when its gap is below this share of what the root's gap asks of it. Below 1, walks
 go a little deeper than they must, and the root improves by more at each."""
+SHALLOW = 40
+"""steps of the first walks, if there is a deadline"""
+LONGEST = 0.25
+"""seconds that a walk should take at most, if there is a deadline"""
 CROSSED = 1e-9
 """share of the value by which rounding may put the lower bound above the upper"""
 
@@ -21,15 +28,17 @@ CROSSED = 1e-9
 class Search:
     """A belief graph with bounds, rooted at the start (or at the beliefs after each first observation)."""
 
-    def __init__(self, problem: POMDP):
+    def __init__(self, problem: POMDP, until: float = math.inf):
+        """`until` (of `time.perf_counter`): first bounds stay as they are by then."""
         S, A, O = problem.shape
-        fib = fib_q(problem)  # [A, S]
+        fib = fib_q(problem, until=until)  # [A, S]
         self.model = arrays.model_of(problem, fib)
         self.nodes = arrays.no_nodes(A)
-        self.alphas = arrays.blind_alphas(problem)
+        self.alphas = arrays.blind_alphas(problem, until)
         self.points = arrays.no_points(fib.max(0))
         self.work = arrays.scratch(S, O, len(self.alphas.serial))
         self.roots = [(p, self._node(b)) for p, b in first_beliefs(problem)]
+        self._depth = SHALLOW
 
     def _node(self, belief: np.ndarray) -> int:
         self._make_room()
@@ -54,19 +63,47 @@ class Search:
         crossed = 0 < lower - upper <= CROSSED * max(1.0, abs(upper))
         return (upper if crossed else lower), upper
 
-    def trial(self, precision: float) -> None:
+    def trial(self, precision: float, seconds: float | None = None) -> None:
         """One walk from the root whose gap weighs most, with backups on the way back.
 
-        The gap of the start should come to `precision`, in units of the return.
+        The gap of the start should come to `precision`, in units of the return. `seconds` are left: a loop
+        that is compiled cannot look at the clock, so walks are as deep as the last ones had time for.
         """
+        began = time.perf_counter()
+        deep = arrays.DEPTH if seconds is None else self._depth
+        self._walk(precision, deep)
+        if seconds is not None:
+            took = time.perf_counter() - began
+            wanted = min(LONGEST, 0.1 * seconds)
+            self._depth = int(min(max(2, deep * min(2.0, wanted / max(took, 1e-6))), arrays.DEPTH))
+
+    def _walk(self, precision: float, deep: int) -> None:
         n = self.nodes
         _, root = max(self.roots, key=lambda r: r[0] * (n.upper[r[1]] - n.lower[r[1]] - KAPPA * precision))
-        args = (self.model, n, self.alphas, self.points, self.work, root, precision, KAPPA)
+        work = self.work._replace(path=self.work.path[:deep])
+        args = (self.model, n, self.alphas, self.points, work, root, precision, KAPPA)
         if trials.trial(*args) == trials.FULL:
             self._make_room()
         p = self.points.count
         if 2 * p[arrays.DEAD] > p[arrays.USED] + 100:  # more than half are dead: walking past them costs more
             node_bounds.compact_points(self.nodes, self.points)
+
+    def add_plans(self, policy: AlphaPolicy) -> None:
+        """Take in the plans of another policy of the same problem: their values must hold."""
+        self.alphas = arrays.with_room_for_alpha(self.alphas, len(policy) + 1)
+        self._make_room()
+        g, first, n = self.alphas, int(self.alphas.count[arrays.USED]), len(policy)
+        here = slice(first, first + n)
+        g.rows[here], g.columns[:, here] = policy.alphas, policy.alphas.T
+        g.serial[here] = g.count[arrays.SERIAL] + np.arange(n)
+        g.action[here], g.successor[here] = policy.actions, first + policy.successors
+        g.count[arrays.USED] += n
+        g.count[arrays.SERIAL] += n
+
+    def lower_roots(self, uppers: Sequence[float]) -> None:
+        """Take in upper bounds that were proved elsewhere, one of each root."""
+        for (_, root), value in zip(self.roots, uppers, strict=True):
+            self.nodes.upper[root] = min(self.nodes.upper[root], value)
 
     def greedy_step(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """(R(b,a), probabilities [k], child nodes [k]) of the action with the largest b . q[a], q [A, S]."""

@@ -12,6 +12,8 @@ How we differ
   sorting beliefs into bins.
 - Beliefs that are reached twice are one node: a graph where the paper has a tree.
 - An action's children are made when its upper bound becomes the largest, not when its belief is first met.
+- A search that has not ended after a second looks whether reachable beliefs lie on points, lines and planes.
+  If so, grids bound the value everywhere on them at once (`grids`), and the search goes on from there.
 - PRUNE (section III.D) is left out while searching. A node looks at each vector once, so an old vector costs
   nothing; and plans go on with old vectors, which therefore must stay. The policy that is returned holds only
   the best plan and those that it goes on with.
@@ -22,12 +24,14 @@ The rest of the room: `search` one search, `trials` the walk and the backups, `n
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.exact.alpha_policy import AlphaPolicy
+from turnwise.exact.grids.refine import rounds
 from turnwise.exact.sarsop.search import Search, compile_kernels
 from turnwise.run.errors import SettingError
 
@@ -36,6 +40,12 @@ TRACE = 1.1
 axis."""
 PROGRESS_SECONDS = 0.1
 """time between calls of `progress`"""
+FIRST_SHARE = 0.3
+"""share of the deadline that the first bounds may take"""
+MOST_NUMBERS = 2e7
+"""numbers of a policy's vectors beyond which it is not taken in: some 300 MB with its copy"""
+PATIENCE = 1.0
+"""seconds of search before grids are tried"""
 
 
 @dataclass(frozen=True)
@@ -85,39 +95,91 @@ def solve(
     if deadline is None and most is None and not gap > 0:
         raise SettingError("gap", gap, "a number above 0 if there is no deadline")
     compile_kernels()
-    began = reported = time.perf_counter()
-    trace: list[tuple[float, float, float]] = []
-    search, trials, stopped = Search(problem), 0, ""
-    while True:
-        try:
-            lower, upper = search.bounds()
+    run = _Run(problem, gap, deadline, most, progress)
+    try:
+        run.until_done()
+    except KeyboardInterrupt:
+        run.stopped = "interrupted"
+    return run.solution()
+
+
+class _Run:
+    """A search under way, with its clock and its trace."""
+
+    def __init__(
+        self,
+        problem: POMDP,
+        gap: float,
+        deadline: float | None,
+        most: int | None,
+        progress: Callable[[float, float, float], None] | None,
+    ) -> None:
+        self.began = self.reported = time.perf_counter()
+        self.until = math.inf if deadline is None else self.began + deadline
+        self.problem, self.gap, self.most, self.progress = problem, gap, most, progress
+        self.trace: list[tuple[float, float, float]] = []
+        self.trials, self.stopped = 0, ""
+        share = math.inf if deadline is None else self.began + FIRST_SHARE * deadline
+        self.search = Search(problem, until=share)
+        # Grids come second: what a short search settles needs none, and has fewer plans.
+        waits = PATIENCE if deadline is None else min(PATIENCE, 0.2 * deadline)
+        self.grids_at = self.began + waits if most is None and problem.discount < 1 else math.inf
+
+    def until_done(self) -> None:
+        """Trials, and grids in between, until there is a reason to stop."""
+        while not self._over():
             now = time.perf_counter()
-            if upper - lower <= gap:
-                stopped = "gap"
-            elif most is not None and trials >= most:
-                stopped = "trials"
-            elif deadline is not None and now - began >= deadline:
-                stopped = "deadline"
-            if not trace or stopped or now - began > trace[-1][0] * TRACE:
-                trace.append((now - began, lower, upper))
-            if stopped:
-                break
-            if progress is not None and now - reported > PROGRESS_SECONDS:
-                reported = now
-                progress(now - began, lower, upper)
+            if now >= self.grids_at:
+                self.grids_at = math.inf
+                self._on_grids()
+                continue
             # Half of today's gap, not the final one: walks that aim too far go deep where little is to be
             # gained.
-            search.trial(0.5 * max(upper - lower, gap))
-            trials += 1
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-            break
-    lower, upper = search.bounds()
-    if lower > upper:
-        raise RuntimeError(
-            f"bounds crossed, {lower} above {upper}: a fault of the solver, not of the problem"
+            lower, upper = self.search.bounds()
+            limited = self.until - now if self.until < math.inf else None
+            self.search.trial(0.5 * max(upper - lower, self.gap), limited)
+            self.trials += 1
+
+    def _over(self) -> bool:
+        """Whether to stop, and why; notes and tells the bounds."""
+        lower, upper = self.search.bounds()
+        now = time.perf_counter()
+        if upper - lower <= self.gap:
+            self.stopped = "gap"
+        elif self.most is not None and self.trials >= self.most:
+            self.stopped = "trials"
+        elif now >= self.until:
+            self.stopped = "deadline"
+        seconds = now - self.began
+        if not self.trace or self.stopped or seconds > self.trace[-1][0] * TRACE:
+            self.trace.append((seconds, lower, upper))
+        if self.progress is not None and not self.stopped and now - self.reported > PROGRESS_SECONDS:
+            self.reported = now
+            self.progress(seconds, lower, upper)
+        return bool(self.stopped)
+
+    def _on_grids(self) -> None:
+        """Take in what grids prove, if reachable beliefs lie on points, lines and planes."""
+        s = self.search
+        for found in rounds(self.problem, s.model.fib, self.until):
+            plans = found.policy
+            if plans is not None and plans.alphas.size <= MOST_NUMBERS and found.lower > s.bounds()[0]:
+                s.add_plans(plans)
+            s.lower_roots(found.uppers)
+            if self._over():
+                return
+
+    def solution(self) -> Solution:
+        """What was found."""
+        lower, upper = self.search.bounds()
+        if lower > upper:
+            raise RuntimeError(
+                f"bounds crossed, {lower} above {upper}: a fault of the solver, not of the problem"
+            )
+        seconds = time.perf_counter() - self.began
+        if self.stopped == "interrupted":
+            self.trace.append((seconds, lower, upper))
+        s = self.search
+        return Solution(
+            lower, upper, seconds, self.trials, s.beliefs, s.policy(), tuple(self.trace), self.stopped
         )
-    seconds = time.perf_counter() - began
-    if stopped == "interrupted":
-        trace.append((seconds, lower, upper))
-    return Solution(lower, upper, seconds, trials, search.beliefs, search.policy(), tuple(trace), stopped)
