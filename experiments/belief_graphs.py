@@ -63,7 +63,8 @@ class Graph:
             mass = reached.sum(3)
             where = np.argwhere(mass > 1e-12)
             now = reached[tuple(where.T)] / mass[tuple(where.T)][:, None]
-            names = np.column_stack([np.round(now, 9), where[:, 2]])
+            # Logarithms tell beliefs apart that are all but certain.
+            names = np.column_stack([np.round(np.log(np.maximum(now, 1e-300)), 6), where[:, 2]])
             _, first, node = np.unique(names, axis=0, return_index=True, return_inverse=True)
             after = np.zeros(mass.shape, np.int64)
             after[tuple(where.T)] = node.reshape(-1)
@@ -132,6 +133,10 @@ class Episodes:
     def at(self, of_nodes: Sequence[np.ndarray]) -> np.ndarray:
         """[B, A, ...], what stands at each node that was reached, one array of nodes for each layer."""
         return np.stack([x[self.nodes[:, k]] for k, x in enumerate(of_nodes)], axis=1)
+
+    def some(self, rows: np.ndarray) -> Episodes:
+        """Those episodes alone, in that order."""
+        return Episodes(self.nodes[rows], self.acts[rows], self.rewards[rows], self.mask[rows])
 
 
 def mixed(share: float, first: Policy, second: Policy) -> Policy:

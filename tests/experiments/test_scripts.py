@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HELPERS = ("belief_graphs", "common", "desks", "judging", "pomdp_tables", "problems", "worlds")
+HELPERS = ("belief_graphs", "candidates", "common", "desks", "judging", "pomdp_tables", "problems", "worlds")
 """what scripts import, which cannot be run"""
 SCRIPTS = [
     file
