@@ -26,6 +26,7 @@ _PLACES = {
     "solve": "recipes.solve",
     "load": "recipes.trained",
     "export": "recipes.export",
+    "watch": "recipes.measuring.watch",
     "record": "recipes.record",
     "read_logs": "data.files.logs",
     "read_feedback": "data.files.feedback",
@@ -117,6 +118,7 @@ __all__ = [
     "read_prompts",
     "record",
     "solve",
+    "watch",
     "write_logs",
     "write_report",
 ]
@@ -165,6 +167,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.estimate import estimate
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation
+    from turnwise.recipes.measuring.watch import watch
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import Solved, solve
     from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy, load

@@ -14,7 +14,7 @@ import torch
 import turnwise as tw
 from turnwise.cli import main
 from turnwise.data.steps import StepInputs
-from turnwise.envs.protocol import Discrete, Vector
+from turnwise.envs.protocol import Discrete, Image, MultiDiscrete, Vector
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.recipes.export import about, export
@@ -22,6 +22,8 @@ from turnwise.rollout.step_agent import Player, StepAgent
 
 SYMBOLS = Spaces(Discrete(5), Discrete(4), None)
 VECTORS = Spaces(Vector(3), Vector(2, -2.0, 6.0), None)
+SEEN = Spaces(Vector(27, images=(Image(2, (5, 5), True, 0.0, 255.0),)), MultiDiscrete((3, 2)), None)
+"""an image beside two numbers, and two symbols at once"""
 KINDS = [".pt2"] + [".onnx"] * all(
     importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime")
 )
@@ -63,6 +65,7 @@ def runner(file: Path) -> Any:
         ("lstm", VECTORS, "actor-critic"),
         ("window", SYMBOLS, "q"),
         ("linear", SYMBOLS, "soft"),
+        ("gru", SEEN, "actor-critic"),
     ],
 )
 def test_twenty_steps_with_episodes_that_begin_in_between(
@@ -76,7 +79,8 @@ def test_twenty_steps_with_episodes_that_begin_in_between(
     state = torch.zeros(4, found.inputs["memory"][1][1])
     action, start = player._action.copy(), np.ones(4, bool)
     for _ in range(20):
-        seen = rng.integers(5, size=4) if spaces is SYMBOLS else rng.normal(size=(4, 3)).astype(np.float32)
+        size = 0 if spaces is SYMBOLS else spaces.observations.size
+        seen = rng.normal(size=(4, size)).astype(np.float32) if size else rng.integers(5, size=4)
         rewards = rng.normal(size=4).astype(np.float32)
         inputs = [torch.as_tensor(x) for x in (seen, action, np.where(start, 7.0, rewards), start)]
         inputs[2] = inputs[2].float()  # a reward before an episode began is nobody's business
@@ -94,6 +98,9 @@ def test_twenty_steps_with_episodes_that_begin_in_between(
 def _log_probabilities(saved: StepAgent, player: Player, given: torch.Tensor) -> tuple[Any, Any]:
     """Of the greedy action: by the agent's own head, and from what the program gave."""
     actions = torch.as_tensor(player._action)
+    if actions.dtype == torch.int64 and actions.ndim > 1:  # two symbols, the first one of three
+        both = torch.gather(given[:, :3], 1, actions[:, :1]) + torch.gather(given[:, 3:], 1, actions[:, 1:])
+        return saved.module.head.logp(given, actions), both[:, 0]
     if actions.ndim > 1:  # a density of two normals at their means
         at_mean = -(given[:, 2:] + 0.5 * np.log(2 * np.pi)).sum(-1)
         return saved.module.head.logp(given, actions), at_mean

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ class Environment:
     """its own, if it has one"""
     file: Path | None = None
     """the file that it was read from, if it was"""
+    source: Any = None
+    """what was given to find it, from which it is found again with other lanes"""
 
     @property
     def problem(self) -> POMDP | None:
@@ -52,18 +56,33 @@ class Environment:
         return self.lanes.problem if isinstance(self.lanes, TabularEnv) else None
 
 
-def find_environment(env: Any, lanes: int, horizon: int | None) -> Environment:
+def find_environment(
+    env: Any, lanes: int, horizon: int | None, *, render_mode: str | None = None
+) -> Environment:
     """Lanes of an environment.
 
     `env`: a name of ours, a `.pomdp` or `.pomdpx` file, an id of Gymnasium, a `POMDP`, a `LaneEnv`, a
     Gymnasium environment (of one lane: it is copied for each), or a function that makes one. Problems are in
-    Gymnasium's timing: the first observation is shown, if one is defined. `horizon`: steps after which an
-    episode is cut; None: the environment's own.
+    Gymnasium's timing: the first observation is shown, if one is defined. An `Environment` is found again.
+    `horizon`: steps after which an episode is cut; None: the environment's own. `render_mode`: what an
+    environment of Gymnasium is asked to render; InputError if it does not.
     """
+    if isinstance(env, Environment):
+        env = env.lanes if env.source is None else env.source
+    found = replace(_found(env, lanes, horizon, render_mode), source=env)
+    if render_mode is not None and (does := _renders(found.lanes)) != render_mode:
+        raise InputError(
+            f"{found.name} was made with the render_mode {does!r}; expected {render_mode!r}, for which a "
+            "function that makes one has to take render_mode"
+        )
+    return found
+
+
+def _found(env: Any, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
     if horizon is not None and horizon < 1:
         raise SettingError("horizon", horizon, "1 or more")
     if isinstance(env, str | Path):
-        return _named(str(env), lanes, horizon)
+        return _named(str(env), lanes, horizon, render_mode)
     if isinstance(env, POMDP):
         return _tabular(_shown(env), env.name, horizon)
     if isinstance(env, TabularEnv):
@@ -73,7 +92,7 @@ def find_environment(env: Any, lanes: int, horizon: int | None) -> Environment:
     if isinstance(env, gymnasium.Env):
         return Environment(_sync(lambda: _copied(env), lanes, horizon), _name_of(env), None)
     if isinstance(env, Callable):
-        return Environment(_sync(env, lanes, horizon), _name_of(env), None)
+        return Environment(_sync(_rendering(env, render_mode), lanes, horizon), _name_of(env), None)
     if isinstance(env, LaneEnv):
         return Environment(env, _name_of(env), None)
     raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
@@ -130,12 +149,12 @@ def read_problem(path: Path) -> tuple[POMDP, list[str]]:
     return problem, [str(w.message) for w in caught]
 
 
-def _named(name: str, lanes: int, horizon: int | None) -> Environment:
+def _named(name: str, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
     if name.lower().endswith(FILES):
         if not Path(name).exists():
             raise SettingError("env", name, "a file that exists; there is no such file")
         return replace(_tabular(_shown(read_problem(Path(name))[0]), name, horizon), file=Path(name))
-    found = lanes_by_id(name, lanes, horizon)
+    found = lanes_by_id(name, lanes, horizon, **({} if render_mode is None else {"render_mode": render_mode}))
     if isinstance(found, TabularEnv):
         return _tabular(found.problem, name, horizon)
     return Environment(found, name, None)
@@ -161,6 +180,23 @@ def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> Gymnasium
         return env
 
     return GymnasiumLanes(one_by_one(one, lanes, horizon))
+
+
+def _rendering(make: Callable[..., Any], render_mode: str | None) -> Callable[[], Any]:
+    """What makes an environment that renders, if `make` can be asked for it."""
+    if render_mode is None:
+        return make
+    try:
+        taken = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # what is built in may have no signature
+        return make
+    asks = any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in taken)
+    return partial(make, render_mode=render_mode) if asks else make
+
+
+def _renders(lanes: LaneEnv) -> str | None:
+    """The render_mode of an environment of Gymnasium; None for any other."""
+    return lanes.envs.render_mode if isinstance(lanes, GymnasiumLanes) else None
 
 
 def _copied(env: gymnasium.Env) -> gymnasium.Env:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from turnwise.envs.protocol import Discrete, Space
+from turnwise.envs.protocol import Discrete, MultiDiscrete, Space
 from turnwise.models.agents.program import INPUTS, StepProgram
 from turnwise.recipes.trained import Actor, load
 from turnwise.rollout.step_agent import StepAgent
@@ -118,10 +118,15 @@ def _ports(saved: StepAgent, program: StepProgram) -> tuple[dict[str, list[Any]]
     """Names, kinds and shapes of what goes in and comes out."""
 
     def port(space: Space) -> list[Any]:
+        if isinstance(space, MultiDiscrete):
+            return ["int64", ["N", len(space.sizes)]]
         return ["int64", ["N"]] if isinstance(space, Discrete) else ["float32", ["N", space.size]]
 
     seen, acts, k = saved.spaces.observations, saved.spaces.actions, program.state_size
-    many = acts.n if isinstance(acts, Discrete) else 2 * acts.size
+    if isinstance(acts, MultiDiscrete):
+        many = sum(acts.sizes)
+    else:
+        many = acts.n if isinstance(acts, Discrete) else 2 * acts.size
     memory = ["float32", ["N", k]]
     given = (port(seen), port(acts), ["float32", ["N"]], ["bool", ["N"]], memory)
     outputs = {program.gives: ["float32", ["N", many]], "action": port(acts), "next_memory": memory}
@@ -134,6 +139,8 @@ def _inputs(saved: StepAgent, lanes: int, width: int, seed: int = 0) -> Iterator
     for space in (saved.spaces.observations, saved.spaces.actions):
         if isinstance(space, Discrete):
             yield torch.randint(space.n, (lanes,), generator=draw)
+        elif isinstance(space, MultiDiscrete):
+            yield torch.stack([torch.randint(n, (lanes,), generator=draw) for n in space.sizes], -1)
         else:
             yield torch.randn(lanes, space.size, generator=draw)
     yield torch.randn(lanes, generator=draw)

@@ -245,11 +245,12 @@ def translation_of(env: LaneEnv) -> Translation:
     return Translation.of_ours(env.observation_space, env.action_space)
 
 
-def lanes_by_id(name: str, lanes: int, horizon: int | None = None) -> LaneEnv:
+def lanes_by_id(name: str, lanes: int, horizon: int | None = None, **kwargs: Any) -> LaneEnv:
     """Lanes of an environment of ours, by name ("tiger") or id ("turnwise/Tiger-v0"), or of any Gymnasium id.
 
     Ours come without Gymnasium in between, problems in its timing (`lanes_of`). `horizon`: steps after which
     an episode is truncated, if the environment does not cut it earlier; None: the environment's own limit.
+    `kwargs` go to an environment of Gymnasium; ours take none.
     """
     from turnwise.envs.problems.classics import CLASSICS
 
@@ -266,4 +267,6 @@ def lanes_by_id(name: str, lanes: int, horizon: int | None = None) -> LaneEnv:
     except gymnasium.error.Error as error:
         raise InputError(f"no environment is called {name!r}; {known}") from error
     limit = shorter(horizon, spec.max_episode_steps)
-    return lanes_of_gymnasium(name, lanes, **({} if limit is None else {"max_episode_steps": limit}))
+    if limit is not None:
+        kwargs["max_episode_steps"] = limit
+    return lanes_of_gymnasium(name, lanes, **kwargs)

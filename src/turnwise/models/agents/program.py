@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from turnwise.data.steps import StepInputs
+from turnwise.models.agents.action_heads import Gaussian, MultiCategorical
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.memory.base import Memory
 
@@ -28,7 +29,8 @@ class StepProgram(nn.Module):
 
     It gives, for each lane,
 
-        log_probabilities       [N, A]   of actions that can be counted, in nats
+        log_probabilities       [N, A]   of actions that can be counted, in nats; of several symbols at once
+                                         those of each, one after the other
         q                       [N, A]   instead, of an agent of values: its action is the best one
         mean_and_log_deviation  [N, 2d]  instead, of vectors; in units in which the bounds are -1 and 1
 
@@ -60,6 +62,9 @@ class StepProgram(nn.Module):
         out = self.head(features)
         if self.gives == "mean_and_log_deviation":
             return out, out.chunk(2, -1)[0], after
+        if isinstance(self.head, MultiCategorical):
+            parts = [x.log_softmax(-1) for x in out.split(self.head.sizes, -1)]
+            return torch.cat(parts, -1), torch.stack([x.argmax(-1) for x in parts], -1), after
         if self.gives == "log_probabilities":
             out = out.log_softmax(-1)
         return out, out.argmax(-1), after
@@ -68,4 +73,4 @@ class StepProgram(nn.Module):
 def _gives(agent: Any) -> str:
     if isinstance(agent, QNetwork):
         return "q"
-    return "log_probabilities" if hasattr(agent.head, "logits") else "mean_and_log_deviation"
+    return "mean_and_log_deviation" if isinstance(agent.head, Gaussian) else "log_probabilities"

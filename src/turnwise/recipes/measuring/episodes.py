@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 
 from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
@@ -72,7 +73,8 @@ def measure(
     """
     a, saved = replace(settings, episodes=at_most(REHEARSED, settings.episodes)), actor.saved
     place, longest, gamma = _environment(actor, env, a)
-    lanes, problem = min(a.lanes, a.episodes), place.problem
+    made, problem = place.source, place.problem
+    lanes = made.num_envs if isinstance(made, VectorEnv) else min(a.lanes, a.episodes)
     agent: Any = Greedy(saved.module) if a.greedy else saved.module
     with Progress("playing", a.episodes, quiet=quiet) as bar:
         episodes = play(
@@ -116,23 +118,38 @@ def measure(
 
 def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environment, int, float | None]:
     """The environment; steps of an episode at most; the discount, if the environment has one."""
-    config = read_config(actor.folder) if actor.folder is not None else {}
+    place = wanted_environment(actor, env, min(a.lanes, a.episodes), a.horizon)
+    if place.problem is None:
+        return place, a.horizon or trained_horizon(actor) or MOST_STEPS, place.discount
+    longest = a.horizon or horizon_for(place.problem)
+    lanes = TabularEnv(place.problem, longest)
+    return replace(place, lanes=lanes), longest, place.problem.discount
+
+
+def trained_horizon(actor: Actor) -> int | None:
+    """Steps after which episodes were cut in training, if somebody set that."""
+    found = read_config(actor.folder).get("horizon") if actor.folder is not None else None
+    return None if found is None else int(found)
+
+
+def wanted_environment(
+    actor: Actor, env: Any, lanes: int, horizon: int | None, **settings: Any
+) -> Environment:
+    """The environment `env`, or that of training if it is None, in so many lanes.
+
+    `horizon` None: that of training, if one was set, and else the environment's own. `settings` are those of
+    `find_environment`. A vector environment that is made already keeps its number of lanes. SettingError for
+    one that looks otherwise than the agent knows.
+    """
     wanted = env if env is not None else actor.env
-    if wanted is None:
-        wanted = config.get("env")
+    if wanted is None and actor.folder is not None:
+        wanted = read_config(actor.folder).get("env")
     if wanted is None:
         raise InputError("the agent was trained in memory; expected an environment to measure it in")
-    lanes = min(a.lanes, a.episodes)
-    place = wanted if isinstance(wanted, Environment) else find_environment(wanted, lanes, a.horizon)
-    if place.problem is not None:
-        longest = a.horizon or horizon_for(place.problem)
-        place = Environment(TabularEnv(place.problem, longest), place.name, place.problem.discount)
-    else:
-        longest = a.horizon or MOST_STEPS
-        if a.horizon is None and config.get("horizon") is not None:
-            longest = int(config["horizon"])
-            if not isinstance(wanted, Environment):
-                place = find_environment(wanted, lanes, longest)
+    source = wanted.source if isinstance(wanted, Environment) else wanted
+    if isinstance(source, VectorEnv):
+        lanes = source.num_envs
+    place = find_environment(wanted, lanes, horizon or trained_horizon(actor), **settings)
     here, there = Spaces.of(place.lanes), actor.saved.spaces
     if (here.observations, here.actions) != (there.observations, there.actions):
         expected = (
@@ -140,7 +157,7 @@ def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environmen
             f"this one has observations {here.observations} and actions {here.actions}"
         )
         raise SettingError("env", place.name, expected)
-    return place, longest, place.discount
+    return place
 
 
 def known_of(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, SEED, SHARE, TWO_OR_MORE, check, check_choice
+from turnwise.run.checks import (
+    NOT_NEGATIVE,
+    ONE_OR_MORE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TWO_OR_MORE,
+    check,
+    check_choice,
+)
 from turnwise.run.errors import SettingError
 
 
@@ -91,3 +100,26 @@ class EstimateSettings:
         check_choice(self, learnt=("leave-out", "keep"), way=("mixed", "tilted"))
         if None not in (self.lowest, self.highest) and not self.lowest < self.highest:  # pyright: ignore
             raise SettingError("highest", self.highest, f"more than lowest, which is {self.lowest}")
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """How episodes are watched."""
+
+    episodes: int = 1
+    """Episodes to watch."""
+    seed: int = 0
+    """Seed of the environment and of the agent's own chances."""
+    greedy: bool = False
+    """Take the likeliest action always, instead of drawing from the policy."""
+    horizon: int | None = None
+    """Steps after which an episode is cut; none: the environment's own, 100 if it has none."""
+    render: Literal["auto", "rgb_array", "ansi", "human", "none"] = "auto"
+    """What the environment is asked to render: pictures (rgb_array), texts (ansi), a window (human), or
+    nothing; auto: pictures if it has them, else texts."""
+    fps: float | None = None
+    """Pictures a second; none: as many as the environment says, 10 if it says nothing."""
+
+    def __post_init__(self) -> None:
+        check(self, episodes=ONE_OR_MORE, seed=SEED, horizon=ONE_OR_MORE, fps=POSITIVE)
+        check_choice(self, render=("auto", "rgb_array", "ansi", "human", "none"))
