@@ -21,7 +21,7 @@ from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import ACTS, PARTS
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import StepPath
-from turnwise.recipes.estimating.estimators import ESTIMATORS, Sampling, spread_of
+from turnwise.recipes.estimating.estimators import ESTIMATORS, Others, Sampling, jackknife, spread_of
 from turnwise.recipes.estimating.folds import folds_of
 from turnwise.recipes.held_out import HeldOut
 from turnwise.rollout.acts.agent import ActAgent
@@ -142,8 +142,10 @@ def test_intervals_are_widened_by_what_the_models_of_the_agent_differ() -> None:
     logged = Logged(won, mask, 1.0, logp, np.full((40, 1), half))
     weighted = next(e for e in ESTIMATORS if e.name == "wis")
     fairer = replace(logged, behavior_logp=logp)  # all weights are 1: worth 1/2, and else 1 / (1 + 1/4)
-    spread = spread_of(weighted, [logged, fairer])
-    assert spread == pytest.approx(0.3 / 2**0.5) and spread_of(weighted, []) == 0
+    spread = spread_of(weighted, Others(models=(logged, fairer)))
+    assert spread == pytest.approx(0.3 / 2**0.5) and spread_of(weighted, Others()) == 0
+    drawn = spread_of(weighted, Others(models=(logged, fairer), draws=(fairer, logged, fairer)))
+    assert drawn == pytest.approx(np.hypot(spread, jackknife([0.5, 0.8, 0.5])))
     sampling = Sampling((-9.0, 9.0), None, 200, 0)
     plain, wide = (sampling.intervals([weighted.of(logged)], spread=x) for x in (None, [spread]))
     assert wide.high[0] - 0.8 == pytest.approx(np.hypot(plain.high[0] - 0.8, 1.96 * spread))

@@ -59,7 +59,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    asked = {"betas": a.target.betas, "reward": a.judging.reward, "safe": a.judging.safe}
+    j = a.judging
+    asked = {"betas": a.target.betas, "acts": j.acts, "reward": j.reward, "safe": j.safe}
     asked["out"] = a.target.out
     result = compare(a.target.runs, logs, **asked, **vars(a.settings))
     for warning in result["warnings"]:

@@ -17,6 +17,9 @@ from turnwise.run.errors import SettingError
 class Judging:
     """How logs are asked."""
 
+    acts: Path | None = None
+    """Codebooks (turnwise train acts) by which the replies of a policy that writes its own words are read, so
+    that it is estimated per act."""
     reward: str | None = None
     """Function of a conversation as module:function, whose rewards take the place of those that were logged:
     a number, or one for each message of the agent."""
@@ -46,8 +49,8 @@ class RunOnLogs:
 
 @dataclass(frozen=True)
 class EvaluateOnLogs:
-    """Estimate what a policy is worth from logged conversations alone: per act if it chooses acts, per turn
-    if it writes its own words."""
+    """Estimate what a policy is worth from logged conversations alone: per act if it chooses acts; if it
+    writes its own words, per turn, per token, or per act as codebooks read them."""
 
     target: RunOnLogs
     judging: Judging = field(default_factory=Judging)
@@ -71,7 +74,8 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
-    asked = {"model": a.target.model, "reward": a.judging.reward, "safe": a.judging.safe}
+    j = a.judging
+    asked = {"acts": j.acts, "model": a.target.model, "reward": j.reward, "safe": j.safe}
     found = estimate(a.target.run, logs, **asked, **vars(a.settings))
     for warning in found["warnings"]:
         notice(f"warning: {warning}")

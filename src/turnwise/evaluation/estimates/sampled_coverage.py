@@ -71,8 +71,8 @@ def sampled_coverage(
     log_ratios: np.ndarray,
     step: float = 1.0,
     clusters: np.ndarray | None = None,
-) -> tuple[Coverage, float]:
-    """The coverage, and the standard error of its `overall` for lack of draws.
+) -> Coverage:
+    """The coverage, with the error of its `overall` for lack of draws.
 
     `drawn` [N] int are the target's acts at the places `at`; `acts` [B, A] int were logged, after
     `histories` [B, A] int (`support.coverage`). `log_ratios` [B, A] are those of the policy that is asked
@@ -99,7 +99,7 @@ def sampled_coverage(
     part = weight / np.where(total > 0, total, 1.0)[at.decision]
     apart = part * (sampled[0] - np.where(np.isfinite(target[0]), target[0], 0.0)[at.decision])
     error = step * np.sqrt((np.bincount(at.decision, apart**2, A) * counted**2).sum()) / whole
-    found = Coverage(
+    return Coverage(
         overall=float(overall[0]),
         per_decision=each[0],
         running=running,
@@ -107,9 +107,9 @@ def sampled_coverage(
         of_logged_per_decision=of_logged[0],
         nowhere=float(1 - overall[1]),
         unseen=_unseen(at, drawn, step * part * (1 - sampled[0]), acts, mask),
+        error=float(error),
         of_logged_nowhere=float(1 - logged[1].mean()),
     )
-    return found, float(error)
 
 
 @dataclass(frozen=True)

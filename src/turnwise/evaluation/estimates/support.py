@@ -87,6 +87,8 @@ class Coverage:
     """mass of the acts that fewer than `at_least` other conversations hold at all, after whatever history"""
     unseen: tuple[Unseen, ...]
     """what is missing, the most first"""
+    error: float = 0.0
+    """standard error of `overall` for lack of draws, where the target's acts are drawn or counted in draws"""
     of_logged_nowhere: float = 0.0
     """the same as `nowhere` for what was logged itself, if acts are told apart so finely that the logged
     agent, too, does what no other conversation holds"""

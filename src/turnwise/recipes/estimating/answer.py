@@ -10,7 +10,7 @@ import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.recipes.estimating.curve import Curve, Promises
-from turnwise.recipes.estimating.estimators import Sampling
+from turnwise.recipes.estimating.estimators import Others, Sampling
 from turnwise.rollout.acts.chooser import Chooser
 
 Per = Literal["act", "turn", "token"]
@@ -49,8 +49,8 @@ class Answer:
     """what else is said of the support"""
     partings: Sequence[Mapping[str, Any]] = ()
     """where the policy parts ways with the logged agent, if that is known"""
-    others: Sequence[Logged] = ()
-    """the same logs as each of several models of the logged agent sees them, if it is estimated"""
+    others: Others = field(default_factory=Others)
+    """the same logs as they might be seen, if probabilities are estimated or counted"""
     final: str = ""
     """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""
     ground: Ground | None = None

@@ -12,7 +12,15 @@ from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.step_curve import ModelCheck, Way, farthest
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
-from turnwise.recipes.estimating.estimators import Sampling, leading, of_logs, possible, row_of, spread_of
+from turnwise.recipes.estimating.estimators import (
+    Others,
+    Sampling,
+    leading,
+    of_logs,
+    possible,
+    row_of,
+    spread_of,
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,10 @@ def curve_of(
     distances: np.ndarray,
     held: Callable[[int, tuple[float, float]], Evidence],
     sampling: Sampling,
-    seen: Sequence[Sequence[Logged]] = (),
+    seen: Sequence[Others] = (),
 ) -> Curve:
-    """The steps `at`, which see the logs as `ways`; `seen` [S] is what each model of the behaviour makes of
-    each, if it is estimated.
+    """The steps `at`, which see the logs as `ways`; `seen` [S] is how each might be seen, if
+    probabilities are estimated or counted.
 
     `held` says what the logs hold of a step, given its number and the interval of its value.
     """

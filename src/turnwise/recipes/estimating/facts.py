@@ -39,6 +39,7 @@ def support_of(evidence: Evidence, names: Sequence[str]) -> dict[str, Any]:
         "effective": even.effective,
         "largest_share": share if np.isfinite(share) else None,
         "coverage": cover.overall,
+        "coverage_error": cover.error,
         "coverage_of_logged": cover.of_logged,
         "nowhere": cover.nowhere,
         "coverage_by_turn": [float(x) if np.isfinite(x) else None for x in cover.per_decision],

@@ -24,11 +24,18 @@ class Fresh:
     """conversations that were learnt from and are among them"""
     unknown: tuple[str, ...]
     """stages of the policy of which nobody knows what they learnt from"""
+    unasked: int = 0
+    """conversations that are left out because the policy cannot be asked about so many"""
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a result says of it."""
-        return {"left_out": self.left_out, "kept": self.kept, "unknown": list(self.unknown)}
+        return {
+            "left_out": self.left_out,
+            "kept": self.kept,
+            "unknown": list(self.unknown),
+            "unasked": self.unasked,
+        }
 
     @property
     def notes(self) -> list[str]:
@@ -38,6 +45,11 @@ class Fresh:
             found.append(
                 f"{self.left_out:,} conversations are left out: the policy, or what it is made of, has "
                 "learnt from them"
+            )
+        if self.unasked:
+            found.append(
+                f"the policy replies in {len(self.logs):,} conversations, drawn at random: {self.unasked:,} "
+                "more would take more replies than it is allowed (replies), or fewer a turn (samples)"
             )
         if self.kept:
             found.append(
@@ -52,14 +64,14 @@ class Fresh:
         return found
 
 
-def both(policy: HeldOut | None, model: HeldOut | None) -> HeldOut | None:
-    """What a policy and a model beside it have learnt from."""
+def both(policy: HeldOut | None, other: HeldOut | None, name: str) -> HeldOut | None:
+    """What a policy and what stands beside it (its `name`) have learnt from."""
     if policy is None:
         return None
-    if model is None:
-        return replace(policy, unknown=(*policy.unknown, "the model"))
-    unknown = (*policy.unknown, *(f"the model: {part}" for part in model.unknown))
-    return replace(policy, learnt=policy.learnt | model.learnt, unknown=unknown)
+    if other is None:
+        return replace(policy, unknown=(*policy.unknown, name))
+    unknown = (*policy.unknown, *(f"{name}: {part}" for part in other.unknown))
+    return replace(policy, learnt=policy.learnt | other.learnt, unknown=unknown)
 
 
 def fresh(logs: Logs, held: HeldOut | None, name: str, learnt: Literal["leave-out", "keep"]) -> Fresh:
@@ -79,5 +91,21 @@ def fresh(logs: Logs, held: HeldOut | None, name: str, learnt: Literal["leave-ou
         )
     if not known.any():
         return Fresh(logs, 0, 0, held.unknown)
-    rest = Logs(chosen(logs, np.flatnonzero(~known)), logs.source, logs.reading)
-    return Fresh(rest, int(known.sum()), 0, held.unknown)
+    return Fresh(_some(logs, np.flatnonzero(~known)), int(known.sum()), 0, held.unknown)
+
+
+def within(rest: Fresh, held: HeldOut | None, turns: int, seed: int) -> Fresh:
+    """As many conversations, at random, as have no more than so many turns of the agent together; one at
+    least. `held`: see `fresh`."""
+    sizes = np.array([len(d.turns) for d in rest.logs])
+    if sizes.sum() <= turns:
+        return rest
+    order = np.random.default_rng((seed, 10)).permutation(len(sizes))
+    count = max(1, int(np.searchsorted(np.cumsum(sizes[order]), turns, side="right")))
+    logs = _some(rest.logs, np.sort(order[:count]))
+    kept = int(held.learnt_from(logs).sum()) if rest.kept and held is not None else 0
+    return replace(rest, logs=logs, kept=kept, unasked=len(sizes) - count)
+
+
+def _some(logs: Logs, which: np.ndarray) -> Logs:
+    return Logs(chosen(logs, which), logs.source, logs.reading)

@@ -17,13 +17,14 @@ from turnwise.models.agents.act_critic import ActCritic
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs, row_of
-from turnwise.recipes.estimating.leaks import fresh
+from turnwise.recipes.estimating.leaks import fresh, within
 from turnwise.recipes.estimating.rerated import rerated
+from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.measuring.estimate import Estimating, expect_logs, policy_of
+from turnwise.recipes.measuring.estimate import Estimating, codebooks_of, expect_logs, policy_of
 from turnwise.recipes.settings.measure import EstimateSettings
-from turnwise.recipes.trained import ActPolicy, Policy
+from turnwise.recipes.trained import ActPolicy, Codebooks, Policy
 from turnwise.rollout.acts.network import NetworkChooser
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import locked
@@ -48,6 +49,7 @@ def compare(
     logs: Any,
     *,
     betas: Sequence[float] = (),
+    acts: Any = None,
     reward: Any = None,
     safe: str | Path | None = None,
     out: str | Path | None = None,
@@ -57,7 +59,8 @@ def compare(
     """Rank policies by what logged conversations say, from which none of them has learnt.
 
     `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
-    that has one is taken, in place of its own. `logs`, `reward` and `settings` are those of `estimate`.
+    that has one is taken, in place of its own. `logs`, `acts` (of the runs that write their own words),
+    `reward` and `settings` are those of `estimate`.
     `safe`: a new folder, to which the safe choice is written as a run. `out`: a folder for the page,
     compare.html, and the result, compare.json.
 
@@ -72,17 +75,26 @@ def compare(
     s, step = EstimateSettings(**settings), expect_free(safe)
     folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    candidates = [c for run in runs for c in _candidates(policy_of(run, s), run, betas)]
+    candidates = [c for run in runs for c in _candidates(policy_of(run), run, betas)]
     _expect_names(candidates)
+    given = codebooks_of(acts)
+    codes = [given if isinstance(c.policy, Policy) else None for c in candidates]
+    if given is not None and not any(codes):
+        raise SettingError("acts", given.name, "none: policies of acts read with codebooks of their own")
+    for c, own in zip(candidates, codes, strict=True):
+        per_of(c.policy, own, s)
     read = expect_logs(logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet))
     if reward is not None:
         read = rerated(read, reward)
-    rest = fresh(read, _learnt_by(candidates), "these runs", s.learnt)
+    held = _learnt_by(candidates, codes)
+    rest = fresh(read, held, "these runs", s.learnt)
+    if any(codes):
+        rest = within(rest, held, s.replies // s.samples, s.seed)
     found, answers = [], []
     with Progress("estimating", len(candidates), quiet=quiet) as bar:
         for i, c in enumerate(candidates):
             world = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
-            one = Estimating(c.policy, world, read, s, quiet=True)
+            one = Estimating(c.policy, world, read, s, quiet=True, codes=codes[i])
             answer = one.answer(rest)
             found.append(one.document(rest, answer))
             answers.append(answer)
@@ -158,16 +170,18 @@ def _expect_names(candidates: Sequence[Candidate]) -> None:
             raise InputError(f"{name} stands twice; expected runs that differ")
 
 
-def _learnt_by(candidates: Sequence[Candidate]) -> HeldOut:
-    """What any of them has learnt from: all are asked about the same conversations."""
+def _learnt_by(candidates: Sequence[Candidate], codes: Sequence[Codebooks | None]) -> HeldOut:
+    """What any of them, or what reads its words, has learnt from: all are asked about the same talks."""
     learnt: frozenset[int] = frozenset()
     unknown: dict[str, None] = {}
-    for c in candidates:
-        if c.policy.held is None:
-            unknown[c.name] = None
+    stages = [(c.name, c.policy.held) for c in candidates]
+    stages += [("the codebooks", own.held) for own in codes if own is not None][:1]
+    for name, held in stages:
+        if held is None:
+            unknown[name] = None
             continue
-        learnt |= c.policy.held.learnt
-        unknown |= dict.fromkeys(f"{c.name}: {part}" for part in c.policy.held.unknown)
+        learnt |= held.learnt
+        unknown |= dict.fromkeys(f"{name}: {part}" for part in held.unknown)
     return HeldOut(0.0, None, frozenset(), learnt, tuple(unknown))
 
 

@@ -22,6 +22,7 @@ from turnwise.evaluation.estimates.verdict import judge
 from turnwise.recipes.estimating.acts.answer import act_answer
 from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.acts.promises import promised
+from turnwise.recipes.estimating.acts.spoken import spoken_steps
 from turnwise.recipes.estimating.acts.steps import act_steps
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import Curve, Promises
@@ -35,14 +36,15 @@ from turnwise.recipes.estimating.estimators import (
     row_of,
 )
 from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
-from turnwise.recipes.estimating.leaks import Fresh, both, fresh
+from turnwise.recipes.estimating.leaks import Fresh, both, fresh, within
 from turnwise.recipes.estimating.rerated import rerated, reward_name
+from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.words import in_words, in_words_of_run
 from turnwise.recipes.settings.measure import EstimateSettings
-from turnwise.recipes.trained import ActPolicy, Policy, load
+from turnwise.recipes.trained import ActPolicy, Codebooks, Policy, load, load_codebooks
 from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.plan import PlanChooser
@@ -61,6 +63,7 @@ def estimate(
     agent: Any,
     logs: Any,
     *,
+    acts: Any = None,
     model: Any = None,
     reward: Any = None,
     safe: str | Path | None = None,
@@ -70,13 +73,15 @@ def estimate(
     """Estimate what a policy is worth from logged conversations that it has not learnt from.
 
     Policies of acts are estimated per act, those that write their own words (any causal language model, by
-    folder, among them) per turn. `agent`: what `fit` or `load` returned, or a run folder. `logs`: what
-    `read_logs` reads. `model`: a plan (of `LearntPomdp`), or its folder, whose learnt models are to promise
-    what a policy of acts is worth; a plan is promised by its own. `reward`: a function of a `Dialogue`, or
-    its name as module:function, whose rewards take the place of those that were logged; no model promises
-    anything then, since it has learnt of the others. `safe`: a new folder, to which the safe step is
-    written as a run (`write_safe`). `settings`: fields of `EstimateSettings` (`discount`, `cluster`, `by`,
-    `learnt`, `way`, `lowest`, `highest`, `resamples`, `samples`, `talks`, `seed`).
+    folder, among them) per turn, unless `per` says otherwise. `agent`: what `fit` or `load` returned, or a
+    run folder. `logs`: what `read_logs` reads. `acts`: codebooks (of `Acts`), or their folder, by which the
+    replies of a policy that writes are read, so that it is estimated per act. `model`: a plan (of
+    `LearntPomdp`), or its folder, whose learnt models are to promise what a policy of acts is worth; a plan
+    is promised by its own. `reward`: a function of a `Dialogue`, or its name as module:function, whose
+    rewards take the place of those that were logged; no model promises anything then, since it has learnt of
+    the others. `safe`: a new folder, to which the safe step is written as a run (`write_safe`). `settings`:
+    fields of `EstimateSettings` (`per`, `discount`, `cluster`, `by`, `learnt`, `way`, `lowest`, `highest`,
+    `resamples`, `samples`, `replies`, `talks`, `seed`).
 
     The result leads with `worth`: what the logged agent earned (`now`) and the policy would (`then`), `sure`
     (the verdict's word) and `why`. Then `behaviour`, `support`, `estimates` (each with its interval and its
@@ -87,7 +92,8 @@ def estimate(
     all of the conversations; SettingError for a column that is not there.
     """
     s, out = EstimateSettings(**settings), expect_free(safe)
-    policy = policy_of(agent, s)
+    policy, codes = policy_of(agent), codebooks_of(acts)
+    per_of(policy, codes, s)
     world = policy if isinstance(policy, ActPolicy) else None
     if model is not None:
         world = _opened(model, "a plan in learnt models (pomdp)")
@@ -102,7 +108,7 @@ def estimate(
             )
         read, world = rerated(read, reward), None
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    one = Estimating(policy, world, read, s, quiet)
+    one = Estimating(policy, world, read, s, quiet, codes)
     rest = one.rest()
     answer = one.answer(rest)
     found = one.document(rest, answer)
@@ -128,25 +134,37 @@ class Estimating:
     logs: Logs
     s: EstimateSettings
     quiet: bool
+    codes: Codebooks | None = None
+    """by which the replies of a policy that writes are read, if it is asked per act"""
 
     def rest(self) -> Fresh:
         """The conversations to ask."""
         held = self.policy.held
         if self.world is not None and self.world is not self.policy:
-            held = both(held, self.world.held)
-        return fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
+            held = both(held, self.world.held, "the model")
+        if self.codes is not None:
+            held = both(held, self.codes.held, "the codebooks")
+        rest = fresh(expect_logs(self.logs), held, self.policy.name, self.s.learnt)
+        if self.codes is not None:
+            rest = within(rest, held, self.s.replies // self.s.samples, self.s.seed)
+        return rest
 
     def answer(self, rest: Fresh) -> Answer:
         """What these conversations say."""
         s = self.s
         clusters = None if s.cluster is None else column_of(rest.logs, s.cluster, "cluster")
-        within = self._range(discounted_returns(rest.logs, s.discount))
-        sampling = Sampling(within, clusters, s.resamples, s.seed)
+        possible = self._range(discounted_returns(rest.logs, s.discount))
+        sampling = Sampling(possible, clusters, s.resamples, s.seed)
         if isinstance(self.policy, ActPolicy):
             agent = self.policy.agent
             steps = act_steps(agent, rest.logs, seed=s.seed, samples=s.samples, quiet=self.quiet)
             promise = self._promising(agent)
             return act_answer(steps, agent.codes, sampling, s, promise=promise, quiet=self.quiet)
+        if self.codes is not None:
+            codes = self.codes.codes
+            asked = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet}
+            steps, notes = spoken_steps(self.policy.agent, codes, rest.logs, **asked)
+            return act_answer(steps, codes, sampling, s, notes=notes, quiet=self.quiet)
         speaker = LmSpeaker(self.policy.agent)
         return turn_answer(speaker, rest.logs, clusters, sampling, discount=s.discount, quiet=self.quiet)
 
@@ -277,21 +295,17 @@ def expect_logs(logs: Logs) -> Logs:
     return logs
 
 
-def policy_of(given: Any, s: EstimateSettings) -> ActPolicy | Policy:
-    """What is estimated. InputError for what has no policy of conversations, or none in closed form."""
+def policy_of(given: Any) -> ActPolicy | Policy:
+    """What is estimated. InputError for what has no policy of conversations."""
     found = load(given) if isinstance(given, str | Path) else given
     if not isinstance(found, Policy):
         return _opened(found if isinstance(found, ActPolicy) else given, "a policy that converses")
-    if found.agent.reranks:
-        raise InputError(
-            f"{found.name}: it proposes {found.agent.acting.proposals} replies and says one of them, and how "
-            "probable that is has no closed form; expected a policy of tokens or of acts (or beta 0, which "
-            "is its clone)"
-        )
-    if s.way == "tilted":
-        expected = "mixed: a policy that writes its own words has no geometric mean that could be weighed"
-        raise SettingError("way", s.way, expected)
     return found
+
+
+def codebooks_of(given: Any) -> Codebooks | None:
+    """Codebooks, themselves or by their folder; None if there are none."""
+    return load_codebooks(given) if isinstance(given, str | Path) else given
 
 
 def discounted_returns(dialogues: Sequence[Dialogue], discount: float) -> np.ndarray:

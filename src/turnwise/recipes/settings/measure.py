@@ -70,6 +70,9 @@ class EpisodeSettings:
 class EstimateSettings:
     """How a policy is estimated from the logs of another."""
 
+    per: Literal["act", "turn", "token"] | None = None
+    """What a decision is: an act, a whole message, or a token of it; none: acts for policies that choose acts
+    and for those that are given acts, else turns."""
     discount: float = 1.0
     """Discount per turn of the returns that count."""
     cluster: str | None = None
@@ -89,15 +92,28 @@ class EstimateSettings:
     resamples: int = 1000
     """Resamples of the logs by which intervals are found."""
     samples: int = 32
-    """Replies by which the acts of a clone are counted, in talks in which it speaks for a policy."""
+    """Replies at each turn by which acts are counted, where a language model speaks for a policy."""
+    replies: int = 200_000
+    """Replies in all, at most, of a policy that writes its own words and is estimated per act: more take
+    longer, and reach more of the conversations."""
     talks: int = 1000
     """Talks with each learnt model at each step, where a model promises something."""
     seed: int = 0
     """Seed of halves, resamples and simulated talks."""
 
     def __post_init__(self) -> None:
-        check(self, discount=SHARE, resamples=TWO_OR_MORE, samples=ONE_OR_MORE, talks=TWO_OR_MORE, seed=SEED)
+        check(
+            self,
+            discount=SHARE,
+            resamples=TWO_OR_MORE,
+            samples=ONE_OR_MORE,
+            replies=ONE_OR_MORE,
+            talks=TWO_OR_MORE,
+            seed=SEED,
+        )
         check_choice(self, learnt=("leave-out", "keep"), way=("mixed", "tilted"))
+        if self.per is not None:
+            check_choice(self, per=("act", "turn", "token"))
         if None not in (self.lowest, self.highest) and not self.lowest < self.highest:  # pyright: ignore
             raise SettingError("highest", self.highest, f"more than lowest, which is {self.lowest}")
 

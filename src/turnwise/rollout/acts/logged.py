@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from turnwise.data.acts.talks import Codes
 from turnwise.data.dialogue import Dialogue
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Chooser, Prefix
@@ -81,7 +82,7 @@ def logged_chances(
     rows = max(1, AT_ONCE // 4)
     for at in range(0, len(dialogues), rows):
         part = dialogues[at : at + rows]
-        read = [_grown(x) for x in _read(agent, part)]
+        read = [grown(x) for x in read_whole(agent.codes, part)]
         talks = [d.messages[:k] for d in part for k in _turns(d)]
         rngs = [np.random.default_rng((seed, at + i, k)) for i, x in enumerate(read) for k in range(len(x))]
         p, counted = quick.probabilities(talks, [x for talk in read for x in talk], rngs, samples)
@@ -94,15 +95,15 @@ def logged_chances(
     return Chances(_padded(found), _padded(drawn), tuple(prefixes))
 
 
-def _read(agent: ActAgent, dialogues: Sequence[Dialogue]) -> list[Prefix]:
-    """Whole conversations as the agent reads them."""
+def read_whole(codes: Codes, dialogues: Sequence[Dialogue]) -> list[Prefix]:
+    """Whole conversations as an agent with these codebooks reads them."""
     roles = {d.agent_role for d in dialogues}
     if len(roles) == 1:
-        return read_talks(agent.codes, [d.messages for d in dialogues], agent_role=roles.pop())
-    return [read_talks(agent.codes, [d.messages], agent_role=d.agent_role)[0] for d in dialogues]
+        return read_talks(codes, [d.messages for d in dialogues], agent_role=roles.pop())
+    return [read_talks(codes, [d.messages], agent_role=d.agent_role)[0] for d in dialogues]
 
 
-def _grown(whole: Prefix) -> list[Prefix]:
+def grown(whole: Prefix) -> list[Prefix]:
     """What was known at each decision of a whole talk."""
     return [
         Prefix(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from turnwise.recipes.estimating.acts.behaviour import Behaviour, behaviour_of
 from turnwise.recipes.estimating.acts.partings import partings
 from turnwise.recipes.estimating.acts.steps import ActSteps
 from turnwise.recipes.estimating.acts.values import fitted_values
-from turnwise.recipes.estimating.acts.way import clone_curve, others_of, path_of, step_curve
+from turnwise.recipes.estimating.acts.way import Doubts, clone_curve, doubts_of, path_of, step_curve
 from turnwise.recipes.estimating.answer import Answer, Ground
 from turnwise.recipes.estimating.curve import Promises
 from turnwise.recipes.estimating.estimators import Sampling
@@ -29,10 +29,12 @@ def act_answer(
     sampling: Sampling,
     s: EstimateSettings,
     *,
-    promise: Callable[[Behaviour], Promises] | None,
+    promise: Callable[[Behaviour], Promises] | None = None,
+    notes: Sequence[str] = (),
     quiet: bool,
 ) -> Answer:
-    """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any."""
+    """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any. `notes`:
+    what people should know of how the policy was asked; without any it is said here."""
     fold = folds_of(len(steps.mask), sampling.clusters, s.seed)
     behaviour = behaviour_of(steps, fold, seed=s.seed, quiet=quiet)
     all_q = fitted_values(steps, fold, s.discount)
@@ -53,27 +55,28 @@ def act_answer(
     )
     path = path_of(steps, behaviour, s.way)
     promises = None if promise is None else promise(behaviour)
-    others = () if same else others_of(steps, behaviour, logged, path.way)
+    doubts = Doubts() if same else doubts_of(steps, behaviour, logged, all_q, path.way)
+    ground = Ground(  # of a policy that chooses acts; one whose replies were counted cannot take a step
+        behaviour.choosers,
+        behaviour.probabilities[steps.mask].mean(0),
+        lambda: clone_curve(steps, path, logged, all_q, sampling, doubts),
+    )
     return Answer(
         per="act",
         logged=logged,
         sampling=sampling,
         behaviour=behaviour.facts,
-        curve=step_curve(steps, path, logged, all_q, sampling, promises, others=others),
-        names=codes.acts,
-        warnings=_warnings(steps, behaviour, s.samples),
+        curve=step_curve(steps, path, logged, all_q, sampling, promises, doubts=doubts),
+        names=steps.logs.acts,
+        warnings=[*(notes or _asked(steps, s.samples)), *_warnings(steps, behaviour)],
         promises=promises,
         partings=partings(steps, behaviour.probabilities, codes, s.seed),
-        ground=Ground(
-            behaviour.choosers,
-            behaviour.probabilities[steps.mask].mean(0),
-            lambda: clone_curve(steps, path, logged, all_q, sampling, others),
-        ),
-        others=tuple(seen for _, seen in others),
+        ground=None if steps.without else ground,
+        others=doubts.others,
     )
 
 
-def _warnings(steps: ActSteps, behaviour: Behaviour, samples: int) -> list[str]:
+def _warnings(steps: ActSteps, behaviour: Behaviour) -> list[str]:
     found = []
     turns = int(steps.mask.sum())
     if behaviour.source == "partly logged":
@@ -91,9 +94,15 @@ def _warnings(steps: ActSteps, behaviour: Behaviour, samples: int) -> list[str]:
         )
     if cut := sum(not t.terminated for t in steps.logs):
         found.append(f"{cut:,} conversations were cut: returns count what was earned until then")
-    if drawn := int((steps.target.drawn & steps.mask).sum()):
-        found.append(
-            f"in {drawn:,} of {turns:,} turns a language model speaks for the policy: what it would mean "
-            f"is counted in {samples} replies each"
-        )
     return found
+
+
+def _asked(steps: ActSteps, samples: int) -> list[str]:
+    """A word on turns in which a language model speaks for a policy of acts."""
+    drawn = int((steps.target.drawn & steps.mask).sum())
+    if not drawn:
+        return []
+    return [
+        f"in {drawn:,} of {int(steps.mask.sum()):,} turns a language model speaks for the policy: what it "
+        f"would mean is counted in {samples} replies each"
+    ]

@@ -63,8 +63,8 @@ def partings(steps: ActSteps, before: np.ndarray, codes: Codes, seed: int) -> li
                 "share": float(weight[kind] / total),
                 "went_on": _mean(to_go[b, k], rng),
                 "acts": [
-                    {"act": codes.acts[a], "says": _sentence(codes, a), "policy": float(policy[a]),
-                     "logged": float(logged[a]), "count": int((done == a).sum()),
+                    {"act": steps.logs.acts[a], "says": _sentence(steps, codes, a),
+                     "policy": float(policy[a]), "logged": float(logged[a]), "count": int((done == a).sum()),
                      "went_on": _mean(to_go[b, k][done == a], rng)}
                     for a in named if policy[a] >= 0.01 or logged[a] >= 0.01
                 ],
@@ -97,8 +97,8 @@ def _talks(
                 "agent": d.agent_role,
                 "logged": spoken(d.messages[at]),
                 "logged_as": codes.acts[int(steps.acts[b, k])],
-                "policy": _sentence(codes, likeliest),
-                "policy_means": codes.acts[likeliest],
+                "policy": _sentence(steps, codes, likeliest),
+                "policy_means": steps.logs.acts[likeliest],
                 "probability": float(p[i, likeliest]),
                 "went_on": float(to_go[b, k]),
             }
@@ -111,10 +111,10 @@ def _place(d: Dialogue, turn: int) -> int:
     return [i for i, m in enumerate(d.messages) if m.role == d.agent_role][turn]
 
 
-def _sentence(codes: Codes, act: int) -> str:
+def _sentence(steps: ActSteps, codes: Codes, act: int) -> str:
     """What is most often said for an act, names and numbers as slots; its name if it has no sentence."""
-    examples = codes.examples(act)
-    return examples[0].template if examples else codes.acts[act]
+    examples = codes.examples(act) if act < len(codes.acts) else []
+    return examples[0].template if examples else steps.logs.acts[act]
 
 
 def _mean(values: Sequence[float] | np.ndarray, rng: np.random.Generator) -> dict[str, Any] | None:

@@ -33,6 +33,8 @@ class ActSteps:
     """[B, A], log-probability of what was done, as the log says it; NaN where it does not"""
     histories: np.ndarray
     """[B, A] int, equal for the same turn behind the same last acts of both sides"""
+    without: tuple[np.ndarray, ...] = ()
+    """[B, A, K] each, `target.probabilities` without parts of the replies in which they were counted"""
 
     @property
     def talks(self) -> Sequence[ActTalk]:
@@ -53,18 +55,30 @@ def act_steps(
     InputError for a log-probability above 0, by the conversation's id.
     """
     logs = agent.codes.talks(dialogues)
-    mask = _padded([np.ones(len(t), bool) for t in logs])
-    act_logp = _padded([t.act_logp for t in logs])
-    impossible = mask & ~np.isnan(act_logp) & ~((act_logp <= 0) & np.isfinite(act_logp))
-    if impossible.any():
-        b, k = np.argwhere(impossible)[0]
-        expected = "the log of a probability above 0: a finite number, 0 or below"
-        raise InputError(
-            f"conversation {dialogues[b].id!r}, message {k + 1} of the agent: act_logp: expected {expected}; "
-            f"found {act_logp[b, k]:g}"
-        )
+    expect_act_logp(logs)
     with Progress("asking the policy", len(dialogues), quiet=quiet) as bar:
         target = logged_chances(agent, dialogues, seed=seed, samples=samples, progress=bar.at)
+    return steps_of(dialogues, logs, target)
+
+
+def expect_act_logp(logs: ActLogs) -> None:
+    """InputError for a logged log-probability above 0 or of an impossible act, by the conversation's id."""
+    for t in logs:
+        known = t.act_logp[~np.isnan(t.act_logp)]
+        if ((known <= 0) & np.isfinite(known)).all():
+            continue
+        k = int(np.argmax(~(np.isnan(t.act_logp) | ((t.act_logp <= 0) & np.isfinite(t.act_logp)))))
+        raise InputError(
+            f"conversation {t.id!r}, message {k + 1} of the agent: act_logp: expected the log of a "
+            f"probability above 0: a finite number, 0 or below; found {t.act_logp[k]:g}"
+        )
+
+
+def steps_of(
+    dialogues: Sequence[Dialogue], logs: ActLogs, target: Chances, without: tuple[np.ndarray, ...] = ()
+) -> ActSteps:
+    """What was logged beside what a policy would do."""
+    mask = _padded([np.ones(len(t), bool) for t in logs])
     return ActSteps(
         dialogues,
         logs,
@@ -72,8 +86,9 @@ def act_steps(
         _padded([t.acts for t in logs]),
         _padded([t.rewards for t in logs]),
         mask,
-        act_logp,
+        _padded([t.act_logp for t in logs]),
         _padded(_kinds(logs)),
+        without,
     )
 
 

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, mixed
-from turnwise.evaluation.estimates.support import coverage, evenness
+from turnwise.evaluation.estimates.support import Coverage, coverage, evenness
 from turnwise.evaluation.estimates.verdict import Evidence, vouches
 from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.acts.steps import ActSteps, logged_logp
 from turnwise.recipes.estimating.curve import Curve, Promises, curve_of, number
-from turnwise.recipes.estimating.estimators import Sampling, leading, spread_of
+from turnwise.recipes.estimating.estimators import Others, Sampling, jackknife, leading, spread_of
 
 Seen = tuple[StepPath, Logged]
-"""the way from a model of the behaviour, and the logs with its propensities"""
+"""a way, and the logs with its propensities"""
 
 
-def others_of(steps: ActSteps, behaviour: Behaviour, logged: Logged, way: Way) -> tuple[Seen, ...]:
-    """The same logs as each of the models of the behaviour sees them; none if probabilities were logged."""
-    found = []
+@dataclass(frozen=True)
+class Doubts:
+    """Other ways, where probabilities are estimated or counted."""
+
+    models: tuple[Seen, ...] = ()
+    """from each of the models of the behaviour"""
+    draws: tuple[Seen, ...] = ()
+    """to the policy as it is counted without each part of its replies"""
+
+    def at(self, see: Callable[[StepPath, Logged], Logged]) -> Others:
+        """What `see` makes of each."""
+        return Others(*(tuple(see(*x) for x in some) for some in (self.models, self.draws)))
+
+    @property
+    def others(self) -> Others:
+        """The policy itself."""
+        return self.at(lambda way, logged: logged)
+
+
+def doubts_of(steps: ActSteps, behaviour: Behaviour, logged: Logged, all_q: np.ndarray, way: Way) -> Doubts:
+    """The same logs as each of the models of the behaviour sees them, and without parts of the policy's
+    replies; none of either if probabilities were logged, and are known."""
+    models, draws = [], []
     unknown = steps.mask & np.isnan(steps.act_logp)
     for p in behaviour.members:
         logp = np.where(unknown, logged_logp(p, steps.acts), logged.behavior_logp)
         path = path_of(steps, replace(behaviour, probabilities=p), way)
-        found.append((path, replace(logged, behavior_logp=logp)))
-    return tuple(found)
+        models.append((path, replace(logged, behavior_logp=logp)))
+    for p in steps.without:
+        other = replace(steps, target=replace(steps.target, probabilities=p))
+        seen = replace(logged, logp=other.target_logp, v=(p * all_q).sum(2))
+        draws.append((path_of(other, behaviour, way), seen))
+    return Doubts(tuple(models), tuple(draws))
 
 
 def path_of(steps: ActSteps, behaviour: Behaviour, way: Way) -> StepPath:
@@ -46,21 +70,24 @@ def step_curve(
     sampling: Sampling,
     promises: Promises | None,
     at: Sequence[float] = STEPS,
-    others: Sequence[Seen] = (),
+    doubts: Doubts | None = None,
 ) -> Curve:
-    """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any. `others`: what
-    each of the models of the behaviour sees (`others_of`)."""
+    """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any. `doubts`: other
+    ways, if probabilities are estimated or counted (`doubts_of`)."""
+    doubts = Doubts() if doubts is None else doubts
     distances = np.array([path.distance(t) for t in at])
     ways = [at_step(path, t, steps.acts, logged, all_q) for t in at]
-    seen = [[at_step(way, t, steps.acts, x, all_q) for way, x in others] for t in at]
+    seen = [doubts.at(lambda way, x, t=t: at_step(way, t, steps.acts, x, all_q)) for t in at]
 
     def held(i: int, interval: tuple[float, float]) -> Evidence:
-        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
+        # What replies leave open is told of the policy itself: of it alone people read the share.
+        draws = doubts.draws if at[i] == 1 else ()
+        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling, draws)
 
     found = curve_of(path.way, at, ways, distances, held, sampling, seen)
     if promises is None:
         return found
-    check = _check(steps, path, logged, all_q, sampling, promises, at, distances, others)
+    check = _check(steps, path, logged, all_q, sampling, promises, at, distances, doubts)
     told = zip(found.rows, promises.values.tolist(), promises.spread.tolist(), check.measured, strict=True)
     for row, value, half, measured in told:
         row["promised"] = {"value": value, "low": value - half, "high": value + half}
@@ -74,7 +101,7 @@ def clone_curve(
     logged: Logged,
     all_q: np.ndarray | None,
     sampling: Sampling,
-    others: Sequence[Seen] = (),
+    doubts: Doubts,
     at: Sequence[float] = STEPS,
 ) -> Curve:
     """The same of steps from the model of the logged agent, which can talk: a clone takes the agent's place.
@@ -82,7 +109,7 @@ def clone_curve(
     If propensities are estimated by that model, these are the steps of the curve.
     """
     ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
-    seen = [[_from_model(way, t, steps.acts, x, all_q) for way, x in others] for t in at]
+    seen = [doubts.at(lambda way, x, t=t: _from_model(way, t, steps.acts, x, all_q)) for t in at]
 
     def held(i: int, interval: tuple[float, float]) -> Evidence:
         return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
@@ -100,7 +127,7 @@ def _check(
     promises: Promises,
     at: Sequence[float],
     distances: np.ndarray,
-    others: Sequence[Seen],
+    doubts: Doubts,
 ) -> ModelCheck:
     """What the models promise of each step beside what the logs say of the very same policy.
 
@@ -109,7 +136,7 @@ def _check(
     ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
     points = [leading(x).of(x) for x in ways]
     spread = [
-        spread_of(leading(x), [_from_model(way, t, steps.acts, seen, all_q) for way, seen in others])
+        spread_of(leading(x), doubts.at(lambda way, seen, t=t: _from_model(way, t, steps.acts, seen, all_q)))
         for x, t in zip(ways, at, strict=True)
     ]
     together, each = (
@@ -129,27 +156,39 @@ def _check(
         distances=distances,
         distance=path.distance(1.0),
         spread=promises.spread,
-        estimated=bool(others),
+        estimated=bool(doubts.models),
     )
 
 
 def evidence_of(
-    steps: ActSteps, logged: Logged, logp: np.ndarray, interval: tuple[float, float], sampling: Sampling
+    steps: ActSteps,
+    logged: Logged,
+    logp: np.ndarray,
+    interval: tuple[float, float],
+    sampling: Sampling,
+    draws: Sequence[Seen] = (),
 ) -> Evidence:
-    """What the logs hold of one policy, with log-probabilities [B, A, K] and the interval of its value."""
+    """What the logs hold of one policy, with log-probabilities [B, A, K] and the interval of its value.
+
+    `draws`: the same policy as it is counted without each part of its replies."""
     clusters = sampling.clusters
-    p = np.where(steps.mask[:, :, None], np.exp(logp), 0.0)
-    return Evidence(
-        conversations=len(logged.mask) if clusters is None else len(np.unique(clusters)),
-        evenness=evenness(logged.log_weights, clusters),
-        coverage=coverage(
+
+    def covered(logp: np.ndarray, logged: Logged) -> Coverage:
+        p = np.where(steps.mask[:, :, None], np.exp(logp), 0.0)
+        return coverage(
             p / np.where(steps.mask, p.sum(2), 1.0)[:, :, None],
             steps.acts,
             steps.histories,
             steps.mask,
             log_ratios=logged.log_ratios,
             clusters=clusters,
-        ),
+        )
+
+    without = [covered(way.at(1.0), x).overall for way, x in draws]
+    return Evidence(
+        conversations=len(logged.mask) if clusters is None else len(np.unique(clusters)),
+        evenness=evenness(logged.log_weights, clusters),
+        coverage=replace(covered(logp, logged), error=jackknife(without)),
         interval=(float(interval[0]), float(interval[1])),
         returns=(float(logged.returns.min()), float(logged.returns.max())),
         unit="conversation" if clusters is None else "cluster",

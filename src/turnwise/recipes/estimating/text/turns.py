@@ -121,7 +121,7 @@ def _covered(
     """In situations as finely told apart as the logs allow."""
     found = None
     for histories in sentences.histories:
-        found, _ = sampled_coverage(
+        found = sampled_coverage(
             at,
             drawn,
             sentences.said,
