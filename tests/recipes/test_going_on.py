@@ -13,7 +13,7 @@ import yaml
 
 import turnwise as tw
 from turnwise.cli import main
-from turnwise.run.settings import Adam
+from turnwise.run.settings import Adam, lanes_of
 
 CONSTANT = Adam(1e-2, schedule="constant")
 EVEN = tw.A2C(steps=64, lanes=2, rollout=8, optimizer=CONSTANT, entropy_end=0.01)
@@ -124,3 +124,22 @@ def test_what_it_cannot_begin_with_is_named(trained: Path, tmp_path: Path, capsy
         tw.fit(tw.PPO(), "tiger", policy=3)
     with pytest.raises(tw.InputError, match=r"nowhere: .*expected the run of an agent that acts in steps"):
         tw.fit(tw.PPO(), "tiger", policy="nowhere")
+
+
+@pytest.mark.parametrize(("part", "lanes"), [(1.0, 64), (20.0, 64), (0.12, 8), (0.25, 16), (0.001, 8)])
+def test_short_runs_have_fewer_lanes(part: float, lanes: int) -> None:
+    """64 x .12 is 7.68: 60,000 of 500,000 steps are 117 updates in 8 lanes, and would be 15 in 64."""
+    assert lanes_of(None, part) == lanes and lanes_of(3, part) == 3
+
+
+def test_a_run_that_is_made_longer_keeps_its_lanes(tmp_path: Path) -> None:
+    def lanes() -> int:
+        return yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["lanes"]
+
+    given: dict[str, Any] = {"width": 8, "quiet": True, "out": tmp_path / "run"}
+    tw.fit(tw.REINFORCE(episodes=16, longest=4), "tiger", **given)
+    assert lanes() == 8 and len(lines(tmp_path / "run")) == 2
+    tw.fit(tw.REINFORCE(episodes=24, longest=4), "tiger", resume=True, **given)
+    assert lanes() == 8 and lines(tmp_path / "run")[-1]["seen"] == 24
+    with pytest.raises(tw.InputError, match="lanes was 8 and is 64 now"):
+        tw.fit(tw.REINFORCE(episodes=24, longest=4, lanes=64), "tiger", resume=True, **given)

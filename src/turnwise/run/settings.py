@@ -59,6 +59,19 @@ def discount_of(gamma: float | None, own: float | None = None) -> float:
     return 0.99 if own is None else own
 
 
+LANES, FEWEST = 64, 8
+"""episodes under way in a run of the default length, and in the shortest"""
+
+
+def lanes_of(lanes: int | None, part: float) -> int:
+    """The episodes under way that are used: `lanes`, else 64 in a run of the default length.
+
+    In a `part` of that length there are fewer in proportion, and 8 at least: many lanes would leave a short
+    run a handful of updates.
+    """
+    return lanes if lanes is not None else max(FEWEST, min(LANES, round(LANES * part)))
+
+
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without their groups: `{"optimizer": {"lr": 1e-3}}` becomes `{"lr": 1e-3}`."""
     flat: dict[str, Any] = {}

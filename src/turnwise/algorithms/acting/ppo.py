@@ -45,7 +45,7 @@ from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric, added
 from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam, discount_of
+from turnwise.run.settings import Adam, discount_of, lanes_of
 from turnwise.run.training import TrainingRun
 
 
@@ -55,8 +55,9 @@ class Config:
 
     steps: int = 500_000
     """Steps of the environment, counted over all lanes."""
-    lanes: int = 64
-    """Episodes under way at a time. More of them make gradients less noisy and memories less alike."""
+    lanes: int | None = None
+    """Episodes under way at a time. More of them make gradients less noisy and memories less alike, and leave
+    fewer updates. none: 64, and in proportion fewer (8 at least) where steps are fewer than by default."""
     rollout: int = 64
     """Steps in each lane between updates. Gradients through memory reach back this many steps; the memory
     itself reaches further."""
@@ -212,17 +213,16 @@ def update(
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
-    lanes = StepLanes(
-        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
-    )
+    n = lanes_of(c.lanes, c.steps / Config.steps)
+    lanes = StepLanes(env, n, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device))
     learner = run.learner(agent, c.optimizer, experience=lanes)
-    total = max(1, round(c.steps / (c.lanes * c.rollout)))
+    total = max(1, round(c.steps / (n * c.rollout)))
     for step in run.steps(total, learner):
         rows = lanes.collect(agent, c.rollout)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
         agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
-            counts = {"steps": (step + 1) * c.lanes * c.rollout}
+            counts = {"steps": (step + 1) * n * c.rollout}
             run.log(step, {**counts, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

@@ -37,7 +37,7 @@ from turnwise.run.learner import Learner
 from turnwise.run.metrics import EPISODES, Metric
 from turnwise.run.optim import annealed, scheduled
 from turnwise.run.seeds import generator
-from turnwise.run.settings import Adam, discount_of
+from turnwise.run.settings import Adam, discount_of, lanes_of
 from turnwise.run.training import TrainingRun
 
 
@@ -47,8 +47,9 @@ class Config:
 
     episodes: int = 20_000
     """Episodes of training, counted over all lanes."""
-    lanes: int = 64
-    """Episodes between updates. More of them make gradients less noisy: nothing else here does."""
+    lanes: int | None = None
+    """Episodes between updates. More of them make gradients less noisy, as nothing else here does, and leave
+    fewer updates. none: 64, and in proportion fewer (8 at least) where episodes are fewer than by default."""
     longest: int = 200
     """Steps after which an episode is cut. What it would have earned later is lost."""
     optimizer: Adam = Adam(lr=2e-3, grad_clip=5.0)
@@ -130,23 +131,22 @@ def update(
     agent.critic.value.update_scale_(returns[batch.loss_mask])
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     total, sums = loss(agent, batch, returns, c, entropy_weight)
-    learner.descend(total / c.lanes, lr=scheduled(c.optimizer, remaining))
+    learner.descend(total / len(rows), lr=scheduled(c.optimizer, remaining))
     return sums
 
 
 def train(c: Config, env: LaneEnv, agent: ActorCritic, run: TrainingRun, seed: int) -> ActorCritic:
     """Improve `agent` in place by its own acting in `env`."""
-    lanes = StepLanes(
-        env, c.lanes, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device)
-    )
+    n = lanes_of(c.lanes, c.episodes / Config.episodes)
+    lanes = StepLanes(env, n, generator(seed, 0), gamma=discount_of(c.gamma), device=str(run.world.device))
     learner = run.learner(agent, c.optimizer, experience=lanes)
-    total = max(1, round(c.episodes / c.lanes))
+    total = max(1, round(c.episodes / n))
     for step in run.steps(total, learner):
         rows = lanes.episodes(agent, c.longest)
         sums = update(learner, agent, rows, c, 1 - step / total, run)
         # Only now: while acting and learning the same observation has to be the same number.
         agent.update_standardisers_(observations_of(rows).to(run.world.device))
         if run.due(step):
-            counts = {"seen": (step + 1) * c.lanes}
+            counts = {"seen": (step + 1) * n}
             run.log(step, {**counts, **run.world.means(sums), **episode_metrics(lanes)})
     return agent

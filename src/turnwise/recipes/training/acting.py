@@ -21,10 +21,21 @@ from turnwise.rollout.load import load_step_agent
 from turnwise.rollout.step_agent import StepAgent
 from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of
-from turnwise.run.settings import discount_of
+from turnwise.run.folder import read_config
+from turnwise.run.settings import discount_of, lanes_of
 
 KINDS: dict[str, Kind] = {"r2d2": "q", "sac": "soft"}
 """what learns; actors with a critic, unless named here"""
+
+
+def lanes_for(config: Any, m: Machine) -> int:
+    """What was set, else what a resumed run began with (it may be longer now), else what its length gives."""
+    if config.lanes is None and m.run.resume and (m.out / "config.yaml").is_file():
+        begun = read_config(m.out).get("lanes")
+        if isinstance(begun, int):
+            return begun
+    length = "episodes" if hasattr(config, "episodes") else "steps"
+    return lanes_of(config.lanes, getattr(config, length) / getattr(type(config), length))
 
 
 def prepare(

@@ -351,6 +351,7 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
     settings, memory = (_taken(kind, given) for kind in kinds)
     critic = _taken(CriticSpec, given) if algorithm.critic else None
     _expect_nothing(algorithm, given, *kinds, *([CriticSpec] if algorithm.critic else []))
+    config = replace(config, lanes=acting.lanes_for(config, m))
     env = find_environment(data, config.lanes, settings.horizon)
     return acting.prepare(algorithm, config, env, memory, critic, policy, settings, m)
 
