@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 from turnwise.cli import main
+from turnwise.envs.pomdp import POMDP
 from turnwise.exact.alpha_policy import load_policy
+from turnwise.exact.files.write import write_pomdp
 
 TIGER = """
 discount: 0.75
@@ -82,6 +85,43 @@ def test_a_built_in_problem_by_name_in_both_timings(capsys: Any) -> None:
     assert solved(capsys, "t-maze-2", "--initial-observation", "shown")["lower"] == pytest.approx(4 * 0.9**3)
 
 
+def test_another_discount_horizon_and_ends(tiger: Path, capsys: Any) -> None:
+    # three undiscounted steps: listen twice and then open, 2.72; one step is a listening
+    found = solved(capsys, str(tiger), "--horizon", "3", "--discount", "1")
+    assert found["lower"] == pytest.approx(2.72) and found["states"] == 2 and found["horizon"] == 3
+    assert solved(capsys, str(tiger), "--horizon", "1")["upper"] == pytest.approx(-1)
+    assert solved(capsys, str(tiger), "--discount", "0.95")["lower"] == pytest.approx(19.3714, abs=1e-3)
+    assert solved(capsys, str(tiger), "--ends")["lower"] < solved(capsys, str(tiger))["lower"]
+
+
+def test_a_problem_of_ones_own_by_name(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    (tmp_path / "own_bets.py").write_text(
+        "def coin():\n"
+        "    return dict(states=['heads', 'tails'], actions=['bet'], observations=1, discount=0.5,\n"
+        "                transition=lambda s, a: {'heads': 0.5, 'tails': 0.5}, observation=lambda a, s: 0,\n"
+        "                reward=lambda s, a: float(s == 'heads'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = solved(capsys, "own_bets:coin")
+    assert found["lower"] == pytest.approx(1.0) and found["problem"] == "coin"  # .5 / (1 - .5)
+
+
+def test_the_deadline_holds_and_an_honest_word_says_that_nothing_was_searched(
+    tmp_path: Path, capsys: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    S, A, O = 160, 4, 8
+    t, o = rng.dirichlet(np.full(S, 0.5), (A, S)), rng.dirichlet(np.full(O, 0.5), (A, S))
+    p = POMDP.from_arrays(t, o, rng.normal(size=(A, S)), discount=0.999, start=np.full(S, 1 / S), name="big")
+    write_pomdp(p, tmp_path / "big.pomdp")
+    began = time.perf_counter()
+    found = solved(capsys, str(tmp_path / "big.pomdp"), "--deadline", "1")
+    assert found["stopped"] == "deadline" and found["seconds"] < 2
+    assert time.perf_counter() - began < 6  # reading the file of 100,000 numbers comes first
+    assert main(["solve", str(tmp_path / "big.pomdp"), "--deadline", "0.01"]) == 0
+    assert "was over before the search began: these are first bounds" in capsys.readouterr().out
+
+
 def test_limits_of_memory(tiger: Path, capsys: Any) -> None:
     for memory, value in (("deterministic", -4.0), ("stochastic", -4.0)):
         found = solved(capsys, str(tiger), "--memory", memory)
@@ -129,6 +169,14 @@ def test_a_controller_is_kept_too(tiger: Path, tmp_path: Path, capsys: Any) -> N
         (["{broken}"], "broken.pomdp:13"),
         (["corridor", "--memory", "deterministic"], "no such policy is sure to end"),
         (["rock-sample-7-8", "--memory", "2"], "225810 unknowns here; at most 4000"),
+        (["{tiger}", "--discount", "1.2"], "--discount 1.2: expected a number from 0 to 1"),
+        (["{tiger}", "--horizon", "0"], "--horizon 0: expected 1 or more"),
+        (["{tiger}", "--ends", "--continuing"], "expected ends or continuing, and not both"),
+        (
+            ["t-maze-2", "--discount", "1", "--continuing"],
+            "a policy that never ends is as good as any",
+        ),
+        (["nowhere:clinic"], "No module named 'nowhere'; expected module:name"),
     ],
 )
 def test_wrong_input_is_one_line(

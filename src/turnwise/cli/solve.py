@@ -24,7 +24,7 @@ class Problem:
     """The problem, and where its solution is written."""
 
     problem: Annotated[str, tyro.conf.Positional]
-    """A .pomdp or .pomdpx file (.gz too), or a built-in problem by name."""
+    """A .pomdp or .pomdpx file (.gz too), a built-in problem by name, or one's own as module:name."""
     out: Path | None = None
     """Run folder to write: policy, bounds over time, report page."""
     json: bool = False
@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
         listener = Listener(
             warn=lambda text: notice(f"warning: {text}"),
             note=notice,
-            began=lambda problem: out.print(_described(problem)),
+            began=lambda problem: out.print(_described(problem, a.settings.horizon)),
             bounds=bar.at,
             quiet=a.target.json,
         )
@@ -72,12 +72,14 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _described(problem: Any) -> str:
+def _described(problem: Any, horizon: int | None) -> str:
     S, A, O = problem.shape
+    ends = "episodes end" if problem.episodic else "continuing"
+    if horizon is not None:
+        ends = f"{horizon:,} step{'s' if horizon > 1 else ''}"
     return (
         f"{problem.name}: {S:,} states, {A} actions, {O} observations, discount {problem.discount:g}, "
-        f"{'episodes end' if problem.episodic else 'continuing'}, "
-        f"{'with an initial observation' if problem.initial is not None else 'no initial observation'}"
+        f"{ends}, {'no' if problem.initial is None else 'with an'} initial observation"
     )
 
 
@@ -85,7 +87,9 @@ def _with_history(found: Solved, a: SolveSettings) -> list[Text | str]:
     r = found.result
     why = {
         "gap": f"the gap asked for is {a.target_gap:g}",
-        "deadline": f"the deadline is {a.deadline:g} s",
+        "deadline": f"the deadline is {a.deadline:g} s"
+        if r["searched"]
+        else f"the deadline of {a.deadline:g} s was over before the search began: these are first bounds",
         "interrupted": "interrupted: the best so far",
     }[r["stopped"]]
     lines: list[Text | str] = [

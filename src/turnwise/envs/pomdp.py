@@ -9,13 +9,16 @@ reset shows something).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from turnwise.envs.rows import Rows
+from turnwise.run.errors import InputError
 
 TOLERANCE = 1e-9
 """how far from 1 the sum of a row of probabilities may be"""
@@ -160,6 +163,40 @@ class POMDP:
             seen_rewards=seen,
             name=name,
         )
+
+    @staticmethod
+    def from_functions(**problem: Any) -> POMDP:
+        """A problem from functions (or arrays) that are asked state by state.
+
+        - `states`, `actions`, `observations`: names, numbers or tuples; or how many there are.
+        - `transition(state, action)`: the next state, if it is sure; a mapping from states to probabilities;
+          or a probability for each state. Or an array [A, S, S].
+        - `observation(action, state reached)`: what is seen, in the same forms. Or an array [A, S, O].
+        - `reward(state, action)`, maybe also of the state reached, maybe also of what is seen then; how many
+          arguments it takes says which. Or an array, as for `from_arrays`.
+        - `discount`: per step, from 0 to 1.
+        - `start`: a state, states that are as likely as each other, a mapping or probabilities; by default
+          any state.
+        - `ends`: states in which an episode ends when it enters them, or a function of the state; or an
+          array, as for `from_arrays`.
+        - `first_observation(state)`: what is seen before the first action; by default nothing.
+        - `name`: what the problem is called.
+
+        Raises InputError that names the function and what it was asked.
+        """
+        from turnwise.envs.functions import from_functions
+
+        unknown = set(problem) - set(inspect.signature(from_functions).parameters)
+        missing = [
+            p.name
+            for p in inspect.signature(from_functions).parameters.values()
+            if p.default is p.empty and p.name not in problem
+        ]
+        if unknown or missing:
+            what = f"{min(unknown)!r} is no part of a problem" if unknown else f"no {missing[0]!r}"
+            parts = ", ".join(inspect.signature(from_functions).parameters)
+            raise InputError(f"{what}; expected {parts}")
+        return from_functions(**problem)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -40,15 +40,18 @@ def qmdp_value(
 
     The beliefs that it reaches are followed, those of the largest weight first, until the rest weighs less
     than `gap`, or `most` are followed, or `deadline` seconds are over. In the rest the value lies between the
-    least and the largest that rewards allow. None at discount 1, where they allow anything.
+    least and the largest that rewards allow. None at discount 1, where they allow anything, and if `deadline`
+    is over before Q_MDP is known.
     Littman, Cassandra & Kaelbling 1995, section 4.
     """
     if problem.discount == 1:
         return None
-    g, r = problem.discount, problem.expected_rewards()
-    q = mdp_q(problem)
+    g, r, began = problem.discount, problem.expected_rewards(), time.perf_counter()
+    q = mdp_q(problem, began + deadline)
+    if time.perf_counter() > began + deadline:  # it acts on Q_MDP, and this may not be it yet
+        return None
     least, most_value = min(r.min(), 0.0) / (1 - g), max(float(q.max()), 0.0)
-    search, began = Search(problem), time.perf_counter()
+    search = Search(problem, began + deadline)
     # The weight of a belief is its expected discounted number of visits, as far as ways to it are known.
     weight = {node: p for p, node in search.roots}
     queue = [(-p, node) for p, node in search.roots]

@@ -14,6 +14,7 @@ would not have shown. Where every action shows the same, one that gives somethin
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -167,15 +168,23 @@ class WatchedSteps:
 
 
 def watch(
-    problem: POMDP, policy: AlphaPolicy, rng: np.random.Generator, episodes: int, steps: int
+    problem: POMDP,
+    policy: AlphaPolicy,
+    rng: np.random.Generator,
+    episodes: int,
+    steps: int,
+    until: float = math.inf,
 ) -> WatchedSteps:
-    """Follow a few episodes for `steps` steps at most, and note what each step knew and gained."""
+    """Follow a few episodes for `steps` steps at most, and note what each step knew and gained.
+
+    After `until` (of `time.perf_counter`) no step but the first is begun.
+    """
     walk = _Walk(problem, policy, rng, episodes)
     r = problem.expected_rewards()
     rows: list[tuple[np.ndarray, ...]] = []
     for t in range(steps):
         at = np.flatnonzero(walk.running)
-        if not len(at):
+        if not len(at) or (t and time.perf_counter() > until):
             break
         walk.choose()
         beliefs: Any = walk.beliefs[at]

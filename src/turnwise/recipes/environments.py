@@ -29,6 +29,7 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.pomdpx import read_pomdpx
+from turnwise.recipes.own_problem import own_problem
 from turnwise.run.errors import InputError, SettingError
 
 LONGEST = 100
@@ -127,9 +128,12 @@ def kept_copy(run: Path, name: str | None) -> str | None:
 
 
 def find_problem(problem: Any) -> tuple[POMDP, list[str]]:
-    """(a POMDP, warnings of its file's reader): a `POMDP`, a file, or a built-in one by name."""
+    """(a POMDP, warnings of its file's reader): a `POMDP`, a file, a built-in one by name, or one's own."""
     if isinstance(problem, POMDP):
         return problem, []
+    own = own_problem(problem)
+    if own is not None:
+        return own, []
     name = str(problem)
     if name in CLASSICS:
         return CLASSICS[name](), []

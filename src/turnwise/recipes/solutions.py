@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from turnwise.envs.pomdp import POMDP
 from turnwise.evaluation.pages.report import write_report
 from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy, write_appl
 from turnwise.exact.controller_search import Best
+from turnwise.exact.files.saved import save_problem
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value
 from turnwise.exact.sarsop.search import first_beliefs
 from turnwise.exact.sarsop.solve import Solution
@@ -21,8 +23,12 @@ from turnwise.exact.simulation import WatchedSteps, horizon_of, watch
 from turnwise.run.files.whole import whole_file
 from turnwise.run.folder import write_json
 
-WATCHED = 64
-"""simulated episodes whose beliefs and looks are measured"""
+PROBLEM = "problem.npz"
+"""the problem as it was solved"""
+WATCHED, FEWEST = 64, 4
+"""simulated episodes whose beliefs and looks are measured: so many, and no fewer where each is slow"""
+WORK = 2e8
+"""products that one step of all of them may take, some tenths of a second"""
 WATCHED_STEPS = 60
 """steps that are measured of each of them"""
 EXAMPLES = 3
@@ -36,18 +42,32 @@ NAMES = 400
 
 
 def save_policies(folder: Path, problem: POMDP, found: Solution, result: dict[str, Any]) -> None:
-    """Write policy.npz, policy.policy (APPL) and result.json, before anything else can fail."""
+    """Write problem.npz, policy.npz, policy.policy (APPL) and result.json, before anything else can fail."""
+    save_problem(problem, folder / PROBLEM)
     save_policy(found.policy, folder / "policy.npz")
     write_appl(found.policy, folder / "policy.policy", problem.name)
     write_json(folder / "result.json", result)
 
 
 def save_solution(
-    folder: Path, problem: POMDP, found: Solution, result: dict[str, Any], rng: np.random.Generator
+    folder: Path,
+    problem: POMDP,
+    found: Solution,
+    result: dict[str, Any],
+    rng: np.random.Generator,
+    seconds: float,
 ) -> Path:
-    """Write solution.json and report.html, beside what `save_policies` wrote; the path of the page."""
+    """Write solution.json and report.html, beside what `save_policies` wrote; the path of the page.
+
+    What is computed for them takes some `seconds`: a third for the policy's steps, the rest for the others'
+    values.
+    """
+    until = time.perf_counter() + seconds
     steps = min(WATCHED_STEPS, horizon_of(problem)[0])
-    looks = watch(problem, found.policy, rng, WATCHED, steps)
+    O = problem.shape[2]
+    each = found.policy.alphas.size * O  # products of one step of one episode
+    episodes = int(np.clip(WORK / max(1, each), FEWEST, WATCHED))
+    looks = watch(problem, found.policy, rng, episodes, steps, time.perf_counter() + seconds / 3)
     solution = {
         **result,
         "episodic": problem.episodic,
@@ -55,10 +75,10 @@ def save_solution(
         "action_names": list(problem.actions),
         "observation_names": list(problem.observations),
         "trace": [list(row) for row in found.trace],
-        "references": references(problem, found),
+        "references": references(problem, found, until),
         "value_over_belief": value_over_belief(problem, found.policy),
         "graph": policy_graph(problem, found.policy),
-        "information": information(problem, looks),
+        "information": information(problem, looks, episodes),
     }
     write_json(folder / "solution.json", solution)
     write_json(folder / "result.json", result)
@@ -84,17 +104,20 @@ def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, 
     return write_report(folder)
 
 
-def references(problem: POMDP, found: Solution) -> list[dict[str, Any]]:
+def references(problem: POMDP, found: Solution, until: float) -> list[dict[str, Any]]:
     """Values of policies that cannot, or do not, look for information, beside the optimum.
+
+    They are ready at `until` (of `time.perf_counter`), with what was proved by then.
 
     `policy` says which one a row is: `optimal`, `qmdp` (missing at discount 1) or `open-loop`.
     """
     gap = max(1e-4, min(found.gap, 1e-3))
     rows = [{"policy": "optimal", "name": "optimal policy", "lower": found.lower, "upper": found.upper}]
-    qmdp = qmdp_value(problem, gap=gap, deadline=REFERENCE_SECONDS)
+    left = lambda: min(REFERENCE_SECONDS, max(0.05, until - time.perf_counter()))  # noqa: E731
+    qmdp = qmdp_value(problem, gap=gap, deadline=left() / 2)
     if qmdp is not None:
         rows.append({"policy": "qmdp", "name": "QMDP", "lower": qmdp[0], "upper": qmdp[1]})
-    blind = best_open_loop(problem, gap=gap, deadline=REFERENCE_SECONDS)
+    blind = best_open_loop(problem, gap=gap, deadline=left())
     row = {"lower": blind.lower, "upper": blind.upper}
     rows.append({"policy": "open-loop", "name": "best open-loop policy", **row})
     return rows
@@ -145,7 +168,7 @@ def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
     return {"count": len(policy), "nodes": nodes, "edges": listed, "starts": starts}
 
 
-def information(problem: POMDP, looks: WatchedSteps) -> dict[str, Any]:
+def information(problem: POMDP, looks: WatchedSteps, episodes: int) -> dict[str, Any]:
     """How entropy falls over time, what each action gives up and what its look is worth, and a few episodes.
 
     `entropy` has rows [step, mean, 10% quantile, 90% quantile, episodes that still run], in nats.
@@ -189,4 +212,4 @@ def information(problem: POMDP, looks: WatchedSteps) -> dict[str, Any]:
                 for i in at
             ]
         )
-    return {"episodes": WATCHED, "entropy": by_time, "actions": actions, "examples": examples}
+    return {"episodes": episodes, "entropy": by_time, "actions": actions, "examples": examples}

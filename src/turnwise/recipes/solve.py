@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.envs.pomdp import POMDP
+from turnwise.envs.variants import continuing, ending, with_horizon
 from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.bounds import fib_q
 from turnwise.exact.controller_search import Best, best_controller, best_deterministic_memoryless
@@ -29,6 +30,8 @@ from turnwise.run.folder import expect_fresh, write_config
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most, rehearsing
 
+PAGE_SHARE, PAGE_SECONDS = 0.2, 20.0
+"""share of the deadline, and seconds at most, that are kept for what the page shows beside the bounds"""
 COMPILING = 5.0
 """seconds from which on compiling is worth a word"""
 
@@ -76,9 +79,11 @@ def solve(
 ) -> Solved:
     """Bounds of the best value of a POMDP, and a policy.
 
-    `problem`: a `POMDP`, a .pomdp or .pomdpx file, or a built-in problem by name. `out`: run folder for the
-    policy, the bounds over time and a report page. `settings`: fields of `SolveSettings`: `target_gap`,
-    `deadline`, `memory`, `initial_observation`, `simulate`, `starts`, `seed`.
+    `problem`: a `POMDP`, a .pomdp or .pomdpx file, a built-in problem by name, what `POMDP.from_functions`
+    takes as a dict, or `module:name` of any of these or of a function that makes one. `out`: run folder for
+    the policy, the bounds over time and a report page. `settings`: fields of `SolveSettings`: `target_gap`,
+    `deadline`, `discount`, `horizon`, `ends`, `continuing`, `memory`, `initial_observation`, `simulate`,
+    `starts`, `seed`.
 
     InputError for a problem that cannot be read, SettingError for a setting that cannot work.
     """
@@ -92,14 +97,26 @@ def solve(
     table, warnings = find_problem(problem)
     for text in warnings:
         listener.warn(text)
-    table = _in_time(table, a.initial_observation)
+    whole = _as_asked(table, a)
+    table = whole if a.horizon is None else with_horizon(whole, a.horizon)
     if folder is not None:
         _expect_writable(folder)
-    listener.began(table)
+    listener.began(whole)
     nodes = a.nodes
     if nodes is None:
         return _with_history(a, table, folder, listener)
     return _with_limits(a, table, nodes, folder, listener)
+
+
+def _as_asked(problem: POMDP, a: SolveSettings) -> POMDP:
+    """The problem with the ends, the discount and the first observation that are asked for."""
+    if a.continuing:
+        problem = continuing(problem)
+    elif a.ends:
+        problem = ending(problem)
+    if a.discount is not None:
+        problem = replace(problem, discount=a.discount)
+    return _in_time(problem, a.initial_observation)
 
 
 def _in_time(problem: POMDP, initial_observation: str) -> POMDP:
@@ -112,7 +129,9 @@ def _in_time(problem: POMDP, initial_observation: str) -> POMDP:
         raise SettingError("initial_observation", "shown", f"none: {e}") from e
 
 
-def _facts(problem: POMDP, lower: float, upper: float | None, seconds: float) -> dict[str, Any]:
+def _facts(
+    a: SolveSettings, problem: POMDP, lower: float, upper: float | None, seconds: float
+) -> dict[str, Any]:
     S, A, O = problem.shape
     return {
         "problem": problem.name,
@@ -120,10 +139,11 @@ def _facts(problem: POMDP, lower: float, upper: float | None, seconds: float) ->
         "upper": upper,
         "gap": None if upper is None else upper - lower,
         "seconds": seconds,
-        "states": S,
+        "states": S // (a.horizon or 1),  # a clock multiplies them
         "actions": A,
         "observations": O,
         "discount": problem.discount,
+        "horizon": a.horizon,
         "initial_observation": "none" if problem.initial is None else "shown",
     }
 
@@ -133,13 +153,22 @@ def _with_history(a: SolveSettings, problem: POMDP, folder: Path | None, listene
     compile_kernels()
     if time.perf_counter() - began > COMPILING:
         listener.note(f"compiled for this machine in {time.perf_counter() - began:.0f} s; later runs load it")
-    found = search(problem, gap=a.target_gap, deadline=a.deadline, progress=listener.bounds)
-    result = _facts(problem, found.lower, found.upper, found.seconds)
+    began, share = time.perf_counter(), 0.0 if folder is None else min(PAGE_SHARE * a.deadline, PAGE_SECONDS)
+    if folder is not None:
+        listener.note(
+            f"of the deadline {a.deadline - share:.3g} s are for the search, and {share:.3g} s for what the "
+            "page shows beside its bounds; drawing the page takes a few seconds more"
+        )
+    found = search(problem, gap=a.target_gap, deadline=a.deadline - share, progress=listener.bounds)
+    left = max(share, a.deadline - (time.perf_counter() - began))
+    result = _facts(a, problem, found.lower, found.upper, found.seconds)
     result |= {
         "stopped": found.stopped,
         "plans": len(found.policy),
         "beliefs": found.beliefs,
         "trials": found.trials,
+        "points": found.points,
+        "searched": found.searched,
     }
     if folder is not None:
         _begin_folder(folder, problem, a)
@@ -148,8 +177,7 @@ def _with_history(a: SolveSettings, problem: POMDP, folder: Path | None, listene
         result["simulation"] = _simulated(a, problem, found, listener)
     report = None
     if folder is not None:
-        listener.note("looking at where the policy looks, and writing the page")
-        report = save_solution(folder, problem, found, result, np.random.default_rng(a.seed))
+        report = save_solution(folder, problem, found, result, np.random.default_rng(a.seed), left)
         result["out"] = str(folder)
     return Solved(problem, found.lower, found.upper, found.policy, folder, report, result)
 
@@ -200,7 +228,7 @@ def _with_limits(
         fib = fib_q(problem)
         upper = float(sum(p * (fib @ b).max() for p, b in first_beliefs(problem)))
     seconds = time.perf_counter() - began
-    result = {"value": best.value, "memory": a.memory, **_facts(problem, best.value, upper, seconds)}
+    result = {"value": best.value, "memory": a.memory, **_facts(a, problem, best.value, upper, seconds)}
     report = None
     if folder is not None:
         _begin_folder(folder, problem, a)

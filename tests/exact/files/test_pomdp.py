@@ -87,6 +87,15 @@ def test_what_is_absent_has_its_default(read: Read) -> None:
     assert p.expected_rewards().tolist() == [[-2] * 4]
 
 
+def test_start_with_several_states_asks_for_include(read: Read) -> None:
+    with pytest.raises(InputError, match=r":2: start: 'a c' are 2 states; .* mean start include: a c$"):
+        read(f"states: a b c d\nstart: a c\nactions: 1\nobservations: 1\n{TABLES}")
+    with pytest.raises(InputError, match=r"did you mean start include: 0 3$"):
+        read(f"states: 4\nstart: 0 3\nactions: 1\nobservations: 1\n{TABLES}")
+    with pytest.raises(InputError, match=r"start: 3 words; expected 4 probabilities"):
+        read(f"states: 4\nstart: .5 .25 .25\nactions: 1\nobservations: 1\n{TABLES}")
+
+
 @pytest.mark.parametrize(
     ("start", "expected"),
     [

@@ -266,6 +266,15 @@ class Parser:
             start[self._state_of(words[0], line)] = 1.0
             return start
         values = [parse_number(word) for word in words]
+        if len(words) > 1 and all(self._find("state", word) not in (None, ANY) for word in words):
+            named = any(v is None for v in values)  # numbers may be states, but are probabilities first
+            if named or (len(words) != S and all(word.isdigit() for word in words)):
+                self.reader.fail(
+                    f"start: {quoted(' '.join(words))} are {len(words)} states; expected {S} probabilities, "
+                    f"one state or uniform; did you mean start include: {' '.join(words[:4])}"
+                    f"{' ...' if len(words) > 4 else ''}",
+                    line,
+                )
         if len(words) != S or any(v is None or v < 0 for v in values):
             self.reader.fail(
                 f"start: {len(words)} words; expected {S} probabilities, one state or uniform", line

@@ -66,6 +66,13 @@ class Solution:
     """(seconds, lower, upper) over time"""
     stopped: str
     """why the search ended: "gap", "trials", "deadline" or "interrupted" """
+    points: int = 0
+    """points of the finest grid that proved anything; 0 if no grid did"""
+
+    @property
+    def searched(self) -> bool:
+        """False if time was over before the search began: the bounds are the first ones."""
+        return self.trials > 0 or self.points > 0
 
     @property
     def gap(self) -> float:
@@ -118,7 +125,7 @@ class _Run:
         self.until = math.inf if deadline is None else self.began + deadline
         self.problem, self.gap, self.most, self.progress = problem, gap, most, progress
         self.trace: list[tuple[float, float, float]] = []
-        self.trials, self.stopped = 0, ""
+        self.trials, self.stopped, self.points = 0, "", 0
         share = math.inf if deadline is None else self.began + FIRST_SHARE * deadline
         self.search = Search(problem, until=share)
         # Grids come second: what a short search settles needs none, and has fewer plans.
@@ -166,6 +173,7 @@ class _Run:
             if plans is not None and plans.alphas.size <= MOST_NUMBERS and found.lower > s.bounds()[0]:
                 s.add_plans(plans)
             s.lower_roots(found.uppers)
+            self.points = found.points
             if self._over():
                 return
 
@@ -180,6 +188,7 @@ class _Run:
         if self.stopped == "interrupted":
             self.trace.append((seconds, lower, upper))
         s = self.search
+        policy, trace = s.policy(), tuple(self.trace)
         return Solution(
-            lower, upper, seconds, self.trials, s.beliefs, s.policy(), tuple(self.trace), self.stopped
+            lower, upper, seconds, self.trials, s.beliefs, policy, trace, self.stopped, self.points
         )

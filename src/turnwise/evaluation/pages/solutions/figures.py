@@ -76,6 +76,12 @@ def small(value: float, decimals: int) -> str:
     )
 
 
+def _episodes(s: Mapping[str, Any]) -> str:
+    if s.get("horizon"):
+        return f"end after {number(s['horizon'], 0)} steps"
+    return "end" if s.get("episodic") else "go on for ever"
+
+
 def facts_of(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands under the title: the problem and how it was solved."""
     shown = "shown before the first action" if s["initial_observation"] == "shown" else "not shown"
@@ -84,7 +90,7 @@ def facts_of(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("actions", number(s["actions"], 0)),
         ("observations", number(s["observations"], 0)),
         ("discount", f"{s['discount']:g}"),
-        ("episodes", "end" if s.get("episodic") else "go on for ever"),
+        ("episodes", _episodes(s)),
         ("initial observation", shown),
         ("solved in", f"{number(s['seconds'])} s"),
     ]

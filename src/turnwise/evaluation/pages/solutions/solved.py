@@ -74,7 +74,7 @@ def _solved(s: Mapping[str, Any]) -> dict[str, Any]:
         "answer": {"sentence": _sentence(s, lower, upper), "notes": _notes(s)},
         "limited": None,
         "bounds": _over_time(s, (lower, upper)),
-        "policies": _policies(s.get("references") or []),
+        "policies": _policies(s.get("references") or [], s["discount"]),
         "information": _information(s["information"]) if s.get("information") else None,
         "beliefs": _beliefs(s),
         "graph": _graph(s),
@@ -103,10 +103,17 @@ def _notes(s: Mapping[str, Any]) -> list[str]:
     if gap > NOTHING:
         notes.append(f"The policy in this folder falls short of the best by at most {rounded_up(gap)}.")
     if s.get("stopped") in ("deadline", "interrupted"):
-        cut = "The deadline ended the search" if s["stopped"] == "deadline" else "The search was interrupted"
-        notes.append(
-            f"{cut} before the target gap was reached. The bounds hold; a longer search narrows them."
-        )
+        if not s.get("searched", True):
+            notes.append(
+                "The deadline was over before the search began. These are first bounds, of plans that never "
+                "look and of an agent that is told more; they hold, and a longer deadline narrows them."
+            )
+        else:
+            by_time = s["stopped"] == "deadline"
+            cut = "The deadline ended the search" if by_time else "The search was interrupted"
+            notes.append(
+                f"{cut} before the target gap was reached. The bounds hold; a longer search narrows them."
+            )
     if check := s.get("simulation"):
         notes.append(
             f"{number(check['episodes'], 0)} simulated episodes of the policy earned "
@@ -130,7 +137,7 @@ def _over_time(s: Mapping[str, Any], ends: tuple[str, str]) -> dict[str, Any] | 
     }
 
 
-def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _policies(references: Sequence[Mapping[str, Any]], discount: float) -> dict[str, Any] | None:
     if not references:
         return None
     best = next(r for r in references if r["policy"] == "optimal")
@@ -150,6 +157,9 @@ def _policies(references: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "rows": rows,
         "plots": [interval_plot(drawn_rows, narrow=narrow) for narrow in (False, True)],
         "qmdp": any(r["policy"] == "qmdp" for r in references),
+        "why": "at discount 1 its value has no bounds here"
+        if discount == 1
+        else "the time for the page was over before its values were known",
     }
 
 

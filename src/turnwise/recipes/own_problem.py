@@ -1,0 +1,44 @@
+"""A POMDP that somebody wrote in Python: a dict of functions, or the name of one in a module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from turnwise.envs.pomdp import POMDP
+from turnwise.run.errors import InputError
+
+_NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MADE = "a POMDP, the parts of one by name (POMDP.from_functions), or a function that makes either"
+
+
+def own_problem(given: Any) -> POMDP | None:
+    """The problem of a dict, or of `package.module:name`; None if `given` is neither.
+
+    The module is looked for in the working directory too. InputError says what could not be found or made.
+    """
+    if isinstance(given, Mapping):
+        return POMDP.from_functions(**given)
+    if not isinstance(given, str) or not _NAMED.fullmatch(given):
+        return None
+    module, _, attribute = given.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as e:
+        raise InputError(f"{given}: {e}; expected module:name that can be imported") from e
+    if callable(found):
+        try:
+            found = found()
+        except TypeError as e:
+            raise InputError(f"{given}: {e}; expected a function without arguments that makes it") from e
+    if isinstance(found, Mapping):
+        found = POMDP.from_functions(**{"name": attribute, **found})
+    if not isinstance(found, POMDP):
+        raise InputError(f"{given} is {type(found).__name__}; expected {_MADE}")
+    return found
