@@ -14,7 +14,8 @@ from turnwise.envs.tasks.negotiation.task import Negotiation
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.recipes.own_task import CheckedTask
-from turnwise.recipes.tasks import TASKS, find_task, gold_of, parse_settings
+from turnwise.recipes.settings.words import parse_settings
+from turnwise.recipes.tasks import TASKS, find_task, gold_of
 from turnwise.rollout.agent import Agent
 from turnwise.run.errors import InputError, SettingError
 

@@ -151,7 +151,8 @@ def make(a: Make) -> dict[str, Any]:
     if not a.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise SettingError("out", str(a.out), "a name that ends in .jsonl or .jsonl.gz")
     from turnwise.data.files.writing import write_jsonl
-    from turnwise.recipes.tasks import TASKS, find_task, parse_settings
+    from turnwise.recipes.settings.words import parse_settings
+    from turnwise.recipes.tasks import TASKS, find_task
 
     task = find_task(a.task, parse_settings(a.task_settings))
     logs = a.feedback == "none"

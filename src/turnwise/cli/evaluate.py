@@ -50,6 +50,8 @@ class EnvironmentChoice:
 
     env: str | None = None
     """Environment, if not the one of training; it must look the same to the agent."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, each as KEY=VALUE or all as one JSON object; none: those of training."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _opened(target: Run) -> Any:
 
 def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     from turnwise.recipes.measuring import act_conversations, conversations
-    from turnwise.recipes.tasks import find_task, parse_settings
+    from turnwise.recipes.settings.words import parse_settings
+    from turnwise.recipes.tasks import find_task
     from turnwise.recipes.trained import ActPolicy, Policy
 
     settings = parse_settings(a.task.task_settings)
@@ -144,17 +147,19 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
 
 def _agent(a: EvaluateAgent) -> dict[str, Any]:
     from turnwise.recipes.measuring import episodes, worlds
+    from turnwise.recipes.measuring.evaluate import place_of
     from turnwise.recipes.trained import Actor, World
 
     actor = _opened(a.target)
     assert isinstance(actor, Actor | World)
     if isinstance(actor, Actor) and a.settings.greedy and actor.saved.kind == "q":
         notice("--greedy: an agent of values takes the best action in any case")
+    place = place_of(actor, a.env.env, a.env.env_kwargs)
     with Bounds(episodes.SECONDS) as bar:
         if isinstance(actor, World):
-            found = worlds.measure(actor, a.env.env, a.settings, bounds=bar.at)
+            found = worlds.measure(actor, place, a.settings, bounds=bar.at)
         else:
-            found = episodes.measure(actor, a.env.env, a.settings, bounds=bar.at)
+            found = episodes.measure(actor, place, a.settings, bounds=bar.at)
     result, out = dict(found.result), console(a.target.json)
     low, high = result["low"], result["high"]
     spread = f"({low:.4g} to {high:.4g}, 95%; standard error {result['standard_error']:.2g})"

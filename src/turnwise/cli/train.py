@@ -59,7 +59,9 @@ class LogOrEnvironment:
     """JSONL or Parquet file, a folder of them, or a datasets name or folder."""
     env: str | None = None
     """An environment, of which random episodes are drawn: one of ours (tiger, cheese, ...), a .pomdp file, or
-    an id of Gymnasium whose observations and actions can be counted."""
+    an id of Gymnasium or a module:Class whose observations and actions can be counted."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, each as KEY=VALUE or all as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class EnvironmentSource:
     """The environment."""
 
     env: str
-    """One of ours (tiger, cheese, repeat-previous, ...), a .pomdp file, or an id of Gymnasium."""
+    """One of ours (tiger, cheese, repeat-previous, ...), a .pomdp file, an id of Gymnasium, module:ID for one
+    that a module registers, or your own class as module:Class."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, each as KEY=VALUE or all as one JSON object: is_slippery=false."""
 
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import functools
+import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from turnwise.envs.dialogue import task_words
 from turnwise.envs.gymnasium.lanes import (
     GymnasiumLanes,
     environment_id,
+    expect_arguments,
     lanes_by_id,
     lanes_of_gymnasium,
     one_by_one,
@@ -29,13 +31,16 @@ from turnwise.envs.protocol import LaneEnv
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.pomdpx import read_pomdpx
+from turnwise.recipes.own_environment import makes_one, module_and_name, name_of, rendering
 from turnwise.recipes.own_problem import own_problem
+from turnwise.recipes.own_task import attribute_of, import_module
+from turnwise.recipes.settings.words import as_words, parse_settings
 from turnwise.run.errors import InputError, SettingError
 
 LONGEST = 100
 """steps of an episode of a problem that never ends, unless another horizon is asked for"""
 FILES = (".pomdp", ".pomdp.gz", ".pomdpx", ".pomdpx.gz")
-_KINDS = "a name, a .pomdp file, a POMDP, a Gymnasium environment, or a function that makes one"
+_KINDS = "a name, a .pomdp file, module:Class, a POMDP, a Gymnasium environment, or a function that makes one"
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Environment:
     file: Path | None = None
     """the file that it was read from, if it was"""
     source: Any = None
-    """what was given to find it, from which it is found again with other lanes"""
+    """what `find_environment` was given, so that it finds as many lanes as one likes"""
+    horizon: int | None = None
+    """steps after which it was asked to cut episodes"""
 
     @property
     def problem(self) -> POMDP | None:
@@ -62,54 +69,92 @@ def find_environment(
 ) -> Environment:
     """Lanes of an environment.
 
-    `env`: a name of ours, a `.pomdp` or `.pomdpx` file, an id of Gymnasium, a `POMDP`, a `LaneEnv`, a
+    `env`: a name of ours, a `.pomdp` or `.pomdpx` file, an id of Gymnasium, `module:ID` for one that a module
+    registers, a class, function or problem as `module:Name`, a `POMDP` or the parts of one, a `LaneEnv`, a
     Gymnasium environment (of one lane: it is copied for each), or a function that makes one. Problems are in
-    Gymnasium's timing: the first observation is shown, if one is defined. An `Environment` is found again.
-    `horizon`: steps after which an episode is cut; None: the environment's own. `render_mode`: what an
-    environment of Gymnasium is asked to render; InputError if it does not.
+    Gymnasium's timing: the first observation is shown, if one is defined. A name may have arguments behind it
+    ("FrozenLake-v1 is_slippery=false"). An `Environment` is found again. `horizon`: steps after which an
+    episode is cut; None: the environment's own. `render_mode`: what an environment of Gymnasium is asked to
+    render; InputError if it does not.
     """
     if isinstance(env, Environment):
         env = env.lanes if env.source is None else env.source
-    found = replace(_found(env, lanes, horizon, render_mode), source=env)
+    if horizon is not None and horizon < 1:
+        raise SettingError("horizon", horizon, "1 or more")
+    if isinstance(env, str | Path):
+        found = _named(str(env), lanes, horizon, render_mode)
+    elif isinstance(env, Mapping):
+        found = _made(own_problem(env), "problem", lanes, horizon)
+    elif makes_one(env):
+        found = _from_factory(env, name_of(env), lanes, horizon, render_mode)
+    else:
+        found = _made(env, name_of(env), lanes, horizon)
     if render_mode is not None and (does := _renders(found.lanes)) != render_mode:
         raise InputError(
             f"{found.name} was made with the render_mode {does!r}; expected {render_mode!r}, for which a "
             "function that makes one has to take render_mode"
         )
-    return found
+    return replace(found, source=env, horizon=horizon)
 
 
-def _found(env: Any, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
-    if horizon is not None and horizon < 1:
-        raise SettingError("horizon", horizon, "1 or more")
-    if isinstance(env, str | Path):
-        return _named(str(env), lanes, horizon, render_mode)
+def with_arguments(env: Any, kwargs: Mapping[str, Any] | Sequence[str]) -> Any:
+    """`env`, a name or what makes one, with arguments of the environment, or with `KEY=VALUE` words of them.
+
+    SettingError for arguments that it does not take, and for an environment that is made already.
+    """
+    words = as_words(kwargs, "env_kwargs")
+    given = parse_settings(words, "env_kwargs")
+    if not given:
+        return env
+    if isinstance(env, Environment):
+        env = env.source
+    named = isinstance(env, str | Path)
+    if named and not str(env).lower().endswith(FILES):
+        name, *own = shlex.split(str(env))
+        return task_words(name, {**parse_settings(own, "env"), **given})
+    if named or not makes_one(env):
+        expected = "none: a problem, and an environment that is made already, take no arguments"
+        raise SettingError("env_kwargs", " ".join(words), expected)
+    expect_arguments(env, given)
+    return functools.partial(env, **given)
+
+
+def _made(env: Any, name: str, lanes: int, horizon: int | None) -> Environment:
+    """Of an environment, or of a problem, that is made already."""
     if isinstance(env, POMDP):
         return _tabular(_shown(env), env.name, horizon)
     if isinstance(env, TabularEnv):
         return _tabular(env.problem, env.problem.name, horizon or env.horizon)
     if isinstance(env, VectorEnv):
-        return Environment(lanes_of_gymnasium(env, lanes), _name_of(env), None)
+        return Environment(lanes_of_gymnasium(env, lanes), name, None)
     if isinstance(env, gymnasium.Env):
-        return Environment(_sync(lambda: _copied(env), lanes, horizon), _name_of(env), None)
-    if isinstance(env, Callable):
-        return Environment(_sync(_rendering(env, render_mode), lanes, horizon), _name_of(env), None)
+        return Environment(_sync(lambda: _copied(env), lanes, horizon), name, None)
     if isinstance(env, LaneEnv):
-        return Environment(env, _name_of(env), None)
+        return Environment(env, name, None)
     raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
+
+
+def _from_factory(
+    make: Callable[[], Any], name: str, lanes: int, horizon: int | None, render_mode: str | None
+) -> Environment:
+    """Of what a class or function makes, of one for each lane."""
+    factory = rendering(make, render_mode)
+    first: list[Any] = [factory()]
+    if not isinstance(first[0], gymnasium.Env):
+        return _made(own_problem(first[0]) or first[0], name, lanes, horizon)
+    return Environment(_sync(lambda: first.pop() if first else factory(), lanes, horizon), name, None)
 
 
 def is_environment(data: Any) -> bool:
     """Whether `data` is, or names, an environment and no file or folder of logs."""
     if isinstance(data, str | Path):
-        name = str(data)
+        if str(data).lower().endswith(FILES):
+            return True
+        name = str(data).partition(" ")[0]
         known = (*CLASSICS, *tasks())
-        return (
-            name.lower().endswith(FILES)
-            or name in known
-            or name in map(environment_id, known)
-            or (not Path(name).exists() and name in gymnasium.registry)
-        )
+        if name in known or name in map(environment_id, known):
+            return True
+        return not Path(data).exists() and (name in gymnasium.registry or module_and_name(name) is not None)
     return isinstance(data, POMDP | VectorEnv | gymnasium.Env | LaneEnv) or callable(data)
 
 
@@ -153,15 +198,38 @@ def read_problem(path: Path) -> tuple[POMDP, list[str]]:
     return problem, [str(w.message) for w in caught]
 
 
-def _named(name: str, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
-    if name.lower().endswith(FILES):
-        if not Path(name).exists():
-            raise SettingError("env", name, "a file that exists; there is no such file")
-        return replace(_tabular(_shown(read_problem(Path(name))[0]), name, horizon), file=Path(name))
-    found = lanes_by_id(name, lanes, horizon, **({} if render_mode is None else {"render_mode": render_mode}))
+def _named(words: str, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
+    if words.lower().endswith(FILES):
+        if not Path(words).exists():
+            raise SettingError("env", words, "a file that exists; there is no such file")
+        return replace(_tabular(_shown(read_problem(Path(words))[0]), words, horizon), file=Path(words))
+    try:
+        name, *own = shlex.split(words)
+    except ValueError as e:  # an open quote, or nothing at all
+        raise SettingError("env", words, _KINDS) from e
+    given = parse_settings(own, "env")
+    called = task_words(name, given)
+    place = None if name in gymnasium.registry else module_and_name(name)
+    if place is not None:
+        module, attribute = place
+        loaded = vars(import_module("env", name, module))
+        if isinstance(loaded.get(attribute), POMDP | Mapping):
+            found = _made(own_problem(f"{module}:{attribute}"), called, lanes, horizon)
+            return replace(found, name=called)
+        if attribute in loaded:
+            make = with_arguments(attribute_of("env", name, module, attribute), given)
+            return replace(_from_factory(make, called, lanes, horizon, render_mode), name=called)
+        if attribute not in gymnasium.registry:
+            classes = [n for n, x in loaded.items() if isinstance(x, type) and x.__module__ == module]
+            expected = f"a class or function of {module}, or an id that it registers with Gymnasium"
+            raise SettingError("env", name, expected + (f"; it has {', '.join(classes)}" if classes else ""))
+        name = attribute
+    if render_mode is not None:
+        given["render_mode"] = render_mode
+    found = lanes_by_id(name, lanes, horizon, **given)
     if isinstance(found, TabularEnv):
-        return _tabular(found.problem, name, horizon)
-    return Environment(found, name, None)
+        return _tabular(found.problem, called, horizon)
+    return Environment(found, called, None)
 
 
 def _shown(problem: POMDP) -> POMDP:
@@ -186,18 +254,6 @@ def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> Gymnasium
     return GymnasiumLanes(one_by_one(one, lanes, horizon))
 
 
-def _rendering(make: Callable[..., Any], render_mode: str | None) -> Callable[[], Any]:
-    """What makes an environment that renders, if `make` can be asked for it."""
-    if render_mode is None:
-        return make
-    try:
-        taken = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # what is built in may have no signature
-        return make
-    asks = any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in taken)
-    return partial(make, render_mode=render_mode) if asks else make
-
-
 def _renders(lanes: LaneEnv) -> str | None:
     """The render_mode of an environment of Gymnasium; None for any other."""
     return lanes.envs.render_mode if isinstance(lanes, GymnasiumLanes) else None
@@ -210,8 +266,3 @@ def _copied(env: gymnasium.Env) -> gymnasium.Env:
         raise InputError(
             f"{env} cannot be copied for each lane ({e}); expected a function that makes one, as lambda: ..."
         ) from e
-
-
-def _name_of(env: Any) -> str:
-    spec = getattr(env, "spec", None)
-    return str(spec.id) if spec is not None else getattr(env, "__name__", type(env).__name__)

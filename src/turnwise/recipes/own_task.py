@@ -53,25 +53,38 @@ def import_task(spec: str) -> Callable[..., DialogueTask]:
     What it returns when called is checked to be a task. SettingError says what could not be found or made.
     """
     module, _, attribute = spec.partition(":")
+    return _Factory(spec, cast(Callable[..., DialogueTask], attribute_of("task", spec, module, attribute)))
+
+
+def import_module(setting: str, spec: str, module: str) -> Any:
+    """A module that a setting names in `spec`, looked for in the working directory too.
+
+    SettingError if it is not there, or cannot be imported.
+    """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        loaded = importlib.import_module(module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as e:
         # The module itself, or a package above it; anything else is missing inside the user's file.
         if e.name is not None and f"{module}.".startswith(f"{e.name}."):
-            raise SettingError("task", spec, f"a module in {os.getcwd()}, or one installed") from e
-        raise SettingError("task", spec, f"a module that can be imported; it needs {e.name}") from e
+            raise SettingError(setting, spec, f"a module in {os.getcwd()}, or one installed") from e
+        raise SettingError(setting, spec, f"a module that can be imported; it needs {e.name}") from e
     except Exception as e:
-        raise SettingError("task", spec, f"a module that can be imported; found {_words(e)}") from e
+        raise SettingError(setting, spec, f"a module that can be imported; found {_words(e)}") from e
+
+
+def attribute_of(setting: str, spec: str, module: str, attribute: str) -> Callable[..., Any]:
+    """A class or function of a module. SettingError if there is none of that name."""
+    loaded = import_module(setting, spec, module)
     names = [n for n, value in vars(loaded).items() if callable(value) and not n.startswith("_")]
     if attribute not in vars(loaded):
         expected = f"a class or function of {module}: {', '.join(names) or 'it has none'}"
-        raise SettingError("task", spec, expected)
-    factory = vars(loaded)[attribute]
-    if not callable(factory):
-        raise SettingError("task", spec, f"a class or function; found {type(factory).__name__}")
-    return _Factory(spec, cast(Callable[..., DialogueTask], factory))
+        raise SettingError(setting, spec, expected)
+    found = vars(loaded)[attribute]
+    if not callable(found):
+        raise SettingError(setting, spec, f"a class or function; found {type(found).__name__}")
+    return found
 
 
 class _Factory:

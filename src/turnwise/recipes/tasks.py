@@ -8,7 +8,6 @@ known of it.
 from __future__ import annotations
 
 import inspect
-import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.envs.tasks.travel.task import TravelDesk
 from turnwise.recipes.own_task import CheckedTask, import_task, module_of, name_of
+from turnwise.recipes.settings.words import parse_settings
 from turnwise.run.errors import InputError, SettingError
 
 if TYPE_CHECKING:
@@ -228,25 +228,6 @@ def _row_of(name: str, documented: Any, make: Callable[..., DialogueTask], spec:
             return replace(row, make=make)
     about = (inspect.getdoc(documented) or name).splitlines()[0]
     return Task(name=name, about=about, make=make, spec=spec)
-
-
-def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` words as keyword arguments: numbers, true, false and null as such, the rest as text.
-
-    SettingError for a word of another form, and for a key that is given twice.
-    """
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (equals and key.isidentifier()):
-            raise SettingError("task_settings", word, "KEY=VALUE")
-        if key in found:
-            raise SettingError("task_settings", word, f"each key once; {key} is given twice")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
 
 
 @dataclass(frozen=True)

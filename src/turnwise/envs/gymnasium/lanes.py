@@ -18,7 +18,8 @@ boundary, in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ from turnwise.envs.gymnasium.door import SingleLane, VectorLanes, environment_id
 from turnwise.envs.gymnasium.standing import Record, numbers_of, set_numbers_
 from turnwise.envs.gymnasium.translation import Translation
 from turnwise.envs.protocol import LaneEnv, NotReproduced, Space, Step
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 
 def lanes_of_gymnasium(env: str | VectorEnv, lanes: int, **kwargs: Any) -> GymnasiumLanes:
@@ -57,7 +58,13 @@ def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
         # Gymnasium's own checker looks at the first step alone, and ours at every one.
         return one_by_one(lambda: gymnasium.make(name, disable_env_checker=True, **kwargs), lanes)
     except (gymnasium.error.Error, ImportError) as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+    except TypeError as error:  # so Gymnasium says that an environment does not take an argument
+        own = {k: v for k, v in kwargs.items() if k != "max_episode_steps"}
+        if not own:
+            raise
+        expected = f"arguments that {name} takes ({' '.join(str(error).split())})"
+        raise SettingError("env_kwargs", _in_words(own), expected) from error
 
 
 def one_by_one(make: Callable[[], gymnasium.Env], lanes: int, horizon: int | None = None) -> SyncVectorEnv:
@@ -250,7 +257,8 @@ def lanes_by_id(name: str, lanes: int, horizon: int | None = None, **kwargs: Any
 
     Ours come without Gymnasium in between, problems in its timing (`lanes_of`). `horizon`: steps after which
     an episode is truncated, if the environment does not cut it earlier; None: the environment's own limit.
-    `kwargs` go to an environment of Gymnasium; ours take none.
+    `kwargs` go to the environment. InputError with Gymnasium's own reason for an id that it refuses,
+    SettingError for arguments that the environment does not take.
     """
     from turnwise.envs.problems.classics import CLASSICS
 
@@ -258,15 +266,43 @@ def lanes_by_id(name: str, lanes: int, horizon: int | None = None, **kwargs: Any
     ours |= {environment_id(n): n for n in ours}
     if name in ours:
         ours_name = ours[name]
-        if ours_name in CLASSICS:
-            return lanes_of(ours_name, horizon, show_initial=True)
-        return tasks()[ours_name](horizon=horizon)
-    known = f"expected one of {', '.join(n for n in ours if '/' not in n)}, or an id of Gymnasium"
+        if ours_name not in CLASSICS:
+            make = tasks()[ours_name]
+            expect_arguments(make, kwargs)
+            return make(horizon=horizon, **kwargs)
+        if kwargs:
+            raise SettingError("env_kwargs", _in_words(kwargs), f"none: {ours_name} takes no arguments")
+        return lanes_of(ours_name, horizon, show_initial=True)
     try:
         spec = gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        raise InputError(f"no environment is called {name!r}; {known}") from error
+        known, reason = ", ".join(n for n in ours if "/" not in n), " ".join(str(error).split())
+        if not isinstance(error, gymnasium.error.NameNotFound) or "Did you mean" in reason:
+            raise InputError(f"no environment is called {name!r}: {reason}") from error
+        raise InputError(
+            f"no environment is called {name!r}; expected one of {known}; an id of Gymnasium, as "
+            "CartPole-v1, or module:ID for one that a module registers; or a class as module:Class"
+        ) from error
     limit = shorter(horizon, spec.max_episode_steps)
     if limit is not None:
-        kwargs["max_episode_steps"] = limit
+        kwargs = {**kwargs, "max_episode_steps": limit}
     return lanes_of_gymnasium(name, lanes, **kwargs)
+
+
+def expect_arguments(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """SettingError for arguments that what makes an environment does not take."""
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # compiled callables have none: they check their arguments themselves
+        return
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [n for n, p in signature.parameters.items() if p.kind in kinds and n != "horizon"]
+        expected = f"arguments of the environment: {', '.join(known) or 'it has none'} ({error})"
+        raise SettingError("env_kwargs", _in_words(kwargs), expected) from error
+
+
+def _in_words(kwargs: Mapping[str, Any]) -> str | None:
+    return " ".join(f"{k}={v}" for k, v in kwargs.items()) or None

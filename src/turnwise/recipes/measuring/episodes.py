@@ -128,6 +128,8 @@ def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environmen
 
 def trained_horizon(actor: Actor) -> int | None:
     """Steps after which episodes were cut in training, if somebody set that."""
+    if isinstance(actor.env, Environment):
+        return actor.env.horizon
     found = read_config(actor.folder).get("horizon") if actor.folder is not None else None
     return None if found is None else int(found)
 

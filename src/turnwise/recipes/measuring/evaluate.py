@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from turnwise.recipes.environments import with_arguments
 from turnwise.recipes.measuring import act_conversations, conversations, episodes, worlds
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
 from turnwise.recipes.trained import Actor, ActPolicy, Policy, World, load
+
+
+def place_of(trained: Actor | World, on: Any, env_kwargs: Mapping[str, Any] | Sequence[str]) -> Any:
+    """The environment to measure in, `on` or else that of training, with arguments if some are given."""
+    if not env_kwargs:
+        return on
+    return with_arguments(trained.env if on is None else on, env_kwargs)
 
 
 def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: Any) -> Evaluation:
@@ -19,13 +28,16 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     say so. An `Actor`, or the plan of a `World`, plays whole episodes: `on` is an environment, by default the
     one that it learnt in.
     `settings`: fields of `ConversationSettings` (`episodes`, `seed`, `lanes`, `betas`, `validation_episodes`,
-    `temperature`) or of `EpisodeSettings` (`episodes`, `seed`, `lanes`, `greedy`, `horizon`). SettingError
-    for a policy whose logs name no task, if none is given.
+    `temperature`) or of `EpisodeSettings` (`episodes`, `seed`, `lanes`, `greedy`, `horizon`), and
+    `env_kwargs`, arguments of the environment. SettingError for a policy whose logs name no task, if none is
+    given.
 
     With a run folder, evaluation.json and the report page are written into it.
     """
     if isinstance(trained, str | Path):
         trained = load(trained)
+    if isinstance(trained, Actor | World):
+        on = place_of(trained, on, settings.pop("env_kwargs", ()))
     if isinstance(trained, Policy):
         return conversations.measure(trained, on, ConversationSettings(**settings), quiet=quiet)
     if isinstance(trained, ActPolicy):

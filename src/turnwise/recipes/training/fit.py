@@ -14,7 +14,7 @@ from turnwise.data.files.logs import read_logs
 from turnwise.exact.learning.truth import LANES
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
-from turnwise.recipes.environments import find_environment, is_environment
+from turnwise.recipes.environments import find_environment, is_environment, with_arguments
 from turnwise.recipes.settings.train import (
     ActSettings,
     EnsembleSettings,
@@ -182,8 +182,8 @@ def fit(
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
-        PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, a POMDP, a Gymnasium
-                                            environment, or a function that makes one
+        PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, module:Class, a POMDP, a
+                                            Gymnasium environment, or a function that makes one
 
     `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
     returned, a run folder, or any causal language model by folder or name. For agents that act in an
@@ -196,7 +196,8 @@ def fit(
     or beyond the end of a finished run if `config` is longer now. `quiet`: print nothing. `settings`: further
     fields of the family's settings (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`,
     `max_new_tokens`; for reading data `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for
-    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`, ....
+    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`,
+    `env_kwargs` (arguments of the environment, in a dict), ....
 
     Returns a `Policy`, `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor`
     (agents with memory); None on the processes of `torchrun` other than the first. Raises InputError for data
@@ -289,10 +290,13 @@ def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], 
         settings = _taken(RandomEpisodes, given)
         for kind in (ActSettings, LogReading):
             _taken(kind, given)  # of logs: the command line gives them all
+        data = with_arguments(data, given.pop("env_kwargs", ()))
         _expect_nothing(algorithm, given, RandomEpisodes)
         env = find_environment(data, LANES, None)
         return worlds.prepare(algorithm, config, env, settings, m)
     _taken(RandomEpisodes, given)
+    if given.pop("env_kwargs", ()):
+        raise TypeError(f"{algorithm.title} takes no env_kwargs beside logs: there is no environment")
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: it learns from logged outcomes")
     policy, acts, apart = (given.pop(name, None) for name in ("policy", "acts", "heldout_logs"))
@@ -346,13 +350,13 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
 def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: it learns from its own acting")
-    policy = given.pop("policy", None)
+    policy, kwargs = given.pop("policy", None), given.pop("env_kwargs", ())
     kinds: tuple[type[Any], ...] = (EnvironmentSettings, MemorySpec)
     settings, memory = (_taken(kind, given) for kind in kinds)
     critic = _taken(CriticSpec, given) if algorithm.critic else None
     _expect_nothing(algorithm, given, *kinds, *([CriticSpec] if algorithm.critic else []))
     config = replace(config, lanes=acting.lanes_for(config, m))
-    env = find_environment(data, config.lanes, settings.horizon)
+    env = find_environment(with_arguments(data, kwargs), config.lanes, settings.horizon)
     return acting.prepare(algorithm, config, env, memory, critic, policy, settings, m)
 
 
