@@ -11,7 +11,7 @@ from turnwise.evaluation.estimates import doubly_robust
 from turnwise.evaluation.estimates.fitted_v import fitted_v
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.sampled_coverage import places, sampled_coverage
-from turnwise.evaluation.estimates.step_curve import StepPath, logged_distance, mixed
+from turnwise.evaluation.estimates.step_curve import StepPath, logged_distance, mixed, mixed_messages
 from turnwise.evaluation.estimates.support import coverage
 
 
@@ -80,3 +80,32 @@ def test_a_mixed_step_is_the_path_s(rng: np.random.Generator) -> None:
     v = np.full((B, 1), 0.7)
     same = replace(x, rewards=acts * 1.0, logp=x.behavior_logp, q=v, v=v)
     assert doubly_robust.doubly_robust(same).value == pytest.approx(float(acts.mean()), abs=1e-12)
+
+
+def test_a_coin_for_each_message_is_one_for_its_tokens() -> None:
+    """A message of two tokens and one of one; the policy never says the second token of conversation 1. By
+    hand: t = .25, behaviour .5 and .5, policy .2 and .1: M_1 = .375 + .05 = .425, M_2 = .1875 + .005."""
+    mask = np.array([[True, True, True], [True, True, False]])
+    behavior = np.log(np.array([[0.5, 0.5, 0.3], [0.5, 0.5, 1.0]]))
+    with np.errstate(divide="ignore"):
+        policy = np.log(np.array([[0.2, 0.1, 0.9], [0.2, 0.0, 1.0]]))
+    tokens = Logged(np.zeros((2, 3)), mask, 1.0, policy, behavior)
+    first = np.array([[True, False, True], [True, False, False]])
+    found = mixed_messages(tokens, 0.25, first).logp
+    expected = [[0.425, 0.1925 / 0.425, 0.45], [0.425, 0.1875 / 0.425, 1.0]]
+    np.testing.assert_allclose(np.exp(found), expected, atol=1e-12)
+    for t in (0.0, 1.0):
+        np.testing.assert_array_equal(mixed_messages(tokens, t, first).logp, mixed(tokens, t).logp)
+
+
+def test_values_of_like_places_are_one_however_long_earlier_messages_were() -> None:
+    """Two messages, the first of one token or of two: what follows the same second message is valued
+    together by its stage, 1 and 3 as 2; and apart by its number, where each column knows one of them."""
+    mask = np.array([[True, True, False], [True, True, True]])
+    half = np.full((2, 3), np.log(0.5))
+    x = Logged(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 3.0]]), mask, 1.0, half, half)
+    stage = np.array([[0, 2, 9], [0, 1, 2]])
+    together = fitted_v([stage], x, np.zeros(2, int), stage=stage, prior=0)
+    np.testing.assert_allclose(together, [[2.0, 2.0, 0.0], [2.0, 2.0, 2.0]])
+    apart = fitted_v([np.zeros((2, 3), int)], x, np.zeros(2, int), prior=0)
+    np.testing.assert_allclose(apart, [[2.0, 2.0, 0.0], [2.0, 2.0, 3.0]])

@@ -1,7 +1,7 @@
 """Values of histories under the target, from logs in which another policy chose: for acts that are no list.
 
-At each decision k, from the last one back to the first, with h a key of the history, rho the ratio of the one
-decision and m the `prior`:
+At each decision k (or stage), from the last one back to the first, with h a key of the history, rho the
+ratio of the one decision and m the `prior`:
 
     y_k    = r_k + g V(h_{k+1})
     V_k(h) = mean of y_k over logs with h, weighed by rho_k, drawn towards V_k(parent of h) as if m
@@ -29,43 +29,60 @@ PRIOR = 10.0
 
 
 def fitted_v(
-    keys: Sequence[np.ndarray], logged: Logged, fold: np.ndarray, *, prior: float = PRIOR
+    keys: Sequence[np.ndarray],
+    logged: Logged,
+    fold: np.ndarray,
+    *,
+    stage: np.ndarray | None = None,
+    prior: float = PRIOR,
 ) -> np.ndarray:
     """V [B, A] of every logged history, in the units of the rewards; 0 behind the end.
 
     `keys` [B, A] int name histories, the longest first, and nest (equal long keys have equal shorter ones).
-    `fold` [B]: each part is valued by the others, or by itself if there is but one. A conversation that was
-    cut counts as one that ended there, as its return does.
+    `stage` [B, A] int grows along a conversation; histories are alike only if theirs is the same. It is the
+    number of the decision if it is None: of tokens, of which earlier messages have more or fewer, it is the
+    message and the place in it. `fold` [B]: each part is valued by the others, or by itself if there is but
+    one. A conversation that was cut counts as one that ended there, as its return does.
     """
     v = np.zeros(logged.mask.shape)
     ratios = np.exp(np.minimum(logged.logp - logged.behavior_logp, 50.0))  # [B, A], of one decision each
+    number = np.tile(np.arange(logged.mask.shape[1]), (len(v), 1)) if stage is None else stage
+    episode, decision = np.nonzero(logged.mask)
+    order = np.argsort(number[episode, decision], kind="stable")
+    episode, decision = episode[order], decision[order]
+    begins = np.flatnonzero(np.diff(number[episode, decision], prepend=-1))
+    stages = list(zip(np.split(episode, begins[1:]), np.split(decision, begins[1:]), strict=True))
     for part in np.unique(fold):
         here = fold == part
         learnt = here if here.all() else ~here
-        v[here] = _values(keys, logged, ratios, learnt, prior)[here]
+        v[here] = _values(keys, logged, ratios, learnt, stages, prior)[here]
     return v
 
 
 def _values(
-    keys: Sequence[np.ndarray], logged: Logged, ratios: np.ndarray, learnt: np.ndarray, prior: float
+    keys: Sequence[np.ndarray],
+    logged: Logged,
+    ratios: np.ndarray,
+    learnt: np.ndarray,
+    stages: Sequence[tuple[np.ndarray, np.ndarray]],
+    prior: float,
 ) -> np.ndarray:
-    """[B, A], all conversations valued by those that are `learnt` [B]."""
-    B, A = logged.mask.shape
-    v, after = np.zeros((B, A)), np.zeros(B)
-    for k in reversed(range(A)):
-        here = logged.mask[:, k]
-        from_ = here & learnt
-        y = logged.rewards[from_, k] + logged.discount * after[from_]
-        w = ratios[from_, k]
-        found = np.full(B, _mean(np.zeros(len(y), int), w, y, np.zeros(1), 0.0)[0] if len(y) else 0.0)
+    """[B, A], all conversations valued by those that are `learnt` [B]; (episode, decision) of each stage."""
+    v, after = np.zeros(logged.mask.shape), np.zeros(len(logged.mask))
+    for b, k in reversed(stages):
+        some = learnt[b]
+        from_, at = b[some], k[some]
+        y = logged.rewards[from_, at] + logged.discount * after[from_]
+        w = ratios[from_, at]
+        found = np.full(len(b), _mean(np.zeros(len(y), int), w, y, np.zeros(1), 0.0)[0] if len(y) else 0.0)
         for level in reversed(keys):
             if not len(y):
                 break
-            names, first, cell = np.unique(level[from_, k], return_index=True, return_inverse=True)
-            means = _mean(cell, w, y, found[from_][first], prior)
-            place = np.searchsorted(names, level[:, k]).clip(max=len(names) - 1)
-            found = np.where(names[place] == level[:, k], means[place], found)
-        v[:, k] = after = np.where(here, found, 0.0)
+            names, first, cell = np.unique(level[from_, at], return_index=True, return_inverse=True)
+            means = _mean(cell, w, y, found[some][first], prior)
+            place = np.searchsorted(names, level[b, k]).clip(max=len(names) - 1)
+            found = np.where(names[place] == level[b, k], means[place], found)
+        v[b, k] = after[b] = found
     return v
 
 

@@ -119,6 +119,27 @@ def mixed(logged: Logged, t: float) -> Logged:
     )
 
 
+def mixed_messages(logged: Logged, t: float, first: np.ndarray) -> Logged:
+    """`mixed` with a coin for each message, whose tokens are the decisions; `first` [B, A] bool begin one.
+
+        step(x_k | x_<k) = M_k / M_{k-1},   M_k = (1 - t) behaviour(x_1..x_k) + t policy(x_1..x_k)
+
+    within a message: what was said of it says by and by which of the two is speaking. Whole messages are as
+    probable as with `mixed` of messages.
+    """
+    if t in (0, 1):
+        return mixed(logged, t)
+    weights = np.log1p(-t), np.log(t)
+    both = [logged.behavior_logp, logged.logp]
+    found, so_far, before = np.zeros(logged.mask.shape), [np.zeros(len(first))] * 2, np.zeros(len(first))
+    for k in range(first.shape[1]):
+        so_far = [np.where(first[:, k], 0.0, x) + logp[:, k] for x, logp in zip(so_far, both, strict=True)]
+        whole = np.logaddexp(*(w + x for w, x in zip(weights, so_far, strict=True)))
+        found[:, k] = np.where(logged.mask[:, k], whole - np.where(first[:, k], 0.0, before), 0.0)
+        before = whole
+    return replace(mixed(logged, t), logp=np.minimum(found, 0.0))
+
+
 def logged_distance(logged: Logged) -> float:
     """Nats a conversation between target and behaviour, from what was logged alone (`StepPath.distance`).
 

@@ -49,6 +49,8 @@ class Answer:
     """what else is said of the support"""
     partings: Sequence[Mapping[str, Any]] = ()
     """where the policy parts ways with the logged agent, if that is known"""
+    messages: Logged | None = None
+    """the same by whole messages, if decisions are tokens: hidden confounding is of what an agent means"""
     others: Others = field(default_factory=Others)
     """the same logs as they might be seen, if probabilities are estimated or counted"""
     final: str = ""

@@ -18,8 +18,6 @@ def per_of(policy: ActPolicy | Policy, codes: Codebooks | None, s: EstimateSetti
     if isinstance(policy, ActPolicy):
         return _of_acts(codes, s)
     found: Per = s.per or ("turn" if codes is None else "act")
-    if found == "token":
-        raise SettingError("per", s.per, "act or turn")
     if found != "act" and policy.agent.reranks:
         raise InputError(
             f"{policy.name}: it proposes {policy.agent.acting.proposals} replies and says one of them, and "

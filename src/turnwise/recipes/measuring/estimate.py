@@ -41,6 +41,7 @@ from turnwise.recipes.estimating.rerated import rerated, reward_name
 from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.estimating.text.speakers import LmSpeaker
+from turnwise.recipes.estimating.text.tokens import token_answer
 from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.words import in_words, in_words_of_run
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -166,7 +167,8 @@ class Estimating:
             steps, notes = spoken_steps(self.policy.agent, codes, rest.logs, **asked)
             return act_answer(steps, codes, sampling, s, notes=notes, quiet=self.quiet)
         speaker = LmSpeaker(self.policy.agent)
-        return turn_answer(speaker, rest.logs, clusters, sampling, discount=s.discount, quiet=self.quiet)
+        answer = token_answer if s.per == "token" else turn_answer
+        return answer(speaker, rest.logs, sampling, discount=s.discount, quiet=self.quiet)
 
     def document(self, rest: Fresh, answer: Answer) -> dict[str, Any]:
         """The answer as a result says it."""
@@ -203,7 +205,7 @@ class Estimating:
             "support": support_of(curve.evidence[-1], names) | {"mean_weight": weight} | dict(answer.support),
             "estimates": rows,
             "cautious": self._cautious(logged, sampling),
-            "confounding": confounding_of(logged),
+            "confounding": confounding_of(answer.messages or logged),
             "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
             "safe": self._safe(curve, rest.kept > 0),
             "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},

@@ -24,8 +24,9 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.estimating.text.speakers import encoded, spoken_in
 from turnwise.recipes.estimating.text.steps import TurnSteps
 from turnwise.recipes.settings.train import Start
-from turnwise.recipes.training.language_model import begin
+from turnwise.recipes.training.language_model import begin, fresh
 from turnwise.rollout.engines.decoding import POLICYS_OWN
+from turnwise.run.errors import SettingError
 from turnwise.run.training import TrainingRun
 
 LOGGED, CLONE = "the logs", "a language model cloned from the other half of the logs"
@@ -57,39 +58,77 @@ def message_behaviour(
     logp = np.where(known, steps.message_logp, 0.0)
     if not missing:
         return MessageBehaviour(logp, facts)
-    guessed, bins = _cloned(steps, clusters, seed, quiet)
-    facts |= {"source": "partly logged" if known.any() else "estimated", "model": CLONE}
-    facts |= {"nats": {CLONE: -float(guessed[steps.mask].mean())}, "calibration": [vars(b) for b in bins]}
-    facts["calibration_error"] = calibration_error(bins)
+    tokens, bins = _cloned(steps, clusters, None, seed, quiet)
+    guessed = steps.padded(np.array([x.sum() for x in tokens]))
+    facts |= _of_clones(guessed[steps.mask], bins)
+    facts["source"] = "partly logged" if known.any() else "estimated"
     return MessageBehaviour(np.where(known | ~steps.mask, logp, guessed), facts)
 
 
+def token_behaviour(
+    steps: TurnSteps, tokenizer: Any, clusters: np.ndarray | None, *, seed: int, quiet: bool
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """ln P of the tokens of each logged message, M of them, as clones with this tokenizer say it; and what a
+    result says of that.
+
+    What the logs say of whole messages is of no use here: nobody knows how it is shared out among tokens, and
+    a share that looks at the end of the message is no policy. SettingError if they say it.
+    """
+    known = steps.mask & ~np.isnan(steps.message_logp)
+    if known.any():
+        raise SettingError(
+            "per",
+            "token",
+            "turn: these logs say how probable whole messages were (behavior_logp), which is used as it is "
+            "per turn, and not how probable each of their tokens was",
+        )
+    tokens, bins = _cloned(steps, clusters, tokenizer, seed, quiet)
+    facts: dict[str, Any] = {"source": "estimated", "logged_nats": None, "missing": int(steps.mask.sum())}
+    return tokens, facts | _of_clones(np.array([x.sum() for x in tokens]), bins)
+
+
+def _of_clones(logp: np.ndarray, bins: list[Bin]) -> dict[str, Any]:
+    """What a result says of clones that give messages these log-probabilities [M]."""
+    return {
+        "model": CLONE,
+        "nats": {CLONE: -float(logp.mean())},
+        "calibration": [vars(b) for b in bins],
+        "calibration_error": calibration_error(bins),
+    }
+
+
 def _cloned(
-    steps: TurnSteps, clusters: np.ndarray | None, seed: int, quiet: bool
-) -> tuple[np.ndarray, list[Bin]]:
-    """[B, A], each half by a clone of the other; and how often the likeliest token was said. A single
-    conversation (or cluster) is told by a clone of itself."""
-    B = len(steps.mask)
+    steps: TurnSteps, clusters: np.ndarray | None, tokenizer: Any, seed: int, quiet: bool
+) -> tuple[list[np.ndarray], list[Bin]]:
+    """ln P of the tokens of each message, M of them, each half by a clone of the other; and how often the
+    likeliest token was said. A single conversation (or cluster) is told by a clone of itself. Without a
+    `tokenizer` one is made of the words of the logs."""
+    B, M = len(steps.mask), int(steps.mask.sum())
     groups = B if clusters is None else len(np.unique(clusters))
     fold = np.zeros(B, np.int64) if groups < 2 else dealt(B, folds=2, seed=seed, groups=clusters)
     start = Start()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        lm, tokenizer = begin(start, (spoken(m) for d in steps.dialogues for m in d.messages))
+        if tokenizer is None:
+            lm, tokenizer = begin(start, (spoken(m) for d in steps.dialogues for m in d.messages))
+        else:
+            lm = fresh(start, tokenizer)
     rows = encoded(steps.dialogues, ChatFormat(tokenizer), start.context, quiet=quiet)
     weights = {name: x.clone() for name, x in lm.state_dict().items()}
-    found, top, hit = np.zeros(steps.mask.shape), [], []
+    found, top, hit = [np.zeros(0)] * M, [], []
+    number = steps.padded(np.arange(M))
     for part in np.unique(fold).tolist():
         here = np.flatnonzero(fold == part)
         others = here if len(here) == B else np.flatnonzero(fold != part)
         lm.load_state_dict(weights)
         policy = _learnt(LmPolicy(lm), rows.of(others[evenly(len(others), LEARNT)]), seed, quiet)
         said = spoken_in(policy, POLICYS_OWN, rows.of(here), "scoring the clone", quiet=quiet)
-        mine = steps.mask & (fold == part)[:, None]
-        found[mine] = said.by_turn
+        mine = number[here][steps.mask[here]].tolist()
+        for m, logp in zip(mine, said.parted(np.minimum(said.logp, 0.0)), strict=True):
+            found[m] = logp
         top.append(said.top)
         hit.append(said.hit)
-    return np.minimum(found, 0.0), reliability(np.concatenate(top), np.concatenate(hit))
+    return found, reliability(np.concatenate(top), np.concatenate(hit))
 
 
 def _learnt(policy: LmPolicy, rows: TokenRows, seed: int, quiet: bool) -> LmPolicy:

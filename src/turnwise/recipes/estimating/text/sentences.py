@@ -57,5 +57,24 @@ class Sentences:
         return [f"{x[:SHOWN]}..." if len(x) > SHOWN else x or "(nothing)" for x in self.numbers]
 
 
+def spelt(
+    histories: Sequence[np.ndarray], tokens: Sequence[np.ndarray], mask: np.ndarray
+) -> list[np.ndarray]:
+    """[N] int each, kinds of histories of every token: that of its turn (`histories` [B, A] each, `mask` of
+    turns) and the tokens of the message before it; and at last these tokens and the turn alone. `tokens` [M]
+    are those of each message."""
+    turns = np.tile(np.arange(mask.shape[1]), (len(mask), 1))
+    found = []
+    for begin in (x[mask].tolist() for x in (*histories, turns)):
+        kinds, told = dict[tuple[int, int], int](), list[int]()
+        for kind, ids in zip(begin, tokens, strict=True):
+            at = kinds.setdefault((-1, kind), len(kinds))
+            for token in ids.tolist():
+                told.append(at)
+                at = kinds.setdefault((at, token), len(kinds))
+        found.append(np.array(told, np.int64))
+    return found
+
+
 def _plain(text: str) -> str:
     return normalised(text) or text.strip()

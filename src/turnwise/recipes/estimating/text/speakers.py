@@ -43,6 +43,10 @@ class Spoken:
         """[M], ln P of each whole message, its stop token included."""
         return np.bincount(self.turn, self.logp)
 
+    def parted(self, x: np.ndarray) -> list[np.ndarray]:
+        """Numbers of all tokens [N], apart for each of the M turns."""
+        return np.split(x, np.flatnonzero(np.diff(self.turn)) + 1)
+
     @property
     def last(self) -> np.ndarray:
         """[N] bool, the last token of each turn."""

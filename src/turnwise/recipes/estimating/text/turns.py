@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,103 +38,102 @@ WORDS = {
 
 
 def turn_answer(
-    speaker: Speaker,
-    dialogues: Sequence[Dialogue],
-    clusters: np.ndarray | None,
-    sampling: Sampling,
-    *,
-    discount: float,
-    quiet: bool,
+    speaker: Speaker, dialogues: Sequence[Dialogue], sampling: Sampling, *, discount: float, quiet: bool
 ) -> Answer:
     """All estimates of a policy that writes, by whole messages. `sampling.within` is taken as it is."""
-    steps, seed = turn_steps(dialogues), sampling.seed
+    steps, seed, clusters = turn_steps(dialogues), sampling.seed, sampling.clusters
     scores, notes = speaker.score(dialogues, seed=seed, quiet=quiet)
     target = steps.padded(np.minimum(scores, 0.0))
     behaviour = message_behaviour(steps, clusters, seed=seed, quiet=quiet)
-    same = np.allclose(target[steps.mask], behaviour.logp[steps.mask], rtol=0, atol=SAME)
-    logged = Logged(
-        rewards=steps.rewards,
-        mask=steps.mask,
-        discount=discount,
-        logp=behaviour.logp if same else target,
-        behavior_logp=behaviour.logp,
-    )
+    logged, same = messages(steps, target, behaviour.logp, discount)
     sentences = Sentences.of(steps)
     v = fitted_v(sentences.histories, logged, folds_of(len(dialogues), clusters, seed))
     logged = replace(logged, q=v, v=v)
-    at, drawn = (None, None) if same else _drawn(speaker, steps, sentences, logged, seed, quiet)
+    held = None if same else Held.of(speaker, steps, sentences, logged, seed, quiet)
     ways = [mixed(logged, t) for t in STEPS]
-
-    def held(i: int, interval: tuple[float, float]) -> Evidence:
-        x = ways[i]
-        cover = (
-            _whole(x)
-            if at is None or drawn is None
-            else _covered(at, drawn, sentences, x, STEPS[i], clusters)
-        )
-        return Evidence(
-            conversations=len(x.mask) if clusters is None else len(np.unique(clusters)),
-            evenness=evenness(x.log_weights, clusters),
-            coverage=cover,
-            interval=(float(interval[0]), float(interval[1])),
-            returns=(float(logged.returns.min()), float(logged.returns.max())),
-            unit="conversation" if clusters is None else "cluster",
-        )
-
     distances = np.array([logged_distance(x) for x in ways])
     return Answer(
         per="turn",
         logged=logged,
         sampling=sampling,
         behaviour=behaviour.facts,
-        curve=curve_of("mixed", STEPS, ways, distances, held, sampling),
+        curve=curve_of("mixed", STEPS, ways, distances, evidence_at(ways, held, clusters), sampling),
         names=sentences.names,
-        warnings=[*notes, *_warnings(steps, behaviour.facts)],
+        warnings=[*notes, *warnings_of(steps, behaviour.facts)],
         words=WORDS,
-        support={"sampled_turns": 0 if at is None else len(at)},
+        support={"sampled_turns": 0 if held is None else len(held.at)},
     )
 
 
-def _drawn(
-    speaker: Speaker, steps: TurnSteps, sentences: Sentences, logged: Logged, seed: int, quiet: bool
-) -> tuple[Places, np.ndarray]:
-    """Where the policy was let speak, and the numbers of the sentences that it said there."""
-    rng = np.random.default_rng((seed, 8))
-    count = min(at_most(10, SAMPLED), 4 * int(steps.mask.sum()))
-    at = places(steps.mask, logged.log_ratios, count, rng)
-    talks = [
-        before(steps.dialogues[b], k) for b, k in zip(at.episode.tolist(), at.decision.tolist(), strict=True)
-    ]
-    said = speaker.say(talks, rng.integers(2**63, size=len(at)).tolist(), quiet=quiet)
-    spoke = np.array([x is not None for x in said])
-    return at.some(spoke), sentences.read([x for x in said if x is not None])
+def messages(
+    steps: TurnSteps, target: np.ndarray, behavior: np.ndarray, discount: float
+) -> tuple[Logged, bool]:
+    """Messages with their log-probabilities [B, A]; and whether policy and logged agent are one."""
+    same = np.allclose(target[steps.mask], behavior[steps.mask], rtol=0, atol=SAME)
+    logp = behavior if same else target
+    return Logged(steps.rewards, steps.mask, discount, logp, behavior), same
 
 
-def _covered(
-    at: Places,
-    drawn: np.ndarray,
-    sentences: Sentences,
-    logged: Logged,
-    step: float,
-    clusters: np.ndarray | None,
-) -> Coverage:
-    """In situations as finely told apart as the logs allow."""
-    found = None
-    for histories in sentences.histories:
-        found = sampled_coverage(
-            at,
-            drawn,
-            sentences.said,
-            histories,
-            logged.mask,
-            log_ratios=logged.log_ratios,
-            step=step,
-            clusters=clusters,
+def evidence_at(
+    ways: Sequence[Logged], held: Held | None, clusters: np.ndarray | None
+) -> Callable[[int, tuple[float, float]], Evidence]:
+    """What the logs hold of each step, by whole messages; `held` None: all of it."""
+
+    def found(i: int, interval: tuple[float, float]) -> Evidence:
+        x = ways[i]
+        return Evidence(
+            conversations=len(x.mask) if clusters is None else len(np.unique(clusters)),
+            evenness=evenness(x.log_weights, clusters),
+            coverage=_whole(x) if held is None else held.covered(x, STEPS[i], clusters),
+            interval=(float(interval[0]), float(interval[1])),
+            returns=(float(x.returns.min()), float(x.returns.max())),
+            unit="conversation" if clusters is None else "cluster",
         )
-        if found.of_logged >= FINE:
-            break
-    assert found is not None
+
     return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where a policy was let speak, and what of it the logs hold."""
+
+    at: Places
+    drawn: np.ndarray
+    """numbers of the sentences that it said there"""
+    sentences: Sentences
+
+    @classmethod
+    def of(
+        cls, speaker: Speaker, steps: TurnSteps, sentences: Sentences, logged: Logged, seed: int, quiet: bool
+    ) -> Held:
+        """Let it speak at some `SAMPLED` turns."""
+        rng = np.random.default_rng((seed, 8))
+        count = min(at_most(10, SAMPLED), 4 * int(steps.mask.sum()))
+        at = places(steps.mask, logged.log_ratios, count, rng)
+        turns = zip(at.episode.tolist(), at.decision.tolist(), strict=True)
+        talks = [before(steps.dialogues[b], k) for b, k in turns]
+        said = speaker.say(talks, rng.integers(2**63, size=len(at)).tolist(), quiet=quiet)
+        spoke = np.array([x is not None for x in said])
+        return cls(at.some(spoke), sentences.read([x for x in said if x is not None]), sentences)
+
+    def covered(self, logged: Logged, step: float, clusters: np.ndarray | None) -> Coverage:
+        """In situations as finely told apart as the logs allow."""
+        found = None
+        for histories in self.sentences.histories:
+            found = sampled_coverage(
+                self.at,
+                self.drawn,
+                self.sentences.said,
+                histories,
+                logged.mask,
+                log_ratios=logged.log_ratios,
+                step=step,
+                clusters=clusters,
+            )
+            if found.of_logged >= FINE:
+                break
+        assert found is not None
+        return found
 
 
 def _whole(logged: Logged) -> Coverage:
@@ -144,7 +143,8 @@ def _whole(logged: Logged) -> Coverage:
     return Coverage(1.0, ones, running, 1.0, ones, 0.0, ())
 
 
-def _warnings(steps: TurnSteps, facts: dict) -> list[str]:
+def warnings_of(steps: TurnSteps, facts: dict) -> list[str]:
+    """What people should know of the probabilities of logged messages, and of cuts."""
     found, turns = [], int(steps.mask.sum())
     if facts["source"] == "partly logged":
         b = int(np.argmax((steps.mask & np.isnan(steps.message_logp)).any(1)))
