@@ -26,6 +26,8 @@ class Runs:
     folder of them, or a datasets name or folder."""
     betas: tuple[float, ...] = ()
     """Strengths of the critic at which each run that has one is taken, in place of its own."""
+    checkpoints: bool = False
+    """Take the policies in each run's checkpoints as well: those that training kept (--checkpoints N)."""
     out: Path | None = None
     """Folder for the page of the comparison (compare.html) and its numbers (compare.json)."""
 
@@ -61,7 +63,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     logs = read_logs(a.target.logs, **vars(a.reading))
     j = a.judging
     asked = {"betas": a.target.betas, "acts": j.acts, "reward": j.reward, "safe": j.safe}
-    asked["out"] = a.target.out
+    asked |= {"out": a.target.out, "checkpoints": a.target.checkpoints}
     result = compare(a.target.runs, logs, **asked, **vars(a.settings))
     for warning in result["warnings"]:
         notice(f"warning: {warning}")

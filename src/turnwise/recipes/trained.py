@@ -28,6 +28,7 @@ from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
 from turnwise.run.errors import InputError
+from turnwise.run.files.checkpoint import CHECKPOINTS
 from turnwise.run.files.lock import expect_ended
 from turnwise.run.folder import read_config, read_result
 
@@ -267,9 +268,14 @@ def load(path: str | Path, *, embed: Any = None) -> Policy | ActPolicy | Actor |
     A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
     too. `embed`: what makes vectors of texts, for acts that were found with a model or a function and are not
     to look for it where it was: a policy, a folder, a hub name, or a function of texts. InputError for a run
-    that has not come to its end, and if that model is not there.
+    that has not come to its end, and if that model is not there. A checkpoint of a run on logs, by its file
+    (RUN/checkpoints/step-N.safetensors), is the policy as it was then.
     """
     folder = Path(path)
+    if folder.is_file() and folder.parent.name == CHECKPOINTS:
+        from turnwise.recipes.checkpoints import policy_at  # which knows policies by what stands here
+
+        return policy_at(folder, load(folder.parent.parent, embed=embed))
     if all((folder / name).is_file() for name in WORLD):
         return _load_world(folder)
     if any((place / "codes.json").is_file() for place in (folder, folder / "acts")):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.run.distributed import World
 from turnwise.run.errors import Diverged, InputError, Interrupted, SettingError
-from turnwise.run.files.checkpoint import Checkpoints
+from turnwise.run.files.checkpoint import KEPT, Checkpoints
 from turnwise.run.files.fits import PARTS, expect_fits, expect_names
 from turnwise.run.files.lines import keep_lines_before
 from turnwise.run.files.trouble import named
@@ -70,6 +70,8 @@ class TrainingRun:
     """Name of the progress bar."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
+    checkpoints: int = KEPT
+    """Checkpoints that stay: the latest ones."""
     log_every: int = 10
     """Steps between lines of metrics. Held-out batches are read at every tenth of those."""
     quiet: bool = False
@@ -77,7 +79,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
-        self._checkpoints = Checkpoints(self.folder)
+        self._checkpoints = Checkpoints(self.folder, self.checkpoints)
         self._metrics = self.folder / "metrics.jsonl"
         self._learner: Learner | None = None  # known when `steps` begins
         self.counts: dict[str, int] = {}

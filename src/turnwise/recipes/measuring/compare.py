@@ -14,6 +14,7 @@ from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.pages import compared
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.act_critic import ActCritic
+from turnwise.recipes.checkpoints import earlier_checkpoints
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs, row_of
@@ -49,6 +50,7 @@ def compare(
     logs: Any,
     *,
     betas: Sequence[float] = (),
+    checkpoints: bool = False,
     acts: Any = None,
     reward: Any = None,
     safe: str | Path | None = None,
@@ -59,7 +61,8 @@ def compare(
     """Rank policies by what logged conversations say, from which none of them has learnt.
 
     `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
-    that has one is taken, in place of its own. `logs`, `acts` (of the runs that write their own words),
+    that has one is taken, in place of its own. `checkpoints`: take the policies in a run's checkpoints too
+    (`fit(..., checkpoints=N)` keeps more than two). `logs`, `acts` (of the runs that write their own words),
     `reward` and `settings` are those of `estimate`.
     `safe`: a new folder, to which the safe choice is written as a run. `out`: a folder for the page,
     compare.html, and the result, compare.json.
@@ -75,7 +78,8 @@ def compare(
     s, step = EstimateSettings(**settings), expect_free(safe)
     folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    candidates = [c for run in runs for c in _candidates(policy_of(run), run, betas)]
+    taken = [one for run in runs for one in [(run, _name(run)), *(_earlier(run) if checkpoints else ())]]
+    candidates = [c for run, name in taken for c in _candidates(policy_of(run), name, betas)]
     _expect_names(candidates)
     given = codebooks_of(acts)
     codes = [given if isinstance(c.policy, Policy) else None for c in candidates]
@@ -140,9 +144,21 @@ def _write(folder: Path, result: Mapping[str, Any]) -> Path:
         return write_report(folder)
 
 
-def _candidates(policy: ActPolicy | Policy, given: Any, betas: Sequence[float]) -> list[Candidate]:
+def _name(run: Any) -> str:
+    """What a run is called."""
+    return str(run) if isinstance(run, str | Path) else getattr(run, "name", type(run).__name__)
+
+
+def _earlier(run: Any) -> list[tuple[Path, str]]:
+    """Checkpoints of a run and what they are called; of a run without any none."""
+    folder = Path(run) if isinstance(run, str | Path) else getattr(run, "folder", None)
+    if folder is None:
+        return []
+    return [(path, f"{_name(run)}, step {step}") for step, path in earlier_checkpoints(folder)]
+
+
+def _candidates(policy: ActPolicy | Policy, name: str, betas: Sequence[float]) -> list[Candidate]:
     """A run at each of the strengths, if it has a critic with one; else as it is."""
-    name = str(given) if isinstance(given, str | Path) else policy.name
     if any(not np.isfinite(b) or b < 0 for b in betas):
         raise SettingError("betas", " ".join(map(str, betas)), "numbers from 0")
     if isinstance(policy, ActPolicy):

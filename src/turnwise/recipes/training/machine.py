@@ -64,6 +64,7 @@ class Machine:
             self.world,
             what=what,
             checkpoint_every=self.run.checkpoint_every,
+            checkpoints=self.run.checkpoints,
             log_every=self.run.log_every,
             quiet=self.quiet,
         )

@@ -28,7 +28,9 @@ from turnwise.run.files.whole import PART, whole_file
 
 FORMAT = "turnwise checkpoint 1"
 KEPT = 2
-"""checkpoints that stay: the latest, and the one before it"""
+"""checkpoints that stay, unless a run asks for more: the latest, and the one before it"""
+CHECKPOINTS, SUFFIX = "checkpoints", ".safetensors"
+"""the folder of them in a run's, and how their files end"""
 _BLANK = "0" * 64
 """stands where the checksum will be while it is computed"""
 _LONGEST_HEADER = 100 << 20
@@ -50,8 +52,9 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 class Checkpoints:
     """The checkpoints of a run in its folder `checkpoints/`, each named after the steps done."""
 
-    def __init__(self, run: Path) -> None:
-        self.folder = run / "checkpoints"
+    def __init__(self, run: Path, kept: int = KEPT) -> None:
+        """`kept`: how many of them stay, the latest ones."""
+        self.folder, self.kept = run / CHECKPOINTS, kept
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, in order."""
@@ -61,13 +64,13 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """The file of the checkpoint after `step` steps."""
-        return self.folder / f"step-{step}.safetensors"
+        return self.folder / f"step-{step}{SUFFIX}"
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write `state`; then drop all checkpoints but the last two."""
+        """Write `state`; then drop all checkpoints but the last ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(self.path(step), state)
-        for old in self.steps()[:-KEPT]:
+        for old in self.steps()[: -self.kept]:
             self.path(old).unlink()
 
     def latest(self) -> dict[str, Any]:
