@@ -67,7 +67,8 @@ def one(runs: Path, seed: int, name: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         task = find_task("helpdesk", {"acts": True} if method.given else {})
         write_jsonl(logs, task.rows(at_most(60, CONVERSATIONS), seed))
-    begins_with = {} if method.policy is None else {"policy": str(home / method.policy)}
+    begins_with: dict[str, Any] = {"estimate": False}
+    begins_with |= {} if method.policy is None else {"policy": str(home / method.policy)}
     if not (out / "result.json").exists():
         began, resume = time.process_time(), (out / "config.yaml").exists()
         tw.fit(method.config, str(logs), out=out, seed=seed, resume=resume, **begins_with)

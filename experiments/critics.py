@@ -98,7 +98,9 @@ def judged(kind: str, method: str, data: Path, runs: Path) -> dict[str, Any]:
     if not (clone / "result.json").exists():
         resume = (clone / "config.yaml").exists()
         tw.fit(tw.BC(epochs=3.0), rows, out=clone, heldout=HELD_OUT, resume=resume, **size)
-    found = tw.fit(METHODS[method], rows, policy=str(clone), heldout=HELD_OUT).result["critic"]
+    found = tw.fit(METHODS[method], rows, policy=str(clone), heldout=HELD_OUT, estimate=False).result[
+        "critic"
+    ]
     return {"logs": kind, "method": method, **found}
 
 

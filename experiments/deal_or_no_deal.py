@@ -278,7 +278,7 @@ def train(method: Method, runs: Path) -> None:
     out = runs / method.folder
     if (out / "result.json").exists():
         return
-    settings: dict[str, Any] = {"heldout": 0.02, "heldout_by": "table"}
+    settings: dict[str, Any] = {"heldout": 0.02, "heldout_by": "table", "estimate": False}
     settings |= CLONE if method.begins_with is None else {method.begins_with: str(runs / "bc")}
     resume = (out / "config.yaml").exists()
     tw.fit(method.config, str(runs / f"{method.logs}.jsonl"), out=out, resume=resume, **settings)

@@ -95,7 +95,8 @@ def learn(way: str, runs: Path) -> None:
         return
     logs = tw.read_logs(runs / "train.jsonl", quiet=True)
     resume = (out / "config.yaml").exists()
-    tw.fit(tw.LearntPomdp(), logs, acts=codes_of(way, logs), out=out, heldout_by="table", resume=resume)
+    settings: dict[str, Any] = {"heldout_by": "table", "estimate": False}
+    tw.fit(tw.LearntPomdp(), logs, acts=codes_of(way, logs), out=out, resume=resume, **settings)
 
 
 def play(way: str, data: Path, runs: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def one(row: Row, seed: int, model: str | None, folder: Path) -> dict[str, Any]:
     logs = read_logs(list(task.rows(at_most(60, row.logs), seed)), quiet=True)
     codes = codes_of(row, logs, seed, model, folder / "acts")
     learner: Any = tw.LearntPomdp() if row.learner == "pomdp" else tw.ActIQL()
-    policy = tw.fit(learner, logs, acts=codes, out=folder / "policy", seed=seed, quiet=True)
+    policy = tw.fit(learner, logs, acts=codes, out=folder / "policy", seed=seed, quiet=True, estimate=False)
     talks = converse_in_acts(
         policy.agent, task.live(), episodes=range(at_most(20, CONVERSATIONS)), seed=seed + 1000, lanes=250
     )

@@ -67,7 +67,7 @@ def train(method: Method, home: Path, out: Path, seed: int) -> None:
     if not (out / "result.json").exists():
         begins_with = {} if method.begins_with is None else {method.begins_with: str(home / "bc")}
         resume = (out / "config.yaml").exists()
-        settings = {**method.settings, **begins_with}
+        settings = {**method.settings, **begins_with, "estimate": False}
         tw.fit(method.config, str(home / "logs.jsonl"), out=out, seed=seed, resume=resume, **settings)
 
 

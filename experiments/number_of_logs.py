@@ -112,7 +112,9 @@ def planned(codes: Codes, logs: ActLogs, seed: int) -> tuple[Chooser, dict[str, 
 def guided(codes: Codes, logs: Any, seed: int) -> tuple[Chooser, dict[str, Any]]:
     """Implicit Q-learning on the acts, and what it thinks its best act at the opening is worth."""
     with tempfile.TemporaryDirectory() as folder:
-        policy = tw.fit(tw.ActIQL(), logs, out=Path(folder) / "run", acts=codes, seed=seed, quiet=True)
+        policy = tw.fit(
+            tw.ActIQL(), logs, out=Path(folder) / "run", acts=codes, seed=seed, quiet=True, estimate=False
+        )
     chooser = policy.agent.chooser
     policy_logits, values = chooser.read([Prefix.of(0)])
     chances = chooser.probabilities(policy_logits, values)[0]

@@ -156,7 +156,7 @@ def one(world: str, seed: int) -> dict[str, Any]:
         simulations=1000,
         longest=HORIZON,
     )
-    policy = tw.fit(config, learnt, seed=seed, quiet=True)
+    policy = tw.fit(config, learnt, seed=seed, quiet=True, estimate=False)
     found = tw.estimate(policy, others, quiet=True, resamples=1000, talks=1000)
     promise = next(row for row in found["estimates"] if row["name"] == "direct")
     return {

@@ -33,7 +33,7 @@ def talks(decides: bool, unit: float) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def fit() -> Fit:
     """Values on one clone, which is cheap and decides nothing here; what was fitted before is not again."""
-    settings: dict[str, Any] = {"heldout": 0.25, "quiet": True}
+    settings: dict[str, Any] = {"heldout": 0.25, "quiet": True, "estimate": False}
     model = {"width": 32, "layers": 1, "heads": 2, "vocab": 320, "context": 64}
     clone = tw.fit(tw.BC(epochs=1.0, batch_size=32), talks(True, 1.0), **settings, **model)
     known: dict[Any, Any] = {}

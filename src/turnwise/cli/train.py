@@ -12,6 +12,7 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.train import (
     ActSettings,
+    Ending,
     EnsembleSettings,
     EnvironmentSettings,
     FeedbackReading,
@@ -141,10 +142,10 @@ class EnvironmentSource:
 
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
-    "logs": (LogSource, LogReading, LogSettings),
+    "logs": (LogSource, LogReading, LogSettings, Ending),
     "codebooks": (LogSource, LogReading, ActSettings),
-    "act_agents": (LogSource, LogReading, ActSource, ActSettings, MemorySpec),
-    "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, PolicyBeside, RandomEpisodes),
+    "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
+    "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
     "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
@@ -178,6 +179,7 @@ _TITLES: dict[type[Any], str] = {
     LogSettings: "learning",
     ActSource: "acts",
     ActSettings: "learning",
+    Ending: "ending",
     Start: "model",
     PolicySource: "policy",
     PolicyBeside: "policy",
@@ -287,11 +289,23 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(f"{row.name}: {folder}{_in_words(result.get('quality', {}))}{loss}")
     if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
         out.print(verdict)
+    if "estimate" in result:
+        _print_estimate(result["estimate"], out)
     out.print(f"report: {result['report']}")
     if row.family == "plans":
         _print_plan(result, out)
     if row.family == "plans" or (row.family in ("act_agents", "acting") and "policy" in result):
         notice(f"next: turnwise evaluate {folder}")
+
+
+def _print_estimate(found: Mapping[str, Any], out: Console) -> None:
+    """What the held-out conversations say that the policy is worth, or why they say nothing."""
+    if "none" in found:
+        out.print(f"no estimate of its worth: {found['none']}", markup=False, highlight=False)
+        return
+    out.print(f"what {found['conversations']:,} conversations that were held out say of it:")
+    for line in found["lines"]:
+        out.print(f"  {line}", markup=False, highlight=False)
 
 
 def _print_plan(result: Mapping[str, Any], out: Console) -> None:

@@ -80,7 +80,7 @@ def _takes(kind: type[Any]) -> dict[str, int]:
         if is_dataclass(hint):
             found |= _takes(typing.cast(type[Any], hint))
         elif hint is bool:
-            found[field.name] = 0
+            found[field.name] = found[f"no_{field.name}"] = 0
         else:
             found[field.name] = _ANY if typing.get_origin(hint) is tuple else 1
     return found

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TextIO
 
 from turnwise.recipes.catalogue import ALGORITHMS
@@ -105,6 +105,7 @@ def steps(a: DemoSettings) -> list[str]:
         p = PRESETS[name]
         flags = [f"--{k.replace('_', '-')} {v:g}" for k, v in p.config.items()]
         flags += [f"--{k} {a.out / v if isinstance(v, str) else v}" for k, v in p.settings.items()]
+        flags += ["--no-estimate"] if p.speaks else []
         found.append(
             f"turnwise train {p.algorithm} --logs {logs} --out {a.out / name} {' '.join(flags)} {seed}"
         )
@@ -155,6 +156,18 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
                 if PRESETS[name].judged and a.others:
                     running[pool.submit(_judge, name, a)] = name
     return _compare(a)
+
+
+def _command(a: DemoSettings) -> str:
+    """What makes all of it again, with every setting that decides a number and is not as by default."""
+    plain = {f.name: f.default for f in fields(a)}
+    words = [f"turnwise demo --out {a.out} --conversations {a.conversations} --seed {a.seed}"]
+    for name in ("others", "episodes", "validation_episodes", "methods"):
+        value = getattr(a, name)
+        if value != plain[name]:
+            typed = " ".join(value) if isinstance(value, tuple) else value
+            words.append(f"--{name.replace('_', '-')} {typed}")
+    return " ".join(words)
 
 
 def _runs(a: DemoSettings) -> list[str]:
@@ -243,6 +256,8 @@ def _one(name: str, a: DemoSettings) -> str | None:
         }
         resume = a.resume and (folder / "config.yaml").exists()
         logs = str(a.out / "logs.jsonl")
+        if p.speaks:  # other logs say what it is worth
+            begun_from["estimate"] = False
         fit(config, logs, out=folder, seed=a.seed, resume=resume, **begun_from)
     if not p.speaks:
         return None
@@ -292,7 +307,7 @@ def _compare(a: DemoSettings) -> dict[str, Any]:
     found = comparison(
         title=TITLE,
         aim=AIM.format(conversations=a.conversations),
-        command=f"turnwise demo --out {a.out} --conversations {a.conversations} --seed {a.seed}",
+        command=_command(a),
         task=TASK,
         rows=rows,
         references=references,

@@ -46,7 +46,7 @@ from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.words import in_words, in_words_of_run
 from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Codebooks, Policy, load, load_codebooks
-from turnwise.recipes.training.logs import expect_outcomes
+from turnwise.recipes.training.parts import expect_outcomes
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.run.errors import InputError, SettingError

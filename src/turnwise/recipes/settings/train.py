@@ -41,12 +41,21 @@ class RunSettings:
     """CPU threads; more helps only while nothing else runs."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
+    checkpoints: int = 2
+    """Checkpoints that stay, the latest ones; turnwise compare --checkpoints ranks the policies in them."""
     log_every: int = 10
     """Steps between lines of metrics; the first and the last step have one in any case. Held-out batches are
     read at every tenth of those."""
 
     def __post_init__(self) -> None:
-        check(self, seed=SEED, threads=ONE_OR_MORE, checkpoint_every=ONE_OR_MORE, log_every=ONE_OR_MORE)
+        check(
+            self,
+            seed=SEED,
+            threads=ONE_OR_MORE,
+            checkpoint_every=ONE_OR_MORE,
+            checkpoints=TWO_OR_MORE,
+            log_every=ONE_OR_MORE,
+        )
         check_choice(self, device=DEVICES)
 
 
@@ -115,6 +124,14 @@ class ActSettings:
 
     def __post_init__(self) -> None:
         check(self, heldout=BELOW_ONE)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a run on logged conversations ends with."""
+
+    estimate: bool = True
+    """End with what the conversations that were held out say that the policy is worth."""
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,14 @@ from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.settings.train import ActSettings
+from turnwise.recipes.settings.train import ActSettings, Ending
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import ActPolicy, Codebooks, held_of, load_codebooks
 from turnwise.recipes.training.critics import spread
+from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.parts import origin, parted
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix, logged_acts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
@@ -77,6 +77,7 @@ def prepare(
     settings: ActSettings,
     memory: MemorySpec,
     acts: Any,
+    ending: Ending,
     m: Machine,
     apart: Logs | None = None,
 ) -> Job[ActPolicy]:
@@ -132,6 +133,8 @@ def prepare(
             write_json(m.out / "critic.json", found)
             facts["critic"] = found
         _write_views(m.out, chooser, read.held if read.held[1] else read.learnt)
+        if ending.estimate:
+            facts |= end_with_estimate(policy, split.held, logs, settings.heldout_by, facts, m)
         return policy, facts
 
     task = task_of(logs)

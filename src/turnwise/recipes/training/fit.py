@@ -17,6 +17,7 @@ from turnwise.recipes.catalogue import Algorithm, Family, algorithm_of
 from turnwise.recipes.environments import find_environment, is_environment, with_arguments
 from turnwise.recipes.settings.train import (
     ActSettings,
+    Ending,
     EnsembleSettings,
     EnvironmentSettings,
     FeedbackReading,
@@ -88,6 +89,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    checkpoints: int = ...,
     log_every: int = ...,
     **settings: Any,
 ) -> Policy: ...
@@ -103,6 +105,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    checkpoints: int = ...,
     log_every: int = ...,
     **settings: Any,
 ) -> Codebooks: ...
@@ -119,6 +122,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    checkpoints: int = ...,
     log_every: int = ...,
     **settings: Any,
 ) -> ActPolicy: ...
@@ -136,6 +140,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    checkpoints: int = ...,
     log_every: int = ...,
     **settings: Any,
 ) -> Judge: ...
@@ -153,6 +158,7 @@ def fit(
     device: str = ...,
     threads: int = ...,
     checkpoint_every: int = ...,
+    checkpoints: int = ...,
     log_every: int = ...,
     **settings: Any,
 ) -> Actor: ...
@@ -169,6 +175,7 @@ def fit(
     device: str = "auto",
     threads: int = 1,
     checkpoint_every: int = 100,
+    checkpoints: int = 2,
     log_every: int = 10,
     **settings: Any,
 ) -> Any:
@@ -207,7 +214,7 @@ def fit(
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run" if out is None else Path(out)
-        run = RunSettings(folder, seed, resume, device, threads, checkpoint_every, log_every)
+        run = RunSettings(folder, seed, resume, device, threads, checkpoint_every, checkpoints, log_every)
         given = {"policy": policy, "reward": reward, **settings}
         found = prepare_and_carry_out(algorithm, config, data, given, run, quiet=quiet)
         if found is None or out is not None:
@@ -240,13 +247,13 @@ def prepare_and_carry_out(
 def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
     start = _start(algorithm, given)
     apart = given.pop("heldout_logs", None)
-    settings, reading = _taken(LogSettings, given), _taken(LogReading, given)
-    _expect_nothing(algorithm, given, LogSettings, LogReading)
+    settings, reading, ending = (_taken(kind, given) for kind in (LogSettings, LogReading, Ending))
+    _expect_nothing(algorithm, given, LogSettings, LogReading, Ending)
     read = read_logs(data, **vars(reading), quiet=m.silent)
     if apart is not None:
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
-    return logs.prepare(algorithm, config, read, settings, start, m, apart)
+    return logs.prepare(algorithm, config, read, settings, start, ending, m, apart)
 
 
 def _codebooks(
@@ -272,14 +279,14 @@ def _act_agents(
         if given.pop(name, None) is not None:
             raise TypeError(f"{algorithm.title} takes no {name}: it learns from logged acts alone")
     acts, apart = given.pop("acts", None), given.pop("heldout_logs", None)
-    kinds = (ActSettings, MemorySpec, LogReading)
-    settings, memory, reading = (_taken(kind, given) for kind in kinds)
+    kinds = (ActSettings, MemorySpec, LogReading, Ending)
+    settings, memory, reading, ending = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     read = read_logs(data, **vars(reading), quiet=m.silent)
     if apart is not None:
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
-    return act_agents.prepare(algorithm, config, read, settings, memory, acts, m, apart)
+    return act_agents.prepare(algorithm, config, read, settings, memory, acts, ending, m, apart)
 
 
 def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Any]:
@@ -288,7 +295,7 @@ def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], 
             if given.pop(name, None) is not None:
                 raise TypeError(f"{algorithm.title} takes no {name} in an environment: there is no talk")
         settings = _taken(RandomEpisodes, given)
-        for kind in (ActSettings, LogReading):
+        for kind in (ActSettings, LogReading, Ending):
             _taken(kind, given)  # of logs: the command line gives them all
         data = with_arguments(data, given.pop("env_kwargs", ()))
         _expect_nothing(algorithm, given, RandomEpisodes)
@@ -300,14 +307,14 @@ def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], 
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: it learns from logged outcomes")
     policy, acts, apart = (given.pop(name, None) for name in ("policy", "acts", "heldout_logs"))
-    kinds = (ActSettings, LogReading)
-    settings, reading = (_taken(kind, given) for kind in kinds)
+    kinds = (ActSettings, LogReading, Ending)
+    settings, reading, ending = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     read = read_logs(data, **vars(reading), quiet=m.silent)
     if apart is not None:
         apart = read_logs(apart, **{**vars(reading), "agent_role": read[0].agent_role}, quiet=m.silent)
         settings = replace(settings, heldout_logs=apart.source)
-    return plans.prepare(algorithm, config, read, settings, acts, policy, m, apart)
+    return plans.prepare(algorithm, config, read, settings, acts, policy, ending, m, apart)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:

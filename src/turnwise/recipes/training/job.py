@@ -26,7 +26,7 @@ from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
 
-SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "log_every")
+SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "checkpoints", "log_every")
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
@@ -41,7 +41,15 @@ LENGTH: dict[Family, tuple[str, ...]] = {
 """how each family calls the length of training"""
 DATA = ("logs", "heldout_logs", "feedback", "prompts")
 """settings that say where the data lies, whose content a digest says"""
-MEASURED = (RESULT, "evaluation.json", "conversations.jsonl", "episodes.jsonl", "probe.json", "report.html")
+MEASURED = (
+    RESULT,
+    "estimate.json",
+    "evaluation.json",
+    "conversations.jsonl",
+    "episodes.jsonl",
+    "probe.json",
+    "report.html",
+)
 """files about a policy that has ended its training; `result.json`, which says so, goes first"""
 REPORT = "report.html"
 CONFIG = "config.yaml"

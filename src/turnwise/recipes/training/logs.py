@@ -27,7 +27,6 @@ from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescal
 from turnwise.data.splits.choices import (
     chosen,
     evenly,
-    lacks_outcome,
     records_of,
     returns_of,
     together,
@@ -46,18 +45,19 @@ from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, widt
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.settings.train import LogSettings, Start
+from turnwise.recipes.settings.train import Ending, LogSettings, Start
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, held_of, open_policy
 from turnwise.recipes.training.clones import judge_clone
 from turnwise.recipes.training.critics import judge_critic, spread
+from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.parts import origin, parted
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
-from turnwise.run.errors import InputError, SettingError
+from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, read_config, write_text
 from turnwise.run.training import TrainingRun
@@ -99,6 +99,7 @@ def prepare(
     logs: Logs,
     settings: LogSettings,
     start: Start | Any,
+    ending: Ending,
     m: Machine,
     apart: Logs | None = None,
 ) -> Job[Policy]:
@@ -156,7 +157,12 @@ def prepare(
             "rows": len(material.rows),
         }
         facts |= material.judge(agent)
-        return Policy(agent, m.out, held=kept), facts
+        policy = Policy(agent, m.out, held=kept)
+        if ending.estimate and isinstance(start, Start) and not bc.filters(config):
+            facts["estimate"] = {"none": CLONE}
+        elif ending.estimate:
+            facts |= end_with_estimate(policy, held, logs, settings.heldout_by, facts, m)
+        return policy, facts
 
     source = origin(logs, task)
     return Job(
@@ -175,17 +181,6 @@ def prepare(
             *material.warnings,
         ],
     )
-
-
-def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:
-    """SettingError where some conversations lack an outcome that others have, InputError if all do."""
-    if unrated(logs).all():
-        expected = "an outcome of conversations, or rewards of messages, to learn from"
-        raise InputError(f"{name}: expected {expected}; found neither in {len(logs):,} conversations")
-    if missing := int(lacks_outcome(logs).sum()):
-        expected = "leave-out, or a number that they count as"
-        found = f"{missing:,} of {len(logs):,} conversations ended without an outcome, which is not 0"
-        raise SettingError("missing_outcome", None, f"{expected}: {found}")
 
 
 def _batch_size(config: Any, rows: int, start: Start | Any, m: Machine) -> int:

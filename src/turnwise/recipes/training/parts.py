@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from turnwise.data.dataset import Logs
-from turnwise.data.splits.choices import together
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.splits.choices import lacks_outcome, together, unrated
 from turnwise.data.splits.heldout import Split, split_heldout
 from turnwise.recipes.training.machine import Machine
-from turnwise.run.errors import SettingError
+from turnwise.run.errors import InputError, SettingError
 
 
 def parted(
@@ -34,3 +35,14 @@ def origin(logs: Logs, task: str | None, **more: Any) -> dict[str, Any]:
     """What a run's config says of its logs."""
     found = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
     return found | logs.reading.facts() | more
+
+
+def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:
+    """SettingError where some conversations lack an outcome that others have, InputError if all do."""
+    if unrated(logs).all():
+        expected = "an outcome of conversations, or rewards of messages, to learn from"
+        raise InputError(f"{name}: expected {expected}; found neither in {len(logs):,} conversations")
+    if missing := int(lacks_outcome(logs).sum()):
+        expected = "leave-out, or a number that they count as"
+        found = f"{missing:,} of {len(logs):,} conversations ended without an outcome, which is not 0"
+        raise SettingError("missing_outcome", None, f"{expected}: {found}")

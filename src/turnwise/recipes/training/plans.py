@@ -25,14 +25,14 @@ from turnwise.exact.learning.roles import heard_after, roles_of
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.settings.train import ActSettings
+from turnwise.recipes.settings.train import ActSettings, Ending
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import ActPolicy, held_of, open_policy
 from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes, doubts_of, read_acts, sayable
+from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.logs import expect_outcomes
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.parts import origin, parted
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.recipes.training.playbooks import Material, facts_of, playbook_of, write_model
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import logged_acts
@@ -67,6 +67,7 @@ def prepare(
     settings: ActSettings,
     acts: Any,
     policy: Any,
+    ending: Ending,
     m: Machine,
     apart: Logs | None = None,
 ) -> Job[ActPolicy]:
@@ -111,6 +112,8 @@ def prepare(
         document = playbook_of(material, made["learnt"], made["planned"], worth, talks, m)
         write_json(m.out / PLAYBOOK, document)
         facts |= {"policy": str(m.out / "policy"), "task": task, "warnings": document["warnings"]}
+        if ending.estimate:
+            facts |= end_with_estimate(found, split.held, logs, settings.heldout_by, facts, m)
         (m.out / NOTES).unlink(missing_ok=True)
         return found, facts
 

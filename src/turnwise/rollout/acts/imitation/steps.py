@@ -21,6 +21,8 @@ from turnwise.rollout.acts.chooser import Choice, Chooser, Prefix, draw
 Way = Literal["tilted", "mixed"]
 POLICY, BEFORE = "policy", "logged agent"
 """who chose, in the trace of a mixed step"""
+VALUES = ("v", "q", "chosen_q", "values")
+"""entries of a trace that say what the policy expects of itself"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class StepChooser:
         p = between(before, policy, np.full(len(talks), self.t), self.way)
         found = []
         for i, (choice, rng) in enumerate(zip(wanted, rngs, strict=True)):
-            trace: dict[str, Any] = dict(choice.trace)
+            # Values are those of the policy, and promise nothing of a step.
+            trace: dict[str, Any] = {k: x for k, x in choice.trace.items() if k not in VALUES}
             if self.way == "tilted":
                 act = draw(p[i], rng)
             else:
