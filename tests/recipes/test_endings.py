@@ -56,7 +56,7 @@ def test_it_is_the_estimate_of_the_held_out_part(home: Path, tmp_path: Path, cap
     assert isinstance(run, tw.ActPolicy)
     ended, told = json.loads((out / "estimate.json").read_text()), run.result["estimate"]
     assert told["worth"] == ended["worth"] and told["conversations"] == ended["conversations"] >= 30
-    assert ended["learnt_from"] == {"left_out": 0, "kept": 0, "unknown": []}
+    assert not any(ended["learnt_from"].values())
     assert ended["logs"].endswith("logs.jsonl, held out")
     later = tw.estimate(run, logs, quiet=True)
     assert (

@@ -14,7 +14,8 @@ from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.splits.choices import unrated
 from turnwise.evaluation.estimates.verdict import MIN_CONVERSATIONS
-from turnwise.recipes.measuring.estimate import FILE, Estimating, policy_of
+from turnwise.recipes.estimating.resolution import per_of
+from turnwise.recipes.measuring.estimate import FILE, Estimating
 from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.recipes.training.machine import Machine
@@ -25,8 +26,8 @@ from turnwise.run.rehearsal import at_most
 LINES = ("worth now", "worth then", "how sure", "why", "so far", "safe")
 """lines of an estimate that end a run; the page has all of them"""
 ENOUGH = 400
-"""conversations below which a larger part is recommended. On HelpDesk the 95% interval of what the logged agent
-itself earned is .25 wide with 200 and .18 with 400, of returns from -1 to 1"""
+"""conversations below which a larger part is recommended. On HelpDesk the 95% interval of what the logged
+agent itself earned is .25 wide with 200 and .18 with 400, of returns from -1 to 1"""
 CLONE = "it imitates the logged agent, and how well it does that is measured"
 
 
@@ -52,7 +53,7 @@ def end_with_estimate(
         # What the models of a plan promise stands in its result, which is not written yet.
         policy = replace(policy, result=dict(facts))
         try:
-            policy_of(policy, s)
+            per_of(policy, None, s)
             world = policy if isinstance(policy, ActPolicy) else None
             one = Estimating(policy, world, part, s, m.silent)
             rest = one.rest()
