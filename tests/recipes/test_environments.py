@@ -169,3 +169,22 @@ def test_what_fit_returned_is_measured_in_as_many_lanes_as_one_likes(place: Path
     envs = gymnasium.vector.SyncVectorEnv([own.Walk] * 2)
     actor = tw.fit(config, envs, width=8, quiet=True)
     assert tw.evaluate(actor, episodes=5, quiet=True).mean == 4.0
+
+
+def test_the_page_shows_what_was_done_in_the_environments_words(place: Path) -> None:
+    """Of six combinations, and of 2^7 at once."""
+    import walks_of_a_user as own  # type: ignore[import-not-found]
+
+    class Bits(own.Walk):
+        action_space = gymnasium.spaces.MultiBinary(7)
+
+    for env, width in ((own.Walk, 2), (Bits, 7)):
+        folder = place / f"shown-{width}"
+        actor = tw.fit(tw.A2C(steps=16, lanes=2, rollout=8), env, width=8, quiet=True, out=folder)
+        tw.evaluate(actor, episodes=2, quiet=True)
+        shown = json.loads((folder / "episodes.jsonl").read_text().splitlines()[0])
+        done = json.loads(shown["steps"][0]["action"])
+        assert len(done) == width and all(isinstance(x, int) for x in done)
+        assert shown["actions"] == (
+            None if width == 7 else [f"[{a}, {b}]" for a in (0, 1, 2) for b in (0, 1)]
+        )

@@ -12,8 +12,9 @@ from torch import Tensor
 from turnwise.data.batch import Batch
 from turnwise.data.episode import Episode
 from turnwise.data.steps import pack_steps
+from turnwise.envs.gymnasium.lanes import GymnasiumLanes
 from turnwise.envs.pomdp import POMDP
-from turnwise.envs.protocol import Discrete, LaneEnv, Space
+from turnwise.envs.protocol import Discrete, LaneEnv, Space, Vector
 from turnwise.envs.tabular import TabularEnv
 from turnwise.evaluation.measures.agents.belief_probe import beliefs_along
 from turnwise.evaluation.measures.agents.episodes import discounted
@@ -49,7 +50,7 @@ def annotate_episodes(
         for t in range(min(len(e), SHOWN_STEPS)):
             row: dict[str, Any] = {
                 "observation": _observation(e.observations[t], env),
-                "action": _named(acted[t], env.action_space, problem and problem.actions),
+                "action": _action(acted[t], env),
                 "reward": float(e.rewards[t]),
             }
             if e.states is not None and env.state_space is not None:
@@ -70,7 +71,7 @@ def annotate_episodes(
                 "discounted": None if gamma is None else discounted(e, gamma),
                 "length": len(e),
                 "ended": "terminated" if e.terminated else "truncated",
-                "actions": _action_names(env.action_space, problem),
+                "actions": _action_names(env.action_space, env),
                 "steps": rows,
             }
         )
@@ -116,16 +117,33 @@ def _observation(seen: Any, env: LaneEnv) -> str:
     return _named(seen, env.observation_space, names)
 
 
+def _action(given: np.ndarray, env: LaneEnv) -> str:
+    """An action as the environment takes it: a symbol by its name or number, others abbreviated."""
+    problem = env.problem if isinstance(env, TabularEnv) else None
+    if isinstance(env, GymnasiumLanes) and not isinstance(env.action_space, Vector):
+        return _said(env.translation.actions.write_one(given))
+    return _named(given, env.action_space, problem and problem.actions)
+
+
+def _said(action: Any) -> str:
+    """An action of an environment's own, in few characters."""
+    if isinstance(action, dict):
+        return ", ".join(f"{key} {_said(part)}" for key, part in action.items())
+    if isinstance(action, tuple):
+        return f"({', '.join(map(_said, action))})"
+    return str(np.asarray(action).tolist())
+
+
 def _named(value: Any, space: Space, names: Sequence[str] | None) -> str:
     """The name of a symbol, or its number if it has none; vectors are abbreviated."""
     if isinstance(space, Discrete):
         return str(names[int(value)] if names is not None else int(value))
-    shown = [f"{x:.3g}" for x in np.asarray(value)[:4]]
-    more = f", … ({space.size})" if space.size > 4 else ""
+    shown, size = [f"{x:.3g}" for x in np.asarray(value)[:4]], np.size(value)
+    more = f", … ({size})" if size > 4 else ""
     return f"({', '.join(shown)}{more})"
 
 
-def _action_names(space: Space, problem: POMDP | None) -> list[str] | None:
+def _action_names(space: Space, env: LaneEnv) -> list[str] | None:
     if not isinstance(space, Discrete):
         return None
-    return list(problem.actions) if problem is not None else [str(a) for a in range(space.n)]
+    return [_action(np.array(a), env) for a in range(space.n)]
