@@ -6,8 +6,8 @@ import copy
 import functools
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from turnwise.envs.gymnasium.lanes import (
     GymnasiumLanes,
     environment_id,
     expect_arguments,
+    expect_one_worker,
     lanes_by_id,
     lanes_of_gymnasium,
     one_by_one,
@@ -58,6 +59,15 @@ class Environment:
     horizon: int | None = None
     """steps after which it was asked to cut episodes"""
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While it is stepped: processes that step it are ended afterwards, whatever happens."""
+        try:
+            yield
+        finally:
+            if isinstance(self.lanes, GymnasiumLanes):
+                self.lanes.close()
+
     @property
     def problem(self) -> POMDP | None:
         """The problem written out, if the environment is one."""
@@ -65,7 +75,7 @@ class Environment:
 
 
 def find_environment(
-    env: Any, lanes: int, horizon: int | None, *, render_mode: str | None = None
+    env: Any, lanes: int, horizon: int | None, *, render_mode: str | None = None, workers: int = 1
 ) -> Environment:
     """Lanes of an environment.
 
@@ -75,26 +85,40 @@ def find_environment(
     Gymnasium's timing: the first observation is shown, if one is defined. A name may have arguments behind it
     ("FrozenLake-v1 is_slippery=false"). An `Environment` is found again. `horizon`: steps after which an
     episode is cut; None: the environment's own. `render_mode`: what an environment of Gymnasium is asked to
-    render; InputError if it does not.
+    render; InputError if it does not. `workers`: processes that step it; SettingError for more than one where
+    all lanes are stepped by array operations.
     """
     if isinstance(env, Environment):
         env = env.lanes if env.source is None else env.source
     if horizon is not None and horizon < 1:
         raise SettingError("horizon", horizon, "1 or more")
+    asked = _Asked(lanes, horizon, render_mode, workers)
     if isinstance(env, str | Path):
-        found = _named(str(env), lanes, horizon, render_mode)
+        found = _named(str(env), asked)
     elif isinstance(env, Mapping):
-        found = _made(own_problem(env), "problem", lanes, horizon)
+        found = _made(own_problem(env), "problem", asked)
     elif makes_one(env):
-        found = _from_factory(env, name_of(env), lanes, horizon, render_mode)
+        found = _from_factory(env, name_of(env), asked)
     else:
-        found = _made(env, name_of(env), lanes, horizon)
+        found = _made(env, name_of(env), asked)
+    if not isinstance(found.lanes, GymnasiumLanes):
+        expect_one_worker(found.name, workers)
     if render_mode is not None and (does := _renders(found.lanes)) != render_mode:
         raise InputError(
             f"{found.name} was made with the render_mode {does!r}; expected {render_mode!r}, for which a "
             "function that makes one has to take render_mode"
         )
     return replace(found, source=env, horizon=horizon)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How an environment is wanted."""
+
+    lanes: int
+    horizon: int | None
+    render_mode: str | None
+    workers: int
 
 
 def with_arguments(env: Any, kwargs: Mapping[str, Any] | Sequence[str]) -> Any:
@@ -119,30 +143,30 @@ def with_arguments(env: Any, kwargs: Mapping[str, Any] | Sequence[str]) -> Any:
     return functools.partial(env, **given)
 
 
-def _made(env: Any, name: str, lanes: int, horizon: int | None) -> Environment:
+def _made(env: Any, name: str, asked: _Asked) -> Environment:
     """Of an environment, or of a problem, that is made already."""
     if isinstance(env, POMDP):
-        return _tabular(_shown(env), env.name, horizon)
+        return _tabular(_shown(env), env.name, asked.horizon)
     if isinstance(env, TabularEnv):
-        return _tabular(env.problem, env.problem.name, horizon or env.horizon)
+        return _tabular(env.problem, env.problem.name, asked.horizon or env.horizon)
     if isinstance(env, VectorEnv):
-        return Environment(lanes_of_gymnasium(env, lanes), name, None)
+        return Environment(lanes_of_gymnasium(env, asked.lanes, workers=asked.workers), name, None)
     if isinstance(env, gymnasium.Env):
-        return Environment(_sync(lambda: _copied(env), lanes, horizon), name, None)
+        return Environment(_sync(lambda: _copied(env), asked), name, None)
     if isinstance(env, LaneEnv):
         return Environment(env, name, None)
     raise TypeError(f"env is {type(env).__name__}; expected {_KINDS}")
 
 
-def _from_factory(
-    make: Callable[[], Any], name: str, lanes: int, horizon: int | None, render_mode: str | None
-) -> Environment:
+def _from_factory(make: Callable[[], Any], name: str, asked: _Asked) -> Environment:
     """Of what a class or function makes, of one for each lane."""
-    factory = rendering(make, render_mode)
+    factory = rendering(make, asked.render_mode)
     first: list[Any] = [factory()]
     if not isinstance(first[0], gymnasium.Env):
-        return _made(own_problem(first[0]) or first[0], name, lanes, horizon)
-    return Environment(_sync(lambda: first.pop() if first else factory(), lanes, horizon), name, None)
+        return _made(own_problem(first[0]) or first[0], name, asked)
+    if min(asked.workers, asked.lanes) > 1:  # what it holds, a socket perhaps, is no two processes' at once
+        first.pop().close()
+    return Environment(_sync(lambda: first.pop() if first else factory(), asked), name, None)
 
 
 def is_environment(data: Any) -> bool:
@@ -198,11 +222,11 @@ def read_problem(path: Path) -> tuple[POMDP, list[str]]:
     return problem, [str(w.message) for w in caught]
 
 
-def _named(words: str, lanes: int, horizon: int | None, render_mode: str | None) -> Environment:
+def _named(words: str, asked: _Asked) -> Environment:
     if words.lower().endswith(FILES):
         if not Path(words).exists():
             raise SettingError("env", words, "a file that exists; there is no such file")
-        return replace(_tabular(_shown(read_problem(Path(words))[0]), words, horizon), file=Path(words))
+        return replace(_tabular(_shown(read_problem(Path(words))[0]), words, asked.horizon), file=Path(words))
     try:
         name, *own = shlex.split(words)
     except ValueError as e:  # an open quote, or nothing at all
@@ -214,21 +238,21 @@ def _named(words: str, lanes: int, horizon: int | None, render_mode: str | None)
         module, attribute = place
         loaded = vars(import_module("env", name, module))
         if isinstance(loaded.get(attribute), POMDP | Mapping):
-            found = _made(own_problem(f"{module}:{attribute}"), called, lanes, horizon)
+            found = _made(own_problem(f"{module}:{attribute}"), called, asked)
             return replace(found, name=called)
         if attribute in loaded:
             make = with_arguments(attribute_of("env", name, module, attribute), given)
-            return replace(_from_factory(make, called, lanes, horizon, render_mode), name=called)
+            return replace(_from_factory(make, called, asked), name=called)
         if attribute not in gymnasium.registry:
             classes = [n for n, x in loaded.items() if isinstance(x, type) and x.__module__ == module]
             expected = f"a class or function of {module}, or an id that it registers with Gymnasium"
             raise SettingError("env", name, expected + (f"; it has {', '.join(classes)}" if classes else ""))
         name = attribute
-    if render_mode is not None:
-        given["render_mode"] = render_mode
-    found = lanes_by_id(name, lanes, horizon, **given)
+    if asked.render_mode is not None:
+        given["render_mode"] = asked.render_mode
+    found = lanes_by_id(name, asked.lanes, asked.horizon, workers=asked.workers, **given)
     if isinstance(found, TabularEnv):
-        return _tabular(found.problem, called, horizon)
+        return _tabular(found.problem, called, asked.horizon)
     return Environment(found, called, None)
 
 
@@ -242,8 +266,8 @@ def _tabular(problem: POMDP, name: str, horizon: int | None) -> Environment:
     return Environment(TabularEnv(problem, horizon or LONGEST), name, problem.discount)
 
 
-def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> GymnasiumLanes:
-    """One environment after the other, `lanes` of them."""
+def _sync(make: Callable[[], Any], asked: _Asked) -> GymnasiumLanes:
+    """One environment after the other, in one process or in several."""
 
     def one() -> gymnasium.Env:
         env = make()
@@ -251,7 +275,7 @@ def _sync(make: Callable[[], Any], lanes: int, horizon: int | None) -> Gymnasium
             raise TypeError(f"env made {type(env).__name__}; expected a gymnasium.Env")
         return env
 
-    return GymnasiumLanes(one_by_one(one, lanes, horizon))
+    return GymnasiumLanes(one_by_one(one, asked.lanes, asked.horizon, asked.workers))
 
 
 def _renders(lanes: LaneEnv) -> str | None:

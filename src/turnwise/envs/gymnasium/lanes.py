@@ -31,32 +31,45 @@ from turnwise.envs.gymnasium.checked import Checked
 from turnwise.envs.gymnasium.door import SingleLane, VectorLanes, environment_id, lanes_of, shorter, tasks
 from turnwise.envs.gymnasium.standing import Record, numbers_of, set_numbers_
 from turnwise.envs.gymnasium.translation import Translation
+from turnwise.envs.gymnasium.workers import Workers
 from turnwise.envs.protocol import LaneEnv, NotReproduced, Space, Step
 from turnwise.run.errors import InputError, SettingError
 
 
-def lanes_of_gymnasium(env: str | VectorEnv, lanes: int, **kwargs: Any) -> GymnasiumLanes:
+def lanes_of_gymnasium(
+    env: str | VectorEnv, lanes: int, *, workers: int = 1, **kwargs: Any
+) -> GymnasiumLanes:
     """Lanes of a Gymnasium id (`kwargs` go to its environment), or of a vector environment with N = `lanes`.
 
-    An id with a vector environment of its own gets that; any other one is stepped lane by lane.
+    An id with a vector environment of its own gets that; any other one is stepped lane by lane, in so many
+    processes (`workers`). SettingError for workers where all lanes are stepped at once.
     """
     if isinstance(env, str):
-        return GymnasiumLanes(_vector_env(env, lanes, kwargs))
+        return GymnasiumLanes(_vector_env(env, lanes, workers, kwargs))
     if kwargs:
         raise InputError(f"{env} is made already; {', '.join(kwargs)} cannot be passed to it")
+    expect_one_worker(str(env), workers)
     if env.num_envs != lanes:
         raise InputError(f"{env} has {env.num_envs} environments; expected {lanes}, one for each lane")
     return GymnasiumLanes(env)
 
 
-def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
+def expect_one_worker(name: str, workers: int) -> None:
+    """SettingError for several processes where one steps all lanes by array operations."""
+    if workers > 1:
+        raise SettingError("workers", workers, f"1: {name} steps all lanes at once")
+
+
+def _vector_env(name: str, lanes: int, workers: int, kwargs: dict[str, Any]) -> VectorEnv:
     """The vector environment of an id. InputError if Gymnasium refuses (no such id, a missing package)."""
     try:
         spec = gymnasium.spec(name)
         if spec.vector_entry_point is not None and not spec.additional_wrappers:
+            expect_one_worker(name, workers)
             return gymnasium.make_vec(name, lanes, **kwargs)
         # Gymnasium's own checker looks at the first step alone, and ours at every one.
-        return one_by_one(lambda: gymnasium.make(name, disable_env_checker=True, **kwargs), lanes)
+        made = partial(gymnasium.make, name, disable_env_checker=True, **kwargs)
+        return one_by_one(made, lanes, workers=workers)
     except (gymnasium.error.Error, ImportError) as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
     except TypeError as error:  # so Gymnasium says that an environment does not take an argument
@@ -67,16 +80,20 @@ def _vector_env(name: str, lanes: int, kwargs: dict[str, Any]) -> VectorEnv:
         raise SettingError("env_kwargs", _in_words(own), expected) from error
 
 
-def one_by_one(make: Callable[[], gymnasium.Env], lanes: int, horizon: int | None = None) -> SyncVectorEnv:
+def one_by_one(
+    make: Callable[[], gymnasium.Env], lanes: int, horizon: int | None = None, workers: int = 1
+) -> SyncVectorEnv | Workers:
     """Environments that `make` makes, one for each lane, each of whose answers is checked.
 
-    `horizon`: steps after which their episodes are truncated.
+    `horizon`: steps after which their episodes are truncated. `workers`: processes that step them.
     """
 
     def made(lane: int) -> gymnasium.Env:
         env = Checked(make(), lane)
         return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
 
+    if min(workers, lanes) > 1:
+        return Workers(made, lanes, workers)
     # Lanes begin anew by our word, each from a seed of its own: so a stopped run can play them again.
     return SyncVectorEnv(
         [partial(made, lane) for lane in range(lanes)], autoreset_mode=AutoresetMode.DISABLED
@@ -202,6 +219,12 @@ class GymnasiumLanes:
         self._shown[mask] = first
         return first
 
+    def close(self) -> None:
+        """End the processes that step the lanes, if there are any; a reset starts new ones."""
+        if isinstance(self.envs, Workers):
+            self.envs.close()
+            self._over = None
+
     @property
     def resumes(self) -> bool:
         """Whether lanes are stepped one by one, or hold nothing but numbers."""
@@ -252,19 +275,22 @@ def translation_of(env: LaneEnv) -> Translation:
     return Translation.of_ours(env.observation_space, env.action_space)
 
 
-def lanes_by_id(name: str, lanes: int, horizon: int | None = None, **kwargs: Any) -> LaneEnv:
+def lanes_by_id(
+    name: str, lanes: int, horizon: int | None = None, *, workers: int = 1, **kwargs: Any
+) -> LaneEnv:
     """Lanes of an environment of ours, by name ("tiger") or id ("turnwise/Tiger-v0"), or of any Gymnasium id.
 
     Ours come without Gymnasium in between, problems in its timing (`lanes_of`). `horizon`: steps after which
     an episode is truncated, if the environment does not cut it earlier; None: the environment's own limit.
-    `kwargs` go to the environment. InputError with Gymnasium's own reason for an id that it refuses,
-    SettingError for arguments that the environment does not take.
+    `kwargs` go to the environment, and `workers` processes step one of Gymnasium. InputError with Gymnasium's
+    own reason for an id that it refuses, SettingError for arguments that the environment does not take.
     """
     from turnwise.envs.problems.classics import CLASSICS
 
     ours = {n: n for n in (*CLASSICS, *tasks())}
     ours |= {environment_id(n): n for n in ours}
     if name in ours:
+        expect_one_worker(name, workers)
         ours_name = ours[name]
         if ours_name not in CLASSICS:
             make = tasks()[ours_name]
@@ -286,7 +312,7 @@ def lanes_by_id(name: str, lanes: int, horizon: int | None = None, **kwargs: Any
     limit = shorter(horizon, spec.max_episode_steps)
     if limit is not None:
         kwargs = {**kwargs, "max_episode_steps": limit}
-    return lanes_of_gymnasium(name, lanes, **kwargs)
+    return lanes_of_gymnasium(name, lanes, workers=workers, **kwargs)
 
 
 def expect_arguments(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ all lanes at once has no such record. If all that it holds is numbers and arrays
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -18,10 +18,22 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from turnwise.envs.protocol import NotReproduced
 
 
+@runtime_checkable
+class Played(Protocol):
+    """Lanes in other processes, which play what was done there."""
+
+    num_envs: int
+    metadata: dict[str, Any]
+
+    def play(self, seeds: Sequence[int], actions: Sequence[Sequence[Any]]) -> list[Any]:
+        """The last observation of each lane after its seed and its actions."""
+        ...
+
+
 class Record:
     """The seed of each lane's episode and its actions since, of environments that are stepped one by one."""
 
-    def __init__(self, envs: SyncVectorEnv) -> None:
+    def __init__(self, envs: SyncVectorEnv | Played) -> None:
         self.envs = envs
         self.seeds = np.zeros(envs.num_envs, np.int64)
         self.actions: list[list[np.ndarray]] = [[] for _ in range(envs.num_envs)]
@@ -29,7 +41,7 @@ class Record:
     @staticmethod
     def of(envs: VectorEnv) -> Record | None:
         """None if episodes of these lanes cannot be seeded one by one."""
-        if type(envs) is not SyncVectorEnv:
+        if not (type(envs) is SyncVectorEnv or isinstance(envs, Played)):
             return None
         by_hand = envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
         return Record(envs) if by_hand else None
@@ -63,17 +75,24 @@ class Record:
         self.seeds = state["seeds"].copy()
         parts = np.split(state["actions"], np.cumsum(state["lengths"])[:-1])
         self.actions = [list(part) for part in parts]
-        self.envs.reset(seed=self.seeds.tolist())
-        shown = []
-        for lane, (env, actions) in enumerate(zip(self.envs.envs, parts, strict=True)):
-            try:
-                observation, _ = env.reset(seed=int(self.seeds[lane]))
-                for i in range(len(actions)):
-                    observation, *_ = env.step(write(actions[i : i + 1])[0])
-            except Exception as e:  # whatever a stranger's environment does in a place it was never in
-                raise NotReproduced(f"lane {lane} failed where it had not ({e!r})") from e
-            shown.append(observation)
-        return shown
+        done = [[write(part[i : i + 1])[0] for i in range(len(part))] for part in parts]
+        seeds = self.seeds.tolist()
+        if not isinstance(self.envs, SyncVectorEnv):
+            return self.envs.play(seeds, done)
+        self.envs.reset(seed=seeds)
+        each = enumerate(zip(self.envs.envs, seeds, done, strict=True))
+        return [played(env, lane, seed, actions) for lane, (env, seed, actions) in each]
+
+
+def played(env: gymnasium.Env, lane: int, seed: int, actions: Sequence[Any]) -> Any:
+    """The last observation after a reset with that seed and these actions. NotReproduced if it fails."""
+    try:
+        observation, _ = env.reset(seed=seed)
+        for action in actions:
+            observation, *_ = env.step(action)
+    except Exception as e:  # whatever a stranger's environment does in a place it was never in
+        raise NotReproduced(f"lane {lane} failed where it had not ({e!r})") from e
+    return observation
 
 
 def numbers_of(envs: VectorEnv) -> dict[str, Any] | None:

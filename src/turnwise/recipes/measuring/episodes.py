@@ -76,7 +76,7 @@ def measure(
     made, problem = place.source, place.problem
     lanes = made.num_envs if isinstance(made, VectorEnv) else min(a.lanes, a.episodes)
     agent: Any = Greedy(saved.module) if a.greedy else saved.module
-    with Progress("playing", a.episodes, quiet=quiet) as bar:
+    with place.at_work(), Progress("playing", a.episodes, quiet=quiet) as bar:
         episodes = play(
             agent,
             place.lanes,
@@ -118,7 +118,7 @@ def measure(
 
 def _environment(actor: Actor, env: Any, a: EpisodeSettings) -> tuple[Environment, int, float | None]:
     """The environment; steps of an episode at most; the discount, if the environment has one."""
-    place = wanted_environment(actor, env, min(a.lanes, a.episodes), a.horizon)
+    place = wanted_environment(actor, env, min(a.lanes, a.episodes), a.horizon, workers=a.workers)
     if place.problem is None:
         return place, a.horizon or trained_horizon(actor) or MOST_STEPS, place.discount
     longest = a.horizon or horizon_for(place.problem)

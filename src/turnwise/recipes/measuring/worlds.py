@@ -41,11 +41,13 @@ def measure(
 
     `env`: None is the environment that the world was learnt from. `bounds`: called with (seconds, lower,
     upper) while the optimum of a problem that is written out is searched for. Writes evaluation.json and the
-    page into the run. SettingError for what is not for a plan: greedy and horizon.
+    page into the run. SettingError for what is not for a plan: greedy, horizon, workers.
     """
     if settings.greedy or settings.horizon is not None:
         name, value = ("greedy", True) if settings.greedy else ("horizon", settings.horizon)
         raise SettingError(name, value, "none for a plan, which takes its best action in whole episodes")
+    if settings.workers > 1:
+        raise SettingError("workers", settings.workers, "1: a plan is measured in one process")
     place, n = _environment(world, env), at_most(REHEARSED, settings.episodes)
     gamma, seed = world.planner.discount, settings.seed
     with Progress("playing", 2 * n, quiet=quiet) as bar:

@@ -61,9 +61,18 @@ class EpisodeSettings:
     """Episodes at a time."""
     horizon: int | None = None
     """Steps after which an episode is cut; none: until what could follow is negligible."""
+    workers: int = 1
+    """Processes that step the environment, each some of the lanes; the results are the same."""
 
     def __post_init__(self) -> None:
-        check(self, episodes=TWO_OR_MORE, seed=SEED, lanes=ONE_OR_MORE, horizon=ONE_OR_MORE)
+        check(
+            self,
+            episodes=TWO_OR_MORE,
+            seed=SEED,
+            lanes=ONE_OR_MORE,
+            horizon=ONE_OR_MORE,
+            workers=ONE_OR_MORE,
+        )
 
 
 @dataclass(frozen=True)

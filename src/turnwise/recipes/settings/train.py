@@ -254,6 +254,9 @@ class EnvironmentSettings:
 
     horizon: int | None = None
     """Steps after which an episode is cut; none: the environment's own, 100 if it has none."""
+    workers: int = 1
+    """Processes that step the environment, each some of the lanes: for environments that take milliseconds a
+    step. The results are the same."""
 
     def __post_init__(self) -> None:
-        check(self, horizon=ONE_OR_MORE)
+        check(self, horizon=ONE_OR_MORE, workers=ONE_OR_MORE)

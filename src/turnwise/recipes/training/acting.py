@@ -62,7 +62,8 @@ def prepare(
         agent.load_state_dict(begun.module.state_dict())
 
     def train(c: Any, run: Any) -> None:
-        algorithm.module.train(c, env.lanes, agent, run, m.seed)
+        with env.at_work():
+            algorithm.module.train(c, env.lanes, agent, run, m.seed)
 
     def finish() -> tuple[Actor, dict[str, Any]]:
         translation = translation_of(env.lanes)

@@ -363,7 +363,9 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
     critic = _taken(CriticSpec, given) if algorithm.critic else None
     _expect_nothing(algorithm, given, *kinds, *([CriticSpec] if algorithm.critic else []))
     config = replace(config, lanes=acting.lanes_for(config, m))
-    env = find_environment(with_arguments(data, kwargs), config.lanes, settings.horizon)
+    env = find_environment(
+        with_arguments(data, kwargs), config.lanes, settings.horizon, workers=settings.workers
+    )
     return acting.prepare(algorithm, config, env, memory, critic, policy, settings, m)
 
 
