@@ -55,6 +55,8 @@ from common import (
 )
 from judging import BY_BOTH, BY_LOGS, FREE, chances_of, fitted_values, frequencies, number
 from pomdp_tables import (
+    GOES_BY,
+    LARGE,
     OF_BELIEF,
     OF_LAST,
     biases_table,
@@ -98,8 +100,9 @@ class Case:
         seen = np.where(self.log.mask, self.log.at([x.seen for x in self.graph.layers]), O)
         self.before = np.arange(seen.shape[1]) * (O + 1) + seen
         seen, nodes = (np.pad(x, [(0, 0), (0, 1)]) for x in (seen, self.log.nodes))  # nothing behind the end
-        whole = turn_keys(seen, self.log.acts, seen.shape[1])
-        self.keys = {"last observation": [seen], "history": whole, "belief": [nodes]}
+        self.keys = {"last observation": [seen], "belief": [nodes]}
+        if size <= LARGE:
+            self.keys["history"] = turn_keys(seen, self.log.acts, seen.shape[1])
         self.estimated = {
             how: frequencies(kind, self.log.acts, self.log.mask, self.behavior[0].shape[1])
             for how, kind in ((OF_LAST, self.before), (OF_BELIEF, _named(self.log.nodes)))
@@ -143,15 +146,16 @@ def _named(nodes: np.ndarray) -> np.ndarray:
 
 def one(world: str, size: int, seed: int) -> dict[str, Any]:
     """All estimates and verdicts of one set of logs."""
-    case, other = Case(world, size, seed), Case(world, size, seed, 1)
+    case = Case(world, size, seed)
     row: dict[str, Any] = {"world": world, "size": size, "seed": seed, "targets": {}}
     for name, policy in targets_of(case.task, case.memory).items():
         logs = {how: case.logged(policy, how) for how in ("", OF_LAST, OF_BELIEF)}
         found: dict[str, Pointwise] = {k: f(logs[""]) for k, f in BY_LOGS.items()}
-        for state in STATES:
+        for state in STATES if size <= LARGE else GOES_BY:
             values = fitted_values(case.played(policy), case.keys[state], case.discount, seed)
             both = {how: replace(x, q=values.q, v=values.v) for how, x in logs.items()}
-            found |= {f"{k}, {state}": f(both[""]) for k, f in BY_BOTH.items()}
+            made = (k for k in BY_BOTH if k != "MAGIC" or size <= LARGE)
+            found |= {f"{k}, {state}": BY_BOTH[k](both[""]) for k in made}
             for how in (OF_LAST, OF_BELIEF):
                 if how.endswith(state):  # all that is estimated goes by the same state
                     found[f"weighted doubly robust{how}"] = doubly_robust.weighted(both[how])
@@ -163,7 +167,9 @@ def one(world: str, size: int, seed: int) -> dict[str, Any]:
             "estimates": rows,
             "effective": seen[""].evenness.effective,
             "mean weight": {how: x.evenness.mean for how, x in seen.items()},
-            "models": checked(case, other, policy, seen[""]) if models(name, size) else {},
+            "models": checked(case, Case(world, size, seed, 1), policy, seen[""])
+            if models(name, size)
+            else {},
         } | {f"verdict{how}": judge(x).word for how, x in seen.items()}
     return row
 

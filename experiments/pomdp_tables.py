@@ -10,13 +10,15 @@ from judging import add, confident_and_wrong, score
 from scipy.stats import spearmanr
 
 OF_LAST, OF_BELIEF = ", propensities of last observation", ", propensities of belief"
+LARGE = 5000
+"""numbers of episodes above which MAGIC, tables of histories and models are left out: they take their time"""
 GOES_BY = ("last observation", "belief")
 WORDS = ("vouch", "model only", "cannot tell")
 
 
 def models(name: str, size: int) -> bool:
     """Whether models are held against the logs, which takes its time."""
-    return name == "optimal" and size <= 5000
+    return name == "optimal" and size <= LARGE
 
 
 def cells(rows: list[dict[str, Any]]) -> list[tuple[str, int, list[dict[str, Any]]]]:

@@ -76,7 +76,8 @@ def studentised_intervals(
     it. A sample in which the error is 0 and the value another one, or which has no value, lies beyond every
     quantile, on both sides if it has no value. An end is never inside the same quantile of the resampled
     values v*: if one conversation holds nearly all the weight, the error is nearly 0 and the value as good as
-    unknown.
+    unknown. Nor does an interval leave out the value itself, which lies beyond nearly all resampled ones if a
+    few conversations hold most of the weight.
 
     simultaneous: the intervals hold for all M estimates at once, so for whichever is picked after looking
     (the max-t bootstrap of Romano & Wolf 2005, with the quantiles balanced as by Beran 1988: all estimates
@@ -250,6 +251,7 @@ def _from_quantiles(
     )
     low = np.minimum(low, np.sort(_from_below(draws), axis=0)[rank - 1])
     high = np.maximum(high, np.sort(_from_above(draws), axis=0)[-rank])
+    low, high = np.minimum(low, value), np.maximum(high, value)
     missing = ~np.isfinite(value) | np.isnan(error)  # no value, or one cluster: nothing is known
     low, high = np.where(missing, bottom, low), np.where(missing, top, high)
     # Where a draw has no value the truth may be anything: the cautious draw is the lowest.

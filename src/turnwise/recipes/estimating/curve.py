@@ -67,7 +67,7 @@ def curve_of(
 
     `held` says what the logs hold of a step, given its number and the interval of its value.
     """
-    logs = of_logs(ways[0])
+    logs, leads = of_logs(ways[0]), leading(ways[-1]).name
     rows, evidence, gains, spread = [], [], [], []
     for i, (t, x) in enumerate(zip(at, ways, strict=True)):
         made = possible(x)
@@ -75,7 +75,7 @@ def curve_of(
         # The first step is the logged agent itself, whatever its probabilities were.
         apart = [spread_of(e, seen[i]) if seen and t else 0.0 for e in made]
         values = sampling.intervals(points, spread=apart)
-        lead = [e.name for e in made].index(leading(x).name)
+        lead = [e.name for e in made].index(leads)
         gains.append(points[lead].minus(logs))
         spread.append(apart[lead])
         gain = row_of(sampling.gains(gains[-1:], spread=spread[-1:]), 0)

@@ -19,6 +19,8 @@ from turnwise.evaluation.estimates.intervals import (
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.magic import magic
 from turnwise.evaluation.estimates.pointwise import Pointwise
+from turnwise.evaluation.estimates.step_curve import STEPS, mixed
+from turnwise.evaluation.estimates.support import evenness
 
 OF_LOGS = "logs"
 """the estimate of the behaviour: the mean of the logged returns"""
@@ -46,9 +48,11 @@ ESTIMATORS = (
     Estimator("wdr", "weighted doubly robust", doubly_robust.weighted, model=True),
     Estimator("magic", "MAGIC: fitted Q for the far future, logs for the near one", magic, model=True),
 )
-LEADING = "wpdis"
-"""the estimate that leads: it is the mean of the logs if the policy is the logged agent, stays inside what
-was logged at every turn, and has no model in it that may be wrong"""
+WHOLE, EACH = "wis", "wpdis"
+"""the two that may lead (`leading`): if the policy is the logged agent they are the mean of the logs, and no
+model is in them that may be wrong"""
+EVEN = 0.5
+"""share of the conversations that the logs must be worth to a step for its errors to be compared"""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,13 @@ class Sampling:
         simultaneous: bool = False,
         spread: Sequence[float] | None = None,
     ) -> Intervals:
-        """95% intervals of values, widened by the `spread` of each (`spread_of`)."""
-        return _widened(self._intervals(estimates, self.within, simultaneous), spread, self.within)
+        """95% intervals of values, widened by the `spread` of each (`spread_of`).
+
+        A value outside what is possible is moved to its end, which is nearer to the truth: an unbiased
+        estimate from a few conversations may be many times the highest return.
+        """
+        found = _widened(self._intervals(estimates, self.within, simultaneous), spread, self.within)
+        return replace(found, values=np.clip(found.values, *self.within))
 
     def gains(
         self,
@@ -174,8 +183,24 @@ def possible(logged: Logged) -> tuple[Estimator, ...]:
 
 
 def leading(logged: Logged) -> Estimator:
-    """The one that leads."""
-    return next(e for e in possible(logged) if e.name == LEADING)
+    """The one that leads: weighted importance sampling of whole conversations, or that of each decision.
+
+    The weights of a whole conversation hold all that follows a reward, which is noise; but with them each
+    return is held against the value, not each reward against its mean at that turn. Where one outcome ends a
+    talk sooner or later the first has the smaller error (HelpDesk, a T-maze), where rewards come along the
+    way or talks are long the second (experiments/estimates_pomdps.md). So their standard errors are compared;
+    not of the policy itself, whose errors hang on a few weights, but of the farthest step towards it, by a
+    coin, in which the weights are even (`EVEN`).
+    """
+    step = mixed(logged, STEPS[1])
+    for t in STEPS[2:]:
+        further = mixed(logged, t)
+        if not evenness(further.log_weights).effective >= EVEN * len(logged.mask):
+            break
+        step = further
+    of = {e.name: e for e in ESTIMATORS}
+    whole, each = (of[name].of(step).standard_error() for name in (WHOLE, EACH))
+    return of[WHOLE if whole < each else EACH]
 
 
 def estimates_of(logged: Logged, sampling: Sampling, others: Others | None = None) -> list[dict[str, Any]]:

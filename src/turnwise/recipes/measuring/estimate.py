@@ -274,14 +274,13 @@ class Estimating:
             return []
         column = column_of(logs, self.s.by, "by")
         names, counts = np.unique(column, return_counts=True)
-        found = []
+        found, way = [], leading(logged).of
         for name in names[np.argsort(-counts, kind="stable")][:MOST_GROUPS].tolist():
             rows = np.flatnonzero(column == name)
             part = part_of(logged, rows)
             clusters = None if sampling.clusters is None else sampling.clusters[rows]
             own = replace(sampling, clusters=clusters)
-            way, logs_point = leading(part).of, of_logs(part)
-            points = [logs_point, way(part)]
+            points = [logs_point := of_logs(part), way(part)]
             values = own.intervals(points)
             gains = own.gains([points[1].minus(logs_point)])
             row: dict[str, Any] = {"value": name, "conversations": len(rows), "now": row_of(values, 0)}

@@ -134,10 +134,11 @@ def _check(
     That is the step from the *model* of the logged agent, with which the learnt models talked.
     """
     ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
-    points = [leading(x).of(x) for x in ways]
+    lead = leading(ways[-1])
+    points = [lead.of(x) for x in ways]
     spread = [
-        spread_of(leading(x), doubts.at(lambda way, seen, t=t: _from_model(way, t, steps.acts, seen, all_q)))
-        for x, t in zip(ways, at, strict=True)
+        spread_of(lead, doubts.at(lambda way, seen, t=t: _from_model(way, t, steps.acts, seen, all_q)))
+        for t in at
     ]
     together, each = (
         sampling.intervals(points, simultaneous=at_once, spread=spread) for at_once in (True, False)
