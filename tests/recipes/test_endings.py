@@ -47,8 +47,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_it_is_the_estimate_of_the_held_out_part(home: Path, tmp_path: Path, capsys: Any) -> None:
-    """The same as of the run's folder on all logs, less those that it has learnt from; the page leads with
-    it, and what was printed is the beginning of it."""
+    """The same as of the run's folder on all logs, of which those that it has learnt from are left out; the
+    page leads with it, and what was printed is the beginning of it."""
     out, logs = tmp_path / "run", home / "logs.jsonl"
     assert main(["train", "act-iql", str(logs), "--out", str(out), "--heldout", "0.25"]) == 0
     assert "held out say of it:\n  worth now:  " in capsys.readouterr().out
@@ -59,9 +59,10 @@ def test_it_is_the_estimate_of_the_held_out_part(home: Path, tmp_path: Path, cap
     assert not any(ended["learnt_from"].values())
     assert ended["logs"].endswith("logs.jsonl, held out")
     later = tw.estimate(run, logs, quiet=True)
-    assert (
-        later["worth"] == ended["worth"] and later["learnt_from"]["left_out"] == 200 - told["conversations"]
-    )
+    assert later["worth"] == ended["worth"] and later["curve"] == ended["curve"]
+    # What was learnt from teaches what the logged agent would do.
+    besides = 200 - told["conversations"]
+    assert later["learnt_from"]["left_out"] == ended["behaviour"]["besides"] == besides
     assert "What it would be worth, by logs alone" in (out / "report.html").read_text()
 
 

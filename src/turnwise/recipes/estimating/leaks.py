@@ -8,9 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from turnwise.data.dataset import Logs
-from turnwise.data.splits.choices import chosen
+from turnwise.data.splits.choices import chosen, evenly
 from turnwise.recipes.held_out import HeldOut
 from turnwise.run.errors import InputError
+
+BESIDES = 1600
+"""conversations that were learnt from, at most, which teach what the logged agent would do"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Fresh:
     """stages of the policy of which nobody knows what they learnt from"""
     unasked: int = 0
     """conversations that are left out because the policy cannot be asked about so many"""
+    besides: Sequence[Dialogue] = ()
+    """some of those that were learnt from: nothing is estimated from them, but they teach what the logged
+    agent would do"""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -91,7 +97,9 @@ def fresh(logs: Logs, held: HeldOut | None, name: str, learnt: Literal["leave-ou
         )
     if not known.any():
         return Fresh(logs, 0, 0, held.unknown)
-    return Fresh(_some(logs, np.flatnonzero(~known)), int(known.sum()), 0, held.unknown)
+    left = np.flatnonzero(known)
+    besides = chosen(logs, left[evenly(len(left), BESIDES)])
+    return Fresh(_some(logs, np.flatnonzero(~known)), len(left), 0, held.unknown, besides=besides)
 
 
 def within(rest: Fresh, held: HeldOut | None, turns: int, seed: int) -> Fresh:

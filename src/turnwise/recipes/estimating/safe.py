@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.dataset import Logs
 from turnwise.data.splits.twins import marks_of
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs, row_of
+from turnwise.recipes.estimating.leaks import Fresh
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.acts.imitation.steps import step_of
@@ -72,12 +72,12 @@ def expect_free(out: str | Path | None) -> Path | None:
     return Path(out)
 
 
-def write_safe(out: Path, asked: Sequence[Asked], t: float, logs: Logs) -> dict[str, Any]:
+def write_safe(out: Path, asked: Sequence[Asked], t: float, rest: Fresh) -> dict[str, Any]:
     """Write the best step that is better with certainty, among those that can talk; what a result says of it.
 
     `asked`: the policies that may be gone to; `t`: the safe step from the logged agent itself, 0 if there is
-    none; `logs`: those that were asked. `run` is the folder, None if nothing is written; `as_run` has the
-    policy that is gone to, how far, and what the logs say of that; `notes` are for people.
+    none; `rest`: the conversations that were asked. `run` is the folder, None if nothing is written; `as_run`
+    has the policy that is gone to, how far, and what the logs say of that; `notes` are for people.
     """
     found = best_step(asked) if t else None
     if found is None:
@@ -85,7 +85,7 @@ def write_safe(out: Path, asked: Sequence[Asked], t: float, logs: Logs) -> dict[
         return {"run": None, "as_run": None, "notes": [UNWRITTEN if spoken else UNSURE if t else KEEP]}
     notes = [] if found.t == 1 else _notes(found)
     about = {"of": found.to.name, "t": found.t, "worth": found.worth}
-    _write(out, found, logs, notes)
+    _write(out, found, rest, notes)
     return {"run": str(out), "as_run": about, "notes": notes}
 
 
@@ -112,7 +112,7 @@ def best_step(asked: Sequence[Asked]) -> Step | None:
     return Step(asked[i], row["t"], row["worth"])
 
 
-def _write(out: Path, step: Step, logs: Logs, notes: Sequence[str]) -> None:
+def _write(out: Path, step: Step, rest: Fresh, notes: Sequence[str]) -> None:
     """The run folder."""
     policy, answer = step.to.policy, step.to.answer
     held, made = policy.held, policy
@@ -122,11 +122,12 @@ def _write(out: Path, step: Step, logs: Logs, notes: Sequence[str]) -> None:
     if step.t < 1:
         assert isinstance(policy, ActPolicy) and answer.ground is not None
         made = replace(policy, agent=step_of(policy.agent, answer.ground.clones, step.t, answer.curve.way))
-        marks = frozenset(marks_of(logs).tolist())  # the clones have learnt from all of them
+        clones_of = [*rest.logs, *rest.besides]  # the clones have learnt from all of them
+        marks = frozenset(marks_of(clones_of).tolist())
         learnt = replace(learnt, learnt=learnt.learnt | marks)
-    first = {"of": step.to.name, "t": step.t, "way": answer.curve.way, "logs": logs.source}
+    first = {"of": step.to.name, "t": step.t, "way": answer.curve.way, "logs": rest.logs.source}
     now = row_of(answer.sampling.intervals([of_logs(answer.logged)]), 0)
-    about = first | {"conversations": len(logs), "now": now, "worth": step.worth, "notes": list(notes)}
+    about = first | {"conversations": len(rest.logs), "now": now, "worth": step.worth, "notes": list(notes)}
     about["clone"] = answer.behaviour["model"] if step.t < 1 else None
     family = "act_agents" if isinstance(policy, ActPolicy) else "logs"
     algorithm = {

@@ -107,7 +107,7 @@ def compare(
     choice = _safe(candidates, answers, kept=rest.kept > 0)
     if step is not None:
         asked = [Asked(c.name, c.policy, a) for c, a in zip(candidates, answers, strict=True)]
-        choice |= write_safe(step, asked, choice["t"], rest.logs)
+        choice |= write_safe(step, asked, choice["t"], rest)
     result = {
         "logs": read.source,
         "conversations": len(rest.logs),

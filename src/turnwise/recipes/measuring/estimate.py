@@ -114,7 +114,7 @@ def estimate(
     answer = one.answer(rest)
     found = one.document(rest, answer)
     if out is not None:
-        found["safe"] |= write_safe(out, [Asked(policy.name, policy, answer)], found["safe"]["t"], rest.logs)
+        found["safe"] |= write_safe(out, [Asked(policy.name, policy, answer)], found["safe"]["t"], rest)
         found["lines"] += in_words_of_run(found["safe"])
     if reward is not None:
         said = f"returns are by {reward_name(reward)}, and not as they were logged"
@@ -158,7 +158,8 @@ class Estimating:
         sampling = Sampling(possible, clusters, s.resamples, s.seed)
         if isinstance(self.policy, ActPolicy):
             agent = self.policy.agent
-            steps = act_steps(agent, rest.logs, seed=s.seed, samples=s.samples, quiet=self.quiet)
+            asking = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet, "besides": rest.besides}
+            steps = act_steps(agent, rest.logs, **asking)
             promise = self._promising(agent)
             return act_answer(steps, agent.codes, sampling, s, promise=promise, quiet=self.quiet)
         if self.codes is not None:

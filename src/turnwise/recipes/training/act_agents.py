@@ -134,7 +134,7 @@ def prepare(
             facts["critic"] = found
         _write_views(m.out, chooser, read.held if read.held[1] else read.learnt)
         if ending.estimate:
-            facts |= end_with_estimate(policy, split.held, logs, settings.heldout_by, facts, m)
+            facts |= end_with_estimate(policy, split, logs, settings.heldout_by, facts, m)
         return policy, facts
 
     task = task_of(logs)

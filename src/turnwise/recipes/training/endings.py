@@ -12,8 +12,10 @@ from typing import Any
 
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.splits.choices import unrated
+from turnwise.data.splits.choices import chosen, evenly, unrated
+from turnwise.data.splits.heldout import Split
 from turnwise.evaluation.estimates.verdict import MIN_CONVERSATIONS
+from turnwise.recipes.estimating.leaks import BESIDES
 from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.measuring.estimate import FILE, Estimating
 from turnwise.recipes.settings.measure import EstimateSettings
@@ -33,7 +35,7 @@ CLONE = "it imitates the logged agent, and how well it does that is measured"
 
 def end_with_estimate(
     policy: ActPolicy | Policy,
-    held: Sequence[Dialogue],
+    split: Split,
     logs: Logs,
     by: str | None,
     facts: Mapping[str, Any],
@@ -41,10 +43,12 @@ def end_with_estimate(
 ) -> dict[str, Any]:
     """estimate.json of the run folder, and what of it stands in the run's result, as `estimate`.
 
-    `held` are conversations of `logs` that were held out; `by` is the column by which they were, whose equal
-    values are not independent then. Where nothing can be estimated, the result says why (`none`), and the run
-    does not fail.
+    `split` is of `logs`; `by` is the column by which it was made: its equal values are not independent then.
+    Nothing is estimated from what was learnt from, but it may teach what the logged agent would do, for which
+    a small part that was held out is too little. Where nothing can be estimated, the result says why
+    (`none`), and the run does not fail.
     """
+    held, learnt = split.held, split.learnt
     reason = _too_little(held)
     if reason is None:
         part = Logs(list(held), f"{logs.source}, held out", logs.reading)
@@ -56,7 +60,7 @@ def end_with_estimate(
             per_of(policy, None, s)
             world = policy if isinstance(policy, ActPolicy) else None
             one = Estimating(policy, world, part, s, m.silent)
-            rest = one.rest()
+            rest = replace(one.rest(), besides=chosen(learnt, evenly(len(learnt), BESIDES)))
             found = one.document(rest, one.answer(rest))
         except InputError as error:
             reason = str(error)

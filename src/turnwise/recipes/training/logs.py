@@ -161,7 +161,7 @@ def prepare(
         if ending.estimate and isinstance(start, Start) and not bc.filters(config):
             facts["estimate"] = {"none": CLONE}
         elif ending.estimate:
-            facts |= end_with_estimate(policy, held, logs, settings.heldout_by, facts, m)
+            facts |= end_with_estimate(policy, split, logs, settings.heldout_by, facts, m)
         return policy, facts
 
     source = origin(logs, task)

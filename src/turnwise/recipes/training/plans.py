@@ -113,7 +113,7 @@ def prepare(
         write_json(m.out / PLAYBOOK, document)
         facts |= {"policy": str(m.out / "policy"), "task": task, "warnings": document["warnings"]}
         if ending.estimate:
-            facts |= end_with_estimate(found, split.held, logs, settings.heldout_by, facts, m)
+            facts |= end_with_estimate(found, split, logs, settings.heldout_by, facts, m)
         (m.out / NOTES).unlink(missing_ok=True)
         return found, facts
 

@@ -18,7 +18,7 @@ from turnwise.data.acts.talks import ActTalk
 from turnwise.evaluation.measures.calibration import Bin, calibration_error, reliability
 from turnwise.evaluation.measures.exchanges import exchange_acts
 from turnwise.recipes.estimating.acts.steps import ActSteps, logged_logp
-from turnwise.recipes.estimating.folds import FEWEST
+from turnwise.recipes.estimating.folds import FEWEST, FOLDS
 from turnwise.rollout.acts.chooser import Chooser
 from turnwise.rollout.acts.imitation.frequencies import timed_acts
 from turnwise.rollout.acts.logged import chances
@@ -58,6 +58,8 @@ class Behaviour:
     """[B, A, K] of each of these models, if weights are made of their mean; else none"""
     missing: int
     """decisions of which the logs do not say how probable they were"""
+    besides: int = 0
+    """conversations, beside those that are estimated from, that the models have learnt from"""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Behaviour:
             "calibration": [vars(b) for b in self.bins],
             "calibration_error": calibration_error(self.bins),
             "missing": self.missing,
+            "besides": self.besides,
         }
 
 
@@ -131,6 +134,7 @@ def behaviour_of(steps: ActSteps, fold: np.ndarray, *, seed: int, quiet: bool) -
         choosers=choosers,
         members=members,
         missing=missing,
+        besides=len(steps.besides),
     )
 
 
@@ -138,12 +142,14 @@ def _joined(
     make: Maker, steps: ActSteps, fold: np.ndarray, asked: Sequence[int]
 ) -> tuple[np.ndarray, tuple[Chooser, ...]]:
     """[B, A, K] of the parts `asked`, by models of all other parts, and the models; if there is but one part,
-    by a model of itself."""
+    by a model of itself. What is there besides is parted too, so that no two models have learnt the same."""
     found, choosers = np.zeros(steps.target.probabilities.shape), []
+    besides = np.arange(len(steps.besides)) % FOLDS
     for part in asked:
         here = fold == part
         rest = np.flatnonzero(here if here.all() else ~here).tolist()
-        chooser = make([steps.talks[i] for i in rest])
+        more = np.flatnonzero(here.all() | (besides != part)).tolist()
+        chooser = make([*(steps.talks[i] for i in rest), *(steps.besides[i] for i in more)])
         prefixes = [x for i in np.flatnonzero(here).tolist() for x in steps.target.prefixes[i]]
         found[steps.mask & here[:, None]] = chances(chooser, prefixes, len(steps.logs.acts))
         choosers.append(chooser)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class ActSteps:
     """[B, A] int, equal for the same turn behind the same last acts of both sides"""
     without: tuple[np.ndarray, ...] = ()
     """[B, A, K] each, `target.probabilities` without parts of the replies in which they were counted"""
+    besides: Sequence[ActTalk] = ()
+    """other talks of the logged agent, from which models of it may learn too"""
 
     @property
     def talks(self) -> Sequence[ActTalk]:
@@ -48,9 +50,18 @@ class ActSteps:
 
 
 def act_steps(
-    agent: ActAgent, dialogues: Sequence[Dialogue], *, seed: int, samples: int, quiet: bool
+    agent: ActAgent,
+    dialogues: Sequence[Dialogue],
+    *,
+    seed: int,
+    samples: int,
+    quiet: bool,
+    besides: Sequence[Dialogue] = (),
 ) -> ActSteps:
     """Read conversations with the agent's codebooks, and ask it what it would do at each decision.
+
+    `besides` are other conversations of the logged agent. If these say how probable all acts were, nobody has
+    to learn it from others.
 
     InputError for a log-probability above 0, by the conversation's id.
     """
@@ -58,7 +69,10 @@ def act_steps(
     expect_act_logp(logs)
     with Progress("asking the policy", len(dialogues), quiet=quiet) as bar:
         target = logged_chances(agent, dialogues, seed=seed, samples=samples, progress=bar.at)
-    return steps_of(dialogues, logs, target)
+    steps = steps_of(dialogues, logs, target)
+    if not len(besides) or not np.isnan(steps.act_logp[steps.mask]).any():
+        return steps
+    return replace(steps, besides=agent.codes.talks(besides).talks)
 
 
 def expect_act_logp(logs: ActLogs) -> None:
