@@ -42,7 +42,7 @@ _PLACES = {
     "Codebooks": "recipes.trained",
     "Judge": "recipes.trained",
     "Evaluation": "recipes.measuring.evaluation",
-    "Solved": "recipes.solve",
+    "Solved": "recipes.solved",
     "InputError": "run.errors",
     "SettingError": "run.errors",
     # tasks and problems
@@ -169,7 +169,8 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.measuring.watch import watch
     from turnwise.recipes.record import record
-    from turnwise.recipes.solve import Solved, solve
+    from turnwise.recipes.solve import solve
+    from turnwise.recipes.solved import Solved
     from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy, load
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError

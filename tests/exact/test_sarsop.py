@@ -13,7 +13,8 @@ import pytest
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems import classics
 from turnwise.envs.rows import Rows
-from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy, write_appl
+from turnwise.exact.alpha_policy import AlphaPolicy, load_policy, save_policy
+from turnwise.exact.files.appl import write_appl
 from turnwise.exact.sarsop.solve import Solution, solve
 from turnwise.exact.sarsop.trials import dominating
 from turnwise.run.errors import InputError

@@ -90,8 +90,11 @@ def acts_in_environment(args: Sequence[str]) -> bool:
     found = split_words(EvaluateAgent, args)
     folders = [Path(word) for word in (*found.flags.get("run", ()), *found.alone)]
     runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
+    if any(folder.name.lower().endswith(".policy") for folder in folders):  # of a solver
+        return True
     config = read_config(runs[0]) if runs else {}
-    return config.get("family") == "acting" or (config.get("family") == "plans" and "env" in config)
+    family = "solved" if config.get("verb") == "solve" else config.get("family")
+    return family in ("acting", "solved") or (family == "plans" and "env" in config)
 
 
 def _opened(target: Run) -> Any:
@@ -146,17 +149,20 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
 
 
 def _agent(a: EvaluateAgent) -> dict[str, Any]:
-    from turnwise.recipes.measuring import episodes, worlds
+    from turnwise.recipes.measuring import episodes, solved, worlds
     from turnwise.recipes.measuring.evaluate import place_of
+    from turnwise.recipes.solved import Solved
     from turnwise.recipes.trained import Actor, World
 
     actor = _opened(a.target)
-    assert isinstance(actor, Actor | World)
+    assert isinstance(actor, Actor | World | Solved)
     if isinstance(actor, Actor) and a.settings.greedy and actor.saved.kind == "q":
         notice("--greedy: an agent of values takes the best action in any case")
     place = place_of(actor, a.env.env, a.env.env_kwargs)
     with Bounds(episodes.SECONDS) as bar:
-        if isinstance(actor, World):
+        if isinstance(actor, Solved):
+            found = solved.measure(actor, place, a.settings, bounds=bar.at)
+        elif isinstance(actor, World):
             found = worlds.measure(actor, place, a.settings, bounds=bar.at)
         else:
             found = episodes.measure(actor, place, a.settings, bounds=bar.at)
@@ -179,5 +185,15 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
         )
         out.print(styled(form, outwards.upper(result["bound"]), f"{episodes.ERRORS:g}"))
         result["exit"] = 1
+    if result.get("below"):
+        form = (
+            "[red]impossible[/red]: the mean is below {}, which the policy is proved to earn, by more than "
+            "{} standard errors: a fault of environment, proof or evaluation"
+        )
+        out.print(styled(form, outwards.lower(result["value"]["lower"]), f"{episodes.ERRORS:g}"))
+        result["exit"] = 1
+    if found.report is None:
+        notice(f"{a.target.run} is no run: nothing is written")
+        return result
     out.print(f"report: {found.report}")
     return result | {"report": str(found.report)}

@@ -16,7 +16,7 @@ from turnwise.run import outwards
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from turnwise.recipes.solve import Solved
+    from turnwise.recipes.solved import Solved
 
 
 @dataclass(frozen=True)

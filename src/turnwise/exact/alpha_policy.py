@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from turnwise.run.errors import InputError
+from turnwise.run.files.whole import whole_file
 
 RANDOM = -1
 """action of a plan that draws every action uniformly (it occurs at discount 1 only)"""
@@ -31,8 +31,9 @@ class AlphaPolicy:
     """[n, S], the value of each plan in each state"""
     actions: np.ndarray
     """[n], index of each plan's first action, or RANDOM"""
-    successors: np.ndarray
-    """[n, O], the plan that goes on after each observation: together they are a controller of n nodes"""
+    successors: np.ndarray | None
+    """[n, O], the plan that goes on after each observation: together they are a controller of n nodes. None
+    if nobody says: a policy of another solver, whose vectors promise nothing that could be checked"""
 
     def __len__(self) -> int:
         return len(self.alphas)
@@ -48,36 +49,17 @@ class AlphaPolicy:
 
 def save_policy(policy: AlphaPolicy, path: Path) -> None:
     """Write a .npz of NumPy with the arrays `alphas` [n, S], `actions` [n] and `successors` [n, O]."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, alphas=policy.alphas, actions=policy.actions, successors=policy.successors)
-    part.replace(path)
+    arrays = {"alphas": policy.alphas, "actions": policy.actions, "successors": policy.successors}
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **{name: x for name, x in arrays.items() if x is not None})
 
 
 def load_policy(path: Path) -> AlphaPolicy:
     """Read what `save_policy` wrote. Anything else is an InputError."""
     try:
         with np.load(path, allow_pickle=False) as found:
-            policy = AlphaPolicy(found["alphas"], found["actions"], found["successors"])
+            follow = found.get("successors")
+            policy = AlphaPolicy(found["alphas"], found["actions"], follow)
     except (OSError, ValueError, KeyError, EOFError) as e:
         raise InputError(f"{path}: expected a policy of alpha vectors (.npz): {e}") from e
     return policy
-
-
-def write_appl(policy: AlphaPolicy, path: Path, name: str) -> None:
-    """Write the vectors in the format of APPL's solvers (`.policy`, XML): actions and values, no successors.
-
-    Plans that draw actions at random are left out, since the format has no word for them.
-    """
-    named = policy.actions != RANDOM
-    n, S = policy.alphas[named].shape
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write('<?xml version="1.0" encoding="ISO-8859-1"?>\n')
-        file.write(f'<Policy version="0.1" type="value" model={quoteattr(name)}>\n')
-        file.write(f'<AlphaVector vectorLength="{S}" numObsValue="1" numVectors="{n}">\n')
-        for action, alpha in zip(policy.actions[named], policy.alphas[named], strict=True):
-            values = " ".join(f"{x:.9g}" for x in alpha)
-            file.write(f'<Vector action="{action}" obsValue="0">{values} </Vector>\n')
-        file.write("</AlphaVector> </Policy>\n")
-    part.replace(path)

@@ -15,6 +15,7 @@ from scipy.sparse.linalg import spsolve
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.rows import Rows
+from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy
 from turnwise.exact.bounds import mdp_q
 from turnwise.exact.sarsop.search import Search
 from turnwise.exact.sarsop.solve import Solution, solve
@@ -38,18 +39,34 @@ def qmdp_value(
     """(lower, upper) bound of the value of QMDP, argmax_a b . Q_MDP(., a), which acts as if all were seen
     next.
 
-    The beliefs that it reaches are followed, those of the largest weight first, until the rest weighs less
-    than `gap`, or `most` are followed, or `deadline` seconds are over. In the rest the value lies between the
-    least and the largest that rewards allow. None at discount 1, where they allow anything, and if `deadline`
-    is over before Q_MDP is known.
-    Littman, Cassandra & Kaelbling 1995, section 4.
+    None at discount 1, and if `deadline` is over before Q_MDP is known. Littman, Cassandra & Kaelbling 1995,
+    section 4.
     """
     if problem.discount == 1:
         return None
+    began = time.perf_counter()
+    q = mdp_q(problem, began + deadline)
+    left = began + deadline - time.perf_counter()
+    if left <= 0:  # it acts on Q_MDP, and this may not be it yet
+        return None
+    policy = AlphaPolicy(q, np.arange(len(q)), None)
+    return policy_value(problem, policy, gap=gap, deadline=left, most=most)
+
+
+def policy_value(
+    problem: POMDP, policy: AlphaPolicy, *, gap: float, deadline: float, most: int = 100_000
+) -> tuple[float, float] | None:
+    """(lower, upper) bound of the value of acting by the best vector at each belief, whatever they promise.
+
+    The beliefs that it reaches are followed, those of the largest weight first, until the rest weighs less
+    than `gap`, or `most` are followed, or `deadline` seconds are over. In the rest the value lies between the
+    least that rewards allow and the largest that an MDP allows. None at discount 1, where they allow
+    anything, and for plans that draw actions at random.
+    """
+    if problem.discount == 1 or (policy.actions == RANDOM).any():
+        return None
     g, r, began = problem.discount, problem.expected_rewards(), time.perf_counter()
     q = mdp_q(problem, began + deadline)
-    if time.perf_counter() > began + deadline:  # it acts on Q_MDP, and this may not be it yet
-        return None
     least, most_value = min(r.min(), 0.0) / (1 - g), max(float(q.max()), 0.0)
     search = Search(problem, began + deadline)
     # The weight of a belief is its expected discounted number of visits, as far as ways to it are known.
@@ -63,7 +80,7 @@ def qmdp_value(
         w, i = heapq.heappop(queue)
         if i in steps or -w < weight[i] * 0.999:
             continue  # followed already, or an entry of before its weight grew: a newer one is in the queue
-        now, p, kids = search.greedy_step(i, q)
+        now, p, kids = search.greedy_step(i, policy.alphas, policy.actions)
         steps[i] = (now, p, kids)
         left -= weight[i]
         for share, k in zip(p, kids.tolist(), strict=True):

@@ -112,7 +112,7 @@ class _Walk:
     def choose(self) -> None:
         """Set `actions` [N]: those of the best plans at the beliefs, or of the plans that are followed."""
         at = np.flatnonzero(self.running)
-        if self.problem.discount < 1 or not self.plans.any():
+        if self.problem.discount < 1 or self.policy.successors is None or not self.plans.any():
             self.plans[at] = 1 + self.policy.best(self.beliefs[at])
         chosen = self.policy.actions[self.plans[at] - 1]
         drawn = self.rng.integers(len(self.problem.actions), size=len(at))
@@ -139,7 +139,8 @@ class _Walk:
             pick = np.zeros(len(self.running), np.int64)
             pick[at] = np.arange(len(at))
             self.beliefs = after[pick]
-            self.plans[at] = 1 + self.policy.successors[self.plans[at] - 1, step.observations[at]]
+            if self.policy.successors is not None:
+                self.plans[at] = 1 + self.policy.successors[self.plans[at] - 1, step.observations[at]]
         return step.observations, step.rewards
 
 

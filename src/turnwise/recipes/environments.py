@@ -196,6 +196,14 @@ def kept_copy(run: Path, name: str | None) -> str | None:
     return str(copy) if copy.is_file() else name
 
 
+def is_table(problem: Any) -> bool:
+    """Whether `find_problem` finds it: a problem that is written out."""
+    if isinstance(problem, POMDP | Mapping):
+        return True
+    name = str(problem) if isinstance(problem, str | Path) else ""
+    return name in CLASSICS or name.lower().endswith(FILES)
+
+
 def find_problem(problem: Any) -> tuple[POMDP, list[str]]:
     """(a POMDP, warnings of its file's reader): a `POMDP`, a file, a built-in one by name, or one's own."""
     if isinstance(problem, POMDP):

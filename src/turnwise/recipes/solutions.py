@@ -13,18 +13,18 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.evaluation.pages.report import write_report
-from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy, write_appl
+from turnwise.exact.alpha_policy import RANDOM, AlphaPolicy, save_policy
 from turnwise.exact.controller_search import Best
+from turnwise.exact.files.appl import write_appl
 from turnwise.exact.files.saved import save_problem
 from turnwise.exact.reference_policies import best_open_loop, qmdp_value
 from turnwise.exact.sarsop.search import first_beliefs
 from turnwise.exact.sarsop.solve import Solution
 from turnwise.exact.simulation import WatchedSteps, horizon_of, watch
+from turnwise.recipes.solved import CONTROLLER, POLICY, PROBLEM
 from turnwise.run.files.whole import whole_file
 from turnwise.run.folder import write_json
 
-PROBLEM = "problem.npz"
-"""the problem as it was solved"""
 WATCHED, FEWEST = 64, 4
 """simulated episodes whose beliefs and looks are measured: so many, and no fewer where each is slow"""
 WORK = 2e8
@@ -44,7 +44,7 @@ NAMES = 400
 def save_policies(folder: Path, problem: POMDP, found: Solution, result: dict[str, Any]) -> None:
     """Write problem.npz, policy.npz, policy.policy (APPL) and result.json, before anything else can fail."""
     save_problem(problem, folder / PROBLEM)
-    save_policy(found.policy, folder / "policy.npz")
+    save_policy(found.policy, folder / POLICY)
     write_appl(found.policy, folder / "policy.policy", problem.name)
     write_json(folder / "result.json", result)
 
@@ -87,7 +87,8 @@ def save_solution(
 
 def save_controller(folder: Path, problem: POMDP, best: Best, result: dict[str, Any]) -> Path:
     """Write controller.npz (array `probabilities`), solution.json and report.html; the path of the page."""
-    with whole_file(folder / "controller.npz") as part, part.open("wb") as file:
+    save_problem(problem, folder / PROBLEM)
+    with whole_file(folder / CONTROLLER) as part, part.open("wb") as file:
         np.savez_compressed(file, probabilities=best.controller.probabilities)
     inputs = [*problem.observations, *(["(nothing yet)"] if problem.initial is None else [])]
     small = best.controller.probabilities.size <= 20_000
@@ -116,9 +117,10 @@ def references(problem: POMDP, found: Solution, until: float) -> list[dict[str, 
     left = lambda: min(REFERENCE_SECONDS, max(0.05, until - time.perf_counter()))  # noqa: E731
     qmdp = qmdp_value(problem, gap=gap, deadline=left() / 2)
     if qmdp is not None:
-        rows.append({"policy": "qmdp", "name": "QMDP", "lower": qmdp[0], "upper": qmdp[1]})
+        row = {"lower": qmdp[0], "upper": min(qmdp[1], found.upper)}  # none is better than the best
+        rows.append({"policy": "qmdp", "name": "QMDP", **row})
     blind = best_open_loop(problem, gap=gap, deadline=left())
-    row = {"lower": blind.lower, "upper": blind.upper}
+    row = {"lower": blind.lower, "upper": min(blind.upper, found.upper)}
     rows.append({"policy": "open-loop", "name": "best open-loop policy", **row})
     return rows
 
@@ -160,6 +162,7 @@ def policy_graph(problem: POMDP, policy: AlphaPolicy) -> dict[str, Any]:
         {"action": int(a), "name": "at random" if a == RANDOM else problem.actions[a]} for a in policy.actions
     ]
     edges: dict[tuple[int, int], list[int]] = {}
+    assert policy.successors is not None  # plans of ours say how they go on
     for i, a in enumerate(policy.actions):
         for o in range(O):
             if a == RANDOM or can[a, o]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import numpy as np
 
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.variants import continuing, ending, with_horizon
-from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.bounds import fib_q
-from turnwise.exact.controller_search import Best, best_controller, best_deterministic_memoryless
+from turnwise.exact.controller_search import best_controller, best_deterministic_memoryless
 from turnwise.exact.sarsop.search import compile_kernels, first_beliefs
 from turnwise.exact.sarsop.solve import Solution
 from turnwise.exact.sarsop.solve import solve as search
@@ -24,7 +23,7 @@ from turnwise.exact.simulation import simulate
 from turnwise.recipes.environments import find_problem
 from turnwise.recipes.settings.solve import SolveSettings
 from turnwise.recipes.solutions import save_controller, save_policies, save_solution
-from turnwise.run import outwards
+from turnwise.recipes.solved import Solved
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import expect_fresh, write_config
 from turnwise.run.progress import Progress
@@ -34,28 +33,6 @@ PAGE_SHARE, PAGE_SECONDS = 0.2, 20.0
 """share of the deadline, and seconds at most, that are kept for what the page shows beside the bounds"""
 COMPILING = 5.0
 """seconds from which on compiling is worth a word"""
-
-
-@dataclass(frozen=True)
-class Solved:
-    """A solved POMDP: the optimal value lies between `lower` and `upper`."""
-
-    problem: POMDP
-    lower: float
-    """Value of the policy, which is a lower bound of the optimum."""
-    upper: float | None
-    """Upper bound of the optimum; None if nothing is known."""
-    policy: AlphaPolicy | Best = field(repr=False)
-    """Alpha vectors of the whole history's policy, or the best controller of limited memory."""
-    folder: Path | None = None
-    """The run folder; None if nothing was written."""
-    report: Path | None = None
-    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Everything that was found, as result.json has it."""
-
-    def __str__(self) -> str:
-        upper = "unknown" if self.upper is None else outwards.upper(self.upper)
-        return f"{self.problem.name}: optimal value between {outwards.lower(self.lower)} and {upper}"
 
 
 @dataclass(frozen=True)
@@ -234,7 +211,7 @@ def _with_limits(
         _begin_folder(folder, problem, a)
         report = save_controller(folder, problem, best, result)
         result["out"] = str(folder)
-    return Solved(problem, best.value, upper, best, folder, report, result)
+    return Solved(problem, best.value, upper, best.controller, folder, report, result)
 
 
 def _expect_writable(folder: Path) -> None:

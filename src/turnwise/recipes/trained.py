@@ -20,6 +20,7 @@ from turnwise.exact.learning.planner import Planner
 from turnwise.exact.learning.truth import LANES
 from turnwise.recipes.environments import Environment, find_environment, kept_copy
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.solved import Solved, is_solved, load_solved
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
@@ -262,16 +263,22 @@ def _embedder(embed: Any) -> Callable[[str], Any] | None:
     return lambda name: made
 
 
-def load(path: str | Path, *, embed: Any = None) -> Policy | ActPolicy | Actor | Judge | World | Codebooks:
-    """What a run folder holds: a policy, an agent (of acts, in an environment), a world, a judge, acts.
+def load(
+    path: str | Path, *, embed: Any = None
+) -> Policy | ActPolicy | Actor | Judge | World | Codebooks | Solved:
+    """What a run folder holds: a policy, an agent (of acts, in an environment), a world, a judge, acts, a
+    solved POMDP.
 
-    A saved policy's folder, and any causal language model of `transformers` by folder or name, is a policy
-    too. `embed`: what makes vectors of texts, for acts that were found with a model or a function and are not
-    to look for it where it was: a policy, a folder, a hub name, or a function of texts. InputError for a run
-    that has not come to its end, and if that model is not there. A checkpoint of a run on logs, by its file
+    A `.policy` file of APPL's solvers is a solved POMDP too, of which nothing is proved yet. A saved policy's
+    folder, and any causal language model of `transformers` by folder or name, is a policy. `embed`: what
+    makes vectors of texts, for acts that were found with a model or a function and are not to look for it
+    where it was: a policy, a folder, a hub name, or a function of texts. InputError for a run that has not
+    come to its end, and if that model is not there. A checkpoint of a run on logs, by its file
     (RUN/checkpoints/step-N.safetensors), is the policy as it was then.
     """
     folder = Path(path)
+    if is_solved(folder):
+        return load_solved(folder)
     if folder.is_file() and folder.parent.name == CHECKPOINTS:
         from turnwise.recipes.checkpoints import policy_at  # which knows policies by what stands here
 

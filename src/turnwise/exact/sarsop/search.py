@@ -96,6 +96,7 @@ class Search:
         here = slice(first, first + n)
         g.rows[here], g.columns[:, here] = policy.alphas, policy.alphas.T
         g.serial[here] = g.count[arrays.SERIAL] + np.arange(n)
+        assert policy.successors is not None
         g.action[here], g.successor[here] = policy.actions, first + policy.successors
         g.count[arrays.USED] += n
         g.count[arrays.SERIAL] += n
@@ -105,12 +106,17 @@ class Search:
         for (_, root), value in zip(self.roots, uppers, strict=True):
             self.nodes.upper[root] = min(self.nodes.upper[root], value)
 
-    def greedy_step(self, node: int, q: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """(R(b,a), probabilities [k], child nodes [k]) of the action with the largest b . q[a], q [A, S]."""
+    def greedy_step(
+        self, node: int, vectors: np.ndarray, actions: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """(R(b,a), probabilities [k], child nodes [k]) of the action of the largest b . vector.
+
+        `vectors` [n, S], `actions` [n].
+        """
         self._make_room()
         n, k = self.nodes, self.nodes.begin[node]
         here = slice(k, k + n.size[node])
-        a = int((q[:, n.pool_idx[here]] @ n.pool_val[here]).argmax())
+        a = int(actions[(vectors[:, n.pool_idx[here]] @ n.pool_val[here]).argmax()])
         r = graph.open_record(self.model, n, node)
         if n.first_child[r, a] < 0:
             graph.expand(self.model, n, self.work, node, a)

@@ -54,9 +54,12 @@ def solution_page(folder: Path) -> Page:
     path = folder / "solution.json"
     solution = read_object(path) or {}
     run = read_run(folder, folder.resolve().name)
+    played = read_object(folder / "evaluation.json")
     limited = "value" in solution  # a controller has one exact value, a policy of beliefs has two bounds
     try:
         values = limited_view(solution) if limited else _solved(solution)
+        if played is not None:
+            values["answer"]["notes"].append(_played(played))
     except KeyError as error:
         raise InputError(f"{path}: no {error.args[0]!r}; expected what turnwise solve --out writes") from None
     except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -121,6 +124,24 @@ def _notes(s: Mapping[str, Any]) -> list[str]:
             + ("which agrees with the bounds." if check["inside"] else "which is outside the bounds.")
         )
     return notes
+
+
+def _played(e: Mapping[str, Any]) -> str:
+    """What the policy earned when it acted (turnwise evaluate), beside what is proved of it."""
+    chance = e["random"]
+    said = (
+        f"In {number(e['episodes'], 0)} episodes of {e['env']} the policy earned {number(e['mean'])} on "
+        f"average (95% interval {number(e['low'])} to {number(e['high'])})"
+    )
+    if e["value"]["lower"] is not None:
+        low, high = bounds(e["value"]["lower"], e["value"]["upper"])
+        fits = "does not agree" if e["above"] or e["below"] else "agrees"
+        worth = f"it is worth {low}" if low == high else f"it is worth {low} to {high}"
+        said += f", which {fits} with the proof that {worth} there"
+    return (
+        f"{said}. Actions at random earned {number(chance['mean'])} ({number(chance['low'])} to "
+        f"{number(chance['high'])})."
+    )
 
 
 def _over_time(s: Mapping[str, Any], ends: tuple[str, str]) -> dict[str, Any] | None:
