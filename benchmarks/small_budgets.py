@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--algorithms", nargs="+", default=["PPO"], help="of ours: PPO, A2C, R2D2, SAC")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--alone", action="store_true", help="without the peer")
+    parser.add_argument("--peers", type=int, nargs="*", help="seeds of the peer; none given: the same")
     parser.add_argument("--json", type=Path, help="file to write")
     a = parser.parse_args()
     torch.set_num_threads(1)
@@ -133,7 +133,7 @@ def main() -> None:
     for task in a.tasks:
         for seed in a.seeds:
             rows = {name: ours(task, name, a.steps, seed) for name in a.algorithms}
-            if there and not a.alone:
+            if there and seed in (a.seeds if a.peers is None else a.peers):
                 rows["RecurrentPPO"] = peer(task, a.steps, seed)
             for name, row in rows.items():
                 found.append({"task": task, "seed": seed, "name": name, "steps": a.steps, **row})

@@ -35,6 +35,7 @@ from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam, AdamW
 from turnwise.run.terminal import say
+from turnwise.run.tracking import Nothing, Tracker, tracker
 
 R = TypeVar("R")
 
@@ -76,6 +77,8 @@ class TrainingRun:
     """Steps between lines of metrics. Held-out batches are read at every tenth of those."""
     quiet: bool = False
     """Show no progress."""
+    track: str = "none"
+    """What else hears of metrics (`run/tracking.py`)."""
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
@@ -85,6 +88,7 @@ class TrainingRun:
         self.counts: dict[str, int] = {}
         """What has been counted since the run began; a count that is not 0 is in every line of metrics."""
         self._live: dict[str, float] = {}
+        self._tracker: Tracker = Nothing()  # opened when `steps` begins
         self._under_way: _Begun | None = None
         self._saved = 0  # steps that the checkpoint has
         self._closing = contextlib.ExitStack()  # the bar and the keys, while steps are under way
@@ -136,6 +140,8 @@ class TrainingRun:
             say(f"{self.what}: goes on after step {first} of {total}; {rate}")
         with self._closing as closing:
             stop = closing.enter_context(_StopSignal())
+            name = self.track if self.world.main else "none"
+            self._tracker = closing.enter_context(tracker(name, self.folder, first))
             progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
             for step in range(first, total):
                 learner.grad_norms.clear()
@@ -192,6 +198,7 @@ class TrainingRun:
         if self.world.main:
             with named(self._metrics), self._metrics.open("a", encoding="utf-8") as f:
                 f.write(json.dumps({"step": step, "seconds": round(self._elapsed(), 3), **values}) + "\n")
+            self._tracker.log(step, values)
 
     def count(self, **found: int) -> None:
         """Add to what is counted over the whole run. All processes count alike."""

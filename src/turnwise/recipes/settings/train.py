@@ -46,6 +46,8 @@ class RunSettings:
     log_every: int = 10
     """Steps between lines of metrics; the first and the last step have one in any case. Held-out batches are
     read at every tenth of those."""
+    track: Literal["none", "tensorboard"] = "none"
+    """tensorboard: write the metrics in its format too, into the run folder (needs turnwise[track])."""
 
     def __post_init__(self) -> None:
         check(
@@ -56,7 +58,7 @@ class RunSettings:
             checkpoints=TWO_OR_MORE,
             log_every=ONE_OR_MORE,
         )
-        check_choice(self, device=DEVICES)
+        check_choice(self, device=DEVICES, track=("none", "tensorboard"))
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ def fit(
     checkpoint_every: int = ...,
     checkpoints: int = ...,
     log_every: int = ...,
+    track: str = ...,
     **settings: Any,
 ) -> Policy: ...
 @overload
@@ -107,6 +108,7 @@ def fit(
     checkpoint_every: int = ...,
     checkpoints: int = ...,
     log_every: int = ...,
+    track: str = ...,
     **settings: Any,
 ) -> Codebooks: ...
 @overload
@@ -124,6 +126,7 @@ def fit(
     checkpoint_every: int = ...,
     checkpoints: int = ...,
     log_every: int = ...,
+    track: str = ...,
     **settings: Any,
 ) -> ActPolicy: ...
 @overload
@@ -142,6 +145,7 @@ def fit(
     checkpoint_every: int = ...,
     checkpoints: int = ...,
     log_every: int = ...,
+    track: str = ...,
     **settings: Any,
 ) -> Judge: ...
 @overload
@@ -160,6 +164,7 @@ def fit(
     checkpoint_every: int = ...,
     checkpoints: int = ...,
     log_every: int = ...,
+    track: str = ...,
     **settings: Any,
 ) -> Actor: ...
 def fit(
@@ -177,6 +182,7 @@ def fit(
     checkpoint_every: int = 100,
     checkpoints: int = 2,
     log_every: int = 10,
+    track: Any = "none",
     **settings: Any,
 ) -> Any:
     """Train an algorithm on data, and return what was trained.

@@ -53,7 +53,17 @@ MEASURED = (
 """files about a policy that has ended its training; `result.json`, which says so, goes first"""
 REPORT = "report.html"
 CONFIG = "config.yaml"
-NOT_RECORDED = ("out", "resume", "device", "threads", "workers", "strategy", "reward_retries", "reward_wait")
+NOT_RECORDED = (
+    "out",
+    "resume",
+    "device",
+    "threads",
+    "workers",
+    "track",
+    "strategy",
+    "reward_retries",
+    "reward_wait",
+)
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 
 

@@ -17,6 +17,7 @@ from turnwise.run.files.lock import expect_unlocked
 from turnwise.run.folder import expect_fresh
 from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
+from turnwise.run.tracking import expect_tracker
 from turnwise.run.training import TrainingRun
 
 
@@ -66,6 +67,7 @@ class Machine:
             checkpoint_every=self.run.checkpoint_every,
             checkpoints=self.run.checkpoints,
             log_every=self.run.log_every,
+            track=self.run.track,
             quiet=self.quiet,
         )
 
@@ -85,6 +87,7 @@ def machine(
     """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise SettingError("device", run.device, "cpu or auto: PyTorch can use no GPU on this machine")
+    expect_tracker(run.track)
     expect_fresh(run.out, resume=run.resume)
     expect_unlocked(run.out)
     world = distributed.start(auto if run.device == "auto" else run.device, strategy or "ddp")

@@ -1,0 +1,82 @@
+"""Metrics that a tracker hears of: those of metrics.jsonl, and no others."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from turnwise.cli import main
+from turnwise.recipes.settings.train import RunSettings
+from turnwise.run import tracking
+from turnwise.run.errors import SettingError
+from turnwise.run.settings import Adam
+from turnwise.run.training import TrainingRun
+
+INSTALLED = importlib.util.find_spec("tensorboard") is not None
+
+
+def train(folder: Path, track: str, stop: int = 6) -> None:
+    """Six steps with a checkpoint after each second one; it breaks off after `stop` of them."""
+    run, module = (
+        TrainingRun(folder, quiet=True, log_every=1, checkpoint_every=2, track=track),
+        nn.Linear(2, 1),
+    )
+    learner = run.learner(module, Adam(1e-2))
+    for step in run.steps(6, learner):
+        if step == stop:
+            break
+        learner.descend(module(torch.ones(1, 2)).sum() ** 2, lr=1e-2)
+        run.log(step, {"loss": float(step), "heldout/loss": stop + step / 10})
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
+    train(tmp_path, "none")
+    assert len(lines(tmp_path)) == 6 and not (tmp_path / tracking.FOLDER).exists()
+
+
+@pytest.mark.skipif(not INSTALLED, reason="tensorboard is not installed: its files cannot be written or read")
+@pytest.mark.filterwarnings("ignore")
+def test_event_files_say_what_metrics_say(tmp_path: Path) -> None:
+    """Read back by TensorBoard itself: also after a run that broke off in step 5 and went on from step 4."""
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-not-found]
+        EventAccumulator,
+    )
+
+    train(tmp_path, "tensorboard", stop=5)
+    train(tmp_path, "tensorboard")
+    found = EventAccumulator(str(tmp_path / tracking.FOLDER))
+    found.Reload()
+    written = lines(tmp_path)
+    assert [line["step"] for line in written] == [0, 1, 2, 3, 4, 5]
+    for name in ("loss", "heldout/loss", "grad_norm", "lr"):
+        values = [(e.step, e.value) for e in found.Scalars(name)]
+        assert [step for step, _ in values] == [0, 1, 2, 3, 4, 5]
+        assert [v for _, v in values] == pytest.approx([line[name] for line in written], rel=1e-6)
+    assert "seconds" not in found.Tags()["scalars"]
+
+
+@pytest.mark.skipif(INSTALLED, reason="tensorboard is installed")
+def test_a_tracker_that_is_missing_is_named_before_anything_is_written(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "ppo", "tiger", "--out", str(out), "--track", "tensorboard"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "--track tensorboard: expected none, or the package tensorboard: pip install 'turnwise[track]'"
+        in said
+    )
+    assert not out.exists()
+
+
+def test_an_unknown_tracker_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="track is 'wandb'; expected none or tensorboard"):
+        RunSettings(tmp_path, track="wandb")  # type: ignore[arg-type]
