@@ -23,7 +23,8 @@ def features_of(model: str | Path | Policy, *, quiet: bool = False, **settings: 
     from turnwise.models.lm.parts import trunk_of
 
     if isinstance(model, Policy):
-        return Features(trunk_of(model.agent.lm), model.agent.tokenizer, quiet=quiet, **settings)
+        own = {"last": True, **settings}
+        return Features(trunk_of(model.agent.lm), model.agent.tokenizer, quiet=quiet, **own)
     folder = saved_folder(model)
     if (held := held_in(folder)) == "steps":
         raise InputError(f"{model}: this is {WORDS[held]}; expected a language model or an encoder")

@@ -92,6 +92,17 @@ def test_what_is_before_the_text_does_not_count_and_echo_sees_what_comes_later()
     assert np.abs(once(["hi"]) - twice(["hi"])).max() > 1e-3
 
 
+def test_the_last_token_is_the_mean_of_itself() -> None:
+    """Of two texts that end alike, means differ by all of their words and last tokens by what led to them."""
+    model = trunk("llama")
+    mean, last = (Features(model, TOKENIZER, depth=0.5, last=last) for last in (False, True))
+    ids = [TOKENIZER.eos_token_id, *TOKENIZER.encode("a b a", add_special_tokens=False)]
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0]
+    np.testing.assert_allclose(last(["a b a"])[0], states[-1].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean(["a b a"])[0], states[1:].mean(0).numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_long_texts_are_cut_to_what_the_model_reads() -> None:
     """A context of 64 holds a token and 63 of the text, or twice 31; `longest` goes before that."""
     model, text = trunk("llama"), "a b " * 200
@@ -108,7 +119,9 @@ def test_from_a_folder(family: str, tmp_path: Path) -> None:
     model = build(family).eval()
     save_lm(tmp_path / "m", model, TOKENIZER)
     here = model if family == "bert" else trunk_of(model)
-    expected = Features(here, TOKENIZER)(TEXTS)
+    expected = Features(here, TOKENIZER, last=family != "bert")(
+        TEXTS
+    )  # an encoder's last token is like others
     np.testing.assert_allclose(load_features(tmp_path / "m")(TEXTS), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(features_of(str(tmp_path / "m"), quiet=True)(TEXTS), expected, atol=1e-6)
 

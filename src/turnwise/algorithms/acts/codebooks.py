@@ -6,10 +6,11 @@
 Wordings of one act may have no word in common, and sentences that share all but one word may mean opposite
 things; but what is meant alike is answered alike and leads to the same (Harris 1954). The steps of discovery
 are in `data/acts/`: `discover.py` (the turns of the two sides), `splitting.py` and `canon.py` (what goes with
-what, on conversations apart), `telling.py` (bits that acts tell, held out), `gate.py` (reading what was never
-said). Ritter et al. (2010) find acts of unlabelled talk with a hidden Markov model over words, and Zhao et
-al. (2019) latent acts of an encoder and decoder; both explain the words themselves. Here words are only
-asked what they say about what comes after and what is earned, which is what a plan needs.
+what, on conversations apart), `telling.py` (bits that acts tell, held out), `agreement.py` (words and what
+stands around them teach each other), `gate.py` (reading what was never said). Ritter et al. (2010) find acts
+of unlabelled talk with a hidden Markov model over words, and Zhao et al. (2019) latent acts of an encoder and
+decoder; both explain the words themselves. Here words are only asked what they say about what comes after and
+what is earned, which is what a plan needs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Config:
     """Acts of what answers it, in the same words; what the agent knows beforehand is read likewise."""
     embed: str = "words"
     """What sentences are compared by: words (sparse), or a run, a folder or a hub name of a language model or
-    an encoder, whose features are taken."""
+    an encoder, whose features stand beside words and are taken where they tell more, held out."""
     count: str | int = "auto"
     """Acts of a side that is discovered, at most; auto: as many as what stands around them tells apart."""
     twice: int = 1

@@ -182,4 +182,5 @@ def _opening(
     }
     contexts = {k: sparse.csr_matrix(x) for k, x in around.items()}
     side.sentences.acts = split(side.sentences, contexts, corpus.half[start], seed)
+    side.agree(contexts, corpus.half[start], seed)
     return side.book(True, seed)

@@ -7,6 +7,7 @@ and what the conversation earns. So each side's sentences are split by their con
 contexts are written in the acts found so far, and the two sides take turns:
 
     take turns: split one side's sentences anew by the other's acts, join what is not told apart (turns.py)
+    read each sentence by its words and by what stands around it until both agree (agreement.py)
     learn to read the acts off words alone, for sentences that were never seen (gate.py)
 
 The acts of conversations are those of Young et al. (2013), who wrote theirs by hand; Ritter et al. (2010) and
@@ -16,23 +17,25 @@ Zhao et al. (2019) learn them from neighbouring words and from replies, without 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.special import softmax
 
+from turnwise.data.acts.agreement import agreed, rises
 from turnwise.data.acts.codebook import OTHER, Example, Utterance
 from turnwise.data.acts.contexts import GIST, Gists
 from turnwise.data.acts.corpus import Corpus
 from turnwise.data.acts.gate import Gate, left_out
 from turnwise.data.acts.phrases import PhraseBook, Phrases, frequent_forms, short_names
 from turnwise.data.acts.slots import Slots, normalised
-from turnwise.data.acts.spaces import Embedded, Embedder, Space, Words
+from turnwise.data.acts.spaces import Beside, Embedded, Embedder, Space, Words
 from turnwise.data.acts.splitting import Sentences, main_directions
 from turnwise.data.acts.telling import Question, asked, joined
-from turnwise.data.acts.turns import apart, take_turns
+from turnwise.data.acts.turns import apart, around, take_turns
 
 JUST = 0.99
 """distance, at most, of a sentence that was logged: it is not *other*, however odd"""
@@ -68,6 +71,8 @@ class Side:
     counts: np.ndarray
     """[M], how often each was said"""
     sentences: Sentences
+    other: Beside | None = None
+    """words with features beside them, if there is something that makes features"""
 
     @classmethod
     def of(
@@ -90,11 +95,40 @@ class Side:
         at = {text: place[normalised(cut[text])] for text in texts}
         templates = tuple(form for form, _ in forms.values())
         counts = np.array([count for _, count in forms.values()])
-        space = Words.learn(templates) if embed is None else Embedded.learn(embed, templates, name)
-        vectors = space.vectors(templates)
+        space, other, features = Words.learn(templates), None, None
+        if embed is not None:
+            embedded = Embedded.learn(embed, templates, name)
+            made = embedded.vectors(templates)
+            features = main_directions(made, counts, seed)
+            other = Beside.learn(space, embedded, made)
         which = np.array([at[u.text] for u in utterances], np.int64)
-        found = Sentences(main_directions(vectors, counts, seed), which, conversation)
-        return cls(slots, space, templates, counts, found)
+        texts = main_directions(space.vectors(templates), counts, seed)
+        found = Sentences(texts, which, conversation, features)
+        return cls(slots, space, templates, counts, found, other)
+
+    def agree(
+        self,
+        contexts: Mapping[str, Any],
+        half: np.ndarray,
+        seed: int,
+        done: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """Acts, and the space to read them in, on which sentences and their contexts [n, G] agree.
+
+        Features are taken if they foretell what stands around beyond what words do, held out.
+        """
+        s = self.sentences
+        found = agreed(self.space.vectors(self.templates), contexts, s.which, half, s.acts, seed)
+        done("words agree with what stands around them")
+        if found is None:
+            return
+        if self.other is not None:
+            vectors = self.other.vectors(self.templates)
+            also = agreed(vectors, contexts, s.which, half, s.acts, seed, found.chances)
+            done("features agree with what stands around them")
+            if also is not None and rises(also.told, found.told, s.conversation):
+                found, self.space = also, self.other
+        s.acts = np.unique(found.acts, return_inverse=True)[1]
 
     def book(self, other: bool, seed: int) -> PhraseBook:
         """The codebook of the acts that the sentences have now, the most frequent first."""
@@ -157,7 +191,8 @@ def discover(
     at = take_turns(corpus, ours, theirs, (a, o), gists, seed, done)
     asks = asked(corpus, *at.finest)
     curves: list[list[dict[str, float]]] = [[], []]
-    books = [agent, partner]
+    books, codes = [agent, partner], [at.agent.copy(), at.partner.copy()]
+    at_rows = (np.arange(n), spoke)
     for i, side in enumerate(sides):
         if side is None:
             continue
@@ -168,6 +203,13 @@ def discover(
         assert path is not None
         curves[i] = path.curve(asks[i], fine)
         side.sentences.acts[side.sentences.which] = path.number[fine]
+        codes[i][at_rows[i]] = i + path.number[fine]
+    for i in (1, 0):  # answers are fewer words, and clearer: what is said around them has had its say
+        if (side := sides[i]) is None:
+            continue
+        contexts = around(corpus, i, codes[0], codes[1], gists)
+        side.agree(contexts, corpus.half[at_rows[i]], seed, done)
+        codes[i][at_rows[i]] = i + side.sentences.acts[side.sentences.which]
         books[i] = side.book(i == 1, seed)
     agent, partner = books
     assert agent is not None

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from turnwise.data.acts.gate import Gate
 from turnwise.data.acts.labelled import Meaning, function_label
 from turnwise.data.acts.phrases import PhraseBook, Phrases, field_label
 from turnwise.data.acts.roles import NAMES, Roles
 from turnwise.data.acts.slots import Slots
-from turnwise.data.acts.spaces import Embedded, Embedder, Words
+from turnwise.data.acts.spaces import Beside, Embedded, Embedder, Space, Words
 from turnwise.data.acts.talks import Codes
 from turnwise.run.errors import InputError
 from turnwise.run.files.whole import whole_folder
 
 MARK = "codes.json"
 NUMBERS = "codes.npz"
-FORMAT = 3
+FORMAT = 4
 SIDES = ("agent", "partner", "opening")
 UP = 5
 """folders above that of codebooks in which a folder of vectors is looked for, if it is not where it was"""
@@ -95,15 +96,23 @@ def _written(book: PhraseBook) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if book.roles is not None:
         words["roles"] = True
         numbers |= {f"roles_{name}": value for name, value in book.roles.arrays().items()}
-    if isinstance(book.space, Words):
-        return words | {"words": book.space.words}, numbers | {"idf": book.space.vectorizer.idf_}
-    if isinstance(book.space, Embedded):
-        return words | {"embed": book.space.name}, numbers | {
-            "mean": book.space.mean,
-            "common": book.space.common,
-            "vectors": book.logged.astype(np.float32),
-        }
-    raise TypeError(f"sentences are in {type(book.space).__name__}; expected Words or Embedded")
+    space = book.space
+    if not isinstance(space, Words | Embedded | Beside):
+        raise TypeError(f"sentences are in {type(space).__name__}; expected Words, Embedded or Beside")
+    if isinstance(space, Words | Beside):
+        plain = space if isinstance(space, Words) else space.words
+        words |= {"words": plain.words}
+        numbers |= {"idf": plain.vectorizer.idf_}
+    if isinstance(space, Embedded | Beside):
+        embedded = space if isinstance(space, Embedded) else space.embedded
+        words |= {"embed": embedded.name}
+        numbers |= {"mean": embedded.mean, "common": embedded.common}
+    if isinstance(space, Embedded):
+        numbers["vectors"] = book.logged.astype(np.float32)
+    elif isinstance(space, Beside):
+        features = sparse.csr_matrix(book.logged)[:, len(space.words.words) :].toarray()
+        numbers |= {"directions": space.directions, "vectors": features.astype(np.float32)}
+    return words, numbers
 
 
 def _read(
@@ -119,15 +128,7 @@ def _read(
 
     own = {key: tuple((text, int(n)) for text, n in forms) for key, forms in words["own"].items()}
     phrases = Phrases(tuple(words["templates"]), number("acts"), number("counts"), number("distances"), own)
-    logged = None
-    if "embed" in words:
-        logged = number("vectors")
-        space: Words | Embedded = Embedded(
-            _embedder(side, words["embed"], place, embed), number("mean"), number("common"), words["embed"]
-        )
-        _expect_same(space, phrases.templates, logged, f"{place}: acts of the {side}")
-    else:
-        space = Words.of(words["words"], number("idf"))
+    space, logged = _space(side, words, number, place, embed)
     source, labels = words["source"], None
     if words["way"] == "field":
         labels = field_label
@@ -147,6 +148,29 @@ def _read(
         Roles(**{name: number(f"roles_{name}") for name in NAMES}) if words.get("roles") else None,
         logged,
     )
+
+
+def _space(
+    side: str,
+    words: Mapping[str, Any],
+    number: Callable[[str], np.ndarray],
+    place: Path,
+    embed: Callable[[str], Embedder] | None,
+) -> tuple[Space, Any]:
+    """Where a side's sentences are, and the logged ones in it, None if they are quickly made again."""
+    plain = Words.of(words["words"], number("idf")) if "words" in words else None
+    if "embed" not in words:
+        assert plain is not None
+        return plain, None
+    name, logged = words["embed"], number("vectors")
+    made = Embedded(_embedder(side, name, place, embed), number("mean"), number("common"), name)
+    what = f"{place}: acts of the {side}"
+    if plain is None:
+        _expect_same(made.vectors, words["templates"], logged, name, what)
+        return made, logged
+    space = Beside(plain, made, number("directions"))
+    _expect_same(space.features, words["templates"], logged, name, what)
+    return space, space.beside(words["templates"], logged)
 
 
 def _gate(words: Mapping[str, Any], number: Callable[[str], np.ndarray]) -> Gate | None:
@@ -172,13 +196,20 @@ def _embedder(side: str, name: str, place: Path, embed: Callable[[str], Embedder
         ) from error
 
 
-def _expect_same(space: Embedded, templates: Sequence[str], logged: np.ndarray, what: str) -> None:
+def _expect_same(
+    vectors: Callable[[Sequence[str]], np.ndarray],
+    templates: Sequence[str],
+    logged: np.ndarray,
+    name: str,
+    what: str,
+) -> None:
     """InputError if sentences have other vectors than when the acts were found."""
-    found = space.vectors(templates[:TRIED])
-    known = logged[:TRIED]
-    alike = np.einsum("nd,nd->n", found, known)[np.linalg.norm(known, axis=1) > 0.5]
+    found, known = vectors(templates[:TRIED]), logged[:TRIED]
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(known, axis=1)
+    real = lengths > 1e-9
+    alike = np.einsum("nd,nd->n", found, known)[real] / lengths[real]
     if len(alike) and alike.mean() < 0.99:
         raise InputError(
-            f"{what} are read by vectors of {space.name!r}, which makes others of the same sentences now "
+            f"{what} are read by vectors of {name!r}, which makes others of the same sentences now "
             f"(cosine {alike.mean():.2f}); expected embed: what the acts were found with"
         )

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 RIGHT = 0.9
 """share of unseen sentences that are to be read rightly"""
-SENTENCES = 6000
+SENTENCES = 12_000
 """sentences, at most, that the regression learns from"""
 FEW = 12
 """sentences, at least: of fewer nobody could say how clear is enough"""

@@ -1,8 +1,8 @@
-"""Sentences as vectors of length 1: sparse words, or whatever a function of texts gives.
+"""Sentences as vectors: sparse words, whatever a function of texts gives, or both side by side.
 
-The cosine between two is how alike they are. Words weigh by how rare they are (tf-idf, Spärck Jones 1972,
-with sublinear counts), beside pairs of neighbours, because a negation is one, and pieces of words, because
-"batteries" is like "battery".
+They have length 1 (both side by side: about 1 each). The cosine between two is how alike they are. Words
+weigh by how rare they are (tf-idf, Spärck Jones 1972, with sublinear counts), beside pairs of neighbours,
+because a negation is one, and pieces of words, because "batteries" is like "battery".
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ FEWEST = 200
 FEATURES = 60_000
 """of sparse words, at most: the most frequent"""
 
+DIRECTIONS = 200
+"""of features, at most, that stand beside words"""
+PER_DIRECTION = 5
+"""sentences, at least, for each of them"""
+
 
 class Space(Protocol):
     """Where sentences are."""
 
     def vectors(self, templates: Sequence[str]) -> Any:
-        """[n, D] of length 1, sparse or dense; a row of zeros for what is nowhere."""
+        """[n, D], sparse or dense; a row of zeros for what is nowhere."""
         ...
 
 
@@ -119,6 +124,48 @@ class Embedded:
             )
         found = found - self.mean
         return np.asarray(normalize(found - found @ self.common.T @ self.common))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Words, and beside them what a function makes of texts, in directions that differ equally much.
+
+    A regression with a penalty trusts large numbers more than small ones. What a model's features say of a
+    meaning is often in directions in which texts differ little; so each direction gets the same deviation.
+    """
+
+    words: Words
+    embedded: Embedded
+    directions: np.ndarray
+    """[D, K], the main ones of the logged sentences, such that squares of all K together average 1"""
+
+    @classmethod
+    def learn(cls, words: Words, embedded: Embedded, found: np.ndarray) -> Beside:
+        """From the logged sentences as `embedded` has them, [M, D]."""
+        values, turn = np.linalg.eigh((found.T @ found / len(found)).astype(np.float64))
+        # As many directions as the sentences can tell from noise: some for each of them.
+        most = max(1, min(DIRECTIONS, len(found) // PER_DIRECTION))
+        kept = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[::-1][:most]
+        scale = np.sqrt(np.maximum(values[kept], 1e-12) * max(1, len(kept)))
+        return cls(words, embedded, (turn[:, kept] / scale).astype(np.float32))
+
+    @property
+    def name(self) -> str:
+        """What sentences are compared by."""
+        return f"words and {self.embedded.name}"
+
+    def features(self, templates: Sequence[str]) -> np.ndarray:
+        """[n, K], what stands beside words."""
+        return self.embedded.vectors(templates) @ self.directions
+
+    def vectors(self, templates: Sequence[str]) -> sparse.csr_matrix:
+        """[n, words + K], sparse; the last K columns hardly have a zero."""
+        return self.beside(templates, self.features(templates))
+
+    def beside(self, templates: Sequence[str], features: np.ndarray) -> sparse.csr_matrix:
+        """`vectors` of sentences whose features are known."""
+        parts = [self.words.vectors(templates), sparse.csr_matrix(features)]
+        return sparse.csr_matrix(sparse.hstack(parts), dtype=np.float32)
 
 
 def _embedded(embed: Embedder, templates: Sequence[str], name: str) -> np.ndarray:

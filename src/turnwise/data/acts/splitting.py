@@ -32,6 +32,8 @@ PASSES: Any = 1
 """over the texts, for their main directions"""
 CROSSED = 3
 """clear directions, at most, whose halves are crossed with each other; each further one is an act more"""
+CLEARER = 2.0
+"""standard errors by which features must tell more than words do, to be taken for a split"""
 RESTARTS: Any = 4
 """starts of k-means"""
 ROWS = 12_000
@@ -42,13 +44,15 @@ ROWS = 12_000
 class Sentences:
     """The M different sentences of a side and the n utterances that they are.
 
-    `texts` [M, D] in main directions, `which` [n] the sentence of each utterance, `conversation` [n] of each,
-    in order; `acts` [M] the act of each sentence, all one at first.
+    `texts` [M, D] in main directions, `features` [M, D'] likewise in another space, if there is one; `which`
+    [n] the sentence of each utterance, `conversation` [n] of each, in order; `acts` [M] the act of each
+    sentence, all one at first.
     """
 
     texts: np.ndarray
     which: np.ndarray
     conversation: np.ndarray
+    features: np.ndarray | None = None
     acts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,9 +60,13 @@ class Sentences:
 
 
 class Found(NamedTuple):
-    """Where the sentences of an act lie along the clear directions of their texts: `along` [m, g]."""
+    """Where the sentences of an act lie along the clear directions of their texts: `along` [m, g].
+
+    `clearest`: the correlation of the first direction with what stands around, on conversations apart.
+    """
 
     along: np.ndarray
+    clearest: float
 
 
 Known = dict[bytes, Found | None]
@@ -105,7 +113,7 @@ def split(
         used = np.sort(rng.choice(rows, ROWS, replace=False)) if len(rows) > ROWS else rows
         key = used.tobytes()
         if key not in known:
-            known[key] = _directions(side, sentences, used, every, owner, half)
+            known[key] = _clearer(side, sentences, used, every, owner, half)
         parts = _parts(known[key], said[sentences], crossed, seed)
         if parts is None:
             continue
@@ -120,11 +128,29 @@ def split(
     return np.unique(acts, return_inverse=True)[1]
 
 
-def _directions(
+def _clearer(
     side: Sentences, sentences: np.ndarray, rows: np.ndarray, every: Any, owner: np.ndarray, half: np.ndarray
 ) -> Found | None:
+    """Where the sentences of an act lie, by words; or by features if those are clearer beyond chance."""
+    words = _directions(side.texts, side, sentences, rows, every, owner, half)
+    if side.features is None:
+        return words
+    other = _directions(side.features, side, sentences, rows, every, owner, half)
+    margin = 0.0 if words is None else words.clearest + CLEARER / np.sqrt(len(rows))
+    return words if other is None or other.clearest <= margin else other
+
+
+def _directions(
+    vectors: np.ndarray,
+    side: Sentences,
+    sentences: np.ndarray,
+    rows: np.ndarray,
+    every: Any,
+    owner: np.ndarray,
+    half: np.ndarray,
+) -> Found | None:
     """Where the sentences of an act lie along its clear directions; None if it has none."""
-    texts = side.texts[side.which[rows]]
+    texts = vectors[side.which[rows]]
     mean = texts.mean(0)
     texts = texts - mean
     values, turn = np.linalg.eigh((texts.T @ texts).astype(np.float64))
@@ -132,12 +158,13 @@ def _directions(
     turn = turn[:, real][:, ::-1][:, : max(1, min(len(sentences) - 1, len(rows) // 20))].astype(np.float32)
     texts = texts @ turn
     twins = _twins(texts[:, :TWINS], side.conversation[rows])
-    around, views = _standardised(every[rows], owner, twins)
+    around, views = standardised(every[rows], owner, twins)
     clear = signal(texts, around, half[rows], views, LEAST)
     if clear is None or not clear.clear:
         return None
     g = clear.clear
-    return Found((side.texts[sentences] - mean) @ turn @ clear.directions[:, :g] * clear.correlations[:g])
+    along = (vectors[sentences] - mean) @ turn @ clear.directions[:, :g] * clear.correlations[:g]
+    return Found(along, float(clear.correlations[0]))
 
 
 def _parts(found: Found | None, said: np.ndarray, crossed: bool, seed: int) -> np.ndarray | None:
@@ -155,7 +182,7 @@ def _parts(found: Found | None, said: np.ndarray, crossed: bool, seed: int) -> n
     return means.fit(found.along, sample_weight=said + 1e-3).labels_
 
 
-def _standardised(
+def standardised(
     found: Any, owner: np.ndarray, twins: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Contexts [n, G] of mean 0 and deviation 1, and which columns are seen together."""
@@ -185,7 +212,7 @@ def told_apart(
     every: Any = sparse.csr_matrix(sparse.hstack([sparse.csr_matrix(c)[rows] for c in contexts.values()]))
     owner = np.repeat(np.arange(len(contexts)), [c.shape[1] for c in contexts.values()])
     which = np.isin(rows, parts[0]).astype(np.float32)[:, None]
-    around, views = _standardised(every, owner, np.zeros((len(rows), 0), np.float32))
+    around, views = standardised(every, owner, np.zeros((len(rows), 0), np.float32))
     clear = signal(which - which.mean(), around, half[rows], views, LEAST)
     return clear is not None and clear.clear > 0
 

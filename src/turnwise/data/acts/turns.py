@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -96,9 +97,7 @@ def _anew(
 ) -> Coding:
     """Side i (0: the agent) split anew, by the way that foretells more."""
     rows = np.arange(len(corpus)) if i == 0 else corpus.spoke
-    around = around_agent if i == 0 else around_partner
-    gist = gists.heard if i == 0 else gists.said
-    contexts = {k: x[rows] for k, x in around(corpus, at.agent, at.partner, gist, gists.begun).items()}
+    contexts = around(corpus, i, at.agent, at.partner, gists)
     found: list[Coding] = []
     known: Known = {}
     for crossed in (False, True) if at.worth is not None else (False,):
@@ -125,12 +124,17 @@ def apart(
     corpus: Corpus, i: int, at: Coding, gists: Gists, seed: int
 ) -> Callable[[np.ndarray, np.ndarray], bool]:
     """Whether what stands around tells two sets of a side's utterances apart."""
+    contexts = around(corpus, i, at.agent, at.partner, gists)
+    half = corpus.half if i == 0 else corpus.half[corpus.spoke]
+    return lambda one, other: told_apart(one, other, contexts, half, seed)
+
+
+def around(corpus: Corpus, i: int, agent: np.ndarray, partner: np.ndarray, gists: Gists) -> dict[str, Any]:
+    """What stands around the utterances of side i (0: the agent), [n, G] each, in acts of both sides [N]."""
     if i == 0:
-        around, rows = around_agent(corpus, at.agent, at.partner, gists.heard, gists.begun), slice(None)
-    else:
-        around, rows = around_partner(corpus, at.agent, at.partner, gists.said, gists.begun), corpus.spoke
-    contexts = {name: x[rows] for name, x in around.items()}
-    return lambda one, other: told_apart(one, other, contexts, corpus.half[rows], seed)
+        return dict(around_agent(corpus, agent, partner, gists.heard, gists.begun))
+    found = around_partner(corpus, agent, partner, gists.said, gists.begun)
+    return {name: x[corpus.spoke] for name, x in found.items()}
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,8 +1,8 @@
-"""Sentences as vectors: the mean features of a causal LM or an encoder over the tokens of each text.
+"""Sentences as vectors: the features of an encoder or a causal LM over the tokens of each text.
 
-    f(text) = mean over the text's tokens of h_l(token)
+    f(text) = mean over the text's tokens of h_l(token), or h_l(last token)
 
-with h_l the hidden states behind layer l (0: the embedding). Three details of causal models:
+with h_l the hidden states behind layer l (0: the embedding). Four details of causal models:
 
 - The first token of a sequence draws attention and huge activations, whatever it is (Xiao et al. 2023,
   arXiv:2309.17453): a token stands before the text and does not count.
@@ -10,6 +10,9 @@ with h_l the hidden states behind layer l (0: the embedding). Three details of c
   et al. 2025, arXiv:2502.02013).
 - A token knows nothing of what comes after it. If `echo`, the text is read twice in a row and the mean is
   over the second reading, in which each token has seen all of it (Springer et al. 2024, arXiv:2402.15449).
+
+- The last token has seen all of the text, and what depends on order, such as a negation, shows in it and not
+  in the mean (Neelakantan et al. 2022, arXiv:2201.10005, take it too): that is what causal models give here.
 
 All vectors of a model have much in common, which hides what differs: who compares them takes the mean and the
 direction of most variance away (`data/acts/spaces.Embedded` does).
@@ -52,13 +55,15 @@ class Features:
     """A model as a function of texts: `Features(trunk, tokenizer)(texts)` is [n, D], float32.
 
     `depth` is where in the model features are read, as a share of its layers: 1 is the last one, 0 the
-    embedding. `longest` tokens of a text count, and the rest of it does not.
+    embedding. If `last`, the last token speaks for the text, else the mean of all does. `longest` tokens of a
+    text count, and the rest of it does not.
     """
 
     trunk: Any
     tokenizer: Any
     depth: float = 0.5
     echo: bool = False
+    last: bool = False
     longest: int = 128
     quiet: bool = True
     _known: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -100,9 +105,8 @@ class Features:
         own = self.tokenizer.encode(text, add_special_tokens=False)[: min(self.longest, room)]
         if not own:
             return [], 0
-        if self.echo:
-            return [*first, *own, *own], len(own)
-        return [*first, *own], len(own)
+        counted = 1 if self.last else len(own)
+        return [*first, *own, *(own if self.echo else [])], counted
 
     @property
     def _first(self) -> list[int]:
@@ -161,7 +165,9 @@ def _layers_of(trunk: Any) -> nn.ModuleList:
 
 
 def load_features(name_or_path: str | Path, *, quiet: bool = True, **settings: Any) -> Features:
-    """Those of a causal LM or an encoder, by hub name or folder; `settings` are fields of `Features`.
+    """Those of a causal LM, at the last token, or of an encoder, the mean, by hub name or folder.
+
+    `settings` are fields of `Features`, in place of the defaults.
 
     InputError for what is neither.
     """
@@ -169,7 +175,7 @@ def load_features(name_or_path: str | Path, *, quiet: bool = True, **settings: A
     folder = Path(name)
     if adapter_in(folder) or _speaks(name):
         lm, tokenizer = load_lm(name)
-        return Features(trunk_of(lm), tokenizer, quiet=quiet, **settings)
+        return Features(trunk_of(lm), tokenizer, quiet=quiet, **{"last": True, **settings})
     from transformers import AutoModel
 
     without_bars()
