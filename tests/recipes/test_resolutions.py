@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import turnwise as tw
+from turnwise.cli import main
 from turnwise.data.acts.build import build_codes
 from turnwise.data.rows import token_rows
 from turnwise.data.splits.heldout import Split
@@ -23,7 +24,7 @@ from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.trained import Codebooks
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import LoggedActs
-from turnwise.rollout.acts.meant import STRANGER, meant
+from turnwise.rollout.acts.meant import STRANGER, histories_of, meant
 from turnwise.rollout.acts.voice import LoggedVoice
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run.errors import InputError, SettingError
@@ -65,7 +66,7 @@ def test_acts_of_a_policy_that_writes_are_counted_in_its_replies(policy: tw.Poli
     """Nearly all that random weights say was never logged. Importance sampling is the mean of share x 3 x
     reward, and what chance did to the shares, which all conversations have in common, is in its interval."""
     found = tw.estimate(policy, ROWS, acts=codes, samples=8, **QUICK)
-    rows = token_rows(list(tw.read_logs(ROWS, quiet=True)), policy.agent.chat, 32)
+    rows = histories_of(token_rows(list(tw.read_logs(ROWS, quiet=True)), policy.agent.chat, 32))
     shares = meant(policy.agent, codes.codes, list(tw.read_logs(ROWS, quiet=True)), rows, seed=0, samples=8)
     p, pay = shares.chances.probabilities[0, 0], np.arange(3.0)
     assert codes.codes.acts[:3] == ("says a", "says b", "says c")
@@ -142,3 +143,26 @@ def test_they_are_compared_on_the_same_conversations(policy: tw.Policy, codes: C
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["even"]["gain"]["value"] == pytest.approx(0, abs=1e-9)  # it is the logged agent
     assert rows["a policy in memory"]["sure"] == "cannot tell"
+
+
+def test_the_folder_of_any_language_model_from_the_command_line(
+    policy: tw.Policy, codes: Codebooks, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A GPT-2 with random weights, which is no run: it stays as it is, and has no page."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = policy.agent.tokenizer
+    size = {"n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": len(tokenizer)}
+    GPT2LMHeadModel(GPT2Config(**size, eos_token_id=0, bos_token_id=0)).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    codes.save(tmp_path / "codes")
+    (tmp_path / "logs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:9]))
+    before = sorted(path.name for path in (tmp_path / "gpt2").iterdir())
+    words = ["evaluate", str(tmp_path / "gpt2"), "--logs", str(tmp_path / "logs.jsonl"), "--json"]
+    words += ["--resamples", "20"]
+    assert main([*words, "--acts", str(tmp_path / "codes"), "--samples", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["per"], found["conversations"]) == ("act", 9) and "report" not in found
+    assert main([*words, "--per", "turn", "--acts", str(tmp_path / "codes")]) == 2
+    assert "--acts" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "gpt2").iterdir()) == before

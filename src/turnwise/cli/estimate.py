@@ -70,7 +70,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     from turnwise.data.files.logs import read_logs
     from turnwise.evaluation.pages.report import write_report
-    from turnwise.recipes.measuring.estimate import estimate
+    from turnwise.recipes.measuring.estimate import FILE, estimate
 
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
@@ -82,6 +82,9 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     out = console(a.judging.json)
     for line in found["lines"]:
         out.print(line, markup=False, highlight=False)
+    result = {key: value for key, value in found.items() if key != "lines"}
+    if not (a.target.run / FILE).is_file():  # a language model's folder is no run, and stays as it is
+        return result
     page = write_report(a.target.run)
     out.print(f"report: {page}")
-    return {key: value for key, value in found.items() if key != "lines"} | {"report": str(page)}
+    return result | {"report": str(page)}

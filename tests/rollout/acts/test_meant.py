@@ -18,7 +18,7 @@ from turnwise.models.lm.critics import TurnCritic
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import trunk_of
 from turnwise.rollout.acts import meant as room
-from turnwise.rollout.acts.meant import meant
+from turnwise.rollout.acts.meant import histories_of, meant
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.engines.decoding import distribution
 
@@ -82,7 +82,7 @@ def test_shares_come_to_the_probabilities(agent: Agent, monkeypatch: pytest.Monk
     standard errors, with replies to one history in several chunks."""
     monkeypatch.setattr(room, "LANES", 100)
     logs = [talk("Yes.", "No, not yet."), talk("No, not yet."), talk("No, not yet.", "Yes.")]
-    rows = token_rows(logs, agent.chat, 64)
+    rows = histories_of(token_rows(logs, agent.chat, 64))
     told = list[int]()
     found = meant(agent, CODES, logs, rows, seed=0, samples=400, progress=told.append)
     p = found.chances.probabilities
@@ -97,8 +97,9 @@ def test_shares_come_to_the_probabilities(agent: Agent, monkeypatch: pytest.Monk
         np.testing.assert_allclose(left.mean(0), p[b, k], atol=1e-12)  # parts of one size
     assert not p[1, 1].any() and found.chances.prefixes[0][1].acts.tolist() == [sum(map(ord, "Yes.")) % 2]
     # Replies depend on their history alone, and not on what is asked beside it.
-    alone = meant(agent, CODES, logs[1:2], token_rows(logs[1:2], agent.chat, 64), seed=0, samples=1200)
-    assert alone.chances.probabilities[0, 0, 0] == pytest.approx(p[0, 0, 0], abs=1e-12)
+    alone = histories_of(token_rows(logs[1:2], agent.chat, 64))
+    other = meant(agent, CODES, logs[1:2], alone, seed=0, samples=1200)
+    assert other.chances.probabilities[0, 0, 0] == pytest.approx(p[0, 0, 0], abs=1e-12)
 
 
 def test_one_of_several_proposals_is_what_is_said(agent: Agent) -> None:
@@ -106,7 +107,7 @@ def test_one_of_several_proposals_is_what_is_said(agent: Agent) -> None:
     a strong one says its favourite wherever it is among 16 proposals, (1 - 1/8)^16 = .12 of the time it is
     not if all are alike."""
     logs = [talk("No, not yet.")]
-    rows = token_rows(logs, agent.chat, 64)
+    rows = histories_of(token_rows(logs, agent.chat, 64))
     torch.manual_seed(1)
     lm = llama(len(agent.tokenizer), width=16, layers=1, heads=2, context=64, eos=0, pad=1)
     critic = TurnCritic(trunk_of(lm), 16)
@@ -126,5 +127,5 @@ def test_a_strange_sentence_that_was_logged_is_what_it_was_read_as(agent: Agent)
     """All that the policy can say is among the logged messages."""
     said = sorted({agent.chat.text([t]) for t in range(len(agent.tokenizer))} - {""})
     logs = [talk(text) for text in said if text.strip()]
-    found = meant(agent, CODES, logs, token_rows(logs, agent.chat, 64), seed=0, samples=2)
+    found = meant(agent, CODES, logs, histories_of(token_rows(logs, agent.chat, 64)), seed=0, samples=2)
     assert not found.chances.probabilities[:, :, 2].any()

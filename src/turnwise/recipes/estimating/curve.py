@@ -21,6 +21,7 @@ from turnwise.recipes.estimating.estimators import (
     row_of,
     spread_of,
 )
+from turnwise.run.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,27 @@ def curve_of(
     """
     logs, leads = of_logs(ways[0]), leading(ways[-1]).name
     rows, evidence, gains, spread = [], [], [], []
-    for i, (t, x) in enumerate(zip(at, ways, strict=True)):
-        made = possible(x)
-        points = [e.of(x) for e in made]
-        # The first step is the logged agent itself, whatever its probabilities were.
-        apart = [spread_of(e, seen[i]) if seen and t else 0.0 for e in made]
-        values = sampling.intervals(points, spread=apart)
-        lead = [e.name for e in made].index(leads)
-        gains.append(points[lead].minus(logs))
-        spread.append(apart[lead])
-        gain = row_of(sampling.gains(gains[-1:], spread=spread[-1:]), 0)
-        found = held(i, (values.low[lead], values.high[lead]))
-        evidence.append(found)
-        row: dict[str, Any] = {"t": t, "distance": number(distances[i]), "vouched": vouches(found)}
-        row |= {"worth": row_of(values, lead) | {"gain": gain}, "promised": None}
-        even = found.evenness
-        row |= {"effective": even.effective, "largest_share": number(even.largest_share)}
-        row["coverage"] = None if found.coverage is None else found.coverage.overall
-        rows.append(row | {"estimates": [{"name": e.name} | row_of(values, k) for k, e in enumerate(made)]})
+    with Progress("estimating steps", len(at), quiet=sampling.quiet) as bar:
+        for i, (t, x) in enumerate(zip(at, ways, strict=True)):
+            made = possible(x)
+            points = [e.of(x) for e in made]
+            # The first step is the logged agent itself, whatever its probabilities were.
+            apart = [spread_of(e, seen[i]) if seen and t else 0.0 for e in made]
+            values = sampling.intervals(points, spread=apart)
+            lead = [e.name for e in made].index(leads)
+            gains.append(points[lead].minus(logs))
+            spread.append(apart[lead])
+            gain = row_of(sampling.gains(gains[-1:], spread=spread[-1:]), 0)
+            found = held(i, (values.low[lead], values.high[lead]))
+            evidence.append(found)
+            row: dict[str, Any] = {"t": t, "distance": number(distances[i]), "vouched": vouches(found)}
+            row |= {"worth": row_of(values, lead) | {"gain": gain}, "promised": None}
+            even = found.evenness
+            row |= {"effective": even.effective, "largest_share": number(even.largest_share)}
+            row["coverage"] = None if found.coverage is None else found.coverage.overall
+            row["estimates"] = [{"name": e.name} | row_of(values, k) for k, e in enumerate(made)]
+            rows.append(row)
+            bar.at(i + 1)
     reached = reached_by(rows)
     asked = vouched_steps(rows)
     best = surely_best(

@@ -64,6 +64,8 @@ class Sampling:
     clusters: np.ndarray | None
     resamples: int
     seed: int
+    quiet: bool = True
+    """whether no progress is shown"""
 
     def intervals(
         self,

@@ -155,7 +155,7 @@ class Estimating:
         s = self.s
         clusters = None if s.cluster is None else column_of(rest.logs, s.cluster, "cluster")
         possible = self._range(discounted_returns(rest.logs, s.discount))
-        sampling = Sampling(possible, clusters, s.resamples, s.seed)
+        sampling = Sampling(possible, clusters, s.resamples, s.seed, self.quiet)
         if isinstance(self.policy, ActPolicy):
             agent = self.policy.agent
             asking = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet, "besides": rest.besides}

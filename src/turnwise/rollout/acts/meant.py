@@ -52,7 +52,7 @@ class Meant:
     """that were drawn in all"""
 
 
-class _History(NamedTuple):
+class History(NamedTuple):
     """What is read before a turn, and where it was logged."""
 
     ids: list[int]
@@ -60,6 +60,7 @@ class _History(NamedTuple):
     """numbers of all turns that have it before them"""
 
     def replies(self, samples: int) -> int:
+        """How many are drawn, if it is `samples` for a turn."""
         return samples * min(len(self.turns), ALIKE)
 
 
@@ -67,13 +68,13 @@ def meant(
     agent: Agent,
     codes: Codes,
     dialogues: Sequence[Dialogue],
-    rows: TokenRows,
+    histories: Sequence[History],
     *,
     seed: int,
     samples: int,
     progress: Callable[[int], None] | None = None,
 ) -> Meant:
-    """`samples` replies, 2 or more, at every turn; `rows` are the dialogues as the agent's model reads them.
+    """`samples` replies, 2 or more, at every turn; `histories` are what stands before these (`histories_of`).
 
     A reply that the codebook can make nothing of (`STRANGE`) is an act of its own, unless these conversations
     hold the very sentence: what resembles it least would else be counted as covered. `progress` is called
@@ -84,19 +85,19 @@ def meant(
     logged = {_plain(m.content) for d in dialogues for m in d.turns}
     K, groups = len(codes.acts), min(PARTS, samples)
     counts = np.zeros((len(before), groups, K + 1), np.int64)
-    drawn, found = 0, _histories(rows)
+    drawn = 0
     model = agent.lane_model(LANES, agent.chat.stop)
-    for histories in _chunks(found, samples):
-        said = _said(model, [(h.ids, n, first) for h, n, first in histories], seed)
+    for some in _chunks(histories, samples):
+        said = _said(model, [(h.ids, n, first) for h, n, first in some], seed)
         texts = [[agent.chat.text(ids) for ids in own] for own in said]
-        acts = _read(codes, [before[h.turns[0]] for h, *_ in histories], texts, logged)
-        for (h, _, first), own in zip(histories, acts, strict=True):
+        acts = _read(codes, [before[h.turns[0]] for h, *_ in some], texts, logged)
+        for (h, _, first), own in zip(some, acts, strict=True):
             part = (first + np.arange(len(own))) % groups
             np.add.at(counts[h.turns[0]], (part, own), 1)
             drawn += len(own)
         if progress is not None:
             progress(drawn)
-    for h in found:
+    for h in histories:
         counts[h.turns[1:]] = counts[h.turns[0]]
     whole, total = counts.sum(1), counts.sum((1, 2))
     mask = _mask(prefixes)
@@ -108,22 +109,23 @@ def meant(
     )
 
 
-def _histories(rows: TokenRows) -> list[_History]:
-    """Those of all turns, each once, the shortest first: neighbours are read side by side."""
-    found: dict[bytes, _History] = {}
+def histories_of(rows: TokenRows) -> list[History]:
+    """Those of all turns of conversations, as the agent's model reads these; each once, the shortest first:
+    neighbours are read side by side."""
+    found: dict[bytes, History] = {}
     turn, inside = 0, False
     for row in rows:
         for at in row.decisions[row.decisions >= row.learn_from].tolist():
             if not inside:
                 ids = row.ids[: at + 1]
                 key = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
-                found.setdefault(key, _History(ids.tolist(), [])).turns.append(turn)
+                found.setdefault(key, History(ids.tolist(), [])).turns.append(turn)
                 turn += 1
             inside = not row.turn_end[at + 1]
     return sorted(found.values(), key=lambda h: len(h.ids))
 
 
-def _chunks(histories: Sequence[_History], samples: int) -> Iterator[list[tuple[_History, int, int]]]:
+def _chunks(histories: Sequence[History], samples: int) -> Iterator[list[tuple[History, int, int]]]:
     """(history, replies, how many of its replies came before), `LANES` replies at a time."""
     chunk, room = [], LANES
     for h in histories:

@@ -13,7 +13,7 @@ from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.models.lm.parts import context_of
 from turnwise.recipes.estimating.acts.steps import ActSteps, expect_act_logp, steps_of
 from turnwise.recipes.estimating.text.speakers import encoded
-from turnwise.rollout.acts.meant import STRANGER, meant
+from turnwise.rollout.acts.meant import STRANGER, histories_of, meant
 from turnwise.rollout.agent import Agent
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
@@ -36,9 +36,9 @@ def spoken_steps(
     samples = at_most(4, samples)
     rows = encoded(dialogues, agent.chat, context_of(agent.lm), quiet=quiet)
     turns = sum(map(len, logs))
-    with Progress("sampling the policy", turns * samples, quiet=quiet) as bar:
-        found = meant(agent, codes, dialogues, rows, seed=seed, samples=samples, progress=bar.at)
-        bar.at(turns * samples)
+    histories = histories_of(rows)
+    with Progress("sampling the policy", sum(h.replies(samples) for h in histories), quiet=quiet) as bar:
+        found = meant(agent, codes, dialogues, histories, seed=seed, samples=samples, progress=bar.at)
     notes = [
         f"what the policy means is counted in {found.replies:,} of its replies, {samples} or more at each of "
         f"{turns:,} turns"
