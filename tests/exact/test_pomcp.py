@@ -220,6 +220,75 @@ def test_what_is_shown_first_is_believed() -> None:
     assert np.isfinite(returns).all()
 
 
+class LoudTiger:
+    """Tiger whose growls are numbers: N(-1, s) from the left and N(1, s) from the right. None repeats.
+
+    A state is a side, -1 or 1; after a door the tiger is put anew.
+    """
+
+    actions, discount, noise = 3, 0.95, 1.5
+
+    def start(self, rng: np.random.Generator) -> int:
+        return int(rng.choice([-1, 1]))
+
+    def step(self, state: int, action: int, rng: np.random.Generator) -> tuple[int, float, float, bool]:
+        if action == 0:
+            return state, float(rng.normal(state, self.noise)), -1.0, False
+        reward = -100.0 if (action == 1) == (state == -1) else 10.0
+        return self.start(rng), float(rng.normal(0, 9)), reward, False
+
+
+class HeardTiger(LoudTiger):
+    def likelihood(self, observation: float, action: int, state: int) -> float:
+        mean, spread = (state, self.noise) if action == 0 else (0, 9)
+        return float(np.exp(-(((observation - mean) / spread) ** 2) / 2))
+
+
+def test_observations_that_never_repeat_are_refused_in_plain_words() -> None:
+    planner = Planner(LoudTiger(), Config(200, exploration=110.0), np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"do not repeat: .* expected a simulator with `likelihood"):
+        planner.act()
+
+
+def test_weighted_particles_come_to_the_exact_belief() -> None:
+    """Bayes: the log-odds of the right side are 2 / s^2 times the sum of what was heard."""
+    heard = [0.7, -0.2, 1.9, 0.4]
+    config = Config(1, exploration=110.0, particles=4000)
+    planner = Planner(HeardTiger(), config, np.random.default_rng(1))
+    for k, x in enumerate(heard):
+        planner.observe(0, x)
+        exact = 1 / (1 + np.exp(-2 / 1.5**2 * sum(heard[: k + 1])))
+        assert abs(np.mean(np.array(planner.states) == 1) - exact) < 4 * np.sqrt(0.25 / 4000)
+    planner.observe(1, 3.0)  # a door: the tiger is put anew, and what is heard tells nothing
+    assert abs(np.mean(np.array(planner.states) == 1) - 0.5) < 4 * np.sqrt(0.25 / 4000)
+
+
+def test_a_planner_listens_to_growls_that_never_repeat() -> None:
+    listen = lambda state: np.array([1.0, 0.0, 0.0])  # noqa: E731
+    config = Config(400, exploration=40.0, particles=200, horizon=3)
+    planner = Planner(HeardTiger(), config, np.random.default_rng(2), policy=listen)
+    assert planner.act() == 0  # nothing is known: a door is worth -45
+    planner.observe(0, 0.2)
+    assert planner.act() == 0  # a little is known, .54
+    planner.observe(0, 6.0)
+    planner.act()
+    # .996 for the right side: 9.6 now, then two steps of listening, or doors tried there, which only cost
+    assert planner.values[1] > -5 and planner.values[1] > planner.values[2] + 50
+    planner.begin()
+    planner.observe(0, -6.0)
+    planner.act()
+    assert planner.values[2] > planner.values[1] + 50
+
+
+def test_an_observation_that_is_an_array_needs_a_likelihood() -> None:
+    class Arrays(LoudTiger):
+        def step(self, state: int, action: int, rng: np.random.Generator) -> Any:
+            return state, np.zeros(2), 0.0, False
+
+    with pytest.raises(InputError, match="an observation is ndarray"):
+        Planner(Arrays(), Config(5, exploration=1.0), np.random.default_rng(0)).act()
+
+
 @pytest.mark.parametrize("door", ["tables", "simulator"])
 def test_lost_beliefs_say_what_to_do(door: str) -> None:
     """At `start` left never shows what right shows."""

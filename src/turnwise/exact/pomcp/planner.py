@@ -12,8 +12,14 @@ Two kinds of problem. A `POMDP` is simulated on its tables by compiled loops (`t
 the exact belief (PO-UCT) or from particles (POMCP). A `Simulator` is simulated in Python (`sample_tree`),
 from particles.
 
+Where observations do not repeat (numbers with noise), a tree of them never looks two steps ahead. A simulator
+with a `likelihood` is therefore searched with few observations under each action, and states inside the tree
+are weighted by how likely they make them (POMCPOW); what the agent sees weights the root's particles. Without
+a likelihood such a simulator is refused.
+
 Sources: Silver & Veness 2010, "Monte-Carlo planning in large POMDPs", algorithm 1; Auer, Cesa-Bianchi &
-Fischer 2002 for UCB1.
+Fischer 2002 for UCB1; Sunberg & Kochenderfer 2018, "Online algorithms for POMDPs with continuous state,
+action, and observation spaces", algorithm 2 (POMCPOW), with actions that can be counted.
 
 How we differ
 - The belief at the root is exact if the problem is written out (unless particles are asked for).
@@ -35,10 +41,19 @@ from turnwise.envs.pomdp import POMDP
 from turnwise.exact.bounds import mdp_q
 from turnwise.exact.pomcp.sample_tree import SampleTree
 from turnwise.exact.pomcp.table_tree import TableTree, outcomes
-from turnwise.exact.pomcp.tree import BeliefLost, Simulator, Tree
+from turnwise.exact.pomcp.tree import BeliefLost, Simulator, Tree, WeighingSimulator
 from turnwise.run.errors import InputError, SettingError
 
-__all__ = ["BeliefLost", "Config", "Planner", "Simulator", "TabularSimulator", "informed", "plan_episodes"]
+__all__ = [
+    "BeliefLost",
+    "Config",
+    "Planner",
+    "Simulator",
+    "TabularSimulator",
+    "WeighingSimulator",
+    "informed",
+    "plan_episodes",
+]
 
 PerState = np.ndarray | Callable[[Any], np.ndarray]
 """an array [S, A] for a written-out problem, or for a simulator a function from a state to [A]"""
@@ -60,8 +75,16 @@ class Config:
     """draw from the exact belief (PO-UCT); False, and with simulators always: from particles (POMCP)"""
     particles: int = 1000
     """number of states that stand for a belief, at least"""
+    widening: float = 4.0
+    """k, with simulators that have a `likelihood`: an action has up to k N(h,a)^p observations"""
+    widening_power: float = 0.2
+    """p"""
 
     def __post_init__(self) -> None:
+        if not self.widening > 0:
+            raise SettingError("widening", self.widening, "a number above 0")
+        if not 0 <= self.widening_power <= 1:
+            raise SettingError("widening_power", self.widening_power, "a number from 0 to 1")
         for name in ("simulations", "particles"):
             if getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "1 or more")
@@ -170,7 +193,13 @@ def _tree(
     if isinstance(policy, np.ndarray) or isinstance(legal, np.ndarray):
         raise InputError("policy or legal is an array; expected functions of the state for a simulator")
     return SampleTree(
-        problem, exploration=c, horizon=horizon, particles=config.particles, policy=policy, legal=legal
+        problem,
+        exploration=c,
+        horizon=horizon,
+        particles=config.particles,
+        policy=policy,
+        legal=legal,
+        widening=(config.widening, config.widening_power),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class Simulator(Protocol):
 
     def step(self, state: Any, action: int, rng: np.random.Generator) -> tuple[Any, Hashable, float, bool]:
         """Draw (next state, observation, reward, whether the episode ended)."""
+        ...
+
+
+@runtime_checkable
+class WeighingSimulator(Simulator, Protocol):
+    """A simulator that also says how likely an observation is. Needed where observations do not repeat."""
+
+    def likelihood(self, observation: Any, action: int, state: Any) -> float:
+        """The density (or probability) of `observation` after `action` led to `state`; any common factor."""
         ...
 
 
