@@ -317,6 +317,7 @@ def test_the_demo_end_to_end(tmp_path, capsys):
     found = printed_json(capsys)
     assert [r["name"] for r in found["rows"]] == ["BC", "BC, success only"]
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
+    assert "--others 30 --episodes 4 --validation-episodes 2 --methods bc-success" in found["command"]
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "0.5675" in page and "BC, success only" in page
     # A run that was asked for brings those that it needs.
