@@ -17,8 +17,7 @@ from turnwise.evaluation.estimates.fitted_q import Played, Values, turn_keys
 from turnwise.evaluation.estimates.intervals import Intervals, jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
-from turnwise.evaluation.estimates.support import coverage, evenness
-from turnwise.evaluation.estimates.verdict import Evidence
+from turnwise.evaluation.estimates.support import Evidence, coverage, evenness
 from turnwise.evaluation.measures.exchange_network import exchange_network
 from turnwise.rollout.acts.chooser import Prefix
 from turnwise.rollout.acts.logged import chances

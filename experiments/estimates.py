@@ -68,8 +68,10 @@ from scipy.stats import spearmanr
 from turnwise.evaluation.estimates import importance
 from turnwise.evaluation.estimates.intervals import choose, jointly
 from turnwise.evaluation.estimates.pointwise import Pointwise
+from turnwise.evaluation.estimates.shortfalls import MATERIAL
 from turnwise.evaluation.estimates.step_curve import ModelCheck, StepPath
-from turnwise.evaluation.estimates.verdict import MATERIAL, Evidence, judge, vouches
+from turnwise.evaluation.estimates.support import Evidence
+from turnwise.evaluation.estimates.verdict import judge, vouches
 from turnwise.run.rehearsal import at_most
 
 SIZES = (200, 1000, 5000, 20_000)

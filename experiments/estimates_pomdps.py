@@ -74,9 +74,10 @@ from turnwise.evaluation.estimates.fitted_q import Played, fit_tables, turn_keys
 from turnwise.evaluation.estimates.intervals import jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
+from turnwise.evaluation.estimates.shortfalls import MATERIAL
 from turnwise.evaluation.estimates.step_curve import ModelCheck, StepPath
-from turnwise.evaluation.estimates.support import coverage, evenness
-from turnwise.evaluation.estimates.verdict import MATERIAL, Evidence, judge, vouches
+from turnwise.evaluation.estimates.support import Evidence, coverage, evenness
+from turnwise.evaluation.estimates.verdict import judge, vouches
 from turnwise.run.rehearsal import at_most
 
 RESAMPLES, MODEL_RESAMPLES = 200, 4

@@ -18,8 +18,10 @@ with logged propensities. The truth is the mean of 4,000 live conversations of t
   part that leads, the plan either of the two.
 
 *Missed*: sets in which the promise is further than .05 from the truth. *Flagged*: those of them in which the
-verdict neither says that the logs vouch nor that the model does. *Found wrong*: sets in which it says that
-the model is wrong where it could be checked; else it says that the logs are too few to check it.
+verdict neither says that the logs vouch nor that the model does. *Found*: sets in which it says that acts have
+more than one meaning or that the model is wrong; else it says that the logs are too few to check it. The last
+columns are what was told of what follows, in nats: by words beyond all that was exchanged as acts, and by
+words and by what was exchanged beyond the model. From .005 nats on, and if it is not by chance, it is a fault.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ WORLDS = ("plain", "two states", "wording", "merged")
 SIZE, CHECKED, LIVE, TOLERANCE = 2000, 5000, 4000, 0.05
 KIND, CURT = 0.95, 0.6
 """reliability of what is answered to either wording"""
+FOUND = ("model is wrong", "more than one meaning")
+"""what a verdict says of a fault that was found"""
 SIDES = ("front", "front", "back", "back")
 """what the merged codebook takes a part for"""
 
@@ -166,6 +170,7 @@ def one(world: str, seed: int) -> dict[str, Any]:
         "truth": live(world, policy, learnt, rng),
         "verdict": found["worth"]["sure"],
         "why": found["worth"]["why"],
+        "meanings": {name: row["value"] for name, row in found["meanings"].items() if row is not None},
     }
 
 
@@ -184,7 +189,10 @@ def merge(runs: Path) -> None:
         "flagged, of those",
         "model only",
         "cannot tell",
-        "found wrong",
+        "found",
+        "words",
+        "words, beyond the model",
+        "history, beyond the model",
     )
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for world in WORLDS:
@@ -194,9 +202,11 @@ def merge(runs: Path) -> None:
         missed = [r for r in of if abs(r["promise"] - r["truth"]) > TOLERANCE]
         flagged = sum(r["verdict"] == "cannot tell" for r in missed)
         counts = [sum(r["verdict"] == w for r in of) for w in ("model only", "cannot tell")]
-        counts.append(sum(any("model is wrong" in x for x in r["why"]) for r in of))
+        counts.append(sum(any(said in x for said in FOUND for x in r["why"]) for r in of))
+        told = [np.mean([r["meanings"][k] for r in of]) for k in ("words", "beyond_model", "history")]
         means = [np.mean([r[k] for r in of]) for k in ("promise", "truth")]
         cells = [world, len(of), *(f"{x:.3f}" for x in means), len(missed), flagged, *counts]
+        cells += [f"{x:.4f}" for x in told]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     text = f"# Learnt models that are wrong\n\n{story_of(__doc__)}\n\n" + "\n".join(lines)
     write_page(runs, "wrong_models", text)

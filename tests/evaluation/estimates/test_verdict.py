@@ -13,16 +13,10 @@ from scipy.special import expit
 from turnwise.evaluation.estimates import importance
 from turnwise.evaluation.estimates.intervals import jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.estimates.shortfalls import MAX_WIDTH, MIN_EFFECTIVE, MIN_SHARE
 from turnwise.evaluation.estimates.step_curve import ModelCheck
-from turnwise.evaluation.estimates.support import Coverage, Evenness, Unseen, coverage, evenness
-from turnwise.evaluation.estimates.verdict import (
-    MAX_WIDTH,
-    MIN_EFFECTIVE,
-    MIN_SHARE,
-    Evidence,
-    judge,
-    vouches,
-)
+from turnwise.evaluation.estimates.support import Coverage, Evenness, Evidence, Unseen, coverage, evenness
+from turnwise.evaluation.estimates.verdict import judge, vouches
 
 COVERED = Coverage(
     overall=0.97,

@@ -63,6 +63,15 @@ class Pointwise:
             errors[some] = _errors(values[some], parts, counts[some], order)
         return values, errors
 
+    def times(self, factor: float) -> Pointwise:
+        """A multiple of it."""
+
+        def again(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            values, parts = self.again(counts)
+            return factor * values, factor * parts
+
+        return pointwise(again, len(self.parts))
+
     def minus(self, other: Pointwise) -> Pointwise:
         """The difference of two estimates from the same episodes; the noise that they share cancels."""
 

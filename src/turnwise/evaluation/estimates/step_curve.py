@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 
+from turnwise.evaluation.estimates.foretelling.gains import Gain
 from turnwise.evaluation.estimates.logged import Logged
 
 Way = Literal["tilted", "mixed"]
@@ -196,9 +197,14 @@ class ModelCheck:
     """of the policy itself"""
     spread: np.ndarray | None = None
     """[S] how far the promise may be off for lack of logs to learn from (half an interval); None for 0"""
-    estimated: bool = False
-    """whether nobody knows how probable the logged acts were: the learnt model then talks with a clone of the
-    logged agent, and is held against what that agent earned, so that the clone may be what is wrong"""
+    clone: float | None = None
+    """what the model promises for a clone of the logged agent, less what that agent earned, if nobody knows
+    how probable the logged acts were. It may be the clone's fault, so that `promised` is without it: a mixed
+    step t is the clone in 1 - t of its turns, and that part of it is taken off"""
+    history: Gain | None = None
+    """what was exchanged before tells of each answer beyond what the model says; None if it was not asked"""
+    words: Gain | None = None
+    """what the words of the message tell of it"""
 
     @property
     def share(self) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from turnwise.evaluation.estimates.foretelling.gains import Gain
 from turnwise.evaluation.estimates.logged import LARGEST_RATIO
 
 
@@ -97,6 +98,31 @@ class Coverage:
     def least(self) -> int:
         """The decision with the smallest coverage."""
         return int(np.nanargmin(self.per_decision))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the logs hold of one policy."""
+
+    conversations: int
+    """logged, or clusters of them"""
+    evenness: Evenness
+    coverage: Coverage | None
+    """None if it was not measured: nothing is vouched for then"""
+    interval: tuple[float, float]
+    """95%, of the value"""
+    returns: tuple[float, float]
+    """lowest and highest logged return"""
+    unit: str = "conversation"
+    """what is independent, in the singular"""
+    words: Gain | None = None
+    """what the words of messages tell of what follows, beyond all that was exchanged as acts; None if that
+    was not asked, or cannot matter"""
+
+    @property
+    def logs(self) -> str:
+        """The logs, in words."""
+        return f"the {self.conversations:,} logged {self.unit}s"
 
 
 def coverage(

@@ -2,88 +2,29 @@
 
 An interval says how far chance may have moved an estimate. It cannot say that the logs hold nothing like the
 policy, and looks narrow there. So the verdict comes first, from what the logs hold of the policy, and the
-number after it.
-
-The thresholds come from an experiment in which true values are known: conversations of HelpDesk, targets
-behaviour x exp(beta Q*) for beta 1 to 16, and the best plan. 5,000 conversations are worth 29%, 9%, 4% and 3%
-of their number at beta 2, 4, 8 and 16, and .3% for the plan. "vouch" is to be said at beta 2 and 4, and never
-at beta 16 or of the plan, though their intervals look narrow in one set of logs or another. A logged agent
-that is near-optimal and hardly ever errs is the other case: of a policy that errs often, its logs
-hold only the conversations in which it does not, with even weights, in like situations. These weights do not
-average 1. No theorem gives these numbers.
+number after it. What the logs must hold, `shortfalls.py` says; what a model must stand, this file.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from turnwise.evaluation.estimates.foretelling.gains import Gain
+from turnwise.evaluation.estimates.shortfalls import MATERIAL, TOLD, nats, needs_of, part, percent, shortfalls
 from turnwise.evaluation.estimates.step_curve import ModelCheck
-from turnwise.evaluation.estimates.support import Coverage, Evenness, Unseen
+from turnwise.evaluation.estimates.support import Evidence
 
 Word = Literal["vouch", "model only", "cannot tell"]
 
-MIN_EFFECTIVE = 200.0
-"""conversations of its own that the logs must be worth to a policy (effective sample size)"""
-MIN_SHARE = 0.06
-"""of all logs, that these must be: a small share is the beginning of a long tail of weights, of which the
-heaviest are not logged yet, and then the effective sample size overstates itself"""
-EVEN_SHARE, MIN_CONVERSATIONS = 0.5, 30
-"""this share of all logs is enough, if there are so many: with nearly even weights a few conversations do"""
-MAX_SHARE = 0.05
-"""of all weight, that one conversation (or cluster) may hold"""
-AWAY = 3.3
-"""standard errors that the mean weight may be from 1: by chance it is farther off once in a thousand logs"""
-MIN_MEAN = 0.9
-"""the mean weight that is asked for besides: what is missing of 1 is the share of the policy's conversations
-that these logs do not hold, and few logs have errors so large that they show nothing"""
-MIN_COVERAGE = 0.8
-"""share of what the policy does that the logs must hold in like situations, over the same share of what the
-logged agent did"""
-MIN_TURN_COVERAGE = 0.6
-"""the same at each decision that at least `COUNTED` of the policy's conversations reach"""
-COUNTED = 0.05
-"""see `MIN_TURN_COVERAGE`"""
-MIN_OF_LOGGED = 0.4
-"""of what the logged agent did, that the logs must hold in like situations for coverage to say anything"""
-MAX_WIDTH = 0.15
-"""width of the 95% interval over the range of logged returns"""
-MAX_NOWHERE = 0.02
-"""share of what the policy does that the logs may hold nowhere at all; neither they nor a model learnt from
-them know what follows"""
 MIN_CHECKED = 0.02
 """share of the way to the policy (in nats) that a model must have been checked"""
 NOTICED = 1 / 3
 """of the gain that a model promises at a step: an error of this size must be noticed at one step or another,
 or the model is as good as unchecked"""
-MATERIAL = 0.02
-"""of the range of logged returns: a model that is off by less is not called wrong"""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the logs hold of one policy."""
-
-    conversations: int
-    """logged, or clusters of them"""
-    evenness: Evenness
-    coverage: Coverage | None
-    """None if it was not measured: nothing is vouched for then"""
-    interval: tuple[float, float]
-    """95%, of the value"""
-    returns: tuple[float, float]
-    """lowest and highest logged return"""
-    unit: str = "conversation"
-    """what is independent, in the singular"""
-
-    @property
-    def logs(self) -> str:
-        """The logs, in words."""
-        return f"the {self.conversations:,} logged {self.unit}s"
 
 
 @dataclass(frozen=True)
@@ -104,19 +45,6 @@ class Verdict:
         }[self.word]
 
 
-@dataclass(frozen=True)
-class _Shortfall:
-    """What keeps the logs from vouching: a sentence, and what would help."""
-
-    reason: str
-    need: str = ""
-    """a sentence of its own"""
-    times: float = 0.0
-    """or so many times the conversations"""
-    final: bool = False
-    """no model helps either"""
-
-
 def judge(
     evidence: Evidence, model: ModelCheck | None = None, *, acts: Sequence[str] | None = None
 ) -> Verdict:
@@ -124,14 +52,15 @@ def judge(
 
     vouch         the weights are even enough, the acts covered, the interval is narrow
     model only    not that, but the model agrees with the logs at every step that these vouch for, one of
-                  these is a test of it, and the policy does little that was never logged at all
+                  these is a test of it, what it says of the next answer is not said better by what was
+                  exchanged or how it was worded, and the policy does little that was never logged at all
     cannot tell   else
     """
-    missing = _shortfalls(evidence, acts)
+    missing = shortfalls(evidence, acts)
     if not missing:
         return Verdict("vouch", (*_strengths(evidence), *_said_of(model, evidence)))
     reasons = tuple(m.reason for m in missing)
-    needs = _needs(missing, evidence)
+    needs = needs_of(missing, evidence)
     if any(m.final for m in missing):
         return Verdict("cannot tell", reasons, needs)
     doubt = _doubt(model, evidence)
@@ -142,139 +71,7 @@ def judge(
 
 def vouches(evidence: Evidence) -> bool:
     """Whether the verdict is "vouch": for `farthest`, which looks for the last such step."""
-    return not _shortfalls(evidence, None)
-
-
-def _shortfalls(evidence: Evidence, acts: Sequence[str] | None) -> list[_Shortfall]:
-    """What keeps the logs from vouching, in the order in which it is said."""
-    bottom, top = evidence.returns
-    if evidence.conversations < 2:
-        alone = f"There is but one {evidence.unit}: nothing says what chance did."
-        return [_Shortfall(alone, f"More {evidence.unit}s.", final=True)]
-    if not top > bottom:
-        return [
-            _Shortfall(
-                f"All conversations ended alike (return {top:g}): they cannot tell better from worse.",
-                "Conversations with different outcomes, or outcomes measured more finely.",
-                final=True,
-            )
-        ]
-    found = (
-        _unaveraged(evidence),
-        _uneven(evidence),
-        _heavy(evidence),
-        *_uncovered(evidence.coverage, acts),
-        _wide(evidence),
-    )
-    return [shortfall for shortfall in found if shortfall]
-
-
-def _uneven(evidence: Evidence) -> _Shortfall | None:
-    n, effective = evidence.conversations, evidence.evenness.effective
-    if n >= MIN_CONVERSATIONS and effective >= EVEN_SHARE * n:
-        return None
-    if effective == 0:
-        return _Shortfall(f"In none of {evidence.logs} did the agent act as this policy would.", _OTHER_LOGS)
-    worth = f"For this policy {evidence.logs} tell as much as {effective:,.0f} of its own would"
-    if effective < MIN_SHARE * n:
-        return _Shortfall(
-            f"{worth}, {_percent(effective / n)} of them; {MIN_SHARE:.0%} is asked for, whatever their "
-            "number: it mostly does what the logged agent seldom did.",
-            _OTHER_LOGS,
-        )
-    if effective < MIN_EFFECTIVE:
-        return _Shortfall(
-            f"{worth}; at least {MIN_EFFECTIVE:.0f} are asked for.", times=MIN_EFFECTIVE / effective
-        )
-    return None
-
-
-def _unaveraged(evidence: Evidence) -> _Shortfall | None:
-    """Of a policy that does what the behaviour hardly ever does, the huge weights are not there."""
-    mean, error = evidence.evenness.mean, evidence.evenness.mean_error
-    if evidence.evenness.effective == 0:
-        return None  # that is said in other words
-    if abs(mean - 1) <= max(AWAY * error, MATERIAL) and mean >= MIN_MEAN:
-        return None
-    return _Shortfall(
-        f"Weights average {mean:.3f} (standard error {error:.3f}), and would average 1 if these logs held "
-        "all that the policy does, and if the probabilities were those of the agent that acted.",
-        _OTHER_LOGS,
-    )
-
-
-def _heavy(evidence: Evidence) -> _Shortfall | None:
-    share = evidence.evenness.largest_share
-    # Of 10 conversations with even weights each has a tenth: that is few conversations, not a heavy one.
-    if not share > max(MAX_SHARE, 2 / evidence.conversations):
-        return None
-    return _Shortfall(
-        f"One {evidence.unit} makes {share:.0%} of the estimate; at most {MAX_SHARE:.0%} is allowed.",
-        times=share / MAX_SHARE,
-    )
-
-
-def _uncovered(coverage: Coverage | None, acts: Sequence[str] | None) -> list[_Shortfall]:
-    if coverage is None:
-        return [
-            _Shortfall(
-                "It was not measured how much of what the policy does the logs hold.",
-                "Acts: with them it can be counted.",
-            )
-        ]
-    if coverage.nowhere - coverage.of_logged_nowhere > MAX_NOWHERE:
-        new = ([u for u in coverage.unseen if not u.elsewhere] or coverage.unseen)[:3]
-        return [
-            _Shortfall(
-                f"Of what the policy does {_part(coverage.nowhere)} was never logged at all: no model can "
-                f"have learnt what follows. It is {_listed(new, acts)}.",
-                "Conversations in which the agent does this, with its probabilities logged.",
-                final=True,
-            )
-        ]
-    if not coverage.of_logged >= MIN_OF_LOGGED:
-        return [
-            _Shortfall(
-                "Situations are told apart so finely, or logs are so few, that they hold but "
-                f"{_percent(coverage.of_logged)} of what the logged agent itself did in like situations.",
-                "Coarser kinds of situations, or more conversations.",
-            )
-        ]
-    counted = coverage.running >= COUNTED
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = coverage.per_decision / coverage.of_logged_per_decision
-    ratios = np.where(counted & np.isfinite(ratios), ratios, 1.0)
-    least = int(ratios.argmin())
-    named = [u for u in coverage.unseen if counted[u.decision]][:3]
-    if not coverage.overall >= MIN_COVERAGE * coverage.of_logged:
-        where, share, logged, asked = "The", coverage.overall, coverage.of_logged, MIN_COVERAGE
-    elif not ratios[least] >= MIN_TURN_COVERAGE:
-        share, logged = coverage.per_decision[least], coverage.of_logged_per_decision[least]
-        where, asked = f"At turn {least + 1} the", MIN_TURN_COVERAGE
-    else:
-        return []
-    return [
-        _Shortfall(
-            f"{where} logs hold {_part(share)} of what the policy does in like situations, and "
-            f"{_part(logged)} of what the logged agent did; {_percent(asked * logged)} is asked for. "
-            f"Missing are above all: {_listed(named, acts)}.",
-            f"Conversations in which the agent does this: {_listed(named, acts)}.",
-        )
-    ]
-
-
-def _wide(evidence: Evidence) -> _Shortfall | None:
-    (low, high), (bottom, top) = evidence.interval, evidence.returns
-    width = (high - low) / (top - bottom)
-    if width <= MAX_WIDTH:
-        return None
-    if not math.isfinite(width):
-        return _Shortfall("The logs put no bound on the value.", _OTHER_LOGS)
-    return _Shortfall(
-        f"The 95% interval spans {width:.0%} of the range of logged returns; "
-        f"at most {MAX_WIDTH:.0%} is allowed.",
-        times=(width / MAX_WIDTH) ** 2,
-    )
+    return not shortfalls(evidence, None)
 
 
 def _strengths(evidence: Evidence) -> list[str]:
@@ -284,9 +81,9 @@ def _strengths(evidence: Evidence) -> list[str]:
     return [
         f"For this policy {evidence.logs} tell as much as {evidence.evenness.effective:,.0f} of its own "
         "would, and the heaviest makes "
-        f"{_percent(evidence.evenness.largest_share)} of the estimate.",
-        f"They hold {_part(coverage.overall)} of what it does in like situations, and "
-        f"{_part(coverage.of_logged)} of what the logged agent did.",
+        f"{percent(evidence.evenness.largest_share)} of the estimate.",
+        f"They hold {part(coverage.overall)} of what it does in like situations, and "
+        f"{part(coverage.of_logged)} of what the logged agent did.",
         f"The 95% interval spans {(high - low) / (top - bottom):.0%} of the range of logged returns.",
     ]
 
@@ -299,16 +96,17 @@ def _doubt(model: ModelCheck | None, evidence: Evidence) -> str | None:
     wrong = model.off(material)
     if wrong is not None:
         step, away = wrong
-        whose = "The learnt model, or that of the logged agent," if model.estimated else "The learnt model"
         return (
-            f"{whose} is wrong where it can be checked: {_way(model, step)} of the way from the "
-            f"behaviour it promises {model.promised[step]:.3g}, and the logs say {model.measured[step]:.3g} "
-            f"({model.low[step]:.3g} to {model.high[step]:.3g}). It is too {'high' if away > 0 else 'low'} "
-            "there, and may be more so further on."
+            f"The learnt model is wrong where it can be checked: {_way(model, step)} of the way from the "
+            f"behaviour it promises {model.promised[step]:.3g}{_less_clone(model)}, and the logs say "
+            f"{model.measured[step]:.3g} ({model.low[step]:.3g} to {model.high[step]:.3g}). It is too "
+            f"{'high' if away > 0 else 'low'} there, and may be more so further on."
         )
+    if told := _told_better(model):
+        return told
     if not model.share >= MIN_CHECKED:
         return (
-            f"The logs can check the learnt model on {_percent(model.share)} of the way from the behaviour "
+            f"The logs can check the learnt model on {percent(model.share)} of the way from the behaviour "
             f"to the policy only; {MIN_CHECKED:.0%} is asked for."
         )
     step, error, limit = model.sharpest(NOTICED, material)
@@ -328,61 +126,46 @@ def _said_of(model: ModelCheck | None, evidence: Evidence) -> list[str]:
     wrong = model.off(MATERIAL * (top - bottom))
     if wrong is not None:
         step, _ = wrong
-        whose = "it is the model that is wrong"
-        if model.estimated:
-            whose = "it is wrong, or the model of the logged agent is"
         return [
-            f"The learnt model says otherwise ({model.promised[step]:.3g}, where the logs say "
-            f"{model.measured[step]:.3g}): {whose}."
+            f"The learnt model says otherwise ({model.promised[step]:.3g}{_less_clone(model)}, where the "
+            f"logs say {model.measured[step]:.3g}): it is the model that is wrong."
         ]
+    if told := _told_better(model):
+        return [told]
     away = np.abs(model.promised - model.measured)[model.vouched].max()
     return [
-        f"Where the logs can check the learnt model, {_percent(model.share)} of the way from the behaviour "
-        f"to the policy, its promises differ from what they say by at most {away:.2g}, which chance explains."
+        f"Where the logs can check the learnt model, {percent(model.share)} of the way from the behaviour "
+        f"to the policy, its promises{_less_clone(model)} differ from what they say by at most {away:.2g}, "
+        "which chance explains."
     ]
 
 
-_OTHER_LOGS = (
-    "Conversations in which the agent tries what the policy does, some of the time, with its probabilities "
-    "logged; or talk with the policy itself."
-)
-_TOO_MANY = 100
-"""times as many conversations of the same kind: nobody waits for those"""
-
-
-def _needs(missing: Sequence[_Shortfall], evidence: Evidence) -> tuple[str, ...]:
-    """What would help. More of the same is named only if it is enough."""
-    said = [m.need for m in missing if m.need]
-    times = max(m.times for m in missing)
-    if times > _TOO_MANY:
-        said.append(_OTHER_LOGS)
-    elif times > 1 and _OTHER_LOGS not in said:
-        # Two digits, rounded up: the estimate is no better than that.
-        wanted = evidence.conversations * times
-        unit = 10 ** max(math.floor(math.log10(wanted)) - 1, 0)
-        count = math.ceil(wanted / unit) * unit
-        said.append(f"About {count:,} {evidence.unit}s like these, in place of {evidence.conversations:,}.")
-    return tuple(dict.fromkeys(said))
-
-
-def _listed(unseen: Sequence[Unseen], acts: Sequence[str] | None) -> str:
-    return "; ".join(
-        f"{acts[u.act] if acts is not None else f'act {u.act}'} at turn {u.decision + 1} "
-        f"(in {_percent(u.mass)} of the policy's conversations)"
-        for u in unseen
+def _told_better(model: ModelCheck) -> str | None:
+    """What says the next answer better than the model: asked of what was done, whoever did it how often."""
+    if _above(model.history):
+        what = "what was exchanged before tells"
+    elif _above(model.words):
+        what = "the words of a message tell"
+    else:
+        return None
+    gain = model.history if _above(model.history) else model.words
+    assert gain is not None
+    return (
+        f"The learnt model is wrong about what is answered: {what} {nats(gain)} of each answer, beyond what "
+        "it says."
     )
 
 
-def _part(share: float) -> str:
-    return "all" if share >= 1 else _percent(share)
+def _above(gain: Gain | None) -> bool:
+    return gain is not None and gain.above(TOLD)
 
 
-def _percent(share: float) -> str:
-    """Neither 0% of something nor 100% of less than all."""
-    if 0 < share < 0.01:
-        return "less than 1%"
-    return "more than 99%" if 0.99 < share < 1 else f"{share:.0%}"
+def _less_clone(model: ModelCheck) -> str:
+    """What is taken off a promise, where the model had to talk with a clone of the logged agent."""
+    if model.clone is None:
+        return ""
+    return f" (less its part of the {model.clone:+.2g} by which it is off for a clone of the logged agent)"
 
 
 def _way(model: ModelCheck, step: int) -> str:
-    return _percent(1.0 if model.distance == 0 else float(model.distances[step] / model.distance))
+    return percent(1.0 if model.distance == 0 else float(model.distances[step] / model.distance))

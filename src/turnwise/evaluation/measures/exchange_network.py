@@ -44,15 +44,15 @@ def exchange_network(logs: ActLogs, talks: Sequence[ActTalk], *, seed: int = 0) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = layers(symbols, turns)
-        _learn(network, (x, torch.as_tensor(acts)), (held, torch.as_tensor(theirs)))
+        learn_labels(network, (x, torch.as_tensor(acts)), (held, torch.as_tensor(theirs)))
     return ExchangeNetwork(network.eval().requires_grad_(False), symbols, turns)
 
 
 Decisions = tuple[sparse.csr_array, Tensor]
 
 
-def _learn(network: nn.Module, seen: Decisions, apart: Decisions) -> None:
-    """Fit to decisions (features, acts), and leave it as it was where it predicted those `apart` best."""
+def learn_labels(network: nn.Module, seen: Decisions, apart: Decisions) -> None:
+    """Fit to decisions (features, labels), and leave it as it was where it predicted those `apart` best."""
     (x, acts), (held, theirs) = seen, (dense(apart[0]), apart[1])
     optimizer = optimizer_of(network, OPTIMIZER)
     best, kept, at = np.inf, copy.deepcopy(network.state_dict()), 0

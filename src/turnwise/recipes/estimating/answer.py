@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from turnwise.evaluation.estimates.foretelling.questions import Foretold
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.recipes.estimating.curve import Curve, Promises
 from turnwise.recipes.estimating.estimators import Others, Sampling
@@ -55,5 +56,7 @@ class Answer:
     """the same logs as they might be seen, if probabilities are estimated or counted"""
     final: str = ""
     """why nothing here can tell, whatever the verdict; nothing if there is no such reason"""
+    told: Foretold = field(default_factory=Foretold)
+    """what acts and models leave out, as far as that was asked"""
     ground: Ground | None = None
     """of which steps are made that can talk; None for a policy that writes its own words"""

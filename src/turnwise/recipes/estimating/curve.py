@@ -11,7 +11,8 @@ import numpy as np
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.step_curve import ModelCheck, Way, farthest
-from turnwise.evaluation.estimates.verdict import Evidence, vouches
+from turnwise.evaluation.estimates.support import Evidence
+from turnwise.evaluation.estimates.verdict import vouches
 from turnwise.recipes.estimating.estimators import (
     Others,
     Sampling,
@@ -32,6 +33,10 @@ class Promises:
     """[S], means over models"""
     spread: np.ndarray
     """[S], half of a 95% interval over models, and of the chance of simulating"""
+    beside: np.ndarray
+    """[S], values less (1 - t) times that of the first step, which is a model of the logged agent"""
+    beside_spread: np.ndarray
+    """[S], half intervals of these"""
 
 
 @dataclass(frozen=True)

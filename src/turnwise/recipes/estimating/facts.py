@@ -10,9 +10,11 @@ import numpy as np
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.evaluation.estimates.confounding import gamma_to_undo
+from turnwise.evaluation.estimates.foretelling.questions import Foretold
 from turnwise.evaluation.estimates.importance import weighted_per_decision
 from turnwise.evaluation.estimates.logged import Logged
-from turnwise.evaluation.estimates.verdict import Evidence
+from turnwise.evaluation.estimates.shortfalls import TOLD
+from turnwise.evaluation.estimates.support import Evidence
 from turnwise.run.errors import SettingError
 
 
@@ -48,6 +50,20 @@ def support_of(evidence: Evidence, names: Sequence[str]) -> dict[str, Any]:
             for u in cover.unseen[:10]
         ],
     }
+
+
+def told_facts(told: Foretold) -> dict[str, Any]:
+    """What acts and models leave out, in nats for each thing that followed, as JSON has it."""
+    found: dict[str, Any] = {}
+    for name, gain in (("words", told.words), ("beyond_model", told.beyond), ("history", told.history)):
+        if gain is None:
+            found[name] = None
+            continue
+        low, high = gain.interval
+        row = {"value": gain.mean, "low": low, "high": high, "error": gain.error}
+        found[name] = {k: x if np.isfinite(x) else None for k, x in row.items()}
+        found[name] |= {"count": gain.count, "fault": gain.above(TOLD)}
+    return found
 
 
 def confounding_of(logged: Logged) -> float | None:

@@ -19,6 +19,7 @@ from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.estimates.bounds import cautious_value
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.verdict import judge
+from turnwise.evaluation.measures.playbook.plan import Plan
 from turnwise.recipes.estimating.acts.answer import act_answer
 from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.acts.promises import promised
@@ -35,7 +36,7 @@ from turnwise.recipes.estimating.estimators import (
     part_of,
     row_of,
 )
-from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of
+from turnwise.recipes.estimating.facts import column_of, confounding_of, support_of, told_facts
 from turnwise.recipes.estimating.leaks import Fresh, both, fresh, within
 from turnwise.recipes.estimating.rerated import rerated, reward_name
 from turnwise.recipes.estimating.resolution import per_of
@@ -160,8 +161,9 @@ class Estimating:
             agent = self.policy.agent
             asking = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet, "besides": rest.besides}
             steps = act_steps(agent, rest.logs, **asking)
-            promise = self._promising(agent)
-            return act_answer(steps, agent.codes, sampling, s, promise=promise, quiet=self.quiet)
+            promise, plan = self._promising(agent), self._plan()
+            shown = None if plan is None else Plan(plan.planner, plan.copies)
+            return act_answer(steps, agent.codes, sampling, s, promise=promise, plan=shown, quiet=self.quiet)
         if self.codes is not None:
             codes = self.codes.codes
             asked = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet}
@@ -207,6 +209,7 @@ class Estimating:
             "estimates": rows,
             "cautious": self._cautious(logged, sampling),
             "confounding": confounding_of(answer.messages or logged),
+            "meanings": told_facts(answer.told),
             "curve": {"way": curve.way, "steps": curve.rows, "reached": curve.reached},
             "safe": self._safe(curve, rest.kept > 0),
             "verdict": {"word": verdict.word, "headline": verdict.headline, "reasons": list(verdict.reasons)},
@@ -238,12 +241,17 @@ class Estimating:
 
     def _promising(self, agent: ActAgent) -> Callable[[Behaviour], Promises] | None:
         """What says what learnt models promise of each step; None if there are none."""
-        plan = None if self.world is None else self.world.agent.chooser
-        if not isinstance(plan, PlanChooser) or plan.planner.model.pay is None:
+        plan = self._plan()
+        if plan is None:
             return None
         s, model = self.s, plan.planner.model
         talks = {"discount": s.discount, "talks": s.talks, "seed": s.seed}
         return lambda behaviour: promised(model, plan.copies, agent, behaviour, s.way, **talks)
+
+    def _plan(self) -> PlanChooser | None:
+        """The plan in learnt models that have learnt of rewards; None if there is none."""
+        plan = None if self.world is None else self.world.agent.chooser
+        return plan if isinstance(plan, PlanChooser) and plan.planner.model.pay is not None else None
 
     def _direct(self, promises: Promises, now: dict[str, Any]) -> dict[str, Any]:
         """The row of what the models promise of the policy itself."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from turnwise.data.acts.talks import Codes
+from turnwise.evaluation.estimates.foretelling.questions import DECISIONS, ask
 from turnwise.evaluation.estimates.logged import Logged
+from turnwise.evaluation.measures.playbook.plan import Plan
 from turnwise.recipes.estimating.acts.behaviour import Behaviour, behaviour_of
 from turnwise.recipes.estimating.acts.partings import partings
 from turnwise.recipes.estimating.acts.steps import ActSteps
@@ -18,6 +21,7 @@ from turnwise.recipes.estimating.curve import Promises
 from turnwise.recipes.estimating.estimators import Sampling
 from turnwise.recipes.estimating.folds import folds_of
 from turnwise.recipes.settings.measure import EstimateSettings
+from turnwise.run.rehearsal import at_most
 
 SAME = 1e-9
 """nats between two log-probabilities that are one"""
@@ -30,11 +34,13 @@ def act_answer(
     s: EstimateSettings,
     *,
     promise: Callable[[Behaviour], Promises] | None = None,
+    plan: Plan | None = None,
     notes: Sequence[str] = (),
     quiet: bool,
 ) -> Answer:
-    """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any. `notes`:
-    what people should know of how the policy was asked; without any it is said here."""
+    """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any, and `plan`
+    the one that was made in them. `notes`: what people should know of how the policy was asked; without any
+    it is said here."""
     fold = folds_of(len(steps.mask), sampling.clusters, s.seed)
     behaviour = behaviour_of(steps, fold, seed=s.seed, quiet=quiet)
     all_q = fitted_values(steps, fold, s.discount)
@@ -55,7 +61,10 @@ def act_answer(
     )
     path = path_of(steps, behaviour, s.way)
     promises = None if promise is None else promise(behaviour)
+    most = at_most(500, DECISIONS)
+    told = ask(steps.logs, steps.dialogues, plan, clusters=sampling.clusters, most=most, seed=s.seed)
     doubts = Doubts() if same else doubts_of(steps, behaviour, logged, all_q, path.way)
+    doubts = replace(doubts, told=told)
     ground = Ground(  # of a policy that chooses acts; one whose replies were counted cannot take a step
         behaviour.choosers,
         behaviour.probabilities[steps.mask].mean(0),
@@ -69,6 +78,7 @@ def act_answer(
         curve=step_curve(steps, path, logged, all_q, sampling, promises, doubts=doubts),
         names=steps.logs.acts,
         warnings=[*(notes or _asked(steps, s.samples)), *_warnings(steps, behaviour)],
+        told=told,
         promises=promises,
         partings=partings(steps, behaviour.probabilities, codes, s.seed),
         ground=None if steps.without else ground,

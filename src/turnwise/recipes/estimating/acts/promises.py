@@ -48,7 +48,14 @@ def promised(
         [simulated_talks(w, chance, len(step), discount, rng).reshape(len(at), talks) for w in worlds]
     )  # [worlds, S, talks]
     means, chance_variance = found.mean(2), found.var(2, ddof=1).mean(0) / talks  # [worlds, S], [S]
-    # Means differ by chance as well, which counts once.
-    between_models = means.var(0, ddof=1) - chance_variance if len(worlds) > 1 else np.zeros(len(at))
-    variance = np.maximum(between_models, 0.0) + chance_variance / len(worlds)
-    return Promises(means.mean(0), 1.96 * np.sqrt(variance))
+    rest = 1 - np.asarray(at)
+    beside = means - rest * means[:, :1]
+    both = np.where(rest < 1, chance_variance + rest**2 * chance_variance[0], 0.0)  # 0: the first itself
+    return Promises(means.mean(0), _half(means, chance_variance), beside.mean(0), _half(beside, both))
+
+
+def _half(means: np.ndarray, chance_variance: np.ndarray) -> np.ndarray:
+    """[S], half of a 95% interval over models [worlds, S], whose means differ by chance as well: that counts
+    once."""
+    between_models = means.var(0, ddof=1) - chance_variance if len(means) > 1 else np.zeros(means.shape[1])
+    return 1.96 * np.sqrt(np.maximum(between_models, 0.0) + chance_variance / len(means))

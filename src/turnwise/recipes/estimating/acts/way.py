@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from turnwise.evaluation.estimates.foretelling.questions import Foretold
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.step_curve import STEPS, ModelCheck, StepPath, Way, mixed
-from turnwise.evaluation.estimates.support import Coverage, coverage, evenness
-from turnwise.evaluation.estimates.verdict import Evidence, vouches
+from turnwise.evaluation.estimates.support import Coverage, Evidence, coverage, evenness
+from turnwise.evaluation.estimates.verdict import vouches
 from turnwise.recipes.estimating.acts.behaviour import Behaviour
 from turnwise.recipes.estimating.acts.steps import ActSteps, logged_logp
 from turnwise.recipes.estimating.curve import Curve, Promises, curve_of, number
@@ -28,6 +29,8 @@ class Doubts:
     """from each of the models of the behaviour"""
     draws: tuple[Seen, ...] = ()
     """to the policy as it is counted without each part of its replies"""
+    told: Foretold = field(default_factory=Foretold)
+    """what words and histories tell beyond acts, and beyond a learnt model"""
 
     def at(self, see: Callable[[StepPath, Logged], Logged]) -> Others:
         """What `see` makes of each."""
@@ -73,7 +76,7 @@ def step_curve(
     doubts: Doubts | None = None,
 ) -> Curve:
     """Every estimate at every step. `all_q` [B, A, K]: values of the policy, if it has any. `doubts`: other
-    ways, if probabilities are estimated or counted (`doubts_of`)."""
+    ways, if probabilities are estimated or counted (`doubts_of`), and what acts and models leave out."""
     doubts = Doubts() if doubts is None else doubts
     distances = np.array([path.distance(t) for t in at])
     ways = [at_step(path, t, steps.acts, logged, all_q) for t in at]
@@ -82,7 +85,9 @@ def step_curve(
     def held(i: int, interval: tuple[float, float]) -> Evidence:
         # What replies leave open is told of the policy itself: of it alone people read the share.
         draws = doubts.draws if at[i] == 1 else ()
-        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling, draws)
+        found = evidence_of(steps, ways[i], path.at(at[i]), interval, sampling, draws)
+        # Of the logged agent itself nothing is asked but what it earned.
+        return replace(found, words=doubts.told.words) if at[i] else found
 
     found = curve_of(path.way, at, ways, distances, held, sampling, seen)
     if promises is None:
@@ -112,7 +117,8 @@ def clone_curve(
     seen = [doubts.at(lambda way, x, t=t: _from_model(way, t, steps.acts, x, all_q)) for t in at]
 
     def held(i: int, interval: tuple[float, float]) -> Evidence:
-        return evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
+        found = evidence_of(steps, ways[i], path.at(at[i]), interval, sampling)
+        return replace(found, words=doubts.told.words) if at[i] else found
 
     distances = np.array([path.distance(t) for t in at])
     return curve_of(path.way, at, ways, distances, held, sampling, seen)
@@ -131,7 +137,10 @@ def _check(
 ) -> ModelCheck:
     """What the models promise of each step beside what the logs say of the very same policy.
 
-    That is the step from the *model* of the logged agent, with which the learnt models talked.
+    That is the step from the *model* of the logged agent, with which the learnt models talked. Where nobody
+    knows how probable the logged acts were, weights are made of that model too, so that the logs speak of the
+    agent and the promise of its clone. What the promise is off by there is then taken off from every step, by
+    the share of turns in which the step is the clone; chance and spread are those of what is left.
     """
     ways = [_from_model(path, t, steps.acts, logged, all_q) for t in at]
     lead = leading(ways[-1])
@@ -147,17 +156,28 @@ def _check(
         vouches(evidence_of(steps, x, path.at(t), (each.low[i], each.high[i]), sampling))
         for i, (t, x) in enumerate(zip(at, ways, strict=True))
     ]
+    promise, values, low, high = promises.values, together.values, together.low, together.high
+    clone, half = None, promises.spread
+    if doubts.models:
+        rest, half = 1 - np.asarray(at), promises.beside_spread
+        clone = float(promise[0] - values[0])
+        promise = promise - rest * clone
+        left = [p.minus(points[0].times(r)) for p, r in zip(points, rest.tolist(), strict=True)]
+        apart = sampling.gains(left, simultaneous=True, spread=spread)
+        low, high = values - (apart.values - apart.low), values + (apart.high - apart.values)
     return ModelCheck(
-        promised=promises.values,
-        measured=together.values,
-        low=together.low,
-        high=together.high,
+        promised=promise,
+        measured=values,
+        low=low,
+        high=high,
         # As for `farthest`: a step behind one that fails is not believed.
         vouched=np.logical_and.accumulate(np.array(vouched, bool)),
         distances=distances,
         distance=path.distance(1.0),
-        spread=promises.spread,
-        estimated=bool(doubts.models),
+        spread=half,
+        clone=clone,
+        history=doubts.told.history,
+        words=doubts.told.beyond,
     )
 
 

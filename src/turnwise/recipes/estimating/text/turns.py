@@ -12,8 +12,7 @@ from turnwise.evaluation.estimates.fitted_v import fitted_v
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.sampled_coverage import Places, places, sampled_coverage
 from turnwise.evaluation.estimates.step_curve import STEPS, logged_distance, mixed
-from turnwise.evaluation.estimates.support import Coverage, evenness, shares
-from turnwise.evaluation.estimates.verdict import Evidence
+from turnwise.evaluation.estimates.support import Coverage, Evidence, evenness, shares
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import curve_of
 from turnwise.recipes.estimating.estimators import Sampling
