@@ -18,10 +18,10 @@ with logged propensities. The truth is the mean of 4,000 live conversations of t
   part that leads, the plan either of the two.
 
 *Missed*: sets in which the promise is further than .05 from the truth. *Flagged*: those of them in which the
-verdict neither says that the logs vouch nor that the model does. *Found*: sets in which it says that acts have
-more than one meaning or that the model is wrong; else it says that the logs are too few to check it. The last
-columns are what was told of what follows, in nats: by words beyond all that was exchanged as acts, and by
-words and by what was exchanged beyond the model. From .005 nats on, and if it is not by chance, it is a fault.
+verdict neither says that the logs vouch nor that the model does. *Found*: sets in which it says that acts
+have more than one meaning or that the model is wrong; else it says that the logs are too few to check it.
+The last columns are what is told of what follows, in nats: by words beyond all that was exchanged as acts,
+and by words and by what was exchanged beyond the model. From .005 nats on it is a fault, if it is not chance.
 """
 
 from __future__ import annotations

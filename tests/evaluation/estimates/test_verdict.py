@@ -11,6 +11,7 @@ import pytest
 from scipy.special import expit
 
 from turnwise.evaluation.estimates import importance
+from turnwise.evaluation.estimates.foretelling.gains import Gain
 from turnwise.evaluation.estimates.intervals import jointly, studentised_intervals
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.shortfalls import MAX_WIDTH, MIN_EFFECTIVE, MIN_SHARE
@@ -151,11 +152,33 @@ def test_a_model_is_called_wrong_where_it_was():
     near = judge(FINE, wrong)
     assert near.word == "vouch"
     assert "it is the model that is wrong" in near.reasons[-1]
-    # If nobody knows how probable the logged acts were, the clone of the logged agent may be at fault.
-    guessed = replace(wrong, estimated=True)
-    far, near = judge(without(evenness=Evenness(10.0, 0.3)), guessed), judge(FINE, guessed)
-    assert "or that of the logged agent, is wrong where" in far.reasons[-1]
-    assert "it is wrong, or the model of the logged agent is" in near.reasons[-1]
+    # If nobody knows how probable the logged acts were, the clone's part has been taken off.
+    guessed = replace(wrong, clone=-0.08)
+    far = judge(without(evenness=Evenness(10.0, 0.3)), guessed)
+    assert "promises 0.25 (less its part of the -0.08 by which it is off for a clone" in far.reasons[-1]
+
+
+def test_acts_that_mean_several_things():
+    """.03 nats with an error of .01 are three errors above 0; with .02 it may be chance; .004 is little."""
+    mixed = without(words=Gain(0.03, 0.01, 900))
+    verdict = judge(mixed, CHECK)
+    assert (verdict.word, vouches(mixed)) == ("cannot tell", False)
+    assert "Acts have more than one meaning: the words of messages tell 0.030 nats" in verdict.reasons[0]
+    assert "an estimate per turn" in verdict.needs[0]
+    assert vouches(without(words=Gain(0.03, 0.02, 900))) and vouches(without(words=Gain(0.004, 0.0001, 900)))
+
+
+def test_a_model_that_the_history_knows_better():
+    """Steps agree with the logs, and yet what was exchanged, or how it was worded, tells more of answers."""
+    far = without(evenness=Evenness(10.0, 0.3))
+    gain = Gain(0.02, 0.004, 900)
+    history, words = judge(far, replace(CHECK, history=gain)), judge(far, replace(CHECK, words=gain))
+    assert history.word == words.word == "cannot tell"
+    assert "what was exchanged before tells 0.020 nats (0.012 to 0.028, 95%)" in history.reasons[-1]
+    assert "the words of a message tell 0.020 nats" in words.reasons[-1]
+    assert judge(far, replace(CHECK, history=Gain(0.02, 0.01, 900))).word == "model only"
+    near = judge(FINE, replace(CHECK, history=gain))
+    assert near.word == "vouch" and "model is wrong about what is answered" in near.reasons[-1]
 
 
 def test_a_check_that_could_not_fail_is_none():
