@@ -53,8 +53,7 @@ from turnwise.evaluation.estimates.intervals import choose, jointly, studentised
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.pointwise import Pointwise
 from turnwise.evaluation.estimates.step_curve import ModelCheck, StepPath
-from turnwise.evaluation.estimates.support import coverage, evenness
-from turnwise.evaluation.estimates.support import Evidence
+from turnwise.evaluation.estimates.support import Evidence, coverage, evenness
 from turnwise.evaluation.estimates.verdict import judge, vouches
 from turnwise.run.rehearsal import at_most
 
