@@ -14,7 +14,7 @@ from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.splits.choices import chosen, evenly, unrated
 from turnwise.data.splits.heldout import Split
-from turnwise.evaluation.estimates.verdict import MIN_CONVERSATIONS
+from turnwise.evaluation.estimates.shortfalls import MIN_CONVERSATIONS
 from turnwise.recipes.estimating.leaks import BESIDES
 from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.measuring.estimate import FILE, Estimating
