@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue
 from turnwise.data.splits.choices import chosen, evenly
 from turnwise.recipes.held_out import HeldOut
 from turnwise.run.errors import InputError

@@ -157,17 +157,16 @@ class Estimating:
         clusters = None if s.cluster is None else column_of(rest.logs, s.cluster, "cluster")
         possible = self._range(discounted_returns(rest.logs, s.discount))
         sampling = Sampling(possible, clusters, s.resamples, s.seed, self.quiet)
+        asking = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet, "besides": rest.besides}
         if isinstance(self.policy, ActPolicy):
             agent = self.policy.agent
-            asking = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet, "besides": rest.besides}
             steps = act_steps(agent, rest.logs, **asking)
             promise, plan = self._promising(agent), self._plan()
             shown = None if plan is None else Plan(plan.planner, plan.copies)
             return act_answer(steps, agent.codes, sampling, s, promise=promise, plan=shown, quiet=self.quiet)
         if self.codes is not None:
             codes = self.codes.codes
-            asked = {"seed": s.seed, "samples": s.samples, "quiet": self.quiet}
-            steps, notes = spoken_steps(self.policy.agent, codes, rest.logs, **asked)
+            steps, notes = spoken_steps(self.policy.agent, codes, rest.logs, **asking)
             return act_answer(steps, codes, sampling, s, notes=notes, quiet=self.quiet)
         speaker = LmSpeaker(self.policy.agent)
         answer = token_answer if s.per == "token" else turn_answer

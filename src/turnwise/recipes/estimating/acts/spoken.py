@@ -11,7 +11,7 @@ from turnwise.data.acts.codebook import Utterance
 from turnwise.data.acts.talks import ActLogs, Codes
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.models.lm.parts import context_of
-from turnwise.recipes.estimating.acts.steps import ActSteps, expect_act_logp, steps_of
+from turnwise.recipes.estimating.acts.steps import ActSteps, expect_act_logp, steps_of, taught
 from turnwise.recipes.estimating.text.speakers import encoded
 from turnwise.rollout.acts.meant import STRANGER, histories_of, meant
 from turnwise.rollout.agent import Agent
@@ -25,9 +25,17 @@ READ = 5000
 
 
 def spoken_steps(
-    agent: Agent, codes: Codes, dialogues: Sequence[Dialogue], *, seed: int, samples: int, quiet: bool
+    agent: Agent,
+    codes: Codes,
+    dialogues: Sequence[Dialogue],
+    *,
+    seed: int,
+    samples: int,
+    quiet: bool,
+    besides: Sequence[Dialogue] = (),
 ) -> tuple[ActSteps, list[str]]:
-    """What the policy would mean at each logged decision, and what people should know of it.
+    """What the policy would mean at each logged decision, and what people should know of it; `besides` as of
+    `act_steps`.
 
     InputError for a log-probability above 0, by the conversation's id.
     """
@@ -54,7 +62,8 @@ def spoken_steps(
     else:
         p, without = p[:, :, :-1], tuple(x[:, :, :-1] for x in without)
     notes += _misread(codes, dialogues, logs)
-    return steps_of(dialogues, logs, replace(found.chances, probabilities=p), without), notes
+    steps = steps_of(dialogues, logs, replace(found.chances, probabilities=p), without)
+    return taught(steps, codes, besides), notes
 
 
 def _misread(codes: Codes, dialogues: Sequence[Dialogue], logs: ActLogs) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from turnwise.data.acts.talks import ActLogs, ActTalk
+from turnwise.data.acts.talks import ActLogs, ActTalk, Codes
 from turnwise.data.dialogue import Dialogue
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.logged import Chances, logged_chances
@@ -58,10 +58,8 @@ def act_steps(
     quiet: bool,
     besides: Sequence[Dialogue] = (),
 ) -> ActSteps:
-    """Read conversations with the agent's codebooks, and ask it what it would do at each decision.
-
-    `besides` are other conversations of the logged agent. If these say how probable all acts were, nobody has
-    to learn it from others.
+    """Read conversations with the agent's codebooks, and ask it what it would do at each decision; `besides`
+    are other conversations of the logged agent (`taught`).
 
     InputError for a log-probability above 0, by the conversation's id.
     """
@@ -69,10 +67,15 @@ def act_steps(
     expect_act_logp(logs)
     with Progress("asking the policy", len(dialogues), quiet=quiet) as bar:
         target = logged_chances(agent, dialogues, seed=seed, samples=samples, progress=bar.at)
-    steps = steps_of(dialogues, logs, target)
+    return taught(steps_of(dialogues, logs, target), agent.codes, besides)
+
+
+def taught(steps: ActSteps, codes: Codes, besides: Sequence[Dialogue]) -> ActSteps:
+    """The same with what other conversations of the logged agent teach. If the logs say how probable all acts
+    were, nobody has to learn it from others."""
     if not len(besides) or not np.isnan(steps.act_logp[steps.mask]).any():
         return steps
-    return replace(steps, besides=agent.codes.talks(besides).talks)
+    return replace(steps, besides=codes.talks(besides).talks)
 
 
 def expect_act_logp(logs: ActLogs) -> None:
