@@ -36,7 +36,7 @@ from turnwise.envs.protocol import Discrete, Step
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.agents.settings import CriticSpec, MemoryName, MemorySpec
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic, soft_actor_critic_of
 from turnwise.models.agents.spec import Spaces, actor_critic_of, memory_of
 from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.metrics import COMMON
@@ -152,7 +152,7 @@ def fresh(name: str, env: Any, memory: MemoryName) -> Agent:
     if name == "r2d2":
         return QNetwork(memory_of(spec, spaces), env.action_space.n)
     if name == "sac":
-        return SoftActorCritic(memory_of(spec, spaces), memory_of(spec, spaces), env.action_space.n)
+        return soft_actor_critic_of(env.action_space, memory_of(spec, spaces), memory_of(spec, spaces))
     return actor_critic_of(spec, CriticSpec(), spaces)
 
 

@@ -15,7 +15,7 @@ from turnwise.envs.problems.classics import cheese_maze, t_maze
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controllers import Controller, controller_value
 from turnwise.models.agents.q_network import QNetwork, greedy_table
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic, soft_actor_critic_of
 from turnwise.models.memory.base import LearnedMemory
 from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
@@ -72,7 +72,7 @@ def test_sac_with_a_memory_solves_a_short_t_maze(tmp_path: Path) -> None:
     maze = t_maze(0).showing_initial()
     env = TabularEnv(maze, 8)
     torch.manual_seed(0)
-    agent = SoftActorCritic(remembering(env), remembering(env), 4)
+    agent = soft_actor_critic_of(env.action_space, remembering(env), remembering(env))
     c = sac.Config(
         steps=3000,
         lanes=16,

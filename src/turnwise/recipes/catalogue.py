@@ -125,7 +125,7 @@ _ROWS = (
     Algorithm("reinforce", "REINFORCE", "REINFORCE", "REINFORCE from whole episodes", "acting",
               "acting.reinforce", critic=True),
     Algorithm("r2d2", "R2D2", "R2D2", "Q-learning on histories, from replay", "acting", "acting.r2d2"),
-    Algorithm("sac", "SAC", "SAC", "discrete soft actor-critic, from replay", "acting", "acting.sac"),
+    Algorithm("sac", "SAC", "SAC", "soft actor-critic, from replay", "acting", "acting.sac"),
 )  # fmt: skip
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _ROWS}
 

@@ -22,7 +22,7 @@ from turnwise.envs.problems.classics import t_maze, tiger
 from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
 from turnwise.models.agents.q_network import EpsilonGreedy, QHead, QNetwork, greedy_table, spread
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import soft_actor_critic_of
 from turnwise.models.memory.base import LearnedMemory
 from turnwise.models.memory.encoders import Encoder, ObservationEncoder
 from turnwise.models.memory.recurrent import GRU
@@ -245,7 +245,9 @@ def train(algorithm: str, folder: Path, stop: int | None = None) -> None:
             agent = QNetwork(memory(observations, actions), actions)
             r2d2.train(r2d2.Config(**SMALL), env, agent, run, 5)
         else:
-            twin = SoftActorCritic(memory(observations, actions), memory(observations, actions), actions)
+            twin = soft_actor_critic_of(
+                Discrete(actions), memory(observations, actions), memory(observations, actions)
+            )
             sac.train(sac.Config(**SMALL), env, twin, run, 5)
 
 

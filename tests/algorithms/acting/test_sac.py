@@ -17,7 +17,7 @@ from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
 from turnwise.losses.policy import soft_policy_loss
 from turnwise.losses.value import soft_values
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic, soft_actor_critic_of
 from turnwise.models.memory.base import LearnedMemory
 from turnwise.models.memory.encoders import Encoder
 from turnwise.models.memory.recurrent import GRU
@@ -31,7 +31,7 @@ def agent_of(seed: int = 0) -> SoftActorCritic:
     """Nothing in it is zero or uniform."""
     torch.manual_seed(seed)
     a, c = (LearnedMemory(Encoder(Discrete(5), Discrete(3), w), GRU(w)) for w in (6, 4))
-    agent = SoftActorCritic(a, c, 3).double()
+    agent = soft_actor_critic_of(Discrete(3), a, c).double()
     torch.nn.init.normal_(agent.head.logits.weight)
     for head in agent.critics.heads:
         torch.nn.init.normal_(head.value.out.weight)
@@ -155,7 +155,7 @@ def test_rows_store_both_memories() -> None:
     torch.manual_seed(0)
     env = TabularEnv(tiger(), 50)
     a, c = (LearnedMemory(Encoder(env.observation_space, env.action_space, w), GRU(w)) for w in (6, 4))
-    agent = SoftActorCritic(a, c, 3)
+    agent = soft_actor_critic_of(Discrete(3), a, c)
     lanes = StepLanes(env, 2, np.random.default_rng(0))
     first, second = lanes.collect(agent, 7), lanes.collect(agent, 7)
     for before, after in zip(first, second, strict=True):

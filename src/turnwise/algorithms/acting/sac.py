@@ -1,5 +1,5 @@
-"""Soft actor-critic for discrete actions, with memory. Christodoulou 2019, arXiv:1910.07207, algorithm 1;
-Haarnoja et al. 2018, arXiv:1812.05905; with memories apart as in Ni et al. 2021, arXiv:2110.05038.
+"""Soft actor-critic with memory. Haarnoja et al. 2018, arXiv:1812.05905; for actions that can be counted
+Christodoulou 2019, arXiv:1910.07207, algorithm 1; with memories apart as in Ni et al. 2021, arXiv:2110.05038.
 
     V_k   = sum_a pi(a|h_k) (min_i Q'_i(h_k, a) - alpha log pi(a|h_k))      eq. 10 of Christodoulou
     y_k   = r_k + ... + gamma^{n-1} r_{k+n-1} + gamma^n V_{k+n}             eq. 3 at n = 1
@@ -8,13 +8,19 @@ Haarnoja et al. 2018, arXiv:1812.05905; with memories apart as in Ni et al. 2021
     L_al  = log(alpha / scale) (H(pi(.|h_k)) - H*)                          eq. 11, in the logarithm
     Q'    <- (1 - polyak) Q' + polyak Q                                     after each step
 
+Of actions that are vectors one is drawn where these sum over all: b_k ~ pi(.|h_k), as tanh of a normal,
+
+    V_k   = min_i Q'_i(h_k, b_k) - alpha log pi(b_k|h_k)                    eq. 3 of Haarnoja et al.
+    L_pi  = alpha log pi(b_k|h_k) - min_i Q_i(h_k, b_k) / scale             eq. 7, through b_k
+    L_al  = log(alpha / scale) (-log pi(b_k|h_k) - H*)                      eq. 18
+
 Rows are segments, read from the memories (the actor's and the critics') that acting had before the row
 `burn_in` rows earlier; what is read before the row itself is not learnt from.
 
 Differs from the papers: alpha is learnt per unit of the values' scale, so that it means the same if returns
 are 4 and if they are -100; the entropy H* that it aims at falls to nearly none (at Christodoulou's constant
-.98 log|A| the policy stays nearly uniform); the three losses share one optimizer, because no gradient of one
-reaches what another one trains.
+.98 log|A| the policy stays nearly uniform; Haarnoja's -1 for each number of a vector is a share of .18 of its
+bounds); the three losses share one optimizer, because no gradient of one reaches what another one trains.
 """
 
 from __future__ import annotations
@@ -34,7 +40,8 @@ from turnwise.losses.policy import entropy, soft_policy_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import n_step_returns
 from turnwise.losses.value import action_values, soft_values, squared_error
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ
+from turnwise.models.agents.action_heads import Categorical, SquashedGaussian
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ, TwinQOfVectors
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.episodes.experience import Experience
 from turnwise.rollout.episodes.lanes import StepLanes, episode_metrics
@@ -49,7 +56,7 @@ from turnwise.run.training import TrainingRun
 
 @dataclass(frozen=True)
 class Config:
-    """Numbers of discrete SAC."""
+    """Numbers of SAC."""
 
     steps: int = 150_000
     """Steps of the environment, counted over all lanes."""
@@ -78,7 +85,8 @@ class Config:
     """Share of the critics' weights that their slow copy takes on at each gradient step: smaller is
     steadier."""
     entropy: float = 0.7
-    """Entropy of the policy that the temperature aims at, as a share of log|A|, at first."""
+    """Entropy of the policy that the temperature aims at, as a share of log|A|, at first. Of vectors: that of
+    actions spread evenly over this share of the bounds."""
     entropy_end: float = 0.02
     """The same share when three quarters of training are over, and from then on; it changes linearly."""
     scale_rate: float = 0.01
@@ -104,6 +112,9 @@ class Config:
         )
 
 
+LEAST_SHARE = 1e-4
+"""of the bounds, over which vectors are spread: a policy that draws nothing has no entropy at all"""
+
 METRICS: dict[str, Metric] = EPISODES | {
     "steps": Metric("environment steps", "steps"),
     "td": Metric("TD loss, both critics", "squared standard deviations of the target", loss=True),
@@ -113,29 +124,70 @@ METRICS: dict[str, Metric] = EPISODES | {
 }
 
 
+def entropy_aim(agent: SoftActorCritic, share: float) -> float:
+    """H*, in nats: `share` of log|A|, or the log-volume of that share of the bounds, which are 2 apart."""
+    if isinstance(agent.head, Categorical):
+        return share * math.log(agent.head.actions)
+    return len(agent.head.bounded) * math.log(2 * max(share, LEAST_SHARE))
+
+
 @torch.no_grad()
-def targets(agent: SoftActorCritic, target: TwinQ, logits: Tensor, batch: Batch, c: Config) -> Tensor:
-    """[B, A], n-step returns with the soft value of where they lead; `logits` [B, A+1, V]."""
+def targets(
+    agent: SoftActorCritic, target: TwinQ | TwinQOfVectors, parameters: Tensor, batch: Batch, c: Config
+) -> Tensor:
+    """[B, A], n-step returns with the soft value of where they lead; `parameters` [B, A+1, P]."""
     alpha = agent.temperature * target.scale  # units of return per nat
+    state0 = agent.parts(batch.state0)[1]
     # The smaller of two noisy values: the policy seeks out what is overestimated, a mean would not resist.
-    q = target(batch, agent.parts(batch.state0)[1]).amin(0)  # [E, B, A+1, V] -> [B, A+1, V]
-    values = soft_values(q, logits, alpha)  # [B, A+1]
+    if isinstance(target, TwinQ):
+        q = target(batch, state0).amin(0)  # [E, B, A+1, V] -> [B, A+1, V]
+        values = soft_values(q, parameters, alpha)  # [B, A+1]
+    else:
+        assert isinstance(agent.head, SquashedGaussian)
+        drawn, logp = agent.head.draw(parameters)  # [B, A+1, d], [B, A+1]
+        values = target.q(target.features(batch, state0), drawn).amin(0) - alpha * logp
     return n_step_returns(batch.rewards, batch.discounts, values[:, 1:], batch.mask, c.n)
 
 
-def loss(
-    agent: SoftActorCritic, target: TwinQ, batch: Batch, aim: float, denominator: float, c: Config
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The three terms together; targets [B, A]; sums over decisions. `aim` is H*, in nats."""
-    logits = agent.policy(batch)  # [B, A+1, V]
-    q = agent.critics(batch, agent.parts(batch.state0)[1])[:, :, :-1]  # [E, B, A, V]
-    y = targets(agent, target, logits, batch, c)  # [B, A]
-    scale, logits = agent.critics.scale, logits[:, :-1]
-    error = squared_error(action_values(q, batch.actions), y).sum(0) / scale**2
+def counted_terms(agent: SoftActorCritic, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Q of the actions taken [E, B, A]; loss and entropy of the policy [B, A], sums over all actions."""
+    critics, logits = agent.critics, parameters[:, :-1]
+    assert isinstance(critics, TwinQ) and batch.actions is not None
+    q = critics(batch, agent.parts(batch.state0)[1])[:, :, :-1]  # [E, B, A, V]
     # Q and the temperature are numbers to the policy, and its entropy is one to the temperature: each of the
     # three losses trains one part, which is why one optimizer can take all of them in one step.
-    policy = soft_policy_loss(logits, q.detach().amin(0) / scale, agent.temperature.detach())
-    spread = entropy(logits)
+    policy = soft_policy_loss(logits, q.detach().amin(0) / critics.scale, agent.temperature.detach())
+    return action_values(q, batch.actions), policy, entropy(logits)
+
+
+def drawn_terms(agent: SoftActorCritic, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of vectors, by one action drawn at each decision."""
+    critics, head = agent.critics, agent.head
+    assert isinstance(critics, TwinQOfVectors) and isinstance(head, SquashedGaussian)
+    assert batch.actions is not None
+    features = critics.features(batch, agent.parts(batch.state0)[1])[:, :-1]
+    drawn, logp = head.draw(parameters[:, :-1])  # [B, A, d], [B, A]
+    # How Q rises with the action is a number to the policy, so that its gradient goes into no critic.
+    there = drawn.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critics.q(features.detach(), there).amin(0).sum(), there)
+    policy = agent.temperature.detach() * logp - (drawn * slope).sum(-1) / critics.scale
+    return critics.q(features, batch.actions), policy, -logp
+
+
+def loss(
+    agent: SoftActorCritic,
+    target: TwinQ | TwinQOfVectors,
+    batch: Batch,
+    aim: float,
+    denominator: float,
+    c: Config,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The three terms together; targets [B, A]; sums over decisions. `aim` is H*, in nats."""
+    parameters = agent.policy(batch)  # [B, A+1, P]
+    terms = counted_terms if isinstance(agent.critics, TwinQ) else drawn_terms
+    q, policy, spread = terms(agent, parameters, batch)  # [E, B, A], [B, A], [B, A]
+    y = targets(agent, target, parameters, batch, c)  # [B, A]
+    error = squared_error(q, y).sum(0) / agent.critics.scale**2
     temperature = agent.slow_log_temperature * (spread.detach() - aim)
     objective = error + policy + temperature
     sums = sums_over_decisions({"td": error, "entropy": spread, "target": y}, batch.loss_mask)
@@ -159,7 +211,7 @@ def update(
     )
     batch = batch.to(like.device)
     share = annealed(c.entropy, c.entropy_end, max(0.0, remaining - 0.25) / 0.75)
-    aim = share * math.log(agent.head.logits.out_features)
+    aim = entropy_aim(agent, share)
     denominator = c.batch_size * replay.steps / len(replay)  # decisions of an average batch
     total, y, sums = loss(agent, target, batch, aim, denominator, c)
     learner.descend(total, lr=scheduled(c.optimizer, remaining))

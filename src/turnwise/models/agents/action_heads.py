@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from turnwise.losses.policy import entropy
 
@@ -38,6 +39,7 @@ class Categorical(ActionHead):
 
     def __init__(self, width: int, n: int, gain: float = 0.01):
         super().__init__()
+        self.actions = n
         self.logits = nn.Linear(width, n)
         nn.init.orthogonal_(self.logits.weight, gain)
         nn.init.zeros_(self.logits.bias)
@@ -140,3 +142,58 @@ class Gaussian(ActionHead):
     def mode(self, parameters: Float[Tensor, "N P"]) -> Tensor:
         """The mean."""
         return parameters.chunk(2, -1)[0]
+
+
+NARROWEST, WIDEST = -5.0, 1.0
+"""log-deviations of a squashed normal, before it is squashed"""
+
+
+class SquashedGaussian(nn.Module):
+    """Independent normals whose mean and deviation depend on the history, squashed into the bounds by tanh.
+
+    Haarnoja et al. 2018, arXiv:1812.05905, appendix C. Actions are in units in which the bounds are -1 and 1;
+    numbers that lack a bound are not squashed.
+    """
+
+    bounded: Tensor
+
+    def __init__(self, width: int, bounded: Sequence[bool]):
+        super().__init__()
+        self.parameters_of = nn.Linear(width, 2 * len(bounded))
+        nn.init.orthogonal_(self.parameters_of.weight, 0.01)
+        nn.init.zeros_(self.parameters_of.bias)
+        self.register_buffer("bounded", torch.tensor(list(bounded)), persistent=False)
+
+    def forward(self, features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N P"]:
+        """Means and log-deviations before squashing, one after the other."""
+        mean, free = self.parameters_of(features).chunk(2, -1)
+        middle, half = (WIDEST + NARROWEST) / 2, (WIDEST - NARROWEST) / 2
+        # atanh(2/3): at first the deviation is 1, which spreads actions almost evenly over the bounds.
+        return torch.cat([mean, middle + half * torch.tanh(free + math.atanh(-middle / half))], -1)
+
+    def draw(self, parameters: Float[Tensor, "*N P"]) -> tuple[Float[Tensor, "*N d"], Float[Tensor, "*N"]]:
+        """Actions and their log-densities, differentiable in the parameters."""
+        mean, log_deviation = parameters.chunk(2, -1)
+        noise = torch.randn_like(mean)
+        free = mean + log_deviation.exp() * noise
+        return self._squashed(free), self._logp(free, noise, log_deviation)
+
+    def mode(self, parameters: Float[Tensor, "N P"]) -> Float[Tensor, "N d"]:
+        """Where the mean is squashed to."""
+        return self._squashed(parameters.chunk(2, -1)[0])
+
+    def logp(self, parameters: Float[Tensor, "*N P"], actions: Float[Tensor, "*N d"]) -> Float[Tensor, "*N"]:
+        """Log-density of actions, in nats."""
+        mean, log_deviation = parameters.chunk(2, -1)
+        inside = actions.clamp(-1 + 1e-6, 1 - 1e-6)  # at the bounds themselves there is no density
+        free = torch.where(self.bounded, torch.atanh(inside), actions)
+        return self._logp(free, (free - mean) / log_deviation.exp(), log_deviation)
+
+    def _squashed(self, free: Tensor) -> Tensor:
+        return torch.where(self.bounded, torch.tanh(free), free)
+
+    def _logp(self, free: Tensor, noise: Tensor, log_deviation: Tensor) -> Tensor:
+        normal = -(0.5 * noise**2 + log_deviation + 0.5 * math.log(2 * math.pi))
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not round to log 0.
+        slope = 2 * (math.log(2) - free - F.softplus(-2 * free))
+        return (normal - torch.where(self.bounded, slope, 0.0)).sum(-1)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from turnwise.data.steps import StepInputs
-from turnwise.models.agents.action_heads import Gaussian, MultiCategorical
+from turnwise.models.agents.action_heads import Gaussian, MultiCategorical, SquashedGaussian
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.memory.base import Memory
 
@@ -32,7 +32,8 @@ class StepProgram(nn.Module):
         log_probabilities       [N, A]   of actions that can be counted, in nats; of several symbols at once
                                          those of each, one after the other
         q                       [N, A]   instead, of an agent of values: its action is the best one
-        mean_and_log_deviation  [N, 2d]  instead, of vectors; in units in which the bounds are -1 and 1
+        mean_and_log_deviation  [N, 2d]  instead, of vectors; in units in which the bounds are -1 and 1, of
+                                         sac before they are squashed into these
 
     then the likeliest action [N] or [N, d] and the memory [N, K] for the next step.
     """
@@ -60,6 +61,8 @@ class StepProgram(nn.Module):
         before = torch.where(fresh, 0.0, memory)
         features, after = self.memory.step(StepInputs(observation, action, reward, start), before)
         out = self.head(features)
+        if isinstance(self.head, SquashedGaussian):
+            return out, self.head.mode(out), after
         if self.gives == "mean_and_log_deviation":
             return out, out.chunk(2, -1)[0], after
         if isinstance(self.head, MultiCategorical):
@@ -73,4 +76,5 @@ class StepProgram(nn.Module):
 def _gives(agent: Any) -> str:
     if isinstance(agent, QNetwork):
         return "q"
-    return "mean_and_log_deviation" if isinstance(agent.head, Gaussian) else "log_probabilities"
+    normal = isinstance(agent.head, Gaussian | SquashedGaussian)
+    return "mean_and_log_deviation" if normal else "log_probabilities"

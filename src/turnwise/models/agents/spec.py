@@ -13,7 +13,7 @@ from turnwise.models.agents.action_heads import ActionHead, Categorical, Gaussia
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import soft_actor_critic_of
 from turnwise.models.agents.views import (
     ActorView,
     Critic,
@@ -161,14 +161,16 @@ def agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces)
 def _agent_of(kind: Kind, memory: MemorySpec, critic: CriticSpec, spaces: Spaces) -> Any:
     if kind == "actor-critic":
         return actor_critic_of(memory, critic, spaces)
+    if kind == "soft":
+        return soft_actor_critic_of(spaces.actions, memory_of(memory, spaces), memory_of(memory, spaces))
     if not isinstance(spaces.actions, Discrete):
+        vectors = isinstance(spaces.actions, Vector)
+        found, others = ("vectors", "sac, ppo") if vectors else ("several symbols at once", "ppo")
         raise InputError(
-            "r2d2 and sac choose among actions that can be counted; expected ppo, a2c or reinforce"
+            f"r2d2 chooses among actions that can be counted; expected {others}, a2c or reinforce for {found}"
         )
     if kind == "q":
         return QNetwork(memory_of(memory, spaces), spaces.actions.n)
-    if kind == "soft":
-        return SoftActorCritic(memory_of(memory, spaces), memory_of(memory, spaces), spaces.actions.n)
     raise InputError(f"an agent of kind {kind!r} is not known; expected one that this version saves")
 
 

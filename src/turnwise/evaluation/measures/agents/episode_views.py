@@ -21,7 +21,7 @@ from turnwise.evaluation.measures.agents.episodes import discounted
 from turnwise.models.agents.action_heads import Categorical
 from turnwise.models.agents.actor_critic import ActorCritic
 from turnwise.models.agents.q_network import QNetwork
-from turnwise.models.agents.soft_actor_critic import SoftActorCritic
+from turnwise.models.agents.soft_actor_critic import SoftActorCritic, TwinQ, TwinQOfVectors
 from turnwise.rollout.episodes.bounds import to_environment
 
 SHOWN_STEPS = 200
@@ -82,7 +82,8 @@ def _estimates(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, 
     """V [B, A], probabilities of actions [B, A, n], Q [B, A, n]; None for what an agent does not have.
 
     V is the critic's value, even if the critic sees more than the agent. An agent of Q values has
-    V = max_a Q(a). A soft actor-critic has V = sum_a pi(a) min(Q_1, Q_2)(a), without the entropy bonus.
+    V = max_a Q(a). A soft actor-critic has V = sum_a pi(a) min(Q_1, Q_2)(a), without the entropy bonus; of
+    vectors V is Q of the likeliest one.
     """
     with torch.inference_mode():
         if isinstance(agent, ActorCritic):
@@ -92,7 +93,12 @@ def _estimates(agent: Any, batch: Batch) -> tuple[Tensor | None, Tensor | None, 
         if isinstance(agent, QNetwork):
             q = agent(batch)[:, :-1]
             return q.max(-1).values, None, q
+        if isinstance(agent, SoftActorCritic) and isinstance(agent.critics, TwinQOfVectors):
+            likeliest = agent.head.mode(agent.policy(batch)[:, :-1])
+            q = agent.critics.q(agent.critics.features(batch, None)[:, :-1], likeliest)
+            return q.amin(0), None, None
         if isinstance(agent, SoftActorCritic):
+            assert isinstance(agent.critics, TwinQ)
             p = agent.policy(batch)[:, :-1].softmax(-1)
             q = agent.critics(batch, None).amin(0)[:, :-1]
             return (p * q).sum(-1), p, None
