@@ -95,6 +95,8 @@ def test_they_are_candidates_of_a_comparison(
     assert main(words) == 0
     names = {row["name"] for row in json.loads(capsys.readouterr().out)["rows"]}
     assert names == {"the logged agent", str(run), f"{run}, step 4", f"{run}, step 8"}
+    assert main(["evaluate", str(files(run)[0]), "--logs", str(home / "others.jsonl")]) == 0
+    assert "worth now:" in capsys.readouterr().out and not (run / "estimate.json").exists()
     named = tw.compare([files(run)[0]], home / "others.jsonl", quiet=True)
     assert str(files(run)[0]) in {row["name"] for row in named["rows"]}
 
