@@ -208,9 +208,9 @@ def fit(
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result,
     or beyond the end of a finished run if `config` is longer now. `quiet`: print nothing. `settings`: further
     fields of the family's settings (turnwise/recipes/settings/train.py): `heldout`, `lora_rank`,
-    `max_new_tokens`; for reading data `outcome_column`, `missing_outcome`, `map_role`, `skip_bad`, ...; for
-    the model to begin with `model`, `width`, `layers`, ...; for agents `memory`, `critic`, `horizon`,
-    `env_kwargs` (arguments of the environment, in a dict), ....
+    `max_new_tokens`, `estimate`; for reading data `outcome_column`, `missing_outcome`, `map_role`,
+    `skip_bad`, ...; for the model to begin with `model`, `width`, `layers`, ...; for agents `memory`,
+    `critic`, `horizon`, `env_kwargs` (arguments of the environment, in a dict), ....
 
     Returns a `Policy`, `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor`
     (agents with memory); None on the processes of `torchrun` other than the first. Raises InputError for data
