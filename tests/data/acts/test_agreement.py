@@ -76,8 +76,25 @@ def test_acts_that_are_right_stay_and_dense_vectors_are_read_like_sparse_ones() 
     assert better is not None and (better.acts == acts).mean() > 0.99
     assert better.before == pytest.approx(found[1].before, abs=0.01)  # pyright: ignore
     assert agreed(x, coin(y), which, half, np.zeros_like(acts), 0) is None  # one act
-    few = which < 6
-    assert agreed(x[:6], coin(y[few]), which[few], half[few], acts[:6], 0) is None
+    few = which < 250
+    assert agreed(x[:250], coin(y[few]), which[few], half[few], acts[:250], 0) is None
+
+
+def test_what_is_said_often_stays_and_few_sentences_are_left_alone() -> None:
+    """Five sentences are said thirty times, and known to be what their words are not: no word moves them."""
+    x, acts, which, y = said(4)
+    odd = np.flatnonzero((acts == 0) & (x[:, 0] > 0))[:5]
+    where = np.concatenate([which, np.repeat(odd, 30)])
+    y = np.concatenate([y, np.ones(150, np.int64)])
+    half = np.arange(len(where)) % 2 == 0
+    begun = acts.copy()
+    begun[odd] = 1
+    wrong = begun.copy()
+    wrong[x[:, WAYS] > 0] = 0
+    found = agreed(x, coin(y), where, half, wrong, 0)
+    assert found is not None and (found.acts[odd] == 1).all()
+    assert (found.acts == begun).mean() > 0.98
+    assert agreed(x, coin(np.tile(y, 20)), np.tile(where, 20), np.tile(half, 20), wrong, 0) is None
 
 
 def test_a_rise_must_be_beyond_the_noise_of_conversations() -> None:

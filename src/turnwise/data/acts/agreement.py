@@ -29,11 +29,15 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from turnwise.data.acts.gate import FEW, FOLDS, weights_of
+from turnwise.data.acts.gate import FOLDS, weights_of
 from turnwise.data.acts.splitting import SMALLEST, standardised
 
 ROUNDS = 16
 """at most"""
+OFTEN = 20
+"""times that a sentence was said, from which on its own surroundings say what it is: it stays as it was"""
+RARE = 300
+"""sentences that were said less often, at least: of fewer nobody learns how others would be read"""
 PATIENCE = 3
 """rounds that may pass without a new best one"""
 FIRST, NEXT = 40, 12
@@ -71,11 +75,12 @@ def agreed(
 
     `contexts` [n, G] stand around the utterances, which are sentences `which` [n]; `half` [n] bool are halves
     of the conversations. `chances` [M, A] are other beliefs to begin with, such as those of another space:
-    they are gone on with if more is told by them. None if there is nothing to learn from: one act, or few
-    sentences or utterances.
+    they are gone on with if more is told by them. None if there is nothing to learn from: one act, few
+    utterances, or few sentences that were not said often.
     """
     size = int(acts.max(initial=0)) + 1
-    if size < 2 or len(acts) < FEW or min(half.sum(), (~half).sum()) < SMALLEST:
+    often = np.bincount(which, minlength=len(acts)) >= OFTEN
+    if size < 2 or (~often).sum() < RARE or min(half.sum(), (~half).sum()) < SMALLEST:
         return None
     views = _Views(vectors, _columns(contexts), which, half, size, seed)
     plain = believed = best = np.eye(size)[acts]
@@ -95,8 +100,8 @@ def agreed(
             break
         both = by_words
         np.add.at(both, which, by_around)
-        believed = np.exp(both - _summed(both)[:, None])
-    found = acts if best is plain else views.read(best).argmax(1)
+        believed = np.where(often[:, None], plain, np.exp(both - _summed(both)[:, None]))
+    found = acts if best is plain else np.where(often, acts, views.read(best).argmax(1))
     return Agreed(found, best, told[number], float(told[0].mean()))
 
 
