@@ -27,6 +27,8 @@ class Reading:
     """Files of a folder that were not read."""
     gathered_by: str | None = None
     """Column by which rows that are messages became conversations."""
+    cut_as_ended: int = 0
+    """Truncated conversations that count as ended."""
     without_outcome: int = 0
     """Conversations without an outcome of their own, of which `missing_outcome` says what became."""
     missing_outcome: str | float | None = None
@@ -37,6 +39,8 @@ class Reading:
         found: dict[str, Any] = {} if not self.skipped else {"skipped": self.skipped}
         if self.gathered_by is not None:
             found["gathered_by"] = self.gathered_by
+        if self.cut_as_ended:
+            found["cut_as_ended"] = self.cut_as_ended
         if self.without_outcome:
             found |= {"without_outcome": self.without_outcome, "missing_outcome": self.missing_outcome}
         return found
@@ -49,6 +53,8 @@ class Reading:
         if self.skipped:
             rows = "1 bad row was" if self.skipped == 1 else f"{self.skipped:,} bad rows were"
             found.append(f"{rows} left out; the first: {self.faults[0]}")
+        if self.cut_as_ended:
+            found.append(f"{_count(self.cut_as_ended, 'truncated conversation')} counted as ended.")
         if self.without_outcome:
             became = "were left out"
             if self.missing_outcome != "leave-out":

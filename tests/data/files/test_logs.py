@@ -15,7 +15,7 @@ from turnwise.data.dialogue import ROLES, Dialogue, spoken
 from turnwise.data.files.logs import FIELDS, read_logs, to_row
 from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.dialogue import Message, ToolCall
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 HELLO = {"role": "user", "content": "It does not start."}
 REPLY = {"role": "assistant", "content": "Please test the fuse.", "reward": -0.05, "behavior_logp": -1.5}
@@ -441,3 +441,18 @@ def test_any_depth(tmp_path, depth):
         assert str(error).startswith(f"{path}:1: expected a ")
         assert str(error).endswith("; found values nested too deeply")
         assert depth > 100
+
+
+def test_a_truncated_conversation_counts_as_ended_where_its_limit_is_a_rule() -> None:
+    """In rows and in values alike; what is left to bootstrap from is the one that says nothing of either."""
+    turn = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+    rows = [{"messages": turn, "truncated": True}, {"messages": turn, "terminated": True}]
+    cut = read_logs(rows, quiet=True)
+    assert [d.terminated for d in cut] == [False, True] and cut.reading.notes() == []
+    for source in (rows, list(cut)):
+        ended = read_logs(source, truncation="end", quiet=True)
+        assert [d.terminated for d in ended] == [True, True]
+        assert ended.reading.facts() == {"cut_as_ended": 1}
+        assert ended.reading.notes() == ["1 truncated conversation counted as ended."]
+    with pytest.raises(SettingError, match="truncation is 'stop'; expected cut or end"):
+        read_logs(rows, truncation="stop", quiet=True)

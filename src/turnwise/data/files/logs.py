@@ -35,6 +35,8 @@ from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 
 _ENDS = ("terminated", "truncated")
+TRUNCATIONS = ("cut", "end")
+"""what a truncated conversation is: one that could have gone on, or one that had come to its end"""
 FIELDS = ("messages", "outcome", *_ENDS, "id")
 
 
@@ -45,6 +47,7 @@ def read_logs(
     credit_partner_rewards: bool = False,
     outcome_column: str | None = None,
     missing_outcome: str | float | None = None,
+    truncation: str = "cut",
     map_role: MapRole = (),
     skip_bad: bool = False,
     quiet: bool = False,
@@ -59,7 +62,9 @@ def read_logs(
     message is added to the agent's message before it; without, it is refused. `outcome_column` is the column
     with the outcome, if it has another name. `missing_outcome` says what becomes of conversations that ended
     without an outcome where others have one: "leave-out", or a number that they count as; without it they are
-    kept as what they are, and what learns from outcomes refuses them. `map_role` says whose messages a role
+    kept as what they are, and what learns from outcomes refuses them. `truncation` says what a conversation
+    is that was truncated: "cut", so that what would have followed is still worth something, or "end", where
+    the limit that cut it is a rule of the talk and nothing can follow. `map_role` says whose messages a role
     of another name has: `{"rep": "assistant"}`.
 
     Anything wrong is an `InputError`: `file:line: field: expected ...; found ...`, or `row 3: field: ...`
@@ -70,6 +75,8 @@ def read_logs(
     if agent_role not in ROLES:
         raise SettingError("agent_role", agent_role, f"one of {', '.join(ROLES)}")
     missing = _missing_outcome(missing_outcome)
+    if truncation not in TRUNCATIONS:
+        raise SettingError("truncation", truncation, f"{TRUNCATIONS[0]} or {TRUNCATIONS[1]}")
     form = _Form(agent_role, credit_partner_rewards, outcome_column or "outcome", Roles(map_role))
     rows = gathered(read_rows(source, quiet=quiet), form.outcome)
     faults = Faults(name_of(source), "conversation")
@@ -79,6 +86,12 @@ def read_logs(
         expected = f"a column of {faults.name}; no conversation has a value in one of that name"
         raise SettingError("outcome_column", outcome_column, expected)
     reading = faults.reading(source, rows.by)
+    if truncation == "end" and not dialogues.terminated.all():
+        reading = replace(reading, cut_as_ended=int((~dialogues.terminated).sum()))
+        dialogues = CompactDialogues.of(
+            d if over else replace(d, terminated=True)
+            for d, over in zip(dialogues, dialogues.terminated, strict=True)
+        )
     if missing is not None and (without := lacks_outcome(dialogues)).any():
         if isinstance(missing, str):
             dialogues = dialogues.select(np.flatnonzero(~without))

@@ -74,6 +74,9 @@ class LogReading:
     missing_outcome: str | None = None
     """What becomes of conversations without an outcome where others have one: leave-out, or a number that
     they count as; none: they stay what they are, and what learns from outcomes refuses them."""
+    truncation: Literal["cut", "end"] = "cut"
+    """What a truncated conversation is: cut, and what would have followed is worth something; or at its end,
+    where the limit that cut it is a rule of the talk."""
     map_role: tuple[str, ...] = ()
     """Whose messages a role of another name has, each as NAME=ROLE: rep=assistant."""
     skip_bad: bool = False
