@@ -66,6 +66,7 @@ def runner(file: Path) -> Any:
         ("window", SYMBOLS, "q"),
         ("linear", SYMBOLS, "soft"),
         ("gru", SEEN, "actor-critic"),
+        ("gru", VECTORS, "soft"),
     ],
 )
 def test_twenty_steps_with_episodes_that_begin_in_between(
