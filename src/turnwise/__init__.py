@@ -24,6 +24,7 @@ _PLACES = {
     "compare": "recipes.measuring.compare",
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
+    "plan": "recipes.plan",
     "load": "recipes.trained",
     "export": "recipes.export",
     "watch": "recipes.measuring.watch",
@@ -113,6 +114,7 @@ __all__ = [
     "fit",
     "load",
     "model_folder",
+    "plan",
     "read_feedback",
     "read_logs",
     "read_prompts",
@@ -168,6 +170,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.measuring.watch import watch
+    from turnwise.recipes.plan import plan
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import solve
     from turnwise.recipes.solved import Solved

@@ -17,6 +17,7 @@ VERBS = {
     "compare": "rank trained policies by what logged conversations say of them, and name the safe one",
     "talk": "answer a trained policy in the terminal",
     "solve": "optimal value of a POMDP with bounds, a policy, and what information is worth",
+    "plan": "act in a POMDP by simulations from what is believed, beside the best value's bounds",
     "watch": "see episodes of a trained agent: a film, each step in words, or step by step by hand",
     "export": "write a trained agent as a program for other run times, ONNX or torch.export",
     "data": "make, check, show and convert logs and feedback",

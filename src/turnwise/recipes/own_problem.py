@@ -19,26 +19,37 @@ _MADE = "a POMDP, the parts of one by name (POMDP.from_functions), or a function
 def own_problem(given: Any) -> POMDP | None:
     """The problem of a dict, or of `package.module:name`; None if `given` is neither.
 
-    The module is looked for in the working directory too. InputError says what could not be found or made.
+    InputError says what could not be found or made.
     """
     if isinstance(given, Mapping):
         return POMDP.from_functions(**given)
-    if not isinstance(given, str) or not _NAMED.fullmatch(given):
+    found = imported(given) if isinstance(given, str) else None
+    if found is None:
         return None
-    module, _, attribute = given.partition(":")
+    if isinstance(found, Mapping):
+        found = POMDP.from_functions(**{"name": given.partition(":")[2], **found})
+    if not isinstance(found, POMDP):
+        raise InputError(f"{given} is {type(found).__name__}; expected {_MADE}")
+    return found
+
+
+def imported(name: str) -> Any:
+    """What `package.module:name` is, or makes if it is a function or a class; None for any other text.
+
+    The module is looked for in the working directory too. InputError says what could not be found or made.
+    """
+    if not _NAMED.fullmatch(name):
+        return None
+    module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as e:
-        raise InputError(f"{given}: {e}; expected module:name that can be imported") from e
+        raise InputError(f"{name}: {e}; expected module:name that can be imported") from e
     if callable(found):
         try:
-            found = found()
+            return found()
         except TypeError as e:
-            raise InputError(f"{given}: {e}; expected a function without arguments that makes it") from e
-    if isinstance(found, Mapping):
-        found = POMDP.from_functions(**{"name": attribute, **found})
-    if not isinstance(found, POMDP):
-        raise InputError(f"{given} is {type(found).__name__}; expected {_MADE}")
+            raise InputError(f"{name}: {e}; expected a function without arguments that makes it") from e
     return found

@@ -21,6 +21,7 @@ from turnwise.exact.sarsop.solve import Solution
 from turnwise.exact.sarsop.solve import solve as search
 from turnwise.exact.simulation import simulate
 from turnwise.recipes.environments import find_problem
+from turnwise.recipes.settings.plan import PlanSettings
 from turnwise.recipes.settings.solve import SolveSettings
 from turnwise.recipes.solutions import save_controller, save_policies, save_solution
 from turnwise.recipes.solved import Solved
@@ -74,7 +75,7 @@ def solve(
     table, warnings = find_problem(problem)
     for text in warnings:
         listener.warn(text)
-    whole = _as_asked(table, a)
+    whole = as_asked(table, a)
     table = whole if a.horizon is None else with_horizon(whole, a.horizon)
     if folder is not None:
         _expect_writable(folder)
@@ -85,7 +86,7 @@ def solve(
     return _with_limits(a, table, nodes, folder, listener)
 
 
-def _as_asked(problem: POMDP, a: SolveSettings) -> POMDP:
+def as_asked(problem: POMDP, a: SolveSettings | PlanSettings) -> POMDP:
     """The problem with the ends, the discount and the first observation that are asked for."""
     if a.continuing:
         problem = continuing(problem)

@@ -17,6 +17,7 @@ class BeliefLost(InputError):
     """No particle agrees with what was seen."""
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """A problem that can be drawn from.
 

@@ -36,6 +36,7 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.recipes.environments import Environment, find_environment
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import Actor
 from turnwise.run import outwards
@@ -106,7 +107,9 @@ def measure(
     result["share"] = share_of(result["mean"], truth) if not memoryless else None
     found = _probe(actor, problem, episodes, truth, a.seed, quiet)
     result["probe"] = found and {name: line["accuracy"] for name, line in found["lines"].items()}
-    result["beside"] = _beside(result)
+    planner = planner_beside(problem, a.simulations, a.episodes, longest, a.seed, quiet)
+    result["planner"] = planner
+    result["beside"] = _beside(result) + ([planner["sentence"]] if planner else [])
     report = None
     if actor.folder is not None:
         shown = annotate_episodes(saved.module, place.lanes, episodes[:SHOWN], gamma=gamma)

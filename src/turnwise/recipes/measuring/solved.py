@@ -22,6 +22,7 @@ from turnwise.exact.reference_policies import policy_value
 from turnwise.exact.sarsop.solve import solve
 from turnwise.recipes.environments import find_environment, find_problem, is_table
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.solved import Solved
 from turnwise.run import outwards
@@ -109,7 +110,9 @@ def measure(
         "above": upper is not None and mine.mean > upper + room,
         "below": least is not None and mine.mean < least - room,
     }
-    result["beside"] = _beside(result)
+    planner = planner_beside(table, settings.simulations, n, steps, seed, quiet)
+    result["planner"] = planner
+    result["beside"] = _beside(result) + ([planner["sentence"]] if planner else [])
     report = None if solved.folder is None else _write(solved.folder, result)
     return Evaluation(mine.mean, mine.low, mine.high, n, result["score"], report, result)
 

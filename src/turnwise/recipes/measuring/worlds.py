@@ -11,6 +11,7 @@ import numpy as np
 
 from turnwise.envs.protocol import Discrete
 from turnwise.envs.tabular import TabularEnv
+from turnwise.evaluation.measures.agents.episodes import horizon_for
 from turnwise.evaluation.measures.agents.truth import bound_above
 from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.evaluation.pages.report import write_report
@@ -19,6 +20,7 @@ from turnwise.exact.learning.truth import LANES
 from turnwise.recipes.environments import Environment, find_environment
 from turnwise.recipes.measuring.episodes import ERRORS, REHEARSED, best_in_words, known_of
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import World
 from turnwise.run.errors import InputError, SettingError
@@ -79,6 +81,11 @@ def measure(
         f"random actions: {chance.mean:.4g} ({chance.low:.4g} to {chance.high:.4g}, 95%)",
         *best_in_words(truth),
     ]
+    steps = 1 if place.problem is None else horizon_for(place.problem)
+    planner = planner_beside(place.problem, settings.simulations, n, steps, seed, quiet)
+    result["planner"] = planner
+    if planner is not None:
+        result["beside"].append(planner["sentence"])
     if result["same_env"] and (promise := _promised(world, plan.mean)) is not None:
         result["promised"] = promise
         result["beside"].append(promise["sentence"])

@@ -63,6 +63,8 @@ class EpisodeSettings:
     """Steps after which an episode is cut; none: until what could follow is negligible."""
     workers: int = 1
     """Processes that step the environment, each some of the lanes; the results are the same."""
+    simulations: int = 0
+    """In a problem that is written out: a planner of so many simulations a move plays beside it; 0: none."""
 
     def __post_init__(self) -> None:
         check(
@@ -72,6 +74,7 @@ class EpisodeSettings:
             lanes=ONE_OR_MORE,
             horizon=ONE_OR_MORE,
             workers=ONE_OR_MORE,
+            simulations=NOT_NEGATIVE,
         )
 
 
