@@ -30,6 +30,7 @@ Its thresholds come from HelpDesk, and none was changed for these tasks.
 A *model* is a table of fitted Q from other logs of the same number. It promises values to coins between the
 logged agent and the *optimal* target, and is checked there (`ModelCheck`); its own error is that of four
 resamples.
+With more than 5,000 episodes MAGIC, tables of histories and models are left out: they take their time.
 *Rank correlation* is Spearman's between the estimates of the four targets of one set and their true values.
 """
 
