@@ -95,8 +95,9 @@ def _behaviour(b: Mapping[str, Any], per: str) -> str:
     if b["source"] == "logged":
         return f"how probable the logged {what}s were is in the logs ({field})"
     part = f"of some {what}s " if b["source"] == "partly logged" else ""
+    taught = f", which {b['besides']:,} of those left out have taught too" if b.get("besides") else ""
     return (
-        f"how probable the logged {what}s were is {part}estimated, by {b['model']}: "
+        f"how probable the logged {what}s were is {part}estimated, by {b['model']}{taught}: "
         f"{b['nats'][b['model']]:.3f} nats {'an' if per == 'act' else 'a'} {what} on conversations that it "
         f"had not seen, calibration error {b['calibration_error']:.1%}"
     )

@@ -170,7 +170,8 @@ class Estimating:
             return act_answer(steps, codes, sampling, s, notes=notes, quiet=self.quiet)
         speaker = LmSpeaker(self.policy.agent)
         answer = token_answer if s.per == "token" else turn_answer
-        return answer(speaker, rest.logs, sampling, discount=s.discount, quiet=self.quiet)
+        asked = {"discount": s.discount, "quiet": self.quiet, "besides": rest.besides}
+        return answer(speaker, rest.logs, sampling, **asked)
 
     def document(self, rest: Fresh, answer: Answer) -> dict[str, Any]:
         """The answer as a result says it."""

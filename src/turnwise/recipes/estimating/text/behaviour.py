@@ -60,7 +60,7 @@ def message_behaviour(
         return MessageBehaviour(logp, facts)
     tokens, bins = _cloned(steps, clusters, None, seed, quiet)
     guessed = steps.padded(np.array([x.sum() for x in tokens]))
-    facts |= _of_clones(guessed[steps.mask], bins)
+    facts |= _of_clones(guessed[steps.mask], bins) | {"besides": len(steps.besides)}
     facts["source"] = "partly logged" if known.any() else "estimated"
     return MessageBehaviour(np.where(known | ~steps.mask, logp, guessed), facts)
 
@@ -84,6 +84,7 @@ def token_behaviour(
         )
     tokens, bins = _cloned(steps, clusters, tokenizer, seed, quiet)
     facts: dict[str, Any] = {"source": "estimated", "logged_nats": None, "missing": int(steps.mask.sum())}
+    facts |= {"besides": len(steps.besides)}
     return tokens, facts | _of_clones(np.array([x.sum() for x in tokens]), bins)
 
 
@@ -102,7 +103,8 @@ def _cloned(
 ) -> tuple[list[np.ndarray], list[Bin]]:
     """ln P of the tokens of each message, M of them, each half by a clone of the other; and how often the
     likeliest token was said. A single conversation (or cluster) is told by a clone of itself. Without a
-    `tokenizer` one is made of the words of the logs."""
+    `tokenizer` one is made of the words of the logs. What is there besides teaches both clones."""
+    everything = [*steps.dialogues, *steps.besides]
     B, M = len(steps.mask), int(steps.mask.sum())
     groups = B if clusters is None else len(np.unique(clusters))
     fold = np.zeros(B, np.int64) if groups < 2 else dealt(B, folds=2, seed=seed, groups=clusters)
@@ -110,16 +112,17 @@ def _cloned(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if tokenizer is None:
-            lm, tokenizer = begin(start, (spoken(m) for d in steps.dialogues for m in d.messages))
+            lm, tokenizer = begin(start, (spoken(m) for d in everything for m in d.messages))
         else:
             lm = fresh(start, tokenizer)
-    rows = encoded(steps.dialogues, ChatFormat(tokenizer), start.context, quiet=quiet)
+    rows = encoded(everything, ChatFormat(tokenizer), start.context, quiet=quiet)
+    besides = np.arange(B, len(everything))
     weights = {name: x.clone() for name, x in lm.state_dict().items()}
     found, top, hit = [np.zeros(0)] * M, [], []
     number = steps.padded(np.arange(M))
     for part in np.unique(fold).tolist():
         here = np.flatnonzero(fold == part)
-        others = here if len(here) == B else np.flatnonzero(fold != part)
+        others = np.append(here if len(here) == B else np.flatnonzero(fold != part), besides)
         lm.load_state_dict(weights)
         policy = _learnt(LmPolicy(lm), rows.of(others[evenly(len(others), LEARNT)]), seed, quiet)
         said = spoken_in(policy, POLICYS_OWN, rows.of(here), "scoring the clone", quiet=quiet)

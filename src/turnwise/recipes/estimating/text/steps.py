@@ -24,6 +24,8 @@ class TurnSteps:
     """[B, A], ln P of the message as the log says it (`behavior_logp`); NaN where it does not"""
     cut: int
     """conversations that were cut"""
+    besides: Sequence[Dialogue] = ()
+    """other conversations of the logged agent, from which clones of it may learn too"""
 
     def padded(self, flat: np.ndarray) -> np.ndarray:
         """Numbers of all turns [M], conversation by conversation, as [B, A], 0 behind the end."""
@@ -32,8 +34,10 @@ class TurnSteps:
         return found
 
 
-def turn_steps(dialogues: Sequence[Dialogue]) -> TurnSteps:
-    """InputError for a log-probability above 0 or of an impossible message, by the conversation's id."""
+def turn_steps(dialogues: Sequence[Dialogue], besides: Sequence[Dialogue] = ()) -> TurnSteps:
+    """`besides`: other conversations of the logged agent.
+
+    InputError for a log-probability above 0 or of an impossible message, by the conversation's id."""
     rewards, logps, cut = [], [], 0
     for d in dialogues:
         turns = d.turns
@@ -50,4 +54,4 @@ def turn_steps(dialogues: Sequence[Dialogue]) -> TurnSteps:
     mask = np.arange(max(map(len, rewards))) < np.array([len(x) for x in rewards])[:, None]
     earned, known = np.zeros(mask.shape), np.zeros(mask.shape)
     earned[mask], known[mask] = (np.array([x for row in y for x in row]) for y in (rewards, logps))
-    return TurnSteps(dialogues, earned, mask, known, cut)
+    return TurnSteps(dialogues, earned, mask, known, cut, besides)

@@ -71,11 +71,18 @@ def _padded(flat: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def token_answer(
-    speaker: LmSpeaker, dialogues: Sequence[Dialogue], sampling: Sampling, *, discount: float, quiet: bool
+    speaker: LmSpeaker,
+    dialogues: Sequence[Dialogue],
+    sampling: Sampling,
+    *,
+    discount: float,
+    quiet: bool,
+    besides: Sequence[Dialogue] = (),
 ) -> Answer:
-    """All estimates of a policy that writes, by its tokens. `sampling.within` is taken as it is."""
+    """All estimates of a policy that writes, by its tokens. `sampling.within` is taken as it is; `besides`:
+    see `TurnSteps`."""
     agent, seed, clusters = speaker.agent, sampling.seed, sampling.clusters
-    steps = turn_steps(dialogues)
+    steps = turn_steps(dialogues, besides)
     behavior, facts = token_behaviour(steps, agent.tokenizer, clusters, seed=seed, quiet=quiet)
     rows = encoded(dialogues, agent.chat, context_of(agent.lm), quiet=quiet)
     said, notes = speaker.tokens(rows, quiet=quiet)

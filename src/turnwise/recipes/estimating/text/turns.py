@@ -37,10 +37,17 @@ WORDS = {
 
 
 def turn_answer(
-    speaker: Speaker, dialogues: Sequence[Dialogue], sampling: Sampling, *, discount: float, quiet: bool
+    speaker: Speaker,
+    dialogues: Sequence[Dialogue],
+    sampling: Sampling,
+    *,
+    discount: float,
+    quiet: bool,
+    besides: Sequence[Dialogue] = (),
 ) -> Answer:
-    """All estimates of a policy that writes, by whole messages. `sampling.within` is taken as it is."""
-    steps, seed, clusters = turn_steps(dialogues), sampling.seed, sampling.clusters
+    """All estimates of a policy that writes, by whole messages. `sampling.within` is taken as it is;
+    `besides`: see `TurnSteps`."""
+    steps, seed, clusters = turn_steps(dialogues, besides), sampling.seed, sampling.clusters
     scores, notes = speaker.score(dialogues, seed=seed, quiet=quiet)
     target = steps.padded(np.minimum(scores, 0.0))
     behaviour = message_behaviour(steps, clusters, seed=seed, quiet=quiet)
