@@ -1,6 +1,6 @@
 """A cue in every kind of space: seen once, named three steps later by an action of the same kind.
 
-    python experiments/spaces.py                          every run (a minute each), resumable
+    python experiments/spaces.py                          every run (half a minute each), resumable
     python experiments/spaces.py --spaces image --seeds 0  some of them
     python experiments/spaces.py --table                  merge what is there: .json and .md
 
@@ -34,7 +34,7 @@ from gymnasium import spaces
 
 import turnwise as tw
 
-STEPS, EPISODES = 40_000, 200
+STEPS, EPISODES = 15_000, 200
 BOX = spaces.Box(-2, 2, (2,), np.float32)
 SPACES: dict[str, Any] = {
     "Box, even": BOX,
