@@ -1,13 +1,14 @@
 """A cue in every kind of space: seen once, named three steps later by an action of the same kind.
 
-    python experiments/spaces.py                          every run (half a minute each), resumable
+    python experiments/spaces.py                          every run (seconds each), resumable
     python experiments/spaces.py --spaces image --seeds 0  some of them
     python experiments/spaces.py --table                  merge what is there: .json and .md
 
 One environment for all kinds of spaces. The first observation is one of two elements of the space, those of
 the next two steps are a third one, and the third action pays between 0 and 1 by how near it is to the cue:
 1 if it is the cue. Without memory nothing above `memoryless` can be earned (the better of always naming one
-cue and going between both). Settings are PPO's defaults; nothing but the steps is set. Each agent is measured
+cue and going between both). One setting for all: PPO, 8,000 steps of 16 lanes, learning rate 5e-3, a GRU of
+width 32, and otherwise the defaults. Each agent is measured
 twice with the same seeds: by `tw.evaluate`, and by the loop that the documentation prints, with a loaded
 player in a single environment.
 """
@@ -34,7 +35,8 @@ from gymnasium import spaces
 
 import turnwise as tw
 
-STEPS, EPISODES = 15_000, 200
+CONFIG = tw.PPO(steps=8_000, lanes=16, rollout=12, optimizer=tw.Adam(5e-3, grad_clip=0.5))
+EPISODES = 100
 BOX = spaces.Box(-2, 2, (2,), np.float32)
 SPACES: dict[str, Any] = {
     "Box, even": BOX,
@@ -141,7 +143,7 @@ def looped(folder: Path, name: str) -> float:
 
 def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train with the defaults, and measure twice."""
-    agent = tw.fit(tw.PPO(steps=STEPS), lambda: Cue(name), seed=seed, out=folder, quiet=True)
+    agent = tw.fit(CONFIG, lambda: Cue(name), seed=seed, width=32, out=folder, quiet=True)
     numbers = {"episodes": EPISODES, "lanes": EPISODES, "quiet": True}
     drawn = tw.evaluate(agent, lambda: Cue(name), **numbers)
     greedy = tw.evaluate(agent, lambda: Cue(name), greedy=True, **numbers)
