@@ -59,7 +59,7 @@ from turnwise.models.memory.base import Memory
 from turnwise.models.memory.belief import BeliefMemory
 from turnwise.run.folder import write_text
 from turnwise.run.rehearsal import at_most
-from turnwise.run.settings import flattened
+from turnwise.run.settings import Adam, flattened
 from turnwise.run.training import TrainingRun
 
 EPISODES, WIDTH = 4096, 64
@@ -79,7 +79,7 @@ class Task:
         return in_gymnasium_timing(self.source())
 
 
-COMMON = {"lanes": 128, "rollout": 32, "entropy_weight": 0.2}
+COMMON = {"lanes": 128, "rollout": 32, "entropy_weight": 0.2, "optimizer": Adam(lr=1e-3, grad_clip=0.5)}
 LENGTHS = (2, 4, 6, 10, 14)
 TASKS = {
     "cheese": Task(cheese_maze, config={"steps": 300_000}),

@@ -37,7 +37,7 @@ from turnwise.envs.problems.classics import cheese_maze, t_maze, tiger
 from turnwise.exact.controller_search import best_stochastic_memoryless
 from turnwise.exact.sarsop.solve import solve
 from turnwise.run.rehearsal import at_most
-from turnwise.run.settings import flattened
+from turnwise.run.settings import Adam, flattened
 
 EPISODES = 16_384
 
@@ -56,7 +56,13 @@ class Task:
         return in_gymnasium_timing(problem)
 
 
-COMMON = {"lanes": 256, "rollout": 32, "entropy_weight": 0.2, "steps": 1_500_000}
+COMMON = {
+    "lanes": 256,
+    "rollout": 32,
+    "entropy_weight": 0.2,
+    "steps": 1_500_000,
+    "optimizer": Adam(lr=1e-3, grad_clip=0.5),
+}
 TASKS = {
     "tiger": Task(tiger, 64, {"lam": 1.0, "steps": 3_000_000}),
     "cheese": Task(cheese_maze),

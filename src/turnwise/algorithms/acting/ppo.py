@@ -13,10 +13,10 @@ of one. The agent decides what V sees, and whether V shares the actor's memory (
 
 Differs from the paper: advantages are standardised over each minibatch; values are in units of the returns
 (Pop-Art); observations that are vectors are standardised by all that were seen before this iteration; the
-learning rate falls linearly, as in the paper's Atari runs (table 5), but not below a twentieth. As in the
-paper, and unlike in OpenAI's baselines, the error of V is not clipped. `visit_discount` can weight decision k
-by gamma^k: then the first gradient is that of the discounted return from the start, which matters if one
-policy has to serve early and late histories (agents without memory).
+learning rate stays, so that a short run learns at its rate to the end (in the paper's Atari runs, table 5, it
+falls: `schedule` linear). As in the paper, and unlike in OpenAI's baselines, the error of V is not clipped.
+`visit_discount` can weight decision k by gamma^k: then the first gradient is that of the discounted return
+from the start, which matters if one policy has to serve early and late histories (agents without memory).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Config:
     """Passes over what was collected. More of them learn faster from each step, until ratios are clipped."""
     minibatches: int = 4
     """Gradient steps per pass."""
-    optimizer: Adam = Adam(lr=1e-3, grad_clip=0.5)
+    optimizer: Adam = Adam(lr=1e-3, schedule="constant", grad_clip=0.5)
     """Settings of the optimizer."""
     gamma: float | None = None
     """Discount per step; none: the environment's own, 0.99 if it has none."""
