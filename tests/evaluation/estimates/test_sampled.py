@@ -12,7 +12,7 @@ from turnwise.evaluation.estimates.fitted_v import fitted_v
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.estimates.sampled_coverage import places, sampled_coverage
 from turnwise.evaluation.estimates.step_curve import StepPath, logged_distance, mixed, mixed_messages
-from turnwise.evaluation.estimates.support import coverage
+from turnwise.evaluation.estimates.support import coverage, in_share
 
 
 def test_sampled_coverage_comes_to_the_listed_one(rng: np.random.Generator) -> None:
@@ -40,6 +40,9 @@ def test_sampled_coverage_comes_to_the_listed_one(rng: np.random.Generator) -> N
     for u in listed.unseen[:3]:
         assert named[u.decision, u.act].mass == pytest.approx(u.mass, abs=0.02)
         assert named[u.decision, u.act].elsewhere == u.elsewhere
+    assert (
+        in_share(0.8, 0.05) == "80% (70% to 90% by the replies that were drawn)" and in_share(0.8, 0) == "80%"
+    )
     half = sampled_coverage(at, drawn, acts, histories, mask, log_ratios=0 * ratios, step=0.5)
     even = coverage(target, acts, histories, mask)
     expected = (half.of_logged_per_decision + even.per_decision) / 2

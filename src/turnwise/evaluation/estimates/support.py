@@ -125,6 +125,15 @@ class Evidence:
         return f"the {self.conversations:,} logged {self.unit}s"
 
 
+def in_share(share: float, error: float) -> str:
+    """A coverage for people, with its 95% interval if it is known from replies alone: .8, error .05, is 80%
+    (70% to 90%)."""
+    if not error:
+        return f"{share:.0%}"
+    low, high = max(share - 1.96 * error, 0.0), min(share + 1.96 * error, 1.0)
+    return f"{share:.0%} ({low:.0%} to {high:.0%} by the replies that were drawn)"
+
+
 def coverage(
     probabilities: np.ndarray,
     acts: np.ndarray,

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from turnwise.evaluation.estimates.support import in_share
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.run_files import RunFiles
 from turnwise.evaluation.pages.standings import decimals_of_rows
@@ -184,7 +185,8 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"{unit}s of its own that they are worth",
          f"{number(support['effective'], 0)} of {number(support['conversations'], 0)}; {heaviest}"),
         ("of what it does, held in like situations",
-         f"{support['coverage']:.0%}; of what the logged agent did, {support['coverage_of_logged']:.0%}"),
+         f"{in_share(support['coverage'], support.get('coverage_error', 0.0))}; "
+         f"of what the logged agent did, {support['coverage_of_logged']:.0%}"),
         ("of what it does, logged nowhere", f"{support['nowhere']:.1%}"),
         ("mean weight, 1 if the probabilities are right", f"{number(mean['value'], 3)}{error}"),
     ]  # fmt: skip

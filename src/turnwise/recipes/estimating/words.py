@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from turnwise.evaluation.estimates.support import in_share
+
 SURE = {
     "vouch": "The logs vouch for this.",
     "model only": "Only the learnt models say this: the logs do not reach so far.",
@@ -29,8 +31,8 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
         _safe(found["safe"], worth),
         f"behaviour:  {_behaviour(found['behaviour'], found['per'])}",
         f"support:    as much as {support['effective']:,.0f} of the policy's own {support['unit']}s; the "
-        f"logs hold {_coverage(support)} of what it does in like situations, and "
-        f"{support['coverage_of_logged']:.0%} of what the logged agent did",
+        f"logs hold {in_share(support['coverage'], support['coverage_error'])} of what it does in like "
+        f"situations, and {support['coverage_of_logged']:.0%} of what the logged agent did",
         f"at least:   {found['cautious']:.4g} with 95% confidence and no more assumption than the range of "
         "returns",
         _confounding(found["confounding"], worth),
@@ -101,15 +103,6 @@ def _behaviour(b: Mapping[str, Any], per: str) -> str:
         f"{b['nats'][b['model']]:.3f} nats {'an' if per == 'act' else 'a'} {what} on conversations that it "
         f"had not seen, calibration error {b['calibration_error']:.1%}"
     )
-
-
-def _coverage(support: Mapping[str, Any]) -> str:
-    """With its interval, if it is known from replies alone."""
-    share, half = support["coverage"], 1.96 * support["coverage_error"]
-    if not half:
-        return f"{share:.0%}"
-    low, high = max(share - half, 0.0), min(share + half, 1.0)
-    return f"{share:.0%} ({low:.0%} to {high:.0%} by the replies that were drawn)"
 
 
 def _confounding(gamma: float | None, worth: Mapping[str, Any]) -> str:
