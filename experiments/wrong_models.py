@@ -2,6 +2,7 @@
 
     python experiments/wrong_models.py                       everything, resumable
     python experiments/wrong_models.py --worlds wording --seeds 0    some of it
+    python experiments/wrong_models.py --asked               without the verdicts, which take longer
     python experiments/wrong_models.py --table               merge what is there: .json, .md
 
 A desk for four parts with HelpDesk's rules and the logs of its whimsical agent; sentences are made here. A
@@ -17,15 +18,17 @@ with logged propensities. The truth is the mean of 4,000 live conversations of t
 - *merged*: the codebook takes two parts for one, in tests and in fixes. The logged agent mostly fixes the
   part that leads, the plan either of the two.
 
-*Missed*: sets in which the promise is further than .05 from the truth. *Flagged*: those of them in which the
-verdict neither says that the logs vouch nor that the model does. *Found*: sets in which it says that acts
-have more than one meaning or that the model is wrong; else it says that the logs are too few to check it.
-The last columns are what is told of what follows, in nats: by words beyond all that was exchanged as acts,
-and by words and by what was exchanged beyond the model. From .005 nats on it is a fault, if it is not chance.
+*Missed*: sets in which the promise is further than .05 from the truth. *A fault found*: those of them in
+which one of three questions finds one (`evaluation/estimates/foretelling`): whether words tell what follows
+beyond all that was exchanged as acts; whether words, or what was exchanged, tell the answer beyond the model.
+Their gains are in nats, and a fault from .005 on, if that is not chance. With a fault no model is believed.
+*Judged* are sets in which `estimate` was asked for its verdict, which takes ten times as long. *Flagged*:
+sets that missed, of which it neither says that the logs vouch nor that the model does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,9 @@ from common import (
 import turnwise as tw
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import HORIZON, PARTS, RELIABILITY, TEST_COST
+from turnwise.evaluation.estimates.foretelling.questions import DECISIONS, ask
+from turnwise.evaluation.measures.playbook.plan import Plan
+from turnwise.recipes.estimating.facts import told_facts
 from turnwise.rollout.acts.chooser import Prefix
 from turnwise.rollout.acts.logged import Remembering
 from turnwise.run.rehearsal import at_most
@@ -54,8 +60,6 @@ WORLDS = ("plain", "two states", "wording", "merged")
 SIZE, CHECKED, LIVE, TOLERANCE = 2000, 5000, 4000, 0.05
 KIND, CURT = 0.95, 0.6
 """reliability of what is answered to either wording"""
-FOUND = ("model is wrong", "more than one meaning")
-"""what a verdict says of a fault that was found"""
 SIDES = ("front", "front", "back", "back")
 """what the merged codebook takes a part for"""
 
@@ -146,8 +150,18 @@ def live(world: str, policy: Any, rows: list[dict[str, Any]], rng: np.random.Gen
     return earned / count
 
 
-def one(world: str, seed: int) -> dict[str, Any]:
-    """One plan: what its models promise, what it is worth, and what is said of it."""
+@dataclass(frozen=True)
+class Set:
+    """A plan, the conversations that it has learnt from, others, and what it is worth."""
+
+    policy: Any
+    learnt: list[dict[str, Any]]
+    others: list[dict[str, Any]]
+    truth: float
+
+
+def made(world: str, seed: int) -> Set:
+    """A plan, learnt from some conversations and tried live; and other conversations."""
     rng = np.random.default_rng((seed, WORLDS.index(world)))
     learnt, others = (logged(world, at_most(60, n), rng, name) for name, n in (("a", SIZE), ("b", CHECKED)))
     config = tw.LearntPomdp(
@@ -160,56 +174,78 @@ def one(world: str, seed: int) -> dict[str, Any]:
         simulations=1000,
         longest=HORIZON,
     )
-    policy = tw.fit(config, learnt, seed=seed, quiet=True, estimate=False)
-    found = tw.estimate(policy, others, quiet=True, resamples=1000, talks=1000)
-    promise = next(row for row in found["estimates"] if row["name"] == "direct")
-    return {
-        "world": world,
-        "seed": seed,
-        "promise": promise["value"],
-        "truth": live(world, policy, learnt, rng),
-        "verdict": found["worth"]["sure"],
-        "why": found["worth"]["why"],
-        "meanings": {name: row["value"] for name, row in found["meanings"].items() if row is not None},
-    }
+    policy = tw.fit(config, learnt, seed=seed, quiet=True)
+    return Set(policy, learnt, others, live(world, policy, learnt, rng))
+
+
+def asked(world: str, seed: int, one: Set) -> dict[str, Any]:
+    """What the plan's models promise, what it is worth, and the answers to the three questions."""
+    others, plan = tw.read_logs(one.others), one.policy.agent.chooser
+    told = ask(
+        one.policy.agent.codes.talks(list(others)),
+        list(others),
+        Plan(plan.planner, plan.copies),
+        most=at_most(500, DECISIONS),
+        seed=0,
+    )
+    worth = next(w for w in one.policy.result["worth"] if w["role"] == "predicted")
+    found = {"world": world, "seed": seed, "promise": worth["mean"], "truth": one.truth}
+    return found | {"meanings": told_facts(told)}
+
+
+def judged(world: str, seed: int, one: Set) -> dict[str, Any]:
+    """What `estimate` says of the plan."""
+    found = tw.estimate(one.policy, one.others, quiet=True, resamples=1000, talks=1000)
+    return {"world": world, "seed": seed, "verdict": found["worth"]["sure"], "why": found["worth"]["why"]}
+
+
+def make(runs: Path, world: str, seed: int, *, judging: bool) -> None:
+    """Both parts of a set, or the one that is quick; what is there is not made again."""
+    name = f"{world.replace(' ', '-')}-{seed}.json"
+    makers = {"asked": asked} | ({"judged": judged} if judging else {})
+    missing = {part: make for part, make in makers.items() if not (runs / f"{part}-{name}").exists()}
+    if not missing:
+        return
+    one = made(world, seed)
+    for part, maker in missing.items():
+        make_part(runs / f"{part}-{name}", partial(maker, world, seed, one))
 
 
 def merge(runs: Path) -> None:
     """The table of all parts that are there."""
-    rows = [read_part(f) for f in sorted(runs.glob("*.json"))]
-    if not rows:
+    asked_of, judged_of = (
+        {(r["world"], r["seed"]): r for r in map(read_part, sorted(runs.glob(f"{part}-*.json")))}
+        for part in ("asked", "judged")
+    )
+    if not asked_of:
         print("nothing to merge")
         return
     heads = (
-        "task",
-        "sets",
-        "promise",
-        "truth",
-        "missed",
-        "flagged, of those",
-        "model only",
-        "cannot tell",
-        "found",
-        "words",
-        "words, beyond the model",
-        "history, beyond the model",
-    )
+        "task", "sets", "promise", "truth", "missed", "a fault found, of those", "words",
+        "words, beyond the model", "history, beyond the model", "sets judged", "missed", "flagged, of those",
+        "vouch", "model only", "cannot tell",
+    )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for world in WORLDS:
-        of = [r for r in rows if r["world"] == world]
+        of = [r for (w, _), r in asked_of.items() if w == world]
         if not of:
             continue
         missed = [r for r in of if abs(r["promise"] - r["truth"]) > TOLERANCE]
-        flagged = sum(r["verdict"] == "cannot tell" for r in missed)
-        counts = [sum(r["verdict"] == w for r in of) for w in ("model only", "cannot tell")]
-        counts.append(sum(any(said in x for said in FOUND for x in r["why"]) for r in of))
-        told = [np.mean([r["meanings"][k] for r in of]) for k in ("words", "beyond_model", "history")]
-        means = [np.mean([r[k] for r in of]) for k in ("promise", "truth")]
-        cells = [world, len(of), *(f"{x:.3f}" for x in means), len(missed), flagged, *counts]
-        cells += [f"{x:.4f}" for x in told]
+        fault = sum(any(g and g["fault"] for g in r["meanings"].values()) for r in missed)
+        cells = [world, len(of), *(f"{np.mean([r[k] for r in of]):.3f}" for k in ("promise", "truth"))]
+        cells += [len(missed), fault]
+        for name in ("words", "beyond_model", "history"):
+            gains = [g["value"] for r in of if (g := r["meanings"][name]) is not None]
+            cells.append(f"{np.mean(gains):.4f}" if gains else "none")
+        said = [(r, judged_of[w, seed]["verdict"]) for (w, seed), r in asked_of.items()
+                if w == world and (w, seed) in judged_of]  # fmt: skip
+        wrong = [v for r, v in said if abs(r["promise"] - r["truth"]) > TOLERANCE]
+        cells += [len(said), len(wrong), sum(v == "cannot tell" for v in wrong)]
+        cells += [sum(v == word for _, v in said) for word in ("vouch", "model only", "cannot tell")]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     text = f"# Learnt models that are wrong\n\n{story_of(__doc__)}\n\n" + "\n".join(lines)
     write_page(runs, "wrong_models", text)
+    rows = [r | judged_of.get(key, {"verdict": None, "why": []}) for key, r in asked_of.items()]
     write_results(runs, "wrong_models", rows)
     print(text)
 
@@ -219,10 +255,11 @@ def main() -> None:
     parser = options(__doc__, "wrong_models")
     add_choice(parser, "--worlds", WORLDS, "tasks")
     add_seeds(parser, *range(20))
+    parser.add_argument("--asked", action="store_true", help="only ask the three questions: it is quicker")
     a = parse(parser)
     for seed in [] if a.table else a.seeds:
         for world in a.worlds:
-            make_part(a.runs / f"{world.replace(' ', '-')}-{seed}.json", partial(one, world, seed))
+            make(a.runs, world, seed, judging=not a.asked)
     merge(a.runs)
 
 

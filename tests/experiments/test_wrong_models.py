@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 
 FILE = Path(__file__).parents[2] / "experiments" / "wrong_models.py"
+PARTS = ("asked", "judged")
 
 
 def test_propensities_of_merged_acts_are_the_sum_of_both_parts(load_script):
@@ -37,9 +39,28 @@ def test_a_customer_answers_kind_words_rightly_more_often(load_script):
         assert heard / 2000 == pytest.approx(share, abs=0.05)
 
 
-def test_a_rehearsed_set_is_judged(load_script, monkeypatch):
+def test_a_rehearsed_set_is_asked_and_judged(load_script, monkeypatch, tmp_path):
     monkeypatch.setenv("TURNWISE_REHEARSAL", "1")
     module = load_script(FILE)
-    row = module.one("plain", 0)
-    assert row["verdict"] == "cannot tell"  # of 60 conversations
-    assert -1.4 <= row["truth"] <= 1 and -1.4 <= row["promise"] <= 1
+    module.make(tmp_path, "plain", 0, judging=True)
+    asked, judged = (json.loads((tmp_path / f"{part}-plain-0.json").read_text()) for part in PARTS)
+    assert judged["verdict"] == "cannot tell"  # of 60 conversations
+    assert -1.4 <= asked["truth"] <= 1 and -1.4 <= asked["promise"] <= 1
+    assert asked["meanings"]["words"]["value"] == 0  # there is one sentence for each act
+
+
+def test_a_table_of_sets_that_are_asked_and_of_one_that_is_judged(load_script, monkeypatch, tmp_path):
+    """Two promises of three miss by more than .05; of one of these a fault is found."""
+    monkeypatch.setenv("TURNWISE_REHEARSAL", "1")  # results go among the runs
+    module = load_script(FILE)
+    for seed, promise, fault in ((0, 0.5, True), (1, 0.5, False), (2, 0.22, False)):
+        gain = {"value": 0.01, "fault": fault}
+        row = {"world": "merged", "seed": seed, "promise": promise, "truth": 0.2}
+        row["meanings"] = {"words": gain, "beyond_model": None, "history": None}
+        (tmp_path / f"asked-merged-{seed}.json").write_text(json.dumps(row))
+    judged = {"world": "merged", "seed": 1, "verdict": "model only", "why": []}
+    (tmp_path / "judged-merged-1.json").write_text(json.dumps(judged))
+    module.merge(tmp_path)
+    row = (tmp_path / "results" / "wrong_models.md").read_text().splitlines()[-1]
+    cells = "merged | 3 | 0.407 | 0.200 | 2 | 1 | 0.0100 | none | none | 1 | 1 | 0 | 0 | 1 | 0"
+    assert row == f"| {cells} |"
