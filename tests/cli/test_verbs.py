@@ -200,7 +200,7 @@ def test_resume_with_other_settings_is_refused(cloned, logs, capsys):
     said = capsys.readouterr().err
     assert (
         "grad_clip was" in said
-        and "(lr, schedule, warmup, checkpoint_every, log_every, epochs may change)" in said
+        and "(lr, schedule, warmup, checkpoint_every, checkpoints, log_every, epochs may change)" in said
     )
 
 
