@@ -33,8 +33,8 @@ def ending(problem: POMDP) -> POMDP:
     again: np.ndarray = (off <= ALIKE).reshape(A, S)
     # A start that is one state and is never left is no new beginning.
     sure = problem.start > 0
-    by_state: np.ndarray = again.all(0) & ~(sure & (sure.sum() == 1))
-    by_action: np.ndarray = again.all(1)
+    by_state = np.asarray(again.all(0) & ~(sure & (sure.sum() == 1)))
+    by_action = np.asarray(again.all(1))
     back = by_state[None, :] | by_action[:, None]
     if not back.any() and not problem.episodic:
         raise InputError(

@@ -82,7 +82,8 @@ def about(file: str | Path) -> dict[str, Any]:
     """What a file that `export` wrote says of itself: `kind`, `inputs`, `outputs` and `spaces`."""
     path = Path(file)
     if path.suffix == ".onnx":
-        import onnx
+        _expect_packages()
+        import onnx  # type: ignore[import-not-found]
 
         return json.loads({p.key: p.value for p in onnx.load(path).metadata_props}[ABOUT])
     said = {ABOUT: ""}

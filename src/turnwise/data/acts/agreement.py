@@ -212,7 +212,7 @@ def _blocks(vectors: Any) -> list[Any]:
     """Single precision; columns that few rows lack stand together, dense: products are faster so."""
     if not sparse.issparse(vectors):
         return [np.asarray(vectors, np.float32)]
-    x = sparse.csc_matrix(vectors, dtype=np.float32)
+    x: Any = sparse.csc_matrix(vectors, dtype=np.float32)
     full = x.getnnz(0) > 0.5 * x.shape[0]
     parts: list[Any] = [sparse.csr_matrix(x[:, np.flatnonzero(~full)])]
     if full.any():
