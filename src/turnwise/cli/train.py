@@ -235,7 +235,7 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         raise SettingError("logs", None, "either logs or env")
     (source,) = sources
     # Flags are known to be good now, and what takes seconds to import may be.
-    from turnwise.recipes.training.fit import prepare_and_carry_out
+    from turnwise.recipes.training.families import prepare_and_carry_out
 
     plan = _printed_plan(output.json) if output.dry_run else None
     found = prepare_and_carry_out(
