@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from turnwise.cli.say import Bounds, console, notice, parse, styled
+from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styled
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
-from turnwise.run import outwards
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config
 
@@ -176,22 +175,8 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
     out.print(styled(form, a.target.run, result["score"], f"{result['mean']:.4g}", spread, played))
     for line in found.beside:
         out.print(f"  {line}")
-    for note in result["truth"]["notes"]:
-        out.print(styled("  [dim]not known: {}[/dim]", note))
-    if result["above"]:
-        form = (
-            "[red]impossible[/red]: the mean exceeds {}, which no agent exceeds, by more than {} standard "
-            "errors: a fault of environment, bound or evaluation"
-        )
-        out.print(styled(form, outwards.upper(result["bound"]), f"{episodes.ERRORS:g}"))
-        result["exit"] = 1
-    if result.get("below"):
-        form = (
-            "[red]impossible[/red]: the mean is below {}, which the policy is proved to earn, by more than "
-            "{} standard errors: a fault of environment, proof or evaluation"
-        )
-        out.print(styled(form, outwards.lower(result["value"]["lower"]), f"{episodes.ERRORS:g}"))
-        result["exit"] = 1
+    for line in against_proof(result, "a fault of environment, bound or evaluation"):
+        out.print(line)
     if found.report is None:
         notice(f"{a.target.run} is no run: nothing is written")
         return result

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from turnwise.cli.say import Bounds, console, notice, parse, styled
+from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styled
 from turnwise.recipes.settings.plan import PlanSettings
-from turnwise.run import outwards
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Plan:
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Plan, act and print."""
     a = parse(Plan, args, "plan", Plan.__doc__ or "")
-    from turnwise.recipes.plan import ERRORS, plan
+    from turnwise.recipes.plan import plan
 
     out = console(a.target.json)
     with Bounds(a.settings.deadline) as bar:
@@ -55,13 +54,6 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     out.print(f"  {how}; {r['seconds']:.3g} s")
     for line in found.beside:
         out.print(f"  {line}")
-    for note in r["truth"]["notes"]:
-        out.print(styled("  [dim]not known: {}[/dim]", note))
-    if r["above"]:
-        form = (
-            "[red]impossible[/red]: the mean exceeds {}, which no policy exceeds, by more than {} standard "
-            "errors: a fault of problem, bound or planner"
-        )
-        out.print(styled(form, outwards.upper(r["bound"]), f"{ERRORS:g}"))
-        r["exit"] = 1
+    for line in against_proof(r, "a fault of problem, bound or planner"):
+        out.print(line)
     return r

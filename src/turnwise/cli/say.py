@@ -33,6 +33,27 @@ def styled(form: str, *values: object) -> Text:
     return Text.from_markup(form.format(*(escape(terminal.visible(str(x))) for x in values)), emoji=False)
 
 
+def against_proof(result: dict[str, Any], fault: str) -> list[Text]:
+    """What is not known of the best, and a mean that contradicts what is proved: then the exit code is 1.
+
+    `fault`: what may be wrong then, "a fault of environment, bound or evaluation".
+    """
+    from turnwise.recipes.measuring.proved import ERRORS
+
+    lines = [styled("  [dim]not known: {}[/dim]", note) for note in result["truth"]["notes"]]
+    form = "[red]impossible[/red]: the mean {}, by more than {} standard errors: {}"
+    if result["above"]:
+        what = f"exceeds {outwards.upper(result['bound'])}, which no policy exceeds"
+        lines.append(styled(form, what, f"{ERRORS:g}", fault))
+    if result.get("below"):
+        least = outwards.lower(result["value"]["lower"])
+        what = f"is below {least}, which the policy is proved to earn"
+        lines.append(styled(form, what, f"{ERRORS:g}", fault))
+    if result["above"] or result.get("below"):
+        result["exit"] = 1
+    return lines
+
+
 def parse(kind: type[A], args: Sequence[str], prog: str, about: str, alone: str | Sequence[str] = ()) -> A:
     """Options into the dataclass `kind`, without prefixes. What is wrong with one exits with 2.
 

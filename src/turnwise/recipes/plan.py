@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -15,14 +14,14 @@ from turnwise.envs.pomdp import POMDP
 from turnwise.evaluation.measures.agents.episodes import MOST_STEPS, NEGLIGIBLE, horizon_for, tail_of
 from turnwise.evaluation.measures.intervals import mean_interval
 from turnwise.exact.pomcp.planner import Config, Simulator, TabularSimulator, informed, plan_episodes
-from turnwise.exact.sarsop.solve import solve
 from turnwise.recipes.environments import find_problem
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.measuring.proved import optimum, random_in_words, room_of
 from turnwise.recipes.own_problem import imported
 from turnwise.recipes.settings.plan import PlanSettings
 from turnwise.recipes.solve import as_asked
 from turnwise.run import outwards
-from turnwise.run.errors import InputError, SettingError
+from turnwise.run.errors import SettingError
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most, rehearsing
 
@@ -30,8 +29,6 @@ PARTICLES = 1000
 """of a simulator, unless another number is asked for"""
 BASELINE = 40
 """episodes of the planner that stands beside another agent, at most"""
-ERRORS = 3.0
-"""standard errors by which a mean may exceed what no policy exceeds"""
 
 
 def plan(
@@ -73,7 +70,7 @@ def plan(
     error = float(returns.std(ddof=1) / math.sqrt(len(returns)))
     tail = 0.0 if table is None else tail_of(table, steps)
     gamma = world.discount
-    above = truth["upper"] is not None and mine.mean > truth["upper"] + ERRORS * error + tail + 1e-6
+    above = truth["upper"] is not None and mine.mean > truth["upper"] + room_of(error, tail)
     result: dict[str, Any] = {
         "problem": name,
         "score": "mean return" if gamma == 1 else "mean discounted return",
@@ -202,18 +199,10 @@ def _truth(
     table: POMDP | None, deadline: float, bounds: Callable[[float, float, float], None] | None
 ) -> dict[str, Any]:
     """Certified bounds of the best value, and why there are none."""
-    truth: dict[str, Any] = {"lower": None, "upper": None, "notes": []}
-    if table is None:
-        truth["notes"].append("the optimum: a simulator is not written out, so that nothing can be proved")
-    elif importlib.util.find_spec("numba") is None:
-        truth["notes"].append("the optimum: numba is not installed (pip install 'turnwise[fast]')")
-    else:
-        try:
-            found = solve(table, deadline=deadline, progress=bounds)
-            truth |= {"lower": found.lower, "upper": found.upper}
-        except InputError as e:
-            truth["notes"].append(f"the optimum: {e}")
-    return truth
+    if table is not None:
+        return optimum(table, deadline, bounds)
+    why = "the optimum: a simulator is not written out, so that nothing can be proved"
+    return {"lower": None, "upper": None, "notes": [why]}
 
 
 def _beside(result: dict[str, Any]) -> list[str]:
@@ -222,7 +211,4 @@ def _beside(result: dict[str, Any]) -> list[str]:
     if t["lower"] is not None:
         low, high = outwards.lower(t["lower"]), outwards.upper(t["upper"])
         lines.append(f"the best policy with memory is worth {low} to {high}, as is proved")
-    lines.append(
-        f"actions at random: {chance['mean']:.4g} ({chance['low']:.4g} to {chance['high']:.4g}, 95%)"
-    )
-    return lines
+    return [*lines, random_in_words(chance)]

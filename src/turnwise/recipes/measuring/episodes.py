@@ -36,6 +36,7 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.recipes.environments import Environment, find_environment
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.measuring.proved import room_of
 from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import Actor
@@ -55,8 +56,6 @@ PROBED = 600
 """episodes whose memories are read"""
 SECONDS = 10.0
 """for the bounds of the optimum, and for the best memoryless policy"""
-ERRORS = 3.0
-"""standard errors by which a mean may exceed what no agent exceeds"""
 
 
 def measure(
@@ -102,7 +101,7 @@ def measure(
     if problem is not None and memoryless:
         result["exact"] = exact_value(saved.module, problem, greedy=a.greedy)
     bound = bound_above(truth, memoryless)
-    room = ERRORS * result["standard_error"] + result["tail"] + 1e-6
+    room = room_of(result["standard_error"], result["tail"])
     result |= {"bound": bound, "above": bound is not None and result["mean"] > bound + room}
     result["share"] = share_of(result["mean"], truth) if not memoryless else None
     found = _probe(actor, problem, episodes, truth, a.seed, quiet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.exact.alpha_policy import AlphaPolicy
 from turnwise.exact.controllers import controller_value
 from turnwise.exact.reference_policies import policy_value
-from turnwise.exact.sarsop.solve import solve
 from turnwise.recipes.environments import find_environment, find_problem, is_table
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.measuring.proved import optimum, random_in_words, room_of
 from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.solved import Solved
@@ -37,8 +36,6 @@ REHEARSED = 20
 """episodes of a rehearsal"""
 SECONDS = 10.0
 """for the bounds of the optimum, and for those of the policy"""
-ERRORS = 3.0
-"""standard errors by which a mean may leave what was proved"""
 
 Act = Callable[[np.ndarray], np.ndarray]
 """from observations [N] to actions [N]"""
@@ -90,7 +87,7 @@ def measure(
     error = float(returns.std(ddof=1) / np.sqrt(n))
     tail = tail_of(table, steps) if table is not None and cut else 0.0
     truth, value = _proved(solved, table, settings, bounds)
-    room = ERRORS * error + tail + 1e-6
+    room = room_of(error, tail)
     upper, least = truth["upper"], value["lower"]
     result: dict[str, Any] = {
         "env": name,
@@ -215,14 +212,8 @@ def _proved(
         truth |= {"lower": solved.lower, "upper": solved.upper}
         if isinstance(solved.policy, AlphaPolicy):  # what the solver proved of the policy holds as well
             value["lower"] = max(solved.lower, value["lower"] if value["lower"] is not None else -np.inf)
-    elif importlib.util.find_spec("numba") is None:
-        truth["notes"].append("the optimum: numba is not installed (pip install 'turnwise[fast]')")
     else:
-        try:
-            found = solve(table, deadline=seconds, progress=bounds)
-            truth |= {"lower": found.lower, "upper": found.upper}
-        except InputError as e:
-            truth["notes"].append(f"the optimum: {e}")
+        truth = optimum(table, seconds, bounds)
     if value["lower"] is not None and truth["upper"] is not None:
         value["upper"] = min(value["upper"] if value["upper"] is not None else np.inf, truth["upper"])
     return truth, value
@@ -238,10 +229,7 @@ def _beside(result: dict[str, Any]) -> list[str]:
     if t["lower"] is not None:
         best = "unknown" if t["upper"] is None else outwards.upper(t["upper"])
         lines.append(f"the best policy with memory is worth {outwards.lower(t['lower'])} to {best}")
-    lines.append(
-        f"actions at random: {chance['mean']:.4g} ({chance['low']:.4g} to {chance['high']:.4g}, 95%)"
-    )
-    return lines
+    return [*lines, random_in_words(chance)]
 
 
 def _write(folder: Path, result: dict[str, Any]) -> Path:

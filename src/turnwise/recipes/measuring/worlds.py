@@ -18,8 +18,9 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.exact.learning.live import at_random, live_returns
 from turnwise.exact.learning.truth import LANES
 from turnwise.recipes.environments import Environment, find_environment
-from turnwise.recipes.measuring.episodes import ERRORS, REHEARSED, best_in_words, known_of
+from turnwise.recipes.measuring.episodes import REHEARSED, best_in_words, known_of
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.measuring.proved import random_in_words, room_of
 from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
 from turnwise.recipes.trained import World
@@ -75,10 +76,10 @@ def measure(
         "random": {"mean": chance.mean, "low": chance.low, "high": chance.high},
         "truth": truth,
         "bound": bound,
-        "above": bound is not None and plan.mean > bound + ERRORS * error + 1e-6,
+        "above": bound is not None and plan.mean > bound + room_of(error),
     }
     result["beside"] = [
-        f"random actions: {chance.mean:.4g} ({chance.low:.4g} to {chance.high:.4g}, 95%)",
+        random_in_words(result["random"]),
         *best_in_words(truth),
     ]
     steps = 1 if place.problem is None else horizon_for(place.problem)
