@@ -17,7 +17,7 @@ from belief_graphs import Episodes, Graph, Policy, mixed, tilted
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.tasks.helpdesk.logs import behavior_probabilities
 from turnwise.envs.tasks.helpdesk.rules import HORIZON, PARTS, RELIABILITY, TEST_COST
-from turnwise.evaluation.estimates.fitted_q import Played, TabularQ, fit_tables
+from turnwise.evaluation.estimates.fitted_q import Played, TabularQ, fit_tables, looked_up
 
 K = len(PARTS)
 OVER = 2 * K
@@ -203,21 +203,9 @@ def clone(logs: Ordered) -> Policy:
         names, first, cell = np.unique(of, return_index=True, return_inverse=True)
         counts = np.zeros((len(names), size))
         np.add.at(counts, (cell.reshape(-1), acts), 1.0)
-        shorter = _looked_up(tables, base, [x[:, :-1][mask][first] for x in logs.keys])
+        shorter = looked_up(tables, base, [x[:, :-1][mask][first] for x in logs.keys])
         tables.append((names, (counts + FEW * shorter) / (counts.sum(1, keepdims=True) + FEW)))
-    return tuple(to_parts(lambda _, keys: _looked_up(tables, base, keys)))
-
-
-def _looked_up(
-    tables: Sequence[tuple[np.ndarray, np.ndarray]], base: np.ndarray, keys: Sequence[np.ndarray]
-) -> np.ndarray:
-    """[N, 2 K], of the longest key that a table has."""
-    found = np.repeat(base[None], len(keys[0]), axis=0)
-    for (names, table), asked in zip(tables, reversed(keys), strict=False):
-        at = np.minimum(np.searchsorted(names, asked), len(names) - 1)
-        known = names[at] == asked
-        found[known] = table[at[known]]
-    return found
+    return tuple(to_parts(lambda _, keys: looked_up(tables, base, keys)))
 
 
 def values_by_part(tables: TabularQ) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -140,6 +140,12 @@ class Planned:
     """bounds in the model that it was made in"""
     worth: np.ndarray
     """[models], its value in each of them, by simulation"""
+
+    def facts(self) -> dict[str, Any]:
+        """What a result has of it: bounds in the model that it was made in, and its value in each model."""
+        s = self.solution
+        bounds = {"lower": s.lower, "upper": s.upper, "seconds": s.seconds, "stopped": s.stopped}
+        return {"bounds": bounds, "in_models": self.worth.tolist()}
 
 
 def sequences_of(logs: ActLogs) -> Sequences:

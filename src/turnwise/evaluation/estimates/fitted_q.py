@@ -170,7 +170,7 @@ class TabularQ:
 
     def at(self, k: int, keys: Sequence[np.ndarray]) -> np.ndarray:
         """[B, K], every act at decision `k`; `keys` are arrays [B]."""
-        return _looked_up(self.tables[k], self.base[k], keys)
+        return looked_up(self.tables[k], self.base[k], keys)
 
     def values(self, keys: Sequence[np.ndarray], played: Played) -> Values:
         """Values of conversations, which may be others than those of the fit."""
@@ -223,7 +223,7 @@ def fit_tables(
             here = learnt[:, k] & (counts > 0)
             levels = [level[here, k] for level in keys]
             base[k], tables[k] = _cells(levels, played.acts[here, k], y[here], counts[here], K, prior)
-        q = _looked_up(tables[k], base[k], [level[:, k] for level in keys])
+        q = looked_up(tables[k], base[k], [level[:, k] for level in keys])
         after = (played.target[:, k] * q).sum(-1)
     return TabularQ(tuple(tables), base, float(discount))
 
@@ -316,7 +316,7 @@ def _noise_to_signal(within: float, n: np.ndarray, apart: np.ndarray) -> float:
     return noise / signal if signal > 0 else float("inf")
 
 
-def _looked_up(
+def looked_up(
     tables: Sequence[tuple[np.ndarray, np.ndarray]], base: np.ndarray, keys: Sequence[np.ndarray]
 ) -> np.ndarray:
     """[B, K], the values of the longest key that a table has."""

@@ -36,7 +36,7 @@ from turnwise.recipes.trained import ActPolicy, Codebooks, held_of, load_codeboo
 from turnwise.recipes.training.critics import spread
 from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix, logged_acts
@@ -44,7 +44,7 @@ from turnwise.rollout.acts.network import ActActing, NetworkChooser
 from turnwise.rollout.acts.voice import LoggedVoice
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
-from turnwise.run.folder import digest, read_config, write_json, write_text
+from turnwise.run.folder import digest, write_json, write_text
 from turnwise.run.training import TrainingRun
 
 WORDED = 100
@@ -95,12 +95,13 @@ def prepare(
     stages = {} if acts is None else {read.source: held_of(acts)}
     mean, std, doubts = spread(split.learnt) if values else (0.0, 1.0, [])
     rows, heldout = (_rescaled(part[1], 1 / std) for part in (read.learnt, read.held))
-    config = replace(config, batch_size=_batch_size(config, len(rows), m))
+    decided = batch_size_for(len(rows), config.epochs, CRITIC_STEPS, MOST_TALKS)
+    config = replace(config, batch_size=batch_size_of(config, m, decided))
     symbols = ActSymbols.of(read.codes)
     network = algorithm.module.network(memory, symbols.seen, symbols.acts)
     module = network.build(mean / std)
     voice = LoggedVoice.of(book_of(read.codes))
-    can, wordless = sayable(read, voice)
+    unsaid, (can, wordless) = doubts_of(read, voice.speakable), sayable(read, voice)
     acting = ActActing(0.0) if not values else ActActing(config.beta, config.support, std)
 
     def train(c: Any, some: Sequence[Episode], apart: Sequence[Episode], run: TrainingRun) -> None:
@@ -125,13 +126,7 @@ def prepare(
             "answers": list(read.codes.answers),
         }
         if isinstance(trained, ActCritic):
-            improved = algorithm.module.improved(config)
-            found = measure_act_critic(
-                trained, read.learnt, read.held,
-                gamma=config.gamma, improved=improved, std=std, seed=m.seed,
-            )  # fmt: skip
-            write_json(m.out / "critic.json", found)
-            facts["critic"] = found
+            facts["critic"] = _judged(algorithm, config, trained, read, std, m)
         _write_views(m.out, chooser, read.held if read.held[1] else read.learnt)
         if ending.estimate:
             facts |= end_with_estimate(policy, split, logs, settings.heldout_by, facts, m)
@@ -162,14 +157,20 @@ def prepare(
         train=lambda run: train(config, rows, heldout, run),
         finish=finish,
         files={"card.json": card},
-        warnings=[
-            *logs.reading.notes(),
-            *warnings(card, logs),
-            *doubts,
-            *doubts_of(read, voice.speakable),
-            *wordless,
-        ],
+        warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *unsaid, *wordless],
     )
+
+
+def _judged(
+    algorithm: Algorithm, config: Any, critic: ActCritic, read: Read, std: float, m: Machine
+) -> dict[str, Any]:
+    """How well a critic knows the returns, which critic.json keeps."""
+    improved = algorithm.module.improved(config)
+    found = measure_act_critic(
+        critic, read.learnt, read.held, gamma=config.gamma, improved=improved, std=std, seed=m.seed
+    )
+    write_json(m.out / "critic.json", found)
+    return found
 
 
 def read_acts(learnt: Sequence[Dialogue], held: Sequence[Dialogue], acts: Any, seed: int) -> Read:
@@ -252,17 +253,6 @@ def _last_turn(d: Dialogue) -> int:
 
 def _rescaled(episodes: Sequence[Episode], factor: float) -> list[Episode]:
     return [replace(e, rewards=e.rewards * factor) for e in episodes]
-
-
-def _batch_size(config: Any, rows: int, m: Machine) -> int:
-    """What was set, else what a resumed run began with (it may be longer now), else what the data decide."""
-    if config.batch_size is not None:
-        return config.batch_size
-    if m.run.resume and (m.out / "config.yaml").is_file():
-        begun = read_config(m.out).get("batch_size")
-        if isinstance(begun, int):
-            return begun
-    return batch_size_for(rows, config.epochs, CRITIC_STEPS, MOST_TALKS)
 
 
 def _write_views(folder: Path, chooser: NetworkChooser, part: Part) -> None:

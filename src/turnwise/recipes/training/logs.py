@@ -53,13 +53,13 @@ from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
-from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
 from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of
-from turnwise.run.folder import digest, read_config, write_text
+from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
 
 TOKENIZED = 100_000
@@ -124,7 +124,9 @@ def prepare(
     build = _clone if isinstance(start, Start) else _critic
     material = build(algorithm, config, learnt, held, settings, start, m)
     # Settled here, so that the run's config tells what the data decided.
-    config = replace(config, batch_size=_batch_size(config, len(material.rows), start, m))
+    few = STEPS if isinstance(start, Start) else CRITIC_STEPS
+    decided = batch_size_for(len(material.rows), config.epochs, few)
+    config = replace(config, batch_size=batch_size_of(config, m, decided))
     task = task_of(logs)
     sizes = {"lengths": material.lengths.tolist(), "context": material.context}
     material.cuts.expect_room(material.context)
@@ -181,18 +183,6 @@ def prepare(
             *material.warnings,
         ],
     )
-
-
-def _batch_size(config: Any, rows: int, start: Start | Any, m: Machine) -> int:
-    """What was set, else what a resumed run began with (it may be longer now), else what the data decide."""
-    if config.batch_size is not None:
-        return config.batch_size
-    if m.run.resume and (m.out / "config.yaml").is_file():
-        begun = read_config(m.out).get("batch_size")
-        if isinstance(begun, int):
-            return begun
-    steps = STEPS if isinstance(start, Start) else CRITIC_STEPS
-    return batch_size_for(rows, config.epochs, steps)
 
 
 def _clone(

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from turnwise.run import distributed
 from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import expect_unlocked
-from turnwise.run.folder import expect_fresh
+from turnwise.run.folder import expect_fresh, read_config
 from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
 from turnwise.run.tracking import expect_tracker
@@ -70,6 +71,17 @@ class Machine:
             track=self.run.track,
             quiet=self.quiet,
         )
+
+
+def batch_size_of(config: Any, m: Machine, decided: int) -> int:
+    """What was set, else what a resumed run began with (it may be longer now), else what the data decide."""
+    if config.batch_size is not None:
+        return config.batch_size
+    if m.run.resume and (m.out / "config.yaml").is_file():
+        begun = read_config(m.out).get("batch_size")
+        if isinstance(begun, int):
+            return begun
+    return decided
 
 
 @contextlib.contextmanager

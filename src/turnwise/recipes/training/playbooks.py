@@ -108,13 +108,7 @@ def facts_of(
         "acts": list(material.read.codes.acts),
         "answers": list(material.read.codes.answers),
         "worth": worth,
-        "bounds": {
-            "lower": planned.solution.lower,
-            "upper": planned.solution.upper,
-            "seconds": planned.solution.seconds,
-            "stopped": planned.solution.stopped,
-        },
-        "in_models": planned.worth.tolist(),
+        **planned.facts(),
         "conversations": len(material.read.logs),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from turnwise.algorithms.acts import pomdp
 from turnwise.envs.pomdp import POMDP
-from turnwise.evaluation.measures.intervals import mean_interval
+from turnwise.evaluation.measures.intervals import Estimate, mean_interval
 from turnwise.exact.files.write import write_pomdp
 from turnwise.exact.learning.first_look import with_first_look
 from turnwise.exact.learning.predictors import n_gram, nats_per_symbol, one_step
@@ -84,37 +84,10 @@ def prepare(
         if problem is not None:
             nats["the true model"] = nats_per_symbol(described(problem).log_likelihoods(apart), apart)
         (m.out / NOTES).unlink(missing_ok=True)
-        low, high = (float(x) for x in np.quantile(planned.worth, [0.025, 0.975]))
         return found, {
             "env": env.name,
-            "states": model.shape[0],
-            "smoothing": learnt.smoothing,
             "episodes": len(data),
-            "worth": [
-                {
-                    "role": "predicted",
-                    "name": "this plan, in models of the episodes, discounted",
-                    "mean": float(planned.worth.mean()),
-                    "low": low,
-                    "high": high,
-                    "n": len(planned.worth),
-                },
-                {
-                    "role": "true",
-                    "name": f"this plan in {env.name}, discounted",
-                    "mean": live.mean,
-                    "low": live.low,
-                    "high": live.high,
-                    "n": live.n,
-                },
-            ],
-            "in_models": planned.worth.tolist(),
-            "bounds": {
-                "lower": planned.solution.lower,
-                "upper": planned.solution.upper,
-                "seconds": planned.solution.seconds,
-                "stopped": planned.solution.stopped,
-            },
+            **_facts(learnt, planned, env.name, live),
             "nats_per_symbol": {k: {"mean": v, "standard_error": e} for k, (v, e) in nats.items()},
         }
 
@@ -137,6 +110,22 @@ def prepare(
         train=train,
         finish=finish,
     )
+
+
+def _facts(learnt: pomdp.Learnt, planned: pomdp.Planned, env: str, live: Estimate) -> dict[str, Any]:
+    """The model and its plan, with what the plan is worth in the models and in the environment."""
+    low, high = (float(x) for x in np.quantile(planned.worth, [0.025, 0.975]))
+    promised = {"mean": float(planned.worth.mean()), "low": low, "high": high, "n": len(planned.worth)}
+    earned = {"mean": live.mean, "low": live.low, "high": live.high, "n": live.n}
+    return {
+        "states": learnt.models[0].shape[0],
+        "smoothing": learnt.smoothing,
+        "worth": [
+            {"role": "predicted", "name": "this plan, in models of the episodes, discounted", **promised},
+            {"role": "true", "name": f"this plan in {env}, discounted", **earned},
+        ],
+        **planned.facts(),
+    }
 
 
 def _digest(problem: POMDP) -> str:
