@@ -142,8 +142,9 @@ def test_discount_one_where_everything_ends() -> None:
 
 
 def test_the_deadline_ends_a_search_with_what_it_has() -> None:
-    s = solve(tiger(), gap=0.0, deadline=0.05)
-    assert s.stopped == "deadline" and s.lower <= 19.3715 and s.upper >= 19.3713
+    # Tiger's bounds may meet to the last digit first; these are apart by .8 after 3 s.
+    s = solve(classics.CLASSICS["rock-sample-5-5"](), gap=0.0, deadline=0.3)
+    assert s.stopped == "deadline" and s.lower <= 20.06 and s.upper >= 19.23 and s.lower < s.upper
 
 
 def test_a_search_that_could_never_end_is_refused() -> None:
