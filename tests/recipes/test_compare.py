@@ -175,7 +175,7 @@ def test_rewards_of_ones_own_take_the_place_of_the_logged_ones(
         (lambda d: float("nan"), "expected finite numbers"),
         (lambda d: "good", "expected a number"),
         (lambda d: 1 / 0, "ZeroDivisionError"),
-        ("mine_of_compare:none", "module:function that can be imported"),
+        ("mine_of_compare:none", "expected a class or function of mine_of_compare: "),
     ):
         with pytest.raises(InputError, match=message):
             tw.compare(runs, ROWS, reward=reward, **SETTINGS)

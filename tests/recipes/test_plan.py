@@ -73,7 +73,7 @@ def test_a_simulator_of_ones_own_whose_observations_never_repeat() -> None:
         (["tiger", "--simulations", "0"], "--simulations 0: expected 1 or more"),
         (["tiger", "--rollouts", "clever"], "--rollouts"),
         (["tiger", "--discount", "1"], "--look-ahead: expected a number of steps"),
-        (["nowhere:world"], "expected module:name that can be imported"),
+        (["nowhere:world"], "nowhere:world: expected a module in "),
     ],
 )
 def test_wrong_input_is_said(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,9 +34,9 @@ from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.files.pomdpx import read_pomdpx
 from turnwise.recipes.own_environment import makes_one, module_and_name, name_of, rendering
 from turnwise.recipes.own_problem import own_problem
-from turnwise.recipes.own_task import attribute_of, import_module
 from turnwise.recipes.settings.words import as_words, parse_settings
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.modules import callable_named, module_named
 
 LONGEST = 100
 """steps of an episode of a problem that never ends, unless another horizon is asked for"""
@@ -244,12 +244,12 @@ def _named(words: str, asked: _Asked) -> Environment:
     place = None if name in gymnasium.registry else module_and_name(name)
     if place is not None:
         module, attribute = place
-        loaded = vars(import_module("env", name, module))
+        loaded = vars(module_named("env", name, module))
         if isinstance(loaded.get(attribute), POMDP | Mapping):
             found = _made(own_problem(f"{module}:{attribute}"), called, asked)
             return replace(found, name=called)
         if attribute in loaded:
-            make = with_arguments(attribute_of("env", name, module, attribute), given)
+            make = with_arguments(callable_named("env", name, module, attribute), given)
             return replace(_from_factory(make, called, asked), name=called)
         if attribute not in gymnasium.registry:
             classes = [n for n, x in loaded.items() if isinstance(x, type) and x.__module__ == module]

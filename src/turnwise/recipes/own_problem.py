@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from turnwise.envs.pomdp import POMDP
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.modules import value_named
 
 _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MADE = "a POMDP, the parts of one by name (POMDP.from_functions), or a function that makes either"
@@ -41,12 +39,10 @@ def imported(name: str) -> Any:
     if not _NAMED.fullmatch(name):
         return None
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as e:
-        raise InputError(f"{name}: {e}; expected module:name that can be imported") from e
+        found = value_named("problem", name, module, attribute)
+    except SettingError as e:
+        raise InputError(f"{name}: expected {e.expected}") from e
     if callable(found):
         try:
             return found()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from turnwise.envs.dialogue import DialogueTask, Message, Response
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.modules import callable_named
 
 
 @runtime_checkable
@@ -53,38 +51,7 @@ def import_task(spec: str) -> Callable[..., DialogueTask]:
     What it returns when called is checked to be a task. SettingError says what could not be found or made.
     """
     module, _, attribute = spec.partition(":")
-    return _Factory(spec, cast(Callable[..., DialogueTask], attribute_of("task", spec, module, attribute)))
-
-
-def import_module(setting: str, spec: str, module: str) -> Any:
-    """A module that a setting names in `spec`, looked for in the working directory too.
-
-    SettingError if it is not there, or cannot be imported.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        # The module itself, or a package above it; anything else is missing inside the user's file.
-        if e.name is not None and f"{module}.".startswith(f"{e.name}."):
-            raise SettingError(setting, spec, f"a module in {os.getcwd()}, or one installed") from e
-        raise SettingError(setting, spec, f"a module that can be imported; it needs {e.name}") from e
-    except Exception as e:
-        raise SettingError(setting, spec, f"a module that can be imported; found {_words(e)}") from e
-
-
-def attribute_of(setting: str, spec: str, module: str, attribute: str) -> Callable[..., Any]:
-    """A class or function of a module. SettingError if there is none of that name."""
-    loaded = import_module(setting, spec, module)
-    names = [n for n, value in vars(loaded).items() if callable(value) and not n.startswith("_")]
-    if attribute not in vars(loaded):
-        expected = f"a class or function of {module}: {', '.join(names) or 'it has none'}"
-        raise SettingError(setting, spec, expected)
-    found = vars(loaded)[attribute]
-    if not callable(found):
-        raise SettingError(setting, spec, f"a class or function; found {type(found).__name__}")
-    return found
+    return _Factory(spec, cast(Callable[..., DialogueTask], callable_named("task", spec, module, attribute)))
 
 
 class _Factory:

@@ -80,7 +80,7 @@ def test_a_function_that_fails_says_where() -> None:
         book.read([at])
     with pytest.raises(InputError, match=r"'77': gave 7; expected the name of an act"):
         book.read([said("77")])
-    with pytest.raises(SettingError, match="module:function that can be imported"):
+    with pytest.raises(SettingError, match="expected a module in "):
         by_function([said("a")], "no_such_module:f", "agent_acts", other=True)
 
 

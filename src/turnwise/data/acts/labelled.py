@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +22,7 @@ from turnwise.data.acts.slots import Slots
 from turnwise.data.acts.spaces import Space, Words
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.modules import function_named
 
 Meaning = Callable[[str, Sequence[Message]], str]
 """(what is said, the messages before it) -> the name of its act"""
@@ -64,7 +61,7 @@ def by_function(
 def function_label(function: Meaning | str, setting: str) -> tuple[Labels, str]:
     """The function as something that names an utterance's act, and its own name."""
     if isinstance(function, str):
-        source, found = function, imported(function, setting)
+        source, found = function, function_named(setting, function)
     elif callable(function):
         found = function
         source = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
@@ -84,22 +81,6 @@ def function_label(function: Meaning | str, setting: str) -> tuple[Labels, str]:
         return name
 
     return label, source
-
-
-def imported(name: str, setting: str) -> Callable[..., Any]:
-    """`module:function`, looked for in the working directory too."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(setting, name, f"module:function that can be imported ({error})") from error
-    if not callable(found):
-        raise SettingError(setting, name, f"a function; found {type(found).__name__}")
-    return found
 
 
 def by_sentence(

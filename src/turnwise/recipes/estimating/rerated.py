@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from turnwise.data.acts.labelled import imported
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.modules import function_named
 
 Reward = Callable[[Dialogue], Any]
 """a conversation to what it earned: a number for the whole, or one for each message of the agent"""
@@ -25,7 +25,7 @@ def rerated(logs: Logs, reward: Reward | str) -> Logs:
     but finite numbers.
     """
     name = reward_name(reward)
-    found = imported(reward, "reward") if isinstance(reward, str) else reward
+    found = function_named("reward", reward) if isinstance(reward, str) else reward
     if not callable(found):
         raise SettingError("reward", reward, "a function of a conversation")
     return Logs([_one(d, found, name) for d in logs], logs.source, logs.reading)

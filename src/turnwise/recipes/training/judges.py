@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from turnwise.rollout.rewards import (
 )
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
+from turnwise.run.files.modules import function_named
 from turnwise.run.rehearsal import at_most
 
 PROBE = (Message("user", "Why?"),)
@@ -194,7 +192,7 @@ def _named_reward(name: str, text: bool) -> Any:
     if Path(name).is_dir():
         return load_reward(name)
     if ":" in name:
-        return FunctionReward(_function_of(name), text)
+        return FunctionReward(function_named("reward", name), text)
     if "/" in name and not name.startswith((".", "/", "~")):
         return load_reward(name)
     golden = ", ".join(row.name for row in TASKS.values() if row.worth is not None)
@@ -203,17 +201,3 @@ def _named_reward(name: str, text: bool) -> Any:
         f"hub name, a function as module:function, or {golden}"
     )
     raise SettingError("reward", name, expected)
-
-
-def _function_of(name: str) -> Callable[..., Any]:
-    """`module:function`, looked for in the working directory too."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
-        raise SettingError("reward", name, f"module:function that can be imported ({e})") from e
-    if not callable(found):
-        raise SettingError("reward", name, f"a function; found {type(found).__name__}")
-    return found
