@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from turnwise.data.batch import Batch, pack_tokens, pack_turns
 from turnwise.data.episode import Episode
 from turnwise.data.steps import pack_steps
-from turnwise.data.tokens import Tokens, TokenWriter
+from turnwise.data.tokens import Tokens, TokenWriter, segments
 
 f64 = torch.float64
 
@@ -270,3 +270,26 @@ def test_the_conversation_of_the_docstring() -> None:
     assert by_token.discounts.tolist() == [[1, 0.9, 1, 1, 0]]
     assert by_turn.decisions.tolist() == [[2, 6, 9]] and by_turn.ends.tolist() == [[4, 9]]
     assert by_turn.rewards.tolist() == [[-0.1, 1]] and by_turn.discounts.tolist() == [[0.9, 0]]
+
+
+@given(conversations(), st.integers(8, 24), st.booleans())
+def test_a_row_without_the_positions_that_nothing_is_read_at_is_the_same_experience(
+    whole: Tokens, context: int, per_turn: bool
+) -> None:
+    """Features that say where each position stood: every value is read where it was, and all else is equal.
+
+    Rows are cut too, so that there is burn-in, and turns that a cut tore apart.
+    """
+    rows = segments(whole, context)
+    at = [np.arange(len(row), dtype=float)[:, None] for row in rows]
+    seen = [row.of_decisions(x[row.read_at]) for row, x in zip(rows, at, strict=True)]
+    if per_turn:
+        one, other = (pack_turns(x, gamma=0.9, dtype=f64) for x in (rows, seen))
+    else:
+        one, other = (pack_tokens(x, gamma=0.9, gamma_within_turn=0.8, dtype=f64) for x in (rows, seen))
+        assert torch.equal(one.actions, other.actions)
+    for name in ("rewards", "discounts", "mask", "loss_mask"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    where = other.inputs.squeeze(-1)  # [B, T']
+    assert torch.equal(where.gather(1, other.decisions).long(), one.decisions)
+    assert torch.equal(where.gather(1, other.ends).long()[one.mask], one.ends[one.mask])

@@ -35,7 +35,8 @@ class Batch:
     """
 
     inputs: Any
-    """What the model reads: ids, int64 [B, T]; or `StepInputs` of environments."""
+    """What the model reads: ids, int64 [B, T]; features of a frozen trunk, [B, T, D]; or `StepInputs` of
+    environments."""
     decisions: Int[Tensor, "B A1"]
     """Position from which decision k is taken; the last one is the final state."""
     ends: Int[Tensor, "B A"]
@@ -148,13 +149,12 @@ def _row(
 def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dtype) -> Batch:
     # B, T, A: everything below is written over padding, so what is not written is padding.
     B, T, A = len(rows), max(len(t) for t in rows), max(len(p.ends) for p in packed)
-    ids, decisions = np.zeros((B, T), np.int64), np.zeros((B, A + 1), np.int64)
+    decisions = np.zeros((B, A + 1), np.int64)
     ends, actions = np.zeros((B, A), np.int64), np.zeros((B, A), np.int64)
     rewards, discounts, logp = np.zeros((B, A)), np.zeros((B, A)), np.full((B, A), np.nan)
     mask, loss_mask = np.zeros((B, A), bool), np.zeros((B, A), bool)
     for b, (t, p) in enumerate(zip(rows, packed, strict=True)):
         n = len(p.ends)
-        ids[b, : len(t)] = t.ids
         decisions[b, : n + 1], decisions[b, n + 1 :] = p.decisions, len(t) - 1  # [n+1], then the final state
         ends[b, :n], ends[b, n:] = p.ends, len(t) - 1
         if p.actions is not None:
@@ -164,7 +164,7 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
     if not mask.any():  # refused here once, so that no loss needs an epsilon in its denominator
         raise ValueError("a batch without a decision")
     return Batch(
-        inputs=torch.from_numpy(ids),
+        inputs=_inputs(rows, T, dtype),
         decisions=torch.from_numpy(decisions),
         ends=torch.from_numpy(ends),
         actions=None if packed[0].actions is None else torch.from_numpy(actions),
@@ -174,6 +174,19 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
         loss_mask=torch.from_numpy(loss_mask),
         behavior_logp=_all_or_none(logp, mask, dtype),
     )
+
+
+def _inputs(rows: Sequence[Tokens], T: int, dtype: torch.dtype) -> Tensor:
+    """Ids [B, T]; or features [B, T, D], if that is what the rows hold."""
+    if rows[0].features is None:
+        ids = np.zeros((len(rows), T), np.int64)
+        for b, t in enumerate(rows):
+            ids[b, : len(t)] = t.ids
+        return torch.from_numpy(ids)
+    features = torch.zeros(len(rows), T, rows[0].features.shape[1], dtype=dtype)
+    for b, t in enumerate(rows):
+        features[b, : len(t)] = torch.from_numpy(np.array(t.features))  # a copy: a mapped file is read-only
+    return features
 
 
 def _all_or_none(logp: np.ndarray, mask: np.ndarray, dtype: torch.dtype) -> Tensor | None:

@@ -46,6 +46,8 @@ class Tokens:
     """Whether this is a part of a longer conversation that goes on in the next row."""
     id: str = ""
     """Id of the conversation."""
+    features: np.ndarray | None = None
+    """What a frozen trunk made of each position, [T, D]: a critic's heads read it in place of the ids."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,6 +72,29 @@ class Tokens:
             learn_from=max(0, self.learn_from - start),
             continues=self.continues and last,
         )
+
+    def of_decisions(self, features: np.ndarray) -> Tokens:
+        """The row at the positions that a value is read at, with `features` [T', D] of these.
+
+        What the others said is in the features already. Decisions, actions and the final state stay, in their
+        order, so that packers make of it what they make of the whole row.
+        """
+        kept = self.read_at
+        arrays = ("ids", "action", "turn_end", "rewards", "message_logp", "token_logp")
+        return replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in arrays},
+            learn_from=int(np.searchsorted(kept, self.learn_from)),
+            features=features,
+        )
+
+    @property
+    def read_at(self) -> np.ndarray:
+        """Positions that a value is read at, [T']: where a token is chosen from, the token, the end."""
+        kept = self.action.copy()
+        kept[:-1] |= self.action[1:]
+        kept[-1] = True
+        return np.flatnonzero(kept)
 
     def behind(self, ids: np.ndarray) -> Tokens:
         """The row behind other ids, which are read and not learnt from."""

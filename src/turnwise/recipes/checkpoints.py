@@ -11,6 +11,8 @@ from torch import nn
 
 from turnwise.algorithms.logs import bc
 from turnwise.models.agents.act_critic import ActCritic
+from turnwise.models.lm.critics import FrozenTrunk, on_trunk
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.acts.network import NetworkChooser
@@ -45,8 +47,11 @@ def policy_at(path: Path, ended: Any) -> Policy | ActPolicy:
         if agent.critic is None:
             found = _as_it_was(bc.Objective(LmPolicy(agent.lm)), state, path)
             return replace(ended, agent=replace(agent, lm=found.policy.lm), folder=None)
-        critic = _as_it_was(agent.critic, state, path)
+        trunk, frozen = agent.critic.trunk, agent.critic.trunk is trunk_of(agent.lm)
+        learnt = on_trunk(agent.critic, FrozenTrunk()) if frozen else agent.critic
+        critic = _as_it_was(learnt, state, path)
         critic.scale_(agent.acting.return_std)
+        critic = on_trunk(critic, trunk) if frozen else critic
         return replace(ended, agent=replace(agent, critic=critic.eval()), folder=None)
     raise InputError(f"{path}: its run has trained no policy by steps; expected {EXPECTED}")
 

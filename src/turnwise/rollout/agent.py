@@ -22,7 +22,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp, advantage_logits
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
-from turnwise.models.lm.parts import context_of
+from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
 from turnwise.models.lm.pretrained import generation_of, save_lm, share_files
 from turnwise.rollout.engines.decoding import Decoding
@@ -34,6 +34,8 @@ from turnwise.run.files.digests import LISTED, checksums
 from turnwise.run.files.whole import whole_file, whole_folder
 
 SETTINGS, GENERATION = "turnwise.json", "generation_config.json"
+TRUNK = "critic_trunk"
+"""entry of the settings: whether the critic reads by a trunk of its own, or by the policy's"""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,10 @@ class Agent:
             if self.critic is not None:
                 settings["ensemble"] = len(self.critic.q)
                 trunk: Any = self.critic.trunk
-                trunk.save_pretrained(part / "critic")
+                settings[TRUNK] = "policy" if trunk is trunk_of(self.lm) else "own"
+                if settings[TRUNK] == "own":
+                    trunk.save_pretrained(part / "critic")
+                (part / "critic").mkdir(exist_ok=True)
                 state = self.critic.state_dict().items()
                 heads = {k: v.contiguous() for k, v in state if not k.startswith("trunk.")}
                 save_file(heads, part / "critic" / "heads.safetensors")

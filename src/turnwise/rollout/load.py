@@ -196,10 +196,12 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:
     from turnwise.models.lm.critics import TokenCritic, TurnCritic
-    from turnwise.models.lm.parts import width_of
+    from turnwise.models.lm.parts import trunk_of, width_of
     from turnwise.models.lm.pretrained import load_trunk
+    from turnwise.rollout.agent import TRUNK
 
-    trunk, width = load_trunk(folder), width_of(lm)
+    trunk = trunk_of(lm) if settings.get(TRUNK) == "policy" else load_trunk(folder)
+    width = width_of(lm)
     if settings["kind"] == "turn_critic":
         critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
     else:

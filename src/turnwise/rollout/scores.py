@@ -78,7 +78,8 @@ def _read(policy: Policy, decoding: Decoding, rows: Sequence[Tokens]) -> list[To
         np.concatenate([row.ids[k + 1] for row, k in zip(rows, at, strict=True)]), device=device
     )
     read = torch.as_tensor(ids, device=device)
-    features = [_features(trunk, read).flatten(0, 1)[place] for trunk in policy.trunks]  # [n, D] each
+    each = {trunk: _features(trunk, read).flatten(0, 1)[place] for trunk in dict.fromkeys(policy.trunks)}
+    features = [each[trunk] for trunk in policy.trunks]  # [n, D] each
     step = 1
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     begin = 0

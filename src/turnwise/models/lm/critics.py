@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,35 @@ class Estimand:
     logged returns by design, and only what they order can be held against the logs."""
 
 
+class FeaturesRead(NamedTuple):
+    """What a trunk gives, as `transformers` calls it."""
+
+    last_hidden_state: Tensor
+
+
+class FrozenTrunk(nn.Module):
+    """In the place of a trunk whose features have been read already: it hands them on, [B, T, D].
+
+    A critic's heads learn on it at a small part of the cost, and are put on the trunk itself afterwards.
+    """
+
+    def forward(self, input_ids: Float[Tensor, "B T D"], use_cache: bool = False) -> FeaturesRead:
+        """The features that it is given in the place of ids."""
+        return FeaturesRead(input_ids)
+
+
+Read = Int[Tensor, "B T"] | Float[Tensor, "B T D"]
+"""ids; or features, if the trunk is a `FrozenTrunk`"""
+C = TypeVar("C", bound="TokenCritic | TurnCritic")
+
+
+def on_trunk(critic: C, trunk: nn.Module) -> C:
+    """The same heads, which both share, on another trunk; `critic` stays what it is."""
+    made = copy.copy(critic)  # of a module this is a new one with the same table of parts
+    made.__dict__["_modules"] = {**critic._modules, "trunk": trunk}
+    return made
+
+
 class TokenValues(NamedTuple):
     """`q` [E, B, A, V] of every token at each decision, `v` [B, A+1] of each state."""
 
@@ -46,8 +76,8 @@ class TokenCritic(nn.Module):
         self.q = nn.ModuleList(ValueHead(width, vocab, initial) for _ in range(ensemble))
         self.v = ValueHead(width, 1, initial)
 
-    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> TokenValues:
-        """Q at the decisions and V at the states, the final one included."""
+    def forward(self, ids: Read, decisions: Int[Tensor, "B A1"]) -> TokenValues:
+        """Q at the decisions and V at the states, the final one included. `ids`: what `trunk` reads."""
         h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
         return TokenValues(
             q=torch.stack([head(h[:, :-1]) for head in self.q]),
@@ -55,7 +85,7 @@ class TokenCritic(nn.Module):
         )
 
     def q_of_actions(
-        self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], actions: Int[Tensor, "B A"]
+        self, ids: Read, decisions: Int[Tensor, "B A1"], actions: Int[Tensor, "B A"]
     ) -> Float[Tensor, "E B A"]:
         """Q of the tokens that were taken, nothing else computed."""
         h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions[:, :-1])
@@ -79,7 +109,7 @@ class StateCritic(nn.Module):
         self.trunk = trunk
         self.v = ValueHead(width, 1, initial)
 
-    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1"]:
+    def forward(self, ids: Read, decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1"]:
         """V at the states, the final one included."""
         features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         return self.v(at_decisions(features, decisions)).squeeze(-1)
@@ -101,9 +131,7 @@ class TurnCritic(nn.Module):
         self.q = nn.ModuleList(ValueHead(width, 1, initial) for _ in range(ensemble))
         self.v = ValueHead(width, 1, initial)
 
-    def forward(
-        self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"], ends: Int[Tensor, "B A"]
-    ) -> TurnValues:
+    def forward(self, ids: Read, decisions: Int[Tensor, "B A1"], ends: Int[Tensor, "B A"]) -> TurnValues:
         """Q at `ends` and V at `decisions`, from one pass of the trunk."""
         features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         return TurnValues(

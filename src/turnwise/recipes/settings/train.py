@@ -106,6 +106,12 @@ class LogSettings:
     """Logs of their own that are held out, beside logs that are all learnt from."""
     lora_rank: int = 0
     """Train low-rank adapters of this rank instead of all weights; 0 trains all."""
+    frozen_trunk: bool = False
+    """Leave the trunk of a critic as the policy's is: its features of all conversations are read once, and
+    the heads learn on them. Many times faster; a trunk that learns too may know more."""
+    features: Path | None = None
+    """Folder in which the features of a frozen trunk are kept, for other critics of the same policy and logs;
+    none: they are gone with the process."""
     max_new_tokens: int = 64
     """Longest utterance when acting, in tokens."""
     strategy: Literal["ddp", "fully_shard"] = "ddp"

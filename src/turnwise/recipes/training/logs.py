@@ -39,7 +39,7 @@ from turnwise.evaluation.measures.conversation_views import (
     conversation_rows,
     how_many,
 )
-from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.critics import FrozenTrunk, TokenCritic, TurnCritic, on_trunk
 from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
@@ -51,6 +51,7 @@ from turnwise.recipes.trained import Policy, held_of, open_policy
 from turnwise.recipes.training.clones import judge_clone
 from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
+from turnwise.recipes.training.frozen import FrozenFeatures, expect_frozen
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import begin
 from turnwise.recipes.training.machine import Machine, batch_size_of
@@ -91,6 +92,8 @@ class Material:
     judge: Callable[[Agent], dict[str, Any]]
     """what was learnt, as entries of the result: how a clone speaks, what a critic knows"""
     warnings: Sequence[str] = ()
+    features: FrozenFeatures | None = None
+    """what a frozen trunk is to read before anything learns"""
 
 
 def prepare(
@@ -139,6 +142,8 @@ def prepare(
         algorithm.module.train(c, rows, heldout, material.module, run, m.seed)
 
     def whole(run: TrainingRun) -> None:
+        if material.features is not None:
+            material.features.read(m)
         train(config, material.rows, material.heldout, run)
         if plain is not material.module:
             distributed.copy_whole(material.module, plain)
@@ -198,6 +203,9 @@ def _clone(
     if settings.lora_rank and start.model is None:
         expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
         raise SettingError("lora_rank", settings.lora_rank, expected)
+    if settings.frozen_trunk or settings.features is not None:
+        name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
+        raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
     heard = chosen(learnt, evenly(len(learnt), TOKENIZED))
     lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
     content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
@@ -244,16 +252,16 @@ def _critic(
     m: Machine,
 ) -> Material:
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
+    expect_frozen(settings.frozen_trunk, settings.lora_rank, settings.features, m)
     cloned, name = open_policy(policy)
     chat, context = cloned.chat, context_of(cloned.lm)
-    own = copy.deepcopy(cloned.lm)
-    if settings.lora_rank:
-        own = with_lora(own, settings.lora_rank)
-    # The critic learns on a trunk of its own, so that the policy stays exactly the clone.
-    trunk, width, vocab = trunk_of(own), width_of(own), cloned.lm.config.vocab_size
+    trunk, width, vocab = trunk_of(cloned.lm), width_of(cloned.lm), cloned.lm.config.vocab_size
     mean, std, doubts = spread(learnt)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
-    critic = algorithm.module.new_critic(trunk, width, vocab, mean / std)
+    # It learns on a trunk of its own, so that the policy stays exactly the clone; or on none, if the policy's
+    # has read everything beforehand.
+    own = FrozenTrunk() if settings.frozen_trunk else _copy_of(cloned.lm, settings.lora_rank)
+    critic = algorithm.module.new_critic(own, width, vocab, mean / std)
     acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens, return_std=std)
     rows, heldout = _encoded(learnt, held, chat, context, m)
     estimand = algorithm.module.estimand(c)
@@ -264,27 +272,39 @@ def _critic(
         if settings.lora_rank:
             merge_adapters_(trained.trunk)
         trained.scale_(std)  # back into the units of the task
-        return Agent(cloned.lm, cloned.tokenizer, trained, acting)
+        critic = on_trunk(trained, trunk) if settings.frozen_trunk else trained
+        return Agent(cloned.lm, cloned.tokenizer, critic, acting)
 
     def judge(trained: Agent) -> dict[str, Any]:
         if trained.critic is None:
             return {}
         return {"critic": judge_critic(trained, estimand, (learnt, rows), (held, heldout), m)}
 
+    read: Sequence[Sequence[Tokens]] = (rows, heldout)
+    features = FrozenFeatures(trunk, width, read, settings.features) if settings.frozen_trunk else None
+    if features is not None:
+        read = features.rows()
     return Material(
         chat=chat,
         context=context,
         module=critic,
-        rows=rescaled(rows, 1 / std),
-        heldout=rescaled(heldout, 1 / std),
+        rows=rescaled(read[0], 1 / std),
+        heldout=rescaled(read[1], 1 / std),
         lengths=rows.conversation_lengths,
         cuts=rows.cuts,
         agent=agent,
         begun_from={"policy": name},
         judge=judge,
+        features=features,
         warnings=doubts,
         content={"policy": digest_of(cloned.lm, cloned.tokenizer)},
     )
+
+
+def _copy_of(lm: Any, lora_rank: int) -> nn.Module:
+    """A trunk that learns by itself, all of it or adapters alone."""
+    own = copy.deepcopy(lm)
+    return trunk_of(with_lora(own, lora_rank) if lora_rank else own)
 
 
 def _encoded(
@@ -318,6 +338,8 @@ def _plan(
         "actions": int(decision_counts(rows).sum()),
         "parameters": parameter_count(material.module),
     }
+    if material.features is not None:
+        sizes["tokens_read_once"] = sizes["tokens"] + int(lengths(material.heldout).sum())
     once = replace(c, epochs=1.0)
     trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
     return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial)

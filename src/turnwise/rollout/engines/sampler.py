@@ -57,10 +57,13 @@ class Sampler:
         self.lanes, self.context, self.max_new_tokens = lanes, context, max_new_tokens
         self.at_least = max(1, lanes // 8) if at_least is None else at_least
         self.read_stop = read_stop
-        self.memories = [LaneMemory(trunk, lanes, context) for trunk in policy.trunks]
+        # A critic on the policy's own trunk reads nothing of its own: one memory for each distinct trunk.
+        distinct = list(dict.fromkeys(policy.trunks))
+        self.memories = [LaneMemory(trunk, lanes, context) for trunk in distinct]
+        self._memory_of = [distinct.index(trunk) for trunk in policy.trunks]
         self.device = next(policy.trunks[0].parameters()).device
-        # What each trunk gave for the last id that a lane read: [N, D] each, from the first reading on.
-        self.features: list[Any] = [None] * len(self.memories)
+        # What each memory's trunk gave for the last id that a lane read: [N, D], from the first reading on.
+        self._features: list[Any] = [None] * len(self.memories)
         self.lengths = np.zeros(lanes, np.int64)  # [N], ids that the memory of each lane holds
         # One number for each position that a token may be said at, drawn at the reset: what is said at a
         # position depends on the lane's seed alone, not on when the lane is served or beside whom.
@@ -70,6 +73,11 @@ class Sampler:
         self._logp: list[list[float]] = [[] for _ in range(lanes)]
         self._waiting: list[int] = []
         self._speaking: list[int] = []
+
+    @property
+    def features(self) -> list[Any]:
+        """What each trunk of the policy gave for the last id that a lane read: [N, D] each; None before."""
+        return [self._features[i] for i in self._memory_of]
 
     def reset(self, lane: int, seed: int) -> None:
         """Forget the lane and seed its randomness."""
@@ -116,7 +124,7 @@ class Sampler:
         others = [lane for lane in lanes if lane != source]
         for memory in self.memories:
             memory.copy_lane(source, others, int(self.lengths[source]))
-        for features in self.features:
+        for features in self._features:
             if features is not None:
                 features[others] = features[source].clone()
         self.lengths[others] = self.lengths[source]
@@ -161,9 +169,9 @@ class Sampler:
         at = torch.as_tensor(rows, device=self.device)
         for i, memory in enumerate(self.memories):
             features = memory.read(ids, rows, self.lengths[rows])
-            if self.features[i] is None:
-                self.features[i] = features.new_zeros(self.lanes, features.shape[-1])
-            self.features[i][at] = features
+            if self._features[i] is None:
+                self._features[i] = features.new_zeros(self.lanes, features.shape[-1])
+            self._features[i][at] = features
         self.lengths[rows] += [len(x) for x in ids]
         for lane in lanes:
             self._unread[lane] = []
