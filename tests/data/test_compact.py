@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import turnwise as tw
-from turnwise.data import compact as compact_module
-from turnwise.data.compact import CompactDialogues
+from turnwise.data.compact import RATED, CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.disk import columns
 from turnwise.data.splits.choices import chosen, evenly, records_of, returns_of, together
 from turnwise.envs.dialogue import Message, ToolCall
 from turnwise.run.folder import digest
@@ -64,7 +64,7 @@ def test_what_comes_back_is_equal_and_of_the_same_types(given: list[Dialogue]) -
     assert list(compact) == given and [repr(d) for d in compact] == [repr(d) for d in given]
     assert compact.returns.tolist() == [d.undiscounted_return() for d in given]
     assert compact.terminated.tolist() == [d.terminated for d in given]
-    assert [compact_module.RATED[i] for i in compact.rated_by] == [d.rated_by for d in given]
+    assert [RATED[i] for i in compact.rated_by] == [d.rated_by for d in given]
     assert not compact._store.odd
 
 
@@ -77,7 +77,7 @@ def test_metadata_that_json_does_not_have_are_kept_as_they_are() -> None:
 
 @pytest.mark.parametrize("held", [10, 1 << 20], ids=["in a file", "in memory"])
 def test_choices_copy_nothing(monkeypatch, held: int) -> None:
-    monkeypatch.setattr(compact_module, "IN_MEMORY", held)
+    monkeypatch.setattr(columns, "HELD", held)
     every = [talk(f"number {i}", float(i)) for i in range(10)]
     compact = CompactDialogues.of(every)
     assert compact[-1] == every[-1] and list(compact[2:8:3]) == every[2:8:3]

@@ -1,49 +1,36 @@
-"""Conversations in a few arrays and one long string of bytes, made into `Dialogue`s when somebody asks.
+"""Conversations as strings of bytes and a few columns, made into `Dialogue`s when somebody asks.
 
-A million short conversations as objects take several gigabytes; here they take little more than their text. A
-choice of some of them copies none. Large texts lie in a file without a name in the system's temporary folder,
-mapped into memory, which is gone with the process.
+A million short conversations as objects take several gigabytes. Here what is more than a little lies in files
+without names in the system's temporary folder (`disk/columns.py`), and ten million take no more memory than
+ten thousand. A choice of some of them copies none.
 """
 
 from __future__ import annotations
 
 import marshal
-import tempfile
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any, Self, cast, overload
+from typing import Any, NamedTuple, Self, cast, overload
 
 import numpy as np
 
 from turnwise.data.dialogue import Dialogue, RatedBy
+from turnwise.data.disk.columns import BLOCK, Column, Records
+from turnwise.data.disk.places import Places
 from turnwise.envs.dialogue import Message, ToolCall
-from turnwise.run.files.trouble import named
 
-IN_MEMORY = 8 << 20
-"""bytes of text that are held in memory; beyond that they go to a file"""
 RATED: tuple[RatedBy, ...] = ("outcome", "rewards", "nothing")
 _VERSION = 2  # of marshal's format: the last one without references, so that equal values are equal bytes
 _JSON = (str, int, float, bool, type(None))
+_TOGETHER = 1024  # conversations whose bytes are read at a time
 
 
 class CompactDialogues(Sequence[Dialogue]):
     """Conversations in a fixed order. `dialogues[i]` is made anew each time, and equal each time."""
 
-    returns: np.ndarray
-    """Undiscounted return of each, in the units of the task."""
-    terminated: np.ndarray
-    """Whether each came to a true end."""
-    rated_by: np.ndarray
-    """Where the rewards of each come from, as places in `RATED`."""
-
-    def __init__(self, store: _Store, chosen: np.ndarray | None = None) -> None:
+    def __init__(self, store: _Store, chosen: Places | None = None) -> None:
         """`chosen`: which conversations of the store, in which order; None: all."""
         self._store = store
-        self._chosen = np.arange(len(store.starts) - 1) if chosen is None else chosen
-        self.returns, self.terminated, self.rated_by = (
-            known[self._chosen] for known in (store.returns, store.terminated, store.rated_by)
-        )
+        self._chosen = Places.first(len(store)) if chosen is None else chosen
 
     @classmethod
     def of(cls, dialogues: Iterable[Dialogue]) -> Self:
@@ -61,19 +48,56 @@ class CompactDialogues(Sequence[Dialogue]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> Dialogue | Self:
         if isinstance(index, slice):
-            return self.select(np.arange(len(self))[index])
-        return self._store.dialogue(int(self._chosen[index]))
+            return type(self)(self._store, self._chosen.slice(index))
+        return self._store.dialogue(self._chosen[index])
 
     def __iter__(self) -> Iterator[Dialogue]:
-        return (self._store.dialogue(i) for i in self._chosen.tolist())
+        for places in self._chosen.blocks(_TOGETHER):
+            yield from self._store.dialogues(places)
 
-    def select(self, places: np.ndarray) -> Self:
+    def select(self, places: Places | range | Column | np.ndarray) -> Self:
         """The conversations at these places, in this order."""
-        return type(self)(self._store, self._chosen[places])
+        return type(self)(self._store, self._chosen.within(places))
 
     def records(self) -> Iterator[bytes]:
         """What each says and earned as bytes, equal for equal conversations."""
-        return (self._store.record(i) for i in self._chosen.tolist())
+        for places in self._chosen.blocks(_TOGETHER):
+            yield from self._store.records(places)
+
+    def known(self) -> Iterator[Known]:
+        """The numbers of all of them, some at a time."""
+        for places in self._chosen.blocks():
+            yield self._store.known(places)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of each, in the units of the task, all in memory."""
+        return _joined([known.returns for known in self.known()], np.float64)
+
+    @property
+    def terminated(self) -> np.ndarray:
+        """Whether each came to a true end, all in memory."""
+        return _joined([known.terminated for known in self.known()], bool)
+
+    @property
+    def rated_by(self) -> np.ndarray:
+        """Where the rewards of each come from, as places in `RATED`, all in memory."""
+        return _joined([known.rated_by for known in self.known()], np.uint8)
+
+
+def _joined(blocks: list[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype)
+
+
+class Known(NamedTuple):
+    """What is known of some neighbours without making them."""
+
+    returns: np.ndarray
+    """Undiscounted return of each, in the units of the task."""
+    terminated: np.ndarray
+    """Whether each came to a true end."""
+    rated_by: np.ndarray
+    """Where the rewards of each come from, as places in `RATED`."""
 
 
 class _Store:
@@ -81,69 +105,46 @@ class _Store:
 
     def __init__(self, dialogues: Iterable[Dialogue]) -> None:
         self.odd: dict[int, Dialogue] = {}  # those with metadata that JSON does not have, kept as they are
-        ends, returns = array("q", [0]), array("d")
-        terminated, rated_by = bytearray(), bytearray()
-        with _Text() as text:
-            for i, d in enumerate(dialogues):
-                record = packed(d)
-                if record is None:
-                    self.odd[i], record = d, b""
-                ends.append(text.add(record))
-                returns.append(d.undiscounted_return())
-                terminated.append(d.terminated)
-                rated_by.append(RATED.index(d.rated_by))
-            self.text = text.whole()
-        self.starts = np.array(ends)
-        self.returns = np.array(returns)
-        self.terminated = np.frombuffer(bytes(terminated), bool)
-        self.rated_by = np.frombuffer(bytes(rated_by), np.uint8)
+        self._texts, self._returns, self._facts = Records(), Column(np.float64), Column(np.uint8)
+        returns, facts = list[float](), bytearray()
+        for i, d in enumerate(dialogues):
+            record = packed(d)
+            if record is None:
+                self.odd[i], record = d, b""
+            self._texts.add(record)
+            returns.append(d.undiscounted_return())
+            facts.append(2 * RATED.index(d.rated_by) + d.terminated)
+            if len(facts) == BLOCK:
+                self._keep(returns, facts)
+                returns, facts = list[float](), bytearray()
+        self._keep(returns, facts)
 
-    def record(self, i: int) -> bytes:
-        found = self.odd.get(i)
-        if found is not None:
-            return repr(found).encode(errors="surrogatepass")
-        return self.text[self.starts[i] : self.starts[i + 1]].tobytes()
+    def _keep(self, returns: list[float], facts: bytearray) -> None:
+        self._returns.extend(returns)
+        self._facts.extend(np.frombuffer(bytes(facts), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def known(self, places: np.ndarray) -> Known:
+        facts = self._facts.take(places)
+        return Known(self._returns.take(places), (facts & 1) > 0, facts >> 1)
+
+    def records(self, places: np.ndarray) -> Iterator[bytes]:
+        if not self.odd:
+            yield from self._texts.at(places)
+            return
+        for i, record in zip(places.tolist(), self._texts.at(places), strict=True):
+            found = self.odd.get(i)
+            yield record if found is None else repr(found).encode(errors="surrogatepass")
 
     def dialogue(self, i: int) -> Dialogue:
         found = self.odd.get(i)
-        return _unpacked(self.text[self.starts[i] : self.starts[i + 1]].data) if found is None else found
+        return _unpacked(self._texts[i]) if found is None else found
 
-
-class _Text:
-    """One long string of bytes that grows, in memory or in a file, which is open inside its `with`."""
-
-    def __init__(self) -> None:
-        self._parts, self._waiting, self._size = list[bytes](), 0, 0
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> _Text:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, part: bytes) -> int:
-        """Append; where the next part will begin."""
-        self._parts.append(part)
-        self._waiting += len(part)
-        self._size += len(part)
-        if self._waiting > IN_MEMORY:
-            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (`__exit__` closes it)
-            with named(Path(tempfile.gettempdir())):  # the file has no name, but its folder may be full
-                self._file.write(b"".join(self._parts))
-            self._parts, self._waiting = [], 0
-        return self._size
-
-    def whole(self) -> np.ndarray:
-        """All of it, uint8."""
-        rest = b"".join(self._parts)
-        if self._file is None:
-            return np.frombuffer(rest, np.uint8)
-        with named(Path(tempfile.gettempdir())):
-            self._file.write(rest)
-            self._file.flush()
-        return np.memmap(self._file, np.uint8, "r", shape=(self._size,)).view(np.ndarray)
+    def dialogues(self, places: np.ndarray) -> Iterator[Dialogue]:
+        for i, record in zip(places.tolist(), self._texts.at(places), strict=True):
+            yield self.odd[i] if i in self.odd else _unpacked(record)
 
 
 def packed(d: Dialogue) -> bytes | None:

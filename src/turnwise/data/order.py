@@ -7,7 +7,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from turnwise.data.disk.columns import Column
+
 T = TypeVar("T")
+
+
+WINDOW = 1 << 18
+"""rows, at most, whose order is held in memory at a time"""
+_ROUNDS = 6  # of the Feistel network; four suffice (Luby and Rackoff 1988), two are for luck
 
 
 class BatchOrder:
@@ -16,36 +23,83 @@ class BatchOrder:
     Rows are shuffled, sorted by length within pools of `pool` batches, and the batches shuffled again.
     Sorting all rows would pad least, but the same rows would meet in every epoch; a pool keeps the company of
     a row random. The batch at a step is a function of (seed, step) alone.
+
+    More than `window` rows are not shuffled in one piece. Each window holds rows from everywhere, in an order
+    that an invertible scrambling of their places gives (`scrambled`), and is shuffled as few rows are: the
+    order of any number of rows takes the memory of one window, and a run goes on at any step at once.
     """
 
-    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, pool: int = 32):
-        self.lengths = np.asarray(lengths)
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray | Column,
+        batch_size: int,
+        seed: int,
+        pool: int = 32,
+        window: int = WINDOW,
+    ):
+        self.lengths = Column.of(lengths, np.int32)
         self.batch_size, self.seed, self.pool = batch_size, seed, pool
+        # Whole pools, so that only the last batch of an epoch is smaller than the others.
+        pools = max(1, window // (batch_size * pool))
+        self.window = min(len(self.lengths), pools * batch_size * pool)
         self.batches_per_epoch = -(-len(self.lengths) // batch_size)
-        self._epoch: int | None = None
+        self._at: tuple[int, int] | None = None
         self._batches: list[np.ndarray] = []
 
     def rows(self, step: int) -> np.ndarray:
         """Row indices of the batch at `step` (0 is the first)."""
         epoch, index = divmod(step, self.batches_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._shuffle(epoch)
+        window, index = divmod(index, -(-self.window // self.batch_size))
+        if (epoch, window) != self._at:
+            self._at, self._batches = (epoch, window), self._shuffle(epoch, window)
         return self._batches[index]
 
     def steps(self, epochs: float) -> int:
         """Batches in so many passes over the rows, 1 or more."""
         return max(1, round(epochs * self.batches_per_epoch))
 
-    def _shuffle(self, epoch: int) -> list[np.ndarray]:
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
-        order = rng.permutation(len(self.lengths))
+    def _shuffle(self, epoch: int, window: int) -> list[np.ndarray]:
+        n, first = len(self.lengths), window * self.window
+        here = np.arange(first, min(n, first + self.window))
+        seed = (self.seed, epoch)
+        if len(here) < n:
+            here, seed = scrambled(here, n, seed), (self.seed, epoch, window)
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        order = here[rng.permutation(len(here))]
+        lengths = self.lengths.take(order)
         size = self.batch_size * self.pool
-        pools = [order[i : i + size] for i in range(0, len(order), size)]
         batches = []
-        for rows in pools:
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        for at in range(0, len(order), size):
+            rows = order[at : at + size]
+            rows = rows[np.argsort(lengths[at : at + size], kind="stable")]
             batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def scrambled(places: np.ndarray, n: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Where a random permutation of 0 .. n - 1 sends these places, without the rest of it.
+
+    A Feistel network permutes the numbers of 2k bits, the fewest that hold n; who lands beyond n walks on
+    until it is inside, which leaves a permutation of 0 .. n - 1 (cycle walking, Black and Rogaway 2002).
+    """
+    half = max(1, -(-max(1, int(n - 1).bit_length()) // 2))
+    mask, keys = np.uint64((1 << half) - 1), np.random.SeedSequence(seed).generate_state(_ROUNDS, np.uint64)
+    found, outside = places.astype(np.uint64), np.arange(len(places))
+    while len(outside):
+        x = found[outside]
+        left, right = x >> np.uint64(half), x & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right + key) & mask)
+        found[outside] = x = left << np.uint64(half) | right
+        outside = outside[x >= n]
+    return found.astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """64 bits out of 64, each depending on all (the finalizer of SplitMix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 FEWEST, MOST = 4, 32

@@ -1,27 +1,24 @@
-"""Token rows of logs in compact arrays on disk, made into `Tokens` when a batch needs them.
+"""Token rows of logs in compact columns on disk, made into `Tokens` when a batch needs them.
 
-A million conversations as `Tokens` would be some ten million arrays and objects in memory. Here they are a
-few files without names in the system's temporary folder (the environment variable TMPDIR says which), mapped
-into memory: the operating system reads what is used and forgets it when memory is short, and the files are
-gone with the process, however it ends.
+A million conversations as `Tokens` would be some ten million arrays and objects in memory. Here what is more
+than a little lies in files without names in the system's temporary folder (`disk/columns.py`), which are read
+where a row is made and are gone with the process, however it ends.
 """
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.disk.columns import Column, Records
+from turnwise.data.disk.places import Places
 from turnwise.data.tokens import Tokens, Written, segments
 from turnwise.run.errors import InputError
-from turnwise.run.files.trouble import named
 
 ACTION, TURN_END = 1, 2
 """bits of a token: the agent chose it, it ends a turn"""
@@ -29,7 +26,7 @@ TERMINATED, NEXT_KNOWN, CONTINUES = 1, 2, 4
 """bits of a row"""
 _TOLD = 256
 """conversations between two words on progress"""
-_BUFFER = 1 << 20  # tokens that are held as Python's numbers before they are written
+_BUFFER = 1 << 16  # tokens that are held as Python's numbers before they are written
 
 
 def token_rows(
@@ -42,37 +39,45 @@ def token_rows(
 
     Every text is encoded once. `progress` is called with the number of conversations that are encoded.
     """
-    with _Writer(len(chat.tokenizer), context) as writer:
-        done = 0
-        # Half the context for what partners say between two turns leaves room for the turn itself.
-        for done, written in enumerate(chat.write(dialogues, context // 2), start=1):
-            if len(written.ids) <= context:
-                writer.add(written)
-            else:
-                writer.add_segments(segments(written.tokens(), context, written.opening), written)
-            if progress is not None and done % _TOLD == 0:
-                progress(done)
-        if progress is not None:
+    writer, done = _Writer(len(chat.tokenizer), context), 0
+    # Half the context for what partners say between two turns leaves room for the turn itself.
+    for done, written in enumerate(chat.write(dialogues, context // 2), start=1):
+        if len(written.ids) <= context:
+            writer.add(written)
+        else:
+            writer.add_segments(segments(written.tokens(), context, written.opening), written)
+        if progress is not None and done % _TOLD == 0:
             progress(done)
-        return writer.rows()
+    if progress is not None:
+        progress(done)
+    return writer.rows()
 
 
-class _Arrays(NamedTuple):
+_ROW = np.dtype(
+    [
+        ("start", np.int64),  # where the tokens of the row begin, among all tokens
+        ("marks", np.int64),  # where its marks begin, among all marks
+        ("length", np.int32),
+        ("marked", np.int32),
+        ("learn_from", np.int32),
+        ("decisions", np.int32),
+        ("turns", np.int32),
+        ("bits", np.uint8),  # TERMINATED, NEXT_KNOWN, CONTINUES
+        ("conversation", np.int64),
+    ]
+)
+_MARK = np.dtype([("at", np.int32), ("reward", np.float64), ("message_logp", np.float64)])
+
+
+class _Store(NamedTuple):
     """What all selections of rows share. R rows of C conversations, N tokens in all, M of them with marks."""
 
-    ids: np.ndarray  # [N] token ids, in as few bytes as the vocabulary needs
-    bits: np.ndarray  # [N] ACTION and TURN_END
-    starts: np.ndarray  # [R+1] where the tokens of a row begin
-    mark_at: np.ndarray  # [M] positions, counted from the row's first, that carry what follows
-    rewards: np.ndarray  # [M]
-    message_logp: np.ndarray  # [M]
-    mark_starts: np.ndarray  # [R+1]
-    learn_from: np.ndarray  # [R]
-    row_bits: np.ndarray  # [R] TERMINATED, NEXT_KNOWN, CONTINUES
-    decisions: np.ndarray  # [R]
-    turns: np.ndarray  # [R]
-    first_rows: np.ndarray  # [C+1] where the rows of a conversation begin
-    names: tuple[str, ...]  # [C]
+    tokens: Column  # [N] ids and ACTION and TURN_END, as one record: what is read together lies together
+    rows: Column  # [R] what is known of each row
+    marks: Column  # [M] positions, counted from the row's first, that carry a reward or a log-probability
+    first_rows: Column  # [C+1] where the rows of a conversation begin
+    names: Records  # [C]
+    conversation_lengths: Column  # [C] tokens of each before anything was cut
 
 
 @dataclass(frozen=True)
@@ -105,22 +110,18 @@ class Cuts:
 class TokenRows(Sequence[Tokens]):
     """Rows in a fixed order; `rows[i]` makes one anew, and a slice or a choice of rows copies none.
 
-    `conversation_lengths`: tokens of every conversation that was encoded, before anything was cut. `cuts`:
-    what was, of all of them.
+    `cuts`: what was cut of all conversations that were encoded.
     """
 
-    def __init__(
-        self,
-        arrays: _Arrays,
-        conversation_lengths: np.ndarray,
-        cuts: Cuts,
-        chosen: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, store: _Store, cuts: Cuts, chosen: Places | None = None) -> None:
         """`chosen`: which rows, in which order; None: all."""
-        self._arrays = arrays
-        self.conversation_lengths = conversation_lengths
-        self.cuts = cuts
-        self._chosen = np.arange(len(arrays.starts) - 1) if chosen is None else chosen
+        self._store, self.cuts = store, cuts
+        self._chosen = Places.first(len(store.rows)) if chosen is None else chosen
+
+    @property
+    def conversation_lengths(self) -> Column:
+        """Tokens of every conversation that was encoded, before anything was cut."""
+        return self._store.conversation_lengths
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -131,61 +132,75 @@ class TokenRows(Sequence[Tokens]):
     def __getitem__(self, index: slice) -> TokenRows: ...
     def __getitem__(self, index: int | slice) -> Tokens | TokenRows:
         if isinstance(index, slice):
-            return TokenRows(self._arrays, self.conversation_lengths, self.cuts, self._chosen[index])
-        return self._made(int(self._chosen[index]))
+            return TokenRows(self._store, self.cuts, self._chosen.slice(index))
+        return self._made(self._store.rows[self._chosen[index]])
 
     def __iter__(self) -> Iterator[Tokens]:
-        return (self._made(int(r)) for r in self._chosen)
+        return (self._made(row) for known in self._known() for row in known)
 
-    def of(self, conversations: np.ndarray) -> TokenRows:
+    def of(self, conversations: range | np.ndarray | Places) -> TokenRows:
         """The rows of some conversations, given by their places among all that were encoded."""
-        first = self._arrays.first_rows
-        counts = first[conversations + 1] - first[conversations]  # of rows
-        before = np.cumsum(counts) - counts  # rows of the chosen conversations before this one
-        chosen = np.arange(counts.sum()) + np.repeat(first[conversations] - before, counts)
-        return TokenRows(self._arrays, self.conversation_lengths, self.cuts, chosen)
+        first, places = self._store.first_rows, Places.of(conversations)
+        if isinstance(places.found, range):
+            neighbours = range(int(first[places.found.start]), int(first[places.found.stop]))
+            return TokenRows(self._store, self.cuts, Places(neighbours))
+
+        def rows() -> Iterator[np.ndarray]:
+            for block in places.blocks():
+                starts = first.take(block)
+                counts = first.take(block + 1) - starts  # of rows
+                before = np.cumsum(counts) - counts  # rows of the conversations of the block before this one
+                yield np.arange(counts.sum()) + np.repeat(starts - before, counts)
+
+        return TokenRows(self._store, self.cuts, Places(Column.joined(rows(), np.int64)))
 
     @property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> Column:
         """Positions of each row."""
-        return np.diff(self._arrays.starts)[self._chosen]
+        return self._column("length")
 
     @property
-    def decision_counts(self) -> np.ndarray:
+    def decision_counts(self) -> Column:
         """Actions of each row."""
-        return self._arrays.decisions[self._chosen]
+        return self._column("decisions")
 
     @property
-    def turn_counts(self) -> np.ndarray:
+    def turn_counts(self) -> Column:
         """Ends of turns of each row."""
-        return self._arrays.turns[self._chosen]
+        return self._column("turns")
 
     @property
     def continues(self) -> np.ndarray:
         """Whether each row goes on in the next one."""
-        return (self._arrays.row_bits[self._chosen] & CONTINUES) > 0
+        found = [(known["bits"] & CONTINUES) > 0 for known in self._known()]
+        return np.concatenate(found) if found else np.zeros(0, bool)
 
-    def _made(self, r: int) -> Tokens:
-        a = self._arrays
-        here = slice(a.starts[r], a.starts[r + 1])
-        marks = slice(a.mark_starts[r], a.mark_starts[r + 1])
-        bits, T = a.bits[here], int(a.starts[r + 1] - a.starts[r])
+    def _known(self) -> Iterator[np.ndarray]:
+        return (self._store.rows.take(places) for places in self._chosen.blocks(_TOLD * 4))
+
+    def _column(self, name: str) -> Column:
+        return Column.joined((known[name] for known in self._known()), np.int32)
+
+    def _made(self, row: Any) -> Tokens:
+        start, marks, T = int(row["start"]), int(row["marks"]), int(row["length"])
+        said = self._store.tokens.read(start, start + T)
+        marked = self._store.marks.read(marks, marks + int(row["marked"]))
         rewards, message_logp = np.zeros(T), np.full(T, np.nan)
-        rewards[a.mark_at[marks]] = a.rewards[marks]
-        message_logp[a.mark_at[marks]] = a.message_logp[marks]
-        row = int(a.row_bits[r])
+        rewards[marked["at"]] = marked["reward"]
+        message_logp[marked["at"]] = marked["message_logp"]
+        bits, here = said["bits"], int(row["bits"])
         return Tokens(
-            ids=a.ids[here].astype(np.int64),
+            ids=said["id"].astype(np.int64),
             action=(bits & ACTION) > 0,
             turn_end=(bits & TURN_END) > 0,
             rewards=rewards,
             message_logp=message_logp,
             token_logp=np.full(T, np.nan),  # logs have none
-            terminated=bool(row & TERMINATED),
-            learn_from=int(a.learn_from[r]),
-            next_known=bool(row & NEXT_KNOWN),
-            continues=bool(row & CONTINUES),
-            id=a.names[int(np.searchsorted(a.first_rows, r, side="right")) - 1],
+            terminated=bool(here & TERMINATED),
+            learn_from=int(row["learn_from"]),
+            next_known=bool(here & NEXT_KNOWN),
+            continues=bool(here & CONTINUES),
+            id=self._store.names[int(row["conversation"])].decode(errors="surrogatepass"),
         )
 
 
@@ -217,85 +232,54 @@ def rescaled(rows: Sequence[Tokens], factor: float) -> ChangedRows:
     return ChangedRows(rows, lambda _, row: replace(row, rewards=row.rewards * factor))
 
 
-def lengths(rows: Sequence[Tokens]) -> np.ndarray:
+def lengths(rows: Sequence[Tokens]) -> Column:
     """Positions of each row."""
     return _known(rows, "lengths", len)
 
 
-def decision_counts(rows: Sequence[Tokens]) -> np.ndarray:
+def decision_counts(rows: Sequence[Tokens]) -> Column:
     """Actions of each row."""
     return _known(rows, "decision_counts", lambda t: len(t.decisions))
 
 
-def turn_counts(rows: Sequence[Tokens]) -> np.ndarray:
+def turn_counts(rows: Sequence[Tokens]) -> Column:
     """Ends of the agent's turns of each row."""
     return _known(rows, "turn_counts", lambda t: int(t.turn_end.sum()))
 
 
 def continues(rows: Sequence[Tokens]) -> np.ndarray:
     """Whether each row goes on in the next one."""
-    return _known(rows, "continues", lambda t: t.continues).astype(bool)
+    on_disk = _stored(rows)
+    return np.array([t.continues for t in rows], bool) if on_disk is None else on_disk.continues
 
 
-def _known(rows: Sequence[Tokens], name: str, count: Callable[[Tokens], Any]) -> np.ndarray:
+def _known(rows: Sequence[Tokens], name: str, count: Callable[[Tokens], int]) -> Column:
     """What rows on disk know of themselves, and what has to be counted of others."""
+    on_disk = _stored(rows)
+    return Column.of([count(t) for t in rows], np.int32) if on_disk is None else getattr(on_disk, name)
+
+
+def _stored(rows: Sequence[Tokens]) -> TokenRows | None:
     while isinstance(rows, ChangedRows):
         rows = rows._rows
-    if isinstance(rows, TokenRows):
-        return getattr(rows, name)
-    return np.array([count(t) for t in rows], np.int64)
-
-
-class _Column:
-    """Numbers of one type in a file without a name, which goes with the process."""
-
-    def __init__(self, dtype: Any, files: contextlib.ExitStack) -> None:
-        """`files` closes the file; what was mapped before stays readable."""
-        self._dtype = np.dtype(dtype)
-        self._file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (`files` closes it)
-        self._size = 0
-
-    def extend(self, values: Sequence[float] | np.ndarray) -> None:
-        found = np.asarray(values, self._dtype)
-        with named(Path(tempfile.gettempdir())):  # the file has no name, but its folder may be full
-            self._file.write(found.tobytes())
-        self._size += len(found)
-
-    def mapped(self) -> np.ndarray:
-        """All of them, as an array that is read from the file where it is used."""
-        if not self._size:
-            return np.zeros(0, self._dtype)
-        with named(Path(tempfile.gettempdir())):
-            self._file.flush()
-        # A plain view: slices of a memmap are objects of their own, and slow to make.
-        return np.memmap(self._file, self._dtype, "r", shape=(self._size,)).view(np.ndarray)
+    return rows if isinstance(rows, TokenRows) else None
 
 
 class _Writer:
-    """Appends rows to the files, which are open inside its `with`."""
+    """Appends rows to the columns."""
 
     def __init__(self, vocab: int, context: int) -> None:
         self._context = context
-        self._files = contextlib.ExitStack()
-        self._ids = self._column(np.uint16 if vocab <= 1 << 16 else np.int32)
-        self._bits, self._mark_at = self._column(np.uint8), self._column(np.int32)
-        self._rewards, self._message_logp = self._column(np.float64), self._column(np.float64)
-        self._lengths, self._marks, self._learn_from = list[int](), list[int](), list[int]()
-        self._row_bits, self._first_rows = bytearray(), [0]
-        self._decisions, self._turns = list[int](), list[int]()
-        self._conversation_lengths, self._names = list[int](), list[str]()
+        self._id = np.uint16 if vocab <= 1 << 16 else np.int32
+        self._tokens = Column(np.dtype([("id", self._id), ("bits", np.uint8)]))
+        self._rows, self._marks, self._names = Column(_ROW), Column(_MARK), Records()
+        self._first_rows, self._conversation_lengths = Column(np.int64), Column(np.int32)
+        self._first_rows.extend([0])
+        self._said = self._marked = self._made = 0  # tokens, marks and rows so far
         self._waiting_ids, self._spans = list[int](), list[tuple[int, int, bool]]()
-        self._waiting_marks = list[tuple[int, float, float]]()
+        self._waiting_marks, self._waiting_rows = list[tuple[int, float, float]](), list[tuple[int, ...]]()
+        self._waiting_lengths, self._waiting_firsts = list[int](), list[int]()
         self._cuts = Cuts(shortest_opening=1 << 62)
-
-    def _column(self, dtype: Any) -> _Column:
-        return _Column(dtype, self._files)
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
 
     def add(self, written: Written) -> None:
         """A conversation that is one row: its turns are known, so that no array is made of it alone."""
@@ -317,29 +301,33 @@ class _Writer:
         self._flush()
         for t in rows:
             marked = np.flatnonzero((t.rewards != 0) | ~np.isnan(t.message_logp))
-            self._ids.extend(t.ids)
-            self._bits.extend(ACTION * t.action + TURN_END * t.turn_end)
-            self._mark_at.extend(marked)
-            self._rewards.extend(t.rewards[marked])
-            self._message_logp.extend(t.message_logp[marked])
+            self._tokens.extend(self._token(t.ids, ACTION * t.action + TURN_END * t.turn_end))
+            marks = np.empty(len(marked), _MARK)
+            marks["at"], marks["reward"] = marked, t.rewards[marked]
+            marks["message_logp"] = t.message_logp[marked]
+            self._marks.extend(marks)
             bits = TERMINATED * t.terminated | NEXT_KNOWN * t.next_known | CONTINUES * t.continues
             self._row(len(t), len(marked), t.learn_from, bits, len(t.decisions), int(t.turn_end.sum()))
         self._conversation(written)
         if written.opening > self._context // 4:  # `segments` reads no more of it again
             self._cuts = replace(self._cuts, systems=self._cuts.systems + 1)
 
+    def _token(self, ids: Sequence[int] | np.ndarray, bits: np.ndarray) -> np.ndarray:
+        found = np.empty(len(bits), self._tokens.dtype)
+        found["id"], found["bits"] = ids, bits
+        return found
+
     def _row(self, length: int, marks: int, learn_from: int, bits: int, decisions: int, turns: int) -> None:
-        self._lengths.append(length)
-        self._marks.append(marks)
-        self._learn_from.append(learn_from)
-        self._row_bits.append(bits)
-        self._decisions.append(decisions)
-        self._turns.append(turns)
+        row = (self._said, self._marked, length, marks, learn_from, decisions, turns, bits)
+        self._waiting_rows.append((*row, len(self._names)))
+        self._said += length
+        self._marked += marks
+        self._made += 1
 
     def _conversation(self, written: Written) -> None:
-        self._first_rows.append(len(self._lengths))
-        self._conversation_lengths.append(len(written.ids) + written.unread)
-        self._names.append(written.id)
+        self._waiting_firsts.append(self._made)
+        self._waiting_lengths.append(len(written.ids) + written.unread)
+        self._names.add(written.id.encode(errors="surrogatepass"))
         c = self._cuts
         if written.unread or written.first_wait < c.shortest_opening or written.first_wait >= self._context:
             self._cuts = replace(
@@ -352,9 +340,12 @@ class _Writer:
             )
 
     def _flush(self) -> None:
+        self._rows.extend(np.array(self._waiting_rows, _ROW))
+        self._first_rows.extend(self._waiting_firsts)
+        self._conversation_lengths.extend(self._waiting_lengths)
+        self._waiting_rows, self._waiting_firsts, self._waiting_lengths = [], [], []
         if not self._waiting_ids:
             return
-        self._ids.extend(self._waiting_ids)
         spans = np.array(self._spans, np.int64).reshape(-1, 3)  # start, stop, complete
         # +1 where a turn begins and -1 behind its end: the running sum is 1 inside turns, which never
         # overlap.
@@ -363,33 +354,19 @@ class _Writer:
         steps[spans[:, 1]] -= 1
         bits = np.cumsum(steps[:-1], dtype=np.int8).astype(np.uint8) * ACTION
         bits[spans[:, 1] - 1] |= (TURN_END * spans[:, 2]).astype(np.uint8)
-        self._bits.extend(bits)
-        self._mark_at.extend([at for at, _, _ in self._waiting_marks])
-        self._rewards.extend([reward for _, reward, _ in self._waiting_marks])
-        self._message_logp.extend([logp for _, _, logp in self._waiting_marks])
+        self._tokens.extend(self._token(self._waiting_ids, bits))
+        self._marks.extend(np.array(self._waiting_marks, _MARK))
         self._waiting_ids, self._spans, self._waiting_marks = [], [], []
 
     def rows(self) -> TokenRows:
         """All rows that were added."""
         self._flush()
-        arrays = _Arrays(
-            ids=self._ids.mapped(),
-            bits=self._bits.mapped(),
-            starts=_starts(self._lengths),
-            mark_at=self._mark_at.mapped(),
-            rewards=self._rewards.mapped(),
-            message_logp=self._message_logp.mapped(),
-            mark_starts=_starts(self._marks),
-            learn_from=np.array(self._learn_from, np.int32),
-            row_bits=np.frombuffer(bytes(self._row_bits), np.uint8),
-            decisions=np.array(self._decisions, np.int32),
-            turns=np.array(self._turns, np.int32),
-            first_rows=np.array(self._first_rows),
-            names=tuple(self._names),
+        store = _Store(
+            tokens=self._tokens,
+            rows=self._rows,
+            marks=self._marks,
+            first_rows=self._first_rows,
+            names=self._names,
+            conversation_lengths=self._conversation_lengths,
         )
-        return TokenRows(arrays, np.array(self._conversation_lengths, np.int64), self._cuts)
-
-
-def _starts(sizes: Sequence[int]) -> np.ndarray:
-    """Where each of several neighbours begins, and where the last one ends."""
-    return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
+        return TokenRows(store, self._cuts)

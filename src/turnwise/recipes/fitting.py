@@ -20,4 +20,4 @@ def fit_of(logs: Logs, model: str | Path) -> dict[str, Any]:
     policy = Path(model) / "policy"
     tokenizer, context = load_tokenizer(str(policy if policy.is_dir() else model))
     rows = token_rows(logs, ChatFormat(tokenizer), context)
-    return {"lengths": rows.conversation_lengths.tolist(), "context": context, "cuts": rows.cuts}
+    return {"lengths": rows.conversation_lengths, "context": context, "cuts": rows.cuts}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.disk.hashes import Hashes
 from turnwise.data.splits.heldout import Split
 from turnwise.data.splits.twins import marks_of
 from turnwise.run.errors import InputError
 from turnwise.run.folder import write_json
 
 HELD_OUT = "heldout.json"
+KEYS, LEARNT = "heldout.npy", "learnt.npy"
+"""hashes of what was held out, and of what was learnt from: too many for JSON where logs are large"""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,26 @@ class HeldOut:
 
     share: float
     by: str | None
-    keys: frozenset[int]
+    keys: Hashes
     """hashes of what the conversations say (`Split.keys`)"""
-    learnt: frozenset[int] = frozenset()
+    learnt: Hashes
     """hashes of the conversations that any stage of the run has learnt from (`marks_of`): the policy itself,
     its codebooks, the clone that it began with"""
     unknown: tuple[str, ...] = ()
     """stages of which nobody knows what they have learnt from"""
+
+    def __init__(
+        self,
+        share: float,
+        by: str | None,
+        keys: Hashes | Iterable[int] = (),
+        learnt: Hashes | Iterable[int] = (),
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        """The hashes may be given as any numbers."""
+        given = {"share": share, "by": by, "keys": Hashes(keys), "learnt": Hashes(learnt), "unknown": unknown}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def after(
@@ -38,7 +54,7 @@ class HeldOut:
     ) -> HeldOut:
         """Of a run that learnt from one side of a split, after `stages` that others had learnt: by what they
         are called, with what they say of themselves."""
-        learnt = frozenset(marks_of(split.learnt).tolist())
+        learnt = Hashes(marks_of(split.learnt))
         unknown: list[str] = []
         for name, stage in (stages or {}).items():
             if stage is None:
@@ -46,21 +62,24 @@ class HeldOut:
             else:
                 learnt |= stage.learnt
                 unknown += [f"{name}: {part}" for part in stage.unknown]
-        return cls(share, by, frozenset(split.keys), learnt, tuple(unknown))
+        return cls(share, by, Hashes(split.keys), learnt, tuple(unknown))
 
-    def learnt_from(self, dialogues: Sequence[Dialogue]) -> np.ndarray:
+    def learnt_from(self, dialogues: Iterable[Dialogue]) -> np.ndarray:
         """[n] bool, the conversations that a stage has learnt from.
 
         A conversation with an id is the one that was learnt from if its words and its id are the same. Short
         talks are often alike by chance, and to leave those out would leave out what is short. Without ids
         words alone decide.
         """
-        return np.isin(marks_of(dialogues), np.array(sorted(self.learnt), np.uint64))
+        found = [self.learnt.isin(block) for block in marks_of(dialogues).blocks()]
+        return np.concatenate(found) if found else np.zeros(0, bool)
 
     def save(self, folder: Path) -> None:
         """Write it into a run folder."""
-        found = {"share": self.share, "by": self.by, "keys": _hex(self.keys)}
-        found |= {"learnt": _hex(self.learnt), "unknown": list(self.unknown)}
+        self.keys.save(folder / KEYS)
+        self.learnt.save(folder / LEARNT)
+        counts = {"held_out": len(self.keys), "learnt": len(self.learnt)}
+        found = {"share": self.share, "by": self.by, **counts, "unknown": list(self.unknown)}
         write_json(folder / HELD_OUT, found)
 
     @classmethod
@@ -71,11 +90,11 @@ class HeldOut:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            keys, learnt = (frozenset(int(key, 16) for key in found[name]) for name in ("keys", "learnt"))
+            keys, learnt = Hashes.read(folder / KEYS), Hashes.read(folder / LEARNT)
+            if (len(keys), len(learnt)) != (found["held_out"], found["learnt"]):
+                raise ValueError(f"{KEYS} and {LEARNT} of another run")
             return cls(found["share"], found["by"], keys, learnt, tuple(map(str, found["unknown"])))
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: expected the file that a run writes; found none") from None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: expected the file that a run writes; found {error}") from None
-
-
-def _hex(keys: frozenset[int]) -> list[str]:
-    return [f"{key:016x}" for key in sorted(keys)]

@@ -47,7 +47,7 @@ def token_scores(
 ) -> list[TokenScores]:
     """Every decision of every row, burn-in too. `progress` is called with the number of rows read so far."""
     found: dict[int, TokenScores] = {}
-    for batch in _batches(lengths(rows)):
+    for batch in _batches(lengths(rows).array()):
         part = [rows[i] for i in batch]
         found.update(zip(batch, _read(policy, decoding, part), strict=True))
         if progress is not None:

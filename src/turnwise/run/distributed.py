@@ -162,6 +162,18 @@ class World:
             return module
         return DistributedDataParallel(module)
 
+    def expect_same(self, what: str, found: str) -> None:
+        """InputError on every process unless all have found the same; `what` it is, in words. All call it."""
+        if self.size == 1:
+            return
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, found)
+        if other := next((i for i, x in enumerate(every) if x != every[0]), None):
+            raise InputError(
+                f"process 0 has {every[0]}, and process {other} has {every[other]}; expected {what} that all "
+                "processes find alike (a folder that every machine sees, or equal copies of it)"
+            )
+
     def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:

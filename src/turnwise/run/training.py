@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
@@ -55,6 +55,25 @@ class Order(Protocol):
     def steps(self, epochs: float) -> int:
         """Batches in so many passes over the rows."""
         ...
+
+
+class Picked(Sequence[R]):
+    """Rows at some places, each made when it is asked for."""
+
+    def __init__(self, rows: Sequence[R], places: np.ndarray) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> Picked[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Picked[R]:
+        if isinstance(index, slice):
+            return Picked(self._rows, self._places[index])
+        return self._rows[int(self._places[index])]
 
 
 @dataclass
@@ -159,7 +178,7 @@ class TrainingRun:
 
     def passes(
         self, rows: Sequence[R], order: Order, epochs: float, learner: Learner
-    ) -> Iterator[tuple[int, list[R], float]]:
+    ) -> Iterator[tuple[int, Sequence[R], float]]:
         """(step, rows of its batch, learning rate) of the steps still to do in so many passes over the rows.
 
         The rows are those of the global batch: the algorithm takes its process's share and packs it.
@@ -167,7 +186,10 @@ class TrainingRun:
         settings, total = learner.settings, order.steps(epochs)
         assert isinstance(settings, AdamW)  # agents that learn from their own acting have no such rows
         for step in self.steps(total, learner):
-            yield step, [rows[i] for i in order.rows(step)], warmed_up(settings, step, total)
+            picked = Picked(rows, order.rows(step))
+            # One process needs all of them. Of several each makes its own alone, when it takes its share.
+            batch = list(picked) if self.world.size == 1 else picked
+            yield step, batch, warmed_up(settings, step, total)
 
     def report(
         self,

@@ -109,7 +109,7 @@ def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float
     is the logged one, so that a row with that return in it counts as ended.
     """
     cut = np.flatnonzero(continues(rows)[:-1])
-    after = np.zeros(len(rows))  # what the conversation earned after each row
+    after: dict[int, float] = {}  # what the conversation earned after each row that is cut
 
     def whole(i: int, row: Tokens) -> Tokens:
         if not row.continues or i == len(rows) - 1:

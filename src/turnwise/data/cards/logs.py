@@ -12,9 +12,11 @@ import numpy as np
 
 from turnwise.data.dataset import Dataset
 from turnwise.data.dialogue import Dialogue, spoken
+from turnwise.data.disk.buckets import distinct
+from turnwise.data.disk.columns import BLOCK, Column
 from turnwise.data.files.sources import name_of
 from turnwise.data.rows import Cuts
-from turnwise.data.splits.choices import lacks_outcome, unrated
+from turnwise.data.splits.choices import Ratings, known_of
 from turnwise.data.splits.heldout import Split
 from turnwise.data.splits.twins import find_twins
 
@@ -42,7 +44,7 @@ def data_card(
     dialogues: Sequence[Dialogue],
     *,
     file: str | None = None,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[int] | Column | None = None,
     context: int | None = None,
     split: Split | None = None,
     cuts: Cuts | None = None,
@@ -62,25 +64,27 @@ def data_card(
         raise ValueError("a card needs at least one conversation")
     if lengths is not None and len(lengths) != len(dialogues):
         raise ValueError(f"{len(lengths)} lengths for {len(dialogues)} conversations")
+    said = None if lengths is None else Column.of(lengths)
     # One look at each, since conversations may be made anew each time that they are looked at.
-    turns, returns = list[int](), array("d")
-    texts, keys, scored, acts_scored = set[int](), set[str](), set[bool](), set[bool]()
-    terminated = messages = 0
+    texts, hashes = Column(np.int64), array("q")
+    keys, scored, acts_scored = set[str](), set[bool](), set[bool]()
+    fewest, most = math.inf, 0
+    turns = terminated = messages = 0
     for d in dialogues:
         spoke = d.turns
-        turns.append(len(spoke))
-        returns.append(d.undiscounted_return())
+        turns, fewest, most = turns + len(spoke), min(fewest, len(spoke)), max(most, len(spoke))
         scored.update(m.behavior_logp is not None for m in spoke)
         acts_scored.update(m.act_logp is not None for m in spoke)
-        texts.add(hash(tuple([(m.role, spoken(m)) for m in d.messages])))
+        hashes.append(hash(tuple([(m.role, spoken(m)) for m in d.messages])))
+        if len(hashes) == BLOCK:
+            texts.extend(np.array(hashes))
+            del hashes[:]
         keys.update(d.metadata)
         terminated += d.terminated
         messages += len(d.messages)
-    without = unrated(dialogues)
-    returns = np.array(returns)[~without]
-    over = None
-    if lengths is not None and context is not None:
-        over = sum(length > context for length in lengths)
+    texts.extend(np.array(hashes))
+    ratings = Ratings.of(dialogues)
+    returns = Column.joined((k.returns[~ratings.unrated(k)] for k in known_of(dialogues)), np.float64)
     return {
         "file": file or name_of(dialogues),
         "conversations": len(dialogues),
@@ -88,11 +92,11 @@ def data_card(
         "twins": find_twins(dialogues).count if split is None else split.twins,
         "across": 0 if split is None else split.across,
         "outcomes": 0 if split is None else split.outcomes,
-        "agent_turns": {"mean": sum(turns) / len(turns), "min": min(turns), "max": max(turns)},
+        "agent_turns": {"mean": turns / len(dialogues), "min": fewest, "max": most},
         "messages": messages,
-        "tokens": None if lengths is None else _tokens(lengths),
+        "tokens": None if said is None else _tokens(said),
         "rated": len(returns),
-        "missing_outcomes": int(lacks_outcome(dialogues).sum()),
+        "missing_outcomes": ratings.missing,
         "return": _returns(returns) if len(returns) else None,
         "histogram": _histogram(returns) if len(returns) else None,
         "terminated": terminated,
@@ -100,8 +104,8 @@ def data_card(
         "propensities": _how_many(scored),
         "act_propensities": _how_many(acts_scored),
         "metadata_keys": sorted(keys),
-        "duplicates": len(dialogues) - len(texts),
-        "over_context": over,
+        "duplicates": len(dialogues) - distinct(texts),
+        "over_context": None if said is None or context is None else said.above(context),
         "reading": dialogues.reading.notes() if isinstance(dialogues, Dataset) else [],
         "context": context,
         "cut": None if cuts is None else asdict(cuts),
@@ -127,29 +131,37 @@ def _unscored(dialogues: Sequence[Dialogue], name: str) -> str:
     )
 
 
-def _tokens(lengths: Sequence[int]) -> dict[str, Any]:
-    total = int(sum(lengths))
-    return {"mean": total / len(lengths), "max": int(max(lengths)), "total": total}
+def _tokens(lengths: Column) -> dict[str, Any]:
+    total = lengths.sum()
+    return {"mean": total / len(lengths), "max": lengths.max(), "total": total}
 
 
-def _returns(returns: np.ndarray) -> dict[str, Any]:
-    mean = math.fsum(returns) / len(returns)
-    std = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
-    margin = 1.96 * std / math.sqrt(len(returns))
-    lowest, highest = float(returns.min()), float(returns.max())
+def _returns(returns: Column) -> dict[str, Any]:
+    n = len(returns)
+    mean = math.fsum(returns) / n
+    squares = math.fsum(float(((block - mean) ** 2).sum()) for block in returns.blocks())
+    std = math.sqrt(squares / (n - 1)) if n > 1 else 0.0
+    margin = 1.96 * std / math.sqrt(n)
+    lowest, highest = _range(returns)
     return {
         **{"mean": mean, "std": std, "min": lowest, "max": highest},
         **{"low": mean - margin, "high": mean + margin},
     }
 
 
-def _histogram(returns: np.ndarray) -> dict[str, list]:
-    low, high = float(returns.min()), float(returns.max())
+def _range(returns: Column) -> tuple[float, float]:
+    ends = [(float(block.min()), float(block.max())) for block in returns.blocks()]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _histogram(returns: Column) -> dict[str, list]:
+    low, high = _range(returns)
     if _equal(low, high):  # bins as narrow as rounding errors cannot be told apart
         half = max(0.5, abs(low) * 1e-3)
         return {"edges": [low - half, low + half], "counts": [len(returns)]}
-    counts, edges = np.histogram(returns, bins=BINS, range=(low, high))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
+    edges = np.histogram_bin_edges(np.zeros(0), bins=BINS, range=(low, high))
+    counts = sum(np.histogram(block, bins=BINS, range=(low, high))[0] for block in returns.blocks())
+    return {"edges": edges.tolist(), "counts": np.asarray(counts).tolist()}
 
 
 def _equal(low: float, high: float) -> bool:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import numpy as np
+
 from turnwise.data.dataset import Dataset, Reading
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.disk.buckets import Buckets
+from turnwise.data.disk.columns import BLOCK, Column
+from turnwise.data.disk.wheres import Wheres
 from turnwise.data.feedback import Feedback
 from turnwise.data.files.fields import unexpected
 from turnwise.data.files.formats import Row
 from turnwise.data.files.sources import Source, passed_over
 from turnwise.run.errors import InputError, SettingError
+from turnwise.run.files.hashing import hash_of
 
 T = TypeVar("T")
 Item = TypeVar("Item", bound=Dialogue | Feedback)
@@ -32,12 +40,20 @@ class Faults:
     count: int = 0
     told: list[str] = field(default_factory=list)
     """The first of them, `file:line: field: expected ...; found ...`."""
+    row: int = 0
+    """Which row is being read, counted from 0."""
+    _places: list[int] = field(default_factory=list)
+    """which rows those that are told stand in"""
 
-    def note(self, fault: InputError) -> None:
-        """One more."""
+    def note(self, fault: InputError, place: int | None = None) -> None:
+        """One more, of the row at a place among all rows (the one being read); earlier rows come first."""
+        place = self.row if place is None else place
         self.count += 1
-        if self.count <= TOLD:
-            self.told.append(str(fault))
+        at = bisect_right(self._places, place)
+        if at < TOLD:
+            self._places.insert(at, place)
+            self.told.insert(at, str(fault))
+            del self._places[TOLD:], self.told[TOLD:]
 
     def judge(self, good: int, skip_bad: bool) -> None:
         """InputError for a source without rows; or with bad ones, unless `skip_bad` and some are `good`."""
@@ -68,7 +84,7 @@ class Faults:
 
 def parsed(rows: Iterable[Row], parse: Callable[[Row], T], faults: Faults) -> Iterator[T]:
     """What `parse` makes of the rows, one at a time; those that it refuses are noted."""
-    for row in rows:
+    for faults.row, row in enumerate(rows):
         try:
             if isinstance(row.value, InputError):
                 raise row.value
@@ -78,22 +94,69 @@ def parsed(rows: Iterable[Row], parse: Callable[[Row], T], faults: Faults) -> It
         except InputError as error:
             faults.note(error)
         except RecursionError:
-            faults.note(InputError(f"{row.where}: expected a {faults.what}; found values nested too deeply"))
+            told = f"{row.where}: expected a {faults.what}; found values nested too deeply"
+            faults.note(InputError(told))
         else:
             yield item
 
 
-def items_of(rows: Iterable[Row], parse: Callable[[Row], Item], faults: Faults) -> Iterator[Item]:
-    """The same for what has an id: its own or its row's. That two have one is a fault of the second."""
-    places: dict[str, str] = {}
+class Names:
+    """The ids of items, to find those that two have; they may be too many for memory."""
+
+    def __init__(self) -> None:
+        self._hashes, self._where, self._rows = Column(np.uint64), Wheres(), Column(np.int64)
+        self._waiting, self._waiting_rows = array("Q"), array("q")
+
+    def add(self, id: str, where: str, place: int) -> None:
+        """The id of the next item, of the row at `where`, which is the `place`-th of all rows."""
+        self._waiting.append(hash_of(id.encode(errors="surrogatepass")))
+        self._waiting_rows.append(place)
+        self._where.add(where)
+        if len(self._waiting) == BLOCK:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._hashes.extend(np.array(self._waiting, np.uint64))
+        self._rows.extend(np.array(self._waiting_rows, np.int64))
+        del self._waiting[:], self._waiting_rows[:]
+
+    def repeated(self, id_of: Callable[[int], str], faults: Faults) -> np.ndarray:
+        """Places, in order, of items whose id an earlier one has; each is noted as a fault of its row."""
+        self._settle()
+        pair = np.dtype([("hash", np.uint64), ("at", np.int64)])
+        buckets, at = Buckets(pair, len(self._hashes)), 0
+        for block in self._hashes.blocks():
+            records = np.empty(len(block), pair)
+            records["hash"], records["at"] = block, np.arange(at, at + len(block))
+            buckets.add(block, records)
+            at += len(block)
+        found = Column(np.int64)
+        for records in buckets:
+            _, first, count = np.unique(records["hash"], return_index=True, return_counts=True)
+            if len(first) == len(records):
+                continue
+            order = np.argsort(records["hash"], kind="stable")  # of equal ones the earliest first
+            starts = np.cumsum(count) - count
+            for start, size in zip(starts[count > 1].tolist(), count[count > 1].tolist(), strict=True):
+                earliest, *others = records["at"][order[start : start + size]].tolist()
+                name = id_of(earliest)
+                has = f"an id of its own ({self._where[earliest]} has it too)"
+                others = [other for other in others if id_of(other) == name]  # hashes may be equal by chance
+                for other in others:
+                    faults.note(unexpected(self._where[other], "id", has, name), int(self._rows[other]))
+                found.extend(others)
+        return np.sort(found.array())
+
+
+def items_of(
+    rows: Iterable[Row], parse: Callable[[Row], Item], faults: Faults, names: Names
+) -> Iterator[Item]:
+    """The same for what has an id, its own or its row's; `names` gets it."""
 
     def with_id(row: Row) -> Item:
         item = parse(row)
         item = item if item.id else replace(item, id=row.id)
-        earlier = places.get(item.id)
-        if earlier is not None:
-            raise unexpected(row.where, "id", f"an id of its own ({earlier} has it too)", item.id)
-        places[item.id] = row.where
+        names.add(item.id, row.where, faults.row)
         return item
 
     return parsed(rows, with_id, faults)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.dialogue import chat_message
 from turnwise.data.feedback import Feedback, Kind, Like, Pair, Prompt, Ranking, Score, kind_of
-from turnwise.data.files.faults import Faults, items_of
+from turnwise.data.files.faults import Faults, Names, items_of
 from turnwise.data.files.fields import read_flag, read_name, read_number, unexpected, without_nulls
 from turnwise.data.files.formats import Row
 from turnwise.data.files.messages import MESSAGES, MapRole, Roles, listed
@@ -73,8 +73,10 @@ def read_feedback(
         text &= isinstance(row.value.get("prompt"), str) and len(item.prompt) == 1  # a transcript is a chat
         return item
 
-    faults = Faults(name_of(source), "judgement")
-    items = tuple(items_of(read_rows(source, quiet=quiet), parse, faults))
+    faults, names = Faults(name_of(source), "judgement"), Names()
+    items = tuple(items_of(read_rows(source, quiet=quiet), parse, faults, names))
+    twice = set(names.repeated(lambda i: items[i].id, faults).tolist())
+    items = tuple(item for i, item in enumerate(items) if i not in twice) if twice else items
     faults.judge(len(items), skip_bad)
     return FeedbackSet(items, faults.name, faults.reading(source), text=text)
 

@@ -16,7 +16,8 @@ import numpy as np
 from turnwise.data.compact import RATED, CompactDialogues
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import ROLES, Dialogue, chat_message
-from turnwise.data.files.faults import Faults, items_of
+from turnwise.data.disk.places import Places
+from turnwise.data.files.faults import Faults, Names, items_of
 from turnwise.data.files.fields import (
     read_flag,
     read_name,
@@ -30,7 +31,7 @@ from turnwise.data.files.gather import CONVERSATION, gathered, is_message
 from turnwise.data.files.messages import MESSAGES, MapRole, Roles, listed, read_message
 from turnwise.data.files.sources import Source, name_of, read_rows
 from turnwise.data.files.writing import write_jsonl
-from turnwise.data.splits.choices import lacks_outcome
+from turnwise.data.splits.choices import Ratings
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError, SettingError
 
@@ -79,27 +80,31 @@ def read_logs(
         raise SettingError("truncation", truncation, f"{TRUNCATIONS[0]} or {TRUNCATIONS[1]}")
     form = _Form(agent_role, credit_partner_rewards, outcome_column or "outcome", Roles(map_role))
     rows = gathered(read_rows(source, quiet=quiet), form.outcome)
-    faults = Faults(name_of(source), "conversation")
-    dialogues = CompactDialogues.of(items_of(rows.rows, lambda row: dialogue_of(row, form), faults))
+    faults, names = Faults(name_of(source), "conversation"), Names()
+    items = items_of(rows.rows, lambda row: dialogue_of(row, form), faults, names)
+    dialogues = CompactDialogues.of(items)
+    twice = names.repeated(lambda i: dialogues[i].id, faults)
+    if len(twice):
+        dialogues = dialogues.select(np.setdiff1d(np.arange(len(dialogues)), twice))
     faults.judge(len(dialogues), skip_bad)
-    if outcome_column is not None and not (dialogues.rated_by == RATED.index("outcome")).any():
+    ratings = Ratings.of(dialogues)
+    if outcome_column is not None and not ratings.count[:, RATED.index("outcome")].any():
         expected = f"a column of {faults.name}; no conversation has a value in one of that name"
         raise SettingError("outcome_column", outcome_column, expected)
     reading = faults.reading(source, rows.by)
-    if truncation == "end" and not dialogues.terminated.all():
-        reading = replace(reading, cut_as_ended=int((~dialogues.terminated).sum()))
-        dialogues = CompactDialogues.of(
-            d if over else replace(d, terminated=True)
-            for d, over in zip(dialogues, dialogues.terminated, strict=True)
-        )
-    if missing is not None and (without := lacks_outcome(dialogues)).any():
+    if truncation == "end" and ratings.count[0].any():
+        reading = replace(reading, cut_as_ended=int(ratings.count[0].sum()))
+        dialogues = CompactDialogues.of(d if d.terminated else replace(d, terminated=True) for d in dialogues)
+        ratings = Ratings.of(dialogues)
+    if missing is not None and ratings.missing:
+        without = (ratings.lacks_outcome(known) for known in dialogues.known())
         if isinstance(missing, str):
-            dialogues = dialogues.select(np.flatnonzero(~without))
+            dialogues = dialogues.select(Places.where(~block for block in without))
         else:
-            dialogues = CompactDialogues.of(
-                _counted_as(d, missing) if lacks else d for d, lacks in zip(dialogues, without, strict=True)
-            )
-        reading = replace(reading, without_outcome=int(without.sum()), missing_outcome=missing)
+            lacks = (bool(x) for block in without for x in block)
+            pairs = zip(dialogues, lacks, strict=True)
+            dialogues = CompactDialogues.of(_counted_as(d, missing) if x else d for d, x in pairs)
+        reading = replace(reading, without_outcome=ratings.missing, missing_outcome=missing)
     return Logs(dialogues, faults.name, reading)
 
 

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from turnwise.data.dialogue import Dialogue
+from turnwise.data.disk.columns import BLOCK, Column
+from turnwise.data.disk.hashes import Hashes
+from turnwise.data.disk.places import Places
 from turnwise.data.feedback import Prompt
-from turnwise.data.splits.choices import chosen, returns_of, together
-from turnwise.data.splits.twins import Twins, find_twins, hash_of
+from turnwise.data.splits.choices import chosen, together
+from turnwise.data.splits.groups import Strata, by_group, held_groups
+from turnwise.data.splits.twins import Twins, find_twins
 from turnwise.run.errors import SettingError
-
-FEW = 5
-"""different returns, at most, of which each gives its share to what is held out"""
-COMMON = 10
-"""copies of a conversation, at most, that stay together even if so few are held out"""
 
 
 class HasPrompt(Protocol):
@@ -53,7 +51,7 @@ class Split:
     """held-out conversations with a twin among those learnt from"""
     outcomes: int = 0
     """different outcomes of which each gave its share; 0 if they were not looked at"""
-    keys: tuple[int, ...] = ()
+    keys: Column = field(default_factory=lambda: Column(np.uint64))
     """what each held-out conversation says, whoever says it, as a hash (`Twins.keys`)"""
 
 
@@ -62,7 +60,7 @@ def split_heldout(
     fraction: float,
     by: str | None = None,
     apart: Sequence[Dialogue] | None = None,
-    like: Collection[int] = (),
+    like: Hashes | Iterable[int] = (),
 ) -> Split:
     """Hold out a `fraction`, or what the caller says.
 
@@ -80,22 +78,21 @@ def split_heldout(
     if apart is not None:
         if by is not None:
             raise SettingError("heldout_by", by, "none beside heldout_logs, which says what is held out")
-        return _given(together(dialogues, apart), [False] * len(dialogues) + [True] * len(apart))
+        everything = together(dialogues, apart)
+        return _given(everything, np.arange(len(everything)) >= len(dialogues))
     if by is not None:
         return _given(dialogues, _by_column(dialogues, by, fraction))
     if not fraction:
         return Split(dialogues, [], twins=None)
     twins = find_twins(dialogues)
-    out = [key in like for key in twins.keys.tolist()]
-    if 2 * sum(out) >= fraction * len(dialogues):  # fewer are chance: short talks of other logs are alike
-        return _counted(dialogues, out, twins, 0)
-    groups = _groups(twins, dialogues, fraction)
-    strata = _strata(dialogues)
-    if strata is None:
-        out = [unit < fraction and size * 2 <= len(dialogues) for unit, size in groups.members()]
-    else:
-        out = _stratified(groups, strata, fraction)
-    return _counted(dialogues, out, twins, len(set(strata or ())))
+    if known := Hashes(like):
+        out = np.concatenate([known.isin(block) for block in twins.keys.blocks()])
+        # Fewer are chance: short talks of other logs are alike.
+        if 2 * out.sum() >= fraction * len(dialogues):
+            return _counted(dialogues, out, twins, 0)
+    strata = Strata.of(dialogues)
+    out = held_groups(twins, dialogues, fraction, strata)
+    return _counted(dialogues, out, twins, 0 if strata is None else len(strata.classes))
 
 
 def split_by_prompt(items: Iterable[P], fraction: float) -> tuple[list[P], list[P]]:
@@ -123,136 +120,48 @@ def _split(items: Sequence[T], out: Sequence[bool]) -> tuple[list[T], list[T]]:
     return [x for x, held in pairs if not held], [x for x, held in pairs if held]
 
 
-def _given(dialogues: Sequence[Dialogue], out: Sequence[bool]) -> Split:
+def _given(dialogues: Sequence[Dialogue], out: np.ndarray) -> Split:
     return _counted(dialogues, out, find_twins(dialogues), 0)
 
 
-def _counted(dialogues: Sequence[Dialogue], out: Sequence[bool], twins: Twins, outcomes: int) -> Split:
-    is_held = np.array(out, bool)
-    learnt, held = (chosen(dialogues, np.flatnonzero(side)) for side in (~is_held, is_held))
-    known = {g for g, o in zip(twins.group.tolist(), out, strict=True) if not o}
-    across = sum(o and g in known for g, o in zip(twins.group.tolist(), out, strict=True))
-    return Split(learnt, held, twins.count, across, outcomes, tuple(twins.keys[is_held].tolist()))
+def _counted(dialogues: Sequence[Dialogue], out: np.ndarray, twins: Twins, outcomes: int) -> Split:
+    """`out` [n] bool: who is held out."""
+    learnt, held = (
+        chosen(dialogues, Places.where(out[at : at + BLOCK] == side for at in range(0, len(out), BLOCK)))
+        for side in (False, True)
+    )
+    parts = zip(twins.keys.blocks(), range(0, len(out), BLOCK), strict=True)
+    keys = Column.joined((block[out[at : at + len(block)]] for block, at in parts), np.uint64)
+    return Split(learnt, held, twins.count, _across(twins, out), outcomes, keys)
 
 
-# --- groups that stay together ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """What goes to one side as a whole."""
-
-    group: np.ndarray
-    """[n], which group each conversation is in, counted from 0"""
-    unit: np.ndarray
-    """[G], a number from 0 to 1 that the group's words decide"""
-    size: np.ndarray
-    """[G], conversations of the group"""
-
-    def members(self) -> Iterable[tuple[float, int]]:
-        """(unit, size) of each conversation's group."""
-        return zip(self.unit[self.group].tolist(), self.size[self.group].tolist(), strict=True)
-
-
-def _groups(twins: Twins, dialogues: Sequence[Dialogue], fraction: float) -> _Groups:
-    """Twins together; but the copies of what has more copies than are held out in all go one by one, by id.
-
-    Where a handful of short conversations comes again and again, a copy on the other side is no leak: it is
-    how often they occur.
-    """
-    n = len(twins.group)
-    sizes = np.bincount(twins.group)[twins.group]
-    loose = np.flatnonzero(sizes > max(COMMON, fraction * n))
-    keys = twins.keys.copy()
-    seen = Counter[str]()
-    for i in loose.tolist():
-        # Without ids, or with equal ones, the number of the copy tells it apart from the others.
-        name = f"{keys[i]} {dialogues[i].id}"
-        keys[i] = hash_of(f"{name} {seen[name]}".encode(errors="surrogatepass"))
-        seen[name] += 1
-    labels = twins.group.copy()
-    labels[loose] = n + loose
-    _, group = np.unique(labels, return_inverse=True)
-    group = group.reshape(-1)
-    smallest = np.full(int(group.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, group, keys)
-    return _Groups(group, smallest.astype(np.float64) / 2.0**64, np.bincount(group))
-
-
-# --- outcomes in their share --------------------------------------------------------------------------
-
-
-def _strata(dialogues: Sequence[Dialogue]) -> list[float] | None:
-    """The class of each conversation's return, if there are few; None if returns are many, or all one.
-
-    The classes are the returns themselves; or, if more than half of many returns are one, that one, what is
-    below it and what is above it.
-    """
-    returns = [round(r, 9) for r in returns_of(dialogues).tolist()]
-    counts = Counter(returns)
-    if len(counts) == 1:
-        return None
-    if len(counts) <= FEW:
-        return returns
-    usual, often = max(counts.items(), key=lambda item: (item[1], -item[0]))
-    return [float(np.sign(r - usual)) for r in returns] if 2 * often > len(returns) else None
-
-
-def _stratified(groups: _Groups, strata: Sequence[float], fraction: float) -> list[bool]:
-    """Whether each conversation is held out: of every class its share, in the order of the groups' units.
-
-    Groups that hold several classes count in the rarest.
-    """
-    counts = Counter(strata)
-    rarity = sorted(counts, key=lambda c: (counts[c], c))  # the rarest first
-    rank = {c: i for i, c in enumerate(rarity)}
-    ranks = np.array([rank[c] for c in strata])
-    of_group = np.full(len(groups.size), len(rarity))
-    np.minimum.at(of_group, groups.group, ranks)
-    sizes = np.bincount(of_group, weights=groups.size, minlength=len(rarity))
-    out = np.zeros(len(groups.size), bool)
-    for stratum, wanted in enumerate(_quotas(sizes, fraction)):
-        taken = 0
-        mine = np.flatnonzero(of_group == stratum)
-        for g in mine[np.argsort(groups.unit[mine], kind="stable")].tolist():
-            size = int(groups.size[g])
-            # Closer to what is wanted with it than without it.
-            if taken + size / 2 <= wanted and 2 * size <= len(strata):
-                out[g], taken = True, taken + size
-            if taken >= wanted:
-                break
-    return out[groups.group].tolist()
-
-
-def _quotas(sizes: np.ndarray, fraction: float) -> list[int]:
-    """How many conversations of each class are held out: whole numbers that sum to the share of all.
-
-    The largest remainders are rounded up (Hamilton's method), of equal ones the rarer class's.
-    """
-    exact = sizes * fraction
-    quotas = np.floor(exact + 1e-9).astype(int)
-    left = int(np.floor(sizes.sum() * fraction + 0.5)) - int(quotas.sum())
-    best = sorted(range(len(sizes)), key=lambda i: (-round(float(exact[i] - quotas[i]), 9), i))
-    for i in best[: max(0, left)]:
-        quotas[i] += 1
-    return quotas.tolist()
+def _across(twins: Twins, out: np.ndarray) -> int:
+    """Held-out conversations with a twin among those learnt from."""
+    found, n = 0, len(out)
+    for members in by_group(twins, n, lambda at, size: {"held": out[at : at + size]}, [("held", bool)]):
+        _, group = np.unique(members["group"], return_inverse=True)
+        group, held = group.reshape(-1), members["held"]
+        learnt = np.bincount(group[~held], minlength=int(group.max(initial=0)) + 1) > 0
+        found += int((held & learnt[group]).sum())
+    return found
 
 
 # --- what the caller says -----------------------------------------------------------------------------
 
 
-def _by_column(dialogues: Sequence[Dialogue], by: str, fraction: float) -> list[bool]:
+def _by_column(dialogues: Sequence[Dialogue], by: str, fraction: float) -> np.ndarray:
+    """[n] bool: who is held out."""
     column, equals, wanted = by.partition("=")
+    n = len(dialogues)
     if not equals or any(by in d.metadata for d in dialogues):  # a column may have such a name
-        return [_is_out(_key(d, by), fraction) for d in dialogues]
-    texts = [_as_typed(_value(d, column, by)) for d in dialogues]
-    names = {wanted} if wanted in texts else set(wanted.split(","))
-    known = sorted(set(texts))
+        return np.fromiter((_is_out(_key(d, by), fraction) for d in dialogues), bool, n)
+    known = sorted({_as_typed(_value(d, column, by)) for d in dialogues})
+    names = {wanted} if wanted in known else set(wanted.split(","))
     if missing := sorted(names - set(known)):
         shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         expected = f"values of the column {column}, which has {shown}; none is {', '.join(missing)}"
         raise SettingError("heldout_by", by, expected)
-    return [text in names for text in texts]
+    return np.fromiter((_as_typed(_value(d, column, by)) in names for d in dialogues), bool, n)
 
 
 def _as_typed(value: Any) -> str:

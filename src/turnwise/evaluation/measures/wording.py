@@ -25,7 +25,7 @@ READ = 32
 TABLES = ("uniform", "unigram", "bigram")
 """what a clone has to beat, the weakest first"""
 RESAMPLES = 2000
-COUNTED = 200_000
+COUNTED = 50_000
 """rows that the tables are counted in, at most: more would change them in the third digit only"""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.data.disk.hashes import Hashes
 from turnwise.data.splits.twins import marks_of
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.estimating.answer import Answer
@@ -116,15 +117,14 @@ def _write(out: Path, step: Step, rest: Fresh, notes: Sequence[str]) -> None:
     """The run folder."""
     policy, answer = step.to.policy, step.to.answer
     held, made = policy.held, policy
-    learnt = HeldOut(0.0, None, frozenset(), frozenset(), ("the policy",))
+    learnt = HeldOut(0.0, None, unknown=("the policy",))
     if held is not None:
-        learnt = HeldOut(0.0, None, frozenset(), held.learnt, held.unknown)
+        learnt = HeldOut(0.0, None, (), held.learnt, held.unknown)
     if step.t < 1:
         assert isinstance(policy, ActPolicy) and answer.ground is not None
         made = replace(policy, agent=step_of(policy.agent, answer.ground.clones, step.t, answer.curve.way))
         clones_of = [*rest.logs, *rest.besides]  # the clones have learnt from all of them
-        marks = frozenset(marks_of(clones_of).tolist())
-        learnt = replace(learnt, learnt=learnt.learnt | marks)
+        learnt = replace(learnt, learnt=learnt.learnt | Hashes(marks_of(clones_of)))
     first = {"of": step.to.name, "t": step.t, "way": answer.curve.way, "logs": rest.logs.source}
     now = row_of(answer.sampling.intervals([of_logs(answer.logged)]), 0)
     about = first | {"conversations": len(rest.logs), "now": now, "worth": step.worth, "notes": list(notes)}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.dataset import Logs
+from turnwise.data.disk.hashes import Hashes
 from turnwise.data.files.logs import read_logs
 from turnwise.evaluation.pages import compared
 from turnwise.evaluation.pages.report import write_report
@@ -188,7 +189,7 @@ def _expect_names(candidates: Sequence[Candidate]) -> None:
 
 def _learnt_by(candidates: Sequence[Candidate], codes: Sequence[Codebooks | None]) -> HeldOut:
     """What any of them, or what reads its words, has learnt from: all are asked about the same talks."""
-    learnt: frozenset[int] = frozenset()
+    learnt = Hashes()
     unknown: dict[str, None] = {}
     stages = [(c.name, c.policy.held) for c in candidates]
     stages += [("the codebooks", own.held) for own in codes if own is not None][:1]
@@ -198,7 +199,7 @@ def _learnt_by(candidates: Sequence[Candidate], codes: Sequence[Codebooks | None
             continue
         learnt |= held.learnt
         unknown |= dict.fromkeys(f"{name}: {part}" for part in held.unknown)
-    return HeldOut(0.0, None, frozenset(), learnt, tuple(unknown))
+    return HeldOut(0.0, None, (), learnt, tuple(unknown))
 
 
 def _ranked(

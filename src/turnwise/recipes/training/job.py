@@ -120,6 +120,7 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
     anything was learnt leaves nothing, so that the next try may have other settings and other data.
     """
     name, out, world = job.algorithm.name, machine.out, machine.world
+    world.expect_same("data", job.data or "none")
     with contextlib.ExitStack() as held:
         # Rank 0 alone writes; what it refuses, all processes refuse.
         if world.on_main(lambda: _open_folder(job, machine, held)):

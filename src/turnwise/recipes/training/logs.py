@@ -22,6 +22,7 @@ from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue, spoken
+from turnwise.data.disk.columns import Column
 from turnwise.data.order import CRITIC_STEPS, STEPS, BatchOrder, batch_size_for
 from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescaled, token_rows
 from turnwise.data.splits.choices import (
@@ -65,6 +66,9 @@ from turnwise.run.training import TrainingRun
 
 TOKENIZED = 100_000
 """conversations, at most, whose words a fresh tokenizer is trained on: its pieces have settled by then"""
+MEASURED = 10_000
+"""held-out conversations, at most, that losses and other figures are measured on: their intervals are narrow
+by then, and a model would read millions of them longer than it learns"""
 CANDIDATES = 2000
 """conversations, at most, from which those of the page are picked"""
 EXTREMES = 5
@@ -80,7 +84,7 @@ class Material:
     module: nn.Module
     rows: Sequence[Tokens]
     heldout: Sequence[Tokens]
-    lengths: np.ndarray
+    lengths: Column
     """tokens of every conversation, those that are not learnt from included"""
     cuts: Cuts
     """what of them does not fit the context"""
@@ -119,11 +123,13 @@ def prepare(
     like = before.keys if before is not None and alike else ()
     split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m, like)
     learnt, held = split.learnt, split.held
-    if before is not None and (others := len([key for key in split.keys if key not in before.keys])):
+    if before is not None and (others := before.keys.strange(split.keys)):
         m.warn(
             f"{others:,} of {len(held):,} held-out conversations are not among those that the policy's run "
             "held out: it may have learnt from them, and then held-out figures look better than they are"
         )
+    if len(held) > MEASURED:
+        m.warn(f"figures are measured on {MEASURED:,} of {len(held):,} held-out conversations, evenly spread")
     build = _clone if isinstance(start, Start) else _critic
     material = build(algorithm, config, learnt, held, settings, start, m)
     # Settled here, so that the run's config tells what the data decided.
@@ -131,7 +137,7 @@ def prepare(
     decided = batch_size_for(len(material.rows), config.epochs, few)
     config = replace(config, batch_size=batch_size_of(config, m, decided))
     task = task_of(logs)
-    sizes = {"lengths": material.lengths.tolist(), "context": material.context}
+    sizes = {"lengths": material.lengths, "context": material.context}
     material.cuts.expect_room(material.context)
     card = data_card(logs, file=logs.source, **sizes, split=split, cuts=material.cuts)
     # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
@@ -214,9 +220,10 @@ def _clone(
         lm = with_lora(lm, settings.lora_rank)
     acting = Acting(max_new_tokens=settings.max_new_tokens)
     rows, heldout = _encoded(learnt, held, chat, context, m)
-    returns = returns_of(learnt)
-    # A conversation that was cut before anybody said how it went is not among the best.
-    kept = bc.keep(np.where(unrated(learnt), -np.inf, returns) if bc.filters(config) else returns, config)
+    kept: range | np.ndarray = range(len(learnt))
+    if bc.filters(config):
+        # A conversation that was cut before anybody said how it went is not among the best.
+        kept = bc.keep(np.where(unrated(learnt), -np.inf, returns_of(learnt)), config)
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, LmPolicy)
@@ -225,7 +232,7 @@ def _clone(
     learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
 
     def judge(trained: Agent) -> dict[str, Any]:
-        return {"wording": judge_clone(trained, (learnt, learnt_rows), (held, heldout), m)}
+        return {"wording": judge_clone(trained, (learnt, learnt_rows), (_measured(held), heldout), m)}
 
     return Material(
         chat=chat,
@@ -278,7 +285,7 @@ def _critic(
     def judge(trained: Agent) -> dict[str, Any]:
         if trained.critic is None:
             return {}
-        return {"critic": judge_critic(trained, estimand, (learnt, rows), (held, heldout), m)}
+        return {"critic": judge_critic(trained, estimand, (learnt, rows), (_measured(held), heldout), m)}
 
     read: Sequence[Sequence[Tokens]] = (rows, heldout)
     features = FrozenFeatures(trunk, width, read, settings.features) if settings.frozen_trunk else None
@@ -310,11 +317,15 @@ def _copy_of(lm: Any, lora_rank: int) -> nn.Module:
 def _encoded(
     learnt: Sequence[Dialogue], held: Sequence[Dialogue], chat: ChatFormat, context: int, m: Machine
 ) -> tuple[TokenRows, TokenRows]:
-    """Rows to learn from and held-out rows: everything is encoded here, once."""
+    """Rows to learn from, and held-out rows to measure on: everything is encoded here, once."""
     n = len(learnt) + len(held)
     with m.progress("encoding", n) as bar:
         rows = token_rows(itertools.chain(learnt, held), chat, context, bar.at)
-    return rows.of(np.arange(len(learnt))), rows.of(np.arange(len(learnt), n))
+    return rows.of(range(len(learnt))), rows.of(len(learnt) + evenly(len(held), MEASURED))
+
+
+def _measured(held: Sequence[Dialogue]) -> Sequence[Dialogue]:
+    return chosen(held, evenly(len(held), MEASURED))
 
 
 def _plan(
@@ -334,8 +345,8 @@ def _plan(
         "conversations": card["conversations"],
         "held_out": card["heldout"],
         "rows": len(rows),
-        "tokens": int(lengths(rows).sum()),
-        "actions": int(decision_counts(rows).sum()),
+        "tokens": lengths(rows).sum(),
+        "actions": decision_counts(rows).sum(),
         "parameters": parameter_count(material.module),
     }
     if material.features is not None:

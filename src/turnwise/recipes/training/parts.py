@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
-from turnwise.data.splits.choices import lacks_outcome, together, unrated
+from turnwise.data.disk.hashes import Hashes
+from turnwise.data.splits.choices import Ratings, together
 from turnwise.data.splits.heldout import Split, split_heldout
 from turnwise.recipes.training.machine import Machine
 from turnwise.run.errors import InputError, SettingError
 
 
 def parted(
-    logs: Logs, share: float, by: str | None, apart: Logs | None, m: Machine, like: Collection[int] = ()
+    logs: Logs,
+    share: float,
+    by: str | None,
+    apart: Logs | None,
+    m: Machine,
+    like: Hashes | Iterable[int] = (),
 ) -> tuple[Split, Logs]:
     """Hold out a share, and all conversations in one: those of `logs`, then those of `apart`.
 
@@ -39,10 +45,11 @@ def origin(logs: Logs, task: str | None, **more: Any) -> dict[str, Any]:
 
 def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:
     """SettingError where some conversations lack an outcome that others have, InputError if all do."""
-    if unrated(logs).all():
+    ratings = Ratings.of(logs)
+    if ratings.all_unrated:
         expected = "an outcome of conversations, or rewards of messages, to learn from"
         raise InputError(f"{name}: expected {expected}; found neither in {len(logs):,} conversations")
-    if missing := int(lacks_outcome(logs).sum()):
+    if missing := ratings.missing:
         expected = "leave-out, or a number that they count as"
         found = f"{missing:,} of {len(logs):,} conversations ended without an outcome, which is not 0"
         raise SettingError("missing_outcome", None, f"{expected}: {found}")

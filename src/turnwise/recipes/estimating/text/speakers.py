@@ -120,8 +120,8 @@ class LmSpeaker:
                 f"{strange:,} of {turns:,} logged messages hold characters that the policy's tokenizer "
                 "cannot write: it never says them"
             )
-        if rows.cuts.conversations or (rows.conversation_lengths > context_of(self.agent.lm)).any():
-            more = int((rows.conversation_lengths > context_of(self.agent.lm)).sum())
+        more = rows.conversation_lengths.above(context_of(self.agent.lm))
+        if rows.cuts.conversations or more:
             notes.append(
                 f"{max(more, rows.cuts.conversations):,} conversations are longer than the policy's context "
                 f"of {context_of(self.agent.lm):,} tokens: it reads the later part of what was said before"
