@@ -9,6 +9,7 @@ from typing import Any
 
 from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styled
 from turnwise.cli.words import split_words
+from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config
@@ -60,6 +61,7 @@ class EvaluatePolicy:
     target: Run
     task: TaskChoice = TaskChoice()
     settings: ConversationSettings = field(default_factory=ConversationSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,15 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
         task = conversations.own_task(policy)
         task = replace(task, settings={**task.settings, **settings})
     if isinstance(policy, ActPolicy):
+        if a.engine.engine is not None:
+            raise SettingError("engine", a.engine.engine, conversations.WORDS_ONLY)
         found = act_conversations.measure(policy, task, s)
     else:
         if s.betas and policy.agent.critic is None:
             notice("warning: --betas: this policy has no critic whose strength could be chosen")
         elif s.betas:
             notice(f"choosing beta on {s.validation_episodes} validation conversations each")
-        found = conversations.measure(policy, task, s)
+        found = conversations.measure(policy, task, s, a.engine)
     result = dict(found.result)
     out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
     if result["truncated"]:

@@ -10,6 +10,7 @@ from turnwise.cli.critics import print_critic
 from turnwise.cli.say import console, interval, notice, parse
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
+from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -148,7 +149,14 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
     "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
-    "replies": (PromptSource, FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping),
+    "replies": (
+        PromptSource,
+        FeedbackReading,
+        FeedbackSettings,
+        ReplySettings,
+        RewardShaping,
+        EngineSettings,
+    ),
     "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
 }
 _SOURCES = ("logs", "feedback", "prompts", "env")
@@ -191,6 +199,7 @@ _TITLES: dict[type[Any], str] = {
     PromptSource: "prompts",
     MeasuringReward: "measuring",
     RewardShaping: "shaping",
+    EngineSettings: "engine",
     EnvironmentSource: "environment",
     EnvironmentSettings: "episodes",
     MemorySpec: "memory",

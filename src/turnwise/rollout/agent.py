@@ -29,6 +29,7 @@ from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.engines.protocol import LaneModel
 from turnwise.rollout.engines.rerank import Reranker
 from turnwise.rollout.engines.sampler import Sampler
+from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import LISTED, checksums
 from turnwise.run.files.whole import whole_file, whole_folder
@@ -36,6 +37,10 @@ from turnwise.run.files.whole import whole_file, whole_folder
 SETTINGS, GENERATION = "turnwise.json", "generation_config.json"
 TRUNK = "critic_trunk"
 """entry of the settings: whether the critic reads by a trunk of its own, or by the policy's"""
+WITH_CRITIC = (
+    "a critic has a say in what this policy says (beta is not 0), and an engine does not know it; "
+    "expected no engine, or beta 0"
+)
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,19 @@ class Agent:
             return guided, Decoding(a.temperature, None, a.top_p)
         return policy, Decoding(a.temperature, a.top_k, a.top_p)
 
-    def lane_model(self, lanes: int, stop: int) -> LaneModel:
-        """Something that speaks in `lanes` conversations at a time."""
+    def lane_model(self, lanes: int, stop: int, engine: Engine | None = None) -> LaneModel:
+        """Something that speaks in `lanes` conversations at a time: an `engine`, if there is one.
+
+        InputError for a critic that has a say in words and an engine, whose servers know nothing of it.
+        """
         a, (policy, decoding) = self.acting, self.token_policy()
         context = context_of(self.lm)
+        if engine is not None:
+            if not isinstance(policy, LmPolicy) or self.reranks:
+                raise InputError(WITH_CRITIC)
+            return engine.lanes(
+                policy, lanes=lanes, stop=stop, decoding=decoding, max_new_tokens=a.max_new_tokens
+            )
         if isinstance(self.critic, TurnCritic) and a.beta:
             self.critic.eval()
             return Reranker(

@@ -12,7 +12,7 @@ from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.envs.dialogue import DialogueTask, Message, Response
-from turnwise.rollout.engines.protocol import LaneModel, Utterance
+from turnwise.rollout.engines.protocol import LaneModel, Span, Utterance
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Conversation:
     hidden: Mapping[str, Any]
     turns: tuple[Mapping[str, Any], ...] = ()
     """what an agent of acts meant, understood and believed at each of its turns"""
+    spans: tuple[tuple[Span, ...], ...] = ()
+    """for each utterance, which weights of an engine spoke which tokens of it; empty without one"""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class _Lane:
     messages: list[Message]
     row: TokenWriter = field(default_factory=TokenWriter)
     logp: float = 0.0
+    spans: list[tuple[Span, ...]] = field(default_factory=list)
 
 
 def episode_seed(seed: int, episode: int, who: int) -> int:
@@ -127,6 +130,7 @@ class _Loop:
         logp = float(np.sum(u.logp))  # of the whole message, stop token included; rounding can exceed 0
         state.messages.append(Message("assistant", text, reward, min(logp, 0.0)))
         state.row.act(u.ids, reward, logp, u.logp)
+        state.spans.append(u.spans)
         if not u.stopped:
             state.row.read([self.chat.stop])
 
@@ -137,6 +141,7 @@ class _Loop:
         elif u.ids:  # the context cut the agent short: a turn without an end, and without a reward
             state.messages.append(Message("assistant", self.chat.text(u.ids)))
             state.row.act(u.ids, 0.0, None, u.logp, complete=False)
+            state.spans.append(u.spans)
         if response.messages:
             history = list(state.messages)
             state.messages += response.messages
@@ -153,5 +158,6 @@ class _Loop:
             ),
             info=response.info,
             hidden=dict(self.task.hidden(lane)),
+            spans=tuple(state.spans),
         )
         return lane

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.engines.servers.engine import Engine
+from turnwise.rollout.engines.servers.handshake import own_logp
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, judged_groups
 
@@ -49,7 +51,8 @@ class Run(Protocol):
 class OneTurn:
     """Prompts, and the reward that judges the replies to them.
 
-    `gold`, the true reward if it is known, is only recorded: nothing is learnt from it.
+    `gold`, the true reward if it is known, is only recorded: nothing is learnt from it. `engine`: servers
+    that speak for the policy; without it the policy speaks itself.
     """
 
     chat: ChatFormat
@@ -59,6 +62,7 @@ class OneTurn:
     columns: Sequence[Mapping[str, Any]] | None = None
     max_new_tokens: int = 64
     decoding: Decoding = POLICYS_OWN
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -105,12 +109,24 @@ class OneTurn:
             max_new_tokens=self.max_new_tokens,
             decoding=self.decoding,
             columns=None if self.columns is None else [self.columns[i] for i in chosen],
+            engine=self.engine,
         )
+        spoken = self._beside(policy, replies, group)
         rewards, known = judged_groups(self.reward, replies, group)
         places = np.flatnonzero(known.repeat(group))
         replies, rewards = [replies[i] for i in places], rewards[places]
         gold = self.gold(replies) if self.gold is not None and replies else None
-        return Judged(replies, rewards, gold, int((~known).sum()))
+        return Judged(replies, rewards, gold, int((~known).sum()), spoken)
+
+    def _beside(self, policy: LmPolicy, replies: Sequence[Reply], group: int) -> dict[str, float]:
+        """The engine's log-probabilities beside the policy's own at the version that spoke, as metrics.
+
+        The engine's are those of the policy that acted, and what importance ratios are made of.
+        """
+        if self.engine is None or self.decoding != POLICYS_OWN:
+            return {}
+        rows = [r.tokens for r in replies]
+        return self.engine.compared([t.token_logp[t.action] for t in rows], own_logp(policy, rows, group))
 
     def chosen(self, step: int, prompts: int, seed: int) -> list[int]:
         """Prompts of a step: all of them in a random order, then all again in another."""
@@ -133,6 +149,8 @@ class Judged:
     """[n], never learnt from"""
     left_out: int = 0
     """prompts whose replies are not here, since the reward had no opinion of one of them"""
+    engine: Mapping[str, float] = field(default_factory=dict)
+    """metrics of the engine that spoke; empty if the policy itself did"""
 
     def rows(self) -> list[Tokens]:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""
@@ -170,4 +188,5 @@ class Judged:
             "completions/mean_length": float(np.mean(lengths)),
             "completions/clipped_ratio": float(np.mean([not r.stopped for r in self.replies])),
         }
+        found |= self.engine
         return found if self.gold is None else found | {"gold": float(self.gold.mean())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import episode_seed
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
-from turnwise.rollout.engines.protocol import Utterance
+from turnwise.rollout.engines.protocol import Span, Utterance
 from turnwise.rollout.engines.sampler import Sampler
+from turnwise.rollout.engines.servers.engine import Engine
+from turnwise.rollout.engines.servers.lanes import EngineLanes
 from turnwise.run.errors import InputError
 
 
@@ -33,6 +36,8 @@ class Reply:
     tokens: Tokens
     stopped: bool
     columns: Mapping[str, Any] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
+    """which weights of an engine elsewhere spoke which tokens of it; empty if the policy itself spoke"""
 
     @property
     def length(self) -> int:
@@ -57,32 +62,35 @@ def sample_replies(
     decoding: Decoding = POLICYS_OWN,
     lanes: int = 256,
     columns: Sequence[Mapping[str, Any]] | None = None,
+    engine: Engine | None = None,
 ) -> list[Reply]:
     """`group` replies to each prompt, those of a prompt together; about `lanes` are spoken at a time.
 
-    What is said depends on `seed` and the prompt's place alone. InputError for a prompt that leaves no room
+    With an `engine` its servers speak, with the policy's weights as they are now. What is said depends on
+    `seed` and the prompt's place alone. InputError for a prompt that leaves no room
     in the context.
     """
-    expect_room(policy, chat, prompts, max_new_tokens)
+    expect_room(policy, chat, prompts, max_new_tokens, engine)
     known = [{}] * len(prompts) if columns is None else columns
-    at_once = max(1, lanes // group)
+    # Servers queue what they cannot hold: they are asked for everything, and start with what is free.
+    at_once = max(1, lanes // group) if engine is None else len(prompts)
     replies: list[Reply] = []
     for start in range(0, len(prompts), at_once):
         part = prompts[start : start + at_once]
         opened = [chat.opening(p) for p in part]
-        longest = max(map(len, opened)) + max_new_tokens
-        sampler = Sampler(
-            policy,
-            lanes=len(part) * group,
+        longest, count = max(map(len, opened)) + max_new_tokens, len(part) * group
+        make = partial(Sampler, policy) if engine is None else partial(engine.lanes, policy)
+        model = make(
+            lanes=count,
             context=longest + 1,
             stop=chat.stop,
             decoding=decoding,
             max_new_tokens=max_new_tokens,
-            at_least=len(part) * group,
+            at_least=count,
         )
-        for lane in range(sampler.lanes):
-            sampler.reset(lane, episode_seed(seed, start * group + lane, 0))
-        said = _say(sampler, opened, group)
+        for lane in range(count):
+            model.reset(lane, episode_seed(seed, start * group + lane, 0))
+        said = _say(model, opened, group)
         replies += [
             _reply(chat, part[u.lane // group], opened[u.lane // group], u, known[start + u.lane // group])
             for u in said
@@ -95,31 +103,42 @@ def has_room(policy: LmPolicy, chat: ChatFormat, prompt: Prompt, max_new_tokens:
     return len(chat.opening(prompt)) + max_new_tokens + 1 <= context_of(policy.lm)
 
 
-def expect_room(policy: LmPolicy, chat: ChatFormat, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """InputError for a prompt that leaves no room for a reply."""
+def expect_room(
+    policy: LmPolicy,
+    chat: ChatFormat,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    engine: Engine | None = None,
+) -> None:
+    """InputError for a prompt that leaves no room for a reply, in the policy's context or the engine's."""
+    context, whose = context_of(policy.lm), ""
+    if engine is not None and engine.context is not None and engine.context < context:
+        context, whose = engine.context, " of the engine's servers"
     for prompt in prompts:
-        if not has_room(policy, chat, prompt, max_new_tokens):
+        if (read := len(chat.opening(prompt))) + max_new_tokens + 1 > context:
             raise InputError(
-                f"the prompt {prompt[-1].content[:40]!r} has {len(chat.opening(prompt))} tokens; a reply of "
-                f"{max_new_tokens} and its end do not fit the context of {context_of(policy.lm)} after it; "
-                "expected a smaller max_new_tokens, or shorter prompts"
+                f"the prompt {prompt[-1].content[:40]!r} has {read} tokens; a reply of {max_new_tokens} and "
+                f"its end do not fit the context of {context}{whose} after it; expected a smaller "
+                "max_new_tokens, or shorter prompts"
             )
 
 
-def _say(sampler: Sampler, opened: Sequence[list[int]], group: int) -> list[Utterance]:
-    """All lanes speak; a group's first lane reads the prompt and the others are copies of it."""
-    leads = [p * group for p in range(len(opened))]
-    if group > 1:
-        long = [(lead, ids) for lead, ids in zip(leads, opened, strict=True) if len(ids) > 1]
-        sampler.read([lead for lead, _ in long], [ids[:-1] for _, ids in long])
+def _say(model: Sampler | EngineLanes, opened: Sequence[list[int]], group: int) -> list[Utterance]:
+    """All lanes speak. In a sampler a group's first lane reads the prompt and the others are copies of it."""
+    shares = False  # a server remembers by itself what it has read
+    if group > 1 and isinstance(model, Sampler):
+        shares = True
+        long = [(p * group, ids) for p, ids in enumerate(opened) if len(ids) > 1]
+        model.read([lead for lead, _ in long], [ids[:-1] for _, ids in long])
         for lead, _ in long:
-            sampler.copy_lane(lead, range(lead, lead + group))
-    for lane in range(sampler.lanes):
+            model.copy_lane(lead, range(lead, lead + group))
+    lanes = len(opened) * group
+    for lane in range(lanes):
         ids = opened[lane // group]
-        sampler.submit(lane, ids[-1:] if group > 1 else ids)
+        model.submit(lane, ids[-1:] if shares else ids)
     said: list[Utterance] = []
-    while len(said) < sampler.lanes:
-        said += sampler.collect()
+    while len(said) < lanes:
+        said += model.collect()
     return sorted(said, key=lambda u: u.lane)
 
 
@@ -131,6 +150,5 @@ def _reply(
     row.act(u.ids, 0.0, float(np.sum(u.logp)), u.logp)
     if not u.stopped:
         row.read([chat.stop])
-    return Reply(
-        prompt, chat.text(u.ids), row.tokens(terminated=True, next_known=True, id=""), u.stopped, columns
-    )
+    tokens = row.tokens(terminated=True, next_known=True, id="")
+    return Reply(prompt, chat.text(u.ids), tokens, u.stopped, columns, u.spans)

@@ -71,10 +71,13 @@ REPLIES: dict[str, Metric] = {
     "completions/mean_length": Metric("length of a reply", "tokens"),
     "completions/clipped_ratio": Metric("share of replies cut by the limit"),
     "left_out": Metric("prompts left out so far, as the reward was silent", "prompts"),
+    "engine/logp_error_max": Metric("largest difference of the engine's log-probabilities", "nats per token"),
+    "engine/logp_error_mean": Metric("mean difference of the engine's log-probabilities", "nats per token"),
     "skipped": Metric("steps so far that learnt nothing, as all was left out", "steps"),
 }
 """Numbers about the replies that were sampled in a step; `gold` only if the truth is known, which nothing
-learns from. The two counts are of the whole run, and are absent while they are 0."""
+learns from. The two counts are of the whole run, and are absent while they are 0. Those of the engine compare
+the servers that spoke with the policy itself, on the same tokens with the same weights."""
 
 
 def added(total: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from turnwise.envs.dialogue import DialogueTask
 from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation, converse
+from turnwise.rollout.engines.servers.engine import Engine
 
 CONFIDENCE = 0.95
 
@@ -23,15 +24,17 @@ def hold_conversations(
     seed: int,
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
+    engine: Engine | None = None,
 ) -> list[Conversation]:
     """Let `agent` talk with the partners of `task`, `lanes` conversations at a time.
 
     The same seed gives every agent the same partners: differences between agents are then paired, and need
-    fewer conversations to be seen. `progress` is called with the number of finished conversations.
+    fewer conversations to be seen. `progress` is called with the number of finished conversations. An
+    `engine` speaks for the agent, if there is one.
     """
     chat = agent.chat
     lanes = min(lanes, episodes)
-    model = agent.lane_model(lanes, chat.stop)
+    model = agent.lane_model(lanes, chat.stop, engine)
     return converse(model, task, chat, episodes=range(episodes), seed=seed, lanes=lanes, progress=progress)
 
 

@@ -18,6 +18,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import score_replies
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
+from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward
 
@@ -101,8 +102,10 @@ def measure_replies(
     best_of: int = 1,
     decoding: Decoding = POLICYS_OWN,
     columns: Sequence[Mapping[str, Any]] | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Sample `group` replies to each prompt and measure them, by `rewards` if there are any.
+    """Sample `group` replies to each prompt and measure them, by `rewards` if there are any. An `engine`
+    speaks for the policy, if there is one.
 
     length, unfinished  tokens of a reply; share of replies cut by the limit
     each of `rewards`   under its name ("reward", "gold"): what the replies are worth
@@ -125,6 +128,7 @@ def measure_replies(
         max_new_tokens=max_new_tokens,
         decoding=decoding,
         columns=columns,
+        engine=engine,
     )
     worth = {name: reward(replies) for name, reward in (rewards or {}).items()}
     if best_of > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,18 +15,29 @@ from turnwise.evaluation.measures.shifts import measure_shift
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.parts import parameter_count
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.recipes.engines import open_for
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.agent import Agent
+from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.run.errors import SettingError
 from turnwise.run.files.lock import locked
 from turnwise.run.files.whole import whole_files
 from turnwise.run.folder import as_json
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
+from turnwise.run.terminal import say
 
+WORDS_ONLY = "no engine: an agent of acts chooses among acts, and words them here"
+WITH_CRITIC = (
+    "no engine, or no beta: a critic has a say in this policy's words, and servers know nothing of it"
+)
+HERE = EngineSettings()
+"""no engine: the policy speaks in this process"""
 VALIDATION_SEED = 1_000_003
 """added to the seed for validation conversations, so that they are other ones than the evaluation's"""
 REHEARSED = 4
@@ -39,7 +51,14 @@ def own_task(policy: Policy | ActPolicy) -> Task:
     return task_called(policy.task)
 
 
-def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet: bool = False) -> Evaluation:
+def measure(
+    policy: Policy,
+    task: Any,
+    settings: ConversationSettings,
+    servers: EngineSettings = HERE,
+    *,
+    quiet: bool = False,
+) -> Evaluation:
     """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
 
     `task`: None is the task of the logs that the policy learnt from. What logs earned in one task is no
@@ -47,7 +66,8 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     for the behaviour policy.
 
     With betas, the best is picked on validation conversations of another seed first, and the run's policy
-    speaks with it from then on. Nothing is written for a policy without a run folder.
+    speaks with it from then on. Nothing is written for a policy without a run folder. `servers`: an engine
+    that speaks for the policy.
     """
     row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
     a = replace(
@@ -57,6 +77,9 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
         betas=settings.betas[: at_most(2, len(settings.betas))],
     )
     agent = policy.agent.with_acting(temperature=a.temperature)
+    guided = agent.critic is not None and (a.betas or agent.acting.beta)
+    if servers.engine is not None and guided:
+        raise SettingError("engine", servers.engine, WITH_CRITIC)
     validation: list[dict[str, Any]] = []
     if a.betas and agent.critic is not None:
         with Progress("beta", len(a.betas), quiet=quiet) as bar:
@@ -69,9 +92,17 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
                 lanes=a.lanes,
                 progress=bar.at,
             )
-    with Progress("talking", a.episodes, quiet=quiet) as bar:
+    with contextlib.ExitStack() as closing:
+        engine = _engine(agent, servers, closing, quiet)
+        bar = closing.enter_context(Progress("talking", a.episodes, quiet=quiet))
         conversations = hold_conversations(
-            agent, row.live(), episodes=a.episodes, seed=a.seed, lanes=a.lanes, progress=bar.at
+            agent,
+            row.live(),
+            episodes=a.episodes,
+            seed=a.seed,
+            lanes=a.lanes,
+            progress=bar.at,
+            engine=engine,
         )
     same = policy.task == row.words
     references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
@@ -83,6 +114,8 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     }
     result["beta"] = agent.acting.beta if agent.critic is not None else None
     result["validation"] = validation
+    if engine is not None:
+        result["sampled_by"] = engine.kind
     result["beside"] = [reference_in_words(r) for r in references]
     rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
     result["shift"] = shift = measure_shift(agent, rows, said=True)
@@ -101,6 +134,17 @@ def measure(policy: Policy, task: Any, settings: ConversationSettings, *, quiet:
     return Evaluation(
         result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
     )
+
+
+def _engine(
+    agent: Agent, servers: EngineSettings, closing: contextlib.ExitStack, quiet: bool
+) -> Engine | None:
+    """The engine that speaks for the agent, if one is asked for."""
+    policy, decoding = agent.token_policy()
+    if not isinstance(policy, LmPolicy):  # a critic guides it, and there is no engine
+        return None
+    tell = (lambda text: None) if quiet else (lambda text: say(f"warning: {text}"))
+    return open_for(servers, policy, agent.chat, closing, tell, decoding=decoding)
 
 
 def reference_in_words(reference: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from turnwise.exact.learning.truth import LANES
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.environments import find_environment, is_environment, with_arguments
+from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -157,11 +158,11 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     if judge is None or judge in ((), []):
         raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
     policy = _start(algorithm, given)
-    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping)
-    reading, settings, sampled, shaping = (_taken(kind, given) for kind in kinds)
+    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping, EngineSettings)
+    reading, settings, sampled, shaping, engine = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     prompts = replies.find_prompts(data, reading, settings.heldout, quiet=m.silent)
-    return replies.prepare(algorithm, config, prompts, policy, judge, settings, sampled, shaping, m)
+    return replies.prepare(algorithm, config, prompts, policy, judge, settings, sampled, shaping, engine, m)
 
 
 def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:

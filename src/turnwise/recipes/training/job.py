@@ -63,6 +63,10 @@ NOT_RECORDED = (
     "strategy",
     "reward_retries",
     "reward_wait",
+    "engine",
+    "engine_folder",
+    "engine_timeout",
+    "engine_wait",
 )
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 

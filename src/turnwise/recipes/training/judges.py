@@ -14,6 +14,7 @@ from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Judge
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import Speaker
+from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.load import load_reward
 from turnwise.rollout.replies import sample_replies
 from turnwise.rollout.reward_classifier import ClassifierScorer
@@ -92,7 +93,13 @@ def content_of(judges: Sequence[FoundJudge]) -> dict[str, str]:
 
 
 def training_rewards(
-    judges: Sequence[FoundJudge], doubt: float, s: Speaker, prompts: Sequence[Prompt], most: int, m: Machine
+    judges: Sequence[FoundJudge],
+    doubt: float,
+    s: Speaker,
+    prompts: Sequence[Prompt],
+    most: int,
+    m: Machine,
+    engine: Engine | None = None,
 ) -> list[Reward]:
     """What each judge gives in training. `most`: tokens of the longest reply.
 
@@ -104,7 +111,7 @@ def training_rewards(
         one = f"{models[0].name} is one model, which has no doubt"
         raise SettingError("doubt", doubt, f"0: {one}; an ensemble (ensemble of 2 or more) has")
     few = list(prompts)[: at_most(8, STANDARDISED_ON)] if models else []
-    own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=most)
+    own = sample_replies(s.policy, s.chat, few, group=2, seed=m.seed + 7, max_new_tokens=most, engine=engine)
     found = []
     for j in judges:
         judge: Any = j.judge

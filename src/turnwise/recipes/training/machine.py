@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Machine:
     run: RunSettings
     world: World
     quiet: bool = False
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """what the run lets go of at its end, however it ends"""
 
     @property
     def out(self) -> Path:
@@ -113,6 +115,7 @@ def machine(
             torch.set_num_threads(run.threads)
         torch.manual_seed(run.seed)
         try:
-            yield Machine(run, world, quiet)
+            with contextlib.ExitStack() as closing:
+                yield Machine(run, world, quiet, closing)
         finally:
             torch.set_num_threads(threads)

@@ -13,6 +13,8 @@ from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.files.prompts import read_prompts
 from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.engines import open_for
+from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
@@ -37,7 +39,7 @@ from turnwise.recipes.training.speakers import (
 )
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import sample_replies
+from turnwise.rollout.replies import expect_room, sample_replies
 from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.rewards import (
@@ -61,6 +63,7 @@ def prepare(
     settings: FeedbackSettings,
     replies: ReplySettings,
     shaping: RewardShaping,
+    servers: EngineSettings,
     m: Machine,
 ) -> Job[Policy]:
     """Open the policy, make the reward, and try it on two replies before anything is written.
@@ -77,7 +80,13 @@ def prepare(
     if not learnt:
         raise InputError(f"{source}: only held-out prompts leave room for a reply")
     asked = [row.prompt for row in learnt]
-    each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m)
+    engine = open_for(
+        servers, speaker.policy, speaker.chat, m.closing, m.warn, run=m.out, before=speaker.before
+    )
+    expect_room(
+        speaker.policy, speaker.chat, [*asked, *(r.prompt for r in held)], replies.max_new_tokens, engine
+    )
+    each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m, engine)
     judge = _shaped(combined(each, judges), shaping)
     measured = to_ask(speaker, replies, held or learnt, held_out=bool(held))
     # Two replies are judged before anything is written: a reward that fails is found now, not after an hour.
@@ -88,6 +97,7 @@ def prepare(
         seed=0,
         max_new_tokens=replies.max_new_tokens,
         columns=[row.columns for row in learnt[:2]],
+        engine=engine,
     )
     if np.isnan(judge(tried)).all():
         m.warn(f"{recorded(judges)} has no opinion of the {len(tried)} replies that were tried")
@@ -103,12 +113,13 @@ def prepare(
         columns=[row.columns for row in learnt],
         max_new_tokens=replies.max_new_tokens,
         decoding=Decoding(),
+        engine=engine,
     )
     counts = {"prompts": len(learnt), "held_out": len(held)}
     task = source if source in TASKS else speaker.task
 
     def finish() -> tuple[Policy, dict[str, Any]]:
-        made, facts = finish_speaker(speaker, m, replies, measured, rewards)
+        made, facts = finish_speaker(speaker, m, replies, measured, rewards, engine)
         return made, facts | counts | {"task": task}
 
     few = replace(config, steps=min(2, config.steps))
@@ -116,6 +127,8 @@ def prepare(
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     began = {"policy": speaker.name, "prompts": source, "reward": recorded(judges), "task": task}
     began |= parts[0].reading.facts()
+    if engine is not None:
+        began["sampled_by"] = engine.kind
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, settings, replies, shaping, config),

@@ -17,10 +17,12 @@ from turnwise.models.lm.lora import merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
+from turnwise.models.lm.served import is_adapted
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
 from turnwise.recipes.trained import Policy, open_policy, task_of_policy
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
+from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.replies import has_room, sample_replies
 from turnwise.rollout.rewards import Reward
 from turnwise.run.errors import InputError, SettingError
@@ -142,13 +144,23 @@ def try_rewards(s: Speaker, settings: ReplySettings, asked: Asked, rewards: Mapp
 
 
 def finish_speaker(
-    s: Speaker, m: Machine, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]
+    s: Speaker,
+    m: Machine,
+    settings: ReplySettings,
+    asked: Asked,
+    rewards: Mapping[str, Reward],
+    engine: Engine | None = None,
 ) -> tuple[Policy, dict[str, Any]]:
     """Save the policy; measure what it says, and what it said before, to the same prompts."""
-    lm = merged(s.policy.lm)
+    if engine is not None and is_adapted(s.policy.lm):
+        engine.follow(s.policy)
+        lm = merged(s.policy.lm)
+        engine.folded(lm)
+    else:
+        lm = merged(s.policy.lm)
     agent = Agent(lm, s.tokenizer, None, Acting(max_new_tokens=settings.max_new_tokens))
     agent.save(m.out / "policy")
-    measured = _measured(s, lm, m, settings, asked, rewards)
+    measured = _measured(s, lm, m, settings, asked, rewards, engine)
     if measured:
         measured["held_out"] = len(asked.prompts) if asked.held_out else 0
         measured |= {"shortened": asked.roomy.shortened, "left_out": asked.roomy.left_out}
@@ -159,7 +171,13 @@ def finish_speaker(
 
 
 def _measured(
-    s: Speaker, lm: Any, m: Machine, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]
+    s: Speaker,
+    lm: Any,
+    m: Machine,
+    settings: ReplySettings,
+    asked: Asked,
+    rewards: Mapping[str, Reward],
+    engine: Engine | None,
 ) -> dict[str, Any]:
     """Replies before and after, and the difference on the same prompts."""
     if not asked.prompts:
@@ -178,6 +196,7 @@ def _measured(
             rewards=rewards,
             reference=reference,
             columns=asked.columns,
+            engine=engine,
         )
     gained = paired_gains(measured["before"], measured["after"])
     measured["gained"] = {name: x for name, x in gained.items() if name != "kl"}  # before, it is 0

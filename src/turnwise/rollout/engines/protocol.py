@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Span(NamedTuple):
+    """Tokens `start` .. `stop - 1` of an utterance, and the version of the weights that spoke them."""
+
+    version: str
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -13,6 +21,7 @@ class Utterance:
 
     `stopped`: it ends with the stop token. `out_of_context`: the memory is full, the conversation cannot
     go on. Neither: the limit on new tokens was reached, and the stop token is read as if it had been said.
+    `spans`: which weights spoke, of an engine elsewhere; empty if it was the policy itself, as it is now.
     """
 
     lane: int
@@ -20,6 +29,7 @@ class Utterance:
     logp: tuple[float, ...]
     stopped: bool
     out_of_context: bool
+    spans: tuple[Span, ...] = ()
 
 
 class LaneModel(Protocol):
