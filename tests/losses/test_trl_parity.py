@@ -305,7 +305,7 @@ def test_bradley_terry(
         [written(p, replies[i]) for i in range(2) for p, replies in zip(PROMPTS, REPLIES, strict=True)],
         gamma=1.0,
     )
-    chosen, rejected = model(b.inputs, b.decisions[:, -1]).chunk(2, 1)
+    chosen, rejected = model(b.inputs, b.decisions).chunk(2, 1)
     ours = bradley_terry_loss(chosen, rejected, None if margins is None else torch.tensor(margins)).mean()
     if centring is not None:
         ours = ours + centring * centring_loss(chosen, rejected).mean()

@@ -23,7 +23,7 @@ class Talk:
     """Answer a trained policy in the terminal, message by message."""
 
     run: str
-    """Run folder of a policy, or any causal LM by folder or name."""
+    """Run folder of a policy, or any language model by folder or name."""
     system: str | None = None
     """System message that the conversation begins with."""
     agent_first: bool = False

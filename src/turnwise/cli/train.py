@@ -71,8 +71,8 @@ class PolicySource:
     """The policy to begin with."""
 
     policy: str
-    """Run folder of a cloned policy (turnwise train bc), any causal LM by folder or name, or the folder of an
-    adapter (peft)."""
+    """Run folder of a cloned policy (turnwise train bc), any language model by folder or name, or the folder
+    of an adapter (peft)."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,10 @@ def features_of(model: str | Path | Policy, *, quiet: bool = False, **settings: 
     `model` is a policy, the folder of its run, a folder of `transformers`, or a hub name; `settings` are
     fields of `Features`. InputError for a run that trained something else, and for what is no model.
     """
-    from turnwise.models.lm.features import Features, load_features
-    from turnwise.models.lm.parts import trunk_of
+    from turnwise.models.lm.features import features_of_lm, load_features
 
     if isinstance(model, Policy):
-        own = {"last": True, **settings}
-        return Features(trunk_of(model.agent.lm), model.agent.tokenizer, quiet=quiet, **own)
+        return features_of_lm(model.agent.lm, model.agent.tokenizer, quiet=quiet, **settings)
     folder = saved_folder(model)
     if (held := held_in(folder)) == "steps":
         raise InputError(f"{model}: this is {WORDS[held]}; expected a language model or an encoder")

@@ -270,7 +270,7 @@ def load(
     solved POMDP.
 
     A `.policy` file of APPL's solvers is a solved POMDP too, of which nothing is proved yet. A saved policy's
-    folder, and any causal language model of `transformers` by folder or name, is a policy. `embed`: what
+    folder, and any language model of `transformers` by folder or name, is a policy. `embed`: what
     makes vectors of texts, for acts that were found with a model or a function and are not to look for it
     where it was: a policy, a folder, a hub name, or a function of texts. InputError for a run that has not
     come to its end, and if that model is not there. A checkpoint of a run on logs, by its file

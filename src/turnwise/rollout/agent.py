@@ -68,7 +68,7 @@ class Acting:
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent that speaks: a causal LM, its tokenizer, and a critic of tokens, of turns or none."""
+    """An agent that speaks: a language model, its tokenizer, and a critic of tokens, of turns or none."""
 
     lm: Any
     tokenizer: Any
@@ -200,7 +200,7 @@ class Agent:
         return found | {"shift": shift, "q": taken[0].numpy(), "v": v[0].numpy()}
 
     def save(self, folder: Path) -> None:
-        """Write the language model, for `AutoModelForCausalLM` to load, and the critic beside it.
+        """Write the language model, for `AutoModelForCausalLM` (or `AutoModelForSeq2SeqLM`), and the critic.
 
         What `transformers` then generates ends at our stop token, and is sampled as `acting` says. The folder
         is there whole or not at all; InputError for one that holds other things.

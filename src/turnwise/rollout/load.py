@@ -50,9 +50,9 @@ def load(
 ) -> Agent | StepAgent | ActAgent | RewardScorer | ClassifierScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
-    A causal LM by folder or hub name is an `Agent` too. `embed` gives what makes vectors of texts, by its
-    name, for an agent of acts that reads by them; None: a model by folder or name. InputError if nothing can
-    be loaded.
+    A causal LM or an encoder-decoder by folder or hub name is an `Agent` too. `embed` gives what makes
+    vectors of texts, by its name, for an agent of acts that reads by them; None: a model by folder or name.
+    InputError if nothing can be loaded.
     """
     held = held_in(saved_folder(path))
     if held == "steps":
@@ -65,7 +65,7 @@ def load(
 
 
 def load_agent(path: str | Path) -> Agent:
-    """An agent that speaks: from a run's folder, a saved policy's, or any causal LM by name or folder."""
+    """An agent that speaks: from a run's folder, a saved policy's, or a language model by name or folder."""
     from turnwise.models.lm.pretrained import load_lm
     from turnwise.rollout.agent import SETTINGS, Acting, Agent
 
@@ -145,6 +145,8 @@ def _reward_model(folder: Path) -> tuple[Any, Any]:
     trunk, tokenizer, heads = load_classifier(folder)
     if (folder / HEADS).exists():
         heads = load_file(folder / HEADS)["heads"]
+    if not len(heads):
+        raise InputError(f"{folder}: an encoder-decoder without {HEADS}; expected the run of a reward model")
     model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
     with torch.no_grad():
         model.heads.weight.copy_(heads)

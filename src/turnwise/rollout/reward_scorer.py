@@ -121,7 +121,7 @@ def scorer(model: AnyRewardModel) -> Callable[[Sequence[Tokens]], np.ndarray]:
         found = []
         for start in range(0, len(rows), ROWS):
             b = pack_tokens([rows[i] for i in order[start : start + ROWS]], gamma=1.0).to(device)
-            found.append(model(b.inputs, b.decisions[:, -1]).double().cpu().numpy())
+            found.append(model(b.inputs, b.decisions).double().cpu().numpy())
         each = np.concatenate(found, 1)
         return each[:, np.argsort(order)]
 

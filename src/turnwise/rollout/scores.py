@@ -9,15 +9,16 @@ that it would never say has -inf. Every conversation is read once, all of its tu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from turnwise.data.rows import lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
+from turnwise.models.lm.parts import features_at
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, distribution
 from turnwise.rollout.engines.sampler import Policy
 
@@ -73,17 +74,22 @@ def _read(policy: Policy, decoding: Decoding, rows: Sequence[Tokens]) -> list[To
     ids = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
     for b, row in enumerate(rows):
         ids[b, : len(row)] = row.ids
-    place = torch.as_tensor(np.concatenate([b * ids.shape[1] + k for b, k in enumerate(at)]), device=device)
+    decisions = np.zeros((len(rows), max(map(len, at)) + 1), np.int64)  # [B, A1], padded as batches are
+    for b, (row, k) in enumerate(zip(rows, at, strict=True)):
+        decisions[b, : len(k)], decisions[b, len(k) :] = k, len(row) - 1
     said = torch.as_tensor(
         np.concatenate([row.ids[k + 1] for row, k in zip(rows, at, strict=True)]), device=device
     )
     read = torch.as_tensor(ids, device=device)
-    each = {trunk: _features(trunk, read).flatten(0, 1)[place] for trunk in dict.fromkeys(policy.trunks)}
+    places = torch.as_tensor(decisions, device=device)
+    real = torch.arange(decisions.shape[1]) < torch.tensor([len(k) for k in at]).unsqueeze(1)
+    real = real.to(device)
+    each = {trunk: features_at(trunk, read, places)[real] for trunk in dict.fromkeys(policy.trunks)}
     features = [each[trunk] for trunk in policy.trunks]  # [n, D] each
     step = 1
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     begin = 0
-    while begin < len(place):
+    while begin < len(said):
         here = slice(begin, begin + step)
         logits = policy.logits([f[here] for f in features])  # [m, V]
         parts.append(_scores(logits, decoding, said[here]))
@@ -92,10 +98,6 @@ def _read(policy: Policy, decoding: Decoding, rows: Sequence[Tokens]) -> list[To
     ends = np.cumsum([len(k) for k in at])[:-1]
     columns = [np.split(torch.cat(x).cpu().numpy(), ends) for x in zip(*parts, strict=True)]
     return [TokenScores(*row) for row in zip(*columns, strict=True)]
-
-
-def _features(trunk: nn.Module, ids: Tensor) -> Any:
-    return trunk(input_ids=ids, use_cache=False).last_hidden_state
 
 
 def _scores(logits: Tensor, decoding: Decoding, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:

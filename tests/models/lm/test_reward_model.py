@@ -25,7 +25,7 @@ from turnwise.rollout.reward_scorer import RewardScorer, scorer
 from turnwise.run.errors import InputError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 1, 1]])
-FINAL = torch.tensor([4, 2])
+FINAL = torch.tensor([[4], [2]])
 PROMPT = (Message("user", "hello there"),)
 TEXTS = ("my friend", "it works now", "", "hello hello my friend it works", "there")
 
@@ -68,7 +68,7 @@ def test_the_reward_is_the_head_times_the_feature_of_the_last_token() -> None:
     """Each row read alone, without padding, and the product taken by hand; what follows the end is unseen."""
     model = model_of(small(), ensemble=3)
     found = model(IDS, FINAL)
-    for b, last in enumerate(FINAL.tolist()):
+    for b, last in enumerate(FINAL[:, 0].tolist()):
         feature = model.trunk(input_ids=IDS[b : b + 1, : last + 1]).last_hidden_state[0, -1]
         by_hand = torch.stack([feature @ model.heads.weight[e] for e in range(3)])
         assert_close(found[:, b], by_hand, rtol=0, atol=1e-6)

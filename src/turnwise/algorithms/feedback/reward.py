@@ -74,7 +74,7 @@ METRICS: dict[str, Metric] = {
 def rewards(model: AnyRewardModel, rows: Sequence[Tokens]) -> Tensor:
     """[E, B], each member's reward, read at the last token of each row."""
     batch = pack_tokens(rows, gamma=1.0).to(next(model.parameters()).device)
-    return model(batch.inputs, batch.decisions[:, -1])
+    return model(batch.inputs, batch.decisions)
 
 
 def comparison_losses(

@@ -26,6 +26,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.models.lm.parts import lm_head_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
@@ -146,6 +147,9 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Clone the agent of the logs into `policy`, in place."""
+    if c.partner_weight and is_encoder_decoder(policy.lm):
+        expected = "0 for an encoder-decoder: its encoder reads what partners say, and predicts nothing"
+        raise SettingError("partner_weight", c.partner_weight, expected)
     objective = Objective(policy)
     learner = run.learner(objective, c.optimizer)
     dtype = next(objective.parameters()).dtype

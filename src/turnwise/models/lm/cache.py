@@ -121,9 +121,16 @@ class LaneMemory(Cache):
         self.places: tuple[np.ndarray, ...] = ()
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
-    def read(self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray) -> Tensor:
+    def read(
+        self,
+        ids: Sequence[Sequence[int]],
+        rows: np.ndarray,
+        start: np.ndarray,
+        begins: Sequence[bool] | None = None,
+    ) -> Tensor:
         """Let lane `rows[i]` read `ids[i]` from position `start[i]` on; features of each last id [n, D].
 
+        Where replies begin makes no difference here: a causal model reads all words alike.
         What lies behind a lane's own ids is overwritten by whatever it reads next and never attended to.
         """
         counts = np.array([len(x) for x in ids])  # [n], ids that each lane reads now

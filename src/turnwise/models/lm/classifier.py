@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.models.lm.lora import AdapterFolder, adapter_in, merge_adapters_, with_lora
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import (
@@ -43,10 +44,16 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     `stop`: so padding must be another id. Where the tokenizer pads with `stop`, another of its special tokens
     takes its place; where it has no other, its padding is taken away, and `config.pad_token_id` is an id that
     no row ends with. InputError for an architecture without a classifier of such a kind.
+
+    An encoder-decoder is saved as its base model, for `AutoModel`: the classifiers of `transformers` let the
+    decoder read the whole text once more, and not the reply alone.
     """
     from transformers import AutoModelForSequenceClassification
 
     trunk: Any = _plain(model.trunk)
+    if isinstance(trunk, EncoderDecoder):
+        _save_base(folder, trunk, tokenizer)
+        return
     tokenizer = copy.deepcopy(tokenizer)
     config = trunk.config.__class__.from_dict(trunk.config.to_dict())
     config.num_labels, config.pad_token_id = 1, set_padding_(tokenizer, stop)
@@ -69,15 +76,37 @@ def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int)
     share_files(folder)
 
 
+def _save_base(folder: Path, trunk: EncoderDecoder, tokenizer: Any) -> None:
+    """A folder for `AutoModel`, which has the encoder and the decoder by these names in every family."""
+    from transformers import AutoModel
+
+    config = trunk.config.__class__.from_dict(trunk.config.to_dict())
+    base: Any = AutoModel.from_config(config, trust_remote_code=False)
+    missing, unexpected = base.load_state_dict(trunk.state_dict(), strict=False)
+    # An embedding that both share has a third name in the base.
+    untied = {x for x in missing if base.get_parameter(x) is not base.get_input_embeddings().weight}
+    if untied or unexpected:
+        raise InputError(f"a {config.model_type} model has weights beside its encoder and its decoder")
+    folder.mkdir(parents=True, exist_ok=True)
+    without_bars()
+    base.to(next(trunk.parameters()).dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    share_files(folder)
+
+
 def load_classifier(folder: Path) -> tuple[Any, Any, torch.Tensor]:
-    """The classifier's trunk, its tokenizer and its head's weights [1, D]. InputError if they cannot be
-    loaded.
+    """The classifier's trunk, its tokenizer and its head's weights [1, D].
+
+    An encoder-decoder has no head of its own, so that they are empty. InputError if nothing can be loaded.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
     expect_model_folder(folder)
     without_bars()
     try:
+        if getattr(_config_of(str(folder)), "is_encoder_decoder", False):
+            base = whole_model(AutoModel, folder)
+            return EncoderDecoder.of(base), tokenizer_of(folder), torch.empty(0, 0)
         classifier: Any = whole_model(AutoModelForSequenceClassification, folder)
         tokenizer = tokenizer_of(folder)
         return classifier.base_model, tokenizer, classifier.score.weight.detach()

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.parts import features_at
 from turnwise.models.value_head import ValueHead
 
 
@@ -111,8 +112,7 @@ class StateCritic(nn.Module):
 
     def forward(self, ids: Read, decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A1"]:
         """V at the states, the final one included."""
-        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
-        return self.v(at_decisions(features, decisions)).squeeze(-1)
+        return self.v(features_at(self.trunk, ids, decisions)).squeeze(-1)
 
 
 class TurnValues(NamedTuple):

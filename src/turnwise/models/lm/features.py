@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.models.lm.lora import adapter_in
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.pretrained import (
@@ -174,8 +175,7 @@ def load_features(name_or_path: str | Path, *, quiet: bool = True, **settings: A
     name = str(name_or_path)
     folder = Path(name)
     if adapter_in(folder) or _speaks(name):
-        lm, tokenizer = load_lm(name)
-        return Features(trunk_of(lm), tokenizer, quiet=quiet, **{"last": True, **settings})
+        return features_of_lm(*load_lm(name), quiet=quiet, **settings)
     from transformers import AutoModel
 
     without_bars()
@@ -183,7 +183,16 @@ def load_features(name_or_path: str | Path, *, quiet: bool = True, **settings: A
         trunk, tokenizer = whole_model(AutoModel, name), tokenizer_of(name)
     except Exception as e:
         raise cannot_load(name, "a language model or an encoder", e) from e
-    return Features(trunk, tokenizer, quiet=quiet, **settings)
+    reader = trunk.get_encoder() if is_encoder_decoder(trunk) else trunk
+    return Features(reader, tokenizer, quiet=quiet, **settings)
+
+
+def features_of_lm(lm: Any, tokenizer: Any, **settings: Any) -> Features:
+    """Those of a causal LM, at the last token, or of the encoder of an encoder-decoder, the mean."""
+    if is_encoder_decoder(lm):
+        inner = lm.get_base_model() if hasattr(lm, "peft_config") else lm
+        return Features(inner.get_encoder(), tokenizer, **settings)
+    return Features(trunk_of(lm), tokenizer, **{"last": True, **settings})
 
 
 def _speaks(name: str) -> bool:

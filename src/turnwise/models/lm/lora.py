@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.run.errors import InputError
 
 SETTINGS = "adapter_config.json"
@@ -27,7 +28,7 @@ def with_lora(model: Any, rank: int) -> Any:
         r=rank,
         lora_alpha=2 * rank,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM",
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
     with warnings.catch_warnings():

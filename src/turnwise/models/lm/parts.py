@@ -1,4 +1,4 @@
-"""The parts of a causal LM of `transformers`, and its sizes."""
+"""The parts of a language model of `transformers`, and its sizes; how its trunk reads rows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.encoder_decoder.trunk import (
+    EncoderDecoder,
+    context_of_encoder_decoder,
+    is_encoder_decoder,
+)
 
 
 def trunk_of(model: Any) -> nn.Module:
-    """The part of a causal LM that maps ids to features, adapters included."""
+    """The part of a language model that maps ids to features, adapters included."""
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return inner.base_model
+    return EncoderDecoder.of(inner) if is_encoder_decoder(inner) else inner.base_model
+
+
+def features_at(
+    trunk: Any, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]
+) -> Float[Tensor, "B A1 D"]:
+    """What a trunk of either kind makes of the history at each decision and at the final state."""
+    if isinstance(trunk, EncoderDecoder):
+        return trunk(ids, decisions)
+    return at_decisions(trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
 
 
 def lm_head_of(model: Any) -> Callable[[Tensor], Tensor]:
@@ -22,7 +39,7 @@ def lm_head_of(model: Any) -> Callable[[Tensor], Tensor]:
     cap tanh(x / cap) (Gemma 2 and later). `load_lm` refuses a model whose logits are none of these.
     """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
-    scale, cap = _scale(config), _cap(config)
+    scale, cap = _scale(model.config), _cap(config)
     if scale == 1.0 and cap is None:
         return head
 
@@ -35,6 +52,9 @@ def lm_head_of(model: Any) -> Callable[[Tensor], Tensor]:
 
 def _scale(config: Any) -> float:
     """What the output layer's logits are multiplied by. Families use the same name in opposite senses."""
+    if getattr(config, "scale_decoder_outputs", False):  # T5 of 2019, whose embedding is its output layer
+        return float(config.d_model**-0.5)
+    config = config.get_text_config()
     kind = config.model_type
     if kind.startswith("cohere"):
         return float(config.logit_scale)
@@ -57,6 +77,8 @@ def width_of(model: Any) -> int:
 
 def context_of(model: Any) -> int:
     """The longest history that the model can read, in tokens."""
+    if is_encoder_decoder(model):
+        return context_of_encoder_decoder(model.config)
     return int(model.config.get_text_config().max_position_embeddings)
 
 

@@ -10,13 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from turnwise.losses.policy import advantage_logits
-from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.critics import TokenCritic
-from turnwise.models.lm.parts import lm_head_of, trunk_of
+from turnwise.models.lm.parts import features_at, lm_head_of, trunk_of
 
 
 class LmPolicy(nn.Module):
-    """pi(token | history): a causal LM of `transformers`, its logits formed at decisions only.
+    """pi(token | history): a language model of `transformers`, its logits formed at decisions only.
 
     It never drops out. What was sampled is learnt from as it was sampled: with dropout, the ratio of a policy
     to itself would not be 1, and a held-out loss would be another one than that trained on.
@@ -49,8 +48,7 @@ class LmPolicy(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A V"]:
         """Logits at the decisions (not at the final state)."""
-        features = trunk_of(self.lm)(input_ids=ids, use_cache=False).last_hidden_state
-        return lm_head_of(self.lm)(at_decisions(features, decisions[:, :-1]))
+        return lm_head_of(self.lm)(features_at(trunk_of(self.lm), ids, decisions)[:, :-1])
 
 
 class GuidedPolicy(nn.Module):

@@ -1,4 +1,4 @@
-"""Causal LMs and trunks of critics, from and to folders of `transformers`; what cannot serve is refused."""
+"""Language models and trunks of critics, from and to folders of `transformers`; others are refused."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from turnwise.models.lm.encoder_decoder.trunk import (
+    context_of_encoder_decoder,
+    is_encoder_decoder,
+    settle_,
+    start_of,
+)
 from turnwise.models.lm.lora import AdapterFolder, adapter_in
-from turnwise.models.lm.parts import lm_head_of, trunk_of
+from turnwise.models.lm.parts import features_at, lm_head_of, trunk_of
 from turnwise.models.room import expect_room
 from turnwise.run.errors import InputError
 
 
 def load_lm(name_or_path: str) -> tuple[Any, Any]:
-    """A causal LM in float32 and its tokenizer, by hub name or local folder; adapters are folded in."""
-    from transformers import AutoModelForCausalLM
+    """A causal LM or an encoder-decoder in float32 and its tokenizer, by hub name or local folder.
 
+    Adapters are folded in.
+    """
     folder = Path(name_or_path)
     if adapter := adapter_in(folder):
         return _load_adapted(adapter)
@@ -31,7 +38,7 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
         expect_on_hub(name_or_path)
     without_bars()
     try:
-        model = whole_model(AutoModelForCausalLM, name_or_path)
+        model = speaking_model(name_or_path)
         tokenizer = tokenizer_of(name_or_path)
     except Exception as e:  # files that hold no model fail in any way they like
         raise cannot_load(name_or_path, "a causal language model", e) from e
@@ -43,6 +50,18 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
     make_room_(model, tokenizer, name_or_path)
     expect_known_head(model, name_or_path)
     return model, tokenizer
+
+
+def speaking_model(name_or_path: str) -> Any:
+    """A causal LM, or an encoder-decoder: its config says which."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    if not getattr(config, "is_encoder_decoder", False):
+        return whole_model(AutoModelForCausalLM, name_or_path)
+    model = whole_model(AutoModelForSeq2SeqLM, name_or_path)
+    settle_(model)
+    return model
 
 
 def _load_adapted(adapter: AdapterFolder) -> tuple[Any, Any]:
@@ -80,8 +99,9 @@ def load_tokenizer(name_or_path: str) -> tuple[Any, int]:
         expect_on_hub(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-        context = int(config.get_text_config().max_position_embeddings)
-        return tokenizer_of(name_or_path), context
+        if getattr(config, "is_encoder_decoder", False):
+            return tokenizer_of(name_or_path), context_of_encoder_decoder(config)
+        return tokenizer_of(name_or_path), int(config.get_text_config().max_position_embeddings)
     except Exception as e:  # files that hold no model fail in any way they like
         raise cannot_load(name_or_path, "a causal language model", e) from e
 
@@ -212,9 +232,14 @@ def expect_known_head(model: Any, name: str) -> None:
     ids = torch.arange(min(4, model.get_input_embeddings().num_embeddings)).unsqueeze(0)
     was = model.training
     model.eval()
-    whole = model(input_ids=ids, use_cache=False).logits
+    every = torch.arange(ids.shape[1]).unsqueeze(0)  # each position of a row, as if it were a decision
     try:
-        parts = lm_head_of(model)(trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+        if is_encoder_decoder(model):  # one id is the history, and the decoder reads the others
+            said = torch.cat([torch.full((1, 1), start_of(model.config)), ids[:, 1:]], 1)
+            whole = model(input_ids=ids[:, :1], decoder_input_ids=said, use_cache=False).logits
+        else:
+            whole = model(input_ids=ids, use_cache=False).logits
+        parts = lm_head_of(model)(features_at(trunk_of(model), ids, every))
     except (AttributeError, RuntimeError) as e:
         raise InputError(
             f"{name}: {model.config.model_type} is not a trunk with an output layer behind it "
@@ -236,7 +261,7 @@ def first_line(e: Exception) -> str:
 
 
 def save_lm(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Write a folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer` load."""
+    """Write a folder that `AutoModelForCausalLM` (or `AutoModelForSeq2SeqLM`) and `AutoTokenizer` load."""
     folder.mkdir(parents=True, exist_ok=True)
     without_bars()
     model.save_pretrained(folder)
@@ -265,7 +290,9 @@ def generation_of(
     pad = next(x for x in (tokenizer.pad_token_id, tokenizer.eos_token_id, stop) if x is not None)
     # Without a word on top_k and top_p, `transformers` cuts at its own defaults.
     sampling = {"temperature": temperature, "top_k": top_k or 0, "top_p": 1.0 if top_p is None else top_p}
+    start = {"decoder_start_token_id": start_of(model.config)} if is_encoder_decoder(model) else {}
     return GenerationConfig(
+        **start,
         bos_token_id=getattr(before, "bos_token_id", None),
         eos_token_id=[stop],
         pad_token_id=pad,

@@ -19,6 +19,7 @@ from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import entropy
 from turnwise.models.decisions import at_decisions
+from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
 
 MOST_LOGITS = 2**24
@@ -33,7 +34,7 @@ class Scored(NamedTuple):
 
 
 def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = MOST_LOGITS) -> Scored:
-    """What a causal LM gives the actions of a batch; with `group` G, rows pG .. pG + G-1 share their prompt.
+    """What a language model gives the actions of a batch; with `group` G, rows pG .. pG+G-1 share a prompt.
 
     Logits are formed at decisions, `most_logits` numbers at a time, and formed again when gradients come
     back, so that memory does not grow with B A V (Hsu et al. 2024, arXiv:2410.10989, section 3.2, chunk the
@@ -80,6 +81,10 @@ def features_at_decisions(
     and caches of such layers are its own business. ValueError where rows of a group differ before their
     first decision.
     """
+    if isinstance(trunk, EncoderDecoder):
+        if group > 1:
+            _expect_shared(ids, decisions[:, 0], group)
+        return trunk(ids, decisions, group)[:, :-1]
     window = window_of(trunk)
     if group == 1 or (window is not None and window < ids.shape[1]):
         features = trunk(input_ids=ids, use_cache=False).last_hidden_state

@@ -19,12 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
+from turnwise.models.lm.parts import features_at
+
 
 class RewardModel(nn.Module):
     """E linear heads on one trunk, each a reward r(prompt, reply) read at the reply's last token.
 
-    `trunk` maps ids [B, T] to an output whose `last_hidden_state` is [B, T, D] (the base model of a
-    `transformers` causal LM). With one head it is what `AutoModelForSequenceClassification` with
+    `trunk` is the base model of a `transformers` causal LM, or an `EncoderDecoder`, whose decoder reads the
+    reply. With one head and a causal trunk it is what `AutoModelForSequenceClassification` with
     `num_labels=1` computes. Heads begin at random so that they differ (members of an ensemble), and smaller
     than in Stiennon et al. 2020 (arXiv:2009.01325, B.1: variance 1/(D+1)): rewards begin near 0.
     """
@@ -35,11 +38,10 @@ class RewardModel(nn.Module):
         self.heads = nn.Linear(width, ensemble, bias=False)
         nn.init.normal_(self.heads.weight, std=1 / (width + 1))
 
-    def forward(self, ids: Int[Tensor, "B T"], final: Int[Tensor, "B"]) -> Float[Tensor, "E B"]:
-        """Rewards by each head; `final` is the position of each row's last token."""
-        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
-        rows = torch.arange(len(ids), device=ids.device)
-        return self.heads(features[rows, final]).transpose(0, 1)
+    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "E B"]:
+        """Rewards by each head, read at the final state, which is each row's last token."""
+        seen = decisions if isinstance(self.trunk, EncoderDecoder) else decisions[:, -1:]
+        return self.heads(features_at(self.trunk, ids, seen)[:, -1]).transpose(0, 1)
 
 
 class RewardEnsemble(nn.Module):
@@ -49,10 +51,10 @@ class RewardEnsemble(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
 
-    def forward(self, ids: Int[Tensor, "B T"], final: Int[Tensor, "B"]) -> Float[Tensor, "E B"]:
+    def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "E B"]:
         """Rewards by each head of each model, in order."""
-        return torch.cat([model(ids, final) for model in self.models])
+        return torch.cat([model(ids, decisions) for model in self.models])
 
 
 AnyRewardModel = RewardModel | RewardEnsemble
-"""forward(ids [B, T], final [B]) -> [E, B]"""
+"""forward(ids [B, T], decisions [B, A1]) -> [E, B]"""

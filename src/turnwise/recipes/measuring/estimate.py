@@ -74,7 +74,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Estimate what a policy is worth from logged conversations that it has not learnt from.
 
-    Policies of acts are estimated per act, those that write their own words (any causal language model, by
+    Policies of acts are estimated per act, those that write their own words (any language model, by
     folder, among them) per turn, unless `per` says otherwise. `agent`: what `fit` or `load` returned, or a
     run folder. `logs`: what `read_logs` reads. `acts`: codebooks (of `Acts`), or their folder, by which the
     replies of a policy that writes are read, so that it is estimated per act. `model`: a plan (of

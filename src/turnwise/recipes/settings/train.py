@@ -150,8 +150,8 @@ class Start:
     """The language model to begin with: one that exists, or a small Llama from nothing."""
 
     model: str | None = None
-    """Run folder, model folder, adapter folder (peft) or hub name of any causal LM; none: a small Llama from
-    nothing."""
+    """Run folder, model folder, adapter folder (peft) or hub name of any language model, causal or an
+    encoder-decoder; none: a small Llama from nothing."""
     width: int = 96
     """Features per position of the fresh model."""
     layers: int = 3

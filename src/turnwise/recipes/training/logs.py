@@ -41,6 +41,7 @@ from turnwise.evaluation.measures.conversation_views import (
     how_many,
 )
 from turnwise.models.lm.critics import FrozenTrunk, TokenCritic, TurnCritic, on_trunk
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
 from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
@@ -59,7 +60,7 @@ from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
-from turnwise.run.errors import SettingError
+from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_text
 from turnwise.run.training import TrainingRun
@@ -261,6 +262,12 @@ def _critic(
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
     expect_frozen(settings.frozen_trunk, settings.lora_rank, settings.features, m)
     cloned, name = open_policy(policy)
+    if is_encoder_decoder(cloned.lm):
+        raise InputError(
+            f"{name}: an encoder-decoder ({cloned.lm.config.model_type}), on which no values of tokens or "
+            "turns are learnt; expected a causal language model, or an algorithm of clones, preferences or "
+            "policy gradients (bc, dpo, rloo, grpo, ...)"
+        )
     chat, context = cloned.chat, context_of(cloned.lm)
     trunk, width, vocab = trunk_of(cloned.lm), width_of(cloned.lm), cloned.lm.config.vocab_size
     mean, std, doubts = spread(learnt)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.models.lm.cache import LaneMemory
+from turnwise.models.lm.encoder_decoder.memory import EncoderDecoderMemory
+from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, distribution, sample
 from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
@@ -59,7 +61,7 @@ class Sampler:
         self.read_stop = read_stop
         # A critic on the policy's own trunk reads nothing of its own: one memory for each distinct trunk.
         distinct = list(dict.fromkeys(policy.trunks))
-        self.memories = [LaneMemory(trunk, lanes, context) for trunk in distinct]
+        self.memories = [memory_of(trunk, lanes, context) for trunk in distinct]
         self._memory_of = [distinct.index(trunk) for trunk in policy.trunks]
         self.device = next(policy.trunks[0].parameters()).device
         # What each memory's trunk gave for the last id that a lane read: [N, D], from the first reading on.
@@ -69,6 +71,8 @@ class Sampler:
         # position depends on the lane's seed alone, not on when the lane is served or beside whom.
         self.uniforms = np.zeros((lanes, context + 1))
         self._unread: list[list[int]] = [[] for _ in range(lanes)]
+        # Whether something was read behind what each lane said last: then another reply begins.
+        self._begins = [True] * lanes
         self._said: list[list[int]] = [[] for _ in range(lanes)]
         self._logp: list[list[float]] = [[] for _ in range(lanes)]
         self._waiting: list[int] = []
@@ -82,7 +86,7 @@ class Sampler:
     def reset(self, lane: int, seed: int) -> None:
         """Forget the lane and seed its randomness."""
         self.lengths[lane] = 0
-        self._unread[lane] = []
+        self._unread[lane], self._begins[lane] = [], True
         self._waiting = [x for x in self._waiting if x != lane]
         self._speaking = [x for x in self._speaking if x != lane]
         self.uniforms[lane] = np.random.default_rng(seed).random(self.context + 1)
@@ -95,6 +99,7 @@ class Sampler:
                 f"a model whose context is longer than {self.context}"
             )
         self._unread[lane] += [int(i) for i in ids]
+        self._begins[lane] |= len(ids) > 0
         self._said[lane], self._logp[lane] = [], []
         self._waiting.append(lane)
 
@@ -103,7 +108,7 @@ class Sampler:
         """Let fresh `lanes` (ascending) read without speaking, so that others can be copies of them."""
         for lane, heard in zip(lanes, ids, strict=True):
             self._unread[lane] = [int(i) for i in heard]
-        self._read(lanes)
+        self._read(lanes, speaking=False)
 
     @torch.inference_mode()
     def collect(self) -> list[Utterance]:
@@ -130,6 +135,7 @@ class Sampler:
         self.lengths[others] = self.lengths[source]
         for lane in others:
             self._unread[lane] = list(self._unread[source])
+            self._begins[lane] = self._begins[source]
 
     def _say_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
@@ -157,21 +163,30 @@ class Sampler:
     def _finish(self, lane: int, stopped: bool, full: bool) -> Utterance:
         if not stopped:  # a turn that was cut is read as one that ended, so that the talk can go on
             self._unread[lane].append(self.stop)
+            self._begins[lane] = True
         return Utterance(
             lane, tuple(self._said[lane]), tuple(self._logp[lane]), stopped, full and not stopped
         )
 
-    def _read(self, lanes: Sequence[int]) -> None:
+    def _read(self, lanes: Sequence[int], speaking: bool = True) -> None:
         """Feed what is unread in `lanes` (ascending); their features become those of the last id."""
         if not lanes:
             return
         ids, rows = [self._unread[lane] for lane in lanes], np.array(lanes)
+        begins = [self._begins[lane] for lane in lanes] if speaking else None
         at = torch.as_tensor(rows, device=self.device)
         for i, memory in enumerate(self.memories):
-            features = memory.read(ids, rows, self.lengths[rows])
+            features = memory.read(ids, rows, self.lengths[rows], begins)
             if self._features[i] is None:
                 self._features[i] = features.new_zeros(self.lanes, features.shape[-1])
             self._features[i][at] = features
         self.lengths[rows] += [len(x) for x in ids]
         for lane in lanes:
             self._unread[lane] = []
+            self._begins[lane] = not speaking
+
+
+def memory_of(trunk: Any, lanes: int, context: int) -> LaneMemory | EncoderDecoderMemory:
+    """What a trunk of either kind has read in lanes."""
+    kind = EncoderDecoderMemory if isinstance(trunk, EncoderDecoder) else LaneMemory
+    return kind(trunk, lanes, context)
