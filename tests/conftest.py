@@ -123,6 +123,65 @@ def make_tokenizer(
     return fast
 
 
+def make_encoder_decoder(kind: str = "t5", vocab: int = 20, *, pad: int = 0, eos: int = 1) -> Any:
+    """A tiny model, random, in float64 and in evaluation mode: t5, t5 v1.1, t5gemma or t5gemma2."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    from turnwise.models.lm.encoder_decoder.trunk import settle_
+
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(_config(kind, vocab, pad, eos)).double().eval()
+    settle_(model)
+    with torch.no_grad():
+        for p in model.parameters():  # away from what is the same for all tokens at first
+            p.add_(0.1 * torch.randn_like(p))
+    return with_exact_norms_(model)
+
+
+def with_exact_norms_(model: Any) -> Any:
+    """T5's norms take their mean squares in float32 whatever they are given: PyTorch's own do not."""
+    from torch import nn
+
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__ == "T5LayerNorm":
+                exact = nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
+    return model
+
+
+def _config(kind: str, vocab: int, pad: int, eos: int) -> Any:
+    from transformers import T5Config, T5Gemma2Config, T5GemmaConfig
+
+    ends = {"pad_token_id": pad, "eos_token_id": eos}
+    if kind.startswith("t5 ") or kind == "t5":
+        size: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+        newer = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if kind != "t5" else {}
+        return T5Config(vocab_size=vocab, decoder_start_token_id=pad, **ends, **size, **newer)
+    side: dict[str, Any] = {
+        "vocab_size": vocab,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 4,
+        "query_pre_attn_scalar": 8,
+        "max_position_embeddings": 512,
+        "layer_types": ["sliding_attention", "full_attention"],
+        **ends,
+    }
+    if kind == "t5gemma":
+        return T5GemmaConfig(encoder=side, decoder=side, vocab_size=vocab, dropout_rate=0.0)
+    pictures = {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8}
+    pictures |= {"num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8, "patch_size": 4}
+    tokens = {"image_token_index": vocab - 1, "eoi_token_index": vocab - 2}
+    encoder = {"text_config": side, "vision_config": pictures, "mm_tokens_per_image": 4, **tokens}
+    return T5Gemma2Config(encoder=encoder | {"boi_token_index": vocab - 3}, decoder=side, **tokens)
+
+
 def pytest_collection_finish() -> None:
     """What the libraries hold stays to the end: it need not be searched for garbage again and again."""
     gc.collect()
@@ -133,6 +192,11 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def row() -> Callable[..., Any]:
     return make_row
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder() -> Callable[..., Any]:
+    return make_encoder_decoder
 
 
 @pytest.fixture(scope="session")

@@ -166,9 +166,9 @@ def fit(
     `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
     returned, a run folder, or any language model (causal, or an encoder-decoder) by folder or name. For
     agents that act in an environment: the agent to begin with, in place of a fresh one. `reward`: who judges
-    replies: a reward model, its run folder, any sequence classifier of one label by folder or name, or a function in
-    TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO are only
-    measured by it. `acts`: codebooks for ActBC, ..., ActCQL and LearntPomdp, themselves or
+    replies: a reward model, its run folder, any sequence classifier of one label by folder or name, or a
+    function in TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO
+    are only measured by it. `acts`: codebooks for ActBC, ..., ActCQL and LearntPomdp, themselves or
     their folder; without them they are made of the logs. `out`: the run folder; without it the run
     is a temporary one and nothing is kept. `resume`: go on from the checkpoint in `out`, to the same result,
     or beyond the end of a finished run if `config` is longer now. `quiet`: print nothing. `checkpoints`: how

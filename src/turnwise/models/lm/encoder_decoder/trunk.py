@@ -53,8 +53,10 @@ class EncoderDecoder(nn.Module):
         shared = group if len(turns.row) == len(ids) else 1
         # The lead of each group speaks for it: `histories` has the rows in their order.
         encoded = self.encode(history[::shared], real[::shared]).repeat_interleave(shared, 0)  # [U, H, D]
+        read = turns.replies(ids, self.start)
         features = self.decoder(
-            input_ids=turns.replies(ids, self.start),
+            input_ids=read,
+            attention_mask=torch.ones_like(read),  # some would take a word that is the pad token for padding
             encoder_hidden_states=encoded,
             encoder_attention_mask=real.long(),
             use_cache=False,
@@ -63,8 +65,21 @@ class EncoderDecoder(nn.Module):
         return features[turn, place]
 
     def encode(self, history: Int[Tensor, "U H"], real: Tensor) -> Float[Tensor, "U H D"]:
-        """What the encoder makes of padded histories."""
-        return self.encoder(input_ids=history, attention_mask=real.long()).last_hidden_state
+        """What the encoder makes of histories that are padded on the right."""
+        window = getattr(self.encoder.config.get_text_config(), "sliding_window", None)
+        if window is None or window >= history.shape[1] or bool(real.all()):
+            return self.encoder(input_ids=history, attention_mask=real.long()).last_hidden_state
+        # Padding further from the last word than a layer looks would attend to nothing at all, and a mean of
+        # nothing is no number. Histories of one length have no padding.
+        lengths = real.sum(1)
+        parts, places = [], []
+        for length in lengths.unique().tolist():
+            at = (lengths == length).nonzero().squeeze(1)
+            read = history[at, :length]
+            found = self.encoder(input_ids=read, attention_mask=torch.ones_like(read)).last_hidden_state
+            parts.append(nn.functional.pad(found, (0, 0, 0, history.shape[1] - length)))
+            places.append(at)
+        return torch.cat(parts)[torch.cat(places).argsort()]
 
 
 def is_encoder_decoder(model: Any) -> bool:
