@@ -236,7 +236,8 @@ def expect_known_head(model: Any, name: str) -> None:
     try:
         if is_encoder_decoder(model):  # one id is the history, and the decoder reads the others
             said = torch.cat([torch.full((1, 1), start_of(model.config)), ids[:, 1:]], 1)
-            whole = model(input_ids=ids[:, :1], decoder_input_ids=said, use_cache=False).logits
+            seen = {"attention_mask": ids[:, :1] >= 0, "decoder_attention_mask": said >= 0}  # pad tokens too
+            whole = model(input_ids=ids[:, :1], decoder_input_ids=said, use_cache=False, **seen).logits
         else:
             whole = model(input_ids=ids, use_cache=False).logits
         parts = lm_head_of(model)(features_at(trunk_of(model), ids, every))
