@@ -145,8 +145,6 @@ def _reward_model(folder: Path) -> tuple[Any, Any]:
     trunk, tokenizer, heads = load_classifier(folder)
     if (folder / HEADS).exists():
         heads = load_file(folder / HEADS)["heads"]
-    if not len(heads):
-        raise InputError(f"{folder}: an encoder-decoder without {HEADS}; expected the run of a reward model")
     model = RewardModel(trunk, heads.shape[1], ensemble=len(heads))
     with torch.no_grad():
         model.heads.weight.copy_(heads)
