@@ -84,8 +84,9 @@ def _read(policy: Policy, decoding: Decoding, rows: Sequence[Tokens]) -> list[To
     places = torch.as_tensor(decisions, device=device)
     real = torch.arange(decisions.shape[1]) < torch.tensor([len(k) for k in at]).unsqueeze(1)
     real = real.to(device)
-    each = {trunk: features_at(trunk, read, places)[real] for trunk in dict.fromkeys(policy.trunks)}
-    features = [each[trunk] for trunk in policy.trunks]  # [n, D] each
+    trunks = tuple(policy.trunks)
+    each = {trunk: features_at(trunk, read, places)[real] for trunk in dict.fromkeys(trunks)}
+    features = [each[trunk] for trunk in trunks]  # [n, D] each
     step = 1
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     begin = 0

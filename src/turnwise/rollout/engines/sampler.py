@@ -60,10 +60,11 @@ class Sampler:
         self.at_least = max(1, lanes // 8) if at_least is None else at_least
         self.read_stop = read_stop
         # A critic on the policy's own trunk reads nothing of its own: one memory for each distinct trunk.
-        distinct = list(dict.fromkeys(policy.trunks))
+        trunks = tuple(policy.trunks)  # asked for once: that of an encoder-decoder is made anew each time
+        distinct = list(dict.fromkeys(trunks))
         self.memories = [memory_of(trunk, lanes, context) for trunk in distinct]
-        self._memory_of = [distinct.index(trunk) for trunk in policy.trunks]
-        self.device = next(policy.trunks[0].parameters()).device
+        self._memory_of = [distinct.index(trunk) for trunk in trunks]
+        self.device = next(trunks[0].parameters()).device
         # What each memory's trunk gave for the last id that a lane read: [N, D], from the first reading on.
         self._features: list[Any] = [None] * len(self.memories)
         self.lengths = np.zeros(lanes, np.int64)  # [N], ids that the memory of each lane holds
