@@ -5,8 +5,8 @@
     python benchmarks/frozen_trunk.py --whole                    both trained to the end: what each knows
 
 HelpDesk's whimsical agent, 2,000 conversations. An epoch through the trunk is timed over a few batches,
-spread evenly over it, and an epoch on features over all of its batches. With a pretrained model the critic that
-trains its trunk does so by adapters of rank 8. Seconds are those of the processor, one thread.
+spread evenly over it, and an epoch on features over all of its batches. With a pretrained model the critic
+that trains its trunk does so by adapters of rank 8. Seconds are those of the processor, one thread.
 
 `--whole` trains both by the defaults and prints held-out R2 of Q over all turns, with its interval.
 """
