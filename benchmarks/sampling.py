@@ -155,7 +155,7 @@ def cloned(size: str, workload: Workload, folder: Path | None) -> tuple[Any, Any
     denominator = sum(len(t.decisions) for t in rows) / total
     for step in range(total):
         batch = pack_tokens([rows[i] for i in order.rows(step)], gamma=1.0)
-        bc.update(learner, batch, denominator, c, warmed_up(c.optimizer, step, total))
+        bc.update(learner, [batch], denominator, c, warmed_up(c.optimizer, step, total))
     if folder is not None:
         save_lm(folder, lm, tokenizer)
     return lm, tokenizer

@@ -95,8 +95,8 @@ def steps(size: Size, tokenizer: Any) -> dict[str, Callable[[Batch, float], obje
     critic, config = TokenCritic(trunk_of(fresh(size, tokenizer)), size.width, size.vocab), ilql.Config()
     valuing = Learner(critic, config.optimizer, slow_copy(critic))
     return {
-        "bc": lambda batch, n: bc.update(cloning, batch, n, how, how.optimizer.lr),
-        "ilql": lambda batch, n: ilql.update(valuing, batch, n, config, config.optimizer.lr, 0.5),
+        "bc": lambda batch, n: bc.update(cloning, [batch], n, how, how.optimizer.lr),
+        "ilql": lambda batch, n: ilql.update(valuing, [batch], n, config, config.optimizer.lr, 0.5),
     }
 
 

@@ -53,8 +53,8 @@ class FixedTokens(nn.Module):
         self.q = nn.Parameter(torch.randn(2, B, A, VOCAB, dtype=f64))
         self.v = nn.Parameter(torch.randn(B, A + 1, dtype=f64))
 
-    def forward(self, ids: Tensor, decisions: Tensor) -> TokenValues:
-        return TokenValues(self.q, self.v)
+    def forward(self, ids: Tensor, decisions: Tensor, actions: Tensor, mask: Tensor) -> TokenValues:
+        return TokenValues(self.q_of_actions(ids, decisions, actions), self.q.logsumexp(-1), self.v)
 
     def q_of_actions(self, ids: Tensor, decisions: Tensor, actions: Tensor) -> Tensor:
         return self.q.gather(-1, actions.expand(self.q.shape[:-1]).unsqueeze(-1)).squeeze(-1)

@@ -72,9 +72,10 @@ class TokenTable(nn.Module):
         self.q = nn.Parameter(torch.randn(2, 3, 10, dtype=torch.float64, generator=generator))
         self.v = nn.Parameter(torch.randn(10, dtype=torch.float64, generator=generator))
 
-    def forward(self, ids: Tensor, decisions: Tensor) -> TokenValues:
+    def forward(self, ids: Tensor, decisions: Tensor, actions: Tensor, mask: Tensor) -> TokenValues:
         states = ids.gather(1, decisions)
-        return TokenValues(q=self.q[:, states[:, :-1]], v=self.v[states])
+        q = self.q[:, states[:, :-1]]
+        return TokenValues(self.q_of_actions(ids, decisions, actions), q.logsumexp(-1), self.v[states])
 
     def q_of_actions(self, ids: Tensor, decisions: Tensor, actions: Tensor) -> Tensor:
         return self.q[:, ids.gather(1, decisions)[:, :-1], actions]

@@ -71,7 +71,8 @@ def test_loss_and_gradient_of_the_heads_are_those_through_the_trunk(clone: Path,
     rows = [*token_rows(dialogues, agent.chat, 30)]
     assert any(row.continues for row in rows)
     (seen,) = FrozenFeatures(trunk_of(lm), width_of(lm), [rows], None).rows()
-    critic = algorithm.new_critic(trunk_of(lm), width_of(lm), lm.config.vocab_size, 0.5).double()
+    tokens = lm.get_output_embeddings().weight
+    critic = algorithm.new_critic(algorithm.Config(), trunk_of(lm), tokens, 0.5).double()
     torch.nn.init.normal_(critic.q[0].out.weight)
     on_features = on_trunk(critic, FrozenTrunk())
     c, found = algorithm.Config(), []

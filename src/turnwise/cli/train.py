@@ -11,6 +11,7 @@ from turnwise.cli.say import console, interval, notice, parse
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.engine import EngineSettings
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -143,18 +144,26 @@ class EnvironmentSource:
 
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
-    "logs": (LogSource, LogReading, LogSettings, Ending),
+    "logs": (LogSource, LogReading, LogSettings, Learning, Ending),
     "codebooks": (LogSource, LogReading, ActSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
-    "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings),
-    "preferences": (FeedbackSource, FeedbackReading, MeasuringReward, FeedbackSettings, ReplySettings),
+    "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings, Learning),
+    "preferences": (
+        FeedbackSource,
+        FeedbackReading,
+        MeasuringReward,
+        FeedbackSettings,
+        ReplySettings,
+        Learning,
+    ),
     "replies": (
         PromptSource,
         FeedbackReading,
         FeedbackSettings,
         ReplySettings,
         RewardShaping,
+        Learning,
         EngineSettings,
     ),
     "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
@@ -185,6 +194,7 @@ _TITLES: dict[type[Any], str] = {
     LogReading: "reading",
     FeedbackReading: "reading",
     LogSettings: "learning",
+    Learning: "cost",
     ActSource: "acts",
     ActSettings: "learning",
     Ending: "ending",

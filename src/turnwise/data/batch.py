@@ -6,9 +6,9 @@ them: an environment's step, one token, or a whole utterance. Every return and l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -70,6 +70,29 @@ class Batch:
             elif isinstance(value, Tensor):
                 moved[f.name] = value.to(device)
         return replace(self, **moved)
+
+
+P = TypeVar("P")
+
+
+def row_parts(value: P, at_once: Callable[[int], int | None], group: int = 1) -> list[P]:
+    """A batch, or a dataclass of one and of tensors [B, ...] beside it, in parts of whole groups of rows.
+
+    `at_once` says how many rows of so many positions go together; None: all. Padding stays as it is.
+    """
+    batch: Any = value if isinstance(value, Batch) else value.batch  # pyright: ignore[reportAttributeAccessIssue]
+    rows, positions = batch.inputs.shape
+    size = at_once(positions) or rows
+    size = max(group, size // group * group)
+    return [value] if size >= rows else [_rows_of(value, i, i + size) for i in range(0, rows, size)]
+
+
+def _rows_of(value: Any, start: int, stop: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[start:stop]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{f.name: _rows_of(getattr(value, f.name), start, stop) for f in fields(value)})
 
 
 def pack_tokens(

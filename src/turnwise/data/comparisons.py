@@ -62,6 +62,13 @@ class JudgedReply(Generic[Judgement]):
 
 
 FeedbackRows = Comparison | JudgedReply[Like] | JudgedReply[Score]
+
+
+def replies_of(item: FeedbackRows) -> int:
+    """Rows that it is made of."""
+    return len(item.rows) if isinstance(item, Comparison) else 1
+
+
 Rows = TypeVar("Rows", bound=Comparison | JudgedReply[Any])
 
 

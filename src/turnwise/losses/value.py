@@ -62,7 +62,14 @@ def cql_loss(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float
     Conservative Q-learning, Kumar et al. 2020, arXiv:2006.04779, eq. 4 (the CQL(H) regulariser), as ILQL uses
     it per token (Snell et al. 2022, arXiv:2206.11871).
     """
-    return q.logsumexp(-1) - action_values(q, actions)
+    return conservative_loss(q.logsumexp(-1), action_values(q, actions))
+
+
+def conservative_loss(
+    soft_max: Float[Tensor, "*E B A"], q_taken: Float[Tensor, "*E B A"]
+) -> Float[Tensor, "*E B A"]:
+    """The same from log sum_a' exp Q(a') and Q(a), where Q of all actions never exists at once."""
+    return soft_max - q_taken
 
 
 def soft_values(

@@ -22,6 +22,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp, advantage_logits
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.lora import Adapter
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
 from turnwise.models.lm.pretrained import generation_of, save_lm, share_files
@@ -74,6 +75,11 @@ class Agent:
     tokenizer: Any
     critic: TokenCritic | TurnCritic | None = None
     acting: Acting = Acting()
+    adapter: Adapter | None = None
+    """What is saved in place of the language model: adapters, and the name of the base that `lm` is with them
+    folded in."""
+    critic_adapter: Adapter | None = None
+    """What is saved in place of the critic's trunk: how it differs from the language model's."""
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -189,10 +195,9 @@ class Agent:
         found = {"logp": action_logp(logits, batch.actions)[0].numpy()}
         if self.critic is None:
             return found
-        out = self.critic(batch.inputs, batch.decisions)
-        q = out.q.amin(0)
+        h = self.critic.features(batch.inputs, batch.decisions[:, :-1])
+        q, v = self.critic.q_min(h), self.critic.v(h).squeeze(-1)  # [1, A, V], [1, A]
         taken = q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        v = out.v[:, :-1]
         guided = advantage_logits(
             logits.log_softmax(-1), q - v.unsqueeze(-1), self.acting.strength, self.acting.adv_clip
         )
@@ -208,12 +213,22 @@ class Agent:
         self.lm.generation_config = self._generation()
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
         with whole_folder(folder, SETTINGS) as part:
-            save_lm(part, self.lm, self.tokenizer)
+            if self.adapter is None:
+                save_lm(part, self.lm, self.tokenizer)
+            else:
+                _save_adapter(part, self.adapter)
+                self.tokenizer.save_pretrained(part)
+                self.lm.generation_config.save_pretrained(part)
             if self.critic is not None:
                 settings["ensemble"] = len(self.critic.q)
+                if isinstance(self.critic, TokenCritic):
+                    settings["rank"] = self.critic.rank
                 trunk: Any = self.critic.trunk
                 settings[TRUNK] = "policy" if trunk is trunk_of(self.lm) else "own"
-                if settings[TRUNK] == "own":
+                if self.critic_adapter is not None:
+                    settings[TRUNK] = "adapted"
+                    _save_adapter(part / "critic", self.critic_adapter.based_on(".."))
+                elif settings[TRUNK] == "own":
                     trunk.save_pretrained(part / "critic")
                 (part / "critic").mkdir(exist_ok=True)
                 state = self.critic.state_dict().items()
@@ -243,6 +258,19 @@ class Agent:
             top_p=a.top_p,
             max_new_tokens=a.max_new_tokens,
         )
+
+
+ADAPTER_SETTINGS, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""as `peft` calls them"""
+
+
+def _save_adapter(folder: Path, adapter: Adapter) -> None:
+    """A folder that `peft` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTER_SETTINGS).write_text(
+        json.dumps(dict(adapter.settings), indent=2) + "\n", encoding="utf-8"
+    )
+    save_file(dict(adapter.weights), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def messages_of(given: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

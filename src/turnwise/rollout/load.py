@@ -27,6 +27,7 @@ from turnwise.run.files.lock import expect_ended
 # Language models import transformers, which takes seconds; an agent that acts in steps is loaded without it.
 if TYPE_CHECKING:
     from turnwise.models.lm.critics import TokenCritic, TurnCritic
+    from turnwise.models.lm.lora import Adapter
     from turnwise.rollout.acts.agent import ActAgent
     from turnwise.rollout.agent import Agent
     from turnwise.rollout.reward_classifier import ClassifierScorer
@@ -77,8 +78,9 @@ def load_agent(path: str | Path) -> Agent:
     lm, tokenizer = load_lm(str(folder if folder.exists() else path))
     if not settings:
         return Agent(lm, tokenizer)
-    critic = _load_critic(folder / "critic", settings, lm) if settings["kind"] != "lm" else None
-    return Agent(lm, tokenizer, critic, Acting(**settings["acting"]))
+    alone = settings["kind"] == "lm"
+    critic, adapter = (None, None) if alone else _load_critic(folder / "critic", settings, lm)
+    return Agent(lm, tokenizer, critic, Acting(**settings["acting"]), critic_adapter=adapter)
 
 
 def load_step_agent(path: str | Path) -> StepAgent:
@@ -194,21 +196,35 @@ def _settings(file: Path) -> dict[str, Any]:
     return found
 
 
-def _load_critic(folder: Path, settings: Mapping[str, Any], lm: Any) -> TokenCritic | TurnCritic:
+def _load_critic(
+    folder: Path, settings: Mapping[str, Any], lm: Any
+) -> tuple[TokenCritic | TurnCritic, Adapter | None]:
+    """The critic; and the adapters by which its trunk differs from that of `lm`, if it was saved so."""
     from turnwise.models.lm.critics import TokenCritic, TurnCritic
+    from turnwise.models.lm.lora import Adapter
     from turnwise.models.lm.parts import trunk_of, width_of
     from turnwise.models.lm.pretrained import load_trunk
-    from turnwise.rollout.agent import TRUNK
+    from turnwise.rollout.agent import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, TRUNK
 
-    trunk = trunk_of(lm) if settings.get(TRUNK) == "policy" else load_trunk(folder)
-    width = width_of(lm)
+    adapter, width = None, width_of(lm)
+    if settings.get(TRUNK) == "adapted":
+        try:
+            weights = load_file(folder / ADAPTER_WEIGHTS)
+        except (OSError, SafetensorError) as e:
+            raise InputError(f"{folder / ADAPTER_WEIGHTS}: expected the adapters of the critic") from e
+        adapter = Adapter(_settings(folder / ADAPTER_SETTINGS), weights)
+        trunk = trunk_of(adapter.folded_into(lm))
+    else:
+        trunk = trunk_of(lm) if settings.get(TRUNK) == "policy" else load_trunk(folder)
     if settings["kind"] == "turn_critic":
         critic: TokenCritic | TurnCritic = TurnCritic(trunk, width, ensemble=settings["ensemble"])
     else:
-        critic = TokenCritic(trunk, width, lm.config.vocab_size, ensemble=settings["ensemble"])
+        tokens = lm.get_output_embeddings().weight.detach()
+        sizes = {"ensemble": settings["ensemble"], "rank": settings["rank"], "tokens": tokens}
+        critic = TokenCritic(trunk, width, lm.config.vocab_size, **sizes)
     # The heads' file holds all but the trunk, whose weights `save_pretrained` wrote beside it.
     heads = load_file(folder / "heads.safetensors")
     missing, unexpected = critic.load_state_dict(heads, strict=False)
     if unexpected or any(not name.startswith("trunk.") for name in missing):
         raise InputError(f"{folder / 'heads.safetensors'}: expected the heads of a {settings['kind']}")
-    return critic
+    return critic, adapter

@@ -10,6 +10,7 @@ bias.)
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import time
 import warnings
@@ -96,7 +97,11 @@ class World:
         If there are fewer rows than processes, those without one still have to take part in every exchange
         of gradients. They read a row that adds nothing to any sum.
         """
-        return list(rows[self.rank :: self.size]) or [_idle(rows[0])]
+        return list(rows[self.rank :: self.size]) or [self.idle(rows[0])]
+
+    def idle(self, row: R) -> R:
+        """Something to read that adds nothing to any sum."""
+        return _idle(row)
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over all processes in float64, the same on every one of them."""
@@ -173,6 +178,14 @@ class World:
                 f"process 0 has {every[0]}, and process {other} has {every[other]}; expected {what} that all "
                 "processes find alike (a folder that every machine sees, or equal copies of it)"
             )
+
+    def apart(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
+        """Gradients stay this process's own, to be exchanged with those of a later backward.
+
+        `fully_shard` has no whole gradients to keep: it exchanges them each time, and adds up its own parts.
+        """
+        ddp = isinstance(wrapped, DistributedDataParallel)
+        return wrapped.no_sync() if ddp else contextlib.nullcontext()
 
     def barrier(self) -> None:
         """Wait until all processes are here."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,17 @@ from torch import Tensor, nn
 from turnwise.run import distributed
 from turnwise.run.distributed import World
 from turnwise.run.errors import Diverged
+from turnwise.run.metrics import added
 from turnwise.run.optim import optimizer_of
+from turnwise.run.passes import Passes
 from turnwise.run.settings import Adam, AdamW
 
 ADVICE = "expected a smaller lr, or smaller rewards"
 """what helps against numbers that are none"""
+WHILE_LEARNING = "only_while_learning"
+"""name of a mark on modules that are in training mode in a gradient step alone, whatever is around them"""
+P = TypeVar("P")
+Q = TypeVar("Q", bound=Sized)
 
 
 class Stateful(Protocol):
@@ -49,6 +56,8 @@ class Learner:
     experience: Stateful | None = None
     """What the algorithm collects itself, if it does; then it runs in one process."""
     world: World = field(default_factory=World)
+    through: Passes = field(default_factory=Passes)
+    """How many rows go through the module at a time, and in what precision."""
     optimizer: torch.optim.Optimizer = field(init=False)
     wrapped: nn.Module = field(init=False)
     """The module to call: its backward synchronises gradients, if there are several processes."""
@@ -60,19 +69,66 @@ class Learner:
     def __post_init__(self) -> None:
         self.optimizer = optimizer_of(self.module, self.settings)
         self.wrapped = self.world.wrap(self.module)
+        # What drops out while something is learnt and at no other time: adapters that were asked to.
+        self._noisy = [m for m in self.module.modules() if getattr(m, WHILE_LEARNING, False)]
 
-    def descend(self, loss: Tensor, *, lr: float) -> None:
+    def learn(
+        self, parts: Sequence[P], loss: Callable[[P], tuple[Tensor, Mapping[str, Tensor]]], *, lr: float
+    ) -> dict[str, Tensor]:
+        """One gradient step on the sum of the losses of `parts`; the sums that are logged, added up.
+
+        `loss` gives a part's share of the loss, and what is logged of it. Each part is gone back through
+        before the next is read, so that memory is that of one.
+        """
+        sums: dict[str, Tensor] = {}
+
+        def each() -> Iterator[Tensor]:
+            for part in parts:
+                with self.through.precision(self.world.device):
+                    share, found = loss(part)
+                sums.update(added(sums, {name: x.detach() for name, x in found.items()}))
+                yield share
+
+        for m in self._noisy:
+            m.train()
+        try:
+            self.descend(each(), lr=lr, parts=len(parts))
+        finally:
+            for m in self._noisy:
+                m.eval()
+        return sums
+
+    def learn_means(
+        self, parts: Sequence[Q], loss: Callable[[Q], tuple[Tensor, Mapping[str, Tensor]]], *, lr: float
+    ) -> dict[str, Tensor]:
+        """The same for losses that are means over items: each part counts by its share of all items."""
+        count = sum(map(len, parts))
+
+        def share(part: Q) -> tuple[Tensor, Mapping[str, Tensor]]:
+            mean, sums = loss(part)
+            return mean * (len(part) / count), sums
+
+        return self.learn(parts, share, lr=lr)
+
+    def descend(self, loss: Tensor | Iterator[Tensor], *, lr: float, parts: int = 1) -> None:
         """One gradient step at the scheduled learning rate `lr`, the global gradient norm clipped.
 
-        Diverged, and no step, if the loss or the gradient norm is not finite: weights stay as they were. A
-        GPU is waited for once, for these two numbers; the copy of the next batch would wait for it anyway.
+        `loss` may come in so many `parts`, which add up to it. Diverged, and no step, if the loss or the
+        gradient norm is not finite: weights stay as they were. A GPU is waited for once, for these two
+        numbers; the copy of the next batch would wait for it anyway.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        loss.backward()
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        shares = iter([loss]) if isinstance(loss, Tensor) else loss
+        for i in range(parts):
+            with self.world.apart(self.wrapped) if i < parts - 1 else contextlib.nullcontext():
+                share = next(shares)
+                share.backward()
+            total = total + share.detach().double()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.grad_clip)
-        value, length = torch.stack([loss.detach().double(), distributed.whole(norm).double()]).tolist()
+        value, length = torch.stack([total, distributed.whole(norm).double()]).tolist()
         # A loss is that of this process's share: one that is no number here has to stop all processes.
         if self.world.anyone(not (math.isfinite(value) and math.isfinite(length))):
             self.optimizer.zero_grad()

@@ -31,13 +31,14 @@ from turnwise.run.files.whole import to_disk
 from turnwise.run.learner import ADVICE, Learner, Stateful
 from turnwise.run.metrics import OPTIMIZER
 from turnwise.run.optim import rate_in_words, warmed_up
+from turnwise.run.passes import Passes
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam, AdamW
 from turnwise.run.terminal import say
 from turnwise.run.tracking import Nothing, Tracker, tracker
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Any)
 
 HERE = ("step", "seconds", "torch_rng", "counts")
 """what a checkpoint holds beside the parts of the learner"""
@@ -47,6 +48,11 @@ REHEARSED = 2
 
 class Order(Protocol):
     """Which rows make the batch of a step: a function of the step alone, so that resumption goes on in it."""
+
+    @property
+    def lengths(self) -> Any:
+        """Positions of each row; `take` gives those at some places."""
+        ...
 
     def rows(self, step: int) -> np.ndarray:
         """Indices of rows."""
@@ -98,6 +104,8 @@ class TrainingRun:
     """Show no progress."""
     track: str = "none"
     """What else hears of metrics (`run/tracking.py`)."""
+    through: Passes = field(default_factory=Passes)
+    """How rows go through what learns."""
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
@@ -140,7 +148,7 @@ class TrainingRun:
         self.world.place(module)
         if target is not None:
             self.world.place(target, methods=methods)
-        return Learner(module, settings, target, experience, self.world)
+        return Learner(module, settings, target, experience, self.world, self.through)
 
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
         """Numbers of the steps still to do, from the checkpoint on if there is one; saves every few of them.
@@ -178,18 +186,21 @@ class TrainingRun:
 
     def passes(
         self, rows: Sequence[R], order: Order, epochs: float, learner: Learner
-    ) -> Iterator[tuple[int, Sequence[R], float]]:
+    ) -> Iterator[tuple[int, list[list[R]], float]]:
         """(step, rows of its batch, learning rate) of the steps still to do in so many passes over the rows.
 
-        The rows are those of the global batch: the algorithm takes its process's share and packs it.
+        The rows are this process's share of the global batch, in parts that go through the model one after
+        the other.
         """
         settings, total = learner.settings, order.steps(epochs)
         assert isinstance(settings, AdamW)  # agents that learn from their own acting have no such rows
         for step in self.steps(total, learner):
-            picked = Picked(rows, order.rows(step))
+            places = order.rows(step)
+            picked = Picked(rows, places)
             # One process needs all of them. Of several each makes its own alone, when it takes its share.
             batch = list(picked) if self.world.size == 1 else picked
-            yield step, batch, warmed_up(settings, step, total)
+            longest = int(order.lengths.take(places).max())
+            yield step, self.through.parts(batch, longest, self.world), warmed_up(settings, step, total)
 
     def report(
         self,
@@ -240,7 +251,7 @@ class TrainingRun:
             return {}
         whole: dict[str, Tensor] = {}
         # Sums over all batches first, so that each decision counts alike: a mean of means would not do.
-        with torch.no_grad():
+        with torch.no_grad(), self.through.precision(self.world.device):
             for sums in batches():
                 for name, value in sums.items():
                     whole[name] = whole.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()

@@ -48,8 +48,8 @@ class Given(nn.Module):
 
 
 class GivenTokens(Given):
-    def forward(self, ids: Tensor, decisions: Tensor) -> TokenValues:
-        return TokenValues(self.q, self.v)
+    def forward(self, ids: Tensor, decisions: Tensor, actions: Tensor, mask: Tensor) -> TokenValues:
+        return TokenValues(self.q_of_actions(ids, decisions, actions), self.q.logsumexp(-1), self.v)
 
     def q_of_actions(self, ids: Tensor, decisions: Tensor, actions: Tensor) -> Tensor:
         return self.q.gather(-1, actions.expand(self.q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
@@ -257,10 +257,10 @@ def step(name: str, trunk: nn.Module, rows: list[Tokens]) -> tuple[nn.Module, nn
     learner = Learner(critic, AdamW(1e-2), target)
     if name == "ilql":
         batch = pack_tokens(rows, gamma=GAMMA, dtype=f64)
-        ilql.update(learner, batch, 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)
+        ilql.update(learner, [batch], 9.0, ilql.Config(polyak=0.25), 1e-2, 0.5)
     else:
         batch = pack_turns(rows, gamma=GAMMA, dtype=f64)
-        turn_iql.update(learner, batch, 9.0, turn_iql.Config(polyak=0.25), 1e-2, 0.5)
+        turn_iql.update(learner, [batch], 9.0, turn_iql.Config(polyak=0.25), 1e-2, 0.5)
     return critic, target, before
 
 

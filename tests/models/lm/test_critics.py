@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from turnwise.models.decisions import at_decisions
-from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.critics import TokenCritic, TokenValues, TurnCritic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.models.value_head import ValueHead
 
@@ -96,16 +96,33 @@ def token_critic(**options) -> TokenCritic:
     return critic
 
 
+def ask(critic: TokenCritic, ids: Tensor, decisions: Tensor, actions: Tensor) -> TokenValues:
+    return critic(ids, decisions, actions, torch.ones(actions.shape, dtype=torch.bool))
+
+
 def test_token_critic_reads_q_before_actions_and_v_at_every_state() -> None:
     """Equal to its heads on the running sum up to each decision, the final state included for V."""
     critic = token_critic()
-    ids, decisions = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[0, 2, 4]])
-    found = critic(ids, decisions)
+    ids, decisions, actions = (
+        torch.tensor([[1, 2, 3, 4, 5]]),
+        torch.tensor([[0, 2, 4]]),
+        torch.tensor([[7, 0]]),
+    )
+    found = ask(critic, ids, decisions, actions)
     h = torch.stack([critic.trunk.embedding(ids[0, : t + 1]).sum(0) for t in (0, 2, 4)])
     assert_close(found.v[0], critic.v(h).squeeze(-1))
     for k, head in enumerate(critic.q):
-        assert_close(found.q[k, 0], head(h[:2]))
-    assert found.q.shape == (2, 1, 2, 11)
+        assert_close(found.q[k, 0], head(h[:2])[[0, 1], [7, 0]])
+        assert_close(found.soft_max[k, 0], head(h[:2]).exp().sum(-1).log())
+    assert found.q.shape == found.soft_max.shape == (2, 1, 2)
+
+
+def test_a_token_critic_says_nothing_where_it_is_masked() -> None:
+    critic = token_critic()
+    ids, decisions, actions = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 2]]), torch.tensor([[4, 5]])
+    found = critic(ids, decisions, actions, torch.tensor([[True, False]]))
+    assert (found.q[..., 1] == 0).all() and (found.soft_max[..., 1] == 0).all()
+    assert_close(found.q[..., 0], ask(critic, ids, decisions, actions).q[..., 0])
 
 
 def test_token_critic_says_the_same_in_three_ways() -> None:
@@ -115,19 +132,20 @@ def test_token_critic_says_the_same_in_three_ways() -> None:
         torch.tensor([[0, 2, 5], [1, 3, 4]]),
         torch.randint(11, (2, 2)),
     )
-    q = critic(ids, decisions).q
-    taken = q.gather(-1, actions.expand(3, 2, 2).unsqueeze(-1)).squeeze(-1)
+    taken = ask(critic, ids, decisions, actions).q
     assert_close(critic.q_of_actions(ids, decisions, actions), taken)
     features = at_decisions(critic.trunk(ids, use_cache=False).last_hidden_state, decisions[:, :-1])
+    q = torch.stack([head(features) for head in critic.q])
+    assert_close(q.gather(-1, actions.expand(3, 2, 2).unsqueeze(-1)).squeeze(-1), taken)
     assert_close(critic.q_min(features), q.min(0).values)
 
 
 def test_values_in_another_unit_are_the_same_times_a_number() -> None:
     """With `scale_(2.5)`, every Q and V is 2.5 times what it was."""
     critic, ids, decisions = token_critic(), torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2]])
-    before = critic(ids, decisions)
+    before = ask(critic, ids, decisions, torch.tensor([[3]]))
     critic.scale_(2.5)
-    after = critic(ids, decisions)
+    after = ask(critic, ids, decisions, torch.tensor([[3]]))
     assert_close(after.q, 2.5 * before.q)
     assert_close(after.v, 2.5 * before.v)
 
@@ -152,7 +170,7 @@ def test_turn_critic_reads_q_at_ends_and_v_at_decisions() -> None:
 def test_heads_start_at_the_value_they_were_given() -> None:
     """Both critics of untrained weights say 0.25 everywhere: the first targets are of the right size."""
     ids, decisions = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2]])
-    tokens = TokenCritic(Running(11, 4), 4, 11, initial=0.25)(ids, decisions)
+    tokens = ask(TokenCritic(Running(11, 4), 4, 11, initial=0.25), ids, decisions, torch.tensor([[4]]))
     turns = TurnCritic(Running(11, 4), 4, initial=0.25)(ids, decisions, torch.tensor([[2]]))
     for x in (tokens.q, tokens.v, turns.q, turns.v):
         assert_close(x, torch.full_like(x, 0.25))

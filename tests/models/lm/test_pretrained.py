@@ -255,7 +255,8 @@ def test_half_precision_on_disk_is_single_precision_in_training(tokenizer: Any, 
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert_close(list(model.parameters()), [nn.Parameter(p.float()) for p in stored.parameters()])
     critic = TokenCritic(load_trunk(tmp_path), 16, VOCAB, initial=0.5)
-    found = critic(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2]]))
+    one = torch.tensor([[1]])
+    found = critic(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2]]), one, one.bool())
     assert_close(found.v, torch.full((1, 2), 0.5))
 
 

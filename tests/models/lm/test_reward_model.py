@@ -18,6 +18,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.classifier import adapted_trunks, set_padding_
 from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.lora import with_lora
 from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.reward_model import AnyRewardModel, RewardEnsemble, RewardModel
 from turnwise.rollout.load import load_reward
@@ -99,7 +100,7 @@ def test_adapters_of_members_lie_on_weights_that_are_held_once() -> None:
     lm = small()
     before = {k: v.clone() for k, v in lm.state_dict().items()}
     features = trunk_of(lm)(input_ids=IDS).last_hidden_state.detach()
-    both = RewardEnsemble([RewardModel(t, 16) for t in adapted_trunks(lm, 2, 2)])
+    both = RewardEnsemble([RewardModel(t, 16) for t in adapted_trunks(lm, lambda x: with_lora(x, 2), 2)])
     frozen = {p.data_ptr() for p in both.parameters() if not p.requires_grad}
     assert frozen == {p.data_ptr() for p in trunk_of(lm).parameters()}
     models: list[Any] = list(both.models)
@@ -174,8 +175,10 @@ def scorer_of(kind: str, tokenizer: Any) -> RewardScorer:
     models: dict[str, AnyRewardModel] = {
         "heads": model_of(lm(), 3),
         "trunks": RewardEnsemble([model_of(lm()), model_of(lm())]),
-        "adapters": RewardEnsemble([RewardModel(t, 16) for t in adapted_trunks(lm(), 2, 2)]),
-        "adapted": RewardModel(adapted_trunks(lm(), 2, 1)[0], 16, ensemble=2),
+        "adapters": RewardEnsemble(
+            [RewardModel(t, 16) for t in adapted_trunks(lm(), lambda x: with_lora(x, 2), 2)]
+        ),
+        "adapted": RewardModel(adapted_trunks(lm(), lambda x: with_lora(x, 2), 1)[0], 16, ensemble=2),
     }
     moved_(models[kind], 0.3)
     return RewardScorer(models[kind], tokenizer)

@@ -149,7 +149,7 @@ def train(
     def unseen() -> Iterator[dict[str, Tensor]]:
         return (loss(critic, target, pack(part), 1.0, c)[1] for part in chunks(heldout, size))
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
+    for step, (chosen,), lr in run.passes(rows, order, c.epochs, learner):
         sums = update(learner, pack(chosen), denominator, c, lr)
         run.report(step, sums, unseen)
     return critic

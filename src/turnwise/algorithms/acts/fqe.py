@@ -139,7 +139,7 @@ def train(
     def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
         return (loss(q, slow, packed(part), 1.0, lam)[1] for part in chunks(heldout, size))
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
+    for step, (chosen,), lr in run.passes(rows, order, c.epochs, learner):
         # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * run.total)) if c.anneal else 0.0
         sums = update(learner, packed(chosen), denominator, c, lr, lam)

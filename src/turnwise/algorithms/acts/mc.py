@@ -125,7 +125,7 @@ def train(
     def unseen() -> Iterator[dict[str, Tensor]]:
         return (loss(critic, pack(part), 1.0)[1] for part in chunks(heldout, size))
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
+    for step, (chosen,), lr in run.passes(rows, order, c.epochs, learner):
         sums = update(learner, pack(chosen), denominator, lr)
         run.report(step, sums, unseen)
     return critic

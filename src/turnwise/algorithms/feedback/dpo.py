@@ -37,7 +37,7 @@ from turnwise.losses.preference import (
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import actions_logp
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
@@ -114,7 +114,7 @@ def log_ratios_and_logp(
     """h [B] of each reply, per token for ipo; and its log-probability [B]. Rows of a group share a prompt."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
     ref_logp = reference.logp(batch, group=group)  # [B, A], without gradient
-    logp = score_replies(policy.lm, batch, group=group).logp  # [B, A], 0 where masked
+    logp = actions_logp(policy.lm, batch, group=group)  # [B, A], 0 where masked
     log_ratios = (logp - ref_logp).sum(1)  # [B]
     return log_ratios / batch.mask.sum(1) if c.formula == "ipo" else log_ratios, logp.sum(1)
 
@@ -171,14 +171,12 @@ def update(
     policy: LmPolicy,
     learner: Learner,
     reference: Reference,
-    items: Sequence[Comparison],
+    parts: Sequence[Sequence[Comparison]],
     c: Config,
     lr: float,
 ) -> dict[str, Tensor]:
-    """One gradient step; sums over the items."""
-    objective, sums = loss(policy, reference, items, c)
-    learner.descend(objective, lr=lr)
-    return sums
+    """One gradient step on all of the items; sums over them."""
+    return learner.learn_means(parts, lambda items: loss(policy, reference, items, c), lr=lr)
 
 
 def train(
@@ -195,9 +193,10 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, reference, part, c)[1] for part in chunks(heldout, c.batch_size))
+        parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
+        return (loss(policy, reference, part, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, chosen, c, lr)
+    for step, parts, lr in run.passes(items, order, c.epochs, learner):
+        sums = update(policy, learner, reference, parts, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -28,7 +28,7 @@ from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import actions_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric
@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
 def log_ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens]) -> Tensor:
     """h [B] of each reply."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
-    return (score_replies(policy.lm, batch).logp - reference.logp(batch)).sum(1)  # [B, A] -> [B]
+    return (actions_logp(policy.lm, batch) - reference.logp(batch)).sum(1)  # [B, A] -> [B]
 
 
 def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config) -> Tensor:
@@ -86,17 +86,32 @@ def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Toke
     return c.beta * torch.cat([log_ratios(policy, reference, part) for part in parts])
 
 
+@torch.no_grad()
+def drift(
+    policy: LmPolicy, reference: Reference, items: Sequence[JudgedReply[Like]], at_once: int | None = None
+) -> Tensor:
+    """z: how far the policy went at large, on replies that have nothing to do with their prompts.
+
+    The paper takes no gradient of it: it is a point of comparison and not a goal.
+    """
+    others = mismatched([x.row for x in items], context_of(policy.lm))
+    if not others:
+        return torch.zeros((), device=policy.device)
+    parts = chunks(others, at_once or len(others))
+    found = torch.cat([log_ratios(policy, reference, part) for part in parts])
+    return found.mean().clamp(min=0.0)  # an estimate may be negative, a KL cannot
+
+
 def loss(
-    policy: LmPolicy, reference: Reference, items: Sequence[JudgedReply[Like]], c: Config
+    policy: LmPolicy,
+    reference: Reference,
+    items: Sequence[JudgedReply[Like]],
+    c: Config,
+    z: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the replies; and sums over them."""
+    """Mean over the replies; and sums over them. `z`: that of the batch which they are a part of, if any."""
     rows = [x.row for x in items]
-    # z says how far the policy went at large, on replies that have nothing to do with their prompts; h of a
-    # reply is compared with it. The paper takes no gradient of z: it is a point of comparison and not a goal.
-    others = mismatched(rows, context_of(policy.lm))
-    with torch.no_grad():
-        z = log_ratios(policy, reference, others).mean() if others else torch.zeros((), device=policy.device)
-        z = z.clamp(min=0.0)  # an estimate may be negative, a KL cannot
+    z = drift(policy, reference, items) if z is None else z
     h = log_ratios(policy, reference, rows)
     liked = torch.tensor([x.item.liked for x in items], device=h.device)
     per_item = kto_loss(h, liked, z, c.beta, c.liked_weight, c.disliked_weight)
@@ -133,14 +148,14 @@ def update(
     policy: LmPolicy,
     learner: Learner,
     reference: Reference,
-    items: Sequence[JudgedReply[Like]],
+    parts: Sequence[Sequence[JudgedReply[Like]]],
     c: Config,
     lr: float,
 ) -> dict[str, Tensor]:
-    """One gradient step; sums over the items."""
-    objective, sums = loss(policy, reference, items, c)
-    learner.descend(objective, lr=lr)
-    return sums
+    """One gradient step on all of the items; sums over them."""
+    with learner.through.precision(policy.device):
+        z = drift(policy, reference, [x for part in parts for x in part], len(parts[0]))
+    return learner.learn_means(parts, lambda items: loss(policy, reference, items, c, z), lr=lr)
 
 
 def train(
@@ -160,9 +175,10 @@ def train(
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, reference, part, c)[1] for part in chunks(heldout, c.batch_size))
+        parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
+        return (loss(policy, reference, part, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, chosen, c, lr)
+    for step, parts, lr in run.passes(items, order, c.epochs, learner):
+        sums = update(policy, learner, reference, parts, c, lr)
         run.report(step, sums, unseen, finish=means_of_sides)
     return policy

@@ -80,12 +80,10 @@ def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config) -> Ten
 
 
 def update(
-    policy: LmPolicy, learner: Learner, items: Sequence[Comparison], c: Config, lr: float
+    policy: LmPolicy, learner: Learner, parts: Sequence[Sequence[Comparison]], c: Config, lr: float
 ) -> dict[str, Tensor]:
-    """One gradient step; sums over the items."""
-    objective, sums = loss(policy, items, c)
-    learner.descend(objective, lr=lr)
-    return sums
+    """One gradient step on all of the items; sums over them."""
+    return learner.learn_means(parts, lambda items: loss(policy, items, c), lr=lr)
 
 
 def train(
@@ -101,9 +99,10 @@ def train(
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(policy, part, c)[1] for part in chunks(heldout, c.batch_size))
+        parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
+        return (loss(policy, part, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, chosen, c, lr)
+    for step, parts, lr in run.passes(items, order, c.epochs, learner):
+        sums = update(policy, learner, parts, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -25,7 +25,7 @@ from torch import Tensor
 from turnwise.data.batch import pack_tokens
 from turnwise.data.comparisons import Comparison, FeedbackRows, JudgedReply
 from turnwise.data.feedback import Like, Score
-from turnwise.data.order import BatchOrder, chunks
+from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
     all_tied_loss,
@@ -139,13 +139,11 @@ def loss(model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config) -> tup
 
 
 def update(
-    model: AnyRewardModel, learner: Learner, items: Sequence[FeedbackRows], c: Config, lr: float
+    model: AnyRewardModel, learner: Learner, parts: Sequence[Sequence[FeedbackRows]], c: Config, lr: float
 ) -> dict[str, Tensor]:
-    """One gradient step; sums over the items."""
+    """One gradient step on all of the items; sums over them."""
     model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
-    objective, sums = loss(model, items, c)
-    learner.descend(objective, lr=lr)
-    return sums
+    return learner.learn_means(parts, lambda items: loss(model, items, c), lr=lr)
 
 
 def train(
@@ -162,10 +160,11 @@ def train(
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         model.eval()
-        return (loss(model, part, c)[1] for part in chunks(heldout, 2 * c.batch_size))
+        parts = run.through.chunks(heldout, [x.size for x in heldout], 2 * c.batch_size)
+        return (loss(model, part, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(model, learner, chosen, c, lr)
+    for step, parts, lr in run.passes(items, order, c.epochs, learner):
+        sums = update(model, learner, parts, c, lr)
         run.report(step, sums, unseen)
     return model
 

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.order import BatchOrder, batch_size_for
 from turnwise.data.rows import decision_counts, lengths
 from turnwise.data.tokens import Tokens
-from turnwise.losses.policy import action_logp
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
-from turnwise.models.lm.parts import lm_head_of, trunk_of
+from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.replies import actions_logp, token_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
@@ -74,12 +74,13 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, partner: bool) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities of the actions [B, A], and of every next token [B, T-1] if `partner`."""
-        if not partner:
-            return action_logp(self.policy(batch.inputs, batch.decisions), batch.actions), None
         lm = self.policy.lm
+        if not partner:
+            return actions_logp(lm, batch), None
         features = trunk_of(lm)(input_ids=batch.inputs, use_cache=False).last_hidden_state  # [B, T, D]
-        logits = lm_head_of(lm)(features[:, :-1])  # [B, T-1, V]
-        logp = action_logp(logits, batch.inputs[:, 1:])  # [B, T-1], of token t+1 at place t
+        real = torch.arange(features.shape[1] - 1, device=features.device) < batch.decisions[:, -1:]
+        found = token_logp(lm, features[:, :-1][real], batch.inputs[:, 1:][real])
+        logp = found.new_zeros(real.shape).masked_scatter(real, found)  # [B, T-1], of token t+1 at place t
         # A decision at position t is about token t+1, so that its log-probability stands at place t.
         padded = nn.functional.pad(logp, (0, 1)).unsqueeze(-1)  # [B, T, 1]
         return at_decisions(padded, batch.decisions[:, :-1]).squeeze(-1), logp
@@ -131,11 +132,11 @@ def partner_tokens(batch: Batch) -> Tensor:
     return real & ~chosen[:, :-1]
 
 
-def update(learner: Learner, batch: Batch, denominator: float, c: Config, lr: float) -> dict[str, Tensor]:
-    """One gradient step; sums over decisions."""
-    total, sums = loss(learner.wrapped, batch, denominator, c)
-    learner.descend(total, lr=lr)
-    return sums
+def update(
+    learner: Learner, batches: Sequence[Batch], denominator: float, c: Config, lr: float
+) -> dict[str, Tensor]:
+    """One gradient step on all of the batches; sums over decisions."""
+    return learner.learn(batches, lambda batch: loss(learner.wrapped, batch, denominator, c), lr=lr)
 
 
 def train(
@@ -152,7 +153,7 @@ def train(
         raise SettingError("partner_weight", c.partner_weight, expected)
     objective = Objective(policy)
     learner = run.learner(objective, c.optimizer)
-    dtype = next(objective.parameters()).dtype
+    dtype = torch.promote_types(next(objective.parameters()).dtype, torch.float32)  # numbers, not weights
     order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs), seed)
     denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
@@ -160,10 +161,10 @@ def train(
         return pack_tokens(chosen, gamma=1.0, dtype=dtype).to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, order.batch_size))
+        parts = run.through.chunks(heldout, lengths(heldout), order.batch_size)
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
-        batch = pack(run.world.share(chosen))
-        sums = update(learner, batch, denominator, c, lr)
+    for step, parts, lr in run.passes(rows, order, c.epochs, learner):
+        sums = update(learner, [pack(part) for part in parts], denominator, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -31,13 +31,13 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for, chunks
+from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for
 from turnwise.data.rows import decision_counts, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns, lambda_returns, next_of, previous_of
-from turnwise.losses.value import action_values, cql_loss, expectile_loss, squared_error
-from turnwise.models.lm.critics import Estimand, TokenCritic
+from turnwise.losses.value import conservative_loss, expectile_loss, squared_error
+from turnwise.models.lm.critics import Estimand, TokenCritic, token_critic
 from turnwise.models.target import polyak_, slow_copy
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, SHARE, check
@@ -71,6 +71,9 @@ class Config:
     paper."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
+    q_rank: int | None = None
+    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
+    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
     polyak: float = 0.05
     """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
@@ -94,6 +97,7 @@ class Config:
             tau_within_turn=INSIDE,
             lookahead=SHARE,
             cql_weight=NOT_NEGATIVE,
+            q_rank=NOT_NEGATIVE,
             polyak=PART,
             anneal=SHARE,
             beta=NOT_NEGATIVE,
@@ -111,9 +115,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
-    """Two Q heads and a V head on `trunk`; all begin at `initial`, the mean return of the logs."""
-    return TokenCritic(trunk, width, vocab, initial=initial)
+def new_critic(c: Config, trunk: nn.Module, tokens: Tensor, initial: float) -> TokenCritic:
+    """Two Q heads and a V head on `trunk`; all begin at `initial`, the mean return of the logs.
+
+    `tokens` [V, D] are the policy's embeddings, of as many features as the trunk gives.
+    """
+    return token_critic(trunk, tokens, 2, initial, c.q_rank)
 
 
 def estimand(c: Config) -> Estimand:
@@ -130,18 +137,17 @@ def loss(
     critic: nn.Module, target: TokenCritic, batch: Batch, denominator: float, c: Config, lam: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms together; and their sums over decisions. `lam` is the lambda of G."""
-    values = critic(batch.inputs, batch.decisions)
-    q, v = values.q, values.v  # [E, B, A, V], [B, A+1]
-    q_taken = action_values(q, batch.actions)  # [E, B, A]
+    values = critic(batch.inputs, batch.decisions, batch.actions, batch.mask)
+    q, v = values.q, values.v  # [E, B, A] of the tokens that were taken, [B, A+1]
     with torch.no_grad():  # targets: neither G nor X is moved towards what is fitted to it
         slow = target.q_of_actions(batch.inputs, batch.decisions, batch.actions).amin(0)  # [B, A]
         q_targets = lambda_returns(batch.rewards, batch.discounts, v[:, 1:], batch.loss_mask, lam)
         v_targets, taus = value_targets(batch, slow, c)
     sums = {
-        "td": sum_over_decisions(squared_error(q_taken, q_targets), batch.loss_mask),
+        "td": sum_over_decisions(squared_error(q, q_targets), batch.loss_mask),
         "expectile": sum_over_decisions(expectile_loss(v[:, :-1], v_targets, taus), batch.loss_mask),
-        "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
-        "q": sum_over_decisions(q_taken, batch.loss_mask) / q.shape[0],
+        "cql": sum_over_decisions(conservative_loss(values.soft_max, q), batch.loss_mask),
+        "q": sum_over_decisions(q, batch.loss_mask) / q.shape[0],
         "v": sum_over_decisions(v[:, :-1], batch.loss_mask),
         "decisions": batch.loss_mask.sum(),
     }
@@ -167,11 +173,14 @@ def value_targets(batch: Batch, slow: Tensor, c: Config) -> tuple[Tensor, Tensor
 
 
 def update(
-    learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
+    learner: Learner, batches: Sequence[Batch], denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
-    """One gradient step, then the slow copy follows; sums over decisions."""
-    total, sums = loss(learner.wrapped, learner.target, batch, denominator, c, lam)
-    learner.descend(total, lr=lr)
+    """One gradient step on all of the batches, then the slow copy follows; sums over decisions."""
+
+    def part(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss(learner.wrapped, learner.target, batch, denominator, c, lam)
+
+    sums = learner.learn(batches, part, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
 
@@ -187,7 +196,7 @@ def train(
     """Fit `critic` (two Q heads and V) in place."""
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target, methods=["q_of_actions"])
-    dtype = next(critic.parameters()).dtype
+    dtype = torch.promote_types(next(critic.parameters()).dtype, torch.float32)  # numbers, not weights
     order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs, CRITIC_STEPS), seed)
     denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
@@ -196,16 +205,13 @@ def train(
         return packed.to(run.world.device)
 
     def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
-        return (
-            loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1]
-            for part in chunks(heldout, order.batch_size)
-        )
+        parts = run.through.chunks(heldout, lengths(heldout), order.batch_size)
+        return (loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
-        batch = pack(run.world.share(chosen))
+    for step, parts, lr in run.passes(rows, order, c.epochs, learner):
         # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * run.total)) if c.anneal else 0.0
-        sums = update(learner, batch, denominator, c, lr, lam)
+        sums = update(learner, [pack(part) for part in parts], denominator, c, lr, lam)
         # With the same lambda: the two TD losses are one quantity, on different conversations.
         run.report(step, sums, partial(unseen, lam))
     return critic

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
-from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for, chunks
+from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for
 from turnwise.data.rows import ChangedRows, continues, decision_counts, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.losses.returns import discounted_returns
-from turnwise.losses.value import cql_loss, squared_error
-from turnwise.models.lm.critics import Estimand, TokenCritic
+from turnwise.losses.value import conservative_loss, squared_error
+from turnwise.models.lm.critics import Estimand, TokenCritic, token_critic
 from turnwise.rollout.agent import Acting
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.learner import Learner
@@ -55,6 +55,9 @@ class Config:
     """Discount between two tokens of a turn. After a hundred tokens .99 has become .37."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
+    q_rank: int | None = None
+    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
+    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
     beta: float = 14.0
     """When acting: nats added to a token's log-probability by an advantage of one standard deviation of the
     return. Larger values stray further from the logged agent."""
@@ -71,6 +74,7 @@ class Config:
             gamma=SHARE,
             gamma_within_turn=SHARE,
             cql_weight=NOT_NEGATIVE,
+            q_rank=NOT_NEGATIVE,
             beta=NOT_NEGATIVE,
             adv_clip=NOT_NEGATIVE,
             top_k=ONE_OR_MORE,
@@ -87,9 +91,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TokenCritic:
-    """One Q head and a V head on `trunk`; both begin at `initial`, the mean return of the logs."""
-    return TokenCritic(trunk, width, vocab, ensemble=1, initial=initial)
+def new_critic(c: Config, trunk: nn.Module, tokens: Tensor, initial: float) -> TokenCritic:
+    """One Q head and a V head on `trunk`; both begin at `initial`, the mean return of the logs.
+
+    `tokens` [V, D] are the policy's embeddings, of as many features as the trunk gives.
+    """
+    return token_critic(trunk, tokens, 1, initial, c.q_rank)
 
 
 def estimand(c: Config) -> Estimand:
@@ -132,15 +139,14 @@ def whole_returns(rows: Sequence[Tokens], gamma: float, gamma_within_turn: float
 
 def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared errors against the return, plus the conservative term; and the sums over decisions."""
-    values = critic(batch.inputs, batch.decisions)
-    q, v = values.q, values.v[:, :-1]  # [E, B, A, V] with E = 1, [B, A]
-    q_taken = q.gather(-1, batch.actions.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)  # [E, B, A]
+    values = critic(batch.inputs, batch.decisions, batch.actions, batch.mask)
+    q, v = values.q, values.v[:, :-1]  # [E, B, A] of the tokens that were taken, with E = 1; [B, A]
     returns = discounted_returns(batch.rewards, batch.discounts, batch.mask)  # [B, A]
     sums = {
-        "loss": sum_over_decisions(squared_error(q_taken, returns), batch.loss_mask),
+        "loss": sum_over_decisions(squared_error(q, returns), batch.loss_mask),
         "v_loss": sum_over_decisions(squared_error(v, returns), batch.loss_mask),
-        "cql": sum_over_decisions(cql_loss(q, batch.actions), batch.loss_mask),
-        "q": sum_over_decisions(q_taken, batch.loss_mask) / q.shape[0],
+        "cql": sum_over_decisions(conservative_loss(values.soft_max, q), batch.loss_mask),
+        "q": sum_over_decisions(q, batch.loss_mask) / q.shape[0],
         "v": sum_over_decisions(v, batch.loss_mask),
         "return_to_go": sum_over_decisions(returns, batch.loss_mask),
         "decisions": batch.loss_mask.sum(),
@@ -148,11 +154,11 @@ def loss(critic: nn.Module, batch: Batch, denominator: float, c: Config) -> tupl
     return (sums["loss"] + sums["v_loss"] + c.cql_weight * sums["cql"]) / denominator, sums
 
 
-def update(learner: Learner, batch: Batch, denominator: float, c: Config, lr: float) -> dict[str, Tensor]:
-    """One gradient step; sums over decisions."""
-    total, sums = loss(learner.wrapped, batch, denominator, c)
-    learner.descend(total, lr=lr)
-    return sums
+def update(
+    learner: Learner, batches: Sequence[Batch], denominator: float, c: Config, lr: float
+) -> dict[str, Tensor]:
+    """One gradient step on all of the batches; sums over decisions."""
+    return learner.learn(batches, lambda batch: loss(learner.wrapped, batch, denominator, c), lr=lr)
 
 
 def train(
@@ -165,7 +171,7 @@ def train(
 ) -> TokenCritic:
     """Fit `critic` (one Q head and V) in place."""
     learner = run.learner(critic, c.optimizer)
-    dtype = next(critic.parameters()).dtype
+    dtype = torch.promote_types(next(critic.parameters()).dtype, torch.float32)  # numbers, not weights
     rows, heldout = (whole_returns(x, c.gamma, c.gamma_within_turn) for x in (rows, heldout))
     order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs, CRITIC_STEPS), seed)
     denominator = int(decision_counts(rows).sum()) / order.batches_per_epoch / run.world.size
@@ -175,10 +181,10 @@ def train(
         return packed.to(run.world.device)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
-        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in chunks(heldout, order.batch_size))
+        parts = run.through.chunks(heldout, lengths(heldout), order.batch_size)
+        return (loss(learner.wrapped, pack(part), 1.0, c)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
-        batch = pack(run.world.share(chosen))
-        sums = update(learner, batch, denominator, c, lr)
+    for step, parts, lr in run.passes(rows, order, c.epochs, learner):
+        sums = update(learner, [pack(part) for part in parts], denominator, c, lr)
         run.report(step, sums, unseen)
     return critic

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_turns
-from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for, chunks
+from turnwise.data.order import CRITIC_STEPS, BatchOrder, batch_size_for
 from turnwise.data.rows import lengths, turn_counts
 from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
@@ -85,9 +85,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def new_critic(trunk: nn.Module, width: int, vocab: int, initial: float) -> TurnCritic:
-    """Two Q heads and a V head of whole utterances on `trunk`; `vocab` plays no part, as no token has a Q."""
-    return TurnCritic(trunk, width, initial=initial)
+def new_critic(c: Config, trunk: nn.Module, tokens: Tensor, initial: float) -> TurnCritic:
+    """Two Q heads and a V head of whole utterances on `trunk`, as wide as `tokens` [V, D]."""
+    return TurnCritic(trunk, tokens.shape[1], initial=initial)
 
 
 def estimand(c: Config) -> Estimand:
@@ -119,11 +119,14 @@ def loss(
 
 
 def update(
-    learner: Learner, batch: Batch, denominator: float, c: Config, lr: float, lam: float
+    learner: Learner, batches: Sequence[Batch], denominator: float, c: Config, lr: float, lam: float
 ) -> dict[str, Tensor]:
-    """One gradient step, then the slow copy follows; sums over decisions."""
-    total, sums = loss(learner.wrapped, learner.target, batch, denominator, c, lam)
-    learner.descend(total, lr=lr)
+    """One gradient step on all of the batches, then the slow copy follows; sums over decisions."""
+
+    def part(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss(learner.wrapped, learner.target, batch, denominator, c, lam)
+
+    sums = learner.learn(batches, part, lr=lr)
     polyak_(learner.target, learner.module, c.polyak)
     return sums
 
@@ -139,7 +142,7 @@ def train(
     """Fit `critic` in place."""
     target = slow_copy(critic)
     learner = run.learner(critic, c.optimizer, target=target)
-    dtype = next(critic.parameters()).dtype
+    dtype = torch.promote_types(next(critic.parameters()).dtype, torch.float32)  # numbers, not weights
     order = BatchOrder(lengths(rows), c.batch_size or batch_size_for(len(rows), c.epochs, CRITIC_STEPS), seed)
     denominator = int(turn_counts(rows).sum()) / order.batches_per_epoch / run.world.size
 
@@ -147,16 +150,13 @@ def train(
         return pack_turns(chosen, gamma=c.gamma, dtype=dtype).to(run.world.device)
 
     def unseen(lam: float) -> Iterator[dict[str, Tensor]]:
-        return (
-            loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1]
-            for part in chunks(heldout, order.batch_size)
-        )
+        parts = run.through.chunks(heldout, lengths(heldout), order.batch_size)
+        return (loss(learner.wrapped, target, pack(part), 1.0, c, lam)[1] for part in parts)
 
-    for step, chosen, lr in run.passes(rows, order, c.epochs, learner):
-        batch = pack(run.world.share(chosen))
+    for step, parts, lr in run.passes(rows, order, c.epochs, learner):
         # 1 at the first step, 0 from the share `anneal` of training on.
         lam = max(0.0, 1 - step / (c.anneal * run.total)) if c.anneal else 0.0
-        sums = update(learner, batch, denominator, c, lr, lam)
+        sums = update(learner, [pack(part) for part in parts], denominator, c, lr, lam)
         # With the same lambda: the two TD losses are one quantity, on different conversations.
         run.report(step, sums, partial(unseen, lam))
     return critic

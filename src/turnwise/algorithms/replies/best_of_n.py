@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.batch import Batch, pack_tokens, row_parts
 from turnwise.losses.kl import k1
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
@@ -65,11 +65,13 @@ def kl_of_best(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def loss(policy: LmPolicy, reference: Reference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(
+    policy: LmPolicy, reference: Reference, batch: Batch, denominator: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Negative log-likelihood per token; and sums over tokens of what is logged."""
     out, mask = score_replies(policy.lm, batch), batch.loss_mask
     terms = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(batch)), "entropy": out.entropy}
-    return sum_over_decisions(-out.logp, mask) / mask.sum(), sums_over_decisions(terms, mask)
+    return sum_over_decisions(-out.logp, mask) / denominator, sums_over_decisions(terms, mask)
 
 
 def update(
@@ -78,9 +80,9 @@ def update(
     """One gradient step on the best replies; sums over their tokens."""
     rows = judged.rows()
     batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(policy.device)
-    total, sums = loss(policy, reference, batch)
-    learner.descend(total, lr=lr)
-    return sums
+    tokens = float(batch.loss_mask.sum())
+    parts = row_parts(batch, learner.through.at_once)
+    return learner.learn(parts, lambda part: loss(policy, reference, part, tokens), lr=lr)
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from turnwise.data.batch import Batch
+from turnwise.data.batch import Batch, row_parts
 from turnwise.losses.groups import group_centred, group_standardised
 from turnwise.losses.kl import estimated_kl, k1, k3, weighted_k3
 from turnwise.losses.policy import clipped_surrogate_loss
@@ -121,6 +121,8 @@ class Minibatch:
     """[B], one for each reply."""
     ref_logp: Tensor | None
     """[B, A], of the reference; None if the KL is neither in the loss nor logged."""
+    length: float | None = None
+    """Tokens of an average reply of the whole minibatch, where this is a part of one; None: its own."""
 
 
 def advantages(rewards: Tensor, c: Config) -> Tensor:
@@ -139,6 +141,7 @@ def experience(
             batch,
             advantages(batch.rewards.sum(1), c),
             None if reference is None else reference.logp(batch, group=c.group),
+            float(batch.loss_mask.sum() / len(batch.loss_mask)),
         )
         for batch in judged.minibatches(c.minibatches, c.group, device)
     ]
@@ -168,7 +171,8 @@ def loss(
         objective = objective + beta * divergence(out.logp, m.ref_logp, old_logp, c)
     if c.length == "reply":
         # A mean within each reply and then over replies; the second factor undoes the denominator below.
-        objective = objective / mask.sum(1, keepdim=True) * (mask.sum() / len(mask))
+        length = mask.sum() / len(mask) if m.length is None else m.length
+        objective = objective / mask.sum(1, keepdim=True) * length
     ratio = (out.logp.detach() - old_logp).exp()
     terms = {
         "policy_loss": surrogate,
@@ -188,8 +192,8 @@ def update(
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for minibatch in minibatches:
-            objective, sums = loss(policy, minibatch, denominator, c, beta)
-            learner.descend(objective, lr=lr)
+            parts = row_parts(minibatch, learner.through.at_once, c.group)
+            sums = learner.learn(parts, lambda m: loss(policy, m, denominator, c, beta), lr=lr)
             total = added(total, sums)
     return total
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from turnwise.data.batch import Batch, pack_tokens
+from turnwise.data.batch import Batch, pack_tokens, row_parts
 from turnwise.losses.preference import dpo_loss
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
@@ -65,9 +65,11 @@ def best_and_worst(judged: Judged, group: int) -> tuple[np.ndarray, np.ndarray]:
     return best[differ], worst[differ]
 
 
-def loss(policy: LmPolicy, reference: Reference, pairs: Batch, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the pairs; and sums over them. Rows 2p and 2p + 1 are the chosen and the rejected reply of
-    p."""
+def loss(
+    policy: LmPolicy, reference: Reference, pairs: Batch, count: int, c: Config
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over `count` pairs, of which these are a part; and sums over these. Rows 2p and 2p + 1 are the
+    chosen and the rejected reply of p."""
     out = score_replies(policy.lm, pairs, group=2)
     h = (out.logp - reference.logp(pairs, group=2)).sum(1).view(-1, 2)  # [P, 2], log-ratios of whole replies
     per_pair = dpo_loss(h[:, 0], h[:, 1], c.beta)  # [P]
@@ -78,7 +80,7 @@ def loss(policy: LmPolicy, reference: Reference, pairs: Batch, c: Config) -> tup
         "rewards/accuracies": (h[:, 0] > h[:, 1]).to(h.dtype),
         "entropy": entropies.view(-1, 2).mean(1),
     }
-    return per_pair.mean(), sums_over_items(terms)
+    return per_pair.sum() / count, sums_over_items(terms)
 
 
 def update(
@@ -90,9 +92,8 @@ def update(
         return {}
     rows, places = judged.rows(), np.stack([best, worst], 1).ravel()  # best, worst, best, worst, ...
     pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(policy.device)
-    total, sums = loss(policy, reference, pairs, c)
-    learner.descend(total, lr=lr)
-    return sums
+    parts = row_parts(pairs, learner.through.at_once, group=2)
+    return learner.learn(parts, lambda part: loss(policy, reference, part, len(best), c), lr=lr)
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:

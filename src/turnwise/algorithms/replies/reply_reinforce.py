@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from turnwise.data.batch import Batch
+from turnwise.data.batch import Batch, row_parts
 from turnwise.losses.groups import leave_one_out
 from turnwise.losses.kl import estimated_kl, k1, k3
 from turnwise.losses.names import KlEstimator
@@ -130,12 +130,21 @@ def advantages(rewards: Tensor, c: Config, past: StepState) -> Tensor:
     return rewards - (past.mean if c.baseline == "running" else 0.0)
 
 
-def loss(
-    policy: LmPolicy, batch: Batch, advantage: Tensor, ref_logp: Tensor, c: Config
-) -> tuple[Tensor, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class Minibatch:
+    """Replies, packed, with what their loss needs."""
+
+    batch: Batch
+    advantages: Tensor
+    """[B], one for each reply."""
+    ref_logp: Tensor
+    """[B, A], of the reference."""
+
+
+def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the policy less its entropy bonus, per token; and sums over tokens of what is logged."""
-    out, mask = score_replies(policy.lm, batch), batch.loss_mask
-    weights = advantage.unsqueeze(1).expand_as(out.logp)  # [B, A], alike for all tokens of a reply
+    out, mask, ref_logp = score_replies(policy.lm, m.batch), m.batch.loss_mask, m.ref_logp
+    weights = m.advantages.unsqueeze(1).expand_as(out.logp)  # [B, A], alike for all tokens of a reply
     policy_loss = policy_gradient_loss(out.logp, weights)
     terms = {
         "policy_loss": policy_loss,
@@ -143,7 +152,7 @@ def loss(
         "kl_k1": k1(out.logp, ref_logp),
         "entropy": out.entropy,
     }
-    total = sum_over_decisions(policy_loss - c.entropy_weight * out.entropy, mask) / mask.sum()
+    total = sum_over_decisions(policy_loss - c.entropy_weight * out.entropy, mask) / denominator
     return total, sums_over_decisions(terms, mask)
 
 
@@ -161,8 +170,9 @@ def update(
     ref_logp = reference.logp(batch)
     kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)  # [B]
     worth = batch.rewards.sum(1) - past.beta.value * kl  # [B]
-    total, sums = loss(policy, batch, advantages(worth, c, past), ref_logp, c)
-    learner.descend(total, lr=lr)
+    parts = row_parts(Minibatch(batch, advantages(worth, c, past), ref_logp), learner.through.at_once)
+    tokens = float(batch.loss_mask.sum())
+    sums = learner.learn(parts, lambda m: loss(policy, m, tokens, c), lr=lr)
     # After the step: a baseline that knew these rewards would depend on the replies that it judges.
     past.update_mean_(worth, c.decay)
     return sums

@@ -19,7 +19,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from turnwise.data.batch import Batch
+from turnwise.data.batch import Batch, row_parts
 from turnwise.losses.groups import leave_one_out
 from turnwise.losses.kl import estimated_kl, k1, k3, truncated_ratio
 from turnwise.losses.names import KlEstimator
@@ -159,8 +159,8 @@ def update(
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for minibatch in minibatches:
-            objective, sums = loss(policy, minibatch, denominator, c)
-            learner.descend(objective, lr=lr)
+            parts = row_parts(minibatch, learner.through.at_once, c.group)
+            sums = learner.learn(parts, lambda m: loss(policy, m, denominator, c), lr=lr)
             total = added(total, sums)
     return total
 

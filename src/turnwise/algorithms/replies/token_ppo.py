@@ -22,7 +22,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from turnwise.data.batch import Batch
+from turnwise.data.batch import Batch, row_parts
 from turnwise.losses.estimators import standardised
 from turnwise.losses.kl import estimated_kl, k1, k3
 from turnwise.losses.names import KlEstimator
@@ -199,8 +199,8 @@ def update(
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for i in torch.randperm(len(minibatches)).tolist():
-            objective, sums = loss(agent, minibatches[i], denominator, c)
-            learner.descend(objective, lr=lr)
+            parts = row_parts(minibatches[i], learner.through.at_once)
+            sums = learner.learn(parts, lambda m: loss(agent, m, denominator, c), lr=lr)
             total = added(total, sums)
     return total
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
-from turnwise.models.lm.lora import AdapterFolder, adapter_in, merge_adapters_, with_lora
+from turnwise.models.lm.lora import AdapterFolder, adapter_in, merge_adapters_
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import (
     base_of,
@@ -31,10 +31,10 @@ READ_AT_STOP = "turnwise_read_at_stop"
 """entry of `config.json` by which a classifier says that it is one of ours"""
 
 
-def adapted_trunks(lm: Any, rank: int, members: int) -> list[nn.Module]:
-    """Trunks with low-rank adapters of their own on weights that are held once, and frozen."""
+def adapted_trunks(lm: Any, adapt: Callable[[Any], Any], members: int) -> list[nn.Module]:
+    """Trunks with adapters of their own, put on by `adapt`, on weights that are held once, and frozen."""
     held = {id(x): x for x in [*lm.parameters(), *lm.buffers()]}
-    return [trunk_of(with_lora(copy.deepcopy(lm, dict(held)), rank)) for _ in range(members)]
+    return [trunk_of(adapt(copy.deepcopy(lm, dict(held)))) for _ in range(members)]
 
 
 def save_classifier(folder: Path, model: RewardModel, tokenizer: Any, stop: int) -> None:

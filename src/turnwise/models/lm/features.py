@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
+from turnwise.models.lm.learning.recompute import layers_of
 from turnwise.models.lm.lora import adapter_in
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.pretrained import (
@@ -136,7 +137,7 @@ class _Enough(Exception):
 
 def _states(trunk: Any, depth: float, ids: Tensor, mask: Tensor) -> Tensor:
     """[n, T, D], the hidden states at that share of the layers; those behind it are not computed."""
-    layers = _layers_of(trunk)
+    layers = layers_of(trunk)
     at = round(depth * len(layers))
     if at == len(layers):
         return trunk(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -154,15 +155,6 @@ def _states(trunk: Any, depth: float, ids: Tensor, mask: Tensor) -> Tensor:
     finally:
         hook.remove()
     return seen[0]
-
-
-def _layers_of(trunk: Any) -> nn.ModuleList:
-    """The layers, in order. InputError if there is no such list of them."""
-    count = trunk.config.get_text_config().num_hidden_layers
-    for module in trunk.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise InputError(f"{trunk.config.model_type}: its layers are no list of {count}; expected depth 1 of it")
 
 
 def load_features(name_or_path: str | Path, *, quiet: bool = True, **settings: Any) -> Features:

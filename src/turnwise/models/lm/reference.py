@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -9,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from turnwise.data.batch import Batch
-from turnwise.models.lm.replies import score_replies
-from turnwise.models.target import slow_copy
+from turnwise.models.lm.replies import actions_logp
 
 
 class Reference:
@@ -22,12 +22,12 @@ class Reference:
 
     def __init__(self, lm: Any):
         self.adapted = hasattr(lm, "peft_config")
-        self.lm = lm if self.adapted else slow_copy(lm).eval()
+        self.lm = lm if self.adapted else copy.deepcopy(lm).requires_grad_(False).eval()
 
     @torch.no_grad()
     def logp(self, batch: Batch, *, group: int = 1) -> Float[Tensor, "B A"]:
         """Log-probabilities of the actions, 0 where masked; rows of a group share their prompt."""
         if not self.adapted:
-            return score_replies(self.lm, batch, group=group).logp
+            return actions_logp(self.lm, batch, group=group)
         with self.lm.disable_adapter():
-            return score_replies(self.lm, batch, group=group).logp
+            return actions_logp(self.lm, batch, group=group)

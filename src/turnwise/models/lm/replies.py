@@ -7,23 +7,22 @@ and values are computed once, with gradient, and expanded over the group; the ba
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import DynamicCache
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import entropy
+from turnwise.models.chunks import MOST, in_chunks, with_own_gradients
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
+from turnwise.models.lm.learning.recompute import recomputes
 from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
-
-MOST_LOGITS = 2**24
-"""numbers of logits that exist at a time (64 MiB in float32); what is beyond is computed in chunks"""
 
 
 class Scored(NamedTuple):
@@ -33,43 +32,66 @@ class Scored(NamedTuple):
     entropy: Tensor
 
 
-def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = MOST_LOGITS) -> Scored:
+def score_replies(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = MOST) -> Scored:
     """What a language model gives the actions of a batch; with `group` G, rows pG .. pG+G-1 share a prompt.
 
     Logits are formed at decisions, `most_logits` numbers at a time, and formed again when gradients come
-    back, so that memory does not grow with B A V (Hsu et al. 2024, arXiv:2410.10989, section 3.2, chunk the
-    loss likewise).
+    back, so that memory does not grow with B A V.
     """
     mask = batch.mask
     features = features_at_decisions(trunk_of(lm), batch.inputs, batch.decisions, group)  # [B, A, D]
     counted, chosen = features[mask], batch.actions[mask]  # [n, D], [n]: padding has no logits
     head = lm_head_of(lm)
-    rows = max(1, most_logits // lm.config.vocab_size)
-    if len(chosen) <= rows:
-        parts = [_of_features(head, counted, chosen)]
-    else:
-        parts = [
-            checkpoint(_of_features, head, f, a, use_reentrant=False)
-            for f, a in zip(counted.split(rows), chosen.split(rows), strict=True)
-        ]
-    logp, spread = (torch.cat(x) for x in zip(*parts, strict=True))
-    nothing = logp.new_zeros(mask.shape)
-    return Scored(nothing.masked_scatter(mask, logp), nothing.masked_scatter(mask, spread))
+    found = in_chunks(partial(_scores, head), lm.config.vocab_size, counted, chosen, most=most_logits)
+    nothing = found[0].new_zeros(mask.shape)
+    return Scored(*(nothing.masked_scatter(mask, x) for x in found))
+
+
+def actions_logp(lm: Any, batch: Batch, *, group: int = 1, most_logits: int = MOST) -> Float[Tensor, "B A"]:
+    """The log-probabilities alone, 0 where masked. Where the output layer does not learn, as below adapters,
+    no logit is formed twice.
+    """
+    mask = batch.mask
+    features = features_at_decisions(trunk_of(lm), batch.inputs, batch.decisions, group)  # [B, A, D]
+    logp = token_logp(lm, features[mask], batch.actions[mask], most_logits=most_logits)
+    return logp.new_zeros(mask.shape).masked_scatter(mask, logp)
+
+
+def token_logp(
+    lm: Any, features: Float[Tensor, "n D"], tokens: Int[Tensor, "n"], *, most_logits: int = MOST
+) -> Float[Tensor, "n"]:
+    """Log-probability of one token for each feature of the trunk."""
+    head = partial(_logp, lm_head_of(lm))
+    vocab = lm.config.vocab_size
+    if any(p.requires_grad for p in lm.get_output_embeddings().parameters()):
+        return in_chunks(lambda *x: (head(*x),), vocab, features, tokens, most=most_logits)[0]
+    return with_own_gradients(head, vocab, features, tokens, most=most_logits)
 
 
 def mean_logp(lm: Any, rows: Sequence[Tokens], group: int = 1) -> Float[Tensor, "B"]:
     """Log-probability of each reply per token, in nats, with gradient; rows of a group share their prompt."""
     batch = pack_tokens(rows, gamma=1.0).to(next(lm.parameters()).device)
-    logp = score_replies(lm, batch, group=group).logp
-    return logp.sum(1) / batch.mask.sum(1)
+    return actions_logp(lm, batch, group=group).sum(1) / batch.mask.sum(1)
 
 
-def _of_features(
+def _scores(
     head: Callable[[Tensor], Tensor], features: Float[Tensor, "n D"], actions: Int[Tensor, "n"]
 ) -> tuple[Tensor, Tensor]:
-    logits = head(features).float() if features.dtype != torch.float64 else head(features)
-    logp = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-    return logp, entropy(logits)
+    logits = _wide(head, features)
+    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1), entropy(logits)
+
+
+def _logp(
+    head: Callable[[Tensor], Tensor], features: Float[Tensor, "n D"], actions: Int[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    logits = _wide(head, features)
+    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _wide(head: Callable[[Tensor], Tensor], features: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
+    """Logits in float32 at least: a logarithm of a sum over the vocabulary wants more than eight bits."""
+    logits = head(features)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def features_at_decisions(
@@ -78,7 +100,8 @@ def features_at_decisions(
     """Features from which actions are taken; with `group` > 1 what its rows share is read once.
 
     A trunk with layers that do not see as far back as rows are long reads every row by itself: the masks
-    and caches of such layers are its own business. ValueError where rows of a group differ before their
+    and caches of such layers are its own business. So does one whose layers are formed again, as a second
+    reading would add to a cache. ValueError where rows of a group differ before their
     first decision.
     """
     if isinstance(trunk, EncoderDecoder):
@@ -86,7 +109,8 @@ def features_at_decisions(
             _expect_shared(ids, decisions[:, 0], group)
         return trunk(ids, decisions, group)[:, :-1]
     window = window_of(trunk)
-    if group == 1 or (window is not None and window < ids.shape[1]):
+    short_sighted = window is not None and window < ids.shape[1]
+    if group == 1 or short_sighted or recomputes(trunk):
         features = trunk(input_ids=ids, use_cache=False).last_hidden_state
         return at_decisions(features, decisions[:, :-1])
     first = decisions[:, 0]

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from turnwise.models.decisions import in_own_precision
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.models.lm.parts import features_at
 
@@ -41,7 +42,9 @@ class RewardModel(nn.Module):
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "E B"]:
         """Rewards by each head, read at the final state, which is each row's last token."""
         seen = decisions if isinstance(self.trunk, EncoderDecoder) else decisions[:, -1:]
-        return self.heads(features_at(self.trunk, ids, seen)[:, -1]).transpose(0, 1)
+        at_end = features_at(self.trunk, ids, seen)[:, -1].to(self.heads.weight.dtype)
+        with in_own_precision(at_end):
+            return self.heads(at_end).transpose(0, 1)
 
 
 class RewardEnsemble(nn.Module):

@@ -104,8 +104,6 @@ class LogSettings:
     column and the values that are held out (split=test)."""
     heldout_logs: str | None = None
     """Logs of their own that are held out, beside logs that are all learnt from."""
-    lora_rank: int = 0
-    """Train low-rank adapters of this rank instead of all weights; 0 trains all."""
     frozen_trunk: bool = False
     """Leave the trunk of a critic as the policy's is: its features of all conversations are read once, and
     the heads learn on them. Many times faster; a trunk that learns too may know more."""
@@ -118,7 +116,7 @@ class LogSettings:
     """On several processes (torchrun): replicate the model, or shard it."""
 
     def __post_init__(self) -> None:
-        check(self, heldout=BELOW_ONE, lora_rank=NOT_NEGATIVE, max_new_tokens=ONE_OR_MORE)
+        check(self, heldout=BELOW_ONE, max_new_tokens=ONE_OR_MORE)
 
 
 @dataclass(frozen=True)
@@ -182,12 +180,9 @@ class FeedbackSettings:
 
     heldout: float = 0.1
     """Share of prompts that are kept from learning, picked by their words."""
-    lora_rank: int = 0
-    """Train low-rank adapters of this rank instead of all weights; the base is the reference then. 0 trains
-    all."""
 
     def __post_init__(self) -> None:
-        check(self, heldout=BELOW_ONE, lora_rank=NOT_NEGATIVE)
+        check(self, heldout=BELOW_ONE)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.environments import find_environment, is_environment, with_arguments
 from turnwise.recipes.settings.engine import EngineSettings
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -42,8 +43,9 @@ from turnwise.recipes.training import (
     worlds,
 )
 from turnwise.recipes.training.job import Job, carry_out
+from turnwise.recipes.training.learning import expect_arithmetic
 from turnwise.recipes.training.machine import Machine, machine
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 
 
 def prepare_and_carry_out(
@@ -70,10 +72,12 @@ def prepare_and_carry_out(
 def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
     start = _start(algorithm, given)
     apart = given.pop("heldout_logs", None)
-    settings, reading, ending = (_taken(kind, given) for kind in (LogSettings, LogReading, Ending))
-    _expect_nothing(algorithm, given, LogSettings, LogReading, Ending)
+    kinds = (LogSettings, LogReading, Ending, Learning)
+    settings, reading, ending, learning = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, *kinds)
+    expect_arithmetic(learning, m.device)
     read, apart, settings = _read(data, apart, reading, settings, m)
-    return logs.prepare(algorithm, config, read, settings, start, ending, m, apart)
+    return logs.prepare(algorithm, config, read, settings, start, ending, learning, m, apart)
 
 
 def _codebooks(
@@ -131,9 +135,11 @@ def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
     start = _start(algorithm, given)
     feedback = _feedback(data, given, m)
-    settings, members = _taken(FeedbackSettings, given), _taken(EnsembleSettings, given)
-    _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, EnsembleSettings)
-    return reward.prepare(algorithm, config, feedback(), start, settings, members, m)
+    kinds = (FeedbackSettings, EnsembleSettings, Learning)
+    settings, members, learning = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, FeedbackReading, *kinds)
+    expect_arithmetic(learning, m.device)
+    return reward.prepare(algorithm, config, feedback(), start, settings, members, learning, m)
 
 
 def _preferences(
@@ -142,9 +148,11 @@ def _preferences(
     judge = given.pop("reward", None)
     policy = _start(algorithm, given)
     feedback = _feedback(data, given, m)
-    settings, sampled = _taken(FeedbackSettings, given), _taken(ReplySettings, given)
-    _expect_nothing(algorithm, given, FeedbackReading, FeedbackSettings, ReplySettings)
-    return preferences.prepare(algorithm, config, feedback(), policy, judge, settings, sampled, m)
+    kinds = (FeedbackSettings, ReplySettings, Learning)
+    settings, sampled, learning = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, FeedbackReading, *kinds)
+    expect_arithmetic(learning, m.device)
+    return preferences.prepare(algorithm, config, feedback(), policy, judge, settings, sampled, learning, m)
 
 
 def _feedback(data: Any, given: dict[str, Any], m: Machine) -> Callable[[], FeedbackSet]:
@@ -158,11 +166,18 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     if judge is None or judge in ((), []):
         raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
     policy = _start(algorithm, given)
-    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping, EngineSettings)
-    reading, settings, sampled, shaping, engine = (_taken(kind, given) for kind in kinds)
+    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping, Learning, EngineSettings)
+    reading, settings, sampled, shaping, learning, engine = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
+    expect_arithmetic(learning, m.device)
+    if learning.lora_dropout:
+        raise SettingError(
+            "lora_dropout", learning.lora_dropout, "0: a policy learns from what it sampled as it sampled it"
+        )
     prompts = replies.find_prompts(data, reading, settings.heldout, quiet=m.silent)
-    return replies.prepare(algorithm, config, prompts, policy, judge, settings, sampled, shaping, engine, m)
+    return replies.prepare(
+        algorithm, config, prompts, policy, judge, settings, sampled, shaping, learning, engine, m
+    )
 
 
 def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Actor]:

@@ -15,11 +15,13 @@ from typing import Any, Generic, TypeVar
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.trained import Actor, load
+from turnwise.recipes.training.learning import How
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
 from turnwise.run.files.lock import LOCK, RESULT, has_ended, locked
 from turnwise.run.files.whole import PART, whole_file
 from turnwise.run.folder import FORMAT, PLACES, expect_fresh, read_result, write_config, write_json
+from turnwise.run.passes import Passes
 from turnwise.run.rehearsal import VARIABLE, rehearsing
 from turnwise.run.settings import flattened
 from turnwise.run.training import TrainingRun
@@ -59,6 +61,8 @@ NOT_RECORDED = (
     "device",
     "threads",
     "workers",
+    "micro_batch",
+    "gradient_checkpointing",
     "track",
     "strategy",
     "reward_retries",
@@ -89,6 +93,8 @@ class Plan:
     unit: str
     """what `total` counts: steps or episodes"""
     trial: Trial
+    how: How | None = None
+    """how rows go through a language model"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
         if world.on_main(lambda: _open_folder(job, machine, held)):
             distributed.stop()
             return _as_it_ended(job, out) if world.main else None
-        with machine.training_run(name) as run:
+        how = job.plan.how
+        with machine.training_run(name, Passes() if how is None else how.passes) as run:
             job.train(run)
         distributed.stop()
         if not world.main:
@@ -219,11 +226,14 @@ def flat(*settings: Any) -> dict[str, Any]:
 def estimate(plan: Plan) -> dict[str, Any]:
     """The plan with the seconds that training would take, from its trial; the trial leaves no files."""
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(Path(folder), what="timing", quiet=True)
+        through = Passes() if plan.how is None else plan.how.passes
+        run = TrainingRun(Path(folder), what="timing", quiet=True, through=through)
         began = time.perf_counter()
         plan.trial.train(run)
         each = (time.perf_counter() - began) / plan.trial.amount
-    return {**plan.sizes, plan.unit: plan.total, "estimated_seconds": float(f"{each * plan.total:.3g}")}
+    takes = {} if plan.how is None else plan.how.facts()
+    seconds = float(f"{each * plan.total:.3g}")
+    return {**plan.sizes, plan.unit: plan.total, "estimated_seconds": seconds, **takes}
 
 
 def passes_plan(
@@ -231,13 +241,14 @@ def passes_plan(
     config: Any,
     items: Sequence[Any],
     train: Callable[[Any, Sequence[Any], TrainingRun], Any],
+    how: How,
 ) -> Plan:
     """The plan of passes over `items` in batches; its trial is one pass over two batches of them."""
     few = items[: 2 * config.batch_size]
     batches, timed = (-(-len(x) // config.batch_size) for x in (items, few))
     once = replace(config, epochs=1.0)
     trial = Trial(lambda run: train(once, few, run), timed)
-    return Plan(sizes, max(1, round(config.epochs * batches)), "steps", trial)
+    return Plan(sizes, max(1, round(config.epochs * batches)), "steps", trial, how)
 
 
 def last_metrics(folder: Path) -> dict[str, float]:

@@ -42,11 +42,12 @@ from turnwise.evaluation.measures.conversation_views import (
 )
 from turnwise.models.lm.critics import FrozenTrunk, TokenCritic, TurnCritic, on_trunk
 from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
-from turnwise.models.lm.lora import merge_adapters_, merged, with_lora
-from turnwise.models.lm.parts import context_of, parameter_count, trunk_of, width_of
+from turnwise.models.lm.lora import adapter_of, merged
+from turnwise.models.lm.parts import context_of, parameter_count, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import Ending, LogSettings, Start
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, held_of, open_policy
@@ -55,7 +56,14 @@ from turnwise.recipes.training.critics import judge_critic, spread
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.frozen import FrozenFeatures, expect_frozen
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.language_model import begin
+from turnwise.recipes.training.language_model import base_name, begin
+from turnwise.recipes.training.learning import (
+    How,
+    kept_adapter,
+    ready,
+    ready_beside,
+    settled,
+)
 from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting, Agent
@@ -83,6 +91,9 @@ class Material:
     chat: ChatFormat
     context: int
     module: nn.Module
+    trunk: Any
+    """what reads the rows; None if everything has been read"""
+    vocab: int
     rows: Sequence[Tokens]
     heldout: Sequence[Tokens]
     lengths: Column
@@ -99,6 +110,8 @@ class Material:
     warnings: Sequence[str] = ()
     features: FrozenFeatures | None = None
     """what a frozen trunk is to read before anything learns"""
+    beside: Sequence[nn.Module] = ()
+    """models that are held beside what learns"""
 
 
 def prepare(
@@ -108,6 +121,7 @@ def prepare(
     settings: LogSettings,
     start: Start | Any,
     ending: Ending,
+    learning: Learning,
     m: Machine,
     apart: Logs | None = None,
 ) -> Job[Policy]:
@@ -132,11 +146,22 @@ def prepare(
     if len(held) > MEASURED:
         m.warn(f"figures are measured on {MEASURED:,} of {len(held):,} held-out conversations, evenly spread")
     build = _clone if isinstance(start, Start) else _critic
-    material = build(algorithm, config, learnt, held, settings, start, m)
+    material = build(algorithm, config, learnt, held, settings, start, learning, m)
     # Settled here, so that the run's config tells what the data decided.
     few = STEPS if isinstance(start, Start) else CRITIC_STEPS
     decided = batch_size_for(len(material.rows), config.epochs, few)
     config = replace(config, batch_size=batch_size_of(config, m, decided))
+    how = settled(
+        material.module,
+        [] if material.trunk is None else [material.trunk],
+        learning,
+        m,
+        rows=config.batch_size,
+        longest=lengths(material.rows).max(),
+        vocab=material.vocab,
+        beside=material.beside,
+        copies=int(hasattr(config, "polyak")),
+    )
     task = task_of(logs)
     sizes = {"lengths": material.lengths, "context": material.context}
     material.cuts.expect_room(material.context)
@@ -181,10 +206,10 @@ def prepare(
     source = origin(logs, task)
     return Job(
         algorithm=algorithm,
-        settings=(source, m.run, settings, material.begun_from, config),
+        settings=(source, m.run, settings, learning, material.begun_from, config),
         data=digest(records_of(logs)),
         content=material.content,
-        plan=_plan(algorithm.name, config, material, card, train, m.seed),
+        plan=_plan(algorithm.name, config, material, card, train, how, m.seed),
         train=whole,
         finish=finish,
         files={"card.json": card},
@@ -204,12 +229,11 @@ def _clone(
     held: Sequence[Dialogue],
     settings: LogSettings,
     start: Start,
+    learning: Learning,
     m: Machine,
 ) -> Material:
     """A language model to clone into, one that exists or a fresh one."""
-    if settings.lora_rank and start.model is None:
-        expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
-        raise SettingError("lora_rank", settings.lora_rank, expected)
+    base = base_name(start, learning)
     if settings.frozen_trunk or settings.features is not None:
         name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
         raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
@@ -217,8 +241,7 @@ def _clone(
     lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
     content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
     chat, context = ChatFormat(tokenizer), context_of(lm)
-    if settings.lora_rank:
-        lm = with_lora(lm, settings.lora_rank)
+    lm = ready(lm, learning)
     acting = Acting(max_new_tokens=settings.max_new_tokens)
     rows, heldout = _encoded(learnt, held, chat, context, m)
     kept: range | np.ndarray = range(len(learnt))
@@ -228,7 +251,8 @@ def _clone(
 
     def agent(trained: nn.Module) -> Agent:
         assert isinstance(trained, LmPolicy)
-        return Agent(merged(trained.lm), tokenizer, None, acting)
+        adapter = kept_adapter(trained.lm, learning, base)
+        return Agent(merged(trained.lm).float(), tokenizer, None, acting, adapter)
 
     learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
 
@@ -239,6 +263,8 @@ def _clone(
         chat=chat,
         context=context,
         module=LmPolicy(lm),
+        trunk=trunk_of(lm),
+        vocab=lm.config.vocab_size,
         rows=learnt_rows,
         heldout=heldout,
         lengths=rows.conversation_lengths,
@@ -257,10 +283,11 @@ def _critic(
     held: Sequence[Dialogue],
     settings: LogSettings,
     policy: Any,
+    learning: Learning,
     m: Machine,
 ) -> Material:
     """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
-    expect_frozen(settings.frozen_trunk, settings.lora_rank, settings.features, m)
+    expect_frozen(settings.frozen_trunk, learning.lora_rank, settings.features, m)
     cloned, name = open_policy(policy)
     if is_encoder_decoder(cloned.lm):
         raise InputError(
@@ -269,13 +296,14 @@ def _critic(
             "policy gradients (bc, dpo, rloo, grpo, ...)"
         )
     chat, context = cloned.chat, context_of(cloned.lm)
-    trunk, width, vocab = trunk_of(cloned.lm), width_of(cloned.lm), cloned.lm.config.vocab_size
+    trunk, tokens = trunk_of(cloned.lm), cloned.lm.get_output_embeddings().weight.detach()
     mean, std, doubts = spread(learnt)
     # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
     # It learns on a trunk of its own, so that the policy stays exactly the clone; or on none, if the policy's
     # has read everything beforehand.
-    own = FrozenTrunk() if settings.frozen_trunk else _copy_of(cloned.lm, settings.lora_rank)
-    critic = algorithm.module.new_critic(own, width, vocab, mean / std)
+    own = None if settings.frozen_trunk else ready_beside(cloned.lm, learning)
+    learns = FrozenTrunk() if own is None else trunk_of(own)
+    critic = algorithm.module.new_critic(c, learns, tokens, mean / std)
     acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens, return_std=std)
     rows, heldout = _encoded(learnt, held, chat, context, m)
     estimand = algorithm.module.estimand(c)
@@ -283,11 +311,15 @@ def _critic(
     def agent(trained: nn.Module) -> Agent:
         if not isinstance(trained, TokenCritic | TurnCritic):  # it learns something that guides nobody
             return Agent(cloned.lm, cloned.tokenizer, None, acting)
-        if settings.lora_rank:
-            merge_adapters_(trained.trunk)
         trained.scale_(std)  # back into the units of the task
-        critic = on_trunk(trained, trunk) if settings.frozen_trunk else trained
-        return Agent(cloned.lm, cloned.tokenizer, critic, acting)
+        adapter = None if own is None else adapter_of(own, trained.trunk)
+        critic = on_trunk(trained, trunk) if own is None else trained
+        if adapter is not None:
+            # What acts is what is saved and loaded: adapters beside the policy, in the policy's precision.
+            critic.trunk = trunk_of(adapter.folded_into(cloned.lm))
+        elif own is not None:
+            critic.trunk = critic.trunk.float()
+        return Agent(cloned.lm, cloned.tokenizer, critic, acting, critic_adapter=adapter)
 
     def judge(trained: Agent) -> dict[str, Any]:
         if trained.critic is None:
@@ -295,13 +327,18 @@ def _critic(
         return {"critic": judge_critic(trained, estimand, (learnt, rows), (_measured(held), heldout), m)}
 
     read: Sequence[Sequence[Tokens]] = (rows, heldout)
-    features = FrozenFeatures(trunk, width, read, settings.features) if settings.frozen_trunk else None
+    features = (
+        FrozenFeatures(trunk, tokens.shape[1], read, settings.features) if settings.frozen_trunk else None
+    )
     if features is not None:
         read = features.rows()
     return Material(
         chat=chat,
         context=context,
         module=critic,
+        trunk=None if own is None else learns,
+        vocab=len(tokens),
+        beside=[cloned.lm],
         rows=rescaled(read[0], 1 / std),
         heldout=rescaled(read[1], 1 / std),
         lengths=rows.conversation_lengths,
@@ -313,12 +350,6 @@ def _critic(
         warnings=doubts,
         content={"policy": digest_of(cloned.lm, cloned.tokenizer)},
     )
-
-
-def _copy_of(lm: Any, lora_rank: int) -> nn.Module:
-    """A trunk that learns by itself, all of it or adapters alone."""
-    own = copy.deepcopy(lm)
-    return trunk_of(with_lora(own, lora_rank) if lora_rank else own)
 
 
 def _encoded(
@@ -341,6 +372,7 @@ def _plan(
     material: Material,
     card: dict[str, Any],
     train: Callable[[Any, Sequence[Tokens], Sequence[Tokens], TrainingRun], None],
+    how: How,
     seed: int,
 ) -> Plan:
     """What would be done; a few steps of it are the trial."""
@@ -360,7 +392,7 @@ def _plan(
         sizes["tokens_read_once"] = sizes["tokens"] + int(lengths(material.heldout).sum())
     once = replace(c, epochs=1.0)
     trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
-    return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial)
+    return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial, how)
 
 
 def _write_views(folder: Path, agent: Agent, candidates: Sequence[Dialogue]) -> None:

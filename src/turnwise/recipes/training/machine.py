@@ -16,6 +16,7 @@ from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import expect_unlocked
 from turnwise.run.folder import expect_fresh, read_config
+from turnwise.run.passes import Passes
 from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
 from turnwise.run.tracking import expect_tracker
@@ -61,7 +62,7 @@ class Machine:
         """A count that people see, to be used in a `with`."""
         return Progress(what, total, quiet=self.silent)
 
-    def training_run(self, what: str) -> TrainingRun:
+    def training_run(self, what: str, through: Passes) -> TrainingRun:
         """Steps with progress, checkpoints and metrics in the run folder."""
         return TrainingRun(
             self.out,
@@ -71,6 +72,7 @@ class Machine:
             checkpoints=self.run.checkpoints,
             log_every=self.run.log_every,
             track=self.run.track,
+            through=through,
             quiet=self.quiet,
         )
 

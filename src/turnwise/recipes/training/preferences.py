@@ -10,16 +10,17 @@ import torch
 
 from turnwise.algorithms.feedback import dpo
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import fit_comparisons, fit_split
+from turnwise.data.comparisons import fit_comparisons, fit_split, replies_of
 from turnwise.data.dataset import FeedbackSet, PromptRow
 from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking
 from turnwise.data.splits.heldout import split_by_prompt
 from turnwise.data.tokens import Tokens
 from turnwise.evaluation.measures.judges import cautions, judge
-from turnwise.models.lm.parts import parameter_count
+from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import gold_of, task_of
 from turnwise.recipes.trained import Policy
@@ -32,6 +33,7 @@ from turnwise.recipes.training.judges import (
     measuring_rewards,
     recorded,
 )
+from turnwise.recipes.training.learning import settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import (
     Asked,
@@ -65,6 +67,7 @@ def prepare(
     reward: Any,
     settings: FeedbackSettings,
     replies: ReplySettings,
+    learning: Learning,
     m: Machine,
 ) -> Job[Policy]:
     """Split, open the policy, encode. `reward` judges replies before and after; nothing learns from it."""
@@ -79,7 +82,7 @@ def prepare(
     learnt, held = split_by_prompt(items, settings.heldout)
     split_settings(settings, len(items), len(learnt), len(held), m)
     # Only now is the policy loaded: what is wrong with the feedback is said within a second.
-    speaker = open_speaker(policy, settings.lora_rank)
+    speaker = open_speaker(policy, learning)
     fit, fit_held = fit_split(learnt, held, speaker.chat, speaker.context, feedback.source)
     rows, held_rows = fit.rows, fit_held.rows
     learnt, held = ([row.item for row in part] for part in (rows, held_rows))
@@ -93,7 +96,7 @@ def prepare(
 
     def finish() -> tuple[Policy, dict[str, Any]]:
         asked, seen = (_comparable(part, feedback, speaker) for part in (held, learnt))
-        quality = agreement(algorithm, config, speaker, asked, seen, settings.lora_rank, m) if held else {}
+        quality = agreement(algorithm, config, speaker, asked, seen, learning.lora_rank, m) if held else {}
         write_json(m.out / "quality.json", quality)
         made, facts = finish_speaker(speaker, m, replies, measured, rewards)
         return made, {
@@ -103,16 +106,28 @@ def prepare(
             "quality": {k: v for k, v in quality.items() if k != "worst"},
         }
 
+    how = settled(
+        speaker.policy,
+        [trunk_of(speaker.policy.lm)],
+        learning,
+        m,
+        rows=config.batch_size,
+        longest=max(row.size for row in rows),
+        vocab=speaker.before.config.vocab_size,
+        beside=[speaker.before],
+        copies=int(name in WITH_REFERENCE and not learning.lora_rank),
+        each=max(replies_of(row) for row in rows),
+    )
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind, "task": task}
     source |= {"reward": recorded(judges)} if judges else {}
     source |= feedback.reading.facts()
     return Job(
         algorithm=algorithm,
-        settings=(source, m.run, settings, replies, config),
+        settings=(source, m.run, settings, learning, replies, config),
         data=digest(feedback),
         content={"policy": speaker.content},
-        plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run)),
+        plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run), how),
         train=lambda run: train(config, rows, held_rows, run),
         finish=finish,
         files={"card.json": card | counts},

@@ -11,10 +11,11 @@ import numpy as np
 from turnwise.data.dataset import PromptRow, Prompts
 from turnwise.data.feedback import Prompt, shortened
 from turnwise.data.files.prompts import read_prompts
-from turnwise.models.lm.parts import parameter_count
+from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.engines import open_for
 from turnwise.recipes.settings.engine import EngineSettings
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
@@ -28,6 +29,7 @@ from turnwise.recipes.training.judges import (
     recorded,
     training_rewards,
 )
+from turnwise.recipes.training.learning import settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import (
     Speaker,
@@ -63,6 +65,7 @@ def prepare(
     settings: FeedbackSettings,
     replies: ReplySettings,
     shaping: RewardShaping,
+    learning: Learning,
     servers: EngineSettings,
     m: Machine,
 ) -> Job[Policy]:
@@ -74,7 +77,7 @@ def prepare(
     source, everything = parts[0].source, [*parts[0], *parts[1]]
     judges = find_judges(reward, parts[0].text)
     gold = gold_of(replies.gold, [row.prompt for row in everything])
-    speaker = open_speaker(policy, settings.lora_rank)
+    speaker = open_speaker(policy, learning)
     speaker.policy.to(m.device)
     learnt, held = _fitting(parts, speaker, judges, replies.max_new_tokens, m)
     if not learnt:
@@ -122,6 +125,20 @@ def prepare(
         made, facts = finish_speaker(speaker, m, replies, measured, rewards, engine)
         return made, facts | counts | {"task": task}
 
+    openings = [len(speaker.chat.opening(prompt)) for prompt in asked]
+    with_critic = algorithm.name == "token-ppo"
+    how = settled(
+        speaker.policy,
+        [trunk_of(speaker.policy.lm)] * (2 if with_critic else 1),
+        learning,
+        m,
+        rows=-(-config.prompts_per_step * getattr(config, "group", 1) // getattr(config, "minibatches", 1)),
+        longest=max(openings) + replies.max_new_tokens,
+        vocab=speaker.before.config.vocab_size,
+        beside=[speaker.before],
+        copies=int(not learning.lora_rank),
+        also_learns=[trunk_of(speaker.before)] if with_critic else [],
+    )
     few = replace(config, steps=min(2, config.steps))
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
@@ -131,10 +148,10 @@ def prepare(
         began["sampled_by"] = engine.kind
     return Job(
         algorithm=algorithm,
-        settings=(began, m.run, settings, replies, shaping, config),
+        settings=(began, m.run, settings, learning, replies, shaping, config),
         data=digest(everything),
         content={"policy": speaker.content, **content_of(judges)},
-        plan=Plan(sizes, config.steps, "steps", trial),
+        plan=Plan(sizes, config.steps, "steps", trial, how),
         train=lambda run: algorithm.module.train(config, talk, speaker.policy, run, m.seed),
         finish=finish,
         warnings=_warnings(parts),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.data.cards.feedback import feedback_card, feedback_warnings
-from turnwise.data.comparisons import fit_split
+from turnwise.data.comparisons import fit_split, replies_of
 from turnwise.data.dataset import FeedbackSet
 from turnwise.data.feedback import Feedback, Score
 from turnwise.data.splits.heldout import split_by_prompt
@@ -18,10 +18,12 @@ from turnwise.models.lm.classifier import adapted_trunks
 from turnwise.models.lm.parts import parameter_count, trunk_of, width_of
 from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import EnsembleSettings, FeedbackSettings, Start
 from turnwise.recipes.trained import Judge
 from turnwise.recipes.training.job import Job, passes_plan
-from turnwise.recipes.training.language_model import begin, fresh
+from turnwise.recipes.training.language_model import base_name, begin, fresh
+from turnwise.recipes.training.learning import ready, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
@@ -37,15 +39,16 @@ def prepare(
     start: Start,
     settings: FeedbackSettings,
     members: EnsembleSettings,
+    learning: Learning,
     m: Machine,
 ) -> Job[Judge]:
     """Split, build, encode."""
-    if settings.lora_rank and start.model is None:
-        expected = "0, or a model to adapt as well: adapters of fresh weights would learn nothing"
-        raise SettingError("lora_rank", settings.lora_rank, expected)
+    base_name(start, learning)
+    if learning.adapters == "kept":
+        raise SettingError("adapters", "kept", "merged: a reward model is saved as a whole classifier")
     learnt, held = split_by_prompt(feedback, settings.heldout)
     split_settings(settings, len(feedback), len(learnt), len(held), m)
-    scorer = _scorer(start, settings.lora_rank, members, learnt)
+    scorer = _scorer(start, learning, members, learnt)
     content = {} if start.model is None else {"model": digest_of(scorer.model, scorer.tokenizer)}
     reward = algorithm.module
     fit, fit_held = fit_split(learnt, held, scorer.chat, scorer.context, feedback.source)
@@ -58,6 +61,7 @@ def prepare(
     card |= {"reading": feedback.reading.notes(), **what_fits([fit, fit_held], scorer.context, m)}
 
     def finish() -> tuple[Judge, dict[str, Any]]:
+        scorer.model.float()  # it judges, and is saved, in single precision
         scorer.save(m.out / "reward")
         quality = judge(scorer.score, held, scorer.chat, learnt) if held else {}
         scorer.model.cpu()
@@ -66,15 +70,25 @@ def prepare(
         facts["quality"] = {k: v for k, v in quality.items() if k != "worst"}
         return Judge(scorer, m.out), facts
 
+    how = settled(
+        scorer.model,
+        [part.trunk for part in scorer.parts],
+        learning,
+        m,
+        rows=config.batch_size,
+        longest=max(row.size for row in rows),
+        vocab=1,
+        each=max(map(replies_of, rows)),
+    )
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(scorer.model)}
     source = {"feedback": feedback.source, "kind": feedback.kind, **feedback.reading.facts()}
     return Job(
         algorithm=algorithm,
-        settings=(source, m.run, settings, members, start.facts(), config),
+        settings=(source, m.run, settings, learning, members, start.facts(), config),
         data=digest(feedback),
         content=content,
         plan=passes_plan(
-            sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed)
+            sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed), how
         ),
         train=lambda run: reward.train(config, rows, held_rows, scorer.model, run, m.seed),
         finish=finish,
@@ -84,7 +98,7 @@ def prepare(
 
 
 def _scorer(
-    start: Start, lora_rank: int, members: EnsembleSettings, learnt: Sequence[Feedback]
+    start: Start, learning: Learning, members: EnsembleSettings, learnt: Sequence[Feedback]
 ) -> RewardScorer:
     """A reward model on the trunks asked for."""
     trunks = members.ensemble if members.apart == "trunks" else 1
@@ -93,10 +107,14 @@ def _scorer(
     if start.model is None:
         lms = [lm, *(fresh(start, tokenizer) for _ in range(trunks - 1))]
     else:
-        lms = [lm] * trunks if lora_rank else [lm, *(copy.deepcopy(lm) for _ in range(trunks - 1))]
+        once = bool(learning.lora_rank)  # adapters of several members share one model
+        lms = [lm] * trunks if once else [lm, *(copy.deepcopy(lm) for _ in range(trunks - 1))]
     width = width_of(lms[0])
     # Adapters of several members share one frozen trunk; whole trunks are copies, or fresh ones.
-    bases = adapted_trunks(lms[0], lora_rank, trunks) if lora_rank else map(trunk_of, lms)
+    if learning.lora_rank:
+        bases = adapted_trunks(lms[0], lambda x: ready(x, learning), trunks)
+    else:
+        bases = [trunk_of(ready(x, learning)) for x in lms]
     models = [RewardModel(base, width, ensemble=members.ensemble // trunks) for base in bases]
     return RewardScorer(models[0] if trunks == 1 else RewardEnsemble(models), tokenizer)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,13 +12,16 @@ from turnwise.data.comparisons import Fitted
 from turnwise.data.dataset import PromptRow
 from turnwise.data.feedback import Prompt, shortened
 from turnwise.evaluation.measures.replies import measure_replies, paired_gains, spread_over
-from turnwise.models.lm.lora import merged, with_lora
+from turnwise.models.lm.lora import merged
 from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.served import is_adapted
+from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
 from turnwise.recipes.trained import Policy, open_policy, task_of_policy
+from turnwise.recipes.training.language_model import named_base
+from turnwise.recipes.training.learning import kept_adapter, ready_beside
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.engines.servers.engine import Engine
@@ -61,13 +63,17 @@ class Speaker:
     """digest of the language model as it was, and of its tokenizer"""
     task: str | None = None
     """the task of the run where it began, if that knows one"""
+    learning: Learning = field(default_factory=Learning)
+    base: str | None = None
+    """what adapters that are kept name as their base"""
 
 
-def open_speaker(source: Any, lora_rank: int) -> Speaker:
-    """The policy of a run, a folder or a name, ready to learn (adapters alone, if `lora_rank` is set)."""
+def open_speaker(source: Any, learning: Learning) -> Speaker:
+    """The policy of a run, a folder or a name, ready to learn (adapters alone, if there are any)."""
     agent, name = open_policy(source)
-    before = copy.deepcopy(agent.lm)
-    lm = with_lora(agent.lm, lora_rank) if lora_rank else agent.lm
+    base = named_base(source) if learning.adapters == "kept" else None
+    before = agent.lm
+    lm = ready_beside(before, learning)
     return Speaker(
         policy=LmPolicy(lm),
         tokenizer=agent.tokenizer,
@@ -77,6 +83,8 @@ def open_speaker(source: Any, lora_rank: int) -> Speaker:
         before=before,
         content=digest_of(before, agent.tokenizer),
         task=task_of_policy(source),
+        learning=learning,
+        base=base,
     )
 
 
@@ -152,13 +160,15 @@ def finish_speaker(
     engine: Engine | None = None,
 ) -> tuple[Policy, dict[str, Any]]:
     """Save the policy; measure what it says, and what it said before, to the same prompts."""
+    adapter = kept_adapter(s.policy.lm, s.learning, s.base)
     if engine is not None and is_adapted(s.policy.lm):
         engine.follow(s.policy)
-        lm = merged(s.policy.lm)
+        lm = merged(s.policy.lm).float()
         engine.folded(lm)
     else:
-        lm = merged(s.policy.lm)
-    agent = Agent(lm, s.tokenizer, None, Acting(max_new_tokens=settings.max_new_tokens))
+        lm = merged(s.policy.lm).float()
+    acting = Acting(max_new_tokens=settings.max_new_tokens)
+    agent = Agent(lm, s.tokenizer, None, acting, adapter)
     agent.save(m.out / "policy")
     measured = _measured(s, lm, m, settings, asked, rewards, engine)
     if measured:

@@ -1,0 +1,75 @@
+"""Functions of single rows that are as wide as a vocabulary, a part of the rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MOST = 2**24
+"""numbers as wide as a vocabulary that exist at a time (64 MiB in float32)"""
+
+
+def in_chunks(
+    function: Callable[..., tuple[Tensor, ...]], width: int, *rows: Tensor, most: int = MOST
+) -> tuple[Tensor, ...]:
+    """`function(*rows)`, which forms `width` numbers for each row on its way, `most` of them at a time.
+
+    `rows` are tensors [n, ...] of the same n, and so are the results. Where there is more than one chunk, the
+    wide numbers are formed again when gradients come back, so that memory does not grow with n (Hsu et al.
+    2024, arXiv:2410.10989, section 3.2, chunk the loss likewise).
+    """
+    at_once = max(1, most // width)
+    if len(rows[0]) <= at_once:
+        return function(*rows)
+    parts = [
+        checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(*(x.split(at_once) for x in rows), strict=True)
+    ]
+    return tuple(torch.cat(x) for x in zip(*parts, strict=True))
+
+
+def with_own_gradients(
+    function: Callable[..., Tensor],
+    width: int,
+    features: Float[Tensor, "n D"],
+    *rows: Tensor,
+    most: int = MOST,
+) -> Float[Tensor, "n"]:
+    """The same for one number a row, where only `features` learn: nothing wide is formed twice.
+
+    Row i of the result depends on row i of the features alone. So its gradient [D] is known before what comes
+    back is: it is computed beside the result, and multiplied by what comes back.
+    """
+    at_once = max(1, most // width)
+    if not (torch.is_grad_enabled() and features.requires_grad):
+        (found,) = in_chunks(lambda *x: (function(*x),), width, features, *rows, most=most)
+        return found
+    return _OwnGradients.apply(function, at_once, features, *rows)
+
+
+class _OwnGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, function: Callable[..., Tensor], at_once: int, features: Tensor, *rows: Tensor
+    ) -> Tensor:
+        found, gradients = [], []
+        for part, *others in zip(*(x.split(at_once) for x in (features, *rows)), strict=True):
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_()
+                out = function(leaf, *others)
+                # The gradient of a sum over rows: in each row that of the row's own number.
+                (gradient,) = torch.autograd.grad(out.sum(), leaf)
+            found.append(out.detach())
+            gradients.append(gradient)
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx, *up: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors
+        back = up[0].unsqueeze(-1).to(gradients.dtype) * gradients
+        return (None, None, back, *(None for _ in ctx.needs_input_grad[3:]))
