@@ -73,7 +73,7 @@ def sample_replies(
     expect_room(policy, chat, prompts, max_new_tokens, engine)
     known = [{}] * len(prompts) if columns is None else columns
     # Servers queue what they cannot hold: they are asked for everything, and start with what is free.
-    at_once = max(1, lanes // group) if engine is None else len(prompts)
+    at_once = max(1, lanes // group) if engine is None else max(1, len(prompts))
     replies: list[Reply] = []
     for start in range(0, len(prompts), at_once):
         part = prompts[start : start + at_once]

@@ -80,7 +80,7 @@ class StandIn:
                 return 503, {"error": {"message": "The server is full", "code": 503}}
             self.before(body)
             time.sleep(self.delay)
-        routes = _VLLM if self.kind == "vllm" else _SGLANG
+        routes = {"vllm": _VLLM, "sglang": _SGLANG}.get(self.kind, {})
         if path not in routes or (path in _DEV and not self.dev_mode) or (path in _LORA and not self.lora):
             return 404, {"detail": "Not Found"}
         with self._lock, torch.inference_mode():

@@ -35,6 +35,8 @@ class _Member:
 
     server: Server
     resting: bool = False
+    why: str = ""
+    """why it rests, or did last"""
     busy: int = 0
     life: int = 0
     """how often it was found with other weights than it should have"""
@@ -222,14 +224,14 @@ class Pool:
         return None
 
     def _down(self) -> str:
-        return ", ".join(m.server.url for m in self.members if m.resting)
+        return "; ".join(f"{m.server.url}: {m.why}" for m in self.members if m.resting)
 
     def _rest(self, member: _Member, why: str) -> None:
         """Take a server out of service, and look after it until it answers again."""
         with self._changed:
             if member.resting:
                 return
-            member.resting = True
+            member.resting, member.why = True, why
             others = sum(not m.resting for m in self.members)
         if others:
             words = "the other servers do its part"

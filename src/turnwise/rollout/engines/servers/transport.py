@@ -44,6 +44,7 @@ class Transport:
         port = "" if self.port is None else f":{self.port}"
         self.url = f"{parts.scheme}://{host}{port}{self.prefix}"
         self._threads = threading.local()
+        self._closed = False
         self._open: set[http.client.HTTPConnection] = set()
 
     def get(self, path: str) -> Any:
@@ -55,7 +56,8 @@ class Transport:
         return self._ask("POST", path, body, timeout or self.timeout)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and open no more."""
+        self._closed = True
         for line in list(self._open):
             line.close()
 
@@ -75,6 +77,8 @@ class Transport:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
+        if self._closed:
+            raise Unavailable("the run lets go of it")
         kept: http.client.HTTPConnection | None = getattr(self._threads, "line", None)
         if kept is not None:
             self._threads.line = None
@@ -93,8 +97,8 @@ class Transport:
             line.sock.settimeout(timeout)
         try:
             line.request(*request)
-            response = line.getresponse()
-            found = response.status, response.read()
+            with line.getresponse() as response:
+                found = response.status, response.read()
         except TimeoutError as e:
             self._drop(line)
             raise Unavailable(_trouble(e, timeout)) from e
@@ -102,6 +106,8 @@ class Transport:
             self._drop(line)
             raise
         self._threads.line = line
+        if self._closed:
+            self._drop(line)
         return found
 
     def _drop(self, line: http.client.HTTPConnection) -> None:

@@ -1,8 +1,8 @@
 """vLLM, or whatever speaks its dialect of the completions API: token ids in and out.
 
 Its sampling defaults come from the model's `generation_config.json`, so that every number is sent. Prefixes
-that it remembers belong to the weights that read them: each version of the weights has a salt of its own, so
-that none is read with another's. `/collective_rpc`, `/pause`, `/weight_info` need VLLM_SERVER_DEV_MODE=1, and
+that it remembers belong to the weights that read them: each loading of weights has a salt of its own, so that
+none is read with another's. `/collective_rpc`, `/pause`, `/weight_info` need VLLM_SERVER_DEV_MODE=1, and
 adapters VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
 """
 
@@ -103,7 +103,7 @@ class VllmServer:
             self._load_adapter(weights)
         elif weights.folder is not None:
             self._reload(weights)
-        self._salt = weights.version
+        self._salt = uuid.uuid4().hex  # not the version: before this, a new start may have read with others
 
     def _reload(self, weights: Weights) -> None:
         try:
