@@ -106,8 +106,8 @@ def main() -> None:
                 flush=True,
             )
             for way in (True, False) if a.whole else ():
-                more = {"frozen_trunk": True} if way else {"lora_rank": lora}
-                given = {"policy": policy, "heldout": 0.2, "quiet": True, "estimate": False}
+                more: dict[str, Any] = {"frozen_trunk": True} if way else {"lora_rank": lora}
+                given: dict[str, Any] = {"policy": policy, "heldout": 0.2, "quiet": True, "estimate": False}
                 run = tw.fit(CONFIGS[name](), logs, **given, **more)
                 row["frozen" if way else "learnt"] = known = run.result["critic"]
                 print(f"          {'frozen' if way else 'learnt'} trunk: {known['sentence']}", flush=True)
