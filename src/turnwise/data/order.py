@@ -12,7 +12,7 @@ from turnwise.data.disk.columns import Column
 T = TypeVar("T")
 
 
-WINDOW = 1 << 18
+WINDOW = 1 << 17
 """rows, at most, whose order is held in memory at a time"""
 _ROUNDS = 6  # of the Feistel network; four suffice (Luby and Rackoff 1988), two are for luck
 

@@ -133,10 +133,10 @@ class TokenRows(Sequence[Tokens]):
     def __getitem__(self, index: int | slice) -> Tokens | TokenRows:
         if isinstance(index, slice):
             return TokenRows(self._store, self.cuts, self._chosen.slice(index))
-        return self._made(self._store.rows[self._chosen[index]])
+        return self._made(self._store.rows[self._chosen[index]].item())
 
     def __iter__(self) -> Iterator[Tokens]:
-        return (self._made(row) for known in self._known() for row in known)
+        return (self._made(row) for known in self._known() for row in known.tolist())
 
     def of(self, conversations: range | np.ndarray | Places) -> TokenRows:
         """The rows of some conversations, given by their places among all that were encoded."""
@@ -181,14 +181,15 @@ class TokenRows(Sequence[Tokens]):
     def _column(self, name: str) -> Column:
         return Column.joined((known[name] for known in self._known()), np.int32)
 
-    def _made(self, row: Any) -> Tokens:
-        start, marks, T = int(row["start"]), int(row["marks"]), int(row["length"])
+    def _made(self, row: tuple[int, ...]) -> Tokens:
+        """`row`: the numbers of `_ROW`."""
+        start, marks, T, count, learn_from, _, _, here, conversation = row
         said = self._store.tokens.read(start, start + T)
-        marked = self._store.marks.read(marks, marks + int(row["marked"]))
+        marked = self._store.marks.read(marks, marks + count)
         rewards, message_logp = np.zeros(T), np.full(T, np.nan)
         rewards[marked["at"]] = marked["reward"]
         message_logp[marked["at"]] = marked["message_logp"]
-        bits, here = said["bits"], int(row["bits"])
+        bits = said["bits"]
         return Tokens(
             ids=said["id"].astype(np.int64),
             action=(bits & ACTION) > 0,
@@ -197,10 +198,10 @@ class TokenRows(Sequence[Tokens]):
             message_logp=message_logp,
             token_logp=np.full(T, np.nan),  # logs have none
             terminated=bool(here & TERMINATED),
-            learn_from=int(row["learn_from"]),
+            learn_from=learn_from,
             next_known=bool(here & NEXT_KNOWN),
             continues=bool(here & CONTINUES),
-            id=self._store.names[int(row["conversation"])].decode(errors="surrogatepass"),
+            id=self._store.names[conversation].decode(errors="surrogatepass"),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from turnwise.data.disk.columns import Column
 
-FULL = 1 << 16
+FULL = 1 << 15
 """records of a bucket, on average at most"""
 MOST = 4096
 """buckets at most; above some 270 million records they grow"""

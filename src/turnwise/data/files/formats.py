@@ -29,6 +29,7 @@ SUFFIXES = (
 NOT_INSTALLED = "found it not installed: pip install 'turnwise[data]'"
 
 _BATCH = 1024  # rows that Arrow turns into Python objects at a time
+_BUFFERED = 1 << 16  # bytes of a column of Parquet that are read at a time
 _LONGEST_FIELD = 2**31 - 1  # characters of a field of a table, which holds a whole conversation at times
 _MARK = b"\xef\xbb\xbf"  # of byte order: it is no part of the text
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -230,10 +231,24 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         expected = "expected the package pyarrow, which reads Parquet"
         raise InputError(f"{path}: {expected}; {NOT_INSTALLED}") from None
     try:
-        with parquet.ParquetFile(path) as file:
-            yield from arrow_rows(str(path), path.name, file.iter_batches(batch_size=_BATCH))
+        with parquet.ParquetFile(path, buffer_size=_BUFFERED, pre_buffer=False) as file:
+            yield from arrow_rows(str(path), path.name, _batches(file))
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: expected a Parquet file; found {one_line(error)}") from None
+
+
+def _batches(file: Any) -> Iterator[Any]:
+    """The rows of a Parquet file, some at a time, in the memory that these take.
+
+    Asked for all groups of rows, pyarrow reads ahead until it holds the file. Asked for one group after the
+    other, without a buffer, it holds whole columns of the group. What it frees it keeps, until it is told.
+    """
+    import pyarrow
+
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], use_threads=False):
+            yield batch
+            pyarrow.default_memory_pool().release_unused()
 
 
 def arrow_rows(label: str, name: str, batches: Iterable[Any]) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import itertools
 import os
 import re
@@ -53,8 +54,8 @@ def name_of(source: Source) -> str:
 def read_rows(source: Source, *, quiet: bool = False) -> Iterator[Row]:
     """The rows of a path or of an iterable.
 
-    A path is a file, a folder of files, a folder that `datasets` saved or the name of a dataset (the last
-    two with `:split` unless it is train). Raises InputError for what is not there or cannot be read. A
+    A path is a file, a folder of files, a pattern of files (`logs/2026-*.parquet`), a folder that `datasets`
+    saved or the name of a dataset (the last two with `:split` unless it is train). Raises InputError for what is not there or cannot be read. A
     rehearsal reads the first 200 rows. Large files show progress, unless `quiet`.
     """
     yield from itertools.islice(_all_rows(source, quiet), REHEARSED if rehearsing() else None)
@@ -82,7 +83,12 @@ def _rows_at(text: str, quiet: bool) -> Iterator[Row]:
         before, colon, after = text.partition(":")
         name, split = (before, after) if colon and not Path(text).exists() else (text, None)
         path = Path(name)
-        if path.is_dir():
+        if is_pattern(text):
+            files = _matching(text)[0]
+            if not files:
+                expected = f"files of rows that match it ({', '.join(SUFFIXES)})"
+                raise InputError(f"{text}: expected {expected}; found none")
+        elif path.is_dir():
             if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
                 yield from _dataset_rows(name, split, on_disk=True)
                 return
@@ -113,6 +119,18 @@ def _rows_at(text: str, quiet: bool) -> Iterator[Row]:
             bar.at(total)
     except OSError as error:
         raise InputError(f"{text}: expected what can be read; found {one_line(error)}") from None
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path is a pattern of many: `logs/2026-*.parquet`, `logs/**/*.jsonl`."""
+    return glob.has_magic(text) and not Path(text).exists()
+
+
+def _matching(pattern: str) -> tuple[list[Path], list[str]]:
+    """The files of rows that match, in the order of their names, and what else does."""
+    found = sorted(Path(p) for p in glob.glob(pattern, recursive=True))
+    rows = [p for p in found if p.name.endswith(SUFFIXES) and p.is_file()]
+    return rows, [str(p) for p in found if p not in rows and not p.is_dir()]
 
 
 def _names_a_file(path: Path) -> bool:
@@ -154,8 +172,12 @@ def _dataset_rows(name: str, split: str | None, on_disk: bool) -> Iterator[Row]:
 
 
 def passed_over(source: Source) -> tuple[str, ...]:
-    """Names of the files that were not read, of a folder of files."""
-    if not isinstance(source, str | os.PathLike) or not (path := Path(source)).is_dir():
+    """Names of the files that were not read, of a folder of files or a pattern."""
+    if not isinstance(source, str | os.PathLike):
+        return ()
+    if is_pattern(os.fspath(source)):
+        return tuple(_matching(os.fspath(source))[1])
+    if not (path := Path(source)).is_dir():
         return ()
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return ()

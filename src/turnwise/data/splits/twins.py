@@ -43,7 +43,7 @@ SHORT = 60
 """characters of a text at most whose hash is kept"""
 _PLACE = re.compile(r"(?s:.*):\d+|(?s:.*)\[\d+\]|row \d+|")
 """an id that a conversation has from its place: the line of its file, its number in a list, none"""
-_REMEMBERED = 100_000  # texts whose hashes are kept
+_REMEMBERED = 20_000  # texts whose hashes are kept
 
 
 @dataclass(frozen=True)
