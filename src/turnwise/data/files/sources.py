@@ -55,8 +55,9 @@ def read_rows(source: Source, *, quiet: bool = False) -> Iterator[Row]:
     """The rows of a path or of an iterable.
 
     A path is a file, a folder of files, a pattern of files (`logs/2026-*.parquet`), a folder that `datasets`
-    saved or the name of a dataset (the last two with `:split` unless it is train). Raises InputError for what is not there or cannot be read. A
-    rehearsal reads the first 200 rows. Large files show progress, unless `quiet`.
+    saved or the name of a dataset (the last two with `:split` unless it is train). Raises InputError for what
+    is not there or cannot be read. A rehearsal reads the first 200 rows. Large files show progress, unless
+    `quiet`.
     """
     yield from itertools.islice(_all_rows(source, quiet), REHEARSED if rehearsing() else None)
 
