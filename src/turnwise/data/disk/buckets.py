@@ -12,12 +12,13 @@ import numpy as np
 
 from turnwise.data.disk.columns import Column
 
-FULL = 1 << 15
+FULL = 1 << 14
 """records of a bucket, on average at most"""
 MOST = 4096
 """buckets at most; above some 270 million records they grow"""
-_WAITING = 1 << 20
+_WAITING = 1 << 19
 """bytes of records that are held before they are written"""
+_ASIDE = 16  # buckets whose places are read together
 
 
 class Buckets:
@@ -30,8 +31,8 @@ class Buckets:
             bits += 1
         self._bits, self._records = bits, Column(dtype)
         self._waiting, self._held = list[tuple[np.ndarray, np.ndarray]](), 0
-        # (bucket, first record, records), in the order in which they were written
-        self._extents = list[tuple[np.ndarray, np.ndarray, np.ndarray]]()
+        # Of each time that records were written, where those of each bucket begin, and where they all end.
+        self._begins, self._times = Column(np.int64), 0
 
     def add(self, by: np.ndarray, records: np.ndarray) -> None:
         """Append; `by` [n] uint64 says in which bucket each of them is."""
@@ -50,10 +51,10 @@ class Buckets:
         where = np.concatenate([w for w, _ in self._waiting])
         records = np.concatenate([r for _, r in self._waiting])
         order = np.argsort(where, kind="stable")
-        buckets, first, count = np.unique(where[order], return_index=True, return_counts=True)
-        self._extents.append((buckets, first + len(self._records), count))
+        begins = np.searchsorted(where[order], np.arange((1 << self._bits) + 1))
+        self._begins.extend(begins + len(self._records))
         self._records.extend(records[order])
-        self._waiting, self._held = [], 0
+        self._waiting, self._held, self._times = [], 0, self._times + 1
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The records of one bucket after the other, in the order in which they came."""
@@ -61,14 +62,14 @@ class Buckets:
             yield self._records.array()
             return
         self._write()
-        for bucket in range(1 << self._bits):
-            parts = []
-            for buckets, first, count in self._extents:
-                i = int(np.searchsorted(buckets, bucket))
-                if i < len(buckets) and buckets[i] == bucket:
-                    parts.append(self._records.read(int(first[i]), int(first[i] + count[i])))
-            if parts:
-                yield np.concatenate(parts)
+        every = (1 << self._bits) + 1
+        for bucket in range(0, 1 << self._bits, _ASIDE):
+            upto = min(every, bucket + _ASIDE + 1)
+            begins = [self._begins.read(t * every + bucket, t * every + upto) for t in range(self._times)]
+            for ends in np.stack([np.stack([x[:-1], x[1:]], axis=1) for x in begins], axis=1).tolist():
+                parts = [self._records.read(a, b) for a, b in ends if a < b]
+                if parts:
+                    yield np.concatenate(parts)
 
 
 def spread(places: np.ndarray, n: int) -> np.ndarray:

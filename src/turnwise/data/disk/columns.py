@@ -20,9 +20,9 @@ import numpy as np
 
 from turnwise.run.files.trouble import named
 
-HELD = 256 << 10
+HELD = 128 << 10
 """bytes of a column that are held in memory; a column that is longer lies in a file"""
-BLOCK = 1 << 15
+BLOCK = 1 << 14
 """numbers that are read at a time when a column is read from its beginning to its end"""
 _SPARSE = 256
 """A column is read from end to end for more than one number in so many: a call costs as much as 2 KiB do."""
