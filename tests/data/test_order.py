@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data.order import BatchOrder, batch_size_for, chunks
+from turnwise.data.order import BatchOrder, batch_size_for, chunks, scrambled
+from turnwise.run.distributed import World
+from turnwise.run.training import Picked
 
 
 @given(
@@ -35,6 +37,61 @@ def test_the_order_is_a_function_of_seed_and_step() -> None:
     assert [BatchOrder(lengths, 16, seed=6).rows(step).tolist() for step in range(40)] != forwards
     n = order.batches_per_epoch
     assert sorted(forwards[:n]) != sorted(forwards[n : 2 * n])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 257, 4096])
+def test_scrambled_places_are_a_permutation(n: int) -> None:
+    """Each place once, whichever part is asked for; another seed gives another one, far from the first."""
+    found = scrambled(np.arange(n), n, (3, 1))
+    assert sorted(found.tolist()) == list(range(n))
+    assert scrambled(np.arange(n)[n // 2 :], n, (3, 1)).tolist() == found[n // 2 :].tolist()
+    if n >= 100:  # two random permutations agree in one place on average, whatever n is
+        assert (scrambled(np.arange(n), n, (3, 2)) == found).sum() < 10 > (found == np.arange(n)).sum()
+
+
+def test_more_rows_than_a_window_holds() -> None:
+    """1,000 rows in windows of 128: every row once an epoch; a step alone says what it reads.
+
+    A row of the first half is as likely in a window as one of the second: of 128, the share is off by .15 in
+    one of 1,000 seeds.
+    """
+    lengths = np.random.default_rng(0).integers(1, 50, 1000)
+    order = BatchOrder(lengths, 8, seed=5, pool=4, window=130)
+    assert order.window == 128 and order.batches_per_epoch == 125
+    for epoch in range(2):
+        batches = [order.rows(step) for step in range(epoch * 125, (epoch + 1) * 125)]
+        assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
+        assert [len(b) for b in batches].count(8) == 125
+    resumed = BatchOrder(lengths, 8, seed=5, pool=4, window=130)
+    steps = (124, 3, 249, 16, 15)
+    assert [resumed.rows(s).tolist() for s in steps] == [order.rows(s).tolist() for s in steps]
+    first = np.concatenate([order.rows(step) for step in range(16)])
+    assert 0.35 < (first < 500).mean() < 0.65
+    assert np.mean([np.ptp(lengths[order.rows(step)]) for step in range(16)]) < 25, "alike lengths together"
+    whole = BatchOrder(lengths, 8, seed=5, pool=4)
+    assert [whole.rows(s).tolist() for s in range(9)] == [
+        BatchOrder(lengths, 8, seed=5, pool=4, window=1000 + 24).rows(s).tolist() for s in range(9)
+    ]
+
+
+def test_each_process_makes_its_own_rows_alone() -> None:
+    """Of ten rows in batches of four, three processes read each row once between them, and no other."""
+    made = list[int]()
+
+    class Rows:
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, i: int) -> int:
+            made.append(i)
+            return i
+
+    order = BatchOrder([1] * 10, 4, seed=0)
+    for step in range(3):
+        batch = order.rows(step).tolist()
+        shares = [World(rank, 3).share(Picked(Rows(), order.rows(step))) for rank in range(2)]  # type: ignore
+        assert shares == [batch[rank::3] for rank in range(2)]
+    assert len(made) == sum(map(len, [order.rows(s)[r::3] for s in range(3) for r in range(2)]))
 
 
 def test_batches_hold_alike_lengths() -> None:

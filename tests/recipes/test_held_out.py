@@ -10,6 +10,7 @@ import pytest
 
 import turnwise as tw
 from turnwise.data.acts.build import build_codes
+from turnwise.data.disk.hashes import Hashes
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 64, "vocab": 300, "max_new_tokens": 8}
 
@@ -25,8 +26,8 @@ def rows(n: int) -> list[dict]:
     return found
 
 
-def held(run: Path) -> set[str]:
-    return set(json.loads((run / "heldout.json").read_text())["keys"])
+def held(run: Path) -> set[int]:
+    return set(Hashes.read(run / "heldout.npy"))
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

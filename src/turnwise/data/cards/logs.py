@@ -139,7 +139,7 @@ def _tokens(lengths: Column) -> dict[str, Any]:
 def _returns(returns: Column) -> dict[str, Any]:
     n = len(returns)
     mean = math.fsum(returns) / n
-    squares = math.fsum(float(((block - mean) ** 2).sum()) for block in returns.blocks())
+    squares = math.fsum((x - mean) ** 2 for x in returns)
     std = math.sqrt(squares / (n - 1)) if n > 1 else 0.0
     margin = 1.96 * std / math.sqrt(n)
     lowest, highest = _range(returns)

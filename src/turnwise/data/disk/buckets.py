@@ -18,7 +18,7 @@ MOST = 4096
 """buckets at most; above some 270 million records they grow"""
 _WAITING = 1 << 19
 """bytes of records that are held before they are written"""
-_ASIDE = 16  # buckets whose places are read together
+_ASIDE = 1 << 13  # places of parts of buckets that are read together
 
 
 class Buckets:
@@ -62,9 +62,9 @@ class Buckets:
             yield self._records.array()
             return
         self._write()
-        every = (1 << self._bits) + 1
-        for bucket in range(0, 1 << self._bits, _ASIDE):
-            upto = min(every, bucket + _ASIDE + 1)
+        every, aside = (1 << self._bits) + 1, max(1, _ASIDE // max(1, self._times))
+        for bucket in range(0, 1 << self._bits, aside):
+            upto = min(every, bucket + aside + 1)
             begins = [self._begins.read(t * every + bucket, t * every + upto) for t in range(self._times)]
             for ends in np.stack([np.stack([x[:-1], x[1:]], axis=1) for x in begins], axis=1).tolist():
                 parts = [self._records.read(a, b) for a, b in ends if a < b]

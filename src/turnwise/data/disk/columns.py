@@ -86,9 +86,11 @@ class Column:
             found = os.pread(self._file, (stop - start) * width, start * width)
         return np.frombuffer(found, self.dtype)
 
-    def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[np.ndarray]:
+    def blocks(
+        self, start: int = 0, stop: int | None = None, size: int | None = None
+    ) -> Iterator[np.ndarray]:
         """All from `start` to `stop`, some at a time."""
-        end = self._size if stop is None else stop
+        end, size = self._size if stop is None else stop, size or BLOCK
         return (self.read(at, min(end, at + size)) for at in range(start, end, size))
 
     def take(self, places: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from turnwise.data.disk.columns import BLOCK, Column
+from turnwise.data.disk import columns
+from turnwise.data.disk.columns import Column
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class Places:
         taken = (self.found.take(block) for block in inner.blocks())
         return Places(Column.joined(taken, np.int64))
 
-    def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
+    def blocks(self, size: int | None = None) -> Iterator[np.ndarray]:
         """All of them, some at a time."""
+        size = size or columns.BLOCK
         if isinstance(self.found, Column):
             return self.found.blocks(size=size)
         r = self.found

@@ -25,7 +25,8 @@ class Wheres:
         """Append one."""
         number = text[len(self._before) : len(text) - self._cut]
         alike = text.startswith(self._before) and text.endswith(self._after)
-        if not (alike and number.isdecimal() and number.isascii() and (number[0] != "0" or number == "0")):
+        plain = number.isdecimal() and number.isascii() and len(number) < 19
+        if not (alike and plain and (number[0] != "0" or number == "0")):
             found = _NUMBERED.fullmatch(text)
             self._before, number, self._after = (text, "-1", "") if found is None else found.groups()
             self._cut = len(self._after)

@@ -130,8 +130,10 @@ def _counted(dialogues: Sequence[Dialogue], out: np.ndarray, twins: Twins, outco
         chosen(dialogues, Places.where(out[at : at + BLOCK] == side for at in range(0, len(out), BLOCK)))
         for side in (False, True)
     )
-    parts = zip(twins.keys.blocks(), range(0, len(out), BLOCK), strict=True)
-    keys = Column.joined((block[out[at : at + len(block)]] for block, at in parts), np.uint64)
+    keys, at = Column(np.uint64), 0
+    for block in twins.keys.blocks():
+        keys.extend(block[out[at : at + len(block)]])
+        at += len(block)
     return Split(learnt, held, twins.count, _across(twins, out), outcomes, keys)
 
 
