@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | bench | clean: each sets up .venv first, once, and again when what it is made of changes.
+# make demo | test | lint | docs | bench | package | clean: each sets up .venv first, once, and again when what it is made of changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled files are kept even where this is set, as in many containers: without them imports take twice as long.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench package clean
 
 demo: $(READY)
 	$(BIN)/turnwise demo --out demo
@@ -29,6 +29,16 @@ docs: $(READY)
 
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+# A wheel, installed with what it needs into an environment of its own, and a newcomer's first commands far from here.
+# PYTHON says for which Python; CONSTRAINTS= installs the newest of everything.
+CONSTRAINTS ?= -c constraints.txt
+package:
+	rm -rf build/package
+	$(PYTHON) -m pip wheel -q --no-deps -w build/package .
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/pip install -q --disable-pip-version-check build/package/*.whl $(CONSTRAINTS)
+	cd / && env -u PYTHONPATH $(CURDIR)/build/package/venv/bin/python $(CURDIR)/tests/packages/smoke.py $(CURDIR)/src
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo dist build
