@@ -216,6 +216,16 @@ def test_every_row_is_some_process_s() -> None:
             assert not bc.partner_tokens(batch).any()
 
 
+def test_processes_that_find_different_data_all_refuse(tmp_path: Path) -> None:
+    plan = [{"found": ["9 rows, 1f", "9 rows, 1f"]}, {"found": ["9 rows, 1f", "8 rows, 2e"]}]
+    told = (
+        "process 0 has 9 rows, 1f, and process 1 has 8 rows, 2e; expected data that all processes find alike "
+        "(a folder that every machine sees, or equal copies of it)"
+    )
+    assert outcomes(plan, tmp_path / "plan", 2) == [["the same", told]] * 2
+    World().expect_same("data", "anything")
+
+
 def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     """A real SIGINT to a training process, whenever it comes; resumed here, in a fresh process."""
     folder = tmp_path / "parts"

@@ -144,6 +144,15 @@ def train(
     return "ended"
 
 
+def compare(world: distributed.World, found: str) -> str:
+    """What a process is told whose data are `found`."""
+    try:
+        world.expect_same("data", found)
+    except InputError as e:
+        return str(e)
+    return "the same"
+
+
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([
     "turnwise.algorithms.logs.bc",
@@ -180,6 +189,9 @@ def main(plan: Sequence[dict[str, Any]], file: str, variables: dict[str, str]) -
     outcomes = []
     for job in plan:
         world = distributed.start("cpu", job.pop("strategy", "ddp"))
+        if "found" in job:
+            outcomes.append(compare(world, job["found"][world.rank]))
+            continue
         outcomes.append(train(job.pop("algorithm"), job.pop("folder"), world, **job))
     Path(file).write_text(json.dumps(outcomes))
     distributed.stop()
