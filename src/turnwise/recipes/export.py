@@ -17,7 +17,8 @@ from torch import Tensor
 
 from turnwise.envs.protocol import Discrete, MultiDiscrete, Space
 from turnwise.models.agents.program import INPUTS, StepProgram
-from turnwise.recipes.trained import Actor, load
+from turnwise.models.lm.served import write_served
+from turnwise.recipes.trained import Actor, Policy, load
 from turnwise.rollout.step_agent import StepAgent
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.whole import whole_file
@@ -44,11 +45,12 @@ class Exported:
     outputs: dict[str, list[Any]]
     difference: float | None
     """largest difference of any number from the agent's own, over 20 steps with episodes that begin in
-    between; None if nothing that runs the file is installed"""
+    between; None if nothing that runs the file is installed, and for a model for servers"""
 
 
 def export(trained: Any, file: str | Path) -> Exported:
-    """Write an agent that acts in an environment as `FILE.onnx` or `FILE.pt2` (`torch.export`).
+    """Write an agent that acts in an environment as `FILE.onnx` or `FILE.pt2` (`torch.export`), or a policy
+    that speaks as a folder that a server starts from.
 
     `trained`: what `fit` or `load` returned, or a run folder. Any number of lanes goes through the program at
     a time. What it needs to know of the spaces stands in the file as JSON. A `.onnx` file takes the packages
@@ -57,6 +59,9 @@ def export(trained: Any, file: str | Path) -> Exported:
     """
     path = Path(file)
     if path.suffix not in FORMATS:
+        found = load(trained) if isinstance(trained, str | Path) else trained
+        if isinstance(found, Policy):
+            return _for_servers(found, path)
         raise SettingError("out", str(file), f"a file that ends in {' or '.join(FORMATS)}")
     if path.suffix == ".onnx":
         _expect_packages()
@@ -76,6 +81,18 @@ def export(trained: Any, file: str | Path) -> Exported:
                 "most, so nothing is written"
             )
     return Exported(path, inputs, outputs, difference)
+
+
+def _for_servers(policy: Policy, folder: Path) -> Exported:
+    """The language model alone, with an output layer of its own, which servers can be given anew."""
+    agent = policy.agent
+    if agent.critic is not None and agent.acting.beta:
+        raise InputError(
+            "a critic has a say in what this policy says (beta is not 0), and a server knows nothing of it; "
+            "expected a policy without one"
+        )
+    write_served(folder, agent.lm, agent.tokenizer)
+    return Exported(folder, {}, {}, None)
 
 
 def about(file: str | Path) -> dict[str, Any]:

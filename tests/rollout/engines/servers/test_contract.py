@@ -35,7 +35,7 @@ def said(found: Sequence[Reply]) -> list[list[int]]:
 
 def worst(policy: LmPolicy, found: Sequence[Reply]) -> float:
     """Largest difference between recorded log-probabilities and the policy's own."""
-    own = own_logp(policy, [r.tokens for r in found], 3)
+    own = own_logp(policy, [r.tokens for r in found], 1)
     recorded = [r.tokens.token_logp[r.tokens.action] for r in found]
     return max(float(np.abs(a - b).max()) for a, b in zip(own, recorded, strict=True))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import turnwise as tw
 from turnwise.models.lm.policies import LmPolicy
@@ -102,6 +103,20 @@ def test_a_policy_is_measured_through_servers(begun: Path, serve: Callable[..., 
     with pytest.raises(InputError, match="another model"):
         other = serve(LmPolicy(serve().loaded(str(begun))).lm.apply(_doubled))
         tw.evaluate(begun, "helpdesk", engine=other.url, episodes=6, quiet=True)
+
+
+def test_a_policy_is_exported_for_servers(begun: Path, tmp_path: Path, capsys: Any) -> None:
+    """With an output layer of its own, which is the same function; `transformers` loads it."""
+    from turnwise.cli import main
+    from turnwise.models.lm.pretrained import load_lm
+
+    assert main(["export", str(begun), str(tmp_path / "served"), "--json"]) in (0, None)
+    tied, untied = load_lm(str(begun))[0], load_lm(str(tmp_path / "served"))[0]
+    weights = [m.get_output_embeddings().weight is m.get_input_embeddings().weight for m in (tied, untied)]
+    assert weights == [True, False]
+    ids = torch.arange(5).unsqueeze(0)
+    assert torch.equal(tied(ids).logits, untied(ids).logits)
+    assert json.loads(capsys.readouterr().out)["file"] == str(tmp_path / "served")
 
 
 def _doubled(module: Any) -> None:

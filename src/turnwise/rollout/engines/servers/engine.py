@@ -178,7 +178,8 @@ class Engine:
         if found.error > max(FLOAT32, 4 * self._error):
             raise InputError(
                 f"{server.url}: says that it has loaded the weights, but its log-probabilities differ from "
-                f"theirs by {found.error:.2g} nats a token; expected a server that reads {self.folder}"
+                f"theirs by {found.error:.2g} nats a token; expected a server that reads {self.folder}, and "
+                "on CPUs one that was started from what export writes, with an output layer of its own"
             )
 
     def _forget(self, version: str) -> None:
