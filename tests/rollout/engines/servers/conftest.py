@@ -55,7 +55,7 @@ def connect(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Engine]]:
     """A function that makes an engine of servers."""
     engines: list[Engine] = []
 
-    def engine(*servers: StandIn, timeout: float = 5.0, wait: float = 5.0) -> Engine:
+    def engine(*servers: StandIn, timeout: float = 60.0, wait: float = 60.0) -> Engine:
         urls = ",".join(s.url for s in servers)
         engines.append(open_engine(urls, tmp_path / "weights", timeout=timeout, wait=wait, tell=told.append))
         return engines[-1]

@@ -40,13 +40,13 @@ def worst(policy: LmPolicy, found: Sequence[Reply]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(own, recorded, strict=True))
 
 
-def moved_(policy: LmPolicy) -> None:
+def moved_(policy: LmPolicy, by: float = 0.1) -> None:
     """Another policy in the same place, as after an update."""
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.add_(by * torch.randn_like(parameter))
 
 
 @KINDS
@@ -76,7 +76,7 @@ def test_adapters_alone_are_loaded_in_place_of_those_before(
     policy = LmPolicy(with_lora(policy.lm, 2))
     engine.meet(policy, chat, before=before.lm)
     for _ in range(2):
-        moved_(policy)
+        moved_(policy, 0.05)
         assert worst(policy, replies(policy, chat, engine)) < 1e-5
         assert [f.name for f in next(engine.folder.iterdir()).glob("*.safetensors")] == [
             "adapter_model.safetensors"
