@@ -33,7 +33,7 @@ from turnwise.envs.tasks.helpdesk.logs import helpdesk_logs
 from turnwise.models.lm.critics import FrozenTrunk
 from turnwise.models.lm.lora import with_lora
 from turnwise.models.lm.parts import context_of, trunk_of, width_of
-from turnwise.models.target import slow_copy
+from turnwise.models.target import copy_of_what_learns, slow_copy
 from turnwise.recipes.settings.train import RunSettings
 from turnwise.recipes.training.frozen import FrozenFeatures
 from turnwise.recipes.training.machine import Machine
@@ -45,12 +45,12 @@ ALGORITHMS: dict[str, Any] = {"mc": mc, "ilql": ilql, "turn-iql": turn_iql}
 CONFIGS: dict[str, Any] = {"mc": tw.MC, "ilql": tw.ILQL, "turn-iql": tw.TurnIQL}
 
 
-def epoch(name: str, critic: Any, rows: Any, batches: int | None) -> float:
+def epoch(name: str, critic: Any, rows: Any, size: int, batches: int | None) -> float:
     """Seconds of an epoch of updates, from `batches` of it (None: all)."""
     module = ALGORITHMS[name]
     c = module.Config()
     learner = Learner(critic, c.optimizer, None if name == "mc" else slow_copy(critic))
-    order = BatchOrder(lengths(rows), 32, 0)
+    order = BatchOrder(lengths(rows), size, 0)
     n = order.batches_per_epoch
     chosen = range(n) if batches is None else np.linspace(0, n - 1, batches).astype(int)
     pack: Any = pack_turns if name == "turn-iql" else pack_tokens
@@ -58,24 +58,25 @@ def epoch(name: str, critic: Any, rows: Any, batches: int | None) -> float:
     began = time.process_time()
     for step in chosen:
         batch = pack([rows[i] for i in order.rows(int(step))], gamma=1.0)
-        module.update(learner, batch, 1000.0, c, c.optimizer.lr, *more)
+        module.update(learner, [batch], 1000.0, c, c.optimizer.lr, *more)
     return (time.process_time() - began) * n / len(chosen)
 
 
-def timed(name: str, agent: Any, logs: Any, lora: int, batches: int) -> dict[str, float]:
+def timed(name: str, agent: Any, logs: Any, lora: int, size: int, batches: int) -> dict[str, float]:
     """Seconds of reading once, of an epoch on what was read, and of one through the trunk."""
     lm = agent.lm
     rows = token_rows(logs, agent.chat, context_of(lm))
-    vocab, width = lm.config.vocab_size, width_of(lm)
+    width, c = width_of(lm), ALGORITHMS[name].Config()
+    tokens = lm.get_output_embeddings().weight.detach()
     features = FrozenFeatures(trunk_of(lm), width, [rows], None)
     began = time.process_time()
     features.read(Machine(RunSettings(Path()), World(), quiet=True))
     reading = time.process_time() - began
     (seen,) = features.rows()
-    on_features = epoch(name, ALGORITHMS[name].new_critic(FrozenTrunk(), width, vocab, 0.0), seen, None)
-    own = copy.deepcopy(lm)
-    trunk = trunk_of(with_lora(own, lora) if lora else own)
-    through = epoch(name, ALGORITHMS[name].new_critic(trunk, width, vocab, 0.0), rows, batches)
+    on_features = epoch(name, ALGORITHMS[name].new_critic(c, FrozenTrunk(), tokens, 0.0), seen, size, None)
+    own = with_lora(copy_of_what_learns(lm.requires_grad_(False)), lora) if lora else copy.deepcopy(lm)
+    trunk = trunk_of(own)
+    through = epoch(name, ALGORITHMS[name].new_critic(c, trunk, tokens, 0.0), rows, size, batches)
     return {"reading": reading, "features": on_features, "trunk": through, "ratio": through / on_features}
 
 
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--model", help="folder of a causal LM; none: a small clone")
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
     parser.add_argument("--conversations", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=4, help="batches that are timed through the trunk")
     parser.add_argument("--whole", action="store_true", help="train both, and print what they know")
     parser.add_argument("--json", type=Path, help="file to write")
@@ -99,7 +101,10 @@ def main() -> None:
             tw.fit(tw.BC(), logs, out=policy, quiet=True)
         agent = load_agent(policy)
         for name in a.algorithms:
-            row: dict[str, Any] = {"algorithm": name, **timed(name, agent, logs, lora, a.batches)}
+            row: dict[str, Any] = {
+                "algorithm": name,
+                **timed(name, agent, logs, lora, a.batch_size, a.batches),
+            }
             print(
                 f"{name:9} read once in {row['reading']:6.1f} s; an epoch takes {row['features']:7.2f} s on "
                 f"features and {row['trunk']:7.1f} s through the trunk: {row['ratio']:.1f} times",
