@@ -79,10 +79,10 @@ def test_a_tracker_that_is_missing_is_named_before_anything_is_written(tmp_path:
 
 
 def test_an_unknown_tracker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="track is 'wandb'; expected none or tensorboard"):
-        RunSettings(tmp_path, track="wandb")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="track is 'aim'; expected none, tensorboard, wandb or trackio"):
+        RunSettings(tmp_path, track="aim")  # type: ignore[arg-type]
 
 
 def test_fit_hands_the_tracker_on(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="track is 'wandb'; expected none or tensorboard"):
-        tw.fit(tw.PPO(steps=64), "tiger", out=tmp_path / "run", track="wandb", quiet=True)
+    with pytest.raises(SettingError, match="track is 'aim'; expected none, tensorboard, wandb or trackio"):
+        tw.fit(tw.PPO(steps=64), "tiger", out=tmp_path / "run", track="aim", quiet=True)

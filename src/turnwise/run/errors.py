@@ -33,6 +33,16 @@ class SettingError(InputError):
         return f"--{self.name.replace('_', '-')}{value}: expected {self.expected}"
 
 
+class OutOfMemory(InputError):
+    """The machine has no memory left for a step: nothing of it is learnt."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, where PyTorch says so in words alone."""
+    said = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return said or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
 class Interrupted(Exception):
     """Ctrl-C was pressed, and a checkpoint is written: a resumed run goes on from there."""
 

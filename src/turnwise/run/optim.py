@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -59,9 +61,14 @@ def warmed_up(settings: AdamW, step: int, total: int) -> float:
 def scheduled(settings: AdamW | Adam, remaining: float) -> float:
     """Learning rate by the schedule alone; `remaining` is the share of training still to come.
 
-    linear: it falls linearly to a twentieth.
+    linear: it falls linearly to a twentieth. cosine: it falls to a twentieth along half a cosine (Loshchilov
+    & Hutter 2016, arXiv:1608.03983, eq. 5, without restarts).
     """
-    return settings.lr * (1.0 if settings.schedule == "constant" else max(LOWEST, remaining))
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "cosine":
+        return settings.lr * (LOWEST + (1 - LOWEST) * (1 - math.cos(math.pi * remaining)) / 2)
+    return settings.lr * max(LOWEST, remaining)
 
 
 def rate_in_words(settings: AdamW | Adam, step: int, total: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from turnwise.run.checks import BELOW_ONE, NOT_NEGATIVE, POSITIVE, check, check_choice
 
-Schedule = Literal["linear", "constant"]
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class AdamW:
     lr: float
     """Peak learning rate of AdamW."""
     schedule: Schedule = "linear"
-    """linear: the learning rate falls to a twentieth at the end of training. constant: it stays, so that the
-    length of training changes nothing but the length, once the rate has risen."""
+    """linear: the learning rate falls to a twentieth at the end of training. cosine: it falls so along half a
+    cosine. constant: it stays, so that the length of training changes nothing but the length, once the rate
+    has risen."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: float = 0.0
@@ -43,7 +44,8 @@ class Adam:
     lr: float
     """Learning rate of Adam; at first, if it falls."""
     schedule: Schedule = "linear"
-    """linear: the learning rate falls to a twentieth at the end of training. constant: it stays."""
+    """linear: the learning rate falls to a twentieth at the end of training. cosine: it falls so along half a
+    cosine. constant: it stays."""
     grad_clip: float = 1.0
     """Largest global gradient norm; a longer gradient is scaled down to it."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,11 +47,73 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, in the project `turnwise` unless WANDB_PROJECT names one.
+
+    A resumed run goes on in the one that it was, whose id is that of its folder. WANDB_MODE=offline keeps it
+    on this machine.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        import wandb
+
+        self.opened = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=folder.name,
+            id=id_of(folder),
+            resume="allow" if first else None,
+            dir=str(folder),
+        )
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """All metrics of a step at once. The service drops those of a step that it has had."""
+        self.opened.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Wait until everything is sent or written."""
+        self.opened.finish()
+
+
+class Trackio:
+    """A run of trackio, whose files stay on this machine: `trackio show --project turnwise`."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        import trackio
+
+        self.module = trackio
+        name = f"{folder.name}-{id_of(folder)}"
+        trackio.init(project=PROJECT, name=name, resume="allow" if first else "never")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """All metrics of a step at once."""
+        self.module.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.module.finish()
+
+
+PROJECT = "turnwise"
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
+EXTRAS = {"tensorboard": "track"}
+"""extras of ours that bring a tracker, where they have another name than it"""
+
+
+def id_of(folder: Path) -> str:
+    """A short name that is the same whenever a run in this folder is resumed."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+
 
 def expect_tracker(name: str) -> None:
     """SettingError for a tracker whose package is not installed."""
     if name != "none" and importlib.util.find_spec(name) is None:
-        raise SettingError("track", name, f"none, or the package {name}: pip install 'turnwise[track]'")
+        extra = EXTRAS.get(name, name)
+        raise SettingError("track", name, f"none, or the package {name}: pip install 'turnwise[{extra}]'")
 
 
 @contextmanager
@@ -60,8 +124,8 @@ def tracker(name: str, folder: Path, first: int) -> Iterator[Tracker]:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the package says of itself as it is imported
-        opened = TensorBoard(folder, first)
+        opened = TRACKERS[name](folder, first)
     try:
         yield opened
     finally:
-        opened.writer.close()
+        opened.close()

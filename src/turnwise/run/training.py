@@ -15,14 +15,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from turnwise.run.best import Best, load_best, save_best
 from turnwise.run.distributed import World
-from turnwise.run.errors import Diverged, InputError, Interrupted, SettingError
+from turnwise.run.errors import (
+    Diverged,
+    InputError,
+    Interrupted,
+    OutOfMemory,
+    SettingError,
+    is_out_of_memory,
+)
 from turnwise.run.files.checkpoint import KEPT, Checkpoints
 from turnwise.run.files.fits import PARTS, expect_fits, expect_names
 from turnwise.run.files.lines import keep_lines_before
@@ -40,7 +48,7 @@ from turnwise.run.tracking import Nothing, Tracker, tracker
 
 R = TypeVar("R", bound=Any)
 
-HERE = ("step", "seconds", "torch_rng", "counts")
+HERE = ("step", "seconds", "torch_rng", "counts", "best")
 """what a checkpoint holds beside the parts of the learner"""
 REHEARSED = 2
 """steps of a rehearsal"""
@@ -106,6 +114,16 @@ class TrainingRun:
     """What else hears of metrics (`run/tracking.py`)."""
     through: Passes = field(default_factory=Passes)
     """How rows go through what learns."""
+    lower: str = "expected smaller batches, or a smaller model"
+    """What takes less memory."""
+    keep: Literal["last", "best"] = "last"
+    """What the run comes to: what it had learnt at its end, or where the held-out loss was least."""
+    patience: int | None = None
+    """The run ends after so many readings of held-out rows without a smaller loss; None: it does not."""
+    criterion: str | None = None
+    """That loss, as `report` names it; None: there is none to go by."""
+    heldout_every: int | None = None
+    """Steps between readings of held-out rows; None: ten times `log_every`."""
 
     def __post_init__(self) -> None:
         self.total = 0  # steps of the whole run, known when `steps` begins
@@ -117,6 +135,8 @@ class TrainingRun:
         self._live: dict[str, float] = {}
         self._tracker: Tracker = Nothing()  # opened when `steps` begins
         self._under_way: _Begun | None = None
+        self.best = Best()
+        """Where the held-out loss was least."""
         self._saved = 0  # steps that the checkpoint has
         self._closing = contextlib.ExitStack()  # the bar and the keys, while steps are under way
         self._seconds = 0.0
@@ -130,6 +150,9 @@ class TrainingRun:
         self._closing.close()
         if isinstance(error, Exception) and self._under_way is not None:
             self._failed(error, self._under_way)
+            if is_out_of_memory(error):
+                notes = " ".join(getattr(error, "__notes__", []))
+                raise OutOfMemory(f"out of memory; {self.lower}. {notes}") from error
 
     def learner(
         self,
@@ -170,7 +193,8 @@ class TrainingRun:
             name = self.track if self.world.main else "none"
             self._tracker = closing.enter_context(tracker(name, self.folder, first))
             progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
-            for step in range(first, total):
+            waited = self.patience is not None and self.best.since >= self.patience
+            for step in () if waited else range(first, total):
                 learner.grad_norms.clear()
                 self._under_way = _Begun.of(step, learner, self.counts)
                 yield step
@@ -178,11 +202,16 @@ class TrainingRun:
                 done = step + 1
                 # One process alone must not stop: the others would wait for it in the next exchange.
                 stopping = self.world.anyone(stop.pressed)
-                if stopping or done % self.checkpoint_every == 0 or done == total:
+                waited = self.patience is not None and self.best.since >= self.patience
+                if stopping or waited or done % self.checkpoint_every == 0 or done == total:
                     self._save(done, learner)
                 progress.at(done, self._live)
                 if stopping:
                     raise Interrupted(f"stopped after step {done} of {total}")
+                if waited:
+                    break
+            if self.keep == "best" and self.best.step >= 0:
+                load_best(self.folder, learner.module, self.world)
 
     def passes(
         self, rows: Sequence[R], order: Order, epochs: float, learner: Learner
@@ -216,7 +245,12 @@ class TrainingRun:
         """
         if self.due(step):
             unseen = self.heldout(step, heldout)
-            self.log(step, finish(self.world.means(sums) | unseen))
+            found = finish(self.world.means(sums) | unseen)
+            self.log(step, found)
+            loss = found.get(f"heldout/{self.criterion}")
+            if loss is not None and self.best.hear(float(loss), step) and self.keep == "best":
+                assert self._learner is not None
+                save_best(self.folder, self._learner.module, self.world)
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append metrics of a step (already of the global batch) and its gradient norm to metrics.jsonl."""
@@ -239,15 +273,22 @@ class TrainingRun:
             self.counts[name] = self.counts.get(name, 0) + n
 
     def due(self, step: int) -> bool:
-        """Whether metrics of this step are logged: the first, the last, and every `log_every`-th."""
-        return (step + 1) % self.log_every == 0 or step in (0, self.total - 1)
+        """Whether metrics of this step are logged: the first, the last, every `log_every`-th, and those after
+        which held-out rows are read.
+        """
+        return (step + 1) % self.log_every == 0 or step in (0, self.total - 1) or self._reads(step)
+
+    def _reads(self, step: int) -> bool:
+        """Whether held-out rows are read after this step."""
+        every = self.heldout_every or 10 * self.log_every
+        return step == self.total - 1 or (step + 1) % every == 0
 
     def heldout(self, step: int, batches: Callable[[], Iterable[Mapping[str, Tensor]]]) -> dict[str, float]:
         """Means per decision over held-out batches, named heldout/...; empty where they are not due.
 
         `batches` gives the sums of one batch after the other, and is called without gradients.
         """
-        if not (step == self.total - 1 or (step + 1) % (10 * self.log_every) == 0):
+        if not self._reads(step):
             return {}
         whole: dict[str, Tensor] = {}
         # Sums over all batches first, so that each decision counts alike: a mean of means would not do.
@@ -270,7 +311,7 @@ class TrainingRun:
         state = learner.state()
         if self.world.main:
             here = {"step": done, "seconds": self._elapsed(), "torch_rng": torch.get_rng_state()}
-            here["counts"] = self.counts
+            here |= {"counts": self.counts, "best": self.best.state()}
             if self._metrics.exists():  # a checkpoint is never ahead of the metrics of its steps
                 to_disk(self._metrics)
             self._checkpoints.save(done, here | state)
@@ -331,6 +372,7 @@ class TrainingRun:
         learner.load(state)
         torch.set_rng_state(here["torch_rng"])
         self.counts = here["counts"]
+        self.best.load(here["best"])
         self._seconds = here["seconds"]
         return here["step"]
 

@@ -46,16 +46,25 @@ class Learning:
     """merged: a whole model is saved, adapters folded in. kept: the adapters alone, as peft writes them, with
     the name of their base. Those of a critic are kept beside its policy in any case."""
 
+    keep: Literal["last", "best"] = "last"
+    """What the run comes to: what was learnt at its end, or where the loss on held-out rows was least."""
+    patience: int | None = None
+    """End after so many readings of held-out rows without a smaller loss; none: learn to the end."""
+    heldout_every: int | None = None
+    """Steps between readings of held-out rows; none: ten times log_every."""
+
     def __post_init__(self) -> None:
         check(
             self,
+            patience=ONE_OR_MORE,
+            heldout_every=ONE_OR_MORE,
             micro_batch=ONE_OR_MORE,
             lora_rank=NOT_NEGATIVE,
             lora_alpha=POSITIVE,
             lora_dropout=BELOW_ONE,
         )
         choices = {"dtype": Precision, "autocast": Autocast, "adapters": Adapters}
-        check_choice(self, **{name: get_args(kind) for name, kind in choices.items()})
+        check_choice(self, keep=("last", "best"), **{name: get_args(kind) for name, kind in choices.items()})
         for name, default in (
             ("lora_alpha", None),
             ("lora_dropout", 0.0),

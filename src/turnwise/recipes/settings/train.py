@@ -46,8 +46,9 @@ class RunSettings:
     log_every: int = 10
     """Steps between lines of metrics; the first and the last step have one in any case. Held-out batches are
     read at every tenth of those."""
-    track: Literal["none", "tensorboard"] = "none"
-    """tensorboard: write the metrics in its format too, into the run folder (needs turnwise[track])."""
+    track: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Who hears of the metrics too: tensorboard, by files in the run folder; wandb (Weights & Biases) or
+    trackio, as a run of theirs. Each needs its package."""
 
     def __post_init__(self) -> None:
         check(
@@ -58,7 +59,7 @@ class RunSettings:
             checkpoints=TWO_OR_MORE,
             log_every=ONE_OR_MORE,
         )
-        check_choice(self, device=DEVICES, track=("none", "tensorboard"))
+        check_choice(self, device=DEVICES, track=("none", "tensorboard", "wandb", "trackio"))
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,11 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     reading, settings, sampled, shaping, learning, engine = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     expect_arithmetic(learning, m.device)
+    for name, default in (("keep", "last"), ("patience", None), ("heldout_every", None)):
+        if (value := getattr(learning, name)) != default:
+            raise SettingError(
+                name, value, f"{default or 'nothing'}: replies that are sampled have no held-out loss"
+            )
     if learning.lora_dropout:
         raise SettingError(
             "lora_dropout", learning.lora_dropout, "0: a policy learns from what it sampled as it sampled it"

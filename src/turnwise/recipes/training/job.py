@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.trained import Actor, load
-from turnwise.recipes.training.learning import How
+from turnwise.recipes.training.learning import How, criterion_of
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed
 from turnwise.run.files.lock import LOCK, RESULT, has_ended, locked
@@ -28,7 +28,7 @@ from turnwise.run.training import TrainingRun
 
 R = TypeVar("R")
 
-SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "checkpoints", "log_every")
+SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "checkpoints", "log_every", "heldout_every")
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
@@ -136,13 +136,15 @@ def carry_out(job: Job[R], machine: Machine) -> tuple[R, dict[str, Any]] | None:
         if world.on_main(lambda: _open_folder(job, machine, held)):
             distributed.stop()
             return _as_it_ended(job, out) if world.main else None
-        how = job.plan.how
-        with machine.training_run(name, Passes() if how is None else how.passes) as run:
+        criterion = None if job.plan.how is None else criterion_of(job.algorithm)
+        with machine.training_run(name, job.plan.how, criterion) as run:
             job.train(run)
         distributed.stop()
         if not world.main:
             return None
         made, facts = job.finish()
+        if job.plan.how is not None and (run.keep == "best" or run.patience is not None):
+            facts["best"] = {"step": run.best.step, f"heldout/{criterion}": run.best.loss}
         result = {"algorithm": name, "run": str(out), **facts, "metrics": last_metrics(out)}
         result["report"] = str(out / REPORT)
         # The file says of places how they are called in the folder, which may be moved. It makes the run a

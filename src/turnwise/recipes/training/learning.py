@@ -18,10 +18,12 @@ from turnwise.models.lm.lora import Adapter, adapter_of, dropouts_of, with_lora
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.room import memory
 from turnwise.models.target import copy_of_what_learns
+from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.learning import Learning
-from turnwise.recipes.training.machine import Machine
+from turnwise.run.distributed import World
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import WHILE_LEARNING
+from turnwise.run.metrics import MOVING_TARGET
 from turnwise.run.passes import Passes
 
 ACTIVATIONS = 4 * 2**30
@@ -37,6 +39,26 @@ def expect_arithmetic(learning: Learning, device: torch.device) -> None:
             what = "GPU" if device.type == "cuda" else "processor"
             standard = "float32" if name == "dtype" else "none"
             raise SettingError(name, value, f"{standard}: this {what} has no arithmetic in bfloat16")
+
+
+def expect_criterion(learning: Learning, algorithm: Algorithm, heldout: int) -> None:
+    """SettingError for a choice by the held-out loss where there is none that means anything."""
+    for name, default in (("keep", "last"), ("patience", None)):
+        value = getattr(learning, name)
+        if value != default and not heldout:
+            raise SettingError(name, value, f"{default or 'nothing'}: no rows are held out to go by")
+        if value != default and criterion_of(algorithm) is None:
+            expected = (
+                f"{default or 'nothing'}: no loss of {algorithm.title} on held-out rows says how good it is"
+            )
+            raise SettingError(name, value, expected)
+
+
+def criterion_of(algorithm: Algorithm) -> str | None:
+    """The held-out loss to go by: the first one that is no distance to a target which moves itself."""
+    losses = {k: x for k, x in algorithm.module.METRICS.items() if x.loss}
+    moving = any(x.about == MOVING_TARGET for x in losses.values())
+    return None if moving else next(iter(losses), None)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -106,6 +128,17 @@ class How:
     """rows of the largest part of a batch, at most"""
     learning: Learning
 
+    def of_run(self, criterion: str | None) -> dict[str, Any]:
+        """Fields of a `TrainingRun`; `criterion`: the held-out loss to go by."""
+        return {
+            "through": self.passes,
+            "lower": lower(self.learning, self.rows),
+            "keep": self.learning.keep,
+            "patience": self.learning.patience,
+            "heldout_every": self.learning.heldout_every,
+            "criterion": criterion,
+        }
+
     def facts(self) -> dict[str, str | int]:
         """Entries of a plan."""
         parts = ", ".join(f"{name} {gib(n)}" for name, n in vars(self.memory).items() if n > 2**20)
@@ -144,7 +177,7 @@ def settled(
     module: nn.Module,
     trunks: Sequence[Any],
     learning: Learning,
-    m: Machine,
+    world: World,
     *,
     rows: int,
     longest: int,
@@ -171,7 +204,7 @@ def settled(
         passes = Passes(autocast, positions=max(longest, int(ACTIVATIONS / max(1.0, per_position))))
     else:
         passes = Passes(autocast, rows=learning.micro_batch)
-    share = -(-rows // m.world.size)
+    share = -(-rows // world.size)
     at_once = min(share, passes.at_once(longest) or share)
     parameters = {id(p): p for x in (module, *beside) for p in x.parameters()}.values()
     learnt = sum(p.nbytes for p in module.parameters() if p.requires_grad)

@@ -59,6 +59,7 @@ from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.language_model import base_name, begin
 from turnwise.recipes.training.learning import (
     How,
+    expect_criterion,
     kept_adapter,
     ready,
     ready_beside,
@@ -151,11 +152,12 @@ def prepare(
     few = STEPS if isinstance(start, Start) else CRITIC_STEPS
     decided = batch_size_for(len(material.rows), config.epochs, few)
     config = replace(config, batch_size=batch_size_of(config, m, decided))
+    expect_criterion(learning, algorithm, len(material.heldout))
     how = settled(
         material.module,
         [] if material.trunk is None else [material.trunk],
         learning,
-        m,
+        m.world,
         rows=config.batch_size,
         longest=lengths(material.rows).max(),
         vocab=material.vocab,

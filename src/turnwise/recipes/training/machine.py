@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 import torch
 
 from turnwise.recipes.settings.train import RunSettings
+from turnwise.recipes.training.learning import How
 from turnwise.run import distributed
 from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import expect_unlocked
 from turnwise.run.folder import expect_fresh, read_config
-from turnwise.run.passes import Passes
 from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
 from turnwise.run.tracking import expect_tracker
@@ -62,7 +63,7 @@ class Machine:
         """A count that people see, to be used in a `with`."""
         return Progress(what, total, quiet=self.silent)
 
-    def training_run(self, what: str, through: Passes) -> TrainingRun:
+    def training_run(self, what: str, how: How | None, criterion: str | None = None) -> TrainingRun:
         """Steps with progress, checkpoints and metrics in the run folder."""
         return TrainingRun(
             self.out,
@@ -72,8 +73,8 @@ class Machine:
             checkpoints=self.run.checkpoints,
             log_every=self.run.log_every,
             track=self.run.track,
-            through=through,
             quiet=self.quiet,
+            **({} if how is None else how.of_run(criterion)),
         )
 
 
@@ -86,6 +87,22 @@ def batch_size_of(config: Any, m: Machine, decided: int) -> int:
         if isinstance(begun, int):
             return begun
     return decided
+
+
+def busy(threads: int, load: float | None = None, cores: int | None = None) -> str | None:
+    """What to say if `threads` wait for each other, since other programs keep the cores; None if they do not.
+
+    `load`: programs that run now, on `cores`; None asks the system.
+    """
+    cores = cores or os.cpu_count() or 1
+    if load is None:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads == 1 or load + threads <= cores + 0.5:
+        return None
+    return (
+        f"other programs keep {min(load, cores):.1f} of {cores} cores busy: {threads} threads wait for each "
+        "other, and have been a third as fast as one (threads 1)"
+    )
 
 
 @contextlib.contextmanager
@@ -118,6 +135,9 @@ def machine(
         torch.manual_seed(run.seed)
         try:
             with contextlib.ExitStack() as closing:
-                yield Machine(run, world, quiet, closing)
+                made = Machine(run, world, quiet, closing)
+                if world.device.type == "cpu" and (text := busy(run.threads)) is not None:
+                    made.warn(text)
+                yield made
         finally:
             torch.set_num_threads(threads)

@@ -33,7 +33,7 @@ from turnwise.recipes.training.judges import (
     measuring_rewards,
     recorded,
 )
-from turnwise.recipes.training.learning import settled
+from turnwise.recipes.training.learning import expect_criterion, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import (
     Asked,
@@ -106,11 +106,12 @@ def prepare(
             "quality": {k: v for k, v in quality.items() if k != "worst"},
         }
 
+    expect_criterion(learning, algorithm, len(held_rows))
     how = settled(
         speaker.policy,
         [trunk_of(speaker.policy.lm)],
         learning,
-        m,
+        m.world,
         rows=config.batch_size,
         longest=max(row.size for row in rows),
         vocab=speaker.before.config.vocab_size,

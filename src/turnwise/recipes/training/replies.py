@@ -131,7 +131,7 @@ def prepare(
         speaker.policy,
         [trunk_of(speaker.policy.lm)] * (2 if with_critic else 1),
         learning,
-        m,
+        m.world,
         rows=-(-config.prompts_per_step * getattr(config, "group", 1) // getattr(config, "minibatches", 1)),
         longest=max(openings) + replies.max_new_tokens,
         vocab=speaker.before.config.vocab_size,

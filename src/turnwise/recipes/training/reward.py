@@ -23,7 +23,7 @@ from turnwise.recipes.settings.train import EnsembleSettings, FeedbackSettings, 
 from turnwise.recipes.trained import Judge
 from turnwise.recipes.training.job import Job, passes_plan
 from turnwise.recipes.training.language_model import base_name, begin, fresh
-from turnwise.recipes.training.learning import ready, settled
+from turnwise.recipes.training.learning import expect_criterion, ready, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
@@ -70,11 +70,12 @@ def prepare(
         facts["quality"] = {k: v for k, v in quality.items() if k != "worst"}
         return Judge(scorer, m.out), facts
 
+    expect_criterion(learning, algorithm, len(held_rows))
     how = settled(
         scorer.model,
         [part.trunk for part in scorer.parts],
         learning,
-        m,
+        m.world,
         rows=config.batch_size,
         longest=max(row.size for row in rows),
         vocab=1,
