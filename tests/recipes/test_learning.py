@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import LlamaConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 import turnwise as tw
@@ -136,21 +136,27 @@ def test_layers_that_are_formed_again_give_the_same_gradients(row: Any, group: i
 
 
 def test_bytes_that_a_pass_keeps_are_counted() -> None:
-    """Of one linear layer after an embedding, by hand: a position keeps its 5 numbers of 8 bytes."""
+    """Each linear layer more keeps what it was given, 5 numbers of 8 bytes a position, and no weights."""
 
     class Trunk(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, layers: int) -> None:
             super().__init__()
-            self.embed, self.layers = torch.nn.Embedding(9, 5), torch.nn.ModuleList([torch.nn.Linear(5, 7)])
-            self.config = LlamaConfig(num_hidden_layers=1, hidden_size=5, num_attention_heads=1)
+            self.embed = torch.nn.Embedding(9, 5)
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(5, 5) for _ in range(layers)])
+            self.config = SimpleNamespace(num_hidden_layers=layers, hidden_size=5)
+            self.config.get_text_config = lambda: self.config
 
         def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
-            return BaseModelOutput(last_hidden_state=self.layers[0](self.embed(input_ids).detach()))
+            h = self.embed(input_ids)
+            for layer in self.layers:
+                h = layer(h)
+            return BaseModelOutput(last_hidden_state=h)
 
-    found = saved_by(Trunk().double())
-    # The linear layer keeps its input, 5 numbers; `at_decisions` keeps indices of half of the positions.
-    assert 40 <= found.per_position <= 40 + 7 * 8
-    assert found.of(10, recompute=False) == 10 * found.per_position
+    one, four = (saved_by(Trunk(n).double()) for n in (1, 4))
+    assert four.per_position - one.per_position == 3 * 40
+    assert (one.inputs, four.inputs) == (40, 160)
+    assert four.of(10, recompute=False) == 10 * four.per_position
+    assert four.of(10, recompute=True) == 10 * (160 + four.per_position / 4)
 
 
 def test_the_best_of_a_run_is_what_it_comes_to(base: Path, tmp_path: Path) -> None:

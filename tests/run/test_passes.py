@@ -219,3 +219,18 @@ def test_products_below_an_autocast_are_rounded_and_values_are_not() -> None:
         assert trunk(input_ids=batch.inputs).last_hidden_state.dtype in (torch.bfloat16, torch.float32)
         assert trunk.layers[0].self_attn.q_proj(torch.ones(1, 8)).dtype == torch.bfloat16
     assert {x.dtype for x in found} == {torch.float32}
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_reference_reads_each_row_once(lora: int) -> None:
+    """What is asked afterwards costs no pass and is the same number, in whatever company a row comes."""
+    policy = LmPolicy(lm(lora))
+    reference, rows = Reference(policy.lm), replies(2, 3)
+    batches = [pack_tokens(part, gamma=1.0, dtype=f64) for part in (rows, rows[2:4])]
+    expected = reference.logp(batches[0]).sum(1)
+    passes: list[int] = []
+    trunk_of(reference.lm).register_forward_pre_hook(lambda *_: passes.append(1))
+    reference.remember([rows], group=2)
+    assert_close(reference.of_replies(rows, batches[0]), expected)
+    assert_close(reference.of_replies(rows[2:4], batches[1]), expected[2:4])
+    assert len(passes) == 2  # of the prompts, and of the replies

@@ -113,9 +113,9 @@ def log_ratios_and_logp(
 ) -> tuple[Tensor, Tensor]:
     """h [B] of each reply, per token for ipo; and its log-probability [B]. Rows of a group share a prompt."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
-    ref_logp = reference.logp(batch, group=group)  # [B, A], without gradient
+    ref_logp = reference.of_replies(rows, batch, group=group)  # [B], without gradient
     logp = actions_logp(policy.lm, batch, group=group)  # [B, A], 0 where masked
-    log_ratios = (logp - ref_logp).sum(1)  # [B]
+    log_ratios = logp.sum(1) - ref_logp  # [B]
     return log_ratios / batch.mask.sum(1) if c.formula == "ipo" else log_ratios, logp.sum(1)
 
 
@@ -191,6 +191,12 @@ def train(
     learner = run.learner(policy, c.optimizer)
     reference = Reference(policy.lm)  # as the policy is before the first step
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
+    every = [*items, *heldout]
+    for n in sorted({len(item.rows) for item in every}):
+        alike = [item for item in every if len(item.rows) == n]
+        parts = run.through.chunks(alike, [x.size for x in alike], c.batch_size)
+        with learner.through.precision(policy.device):
+            reference.remember(([row for item in part for row in item.rows] for part in parts), group=n)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)

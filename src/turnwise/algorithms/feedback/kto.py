@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
 def log_ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens]) -> Tensor:
     """h [B] of each reply."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
-    return (actions_logp(policy.lm, batch) - reference.logp(batch)).sum(1)  # [B, A] -> [B]
+    return actions_logp(policy.lm, batch).sum(1) - reference.of_replies(rows, batch)
 
 
 def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config) -> Tensor:
@@ -173,6 +173,10 @@ def train(
     # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z
     # would be too high.
     heldout = [heldout[i] for i in np.random.default_rng(seed).permutation(len(heldout))]
+    every = [*items, *heldout]
+    parts = run.through.chunks(every, [x.size for x in every], c.batch_size)
+    with learner.through.precision(policy.device):
+        reference.remember([x.row for x in part] for part in parts)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
