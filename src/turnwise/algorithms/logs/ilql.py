@@ -71,9 +71,6 @@ class Config:
     paper."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
-    q_rank: int | None = None
-    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
-    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
     polyak: float = 0.05
     """Share of the weights that the slow copy takes on at each step."""
     anneal: float = 0.5
@@ -85,6 +82,9 @@ class Config:
     """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
     """When acting: choose among the k tokens that the cloned policy finds likeliest."""
+    q_rank: int | None = None
+    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
+    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
 
     def __post_init__(self) -> None:
         check(

@@ -55,9 +55,6 @@ class Config:
     """Discount between two tokens of a turn. After a hundred tokens .99 has become .37."""
     cql_weight: float = 0.01
     """Weight of the conservative term. More of it keeps Q of tokens that were not taken lower."""
-    q_rank: int | None = None
-    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
-    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
     beta: float = 14.0
     """When acting: nats added to a token's log-probability by an advantage of one standard deviation of the
     return. Larger values stray further from the logged agent."""
@@ -65,6 +62,9 @@ class Config:
     """When acting: largest such gain, in nats. At 0 no token gains; bad ones still lose."""
     top_k: int | None = None
     """When acting: choose among the k tokens that the cloned policy finds likeliest."""
+    q_rank: int | None = None
+    """Directions by which Q tells tokens apart; 0: weights of each token's own; none: 0 up to a vocabulary of
+    4,096 tokens, and 64 beyond, where Q would cost as much as the trunk."""
 
     def __post_init__(self) -> None:
         check(
