@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.data.chat.format import ChatFormat
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.engines.servers.engine import Engine, open_engine
+from turnwise.run.errors import SettingError
 
 
 def open_for(
@@ -34,6 +36,9 @@ def open_for(
     """
     if settings.engine is None:
         return None
+    if is_encoder_decoder(policy.lm):
+        expected = "no engine: servers speak for decoders, and this policy has an encoder beside"
+        raise SettingError("engine", settings.engine, expected)
     if settings.engine_folder is not None:
         folder = settings.engine_folder / "turnwise-weights"
     elif run is not None:
