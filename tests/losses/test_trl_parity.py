@@ -343,7 +343,7 @@ def test_grpo(scale: Any, loss_type: str, make: Callable[..., Peer]) -> None:
     theirs = trainer.compute_loss(peer.lm, inputs)
     tokens = float(b.mask.sum())
     denominator = {"dr_grpo": 8 * 6.0}.get(loss_type, tokens)
-    m = grpo.Minibatch(b, advantages, ref_logp)
+    m = grpo.Minibatch(b, advantages, ref_logp, tokens / len(b.mask))
     ours, sums = grpo.loss(peer.policy, m, denominator, c, 0.1)
     assert 0 < float(sums["clip_ratio"]) < tokens
     assert_same(ours, theirs, peer.lm)
@@ -361,7 +361,9 @@ def test_the_divergence_that_trl_weighs_with_the_ratio(make: Callable[..., Peer]
     theirs = trainer.compute_loss(peer.lm, inputs)
     tokens = float(b.mask.sum())
     advantages = grpo.advantages(torch.tensor(judged.rewards, dtype=torch.float32), c)
-    ours, _ = grpo.loss(peer.policy, grpo.Minibatch(b, advantages, None), tokens, c, 0.0)
+    ours, _ = grpo.loss(
+        peer.policy, grpo.Minibatch(b, advantages, None, tokens / len(b.mask)), tokens, c, 0.0
+    )
     logp = action_logp(peer.policy(b.inputs, b.decisions), b.actions)
     kl = sum_over_decisions(weighted_k3(logp, ref_logp, b.behavior_logp), b.mask) / tokens
     assert_same(ours + 0.5 * kl, theirs, peer.lm)

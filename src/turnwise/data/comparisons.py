@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import torch
+from torch import Tensor
+
 from turnwise.data.chat.format import ChatFormat
 from turnwise.data.feedback import Feedback, Like, Pair, Prompt, Ranking, Score, kind_of, shortened
 from turnwise.data.tokens import Tokens, TokenWriter
@@ -18,6 +21,12 @@ class Comparison:
 
     item: Pair | Ranking
     rows: tuple[Tokens, ...]
+    weight: float = 1.0
+    """How much it counts: 0 if it is read and teaches nothing."""
+
+    def idle(self) -> Comparison:
+        """The same, teaching nothing."""
+        return replace(self, weight=0.0)
 
     @property
     def prompt(self) -> Prompt:
@@ -49,6 +58,12 @@ class JudgedReply(Generic[Judgement]):
 
     item: Judgement
     row: Tokens
+    weight: float = 1.0
+    """How much it counts: 0 if it is read and teaches nothing."""
+
+    def idle(self) -> JudgedReply[Judgement]:
+        """The same, teaching nothing."""
+        return replace(self, weight=0.0)
 
     @property
     def prompt(self) -> Prompt:
@@ -70,6 +85,11 @@ def replies_of(item: FeedbackRows) -> int:
 
 
 Rows = TypeVar("Rows", bound=Comparison | JudgedReply[Any])
+
+
+def weights_of(items: Sequence[Comparison | JudgedReply[Any]], like: Tensor) -> Tensor:
+    """[P], how much each item counts, as numbers like those of a tensor."""
+    return torch.tensor([x.weight for x in items], dtype=like.dtype, device=like.device)
 
 
 def comparison_rows(items: Sequence[Pair | Ranking], chat: ChatFormat, context: int) -> list[Comparison]:

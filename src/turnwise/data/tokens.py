@@ -96,6 +96,11 @@ class Tokens:
         kept[-1] = True
         return np.flatnonzero(kept)
 
+    def idle(self) -> Tokens:
+        """Two positions of the row, where an action of the agent begins, read and not learnt from."""
+        begins = [int(d) for d in self.decisions if not self.action[d]] or [int(self.decisions[0])]
+        return replace(self.window(begins[0], begins[0] + 2), learn_from=2)
+
     def behind(self, ids: np.ndarray) -> Tokens:
         """The row behind other ids, which are read and not learnt from."""
         n = len(ids)

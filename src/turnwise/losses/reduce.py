@@ -30,8 +30,14 @@ def sums_over_decisions(
     return {**sums, "decisions": mask.sum()}
 
 
-def sums_over_items(terms: Mapping[str, Float[Tensor, "P"]]) -> dict[str, Tensor]:
-    """The same where one number belongs to each pair, ranking or reply: `decisions` is their number P."""
+def sums_over_items(
+    terms: Mapping[str, Float[Tensor, "P"]], weights: Float[Tensor, "P"] | None = None
+) -> dict[str, Tensor]:
+    """The same where one number belongs to each pair, ranking or reply: `decisions` is their number P.
+
+    With `weights` both count each by its own.
+    """
     first = next(iter(terms.values()))
-    sums = {name: x.detach().sum() for name, x in terms.items()}
-    return {**sums, "decisions": torch.tensor(len(first), device=first.device)}
+    each = torch.ones_like(first) if weights is None else weights
+    sums = {name: (x.detach() * each).sum() for name, x in terms.items()}
+    return {**sums, "decisions": each.sum()}

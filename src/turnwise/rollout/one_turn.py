@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.chat.format import ChatFormat
@@ -23,12 +24,62 @@ from turnwise.rollout.engines.servers.handshake import own_logp
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, judged_groups
 
+T = TypeVar("T")
+
 ROWS = 256
 """replies read at a time"""
 
 
+class Processes(Protocol):
+    """What the loop needs of the processes of a run: their shares, and what they found."""
+
+    @property
+    def rank(self) -> int:
+        """Of this process."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def own(self, items: Sequence[T], /) -> tuple[list[T], bool]:
+        """This process's items, and whether they count."""
+        ...
+
+    def gather(self, do: Callable[[], T], /) -> list[T]:
+        """What `do` gives on every process."""
+        ...
+
+    def total(self, x: Tensor, /) -> Tensor:
+        """Sum over all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """One process."""
+
+    rank: int = 0
+    size: int = 1
+
+    def own(self, items: Sequence[T], /) -> tuple[list[T], bool]:
+        return list(items), True
+
+    def gather(self, do: Callable[[], T], /) -> list[T]:
+        return [do()]
+
+    def total(self, x: Tensor, /) -> Tensor:
+        return x.double()
+
+
 class Run(Protocol):
     """What the loop needs of a training run: its steps, and where counts and metrics go."""
+
+    @property
+    def world(self) -> Processes:
+        """The processes that it has."""
+        ...
 
     def steps(self, total: int, learner: Any, /) -> Iterator[int]:
         """Numbers of the steps still to do."""
@@ -70,7 +121,6 @@ class OneTurn:
 
     def steps(
         self,
-        policy: LmPolicy,
         learner: Any,
         run: Run,
         total: int,
@@ -86,7 +136,7 @@ class OneTurn:
         remain is skipped. Both are counted.
         """
         for step in run.steps(total, learner):
-            judged = self.sample(policy, step, prompts, group, seed)
+            judged = self.sample(learner.acting(), step, prompts, group, seed, run.world)
             enough = len(judged.replies) >= least * group
             run.count(left_out=judged.left_out, skipped=int(not enough))
             if enough:
@@ -94,29 +144,51 @@ class OneTurn:
             elif run.due(step):
                 run.log(step, {})
 
-    def sample(self, policy: LmPolicy, step: int, prompts: int, group: int, seed: int) -> Judged:
+    def sample(
+        self,
+        policy: LmPolicy,
+        step: int,
+        prompts: int,
+        group: int,
+        seed: int,
+        world: Processes = _Alone(),
+    ) -> Judged:
         """`group` replies to each of the next `prompts` prompts: a function of the policy, seed and step.
 
-        A prompt is left out if the reward has no opinion of one of the replies to it.
+        A prompt is left out if the reward has no opinion of one of the replies to it. Each process samples
+        and judges its share of the prompts. What was said is a few numbers, and all of them then have it all.
         """
         chosen = self.chosen(step, prompts, seed)
-        replies = sample_replies(
-            policy,
-            self.chat,
-            [self.prompts[i] for i in chosen],
-            group=group,
-            seed=episode_seed(seed, step, 2),
-            max_new_tokens=self.max_new_tokens,
-            decoding=self.decoding,
-            columns=None if self.columns is None else [self.columns[i] for i in chosen],
-            engine=self.engine,
-        )
+        places, count = world.own(range(len(chosen)))
+
+        def mine() -> tuple[list[Reply], np.ndarray, np.ndarray]:
+            if not count:
+                return [], np.zeros(0), np.zeros(0, bool)
+            replies = sample_replies(
+                policy,
+                self.chat,
+                [self.prompts[chosen[k]] for k in places],
+                group=group,
+                seed=episode_seed(seed, step, 2),
+                max_new_tokens=self.max_new_tokens,
+                decoding=self.decoding,
+                columns=None if self.columns is None else [self.columns[chosen[k]] for k in places],
+                engine=self.engine,
+                places=places,
+            )
+            return replies, *judged_groups(self.reward, replies, group)
+
+        found = world.gather(mine)
+        # Prompt k is the (k // size)-th of process k % size.
+        at = [divmod(k, world.size) for k in range(len(chosen))]
+        replies = [found[r][0][i * group + g] for i, r in at for g in range(group)]
+        rewards = np.array([found[r][1][i * group + g] for i, r in at for g in range(group)])
+        known = np.array([found[r][2][i] for i, r in at], bool)
         spoken = self._beside(policy, replies, group)
-        rewards, known = judged_groups(self.reward, replies, group)
         places = np.flatnonzero(known.repeat(group))
         replies, rewards = [replies[i] for i in places], rewards[places]
         gold = self.gold(replies) if self.gold is not None and replies else None
-        return Judged(replies, rewards, gold, int((~known).sum()), spoken)
+        return Judged(replies, rewards, gold, int((~known).sum()), spoken, world)
 
     def _beside(self, policy: LmPolicy, replies: Sequence[Reply], group: int) -> dict[str, float]:
         """The engine's log-probabilities beside the policy's own at the version that spoke, as metrics.
@@ -151,6 +223,13 @@ class Judged:
     """prompts whose replies are not here, since the reward had no opinion of one of them"""
     engine: Mapping[str, float] = field(default_factory=dict)
     """metrics of the engine that spoke; empty if the policy itself did"""
+    world: Processes = _Alone()
+    """the processes that learn from them: each from its share of every batch"""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were chosen, in all replies."""
+        return sum(r.length for r in self.replies)
 
     def rows(self) -> list[Tokens]:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""
@@ -159,12 +238,31 @@ class Judged:
     def minibatches(self, count: int, group: int, device: torch.device) -> list[Batch]:
         """All replies in at most `count` batches of whole groups; each one's reward is after its last token.
 
-        The reward of a reply is then `batch.rewards.sum(1)` [B], and per token `batch.rewards` [B, A].
+        The reward of a reply is then `batch.rewards.sum(1)` [B], and per token `batch.rewards` [B, A]. On
+        several processes they are this one's groups of each batch.
         """
         rows = [reply.rewarded(float(r)) for reply, r in zip(self.replies, self.rewards, strict=True)]
-        groups = len(rows) // group
+        parts = self.parts(count, group)
+        return [pack_tokens(self.own(rows[part], group), gamma=1.0).to(device) for part in parts]
+
+    def parts(self, count: int, group: int) -> list[slice]:
+        """Which replies the batches of `minibatches` hold, those of all processes together."""
+        groups = len(self.replies) // group
         size = -(-groups // count) * group  # rounded up
-        return [pack_tokens(part, gamma=1.0).to(device) for part in chunks(rows, size)]
+        return [slice(i, i + size) for i in range(0, len(self.replies), size)]
+
+    def own(self, rows: Sequence[Tokens], group: int) -> list[Tokens]:
+        """This process's groups among `rows`; if it has none, one of which nothing is learnt."""
+        groups, count = self.world.own([rows[i : i + group] for i in range(0, len(rows), group)])
+        return [row if count else row.idle() for part in groups for row in part]
+
+    def together(self, own: Tensor) -> Tensor:
+        """[n], numbers of all replies from those of this process's own, when rows are shared one by one."""
+        mine = own.detach().cpu()[: len(range(self.world.rank, len(self.replies), self.world.size))]
+        found, every = mine.new_zeros(len(self.replies)), self.world.gather(lambda: mine)
+        for rank, part in enumerate(every):
+            found[rank :: self.world.size] = part
+        return found.to(own.device)
 
     @torch.inference_mode()
     def kl_to(self, reference: Reference, device: torch.device, group: int) -> float:
@@ -173,10 +271,10 @@ class Judged:
         """
         kl, rows = 0.0, self.rows()
         for part in chunks(rows, group * max(1, ROWS // group)):
-            b = pack_tokens(part, gamma=1.0).to(device)
+            b = pack_tokens(self.own(part, group), gamma=1.0).to(device)
             assert b.behavior_logp is not None
             ref_logp = reference.logp(b, group=group)
-            kl += float((b.behavior_logp - ref_logp)[b.mask].sum())
+            kl += float(self.world.total((b.behavior_logp - ref_logp)[b.loss_mask].sum()))
         return kl / len(rows)
 
     def metrics(self) -> dict[str, float]:

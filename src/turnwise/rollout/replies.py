@@ -63,17 +63,19 @@ def sample_replies(
     lanes: int = 256,
     columns: Sequence[Mapping[str, Any]] | None = None,
     engine: Engine | None = None,
+    places: Sequence[int] | None = None,
 ) -> list[Reply]:
     """`group` replies to each prompt, those of a prompt together; about `lanes` are spoken at a time.
 
     With an `engine` its servers speak, with the policy's weights as they are now. What is said depends on
-    `seed` and the prompt's place alone. InputError for a prompt that leaves no room
-    in the context.
+    `seed` and the prompt's place alone; `places` are those among all prompts, if these are a part of them.
+    InputError for a prompt that leaves no room in the context.
     """
     expect_room(policy, chat, prompts, max_new_tokens, engine)
     known = [{}] * len(prompts) if columns is None else columns
     # Servers queue what they cannot hold: they are asked for everything, and start with what is free.
     at_once = max(1, lanes // group) if engine is None else max(1, len(prompts))
+    places = range(len(prompts)) if places is None else places
     replies: list[Reply] = []
     for start in range(0, len(prompts), at_once):
         part = prompts[start : start + at_once]
@@ -89,7 +91,7 @@ def sample_replies(
             at_least=count,
         )
         for lane in range(count):
-            model.reset(lane, episode_seed(seed, start * group + lane, 0))
+            model.reset(lane, episode_seed(seed, places[start + lane // group] * group + lane % group, 0))
         said = _say(model, opened, group)
         replies += [
             _reply(chat, part[u.lane // group], opened[u.lane // group], u, known[start + u.lane // group])

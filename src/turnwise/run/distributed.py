@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -38,43 +38,21 @@ from turnwise.run.errors import InputError
 
 Strategy = Literal["ddp", "fully_shard"]
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
-LAYER_LISTS = (".layers", ".h")
-"""Names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like)."""
+LAYER_LISTS = (".layers", ".h", ".block")
+"""Names of the lists of transformer blocks in `transformers` models (Llama-like, GPT-2-like, T5-like)."""
 
 
 class Row(Protocol):
-    """The parts of a row that are needed to make one that takes part in a step and teaches nothing."""
+    """Something to learn from that can also take part in a step and teach nothing."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def action(self) -> np.ndarray:
-        """Whether each position was chosen by the agent."""
-        ...
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """Positions from which an action is chosen."""
-        ...
-
-    @property
-    def learn_from(self) -> int:
-        """First position whose decision is learnt from."""
-        ...
-
-    def window(self, start: int, stop: int) -> Self:
-        """Positions start .. stop - 1 as a row of their own."""
+    def idle(self) -> Self:
+        """Something to read in its place that adds nothing to any sum."""
         ...
 
 
 R = TypeVar("R", bound=Row)
-
-
-def _idle(row: R) -> R:
-    """Two positions of `row`, where an action of the agent begins, read and not learnt from."""
-    begins = [int(d) for d in row.decisions if not row.action[d]] or [int(row.decisions[0])]
-    return replace(row.window(begins[0], begins[0] + 2), learn_from=2)
 
 
 @dataclass(frozen=True)
@@ -91,6 +69,42 @@ class World:
         """Whether this process writes files and speaks to people."""
         return self.rank == 0
 
+    @property
+    def splits(self) -> bool:
+        """Whether modules that are placed are split over the processes."""
+        return self.size > 1 and self.strategy == "fully_shard"
+
+    def own(self, items: Sequence[T]) -> tuple[list[T], bool]:
+        """This process's items of a global batch, and whether they count.
+
+        If there are fewer items than processes, those without one read the first item, so that they take part
+        in every exchange, and it must not count.
+        """
+        mine = list(items[self.rank :: self.size])
+        return (mine, True) if mine else ([items[0]], False)
+
+    def gather(self, do: Callable[[], T]) -> list[T]:
+        """What `do` gives on every process, in their order, on all of them.
+
+        An error in one is an error in all: the others do not wait for an answer that will never come.
+        """
+        if self.size == 1:
+            return [do()]
+        found: list[Any] = [None, None]
+        try:
+            found[0] = do()
+        except Exception as e:
+            found[1] = e
+        answers: list[Any] = [None] * self.size
+        said = [found[0], None if found[1] is None else f"{type(found[1]).__name__}: {found[1]}"]
+        dist.all_gather_object(answers, said)
+        if found[1] is not None:
+            raise found[1]
+        failed = next(((i, text) for i, (_, text) in enumerate(answers) if text is not None), None)
+        if failed is not None:
+            raise InputError(f"process {failed[0]} of {self.size} failed: {failed[1]}")
+        return [answer for answer, _ in answers]
+
     def share(self, rows: Sequence[R]) -> list[R]:
         """This process's rows of a global batch.
 
@@ -101,7 +115,7 @@ class World:
 
     def idle(self, row: R) -> R:
         """Something to read that adds nothing to any sum."""
-        return _idle(row)
+        return row.idle()
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over all processes in float64, the same on every one of them."""
@@ -165,7 +179,22 @@ class World:
         """The module whose backward synchronises gradients; call it instead of the placed one."""
         if self.size == 1 or self.strategy == "fully_shard":
             return module
-        return DistributedDataParallel(module)
+        # Buffers are constants (angles of positions); to send them at each forward would tie processes that
+        # read unequally often together.
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def twin(self, module: M) -> M:
+        """What can act here once `module` is placed: itself, or a whole copy if it will be split.
+
+        `refresh` gives the copy the weights as they are then.
+        """
+        return copy.deepcopy(module).to(self.device) if self.splits else module
+
+    def refresh(self, twin: nn.Module, module: nn.Module) -> None:
+        """Give a twin the weights of the module that was placed. All processes call it."""
+        if twin is not module:
+            options = StateDictOptions(full_state_dict=True)
+            twin.load_state_dict(get_model_state_dict(module, options=options))
 
     def expect_same(self, what: str, found: str) -> None:
         """InputError on every process unless all have found the same; `what` it is, in words. All call it."""
@@ -191,6 +220,10 @@ class World:
         """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+ALONE = World()
+"""one process"""
 
 
 def start(device: str, strategy: Strategy = "ddp") -> World:

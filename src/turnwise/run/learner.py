@@ -54,8 +54,12 @@ class Learner:
     target: Any = None
     """A slow copy of the module or of a part of it, if the algorithm has one."""
     experience: Stateful | None = None
-    """What the algorithm collects itself, if it does; then it runs in one process."""
+    """What the algorithm carries from step to step beside weights, alike on all processes."""
     world: World = field(default_factory=World)
+    speaks: Any = None
+    """The part of the module that acts while it learns, if one does."""
+    twin: Any = None
+    """What acts in its place: itself, or a whole copy of it if the module is split over processes."""
     through: Passes = field(default_factory=Passes)
     """How many rows go through the module at a time, and in what precision."""
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -81,18 +85,23 @@ class Learner:
         before the next is read, so that memory is that of one.
         """
         sums: dict[str, Tensor] = {}
+        # Modules that are split are put together at each reading, by all processes: each reads equally often.
+        most = max(self.world.gather(lambda: len(parts))) if self.world.splits else len(parts)
 
         def each() -> Iterator[Tensor]:
-            for part in parts:
+            for i in range(most):
                 with self.through.precision(self.world.device):
-                    share, found = loss(part)
+                    share, found = loss(parts[min(i, len(parts) - 1)])
+                if i >= len(parts):
+                    yield 0 * share
+                    continue
                 sums.update(added(sums, {name: x.detach() for name, x in found.items()}))
                 yield share
 
         for m in self._noisy:
             m.train()
         try:
-            self.descend(each(), lr=lr, parts=len(parts))
+            self.descend(each(), lr=lr, parts=most)
         finally:
             for m in self._noisy:
                 m.eval()
@@ -101,8 +110,12 @@ class Learner:
     def learn_means(
         self, parts: Sequence[Q], loss: Callable[[Q], tuple[Tensor, Mapping[str, Tensor]]], *, lr: float
     ) -> dict[str, Tensor]:
-        """The same for losses that are means over items: each part counts by its share of all items."""
-        count = sum(map(len, parts))
+        """The same for losses that are means over items: each part counts by its share of all items.
+
+        On n processes by its share of an n-th of them, as gradients are averaged.
+        """
+        own = sum(item.weight for part in parts for item in part)
+        count = float(self.world.total(torch.tensor(float(own)))) / self.world.size
 
         def share(part: Q) -> tuple[Tensor, Mapping[str, Tensor]]:
             mean, sums = loss(part)
@@ -138,6 +151,11 @@ class Learner:
         self.updates += 1
         self.optimizer.step()
 
+    def acting(self) -> Any:
+        """What acts, with the weights of now, whole on this process. All processes call it."""
+        self.world.refresh(self.twin, self.speaks)
+        return self.twin
+
     def diagnostics(self) -> dict[str, float]:
         """Mean gradient norm and the learning rate of a step; empty if nothing has been learnt in it."""
         if not self.grad_norms:
@@ -172,4 +190,4 @@ class Learner:
         if self.target is not None:
             distributed.load_module(self.target, state.get("target", {}))
         if self.experience is not None:
-            self.experience.load(state["experience"])
+            self.experience.load(self.world.on_main(lambda: state["experience"]))

@@ -80,6 +80,11 @@ learns from. The two counts are of the whole run, and are absent while they are 
 the servers that spoke with the policy itself, on the same tokens with the same weights."""
 
 
+def scaled(sums: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
+    """Each sum times a number: 0 for what was read and does not count."""
+    return {name: by * value for name, value in sums.items()}
+
+
 def added(total: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:
     """Sums of several batches: those of one more, `sums`, added to the `total` so far (empty at first)."""
     return {name: total[name] + value if name in total else value for name, value in sums.items()}

@@ -162,16 +162,19 @@ class TrainingRun:
         target: nn.Module | None = None,
         methods: Sequence[str] = (),
         experience: Stateful | None = None,
+        speaks: nn.Module | None = None,
     ) -> Learner:
         """`module` as what this run changes, on its device and spread over its processes as the target is.
 
-        `methods` are entries other than `forward` through which the target is called.
+        `methods` are entries other than `forward` through which the target is called. `speaks` is the part of
+        the module that acts while it learns (`Learner.acting`).
         """
+        twin = None if speaks is None else self.world.twin(speaks)
         # The optimizer must see the parameters as they are once placed: `fully_shard` replaces them.
         self.world.place(module)
         if target is not None:
             self.world.place(target, methods=methods)
-        return Learner(module, settings, target, experience, self.world, self.through)
+        return Learner(module, settings, target, experience, self.world, speaks, twin, self.through)
 
     def steps(self, total: int, learner: Learner) -> Iterator[int]:
         """Numbers of the steps still to do, from the checkpoint on if there is one; saves every few of them.

@@ -219,13 +219,14 @@ def test_the_kl_that_is_logged_is_of_all_replies(
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_the_reference_is_where_the_policy_is(name: str, policy: LmPolicy, chat: ChatFormat) -> None:
-    """Moved to another device (one without numbers), the policy is copied there and not before."""
+    """Where the policy is moved to another device (one without numbers), its copy is moved there too."""
     algorithm, c = ONLINE[name]
     places: list[str] = []
 
-    def noted(lm: Any) -> Reference:
-        places.append(next(lm.parameters()).device.type)
-        return Reference(lm)
+    def noted(lm: Any, *how: Any) -> Reference:
+        found = Reference(lm, *how)
+        places.append(next(found.lm.parameters()).device.type)
+        return found
 
     run = TrainingRun(Path("nowhere"), World(device=torch.device("meta")), quiet=True)
     with pytest.MonkeyPatch.context() as patch:

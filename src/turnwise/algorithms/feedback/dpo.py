@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.comparisons import Comparison
+from turnwise.data.comparisons import Comparison, weights_of
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import (
@@ -37,7 +37,7 @@ from turnwise.losses.preference import (
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import actions_logp
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.run.checks import BELOW_HALF, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check, check_choice
 from turnwise.run.errors import SettingError
 from turnwise.run.learner import Learner
@@ -105,7 +105,7 @@ def formula_loss(log_ratios: Tensor, c: Config) -> Tensor:
 
 
 def log_ratios_and_logp(
-    policy: LmPolicy,
+    policy: Scores,
     reference: Reference,
     rows: Sequence[Tokens],
     c: Config,
@@ -114,7 +114,7 @@ def log_ratios_and_logp(
     """h [B] of each reply, per token for ipo; and its log-probability [B]. Rows of a group share a prompt."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
     ref_logp = reference.of_replies(rows, batch, group=group)  # [B], without gradient
-    logp = actions_logp(policy.lm, batch, group=group)  # [B, A], 0 where masked
+    logp = policy.logp(batch, group)  # [B, A], 0 where masked
     log_ratios = logp.sum(1) - ref_logp  # [B]
     return log_ratios / batch.mask.sum(1) if c.formula == "ipo" else log_ratios, logp.sum(1)
 
@@ -126,7 +126,7 @@ def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Toke
 
 
 def losses_of(
-    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config
+    policy: Scores, reference: Reference, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [P] of items with equally many replies n; and what is logged of each item [P]."""
     n = len(items[0].rows)
@@ -154,7 +154,7 @@ def losses_of(
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, items: Sequence[Comparison], c: Config
+    policy: Scores, reference: Reference, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the comparisons; and sums over them."""
     total, sums = torch.zeros((), device=policy.device), {}
@@ -162,13 +162,14 @@ def loss(
     for n in sorted({len(item.rows) for item in items}):
         alike = [item for item in items if len(item.rows) == n]
         per_item, terms = losses_of(policy, reference, alike, c)
-        total = total + per_item.sum()
-        sums = added(sums, sums_over_items(terms))
+        weights = weights_of(alike, per_item)
+        total = total + (weights * per_item).sum()
+        sums = added(sums, sums_over_items(terms, weights))
     return total / len(items), sums
 
 
 def update(
-    policy: LmPolicy,
+    policy: Scores,
     learner: Learner,
     reference: Reference,
     parts: Sequence[Sequence[Comparison]],
@@ -188,8 +189,9 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
-    learner = run.learner(policy, c.optimizer)
-    reference = Reference(policy.lm)  # as the policy is before the first step
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # as the policy is before it learns
+    learner = run.learner(Scorer(policy), c.optimizer)
+    spread = Spread(policy, learner.wrapped)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     every = [*items, *heldout]
     for n in sorted({len(item.rows) for item in every}):
@@ -200,9 +202,9 @@ def train(
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
-        return (loss(policy, reference, part, c)[1] for part in parts)
+        return (loss(spread, reference, part, c)[1] for part in parts)
 
     for step, parts, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, parts, c, lr)
+        sums = update(spread, learner, reference, parts, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -19,17 +19,17 @@ import torch
 from torch import Tensor
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.comparisons import JudgedReply, mismatched
+from turnwise.data.comparisons import JudgedReply, mismatched, weights_of
 from turnwise.data.feedback import Like
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import kto_loss
 from turnwise.losses.reduce import sums_over_items
-from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import actions_logp
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
+from turnwise.run.distributed import ALONE, World
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric
 from turnwise.run.settings import AdamW
@@ -74,10 +74,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def log_ratios(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens]) -> Tensor:
+def log_ratios(policy: Scores, reference: Reference, rows: Sequence[Tokens]) -> Tensor:
     """h [B] of each reply."""
     batch = pack_tokens(rows, gamma=1.0).to(policy.device)
-    return actions_logp(policy.lm, batch).sum(1) - reference.of_replies(rows, batch)
+    return policy.logp(batch).sum(1) - reference.of_replies(rows, batch)
 
 
 def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Tokens], c: Config) -> Tensor:
@@ -88,22 +88,33 @@ def implicit_rewards(policy: LmPolicy, reference: Reference, rows: Sequence[Toke
 
 @torch.no_grad()
 def drift(
-    policy: LmPolicy, reference: Reference, items: Sequence[JudgedReply[Like]], at_once: int | None = None
+    policy: Scores,
+    reference: Reference,
+    items: Sequence[JudgedReply[Like]],
+    at_once: int | None = None,
+    world: World = ALONE,
 ) -> Tensor:
     """z: how far the policy went at large, on replies that have nothing to do with their prompts.
 
-    The paper takes no gradient of it: it is a point of comparison and not a goal.
+    The paper takes no gradient of it: it is a point of comparison and not a goal. On several processes
+    `items` are this one's of a batch. Their neighbours are with the others; each reads a share of the pairs.
     """
-    others = mismatched([x.row for x in items], context_of(policy.lm))
+    shares = world.gather(lambda: [x.row for x in items if x.weight])
+    batch = [share[i] for i in range(max(map(len, shares))) for share in shares if i < len(share)]
+    others = mismatched(batch, policy.context)
     if not others:
         return torch.zeros((), device=policy.device)
-    parts = chunks(others, at_once or len(others))
-    found = torch.cat([log_ratios(policy, reference, part) for part in parts])
-    return found.mean().clamp(min=0.0)  # an estimate may be negative, a KL cannot
+    own = others[world.rank :: world.size]
+    most = -(-len(others) // world.size)
+    read = [*own, *[others[0]] * (most - len(own))]  # all processes read equally many
+    parts = chunks(read, at_once or most)
+    found = torch.cat([log_ratios(policy, reference, part) for part in parts])[: len(own)]
+    mean = (world.total(found.sum()) / len(others)).to(found.dtype)
+    return mean.clamp(min=0.0)  # an estimate may be negative, a KL cannot
 
 
 def loss(
-    policy: LmPolicy,
+    policy: Scores,
     reference: Reference,
     items: Sequence[JudgedReply[Like]],
     c: Config,
@@ -124,7 +135,8 @@ def loss(
         "rewards/accuracies": ((h.detach() > z) == liked).to(h.dtype),
         "kl": z.expand(len(items)),
     }
-    return per_item.mean(), sums_over_items(terms)
+    weights = weights_of(items, per_item)
+    return (weights * per_item).mean(), sums_over_items(terms, weights)
 
 
 def means_of_sides(means: Mapping[str, float]) -> dict[str, float]:
@@ -145,7 +157,7 @@ def means_of_sides(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def update(
-    policy: LmPolicy,
+    policy: Scores,
     learner: Learner,
     reference: Reference,
     parts: Sequence[Sequence[JudgedReply[Like]]],
@@ -154,7 +166,8 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step on all of the items; sums over them."""
     with learner.through.precision(policy.device):
-        z = drift(policy, reference, [x for part in parts for x in part], len(parts[0]))
+        items = [x for part in parts for x in part]
+        z = drift(policy, reference, items, len(parts[0]), learner.world)
     return learner.learn_means(parts, lambda items: loss(policy, reference, items, c, z), lr=lr)
 
 
@@ -167,8 +180,9 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was liked."""
-    learner = run.learner(policy, c.optimizer)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer)
+    spread = Spread(policy, learner.wrapped)
     order = BatchOrder([x.size for x in items], c.batch_size, seed)
     # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z
     # would be too high.
@@ -180,9 +194,9 @@ def train(
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
-        return (loss(policy, reference, part, c)[1] for part in parts)
+        return (loss(spread, reference, part, c)[1] for part in parts)
 
     for step, parts, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, reference, parts, c, lr)
+        sums = update(spread, learner, reference, parts, c, lr)
         run.report(step, sums, unseen, finish=means_of_sides)
     return policy

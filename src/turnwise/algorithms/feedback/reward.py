@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from turnwise.data.batch import pack_tokens
-from turnwise.data.comparisons import Comparison, FeedbackRows, JudgedReply
+from turnwise.data.comparisons import Comparison, FeedbackRows, JudgedReply, weights_of
 from turnwise.data.feedback import Like, Score
 from turnwise.data.order import BatchOrder
 from turnwise.data.tokens import Tokens
@@ -71,14 +71,14 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def rewards(model: AnyRewardModel, rows: Sequence[Tokens]) -> Tensor:
+def rewards(model: nn.Module, rows: Sequence[Tokens]) -> Tensor:
     """[E, B], each member's reward, read at the last token of each row."""
     batch = pack_tokens(rows, gamma=1.0).to(next(model.parameters()).device)
     return model(batch.inputs, batch.decisions)
 
 
 def comparison_losses(
-    model: AnyRewardModel, items: Sequence[Comparison], c: Config
+    model: nn.Module, items: Sequence[Comparison], c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of items with equally many replies n; and what is logged of each item [P]."""
     n = len(items[0].rows)
@@ -107,7 +107,7 @@ def comparison_losses(
 
 
 def single_reply_losses(
-    model: AnyRewardModel, items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]]
+    model: nn.Module, items: Sequence[JudgedReply[Like]] | Sequence[JudgedReply[Score]]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses [E, P] of replies that were liked, disliked or scored; and what is logged of each reply [P]."""
     r = rewards(model, [x.row for x in items])  # [E, P]
@@ -121,20 +121,23 @@ def single_reply_losses(
     return squared_error(r.unsqueeze(-1), scores.unsqueeze(-1)).squeeze(-1), terms
 
 
-def loss(model: AnyRewardModel, items: Sequence[FeedbackRows], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: nn.Module, items: Sequence[FeedbackRows], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over items, summed over members; and sums over items, of their means over members."""
     comparisons = [x for x in items if isinstance(x, Comparison)]
-    groups: list[tuple[Tensor, dict[str, Tensor]]] = []
+    groups: list[tuple[Tensor, dict[str, Tensor], Tensor]] = []
     # A tensor holds items with equally many replies, so that each n is read by itself.
     for n in sorted({len(x.rows) for x in comparisons}):
-        groups.append(comparison_losses(model, [x for x in comparisons if len(x.rows) == n], c))
+        alike = [x for x in comparisons if len(x.rows) == n]
+        found = comparison_losses(model, alike, c)
+        groups.append((*found, weights_of(alike, found[0])))
     if not comparisons:
-        groups.append(single_reply_losses(model, items))  # pyright: ignore[reportArgumentType]
+        found = single_reply_losses(model, items)  # pyright: ignore[reportArgumentType]
+        groups.append((*found, weights_of(items, found[0])))
     total, sums = torch.zeros((), device=groups[0][0].device), {}
-    for per_item, terms in groups:
+    for per_item, terms, weights in groups:
         # Summed over members, so that each takes the step that it would take alone.
-        total = total + per_item.sum()
-        sums = added(sums, sums_over_items(terms | {"loss": per_item.mean(0)}))
+        total = total + (weights * per_item).sum()
+        sums = added(sums, sums_over_items(terms | {"loss": per_item.mean(0)}, weights))
     return total / len(items), sums
 
 
@@ -143,7 +146,7 @@ def update(
 ) -> dict[str, Tensor]:
     """One gradient step on all of the items; sums over them."""
     model.train()  # with dropout, if the trunk has any: nothing is sampled from a reward model
-    return learner.learn_means(parts, lambda items: loss(model, items, c), lr=lr)
+    return learner.learn_means(parts, lambda items: loss(learner.wrapped, items, c), lr=lr)
 
 
 def train(
@@ -161,7 +164,7 @@ def train(
     def unseen() -> Iterator[dict[str, Tensor]]:
         model.eval()
         parts = run.through.chunks(heldout, [x.size for x in heldout], 2 * c.batch_size)
-        return (loss(model, part, c)[1] for part in parts)
+        return (loss(learner.wrapped, part, c)[1] for part in parts)
 
     for step, parts, lr in run.passes(items, order, c.epochs, learner):
         sums = update(model, learner, parts, c, lr)

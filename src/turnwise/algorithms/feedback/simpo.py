@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from turnwise.data.comparisons import Comparison
+from turnwise.data.comparisons import Comparison, weights_of
 from turnwise.data.order import BatchOrder, chunks
 from turnwise.data.tokens import Tokens
 from turnwise.losses.preference import simpo_loss
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
-from turnwise.models.lm.replies import mean_logp
+from turnwise.models.lm.replies import Scorer, Scores, Spread, mean_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric
@@ -55,10 +55,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def loss(policy: LmPolicy, items: Sequence[Comparison], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(policy: Scores, items: Sequence[Comparison], c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the pairs; and sums over them."""
     rows = [row for item in items for row in item.rows]  # chosen and rejected in turn
-    chosen, rejected = mean_logp(policy.lm, rows, group=2).view(-1, 2).unbind(1)  # [P] each
+    chosen, rejected = mean_logp(policy, rows, group=2).view(-1, 2).unbind(1)  # [P] each
     per_item = simpo_loss(chosen, rejected, c.beta, c.margin)
     flipped = simpo_loss(rejected, chosen, c.beta, c.margin)
     ties = torch.tensor([item.tie for item in items], device=chosen.device)
@@ -69,17 +69,18 @@ def loss(policy: LmPolicy, items: Sequence[Comparison], c: Config) -> tuple[Tens
         "logps/rejected": rejected,
         "rewards/accuracies": (chosen > rejected).to(chosen.dtype).masked_fill(ties, 0.5),
     }
-    return per_item.mean(), sums_over_items(terms)
+    weights = weights_of(items, per_item)
+    return (weights * per_item).mean(), sums_over_items(terms, weights)
 
 
 def implicit_rewards(policy: LmPolicy, rows: Sequence[Tokens], c: Config) -> Tensor:
     """beta m [B]. The policy prefers the reply whose implicit reward is higher."""
     parts = chunks(rows, c.batch_size)
-    return c.beta * torch.cat([mean_logp(policy.lm, part) for part in parts])
+    return c.beta * torch.cat([mean_logp(policy, part) for part in parts])
 
 
 def update(
-    policy: LmPolicy, learner: Learner, parts: Sequence[Sequence[Comparison]], c: Config, lr: float
+    policy: Scores, learner: Learner, parts: Sequence[Sequence[Comparison]], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step on all of the items; sums over them."""
     return learner.learn_means(parts, lambda items: loss(policy, items, c), lr=lr)
@@ -94,14 +95,15 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
-    learner = run.learner(policy, c.optimizer)
+    learner = run.learner(Scorer(policy), c.optimizer)
+    spread = Spread(policy, learner.wrapped)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
 
     def unseen() -> Iterator[dict[str, Tensor]]:
         parts = run.through.chunks(heldout, [x.size for x in heldout], c.batch_size)
-        return (loss(policy, part, c)[1] for part in parts)
+        return (loss(spread, part, c)[1] for part in parts)
 
     for step, parts, lr in run.passes(items, order, c.epochs, learner):
-        sums = update(policy, learner, parts, c, lr)
+        sums = update(spread, learner, parts, c, lr)
         run.report(step, sums, unseen)
     return policy

@@ -20,7 +20,7 @@ from turnwise.losses.kl import k1
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import ONE_OR_MORE, check
 from turnwise.run.learner import Learner
@@ -66,33 +66,35 @@ def kl_of_best(n: int) -> float:
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, batch: Batch, denominator: float
+    policy: Scores, reference: Reference, batch: Batch, denominator: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Negative log-likelihood per token; and sums over tokens of what is logged."""
-    out, mask = score_replies(policy.lm, batch), batch.loss_mask
+    out, mask = policy.score(batch), batch.loss_mask
     terms = {"nll": -out.logp, "kl_k1": k1(out.logp, reference.logp(batch)), "entropy": out.entropy}
     return sum_over_decisions(-out.logp, mask) / denominator, sums_over_decisions(terms, mask)
 
 
 def update(
-    policy: LmPolicy, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
+    policy: Scores, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step on the best replies; sums over their tokens."""
     rows = judged.rows()
-    batch = pack_tokens([rows[i] for i in best_of(judged, c.group)], gamma=1.0).to(policy.device)
-    tokens = float(batch.loss_mask.sum())
+    best = [rows[i] for i in best_of(judged, c.group)]
+    batch = pack_tokens(judged.own(best, 1), gamma=1.0).to(policy.device)
+    tokens = sum(int(row.action.sum()) for row in best) / learner.world.size
     parts = row_parts(batch, learner.through.at_once)
     return learner.learn(parts, lambda part: loss(policy, reference, part, tokens), lr=lr)
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by cloning the best of its own replies."""
-    learner = run.learner(policy, c.optimizer)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer, speaks=policy)
+    spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+        learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
-        sums = update(policy, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
+        sums = update(spread, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
         if run.due(step):
             kl = judged.kl_to(reference, run.world.device, c.group)  # of all replies, not of the best ones
             run.log(step, {**run.world.means(sums), "kl": kl, **judged.metrics()})

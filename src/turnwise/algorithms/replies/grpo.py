@@ -30,7 +30,7 @@ from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
@@ -122,7 +122,8 @@ class Minibatch:
     ref_logp: Tensor | None
     """[B, A], of the reference; None if the KL is neither in the loss nor logged."""
     length: float | None = None
-    """Tokens of an average reply of the whole minibatch, where this is a part of one; None: its own."""
+    """Tokens of an average reply of the whole minibatch, where this is a part of one, of a process's; None:
+    its own."""
 
 
 def advantages(rewards: Tensor, c: Config) -> Tensor:
@@ -136,14 +137,15 @@ def experience(
     reference: Reference | None, judged: Judged, c: Config, device: torch.device
 ) -> list[Minibatch]:
     """Replies in minibatches, each with its advantage."""
+    parts = judged.parts(c.minibatches, c.group)
     return [
         Minibatch(
             batch,
             advantages(batch.rewards.sum(1), c),
             None if reference is None else reference.logp(batch, group=c.group),
-            float(batch.loss_mask.sum() / len(batch.loss_mask)),
+            sum(r.length for r in judged.replies[part]) / len(judged.replies[part]),
         )
-        for batch in judged.minibatches(c.minibatches, c.group, device)
+        for batch, part in zip(judged.minibatches(c.minibatches, c.group, device), parts, strict=True)
     ]
 
 
@@ -155,7 +157,7 @@ def divergence(logp: Tensor, ref_logp: Tensor, behavior_logp: Tensor, c: Config)
 
 
 def loss(
-    policy: LmPolicy, m: Minibatch, denominator: float, c: Config, beta: float
+    policy: Scores, m: Minibatch, denominator: float, c: Config, beta: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Surrogate, KL and entropy bonus, a number; and sums over tokens of what is logged.
 
@@ -163,7 +165,7 @@ def loss(
     """
     old_logp, mask = m.batch.behavior_logp, m.batch.loss_mask
     assert old_logp is not None
-    out = score_replies(policy.lm, m.batch, group=c.group)
+    out = policy.score(m.batch, c.group)
     weights = m.advantages.unsqueeze(1).expand_as(out.logp)  # [B, A], alike for all tokens of a reply
     surrogate = clipped_surrogate_loss(out.logp, old_logp, weights, c.clip, c.clip_high)
     objective = surrogate - c.entropy_weight * out.entropy
@@ -172,7 +174,8 @@ def loss(
     if c.length == "reply":
         # A mean within each reply and then over replies; the second factor undoes the denominator below.
         length = mask.sum() / len(mask) if m.length is None else m.length
-        objective = objective / mask.sum(1, keepdim=True) * length
+        # A reply of which nothing is learnt has no tokens here, and is masked below.
+        objective = objective / mask.sum(1, keepdim=True).clamp(min=1) * length
     ratio = (out.logp.detach() - old_logp).exp()
     terms = {
         "policy_loss": surrogate,
@@ -185,10 +188,11 @@ def loss(
 
 
 def update(
-    policy: LmPolicy, learner: Learner, minibatches: Sequence[Minibatch], c: Config, beta: float, lr: float
+    policy: Scores, learner: Learner, minibatches: Sequence[Minibatch], c: Config, beta: float, lr: float
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
-    denominator = sum(int(m.batch.mask.sum()) for m in minibatches) / len(minibatches)
+    tokens = learner.world.total(torch.stack([m.batch.loss_mask.sum() for m in minibatches]).sum())
+    denominator = float(tokens) / len(minibatches) / learner.world.size
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for minibatch in minibatches:
@@ -201,18 +205,19 @@ def update(
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     beta = AdaptiveWeight(c.beta, c.kl_target)
-    learner = run.learner(policy, c.optimizer, experience=beta)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer, experience=beta, speaks=policy)
+    spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+        learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
         due = run.due(step)
         lr = warmed_up(c.optimizer, step, c.steps)
         needed = reference if c.beta or due else None  # no forward pass for nothing
         minibatches = experience(needed, judged, c, run.world.device)
-        sums = update(policy, learner, minibatches, c, beta.value, lr)
+        sums = update(spread, learner, minibatches, c, beta.value, lr)
         if needed is not None:
-            kl = float(sums["kl_k1"]) / len(judged.replies) / c.epochs
+            kl = float(run.world.total(sums["kl_k1"])) / len(judged.replies) / c.epochs
             beta.update_(kl)
             if due:
                 run.log(step, {**run.world.means(sums), "kl": kl, "beta": beta.value, **judged.metrics()})

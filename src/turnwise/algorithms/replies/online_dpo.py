@@ -19,11 +19,11 @@ from turnwise.losses.preference import dpo_loss
 from turnwise.losses.reduce import sums_over_items
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, TWO_OR_MORE, check
 from turnwise.run.learner import Learner
-from turnwise.run.metrics import REPLIES, Metric
+from turnwise.run.metrics import REPLIES, Metric, scaled
 from turnwise.run.optim import warmed_up
 from turnwise.run.settings import AdamW
 from turnwise.run.training import TrainingRun
@@ -66,11 +66,11 @@ def best_and_worst(judged: Judged, group: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(
-    policy: LmPolicy, reference: Reference, pairs: Batch, count: int, c: Config
+    policy: Scores, reference: Reference, pairs: Batch, count: float, c: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over `count` pairs, of which these are a part; and sums over these. Rows 2p and 2p + 1 are the
     chosen and the rejected reply of p."""
-    out = score_replies(policy.lm, pairs, group=2)
+    out = policy.score(pairs, 2)
     h = (out.logp - reference.logp(pairs, group=2)).sum(1).view(-1, 2)  # [P, 2], log-ratios of whole replies
     per_pair = dpo_loss(h[:, 0], h[:, 1], c.beta)  # [P]
     entropies = out.entropy.sum(1) / pairs.mask.sum(1)  # [2 P], nats a token
@@ -84,26 +84,33 @@ def loss(
 
 
 def update(
-    policy: LmPolicy, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
+    policy: Scores, learner: Learner, reference: Reference, judged: Judged, c: Config, lr: float
 ) -> dict[str, Tensor]:
     """One gradient step on the best and the worst replies; sums over pairs, empty if there are none."""
     best, worst = best_and_worst(judged, c.group)
     if not len(best):
         return {}
-    rows, places = judged.rows(), np.stack([best, worst], 1).ravel()  # best, worst, best, worst, ...
-    pairs = pack_tokens([rows[i] for i in places], gamma=1.0).to(policy.device)
+    world, rows = learner.world, judged.rows()
+    mine, counts = world.own(np.stack([best, worst], 1).tolist())  # best and worst, of this process's prompts
+    pairs = pack_tokens([rows[i] for pair in mine for i in pair], gamma=1.0).to(policy.device)
     parts = row_parts(pairs, learner.through.at_once, group=2)
-    return learner.learn(parts, lambda part: loss(policy, reference, part, len(best), c), lr=lr)
+
+    def share(part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, sums = loss(policy, reference, part, len(best) / world.size, c)
+        return counts * mean, scaled(sums, counts)
+
+    return learner.learn(parts, share, lr=lr)
 
 
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by comparing its own replies."""
-    learner = run.learner(policy, c.optimizer)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer, speaks=policy)
+    spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+        learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
-        sums = update(policy, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
+        sums = update(spread, learner, reference, judged, c, warmed_up(c.optimizer, step, c.steps))
         if run.due(step):
             means = run.world.means(sums) if sums else {}
             kl = judged.kl_to(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from turnwise.data.batch import Batch, row_parts
@@ -24,7 +25,7 @@ from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
@@ -141,9 +142,9 @@ class Minibatch:
     """[B, A], of the reference."""
 
 
-def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(policy: Scores, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the policy less its entropy bonus, per token; and sums over tokens of what is logged."""
-    out, mask, ref_logp = score_replies(policy.lm, m.batch), m.batch.loss_mask, m.ref_logp
+    out, mask, ref_logp = policy.score(m.batch), m.batch.loss_mask, m.ref_logp
     weights = m.advantages.unsqueeze(1).expand_as(out.logp)  # [B, A], alike for all tokens of a reply
     policy_loss = policy_gradient_loss(out.logp, weights)
     terms = {
@@ -157,21 +158,26 @@ def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple
 
 
 def update(
-    policy: LmPolicy,
+    policy: Scores,
     learner: Learner,
     reference: Reference,
-    batch: Batch,
+    judged: Judged,
     c: Config,
     past: StepState,
     lr: float,
 ) -> dict[str, Tensor]:
     """One gradient step on one batch of replies; sums over tokens of what is logged."""
+    (batch,) = judged.minibatches(1, 1, policy.device)
     assert batch.behavior_logp is not None
     ref_logp = reference.logp(batch)
     kl = estimated_kl(c.kl, batch.behavior_logp, ref_logp).masked_fill(~batch.mask, 0.0).sum(1)  # [B]
-    worth = batch.rewards.sum(1) - past.beta.value * kl  # [B]
-    parts = row_parts(Minibatch(batch, advantages(worth, c, past), ref_logp), learner.through.at_once)
-    tokens = float(batch.loss_mask.sum())
+    world = learner.world
+    worth = judged.together(batch.rewards.sum(1) - past.beta.value * kl)  # [n], of all processes
+    advantage = advantages(worth, c, past)[world.rank :: world.size]  # [B]
+    if not len(advantage):  # there are more processes than replies, and this one learns nothing
+        advantage = torch.zeros_like(kl)
+    parts = row_parts(Minibatch(batch, advantage, ref_logp), learner.through.at_once)
+    tokens = judged.tokens / world.size
     sums = learner.learn(parts, lambda m: loss(policy, m, tokens, c), lr=lr)
     # After the step: a baseline that knew these rewards would depend on the replies that it judges.
     past.update_mean_(worth, c.decay)
@@ -181,16 +187,16 @@ def update(
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     past = StepState(AdaptiveWeight(c.beta, c.kl_target))
-    learner = run.learner(policy, c.optimizer, experience=past)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer, experience=past, speaks=policy)
+    spread = Spread(policy, learner.wrapped)
     least = 2 if c.baseline == "batch" else 1  # a reply alone has nothing to be compared with
     for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed, least=least
+        learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed, least=least
     ):
-        (batch,) = judged.minibatches(1, 1, run.world.device)
         lr = warmed_up(c.optimizer, step, c.steps)
-        sums = update(policy, learner, reference, batch, c, past, lr)
-        kl = float(sums["kl_k1"]) / len(judged.replies)
+        sums = update(spread, learner, reference, judged, c, past, lr)
+        kl = float(run.world.total(sums["kl_k1"])) / len(judged.replies)
         past.beta.update_(kl)
         if run.due(step):
             whole = {"kl": kl, "beta": past.beta.value, "baseline": past.mean}

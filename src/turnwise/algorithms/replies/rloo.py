@@ -27,7 +27,7 @@ from turnwise.losses.policy import policy_gradient_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scorer, Scores, Spread
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, TWO_OR_MORE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
@@ -129,9 +129,9 @@ def experience(
     return found
 
 
-def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(policy: Scores, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the policy less its entropy bonus, a number; and sums over tokens of what is logged."""
-    out, mask = score_replies(policy.lm, m.batch, group=c.group), m.batch.loss_mask
+    out, mask = policy.score(m.batch, c.group), m.batch.loss_mask
     # The reply is one action, so its ratio is of sums over tokens: a product of probabilities. It weights the
     # gradient and has none of its own.
     now, then = (x.masked_fill(~mask, 0.0).sum(1) for x in (out.logp.detach(), m.old_logp))  # [B]
@@ -152,10 +152,11 @@ def loss(policy: LmPolicy, m: Minibatch, denominator: float, c: Config) -> tuple
 
 
 def update(
-    policy: LmPolicy, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
+    policy: Scores, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """`epochs` passes over the groups; sums over tokens of all of them."""
-    denominator = sum(int(m.batch.mask.sum()) for m in minibatches) / len(minibatches)
+    tokens = learner.world.total(torch.stack([m.batch.loss_mask.sum() for m in minibatches]).sum())
+    denominator = float(tokens) / len(minibatches) / learner.world.size
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for minibatch in minibatches:
@@ -168,16 +169,17 @@ def update(
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     beta = AdaptiveWeight(c.beta, c.kl_target)
-    learner = run.learner(policy, c.optimizer, experience=beta)
-    reference = Reference(policy.lm)
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(Scorer(policy), c.optimizer, experience=beta, speaks=policy)
+    spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
+        learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed
     ):
         minibatches = experience(reference, judged, c, beta.value, run.world.device)
-        sums = update(policy, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
+        sums = update(spread, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
-        kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
-        kl /= len(judged.replies)
+        kls = [sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.loss_mask) for m in minibatches]
+        kl = float(run.world.total(torch.stack(kls).sum())) / len(judged.replies)
         beta.update_(kl)
         if run.due(step):
             run.log(step, {**run.world.means(sums), "kl": kl, "beta": beta.value, **judged.metrics()})

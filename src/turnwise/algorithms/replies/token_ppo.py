@@ -34,7 +34,7 @@ from turnwise.models.lm.critics import StateCritic
 from turnwise.models.lm.parts import trunk_of, width_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
-from turnwise.models.lm.replies import score_replies
+from turnwise.models.lm.replies import Scored
 from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
@@ -122,6 +122,11 @@ class ActorAndCritic(nn.Module):
         self.policy = policy
         self.critic = StateCritic(copy.deepcopy(trunk_of(policy.lm)), width_of(policy.lm)).requires_grad_()
 
+    def forward(self, batch: Batch, values_alone: bool = False) -> tuple[Scored | None, Tensor]:
+        """What the policy gives the actions (None if `values_alone`), and V [B, A+1]."""
+        scored = None if values_alone else self.policy.score(batch)
+        return scored, self.critic(batch.inputs, batch.decisions)
+
 
 @dataclass(frozen=True)
 class Minibatch:
@@ -142,7 +147,7 @@ class Minibatch:
 
 @torch.no_grad()
 def experience(
-    agent: ActorAndCritic, reference: Reference, judged: Judged, c: Config, beta: float, device: torch.device
+    agent: nn.Module, reference: Reference, judged: Judged, c: Config, beta: float, device: torch.device
 ) -> list[Minibatch]:
     """Rewards of each token, values and GAE, in minibatches."""
     found = []
@@ -151,31 +156,31 @@ def experience(
         assert old_logp is not None
         kl = estimated_kl(c.kl, old_logp, ref_logp).masked_fill(~b.mask, 0.0)
         rewards = b.rewards - beta * kl  # [B, A]: the judge's stands after the last token, the KL at each
-        values = agent.critic(b.inputs, b.decisions)  # [B, A+1]
+        values = agent(b, values_alone=True)[1]  # [B, A+1]
         returns = lambda_returns(rewards, b.discounts, values[:, 1:], b.mask, c.lam)
         found.append(Minibatch(b, old_logp, ref_logp, values[:, :-1], returns, returns - values[:, :-1]))
-    return _standardised(found)
+    return _standardised(found, judged)
 
 
-def _standardised(minibatches: Sequence[Minibatch]) -> list[Minibatch]:
+def _standardised(minibatches: Sequence[Minibatch], judged: Judged) -> list[Minibatch]:
     """The same with advantages standardised over the tokens of all of them, so that each weighs alike."""
-    tokens = torch.cat([m.advantages[m.batch.mask] for m in minibatches]).unsqueeze(0)  # [1, tokens]
-    pieces = standardised(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].split(
-        [int(m.batch.mask.sum()) for m in minibatches]
-    )
+    own = torch.cat([m.advantages[m.batch.loss_mask] for m in minibatches])
+    every = judged.world.gather(lambda: own.cpu())  # of all processes, this one's where it is
+    tokens = torch.cat(every).unsqueeze(0).to(own.device)  # [1, tokens]
+    whole = standardised(tokens, torch.ones_like(tokens, dtype=torch.bool))[0]
+    mine = whole.split([len(x) for x in every])[judged.world.rank]
+    pieces = mine.split([int(m.batch.loss_mask.sum()) for m in minibatches])
     return [
-        replace(m, advantages=torch.zeros_like(m.advantages).masked_scatter(m.batch.mask, piece))
+        replace(m, advantages=torch.zeros_like(m.advantages).masked_scatter(m.batch.loss_mask, piece))
         for m, piece in zip(minibatches, pieces, strict=True)
     ]
 
 
-def loss(
-    agent: ActorAndCritic, m: Minibatch, denominator: float, c: Config
-) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(agent: nn.Module, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The three terms together, a number; and sums over tokens of what is logged."""
     b, mask = m.batch, m.batch.loss_mask
-    out = score_replies(agent.policy.lm, b)
-    values = agent.critic(b.inputs, b.decisions)[:, :-1]  # [B, A]
+    out, values = agent(b)
+    values = values[:, :-1]  # [B, A]
     surrogate = clipped_surrogate_loss(out.logp, m.old_logp, m.advantages, c.clip)
     error = clipped_value_loss(values, m.old_values, m.returns, c.value_clip)
     objective = surrogate + c.value_weight * error - c.entropy_weight * out.entropy
@@ -192,10 +197,11 @@ def loss(
 
 
 def update(
-    agent: ActorAndCritic, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
+    agent: nn.Module, learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float
 ) -> dict[str, Tensor]:
     """`epochs` passes over the replies; sums over tokens of all of them."""
-    denominator = sum(int(m.batch.mask.sum()) for m in minibatches) / len(minibatches)
+    tokens = learner.world.total(torch.stack([m.batch.loss_mask.sum() for m in minibatches]).sum())
+    denominator = float(tokens) / len(minibatches) / learner.world.size
     total: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for i in torch.randperm(len(minibatches)).tolist():
@@ -208,20 +214,19 @@ def update(
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own replies."""
     agent, beta = ActorAndCritic(policy), AdaptiveWeight(c.beta, c.kl_target)
-    learner = run.learner(agent, c.optimizer, experience=beta)
-    reference = Reference(policy.lm)
-    for step, judged in talk.steps(
-        policy, learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed
-    ):
-        minibatches = experience(agent, reference, judged, c, beta.value, run.world.device)
-        sums = update(agent, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
+    reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
+    learner = run.learner(agent, c.optimizer, experience=beta, speaks=policy)
+    for step, judged in talk.steps(learner, run, c.steps, prompts=c.prompts_per_step, group=1, seed=seed):
+        minibatches = experience(learner.wrapped, reference, judged, c, beta.value, run.world.device)
+        sums = update(learner.wrapped, learner, minibatches, c, warmed_up(c.optimizer, step, c.steps))
         # Of the policy that sampled, and so unbiased; by k1, which is the log-ratio of the whole reply.
-        kl = sum(float(sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.mask)) for m in minibatches)
-        kl /= len(judged.replies)
+        kls = [sum_over_decisions(k1(m.old_logp, m.ref_logp), m.batch.loss_mask) for m in minibatches]
+        kl = float(run.world.total(torch.stack(kls).sum())) / len(judged.replies)
         beta.update_(kl)
         if run.due(step):
-            values = torch.cat([m.old_values[m.batch.mask] for m in minibatches])  # [tokens]
-            returns = torch.cat([m.returns[m.batch.mask] for m in minibatches])
+            own = [torch.stack([m.old_values, m.returns])[:, m.batch.loss_mask].cpu() for m in minibatches]
+            both = run.world.gather(lambda own=own: torch.cat(own, 1))
+            values, returns = torch.cat(both, 1)  # [tokens], of all processes
             explained = explained_variance(values, returns)  # by the critic as it was before the updates
             whole = {"kl": kl, "beta": beta.value, "explained_variance": explained}
             run.log(step, {**run.world.means(sums), **whole, **judged.metrics()})

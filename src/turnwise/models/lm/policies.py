@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from turnwise.data.batch import Batch
 from turnwise.losses.policy import advantage_logits
 from turnwise.models.lm.critics import TokenCritic
-from turnwise.models.lm.parts import features_at, lm_head_of, trunk_of
+from turnwise.models.lm.parts import context_of, features_at, lm_head_of, trunk_of
+from turnwise.models.lm.replies import Scored, actions_logp, score_replies
 
 
 class LmPolicy(nn.Module):
@@ -38,6 +40,11 @@ class LmPolicy(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def context(self) -> int:
+        """Tokens of a row at most."""
+        return context_of(self.lm)
+
+    @property
     def trunks(self) -> Sequence[nn.Module]:
         """What reads the history when acting."""
         return (trunk_of(self.lm),)
@@ -49,6 +56,14 @@ class LmPolicy(nn.Module):
     def forward(self, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]) -> Float[Tensor, "B A V"]:
         """Logits at the decisions (not at the final state)."""
         return lm_head_of(self.lm)(features_at(trunk_of(self.lm), ids, decisions)[:, :-1])
+
+    def score(self, batch: Batch, group: int = 1) -> Scored:
+        """Log-probabilities and entropies at the decisions; rows of a group share their prompt."""
+        return score_replies(self.lm, batch, group=group)
+
+    def logp(self, batch: Batch, group: int = 1) -> Tensor:
+        """The log-probabilities alone."""
+        return actions_logp(self.lm, batch, group=group)
 
 
 class GuidedPolicy(nn.Module):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.tokens import Tokens
-from turnwise.models.lm.replies import actions_logp
+from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.replies import Scorer, actions_logp
 
 
 class Reference:
@@ -20,13 +21,19 @@ class Reference:
 
     A policy of LoRA adapters is its own reference: with the adapters switched off the base speaks, and no
     second copy is held. Adapters must be fresh then (they change nothing at first). Any other is copied.
+
+    `place` puts a copy where it is to compute, as `World.place` does. It is made before the policy is placed.
+    If `apart`, adapters get a copy too: a policy that is split over processes can switch none off.
     """
 
-    def __init__(self, lm: Any):
-        self.adapted = hasattr(lm, "peft_config")
+    def __init__(self, lm: Any, place: Callable[[nn.Module], None] | None = None, apart: bool = False):
+        self.adapted = hasattr(lm, "peft_config") and not apart
         self._known: dict[int, tuple[Tokens, float]] = {}
         self._dtype = torch.float32
         self.lm = lm if self.adapted else copy.deepcopy(lm).requires_grad_(False).eval()
+        self.scorer = Scorer(LmPolicy(self.lm))
+        if place is not None and not self.adapted:
+            place(self.scorer)
 
     def remember(self, parts: Iterable[Sequence[Tokens]], *, group: int = 1) -> None:
         """Read these rows once, before anything learns. `of_replies` knows them from now on.
@@ -53,6 +60,6 @@ class Reference:
     def logp(self, batch: Batch, *, group: int = 1) -> Float[Tensor, "B A"]:
         """Log-probabilities of the actions, 0 where masked; rows of a group share their prompt."""
         if not self.adapted:
-            return actions_logp(self.lm, batch, group=group)
+            return self.scorer(batch, group, True)
         with self.lm.disable_adapter():
             return actions_logp(self.lm, batch, group=group)

@@ -7,12 +7,13 @@ and values are computed once, with gradient, and expanded over the group; the ba
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from turnwise.data.batch import Batch, pack_tokens
@@ -68,10 +69,72 @@ def token_logp(
     return with_own_gradients(head, vocab, features, tokens, most=most_logits)
 
 
-def mean_logp(lm: Any, rows: Sequence[Tokens], group: int = 1) -> Float[Tensor, "B"]:
+@runtime_checkable
+class Scores(Protocol):
+    """Something that scores replies: a policy, or one that is spread over processes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens of a row at most."""
+        ...
+
+    def score(self, batch: Batch, group: int = 1) -> Scored:
+        """`score_replies`."""
+        ...
+
+    def logp(self, batch: Batch, group: int = 1) -> Tensor:
+        """`actions_logp`."""
+        ...
+
+
+class Scorer(nn.Module):
+    """A policy's scores as a module's forward pass, so that it may be spread over processes."""
+
+    def __init__(self, policy: Any):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch, group: int = 1, logp_alone: bool = False) -> Any:
+        """`score_replies`; or, with less to compute, `actions_logp`."""
+        scores = actions_logp if logp_alone else score_replies
+        return scores(self.policy.lm, batch, group=group)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A policy by way of the `Scorer` around it, which training has wrapped."""
+
+    policy: Any
+    scorer: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.policy.device
+
+    @property
+    def context(self) -> int:
+        """Tokens of a row at most."""
+        return self.policy.context
+
+    def score(self, batch: Batch, group: int = 1) -> Scored:
+        """`score_replies`, by way of what exchanges gradients."""
+        return self.scorer(batch, group)
+
+    def logp(self, batch: Batch, group: int = 1) -> Tensor:
+        """`actions_logp`, by way of the same."""
+        return self.scorer(batch, group, True)
+
+
+def mean_logp(policy: Scores, rows: Sequence[Tokens], group: int = 1) -> Float[Tensor, "B"]:
     """Log-probability of each reply per token, in nats, with gradient; rows of a group share their prompt."""
-    batch = pack_tokens(rows, gamma=1.0).to(next(lm.parameters()).device)
-    return actions_logp(lm, batch, group=group).sum(1) / batch.mask.sum(1)
+    batch = pack_tokens(rows, gamma=1.0).to(policy.device)
+    return policy.logp(batch, group).sum(1) / batch.mask.sum(1)
 
 
 def _scores(

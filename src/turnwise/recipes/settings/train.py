@@ -181,6 +181,8 @@ class FeedbackSettings:
 
     heldout: float = 0.1
     """Share of prompts that are kept from learning, picked by their words."""
+    strategy: Literal["ddp", "fully_shard"] = "ddp"
+    """On several processes (torchrun): replicate the model, or shard it."""
 
     def __post_init__(self) -> None:
         check(self, heldout=BELOW_ONE)

@@ -47,6 +47,9 @@ from turnwise.recipes.training.learning import expect_arithmetic
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError, SettingError
 
+SPREAD: tuple[Family, ...] = ("logs", "reward", "preferences", "replies")
+"""families whose training takes several processes"""
+
 
 def prepare_and_carry_out(
     algorithm: Algorithm,
@@ -59,7 +62,7 @@ def prepare_and_carry_out(
     plan: Callable[[Job[Any]], Any] | None = None,
 ) -> Any:
     """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
-    strategy = given.get("strategy", "ddp") if algorithm.family == "logs" else None
+    strategy = given.get("strategy", "ddp") if algorithm.family in SPREAD else None
     auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans", "codebooks") else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
         job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from turnwise.recipes.settings.train import RunSettings
 from turnwise.recipes.training.learning import How
@@ -22,6 +24,8 @@ from turnwise.run.progress import Progress
 from turnwise.run.terminal import say
 from turnwise.run.tracking import expect_tracker
 from turnwise.run.training import TrainingRun
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,18 @@ class Machine:
     def silent(self) -> bool:
         """Whether this process shows nothing: people asked for silence, or another process speaks."""
         return self.quiet or not self.world.main
+
+    def whole(self, module: M) -> M:
+        """What can be saved and act after training: the module, or a copy if training splits it.
+
+        `gather` gives the copy its weights. Only the process that saves needs one.
+        """
+        return copy.deepcopy(module) if self.world.splits and self.world.main else module
+
+    def gather(self, module: nn.Module, whole: nn.Module) -> None:
+        """Give what `whole` returned the weights of now. All processes call it."""
+        if self.world.splits:
+            distributed.copy_whole(module, whole)
 
     def warn(self, text: str) -> None:
         """One line for people, on stderr, unless they asked for silence."""

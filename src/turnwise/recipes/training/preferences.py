@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -38,6 +39,7 @@ from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.speakers import (
     Asked,
     Speaker,
+    expect_alike,
     finish_speaker,
     open_speaker,
     rehearsed,
@@ -91,10 +93,18 @@ def prepare(
     counts = {"learnt": len(learnt), "held_out": len(held)}
     task = task_of(items) or speaker.task
 
+    expect_alike(rows, settings.strategy, m)
+    trained = replace(speaker, policy=m.whole(speaker.policy))
+
     def train(c: Any, few: Sequence[Any], heldout: Sequence[Any], run: Any) -> None:
         algorithm.module.train(c, few, heldout, speaker.policy, run, m.seed)
 
+    def whole(run: Any) -> None:
+        train(config, rows, held_rows, run)
+        m.gather(speaker.policy, trained.policy)
+
     def finish() -> tuple[Policy, dict[str, Any]]:
+        speaker = trained
         asked, seen = (_comparable(part, feedback, speaker) for part in (held, learnt))
         quality = agreement(algorithm, config, speaker, asked, seen, learning.lora_rank, m) if held else {}
         write_json(m.out / "quality.json", quality)
@@ -129,7 +139,7 @@ def prepare(
         data=digest(feedback),
         content={"policy": speaker.content},
         plan=passes_plan(sizes, config, rows, lambda c, few, run: train(c, few, [], run), how),
-        train=lambda run: train(config, rows, held_rows, run),
+        train=whole,
         finish=finish,
         files={"card.json": card | counts},
         warnings=[*warnings, *cautions(_comparable(held, feedback, speaker))],

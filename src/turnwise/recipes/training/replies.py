@@ -52,7 +52,7 @@ from turnwise.rollout.rewards import (
     UnfinishedPenalty,
     WeightedSum,
 )
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest
 
 
@@ -83,6 +83,9 @@ def prepare(
     if not learnt:
         raise InputError(f"{source}: only held-out prompts leave room for a reply")
     asked = [row.prompt for row in learnt]
+    if servers.engine is not None and m.world.size > 1:
+        expected = "none on several processes: each of them would give the servers weights of its own"
+        raise SettingError("engine", servers.engine, expected)
     engine = open_for(
         servers, speaker.policy, speaker.chat, m.closing, m.warn, run=m.out, before=speaker.before
     )
@@ -121,8 +124,14 @@ def prepare(
     counts = {"prompts": len(learnt), "held_out": len(held)}
     task = source if source in TASKS else speaker.task
 
+    trained = replace(speaker, policy=m.whole(speaker.policy))
+
+    def train(run: Any) -> None:
+        algorithm.module.train(config, talk, speaker.policy, run, m.seed)
+        m.gather(speaker.policy, trained.policy)
+
     def finish() -> tuple[Policy, dict[str, Any]]:
-        made, facts = finish_speaker(speaker, m, replies, measured, rewards, engine)
+        made, facts = finish_speaker(trained, m, replies, measured, rewards, engine)
         return made, facts | counts | {"task": task}
 
     openings = [len(speaker.chat.opening(prompt)) for prompt in asked]
@@ -152,7 +161,7 @@ def prepare(
         data=digest(everything),
         content={"policy": speaker.content, **content_of(judges)},
         plan=Plan(sizes, config.steps, "steps", trial, how),
-        train=lambda run: algorithm.module.train(config, talk, speaker.policy, run, m.seed),
+        train=train,
         finish=finish,
         warnings=_warnings(parts),
     )

@@ -25,11 +25,12 @@ from turnwise.recipes.training.job import Job, passes_plan
 from turnwise.recipes.training.language_model import base_name, begin, fresh
 from turnwise.recipes.training.learning import expect_criterion, ready, settled
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import split_settings, what_fits
+from turnwise.recipes.training.speakers import expect_alike, split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_json
+from turnwise.run.training import TrainingRun
 
 
 def prepare(
@@ -59,8 +60,16 @@ def prepare(
     warnings = [*feedback.reading.notes(), *feedback_warnings(card), *cautions(held)]
     warnings += _far_from_standard(learnt)
     card |= {"reading": feedback.reading.notes(), **what_fits([fit, fit_held], scorer.context, m)}
+    expect_alike(rows, settings.strategy, m)
+
+    trained = replace(scorer, model=m.whole(scorer.model))
+
+    def train(run: TrainingRun) -> None:
+        reward.train(config, rows, held_rows, scorer.model, run, m.seed)
+        m.gather(scorer.model, trained.model)
 
     def finish() -> tuple[Judge, dict[str, Any]]:
+        scorer = trained
         scorer.model.float()  # it judges, and is saved, in single precision
         scorer.save(m.out / "reward")
         quality = judge(scorer.score, held, scorer.chat, learnt) if held else {}
@@ -91,7 +100,7 @@ def prepare(
         plan=passes_plan(
             sizes, config, rows, lambda c, few, run: reward.train(c, few, [], scorer.model, run, m.seed), how
         ),
-        train=lambda run: reward.train(config, rows, held_rows, scorer.model, run, m.seed),
+        train=train,
         finish=finish,
         files={"card.json": card},
         warnings=warnings,

@@ -221,6 +221,15 @@ def _measured(
     return measured
 
 
+def expect_alike(rows: Sequence[Any], strategy: str, m: Machine) -> None:
+    """SettingError for what a model that is split cannot read: it is put together once for each number of
+    replies of an item, and processes that have other numbers would wait for each other.
+    """
+    if m.world.splits and len({replies_of(row) for row in rows}) > 1:
+        expected = "ddp: items have unequally many replies, which a model that is split cannot read"
+        raise SettingError("strategy", strategy, expected)
+
+
 def split_settings(feedback: FeedbackSettings, items: int, learnt: int, held: int, m: Machine) -> None:
     """Refuse a held-out share that leaves nothing to learn from; warn if it keeps nothing."""
     if not learnt:
