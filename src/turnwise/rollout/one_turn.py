@@ -159,7 +159,7 @@ class OneTurn:
         and judges its share of the prompts. What was said is a few numbers, and all of them then have it all.
         """
         chosen = self.chosen(step, prompts, seed)
-        places, count = world.own(range(len(chosen)))
+        turns, count = world.own(range(len(chosen)))
 
         def mine() -> tuple[list[Reply], np.ndarray, np.ndarray]:
             if not count:
@@ -167,14 +167,14 @@ class OneTurn:
             replies = sample_replies(
                 policy,
                 self.chat,
-                [self.prompts[chosen[k]] for k in places],
+                [self.prompts[chosen[k]] for k in turns],
                 group=group,
                 seed=episode_seed(seed, step, 2),
                 max_new_tokens=self.max_new_tokens,
                 decoding=self.decoding,
-                columns=None if self.columns is None else [self.columns[chosen[k]] for k in places],
+                columns=None if self.columns is None else [self.columns[chosen[k]] for k in turns],
                 engine=self.engine,
-                places=places,
+                places=turns,
             )
             return replies, *judged_groups(self.reward, replies, group)
 
@@ -235,7 +235,9 @@ class Judged:
         """Token rows without a reward: what a reply is worth is the algorithm's to place."""
         return [r.tokens for r in self.replies]
 
-    def minibatches(self, count: int, group: int, device: torch.device) -> list[Batch]:
+    def minibatches(
+        self, count: int, group: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> list[Batch]:
         """All replies in at most `count` batches of whole groups; each one's reward is after its last token.
 
         The reward of a reply is then `batch.rewards.sum(1)` [B], and per token `batch.rewards` [B, A]. On
@@ -243,7 +245,8 @@ class Judged:
         """
         rows = [reply.rewarded(float(r)) for reply, r in zip(self.replies, self.rewards, strict=True)]
         parts = self.parts(count, group)
-        return [pack_tokens(self.own(rows[part], group), gamma=1.0).to(device) for part in parts]
+        own = (self.own(rows[part], group) for part in parts)
+        return [pack_tokens(part, gamma=1.0, dtype=dtype).to(device) for part in own]
 
     def parts(self, count: int, group: int) -> list[slice]:
         """Which replies the batches of `minibatches` hold, those of all processes together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ ADVICE = "expected a smaller lr, or smaller rewards"
 WHILE_LEARNING = "only_while_learning"
 """name of a mark on modules that are in training mode in a gradient step alone, whatever is around them"""
 P = TypeVar("P")
-Q = TypeVar("Q", bound=Sized)
+Q = TypeVar("Q", bound=Sequence[Any])
 
 
 class Stateful(Protocol):

@@ -80,7 +80,7 @@ learns from. The two counts are of the whole run, and are absent while they are 
 the servers that spoke with the policy itself, on the same tokens with the same weights."""
 
 
-def scaled(sums: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
+def scaled(sums: Mapping[str, Any], by: float) -> dict[str, Any]:
     """Each sum times a number: 0 for what was read and does not count."""
     return {name: by * value for name, value in sums.items()}
 

@@ -26,7 +26,7 @@ from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.replies import Scorer, Scores, Spread
-from turnwise.rollout.one_turn import OneTurn
+from turnwise.rollout.one_turn import Judged, OneTurn
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
 from turnwise.run.control import AdaptiveWeight
 from turnwise.run.errors import SettingError

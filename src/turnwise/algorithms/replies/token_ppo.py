@@ -122,6 +122,9 @@ class ActorAndCritic(nn.Module):
         self.policy = policy
         self.critic = StateCritic(copy.deepcopy(trunk_of(policy.lm)), width_of(policy.lm)).requires_grad_()
 
+        # Values are no less precise than rewards, and as precise as the weights where those are more so.
+        self.critic.v.to(torch.promote_types(next(policy.parameters()).dtype, torch.float32))
+
     def forward(self, batch: Batch, values_alone: bool = False) -> tuple[Scored | None, Tensor]:
         """What the policy gives the actions (None if `values_alone`), and V [B, A+1]."""
         scored = None if values_alone else self.policy.score(batch)
@@ -151,7 +154,8 @@ def experience(
 ) -> list[Minibatch]:
     """Rewards of each token, values and GAE, in minibatches."""
     found = []
-    for b in judged.minibatches(c.minibatches, 1, device):
+    dtype = torch.promote_types(next(agent.parameters()).dtype, torch.float32)  # of returns, as of values
+    for b in judged.minibatches(c.minibatches, 1, device, dtype):
         old_logp, ref_logp = b.behavior_logp, reference.logp(b)  # [B, A]
         assert old_logp is not None
         kl = estimated_kl(c.kl, old_logp, ref_logp).masked_fill(~b.mask, 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from turnwise.data.cards.feedback import context_warnings
 from turnwise.data.chat.format import ChatFormat
-from turnwise.data.comparisons import Fitted
+from turnwise.data.comparisons import Fitted, replies_of
 from turnwise.data.dataset import PromptRow
 from turnwise.data.feedback import Prompt, shortened
 from turnwise.evaluation.measures.replies import measure_replies, paired_gains, spread_over
