@@ -65,12 +65,23 @@ def model(algorithm: str, kind: str, vocab: int, pad: int, stop: int, lora: int)
         lm: Any = T5ForConditionalGeneration(T5Config(vocab_size=vocab, dropout_rate=0.0, **size, **ends))
     else:
         lm = llama(vocab, width=WIDTH, layers=2, heads=2, context=64, eos=stop, pad=pad)
-    lm = lm.double()
+    lm = with_exact_norms_(lm.double())
     if lora:
         lm = with_lora(lm, lora)
     if algorithm == "reward":
         return RewardModel(trunk_of(lm), WIDTH, ensemble=2).double()
     return LmPolicy(lm)
+
+
+def with_exact_norms_(lm: Any) -> Any:
+    """Norms of `transformers` take their mean squares in float32, whatever they are given."""
+    for parent in list(lm.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__ in ("LlamaRMSNorm", "T5LayerNorm"):
+                exact = nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon, dtype=torch.float64)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
+    return lm
 
 
 def judged(replies: Sequence[Reply]) -> np.ndarray:
@@ -143,6 +154,3 @@ def interrupt_after(run: TrainingRun, step: int, world: distributed.World) -> No
             os.kill(os.getpid(), signal.SIGINT)
 
     run.log = pressing  # type: ignore[method-assign]
-
-
-_: type[nn.Module] = nn.Module

@@ -190,7 +190,7 @@ def train(
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
     reference = Reference(policy.lm, run.world.place, run.world.splits)  # as the policy is before it learns
-    learner = run.learner(Scorer(policy), c.optimizer)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer)
     spread = Spread(policy, learner.wrapped)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
     every = [*items, *heldout]

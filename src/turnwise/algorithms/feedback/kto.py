@@ -99,7 +99,8 @@ def drift(
     The paper takes no gradient of it: it is a point of comparison and not a goal. On several processes
     `items` are this one's of a batch. Their neighbours are with the others; each reads a share of the pairs.
     """
-    shares = world.gather(lambda: [x.row for x in items if x.weight])
+    found = world.gather(lambda: ([x.row for x in items if x.weight], at_once or 0))
+    shares, at_once = [rows for rows, _ in found], max(n for _, n in found)  # all read equally often
     batch = [share[i] for i in range(max(map(len, shares))) for share in shares if i < len(share)]
     others = mismatched(batch, policy.context)
     if not others:
@@ -181,7 +182,7 @@ def train(
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was liked."""
     reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
-    learner = run.learner(Scorer(policy), c.optimizer)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer)
     spread = Spread(policy, learner.wrapped)
     order = BatchOrder([x.size for x in items], c.batch_size, seed)
     # Both replies of a pair stand side by side: a prompt would be mismatched with a reply to itself, and z

@@ -96,7 +96,7 @@ def train(
     seed: int,
 ) -> LmPolicy:
     """Move `policy`, in place, towards what was preferred."""
-    learner = run.learner(Scorer(policy), c.optimizer)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer)
     spread = Spread(policy, learner.wrapped)
     order = BatchOrder([item.size for item in items], c.batch_size, seed)
 

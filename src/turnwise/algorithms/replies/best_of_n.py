@@ -89,7 +89,7 @@ def update(
 def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by cloning the best of its own replies."""
     reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
-    learner = run.learner(Scorer(policy), c.optimizer, speaks=policy)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer, speaks=policy)
     spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
         learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed

@@ -206,7 +206,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     """Improve `policy` in place by its own replies."""
     beta = AdaptiveWeight(c.beta, c.kl_target)
     reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
-    learner = run.learner(Scorer(policy), c.optimizer, experience=beta, speaks=policy)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer, experience=beta, speaks=policy)
     spread = Spread(policy, learner.wrapped)
     for step, judged in talk.steps(
         learner, run, c.steps, prompts=c.prompts_per_step, group=c.group, seed=seed

@@ -188,7 +188,7 @@ def train(c: Config, talk: OneTurn, policy: LmPolicy, run: TrainingRun, seed: in
     """Improve `policy` in place by its own replies."""
     past = StepState(AdaptiveWeight(c.beta, c.kl_target))
     reference = Reference(policy.lm, run.world.place, run.world.splits)  # before the policy is spread
-    learner = run.learner(Scorer(policy), c.optimizer, experience=past, speaks=policy)
+    learner = run.learner(Scorer(policy, run.world.splits), c.optimizer, experience=past, speaks=policy)
     spread = Spread(policy, learner.wrapped)
     least = 2 if c.baseline == "batch" else 1  # a reply alone has nothing to be compared with
     for step, judged in talk.steps(

@@ -31,7 +31,7 @@ class Reference:
         self._known: dict[int, tuple[Tokens, float]] = {}
         self._dtype = torch.float32
         self.lm = lm if self.adapted else copy.deepcopy(lm).requires_grad_(False).eval()
-        self.scorer = Scorer(LmPolicy(self.lm))
+        self.scorer = Scorer(LmPolicy(self.lm), apart)
         if place is not None and not self.adapted:
             place(self.scorer)
 

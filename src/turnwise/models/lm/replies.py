@@ -93,16 +93,20 @@ class Scores(Protocol):
 
 
 class Scorer(nn.Module):
-    """A policy's scores as a module's forward pass, so that it may be spread over processes."""
+    """A policy's scores as a module's forward pass, so that it may be spread over processes.
 
-    def __init__(self, policy: Any):
+    If `apart`, each row is read by itself. What a group shares is handed on in a cache, by which gradients
+    come back behind the back of layers that are put together for each reading.
+    """
+
+    def __init__(self, policy: Any, apart: bool = False):
         super().__init__()
-        self.policy = policy
+        self.policy, self.apart = policy, apart
 
     def forward(self, batch: Batch, group: int = 1, logp_alone: bool = False) -> Any:
         """`score_replies`; or, with less to compute, `actions_logp`."""
         scores = actions_logp if logp_alone else score_replies
-        return scores(self.policy.lm, batch, group=group)
+        return scores(self.policy.lm, batch, group=1 if self.apart else group)
 
 
 @dataclass(frozen=True)
