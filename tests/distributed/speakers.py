@@ -73,6 +73,12 @@ def model(algorithm: str, kind: str, vocab: int, pad: int, stop: int, lora: int)
     return LmPolicy(lm)
 
 
+def fresh(algorithm: str) -> Any:
+    """What learns, before it has."""
+    c = chat()
+    return model(algorithm, "llama", len(c.tokenizer), c.tokenizer.pad_token_id, c.stop, 0)
+
+
 def with_exact_norms_(lm: Any) -> Any:
     """Norms of `transformers` take their mean squares in float32, whatever they are given."""
     for parent in list(lm.modules()):

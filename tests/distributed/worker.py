@@ -192,7 +192,9 @@ def main(plan: Sequence[dict[str, Any]], file: str, variables: dict[str, str]) -
         if "found" in job:
             outcomes.append(compare(world, job["found"][world.rank]))
             continue
-        outcomes.append(train(job.pop("algorithm"), job.pop("folder"), world, **job))
+        script = job.pop("script", None)  # with a `train` of its own
+        story = train if script is None else runpy.run_path(script)["train"]
+        outcomes.append(story(job.pop("algorithm"), job.pop("folder"), world, **job))
     Path(file).write_text(json.dumps(outcomes))
     distributed.stop()
 
