@@ -20,8 +20,8 @@ from turnwise.run.files.checkpoint import Checkpoints
 HERE = Path(__file__).parent
 worker, speakers = (runpy.run_path(str(HERE / f"{name}.py")) for name in ("worker", "speakers"))
 ALGORITHMS = speakers["ALGORITHMS"]
-T5 = ("dpo", "reward", "rloo", "token-ppo")
-SPLIT = ("dpo", "kto", "rloo")
+T5 = ("dpo", "rloo")
+SPLIT = ("dpo",)
 RESUMED = ("dpo", "grpo")  # grpo moves the weight of its KL, which is part of a checkpoint
 ALONE = World()
 

@@ -181,7 +181,10 @@ class World:
             return module
         # Buffers are constants (angles of positions); to send them at each forward would tie processes that
         # read unequally often together.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # PyTorch 2.13 renames the setting, and versions before it do not know the new name.
+            warnings.filterwarnings("ignore", message=".broadcast_buffers. is deprecated")
+            return DistributedDataParallel(module, broadcast_buffers=False)
 
     def twin(self, module: M) -> M:
         """What can act here once `module` is placed: itself, or a whole copy if it will be split.
