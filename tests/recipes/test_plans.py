@@ -19,7 +19,7 @@ from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.recipes.training.plans import plan_of
+from turnwise.recipes.training.acts.plans import plan_of
 
 QUICK = pomdp.Config(
     states=4, smoothing=1.0, starts=1, iterations=20, resamples=1, trials=5, simulations=30, least=1
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_model() -> None:
 
 def _sequences() -> Sequences:
     from turnwise.data.files.logs import read_logs
-    from turnwise.recipes.training.act_agents import read_acts
+    from turnwise.recipes.training.acts.agents import read_acts
 
     return pomdp.sequences_of(read_acts(list(read_logs(rows(120), quiet=True)), [], None, 0).logs)
 
@@ -162,7 +162,7 @@ def test_acts_whose_slots_no_conversation_can_fill_are_left_out() -> None:
     """The codebook has no words of the agent's own for the number that it makes up in each offer."""
     from turnwise.data.acts.labelled import by_sentence
     from turnwise.data.acts.talks import Codes, cut_turns
-    from turnwise.recipes.training.act_agents import book_of, read_acts, sayable
+    from turnwise.recipes.training.acts.agents import book_of, read_acts, sayable
     from turnwise.rollout.acts.voice import LoggedVoice
 
     rows = []

@@ -31,7 +31,7 @@ FAMILIES: dict[Family, str] = {
     "replies": "a policy from its own replies, judged by a reward",
     "acting": "an agent with memory, from its own acting in an environment",
 }
-"""what a family learns, from what; `recipes/training/FAMILY.py` is its recipe"""
+"""what a family learns, from what; `recipes/training/families.py` leads to its recipe"""
 
 
 @dataclass(frozen=True)

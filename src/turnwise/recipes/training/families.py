@@ -31,20 +31,12 @@ from turnwise.recipes.settings.train import (
     Start,
 )
 from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
-from turnwise.recipes.training import (
-    act_agents,
-    acting,
-    codebooks,
-    logs,
-    plans,
-    preferences,
-    replies,
-    reward,
-    worlds,
-)
+from turnwise.recipes.training import acting
+from turnwise.recipes.training.acts import agents, codebooks, plans, worlds
 from turnwise.recipes.training.job import Job, carry_out
-from turnwise.recipes.training.learning import expect_arithmetic
 from turnwise.recipes.training.machine import Machine, machine
+from turnwise.recipes.training.text import logs, preferences, replies, reward
+from turnwise.recipes.training.text.learning import expect_arithmetic
 from turnwise.run.errors import InputError, SettingError
 
 SPREAD: tuple[Family, ...] = ("logs", "reward", "preferences", "replies")
@@ -107,7 +99,7 @@ def _act_agents(
     settings, memory, reading, ending = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     read, apart, settings = _read(data, apart, reading, settings, m)
-    return act_agents.prepare(algorithm, config, read, settings, memory, acts, ending, m, apart)
+    return agents.prepare(algorithm, config, read, settings, memory, acts, ending, m, apart)
 
 
 def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Any]:

@@ -20,7 +20,8 @@ from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, R
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.judges import (
+from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.text.judges import (
     FoundJudge,
     apart,
     combined,
@@ -29,9 +30,8 @@ from turnwise.recipes.training.judges import (
     recorded,
     training_rewards,
 )
-from turnwise.recipes.training.learning import settled
-from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import (
+from turnwise.recipes.training.text.learning import settled
+from turnwise.recipes.training.text.speakers import (
     Speaker,
     finish_speaker,
     open_speaker,

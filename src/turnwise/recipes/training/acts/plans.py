@@ -28,12 +28,19 @@ from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import ActSettings, Ending
 from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import ActPolicy, held_of, open_policy
-from turnwise.recipes.training.act_agents import Read, book_of, digest_of_codes, doubts_of, read_acts, sayable
+from turnwise.recipes.training.acts.agents import (
+    Read,
+    book_of,
+    digest_of_codes,
+    doubts_of,
+    read_acts,
+    sayable,
+)
+from turnwise.recipes.training.acts.playbooks import Material, facts_of, playbook_of, write_model
 from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
-from turnwise.recipes.training.playbooks import Material, facts_of, playbook_of, write_model
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import logged_acts
 from turnwise.rollout.acts.clone import Clone

@@ -21,15 +21,15 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.environments import Environment, copy_of
 from turnwise.recipes.settings.train import RandomEpisodes
 from turnwise.recipes.trained import World
-from turnwise.recipes.training.job import Job
-from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.plans import (
+from turnwise.recipes.training.acts.plans import (
     NOTES,
     plan_of,
     rehearsed,
     searching,
 )
-from turnwise.recipes.training.playbooks import PROBLEM
+from turnwise.recipes.training.acts.playbooks import PROBLEM
+from turnwise.recipes.training.job import Job
+from turnwise.recipes.training.machine import Machine
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.rehearsal import at_most

@@ -26,7 +26,8 @@ from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, Rew
 from turnwise.recipes.tasks import gold_of, task_of
 from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.job import Job, passes_plan
-from turnwise.recipes.training.judges import (
+from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.text.judges import (
     FoundJudge,
     apart,
     combined,
@@ -34,9 +35,8 @@ from turnwise.recipes.training.judges import (
     measuring_rewards,
     recorded,
 )
-from turnwise.recipes.training.learning import expect_criterion, settled
-from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.speakers import (
+from turnwise.recipes.training.text.learning import expect_criterion, settled
+from turnwise.recipes.training.text.speakers import (
     Asked,
     Speaker,
     expect_alike,

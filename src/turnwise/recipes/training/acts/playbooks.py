@@ -24,7 +24,7 @@ from turnwise.exact.files.write import write_pomdp
 from turnwise.exact.learning.first_look import with_first_look
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.recipes.training.act_agents import Read
+from turnwise.recipes.training.acts.agents import Read
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.acts.clone import Clone
 from turnwise.rollout.acts.voice import LoggedVoice
