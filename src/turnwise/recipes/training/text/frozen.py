@@ -94,7 +94,7 @@ class FrozenFeatures:
         self._found = found.view(np.ndarray)  # slices of a memmap are objects of their own, and slow to make
 
     def _fill(self, into: np.memmap, each: Sequence[tuple[Sequence[Tokens], int]], m: Machine) -> None:
-        sizes = np.concatenate([lengths(part) for part in self._parts])
+        sizes = np.concatenate([np.asarray(lengths(part)) for part in self._parts])
         self._trunk.to(m.device)
         with m.progress("reading features", int(sizes.sum())) as bar:
             for done, chosen in _batches(sizes):
