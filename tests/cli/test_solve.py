@@ -176,7 +176,7 @@ def test_a_controller_is_kept_too(tiger: Path, tmp_path: Path, capsys: Any) -> N
             ["t-maze-2", "--discount", "1", "--continuing"],
             "a policy that never ends is as good as any",
         ),
-        (["nowhere:clinic"], "No module named 'nowhere'; expected module:name"),
+        (["nowhere:clinic"], "nowhere:clinic: expected a module in "),
     ],
 )
 def test_wrong_input_is_one_line(

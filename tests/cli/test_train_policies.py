@@ -191,7 +191,10 @@ JUDGED = ["rloo", "--prompts", "postcards", "--reward", "postcards"]
             ["rloo", "--prompts", "postcards", "--reward", "nowhere"],
             "expected the run folder of a reward model",
         ),
-        (["rloo", "--prompts", "postcards", "--reward", "judges_of_replies:no"], "expected module:function"),
+        (
+            ["rloo", "--prompts", "postcards", "--reward", "judges_of_replies:no"],
+            "expected a class or function of judges_of_replies: short,",
+        ),
         (["rloo", "--prompts", "postcards", "--reward", "bc"], "expected the run of a reward model"),
         (
             ["rloo", "--prompts", "asked.jsonl", "--reward", "judges_of_replies:nothing"],

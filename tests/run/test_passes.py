@@ -151,9 +151,8 @@ def stepped(name: str, passes: Passes, lora: int) -> tuple[torch.nn.Module, dict
         sums = token_ppo.update(module, learner, batches, c, 1e-2)
     elif name == "reply_reinforce":
         past = reply_reinforce.StepState(AdaptiveWeight(0.1, None))
-        (batch,) = judged(2).minibatches(1, 1, world.device)
         c = reply_reinforce.Config(entropy_weight=0.1)
-        sums = reply_reinforce.update(policy, learner, reference, batch, c, past, 1e-2)
+        sums = reply_reinforce.update(policy, learner, reference, judged(2), c, past, 1e-2)
     else:
         which: Any = {"online_dpo": online_dpo, "best_of_n": best_of_n}[name]
         sums = which.update(policy, learner, reference, judged(2), which.Config(group=2), 1e-2)

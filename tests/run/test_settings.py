@@ -38,9 +38,9 @@ from turnwise.run.settings import Adam, AdamW, flattened
             "--grad-clip 0.0: ",
         ),
         (
-            lambda: Adam(1e-3, schedule="cosine"),  # type: ignore[arg-type]
-            "schedule is 'cosine'; expected linear or constant",
-            "--schedule cosine: expected linear",
+            lambda: Adam(1e-3, schedule="steep"),  # type: ignore[arg-type]
+            "schedule is 'steep'; expected linear",
+            "--schedule steep: expected linear",
         ),
     ],
 )

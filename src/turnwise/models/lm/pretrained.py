@@ -54,9 +54,9 @@ def load_lm(name_or_path: str) -> tuple[Any, Any]:
 
 def speaking_model(name_or_path: str) -> Any:
     """A causal LM, or an encoder-decoder: its config says which."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    config = _config_of(name_or_path)
     if not getattr(config, "is_encoder_decoder", False):
         return whole_model(AutoModelForCausalLM, name_or_path)
     model = whole_model(AutoModelForSeq2SeqLM, name_or_path)
@@ -93,12 +93,10 @@ def base_of(adapter: AdapterFolder, load: Callable[[str], Any]) -> Any:
 
 def load_tokenizer(name_or_path: str) -> tuple[Any, int]:
     """The tokenizer of a causal LM and the longest history that it reads, in tokens; no weights are read."""
-    from transformers import AutoConfig
-
     if not Path(name_or_path).exists():
         expect_on_hub(name_or_path)
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        config = _config_of(name_or_path)
         if getattr(config, "is_encoder_decoder", False):
             return tokenizer_of(name_or_path), context_of_encoder_decoder(config)
         return tokenizer_of(name_or_path), int(config.get_text_config().max_position_embeddings)
@@ -122,11 +120,7 @@ def whole_model(kind: Any, name_or_path: str | Path) -> Any:
 
     Code that comes with it is not run, and one that is too large for this machine is refused beforehand.
     """
-    from transformers import AutoConfig, PreTrainedConfig
-
-    raw, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    _expect_countable(name_or_path, raw)
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    config = _config_of(name_or_path)
     expect_room(str(name_or_path), lambda: kind.from_config(config, trust_remote_code=False))
     model, found = kind.from_pretrained(
         name_or_path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
@@ -135,6 +129,15 @@ def whole_model(kind: Any, name_or_path: str | Path) -> Any:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{len(missing)} weights are missing, {missing[0]} for one")
     return model
+
+
+def _config_of(name_or_path: str | Path) -> Any:
+    """The sizes of a model; those that no model has are refused before anything is made of them."""
+    from transformers import AutoConfig, PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    _expect_countable(name_or_path, raw)
+    return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
 
 
 def tokenizer_of(name_or_path: str | Path) -> Any:
