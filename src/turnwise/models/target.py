@@ -6,7 +6,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,5 +35,6 @@ def polyak_(target: nn.Module, source: nn.Module, rate: float) -> None:
     """
     pairs = zip(target.parameters(), source.parameters(), strict=True)
     moved = [(t, s) for t, s in pairs if t is not s]  # what both share does not move
-    targets, sources = ([pair[i] for pair in moved] for i in (0, 1))
+    targets: list[Tensor] = [t for t, _ in moved]
+    sources: list[Tensor] = [s for _, s in moved]
     torch._foreach_lerp_(targets, sources, rate)  # pyright: ignore[reportPrivateImportUsage]

@@ -61,6 +61,9 @@ class LowRankHead(nn.Module):
     and a product with all tokens costs `rank` numbers each where that of a full head costs 2D.
     """
 
+    tokens: Tensor
+    middle: Tensor
+
     def __init__(self, width: int, tokens: Float[Tensor, "V D2"], rank: int, initial: float = 0.0):
         super().__init__()
         self.hidden = nn.Linear(width, 2 * width)

@@ -60,7 +60,7 @@ class WandB:
     """
 
     def __init__(self, folder: Path, first: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self.opened = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -83,7 +83,7 @@ class Trackio:
     """A run of trackio, whose files stay on this machine: `trackio show --project turnwise`."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         self.module = trackio
         name = f"{folder.name}-{id_of(folder)}"

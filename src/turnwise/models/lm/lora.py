@@ -36,7 +36,7 @@ def with_lora(
     _expect_targets(model, targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_alpha=2 * rank if alpha is None else alpha,  # pyright: ignore[reportArgumentType] (floats too)
         lora_dropout=dropout,
         target_modules=list(targets) or "all-linear",
         task_type="SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM",

@@ -44,7 +44,7 @@ class Turns:
         real = np.less(decisions[:, :-1], final[:, None])  # [B, A]
         before = np.pad(decisions[:, :-2], ((0, 0), (1, 0)), constant_values=-2)[:, : real.shape[1]]
         opens = real & (decisions[:, :-1] != before + 1)  # [B, A]
-        silent = ~real.any(1)  # rows without a decision have the final state alone
+        silent = real.sum(1) == 0  # rows without a decision have the final state alone
         row = np.concatenate([np.nonzero(opens)[0], np.flatnonzero(silent)])
         begin = np.concatenate([decisions[:, :-1][opens], final[silent]]) + 1
         order = np.argsort(row, kind="stable")
