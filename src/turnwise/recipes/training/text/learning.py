@@ -143,7 +143,8 @@ class How:
         """Entries of a plan."""
         parts = ", ".join(f"{name} {gib(n)}" for name, n in vars(self.memory).items() if n > 2**20)
         advice = {} if (text := self.advice()) is None else {"to lower memory": text}
-        return {"memory": f"{gib(self.memory.total)} ({parts})", "rows at a time": self.rows, **advice}
+        needed = gib(self.memory.total) + (f" ({parts})" if parts else "")
+        return {"memory": needed, "rows at a time": self.rows, **advice}
 
     def advice(self) -> str | None:
         """What to change if the machine has less; None if it has enough."""
