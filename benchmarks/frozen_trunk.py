@@ -35,8 +35,8 @@ from turnwise.models.lm.lora import with_lora
 from turnwise.models.lm.parts import context_of, trunk_of, width_of
 from turnwise.models.target import copy_of_what_learns, slow_copy
 from turnwise.recipes.settings.train import RunSettings
+from turnwise.recipes.training.logs.frozen import FrozenFeatures
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.frozen import FrozenFeatures
 from turnwise.rollout.load import load_agent
 from turnwise.run.distributed import World
 from turnwise.run.learner import Learner

@@ -42,7 +42,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.pretrained import load_lm
 from turnwise.models.target import slow_copy
 from turnwise.recipes.settings.learning import Learning
-from turnwise.recipes.training.text.learning import How, ready, ready_beside, settled
+from turnwise.recipes.training.learning import How, ready, ready_beside, settled
 from turnwise.run.distributed import World
 from turnwise.run.learner import Learner
 

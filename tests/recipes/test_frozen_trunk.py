@@ -17,7 +17,7 @@ from turnwise.data.rows import token_rows
 from turnwise.models.lm.critics import FrozenTrunk, on_trunk
 from turnwise.models.lm.parts import parameter_count, trunk_of, width_of
 from turnwise.recipes.checkpoints import policy_at
-from turnwise.recipes.training.text.frozen import FrozenFeatures
+from turnwise.recipes.training.logs.frozen import FrozenFeatures
 from turnwise.rollout.load import load_agent
 from turnwise.run.errors import InputError
 from turnwise.run.files.checkpoint import Checkpoints

@@ -10,7 +10,7 @@ import pytest
 
 from turnwise.data.tokens import TokenWriter
 from turnwise.envs.dialogue import Message
-from turnwise.recipes.training.text.judges import apart, combined, find_judges, recorded
+from turnwise.recipes.training.feedback.judges import apart, combined, find_judges, recorded
 from turnwise.rollout.replies import Reply
 from turnwise.rollout.rewards import FunctionReward, LengthReward
 from turnwise.run.errors import InputError, SettingError

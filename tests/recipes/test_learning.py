@@ -23,8 +23,8 @@ from turnwise.models.lm.pretrained import save_lm
 from turnwise.models.lm.replies import actions_logp
 from turnwise.recipes.catalogue import ALGORITHMS
 from turnwise.recipes.settings.learning import Learning
+from turnwise.recipes.training.learning import criterion_of, has_bfloat16, lower, settled
 from turnwise.recipes.training.machine import busy
-from turnwise.recipes.training.text.learning import criterion_of, has_bfloat16, lower, settled
 from turnwise.run.distributed import World
 from turnwise.run.errors import InputError, OutOfMemory, SettingError, is_out_of_memory
 

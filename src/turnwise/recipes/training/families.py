@@ -33,10 +33,11 @@ from turnwise.recipes.settings.train import (
 from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
 from turnwise.recipes.training import acting
 from turnwise.recipes.training.acts import agents, codebooks, plans, worlds
+from turnwise.recipes.training.feedback import preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
+from turnwise.recipes.training.learning import expect_arithmetic
+from turnwise.recipes.training.logs import policies
 from turnwise.recipes.training.machine import Machine, machine
-from turnwise.recipes.training.text import logs, preferences, replies, reward
-from turnwise.recipes.training.text.learning import expect_arithmetic
 from turnwise.run.errors import InputError, SettingError
 
 SPREAD: tuple[Family, ...] = ("logs", "reward", "preferences", "replies")
@@ -72,7 +73,7 @@ def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m
     _expect_nothing(algorithm, given, *kinds)
     expect_arithmetic(learning, m.device)
     read, apart, settings = _read(data, apart, reading, settings, m)
-    return logs.prepare(algorithm, config, read, settings, start, ending, learning, m, apart)
+    return policies.prepare(algorithm, config, read, settings, start, ending, learning, m, apart)
 
 
 def _codebooks(

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.trained import Actor, load
+from turnwise.recipes.training.learning import How, criterion_of
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.learning import How, criterion_of
 from turnwise.run import distributed
 from turnwise.run.files.lock import LOCK, RESULT, has_ended, locked
 from turnwise.run.files.whole import PART, whole_file

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from turnwise.recipes.settings.train import RunSettings
-from turnwise.recipes.training.text.learning import How
+from turnwise.recipes.training.learning import How
 from turnwise.run import distributed
 from turnwise.run.distributed import Strategy, World
 from turnwise.run.errors import InputError, SettingError

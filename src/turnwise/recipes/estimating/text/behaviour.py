@@ -24,7 +24,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.estimating.text.speakers import encoded, spoken_in
 from turnwise.recipes.estimating.text.steps import TurnSteps
 from turnwise.recipes.settings.train import Start
-from turnwise.recipes.training.text.language_model import begin, fresh
+from turnwise.recipes.training.language_model import begin, fresh
 from turnwise.rollout.engines.decoding import POLICYS_OWN
 from turnwise.run.errors import SettingError
 from turnwise.run.training import TrainingRun

@@ -35,9 +35,9 @@ from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import ActPolicy, Codebooks, held_of, load_codebooks
 from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.logs.critics import spread
 from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
-from turnwise.recipes.training.text.critics import spread
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix, logged_acts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser

@@ -53,13 +53,8 @@ from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Policy, held_of, open_policy
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.machine import Machine, batch_size_of
-from turnwise.recipes.training.parts import expect_outcomes, origin, parted
-from turnwise.recipes.training.text.clones import judge_clone
-from turnwise.recipes.training.text.critics import judge_critic, spread
-from turnwise.recipes.training.text.frozen import FrozenFeatures, expect_frozen
-from turnwise.recipes.training.text.language_model import base_name, begin
-from turnwise.recipes.training.text.learning import (
+from turnwise.recipes.training.language_model import base_name, begin
+from turnwise.recipes.training.learning import (
     How,
     expect_criterion,
     kept_adapter,
@@ -67,6 +62,11 @@ from turnwise.recipes.training.text.learning import (
     ready_beside,
     settled,
 )
+from turnwise.recipes.training.logs.clones import judge_clone
+from turnwise.recipes.training.logs.critics import judge_critic, spread
+from turnwise.recipes.training.logs.frozen import FrozenFeatures, expect_frozen
+from turnwise.recipes.training.machine import Machine, batch_size_of
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
 from turnwise.run.errors import InputError, SettingError

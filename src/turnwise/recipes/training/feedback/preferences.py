@@ -25,9 +25,7 @@ from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import gold_of, task_of
 from turnwise.recipes.trained import Policy
-from turnwise.recipes.training.job import Job, passes_plan
-from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.judges import (
+from turnwise.recipes.training.feedback.judges import (
     FoundJudge,
     apart,
     combined,
@@ -35,8 +33,7 @@ from turnwise.recipes.training.text.judges import (
     measuring_rewards,
     recorded,
 )
-from turnwise.recipes.training.text.learning import expect_criterion, settled
-from turnwise.recipes.training.text.speakers import (
+from turnwise.recipes.training.feedback.speakers import (
     Asked,
     Speaker,
     expect_alike,
@@ -48,6 +45,9 @@ from turnwise.recipes.training.text.speakers import (
     try_rewards,
     what_fits,
 )
+from turnwise.recipes.training.job import Job, passes_plan
+from turnwise.recipes.training.learning import expect_criterion, settled
+from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.rewards import Patient, Reward
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest, write_json

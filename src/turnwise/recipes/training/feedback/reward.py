@@ -22,11 +22,11 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import EnsembleSettings, FeedbackSettings, Start
 from turnwise.recipes.trained import Judge
+from turnwise.recipes.training.feedback.speakers import expect_alike, split_settings, what_fits
 from turnwise.recipes.training.job import Job, passes_plan
+from turnwise.recipes.training.language_model import base_name, begin, fresh
+from turnwise.recipes.training.learning import expect_criterion, ready, settled
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.language_model import base_name, begin, fresh
-from turnwise.recipes.training.text.learning import expect_criterion, ready, settled
-from turnwise.recipes.training.text.speakers import expect_alike, split_settings, what_fits
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of

@@ -19,9 +19,7 @@ from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
-from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.judges import (
+from turnwise.recipes.training.feedback.judges import (
     FoundJudge,
     apart,
     combined,
@@ -30,8 +28,7 @@ from turnwise.recipes.training.text.judges import (
     recorded,
     training_rewards,
 )
-from turnwise.recipes.training.text.learning import settled
-from turnwise.recipes.training.text.speakers import (
+from turnwise.recipes.training.feedback.speakers import (
     Speaker,
     finish_speaker,
     open_speaker,
@@ -39,6 +36,9 @@ from turnwise.recipes.training.text.speakers import (
     to_ask,
     with_room,
 )
+from turnwise.recipes.training.job import Job, Plan, Trial
+from turnwise.recipes.training.learning import settled
+from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import expect_room, sample_replies

@@ -12,8 +12,8 @@ from turnwise.data.feedback import Prompt
 from turnwise.envs.dialogue import Message
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Judge
+from turnwise.recipes.training.feedback.speakers import Speaker
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.speakers import Speaker
 from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.load import load_reward
 from turnwise.rollout.replies import sample_replies

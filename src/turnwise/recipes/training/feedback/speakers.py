@@ -20,9 +20,9 @@ from turnwise.models.lm.served import is_adapted
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
 from turnwise.recipes.trained import Policy, open_policy, task_of_policy
+from turnwise.recipes.training.language_model import named_base
+from turnwise.recipes.training.learning import kept_adapter, ready_beside
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.text.language_model import named_base
-from turnwise.recipes.training.text.learning import kept_adapter, ready_beside
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.replies import has_room, sample_replies
