@@ -53,6 +53,8 @@ class Algorithm:
     """whether it may begin with a fresh model; the other language-model algorithms begin with a policy"""
     critic: bool = False
     """whether it has a critic of its own that may see what the actor does not"""
+    holds: Literal["", "a slow copy", "a critic"] = ""
+    """what it holds beside the language model that learns, of the same size"""
 
     @property
     def module(self) -> ModuleType:
@@ -86,9 +88,11 @@ _ROWS = (
     Algorithm("bc", "BC", "BC", "behaviour cloning, of all conversations or of the best only",
               "logs", "logs.bc", fresh=True),
     Algorithm("mc", "MC", "Monte-Carlo Q", "Monte-Carlo values per token", "logs", "logs.mc"),
-    Algorithm("ilql", "ILQL", "ILQL", "implicit language Q-learning per token", "logs", "logs.ilql"),
+    Algorithm("ilql", "ILQL", "ILQL", "implicit language Q-learning per token", "logs", "logs.ilql",
+              holds="a slow copy"),
     Algorithm("turn-iql", "TurnIQL", "turn-level IQL",
-              "implicit Q-learning per turn, choosing among sampled utterances", "logs", "logs.turn_iql"),
+              "implicit Q-learning per turn, choosing among sampled utterances", "logs", "logs.turn_iql",
+              holds="a slow copy"),
     Algorithm("acts", "Acts", "Acts", "acts of both sides, given or discovered", "codebooks",
               "acts.codebooks"),
     Algorithm("act-bc", "ActBC", "BC per act", "behaviour cloning of acts", "act_agents", "acts.bc"),
@@ -113,7 +117,7 @@ _ROWS = (
     Algorithm("rloo", "RLOO", "RLOO", "REINFORCE with leave-one-out baselines", "replies", "replies.rloo"),
     Algorithm("grpo", "GRPO", "GRPO", "group relative policy optimisation", "replies", "replies.grpo"),
     Algorithm("token-ppo", "TokenPPO", "PPO", "PPO per token, with a learned critic", "replies",
-              "replies.token_ppo"),
+              "replies.token_ppo", holds="a critic"),
     Algorithm("reply-reinforce", "ReplyREINFORCE", "REINFORCE", "REINFORCE on whole replies, with a baseline",
               "replies", "replies.reply_reinforce"),
     Algorithm("online-dpo", "OnlineDPO", "Online DPO", "DPO on the policy's best and worst replies",

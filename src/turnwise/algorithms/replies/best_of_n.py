@@ -43,6 +43,11 @@ class Config:
     optimizer: AdamW = AdamW(lr=3e-4, warmup=0.05)
     """Settings of the optimizer."""
 
+    @property
+    def rows(self) -> int:
+        """Replies that a gradient step reads, at most."""
+        return self.prompts_per_step
+
     def __post_init__(self) -> None:
         check(self, steps=ONE_OR_MORE, prompts_per_step=ONE_OR_MORE, group=ONE_OR_MORE)
 

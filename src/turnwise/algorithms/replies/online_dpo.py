@@ -44,6 +44,11 @@ class Config:
     beta: float = 0.1
     """Units of implicit reward per nat. A smaller one lets the policy go further from the reference."""
 
+    @property
+    def rows(self) -> int:
+        """Replies that a gradient step reads, at most."""
+        return 2 * self.prompts_per_step
+
     def __post_init__(self) -> None:
         check(self, steps=ONE_OR_MORE, prompts_per_step=ONE_OR_MORE, group=TWO_OR_MORE, beta=NOT_NEGATIVE)
 

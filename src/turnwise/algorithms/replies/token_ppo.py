@@ -79,6 +79,11 @@ class Config:
     entropy_weight: float = 0.0
     """Weight of a bonus on the entropy of each token."""
 
+    @property
+    def rows(self) -> int:
+        """Replies that a gradient step reads, at most."""
+        return -(-self.prompts_per_step // self.minibatches)
+
     def __post_init__(self) -> None:
         check(
             self,

@@ -135,13 +135,13 @@ def prepare(
         return made, facts | counts | {"task": task}
 
     openings = [len(speaker.chat.opening(prompt)) for prompt in asked]
-    with_critic = algorithm.name == "token-ppo"
+    with_critic = algorithm.holds == "a critic"
     how = settled(
         speaker.policy,
         [trunk_of(speaker.policy.lm)] * (2 if with_critic else 1),
         learning,
         m.world,
-        rows=-(-config.prompts_per_step * getattr(config, "group", 1) // getattr(config, "minibatches", 1)),
+        rows=config.rows,
         longest=max(openings) + replies.max_new_tokens,
         vocab=speaker.before.config.vocab_size,
         beside=[speaker.before],

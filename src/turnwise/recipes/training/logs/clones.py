@@ -1,22 +1,48 @@
-"""What a clone has learnt of the logged agent: how well it predicts its words, and what it says itself."""
+"""A clone of the logged agent: what it begins as, how well it predicts its words, and what it says itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from torch import nn
+
+from turnwise.algorithms.logs import bc
+from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dialogue import Dialogue, spoken
 from turnwise.data.feedback import Prompt
+from turnwise.data.splits.choices import (
+    chosen,
+    evenly,
+    returns_of,
+    unrated,
+)
 from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.wording import measure_wording
+from turnwise.models.lm.lora import merged
+from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
+from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.settings.learning import Learning
+from turnwise.recipes.settings.train import LogSettings, Start
+from turnwise.recipes.training.language_model import base_name, begin
+from turnwise.recipes.training.learning import (
+    kept_adapter,
+    ready,
+)
+from turnwise.recipes.training.logs.material import Material, encoded, measured
 from turnwise.recipes.training.machine import Machine
-from turnwise.rollout.agent import Agent
+from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.replies import has_room, sample_replies
+from turnwise.run.errors import SettingError
+from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import write_json
 
+TOKENIZED = 100_000
+"""conversations, at most, whose words a fresh tokenizer is trained on: its pieces have settled by then"""
 SHOWN = 8
 """places of conversations at which a clone is let speak"""
 EACH = 2
@@ -87,4 +113,58 @@ def history_of(d: Dialogue, before: int) -> Prompt:
     return tuple(
         Message("assistant" if x.role == d.agent_role else partner.get(x.role, x.role), spoken(x))
         for x in d.messages[:before]
+    )
+
+
+def clone_from(
+    algorithm: Algorithm,
+    config: bc.Config,
+    learnt: Sequence[Dialogue],
+    held: Sequence[Dialogue],
+    settings: LogSettings,
+    start: Start,
+    learning: Learning,
+    m: Machine,
+) -> Material:
+    """A language model to clone into, one that exists or a fresh one."""
+    base = base_name(start, learning)
+    if settings.frozen_trunk or settings.features is not None:
+        name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
+        raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
+    heard = chosen(learnt, evenly(len(learnt), TOKENIZED))
+    lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
+    content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
+    chat, context = ChatFormat(tokenizer), context_of(lm)
+    lm = ready(lm, learning)
+    acting = Acting(max_new_tokens=settings.max_new_tokens)
+    rows, heldout = encoded(learnt, held, chat, context, m)
+    kept: range | np.ndarray = range(len(learnt))
+    if bc.filters(config):
+        # A conversation that was cut before anybody said how it went is not among the best.
+        kept = bc.keep(np.where(unrated(learnt), -np.inf, returns_of(learnt)), config)
+
+    def agent(trained: nn.Module) -> Agent:
+        assert isinstance(trained, LmPolicy)
+        adapter = kept_adapter(trained.lm, learning, base)
+        return Agent(merged(trained.lm).float(), tokenizer, None, acting, adapter)
+
+    learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
+
+    def judge(trained: Agent) -> dict[str, Any]:
+        return {"wording": judge_clone(trained, (learnt, learnt_rows), (measured(held), heldout), m)}
+
+    return Material(
+        chat=chat,
+        context=context,
+        module=LmPolicy(lm),
+        trunk=trunk_of(lm),
+        vocab=lm.config.vocab_size,
+        rows=learnt_rows,
+        heldout=heldout,
+        lengths=rows.conversation_lengths,
+        cuts=rows.cuts,
+        agent=agent,
+        begun_from=start.facts(),
+        judge=judge,
+        content=content,
     )

@@ -6,113 +6,44 @@ logs ──► learnt from | held out ──► token rows ──► training �
 from __future__ import annotations
 
 import copy
-import heapq
-import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from torch import nn
 
 from turnwise.algorithms.logs import bc
 from turnwise.data.cards.logs import data_card, warnings
-from turnwise.data.chat.format import ChatFormat
 from turnwise.data.dataset import Logs
-from turnwise.data.dialogue import Dialogue, spoken
-from turnwise.data.disk.columns import Column
 from turnwise.data.order import CRITIC_STEPS, STEPS, BatchOrder, batch_size_for
-from turnwise.data.rows import Cuts, TokenRows, decision_counts, lengths, rescaled, token_rows
+from turnwise.data.rows import decision_counts, lengths
 from turnwise.data.splits.choices import (
-    chosen,
-    evenly,
     records_of,
-    returns_of,
     together,
-    unrated,
 )
+from turnwise.data.splits.heldout import Split
 from turnwise.data.tokens import Tokens
-from turnwise.evaluation.measures.conversation_views import (
-    MOST,
-    annotate_conversation,
-    conversation_rows,
-    how_many,
-)
-from turnwise.models.lm.critics import FrozenTrunk, TokenCritic, TurnCritic, on_trunk
-from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
-from turnwise.models.lm.lora import adapter_of, merged
-from turnwise.models.lm.parts import context_of, parameter_count, trunk_of
-from turnwise.models.lm.policies import LmPolicy
+from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import Ending, LogSettings, Start
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import Policy, held_of, open_policy
+from turnwise.recipes.trained import Policy, held_of
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.language_model import base_name, begin
 from turnwise.recipes.training.learning import (
     How,
     expect_criterion,
-    kept_adapter,
-    ready,
-    ready_beside,
     settled,
 )
-from turnwise.recipes.training.logs.clones import judge_clone
-from turnwise.recipes.training.logs.critics import judge_critic, spread
-from turnwise.recipes.training.logs.frozen import FrozenFeatures, expect_frozen
+from turnwise.recipes.training.logs.clones import clone_from
+from turnwise.recipes.training.logs.critics import critic_on
+from turnwise.recipes.training.logs.material import MEASURED, Material
+from turnwise.recipes.training.logs.views import write_views
 from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
-from turnwise.rollout.agent import Acting, Agent
 from turnwise.run import distributed
-from turnwise.run.errors import InputError, SettingError
-from turnwise.run.files.digests import digest_of
-from turnwise.run.folder import digest, write_text
+from turnwise.run.folder import digest
 from turnwise.run.training import TrainingRun
-
-TOKENIZED = 100_000
-"""conversations, at most, whose words a fresh tokenizer is trained on: its pieces have settled by then"""
-MEASURED = 10_000
-"""held-out conversations, at most, that losses and other figures are measured on: their intervals are narrow
-by then, and a model would read millions of them longer than it learns"""
-CANDIDATES = 2000
-"""conversations, at most, from which those of the page are picked"""
-EXTREMES = 5
-"""conversations of the highest returns, and of the lowest, that are kept for the page in any case"""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What learns from which rows, and how an agent is made of it."""
-
-    chat: ChatFormat
-    context: int
-    module: nn.Module
-    trunk: Any
-    """what reads the rows; None if everything has been read"""
-    vocab: int
-    rows: Sequence[Tokens]
-    heldout: Sequence[Tokens]
-    lengths: Column
-    """tokens of every conversation, those that are not learnt from included"""
-    cuts: Cuts
-    """what of them does not fit the context"""
-    agent: Callable[[nn.Module], Agent]
-    begun_from: Any
-    """what config.yaml records about the starting model"""
-    content: Mapping[str, str]
-    """digest of the starting model, if there is one, by the name of the setting that says where it lies"""
-    judge: Callable[[Agent], dict[str, Any]]
-    """what was learnt, as entries of the result: how a clone speaks, what a critic knows"""
-    warnings: Sequence[str] = ()
-    features: FrozenFeatures | None = None
-    """what a frozen trunk is to read before anything learns"""
-    beside: Sequence[nn.Module] = ()
-    """models that are held beside what learns"""
 
 
 def prepare(
@@ -135,18 +66,9 @@ def prepare(
         expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
     before = None if isinstance(start, Start) else held_of(start)
     stages = {} if isinstance(start, Start) else {"the policy that it began with": before}
-    alike = before is not None and (before.share, before.by) == (settings.heldout, settings.heldout_by)
-    like = before.keys if before is not None and alike else ()
-    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m, like)
+    split, logs = _divided(logs, apart, settings, before, m)
     learnt, held = split.learnt, split.held
-    if before is not None and (others := before.keys.strange(split.keys)):
-        m.warn(
-            f"{others:,} of {len(held):,} held-out conversations are not among those that the policy's run "
-            "held out: it may have learnt from them, and then held-out figures look better than they are"
-        )
-    if len(held) > MEASURED:
-        m.warn(f"figures are measured on {MEASURED:,} of {len(held):,} held-out conversations, evenly spread")
-    build = _clone if isinstance(start, Start) else _critic
+    build = clone_from if isinstance(start, Start) else critic_on
     material = build(algorithm, config, learnt, held, settings, start, learning, m)
     # Settled here, so that the run's config tells what the data decided.
     few = STEPS if isinstance(start, Start) else CRITIC_STEPS
@@ -162,7 +84,7 @@ def prepare(
         longest=lengths(material.rows).max(),
         vocab=material.vocab,
         beside=material.beside,
-        copies=int(hasattr(config, "polyak")),
+        copies=int(algorithm.holds == "a slow copy"),
     )
     task = task_of(logs)
     sizes = {"lengths": material.lengths, "context": material.context}
@@ -187,9 +109,7 @@ def prepare(
         agent.save(m.out / "policy")
         kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         kept.save(m.out)
-        # A conversation that was cut has no outcome to hold the values against: those come last.
-        candidates = heapq.nsmallest(CANDIDATES, held or learnt, key=lambda d: not d.terminated)
-        _write_views(m.out, agent, candidates)
+        write_views(m.out, agent, held or learnt)
         facts: dict[str, Any] = {
             "policy": str(m.out / "policy"),
             "task": task,
@@ -224,148 +144,25 @@ def prepare(
     )
 
 
-def _clone(
-    algorithm: Algorithm,
-    config: bc.Config,
-    learnt: Sequence[Dialogue],
-    held: Sequence[Dialogue],
-    settings: LogSettings,
-    start: Start,
-    learning: Learning,
-    m: Machine,
-) -> Material:
-    """A language model to clone into, one that exists or a fresh one."""
-    base = base_name(start, learning)
-    if settings.frozen_trunk or settings.features is not None:
-        name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
-        raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
-    heard = chosen(learnt, evenly(len(learnt), TOKENIZED))
-    lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
-    content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
-    chat, context = ChatFormat(tokenizer), context_of(lm)
-    lm = ready(lm, learning)
-    acting = Acting(max_new_tokens=settings.max_new_tokens)
-    rows, heldout = _encoded(learnt, held, chat, context, m)
-    kept: range | np.ndarray = range(len(learnt))
-    if bc.filters(config):
-        # A conversation that was cut before anybody said how it went is not among the best.
-        kept = bc.keep(np.where(unrated(learnt), -np.inf, returns_of(learnt)), config)
+def _divided(
+    logs: Logs, apart: Logs | None, settings: LogSettings, before: HeldOut | None, m: Machine
+) -> tuple[Split, Logs]:
+    """What is learnt from and what is held out, and the logs of both.
 
-    def agent(trained: nn.Module) -> Agent:
-        assert isinstance(trained, LmPolicy)
-        adapter = kept_adapter(trained.lm, learning, base)
-        return Agent(merged(trained.lm).float(), tokenizer, None, acting, adapter)
-
-    learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
-
-    def judge(trained: Agent) -> dict[str, Any]:
-        return {"wording": judge_clone(trained, (learnt, learnt_rows), (_measured(held), heldout), m)}
-
-    return Material(
-        chat=chat,
-        context=context,
-        module=LmPolicy(lm),
-        trunk=trunk_of(lm),
-        vocab=lm.config.vocab_size,
-        rows=learnt_rows,
-        heldout=heldout,
-        lengths=rows.conversation_lengths,
-        cuts=rows.cuts,
-        agent=agent,
-        begun_from=start.facts(),
-        judge=judge,
-        content=content,
-    )
-
-
-def _critic(
-    algorithm: Algorithm,
-    c: Any,
-    learnt: Sequence[Dialogue],
-    held: Sequence[Dialogue],
-    settings: LogSettings,
-    policy: Any,
-    learning: Learning,
-    m: Machine,
-) -> Material:
-    """A critic on a copy of the cloned policy's trunk; its heads start at the mean return."""
-    expect_frozen(settings.frozen_trunk, learning.lora_rank, settings.features, m)
-    cloned, name = open_policy(policy)
-    if is_encoder_decoder(cloned.lm):
-        raise InputError(
-            f"{name}: an encoder-decoder ({cloned.lm.config.model_type}), on which no values of tokens or "
-            "turns are learnt; expected a causal language model, or an algorithm of clones, preferences or "
-            "policy gradients (bc, dpo, rloo, grpo, ...)"
+    `before`: what the run of the policy held out. The same stays held out where that can be.
+    """
+    alike = before is not None and (before.share, before.by) == (settings.heldout, settings.heldout_by)
+    like = before.keys if before is not None and alike else ()
+    split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m, like)
+    held = len(split.held)
+    if before is not None and (others := before.keys.strange(split.keys)):
+        m.warn(
+            f"{others:,} of {held:,} held-out conversations are not among those that the policy's run "
+            "held out: it may have learnt from them, and then held-out figures look better than they are"
         )
-    chat, context = cloned.chat, context_of(cloned.lm)
-    trunk, tokens = trunk_of(cloned.lm), cloned.lm.get_output_embeddings().weight.detach()
-    mean, std, doubts = spread(learnt)
-    # It learns in standard deviations of the return: with the same rewards in another unit, the same steps.
-    # It learns on a trunk of its own, so that the policy stays exactly the clone; or on none, if the policy's
-    # has read everything beforehand.
-    own = None if settings.frozen_trunk else ready_beside(cloned.lm, learning)
-    learns = FrozenTrunk() if own is None else trunk_of(own)
-    critic = algorithm.module.new_critic(c, learns, tokens, mean / std)
-    acting = replace(algorithm.module.acting(c), max_new_tokens=settings.max_new_tokens, return_std=std)
-    rows, heldout = _encoded(learnt, held, chat, context, m)
-    estimand = algorithm.module.estimand(c)
-
-    def agent(trained: nn.Module) -> Agent:
-        if not isinstance(trained, TokenCritic | TurnCritic):  # it learns something that guides nobody
-            return Agent(cloned.lm, cloned.tokenizer, None, acting)
-        trained.scale_(std)  # back into the units of the task
-        adapter = None if own is None else adapter_of(own, trained.trunk)
-        critic = on_trunk(trained, trunk) if own is None else trained
-        if adapter is not None:
-            # What acts is what is saved and loaded: adapters beside the policy, in the policy's precision.
-            critic.trunk = trunk_of(adapter.folded_into(cloned.lm))
-        elif own is not None:
-            critic.trunk = critic.trunk.float()
-        return Agent(cloned.lm, cloned.tokenizer, critic, acting, critic_adapter=adapter)
-
-    def judge(trained: Agent) -> dict[str, Any]:
-        if trained.critic is None:
-            return {}
-        return {"critic": judge_critic(trained, estimand, (learnt, rows), (_measured(held), heldout), m)}
-
-    read: Sequence[Sequence[Tokens]] = (rows, heldout)
-    features = (
-        FrozenFeatures(trunk, tokens.shape[1], read, settings.features) if settings.frozen_trunk else None
-    )
-    if features is not None:
-        read = features.rows()
-    return Material(
-        chat=chat,
-        context=context,
-        module=critic,
-        trunk=None if own is None else learns,
-        vocab=len(tokens),
-        beside=[cloned.lm],
-        rows=rescaled(read[0], 1 / std),
-        heldout=rescaled(read[1], 1 / std),
-        lengths=rows.conversation_lengths,
-        cuts=rows.cuts,
-        agent=agent,
-        begun_from={"policy": name},
-        judge=judge,
-        features=features,
-        warnings=doubts,
-        content={"policy": digest_of(cloned.lm, cloned.tokenizer)},
-    )
-
-
-def _encoded(
-    learnt: Sequence[Dialogue], held: Sequence[Dialogue], chat: ChatFormat, context: int, m: Machine
-) -> tuple[TokenRows, TokenRows]:
-    """Rows to learn from, and held-out rows to measure on: everything is encoded here, once."""
-    n = len(learnt) + len(held)
-    with m.progress("encoding", n) as bar:
-        rows = token_rows(itertools.chain(learnt, held), chat, context, bar.at)
-    return rows.of(range(len(learnt))), rows.of(len(learnt) + evenly(len(held), MEASURED))
-
-
-def _measured(held: Sequence[Dialogue]) -> Sequence[Dialogue]:
-    return chosen(held, evenly(len(held), MEASURED))
+    if held > MEASURED:
+        m.warn(f"figures are measured on {MEASURED:,} of {held:,} held-out conversations, evenly spread")
+    return split, logs
 
 
 def _plan(
@@ -395,22 +192,3 @@ def _plan(
     once = replace(c, epochs=1.0)
     trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
     return Plan(sizes, max(1, round(c.epochs * order.batches_per_epoch)), "steps", trial, how)
-
-
-def _write_views(folder: Path, agent: Agent, candidates: Sequence[Dialogue]) -> None:
-    """Logged conversations with what the trained agent thinks of them, in their order.
-
-    If there are more than a page holds, those of the highest and the lowest returns are among them.
-    """
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].undiscounted_return())
-    ends = [i for pair in zip(order[::-1], order, strict=True) for i in pair][: 2 * EXTREMES]
-    first = list(dict.fromkeys([*ends, *range(len(candidates))]))[:MOST]
-    shown = [candidates[i] for i in first]
-    found = conversation_rows(token_rows(shown, agent.chat, context_of(agent.lm)))
-    kept = how_many([sum(map(len, rows)) for rows in found], parameter_count(agent.lm))
-    views = {
-        i: annotate_conversation(agent, d, rows, source="log")
-        for i, d, rows in list(zip(first, shown, found, strict=True))[:kept]
-    }
-    lines = [json.dumps(views[i], ensure_ascii=False) for i in sorted(views)]
-    write_text(folder / "conversations.jsonl", "".join(line + "\n" for line in lines))
