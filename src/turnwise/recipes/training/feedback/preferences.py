@@ -42,7 +42,7 @@ from turnwise.recipes.training.feedback.speakers import (
     rehearsed,
     split_settings,
     to_ask,
-    try_rewards,
+    two_replies,
     what_fits,
 )
 from turnwise.recipes.training.job import Job, passes_plan
@@ -221,7 +221,10 @@ def _measuring(
         waits = RewardShaping()
         patient = {k: Patient(r, waits.reward_retries, waits.reward_wait, m.warn) for k, r in rewards.items()}
         rewards = dict(patient)
-    try_rewards(s, replies, asked, rewards)
+    if rewards:
+        tried = two_replies(s, replies, asked.roomy.rows)
+        for one in rewards.values():
+            one(tried)
     if not asked.prompts:
         m.warn(
             f"what the policy says is not shown: no prompt leaves room for {replies.max_new_tokens} tokens "

@@ -34,14 +34,15 @@ from turnwise.recipes.training.feedback.speakers import (
     open_speaker,
     rehearsed,
     to_ask,
+    two_replies,
     with_room,
 )
 from turnwise.recipes.training.job import Job, Plan, Trial
-from turnwise.recipes.training.learning import settled
+from turnwise.recipes.training.learning import How, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
-from turnwise.rollout.replies import expect_room, sample_replies
+from turnwise.rollout.replies import expect_room
 from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.rewards import (
@@ -95,22 +96,15 @@ def prepare(
     each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m, engine)
     judge = _shaped(combined(each, judges), shaping)
     measured = to_ask(speaker, replies, held or learnt, held_out=bool(held))
-    # Two replies are judged before anything is written: a reward that fails is found now, not after an hour.
-    tried = sample_replies(
-        speaker.policy,
-        speaker.chat,
-        asked[:2],
-        seed=0,
-        max_new_tokens=replies.max_new_tokens,
-        columns=[row.columns for row in learnt[:2]],
-        engine=engine,
-    )
+    tried = two_replies(speaker, replies, learnt, engine)
     if np.isnan(judge(tried)).all():
         m.warn(f"{recorded(judges)} has no opinion of the {len(tried)} replies that were tried")
-    judge = Patient(judge, shaping.reward_retries, shaping.reward_wait, m.warn)
-    rewards: dict[str, Reward] = {"reward": judge} | ({} if gold is None else {"gold": gold})
-    for name, one in apart(each, judges).items():
-        rewards[name] = Patient(one, shaping.reward_retries, shaping.reward_wait, m.warn)
+    retried = {
+        name: Patient(one, shaping.reward_retries, shaping.reward_wait, m.warn)
+        for name, one in {"reward": judge, **apart(each, judges)}.items()
+    }
+    judge = retried.pop("reward")
+    rewards: dict[str, Reward] = {"reward": judge, **({} if gold is None else {"gold": gold}), **retried}
     talk = OneTurn(
         speaker.chat,
         asked,
@@ -134,20 +128,7 @@ def prepare(
         made, facts = finish_speaker(trained, m, replies, measured, rewards, engine)
         return made, facts | counts | {"task": task}
 
-    openings = [len(speaker.chat.opening(prompt)) for prompt in asked]
-    with_critic = algorithm.holds == "a critic"
-    how = settled(
-        speaker.policy,
-        [trunk_of(speaker.policy.lm)] * (2 if with_critic else 1),
-        learning,
-        m.world,
-        rows=config.rows,
-        longest=max(openings) + replies.max_new_tokens,
-        vocab=speaker.before.config.vocab_size,
-        beside=[speaker.before],
-        copies=int(not learning.lora_rank),
-        also_learns=[trunk_of(speaker.before)] if with_critic else [],
-    )
+    how = _how(algorithm, config.rows, speaker, asked, replies, m)
     few = replace(config, steps=min(2, config.steps))
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
@@ -164,6 +145,25 @@ def prepare(
         train=train,
         finish=finish,
         warnings=_warnings(parts),
+    )
+
+
+def _how(
+    algorithm: Algorithm, rows: int, s: Speaker, asked: Sequence[Prompt], replies: ReplySettings, m: Machine
+) -> How:
+    """How `rows` replies go through the policy, and through its critic if it has one."""
+    with_critic = algorithm.holds == "a critic"
+    return settled(
+        s.policy,
+        [trunk_of(s.policy.lm)] * (2 if with_critic else 1),
+        s.learning,
+        m.world,
+        rows=rows,
+        longest=max(len(s.chat.opening(prompt)) for prompt in asked) + replies.max_new_tokens,
+        vocab=s.before.config.vocab_size,
+        beside=[s.before],
+        copies=int(not s.learning.lora_rank),
+        also_learns=[trunk_of(s.before)] if with_critic else [],
     )
 
 

@@ -25,7 +25,7 @@ from turnwise.recipes.training.learning import kept_adapter, ready_beside
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.engines.servers.engine import Engine
-from turnwise.rollout.replies import has_room, sample_replies
+from turnwise.rollout.replies import Reply, has_room, sample_replies
 from turnwise.rollout.rewards import Reward
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
@@ -136,19 +136,26 @@ def to_ask(s: Speaker, settings: ReplySettings, rows: Sequence[PromptRow], held_
     return Asked(with_room(s, [rows[i] for i in places], settings.max_new_tokens), held_out)
 
 
-def try_rewards(s: Speaker, settings: ReplySettings, asked: Asked, rewards: Mapping[str, Reward]) -> None:
-    """Judge two replies before anything is written: a reward that fails is found now, not after an hour."""
-    if not rewards:
-        return
-    if not asked.prompts:
+def two_replies(
+    s: Speaker, settings: ReplySettings, rows: Sequence[PromptRow], engine: Engine | None = None
+) -> list[Reply]:
+    """Two replies, to be judged before anything is written: a reward that fails is found now, not after an
+    hour.
+    """
+    if not rows:
         raise InputError(
             f"nothing can be measured: no prompt leaves room for {settings.max_new_tokens} tokens in the "
             f"context of {s.context}; expected shorter replies (max_new_tokens), or a longer context"
         )
-    few = {"seed": 0, "max_new_tokens": settings.max_new_tokens, "columns": asked.columns[:2]}
-    replies = sample_replies(s.policy, s.chat, asked.prompts[:2], **few)
-    for reward in rewards.values():
-        reward(replies)
+    return sample_replies(
+        s.policy,
+        s.chat,
+        [row.prompt for row in rows[:2]],
+        seed=0,
+        max_new_tokens=settings.max_new_tokens,
+        columns=[row.columns for row in rows[:2]],
+        engine=engine,
+    )
 
 
 def finish_speaker(
