@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from turnwise.data.order import BatchOrder, batch_size_for, chunks, scrambled
 from turnwise.run.distributed import World
-from turnwise.run.training import Picked
+from turnwise.run.passes import Picked
 
 
 @given(

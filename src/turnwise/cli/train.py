@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from turnwise.cli.critics import print_critic
-from turnwise.cli.say import console, interval, notice, parse
+from turnwise.cli.learnt import in_acts, in_words, print_critic, print_plan, print_replies
+from turnwise.cli.say import console, notice, parse
 from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.engine import EngineSettings
@@ -27,7 +27,6 @@ from turnwise.recipes.settings.train import (
     RunSettings,
     Start,
 )
-from turnwise.run import outwards
 from turnwise.run.errors import SettingError
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ def _printed_plan(json: bool) -> Callable[[Job[Any]], dict[str, Any]]:
 def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -> None:
     """What the run came to, for people."""
     out = console(json)
-    _print_replies(result.get("measured", {}), out)
+    print_replies(result.get("measured", {}), out)
     metrics = result["metrics"]
     if metrics.get("left_out"):
         skipped = f"; {metrics['skipped']:,.0f} steps learnt nothing" if metrics.get("skipped") else ""
@@ -295,7 +294,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     if row.family == "codebooks":
         out.print(f"{row.name}: {folder}")
         for side, found in result["sides"].items():
-            out.print(f"  {side}: {_in_acts(found)}", markup=False)
+            out.print(f"  {side}: {in_acts(found)}", markup=False)
     elif row.family in ("logs", "act_agents", "plans", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
@@ -305,14 +304,14 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         for text in result.get("quality", {}).get("cautions", []):
             out.print(f"caution: {text}")
         loss = f"  heldout/loss {metrics['heldout/loss']:.3f}" if "heldout/loss" in metrics else ""
-        out.print(f"{row.name}: {folder}{_in_words(result.get('quality', {}))}{loss}")
+        out.print(f"{row.name}: {folder}{in_words(result.get('quality', {}))}{loss}")
     if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
         out.print(verdict)
     if "estimate" in result:
         _print_estimate(result["estimate"], out)
     out.print(f"report: {result['report']}")
     if row.family == "plans":
-        _print_plan(result, out)
+        print_plan(result, out)
     if row.family == "plans" or (row.family in ("act_agents", "acting") and "policy" in result):
         notice(f"next: turnwise evaluate {folder}")
 
@@ -325,79 +324,3 @@ def _print_estimate(found: Mapping[str, Any], out: Console) -> None:
     out.print(f"what {found['conversations']:,} conversations that were held out say of it:")
     for line in found["lines"]:
         out.print(f"  {line}", markup=False, highlight=False)
-
-
-def _print_plan(result: Mapping[str, Any], out: Console) -> None:
-    """What was learnt, and what the plan is worth in models, beside what the logs earned."""
-    if "worth" not in result:
-        return
-    out.print(f"{result['states']} hidden states, smoothing {result['smoothing']:g}")
-    for line in result["worth"]:
-        out.print(f"{line['role']:>9}: {interval(line)}  {line['name']}", markup=False)
-    b = result["bounds"]
-    ends = f"{outwards.lower(b['lower'], 4)} to {outwards.upper(b['upper'], 4)}"
-    out.print(f"   bounds: {ends} in the model that was planned in", markup=False)
-
-
-def _in_acts(found: Mapping[str, Any]) -> str:
-    """One side's codebook in a line."""
-    words = f"{found['acts']} acts of {found['messages']:,} messages ({found['way']})"
-    for key, told in found.get("told", {}).items():
-        words += f"; {told['mean']:.3f} bits of the {key} ({told['low']:.3f} to {told['high']:.3f}, 95%)"
-    if found.get("agreement"):
-        words += f"; agreement with half of the logs {found['agreement'][0]:.2f}"
-    if found.get("labels") is not None:
-        words += f"; with the log's own acts {found['labels']:.2f}"
-    return words
-
-
-def _print_replies(measured: Mapping[str, Any], out: Console) -> None:
-    """What the policy says, before and after, and what it is worth."""
-    for name in (x for x in ("before", "after", "gained") if x in measured):
-        m = measured[name]
-        words = [f"{key} {interval(m[key])}" for key in m if key == "gold" or key.startswith("reward")]
-        if name != "gained":
-            words += [f"KL {interval(m['kl'], '.2f')} nats a reply", f"{interval(m['length'], '.1f')} tokens"]
-            words.append(f"{interval(m['unfinished'], '.0%')} cut off")
-        if words:
-            out.print(f"{name:>7}: {'  '.join(words)}", markup=False)
-    examples = [measured.get(name, {}).get("examples", []) for name in ("before", "after")]
-    for old, new in zip(*examples, strict=False):
-        for name, text in (("prompt", old["prompt"]), ("before", old["reply"]), ("after", new["reply"])):
-            out.print(f"{name:>9}: {_line(text)}", markup=False)
-
-
-def _line(text: str, most: int = 90) -> str:
-    """The beginning of a text, on one line, without what a terminal would obey."""
-    from turnwise.run.terminal import visible
-
-    plain = visible(" ".join(text.split()))
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
-
-
-def _in_words(quality: Mapping[str, Any]) -> str:
-    """What was measured on held-out items, for people, beside what needs no model."""
-    from turnwise.evaluation.pages.reward_models import part_in_words
-
-    words = ""
-    if quality.get("auc"):
-        auc = quality["auc"]
-        words += f"  held-out AUC {part_in_words(quality, auc['mean'])}{_ends(auc, '.1%')}"
-    elif "accuracy" in quality:
-        found = part_in_words(quality, quality["accuracy"])
-        words += f"  held-out accuracy {found}{_ends(quality, '.1%')}"
-    if "rule" in quality:
-        by_rule = part_in_words(quality, quality["rules"][quality["rule"]])
-        words += f"  the {quality['rule']} reply: {by_rule}"
-    if quality.get("words") and "rmse" not in quality:
-        words += f"  a bag of words: {part_in_words(quality, quality['words']['mean'])}"
-    if quality.get("tau") is not None:
-        words += f"  tau {quality['tau']:.3f}"
-    if "rmse" in quality:
-        words += f"  held-out RMSE {quality['rmse']:.3f}{_ends(quality, '.3f')}"
-        words += f"  R2 {quality['r2']:.3f}" if quality["r2"] is not None else ""
-    return words
-
-
-def _ends(found: Mapping[str, Any], form: str) -> str:
-    return f" ({found['low']:{form}} to {found['high']:{form}}, 95%)" if found.get("low") is not None else ""

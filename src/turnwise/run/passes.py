@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, overload
 
+import numpy as np
 import torch
 
 from turnwise.run.distributed import Row, World
@@ -19,6 +20,25 @@ class Lengths(Protocol):
     """Positions of rows, by place."""
 
     def __getitem__(self, i: int, /) -> int: ...
+
+
+class Picked(Sequence[T]):
+    """Rows at some places, each made when it is asked for."""
+
+    def __init__(self, rows: Sequence[T], places: np.ndarray) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Picked[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Picked[T]:
+        if isinstance(index, slice):
+            return Picked(self._rows, self._places[index])
+        return self._rows[int(self._places[index])]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -39,10 +37,11 @@ from turnwise.run.files.whole import to_disk
 from turnwise.run.learner import ADVICE, Learner, Stateful
 from turnwise.run.metrics import OPTIMIZER
 from turnwise.run.optim import rate_in_words, warmed_up
-from turnwise.run.passes import Passes
+from turnwise.run.passes import Passes, Picked
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.settings import Adam, AdamW
+from turnwise.run.stopping import StopSignal
 from turnwise.run.terminal import say
 from turnwise.run.tracking import Nothing, Tracker, tracker
 
@@ -69,25 +68,6 @@ class Order(Protocol):
     def steps(self, epochs: float) -> int:
         """Batches in so many passes over the rows."""
         ...
-
-
-class Picked(Sequence[R]):
-    """Rows at some places, each made when it is asked for."""
-
-    def __init__(self, rows: Sequence[R], places: np.ndarray) -> None:
-        self._rows, self._places = rows, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> Picked[R]: ...
-    def __getitem__(self, index: int | slice) -> R | Picked[R]:
-        if isinstance(index, slice):
-            return Picked(self._rows, self._places[index])
-        return self._rows[int(self._places[index])]
 
 
 @dataclass
@@ -192,7 +172,7 @@ class TrainingRun:
             rate = rate_in_words(learner.settings, first, total)
             say(f"{self.what}: goes on after step {first} of {total}; {rate}")
         with self._closing as closing:
-            stop = closing.enter_context(_StopSignal())
+            stop = closing.enter_context(StopSignal())
             name = self.track if self.world.main else "none"
             self._tracker = closing.enter_context(tracker(name, self.folder, first))
             progress = closing.enter_context(Progress(self.what, total, done=first, quiet=quiet))
@@ -396,28 +376,3 @@ class _Begun:
         """Where the learner stands now."""
         changes = 0 if learner.experience is None else learner.experience.changes
         return cls(step, learner.updates, changes, torch.get_rng_state(), dict(counts))
-
-
-class _StopSignal:
-    """The first Ctrl-C (or SIGTERM) stops training after the step; the second one stops it at once."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        if threading.current_thread() is threading.main_thread():  # elsewhere nobody can press Ctrl-C
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is signal.SIG_IGN:  # a job in the background of a script
-                    continue
-                self._before[number] = signal.signal(number, self._press)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _press(self, number: int, frame: object) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True

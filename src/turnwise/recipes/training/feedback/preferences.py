@@ -46,7 +46,7 @@ from turnwise.recipes.training.feedback.speakers import (
     what_fits,
 )
 from turnwise.recipes.training.job import Job, passes_plan
-from turnwise.recipes.training.learning import expect_criterion, settled
+from turnwise.recipes.training.learning import How, expect_criterion, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.rewards import Patient, Reward
 from turnwise.run.errors import InputError, SettingError
@@ -117,18 +117,7 @@ def prepare(
         }
 
     expect_criterion(learning, algorithm, len(held_rows))
-    how = settled(
-        speaker.policy,
-        [trunk_of(speaker.policy.lm)],
-        learning,
-        m.world,
-        rows=config.batch_size,
-        longest=max(row.size for row in rows),
-        vocab=speaker.before.config.vocab_size,
-        beside=[speaker.before],
-        copies=int(name in WITH_REFERENCE and not learning.lora_rank),
-        each=max(replies_of(row) for row in rows),
-    )
+    how = _how(name, config.batch_size, speaker, rows, m)
     sizes = {"algorithm": name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     source = {"policy": speaker.name, "feedback": feedback.source, "kind": feedback.kind, "task": task}
     source |= {"reward": recorded(judges)} if judges else {}
@@ -143,6 +132,22 @@ def prepare(
         finish=finish,
         files={"card.json": card | counts},
         warnings=[*warnings, *cautions(_comparable(held, feedback, speaker))],
+    )
+
+
+def _how(name: str, items: int, s: Speaker, rows: Sequence[Any], m: Machine) -> How:
+    """How so many items go through the policy, and beside it through a reference if there is one."""
+    return settled(
+        s.policy,
+        [trunk_of(s.policy.lm)],
+        s.learning,
+        m.world,
+        rows=items,
+        longest=max(row.size for row in rows),
+        vocab=s.before.config.vocab_size,
+        beside=[s.before],
+        copies=int(name in WITH_REFERENCE and not s.learning.lora_rank),
+        each=max(replies_of(row) for row in rows),
     )
 
 
