@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,25 +104,14 @@ def measure(
             progress=bar.at,
             engine=engine,
         )
-    same = policy.task == row.words
-    references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
-    result: dict[str, Any] = {
-        "task": row.words,
-        "same_task": same,
-        **conversation_summary(conversations, a.seed),
-        "references": references,
-    }
-    result["beta"] = agent.acting.beta if agent.critic is not None else None
-    result["validation"] = validation
+    rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
+    result = _result(row, policy.task == row.words, conversation_summary(conversations, a.seed))
+    result |= {"beta": None if agent.critic is None else agent.acting.beta, "validation": validation}
     if engine is not None:
         result["sampled_by"] = engine.kind
-    result["beside"] = [reference_in_words(r) for r in references]
-    rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
     result["shift"] = shift = measure_shift(agent, rows, said=True)
     if shift is not None:
         result["beside"].append(shift["sentence"])
-    if not same:
-        result["beside"].append(f"{NOT_COMPARED} {row.words}")
     report = None
     if policy.folder is not None:
         size = parameter_count(agent.lm)
@@ -134,6 +123,21 @@ def measure(
     return Evaluation(
         result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
     )
+
+
+def _result(task: Task, same: bool, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured in a task, and what it stands beside; `same`: the policy's logs are of that task."""
+    references = [vars(r) for r in task.references() if same or r.role != "behaviour"]
+    beside = [reference_in_words(r) for r in references]
+    if not same:
+        beside.append(f"{NOT_COMPARED} {task.words}")
+    return {
+        "task": task.words,
+        "same_task": same,
+        **summary,
+        "references": references,
+        "beside": beside,
+    }
 
 
 def _engine(

@@ -6,7 +6,7 @@ logs ──► learnt from | held out ──► acts, by codebooks ──► epi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,6 @@ def prepare(
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
     source = origin(logs, task, acts=read.source)
-    few = rows[: 3 * config.batch_size]
-    once = replace(config, epochs=1.0)
-    trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // config.batch_size)))
     sizes = {
         "algorithm": algorithm.name,
         "conversations": card["conversations"],
@@ -147,18 +144,31 @@ def prepare(
         "decisions": sum(len(e) for e in rows),
         "parameters": count_trainable(module),
     }
-    steps = BatchOrder([len(e) for e in rows], config.batch_size, m.seed).steps(config.epochs)
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, memory, config),
         data=digest(records_of(logs)),
         content={"acts": digest_of_codes(read.codes)},
-        plan=Plan(sizes, steps, "steps", trial),
+        plan=_plan(config, rows, sizes, train, m.seed),
         train=lambda run: train(config, rows, heldout, run),
         finish=finish,
         files={"card.json": card},
         warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts, *unsaid, *wordless],
     )
+
+
+def _plan(
+    c: Any,
+    rows: Sequence[Episode],
+    sizes: dict[str, Any],
+    train: Callable[[Any, Sequence[Episode], Sequence[Episode], TrainingRun], None],
+    seed: int,
+) -> Plan:
+    """What would be done; a few steps of it are the trial."""
+    few, once = rows[: 3 * c.batch_size], replace(c, epochs=1.0)
+    trial = Trial(lambda run: train(once, few, [], run), max(1, -(-len(few) // c.batch_size)))
+    steps = BatchOrder([len(e) for e in rows], c.batch_size, seed).steps(c.epochs)
+    return Plan(sizes, steps, "steps", trial)
 
 
 def _judged(

@@ -85,12 +85,7 @@ def prepare(
     """
     if config.voice == "model" and policy is None:
         raise SettingError("voice", config.voice, "logged, or a policy that is to word the acts")
-    everything = logs if apart is None else together(logs, apart)
-    if unrated(everything).all():
-        raise InputError(
-            f"{logs.source}: nobody said how the conversations went: there is nothing to plan for"
-        )
-    expect_outcomes(everything, logs.source)
+    _expect_rated(logs if apart is None else together(logs, apart), logs.source)
     split, logs = parted(logs, settings.heldout, settings.heldout_by, apart, m)
     read = read_acts(split.learnt, split.held, acts, m.seed)
     clone, name = (None, None) if policy is None else open_policy(policy)
@@ -151,6 +146,13 @@ def prepare(
         files={"card.json": card},
         warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts],
     )
+
+
+def _expect_rated(logs: Logs, source: str) -> None:
+    """InputError if there are no outcomes to plan for."""
+    if unrated(logs).all():
+        raise InputError(f"{source}: nobody said how the conversations went: there is nothing to plan for")
+    expect_outcomes(logs, source)
 
 
 def _material(config: pomdp.Config, read: Read, clone: Any) -> tuple[Material, list[str]]:
