@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.run.errors import InputError
@@ -31,6 +31,22 @@ class Ask:
     """of this utterance alone, below 2^63"""
     stop: int
     decoding: Decoding
+
+
+def sampling(ask: Ask) -> dict[str, Any]:
+    """How to sample, in the words that vLLM and SGLang share: as asked, with nothing of a server's own."""
+    how = ask.decoding
+    return {
+        "temperature": how.temperature,
+        "top_p": 1.0 if how.top_p is None else how.top_p,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop_token_ids": [ask.stop],
+        "ignore_eos": True,
+        "skip_special_tokens": False,
+    }
 
 
 @dataclass(frozen=True)

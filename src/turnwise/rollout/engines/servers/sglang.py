@@ -10,7 +10,7 @@ import contextlib
 import uuid
 from typing import Any
 
-from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sound
+from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sampling, sound
 from turnwise.rollout.engines.servers.transport import Refused, Transport, Unavailable
 from turnwise.rollout.engines.servers.vllm import LOADS
 from turnwise.run.errors import InputError
@@ -49,23 +49,14 @@ class SglangServer:
 
     def say(self, ask: Ask) -> Answer:
         """Sample one utterance."""
-        how = ask.decoding
         body: dict[str, Any] = {
             "input_ids": list(ask.ids),
             "sampling_params": {
+                **sampling(ask),
                 "max_new_tokens": ask.most,
                 "sampling_seed": ask.seed % 2**31,
-                "temperature": how.temperature,
-                "top_k": how.top_k or -1,
-                "top_p": 1.0 if how.top_p is None else how.top_p,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "presence_penalty": 0.0,
-                "frequency_penalty": 0.0,
-                "stop_token_ids": [ask.stop],
-                "ignore_eos": True,
+                "top_k": ask.decoding.top_k or -1,
                 "no_stop_trim": True,
-                "skip_special_tokens": False,
             },
             "return_logprob": True,
             "logprob_start_len": -1,

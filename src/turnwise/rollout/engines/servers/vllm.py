@@ -12,7 +12,7 @@ import contextlib
 import uuid
 from typing import Any
 
-from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sound
+from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sampling, sound
 from turnwise.rollout.engines.servers.transport import Refused, Transport, Unavailable
 from turnwise.run.errors import InputError
 
@@ -132,22 +132,13 @@ class VllmServer:
             raise InputError(f"{self.url}: cannot load the adapter ({e.words}); {LORA}") from e
 
     def _request(self, ask: Ask) -> dict[str, Any]:
-        how = ask.decoding
         return {
+            **sampling(ask),
             "model": self.adapter if self._adapted else self._model,
             "prompt": list(ask.ids),
             "max_tokens": ask.most,
             "seed": ask.seed,
-            "temperature": how.temperature,
-            "top_k": how.top_k or 0,
-            "top_p": 1.0 if how.top_p is None else how.top_p,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "stop_token_ids": [ask.stop],
-            "ignore_eos": True,
-            "skip_special_tokens": False,
+            "top_k": ask.decoding.top_k or 0,
             "logprobs": 0,
             "return_token_ids": True,
             "cache_salt": self._salt,
