@@ -17,6 +17,8 @@ LEAST = -9000.0
 """what is below is how servers write minus infinity: no token that was sampled has it"""
 LOADING = OURS + "loading"
 """the label while weights are being replaced: whoever finds it later knows that this was not finished"""
+LOADS = 600.0
+"""seconds that replacing weights may take"""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,17 @@ import contextlib
 import uuid
 from typing import Any
 
-from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sampling, sound
+from turnwise.rollout.engines.servers.contract import (
+    LOADING,
+    LOADS,
+    Answer,
+    Ask,
+    Facts,
+    Weights,
+    sampling,
+    sound,
+)
 from turnwise.rollout.engines.servers.transport import Refused, Transport, Unavailable
-from turnwise.rollout.engines.servers.vllm import LOADS
 from turnwise.run.errors import InputError
 
 LORA = "expected SGLang started with --enable-lora, and a --max-lora-rank that is no smaller than lora_rank"

@@ -12,12 +12,19 @@ import contextlib
 import uuid
 from typing import Any
 
-from turnwise.rollout.engines.servers.contract import LOADING, Answer, Ask, Facts, Weights, sampling, sound
+from turnwise.rollout.engines.servers.contract import (
+    LOADING,
+    LOADS,
+    Answer,
+    Ask,
+    Facts,
+    Weights,
+    sampling,
+    sound,
+)
 from turnwise.rollout.engines.servers.transport import Refused, Transport, Unavailable
 from turnwise.run.errors import InputError
 
-LOADS = 600.0
-"""seconds that replacing weights may take"""
 DEV_MODE = "expected vLLM started with VLLM_SERVER_DEV_MODE=1, so that its weights can be replaced"
 LORA = (
     "expected vLLM started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a --max-lora-rank "
