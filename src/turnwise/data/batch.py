@@ -199,13 +199,18 @@ def _stack(rows: Sequence[Tokens], packed: Sequence[_PackedRow], dtype: torch.dt
     )
 
 
+def padded_ids(rows: Sequence[Tokens]) -> Int[Tensor, "B T"]:
+    """Ids of rows, as long as the longest; 0 behind the others."""
+    ids = np.zeros((len(rows), max(len(t) for t in rows)), np.int64)
+    for b, t in enumerate(rows):
+        ids[b, : len(t)] = t.ids
+    return torch.from_numpy(ids)
+
+
 def _inputs(rows: Sequence[Tokens], T: int, dtype: torch.dtype) -> Tensor:
     """Ids [B, T]; or features [B, T, D], if that is what the rows hold."""
     if rows[0].features is None:
-        ids = np.zeros((len(rows), T), np.int64)
-        for b, t in enumerate(rows):
-            ids[b, : len(t)] = t.ids
-        return torch.from_numpy(ids)
+        return padded_ids(rows)
     features = torch.zeros(len(rows), T, rows[0].features.shape[1], dtype=dtype)
     for b, t in enumerate(rows):
         features[b, : len(t)] = torch.from_numpy(np.array(t.features))  # a copy: a mapped file is read-only

@@ -132,6 +132,21 @@ def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
+def alike(sizes: np.ndarray, most: int) -> Iterator[list[int]]:
+    """Places of rows of like lengths: in each batch at most `most` positions, padding included, or one row.
+
+    The shortest come first, so that the newest row of a batch is the longest.
+    """
+    batch: list[int] = []
+    for i in np.argsort(sizes, kind="stable").tolist():
+        if batch and (len(batch) + 1) * int(sizes[i]) > most:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 def row_groups(lengths: Sequence[int], groups: int, order: Sequence[int]) -> list[list[int]]:
     """Rows in `order`, split into at most `groups` with about as many steps each; no group is empty."""
     total, filled = sum(lengths), 0  # a row goes to the group in which its first step falls

@@ -8,13 +8,15 @@ that it would never say has -inf. Every conversation is read once, all of its tu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from turnwise.data.batch import padded_ids
+from turnwise.data.order import alike
 from turnwise.data.rows import lengths
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import action_logp
@@ -48,7 +50,7 @@ def token_scores(
 ) -> list[TokenScores]:
     """Every decision of every row, burn-in too. `progress` is called with the number of rows read so far."""
     found: dict[int, TokenScores] = {}
-    for batch in _batches(lengths(rows).array()):
+    for batch in alike(lengths(rows).array(), READ):
         part = [rows[i] for i in batch]
         found.update(zip(batch, _read(policy, decoding, part), strict=True))
         if progress is not None:
@@ -56,31 +58,16 @@ def token_scores(
     return [found[i] for i in range(len(rows))]
 
 
-def _batches(sizes: np.ndarray) -> Iterator[list[int]]:
-    """Rows of like lengths together: the shortest first, so that the newest row is the longest."""
-    batch: list[int] = []
-    for i in np.argsort(sizes, kind="stable").tolist():
-        if batch and (len(batch) + 1) * int(sizes[i]) > READ:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
 def _read(policy: Policy, decoding: Decoding, rows: Sequence[Tokens]) -> list[TokenScores]:
     device = next(policy.trunks[0].parameters()).device
     at = [row.decisions for row in rows]
-    ids = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
-    for b, row in enumerate(rows):
-        ids[b, : len(row)] = row.ids
     decisions = np.zeros((len(rows), max(map(len, at)) + 1), np.int64)  # [B, A1], padded as batches are
     for b, (row, k) in enumerate(zip(rows, at, strict=True)):
         decisions[b, : len(k)], decisions[b, len(k) :] = k, len(row) - 1
     said = torch.as_tensor(
         np.concatenate([row.ids[k + 1] for row, k in zip(rows, at, strict=True)]), device=device
     )
-    read = torch.as_tensor(ids, device=device)
+    read = padded_ids(rows).to(device)
     places = torch.as_tensor(decisions, device=device)
     real = torch.arange(decisions.shape[1]) < torch.tensor([len(k) for k in at]).unsqueeze(1)
     real = real.to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from turnwise.data.batch import padded_ids
+from turnwise.data.order import alike
 from turnwise.data.rows import ChangedRows, lengths
 from turnwise.data.tokens import Tokens
 from turnwise.recipes.training.machine import Machine
@@ -94,10 +96,12 @@ class FrozenFeatures:
         self._found = found.view(np.ndarray)  # slices of a memmap are objects of their own, and slow to make
 
     def _fill(self, into: np.memmap, each: Sequence[tuple[Sequence[Tokens], int]], m: Machine) -> None:
-        sizes = np.concatenate([np.asarray(lengths(part)) for part in self._parts])
+        sizes = np.concatenate([lengths(part).array() for part in self._parts])
         self._trunk.to(m.device)
         with m.progress("reading features", int(sizes.sum())) as bar:
-            for done, chosen in _batches(sizes):
+            done = 0
+            for chosen in alike(sizes, READ):
+                done += int(sizes[chosen].sum())
                 rows = [each[k][0][each[k][1]] for k in chosen]
                 for k, row, features in zip(chosen, rows, _read(self._trunk, rows), strict=True):
                     into[self._starts[k] : self._starts[k + 1]] = features[row.read_at]
@@ -106,25 +110,11 @@ class FrozenFeatures:
         self._trunk.cpu()
 
 
-def _batches(sizes: np.ndarray) -> Iterator[tuple[int, list[int]]]:
-    """Rows of like lengths together, the longest first; and the positions that are read after them."""
-    order, begin, done = np.argsort(-sizes, kind="stable"), 0, 0
-    while begin < len(order):
-        n = max(1, READ // max(1, int(sizes[order[begin]])))
-        chosen = order[begin : begin + n]
-        done += int(sizes[chosen].sum())
-        yield done, chosen.tolist()
-        begin += n
-
-
 @torch.no_grad()  # not in inference mode, which the trunk's weights would never come back from
 def _read(trunk: nn.Module, rows: Sequence[Tokens]) -> np.ndarray:
     """Features [B, T, D] of whole rows."""
     trunk.eval()
-    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-    for b, row in enumerate(rows):
-        ids[b, : len(row)] = row.ids
-    read = torch.from_numpy(ids).to(next(trunk.parameters()).device)
+    read = padded_ids(rows).to(next(trunk.parameters()).device)
     features = trunk(input_ids=read, use_cache=False).last_hidden_state
     return (features if features.dtype == torch.float64 else features.float()).cpu().numpy()
 
