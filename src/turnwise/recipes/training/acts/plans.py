@@ -6,7 +6,7 @@ logs ──► learnt from | held out ──► acts ──► models of the log
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from turnwise.data.acts.phrases import PhraseBook
 from turnwise.data.acts.talks import Codes
 from turnwise.data.cards.logs import data_card, warnings
 from turnwise.data.dataset import Logs
+from turnwise.data.dialogue import Dialogue
 from turnwise.data.splits.choices import records_of, together, unrated
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.fit import iterations_of
@@ -148,7 +149,7 @@ def prepare(
     )
 
 
-def _expect_rated(logs: Logs, source: str) -> None:
+def _expect_rated(logs: Sequence[Dialogue], source: str) -> None:
     """InputError if there are no outcomes to plan for."""
     if unrated(logs).all():
         raise InputError(f"{source}: nobody said how the conversations went: there is nothing to plan for")
