@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from turnwise.envs.tasks.grammar import Grammar, weighed
 from turnwise.envs.tasks.travel.desk import DESK
-from turnwise.envs.tasks.travel.grammar import Grammar, weighed
 from turnwise.envs.tasks.travel.guest import GUEST, OPENING
 from turnwise.envs.tasks.travel.logs import travel_logs
 from turnwise.envs.tasks.travel.reading import read_act

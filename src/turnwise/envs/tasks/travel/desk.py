@@ -7,7 +7,7 @@ say how it is by how it is not.
 
 from __future__ import annotations
 
-from turnwise.envs.tasks.travel.grammar import Grammar, Groups, weighed
+from turnwise.envs.tasks.grammar import Grammar, Groups, weighed
 from turnwise.envs.tasks.travel.rules import ACTS, CONTRAST, NEGATED, PLAIN, Act
 from turnwise.envs.tasks.travel.vocabulary import (
     HILLS,

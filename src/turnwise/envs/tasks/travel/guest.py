@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from turnwise.envs.tasks.travel.grammar import Grammar, Template, weighed
+from turnwise.envs.tasks.grammar import Grammar, Template, weighed
 from turnwise.envs.tasks.travel.rules import CONTRAST, NEGATED, PLAIN
 from turnwise.envs.tasks.travel.vocabulary import (
     HILLS,

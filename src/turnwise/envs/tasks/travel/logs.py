@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from turnwise.envs.dialogue import Message
+from turnwise.envs.tasks.grammar import draw
 from turnwise.envs.tasks.travel.desk import DESK
-from turnwise.envs.tasks.travel.grammar import draw
 from turnwise.envs.tasks.travel.rules import ACTS, ANSWERS, ASK_PACE, ASK_PLACE, OFFERS
 from turnwise.envs.tasks.travel.task import TravelDesk
 
