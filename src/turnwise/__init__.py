@@ -48,6 +48,7 @@ _PLACES = {
     "SettingError": "run.errors",
     # tasks and problems
     "HelpDesk": "envs.tasks.helpdesk.task",
+    "Maze": "envs.tasks.maze.task",
     "Negotiation": "envs.tasks.negotiation.task",
     "Postcards": "envs.tasks.postcards.task",
     "TravelDesk": "envs.tasks.travel.task",
@@ -91,6 +92,7 @@ __all__ = [
     "InputError",
     "Judge",
     "LearntPomdp",
+    "Maze",
     "Message",
     "Negotiation",
     "OnlineDPO",
@@ -159,6 +161,7 @@ if TYPE_CHECKING:
     from turnwise.envs.dialogue import Message, Reference, Response
     from turnwise.envs.pomdp import POMDP
     from turnwise.envs.tasks.helpdesk.task import HelpDesk
+    from turnwise.envs.tasks.maze.task import Maze
     from turnwise.envs.tasks.negotiation.task import Negotiation
     from turnwise.envs.tasks.postcards.task import Postcards
     from turnwise.envs.tasks.travel.task import TravelDesk

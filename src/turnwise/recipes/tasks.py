@@ -28,6 +28,7 @@ from turnwise.envs.dialogue import (
 )
 from turnwise.envs.tasks.annotators import Kind
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.envs.tasks.maze.task import Maze
 from turnwise.envs.tasks.negotiation.task import Negotiation, Split
 from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
@@ -151,6 +152,11 @@ TASKS: Mapping[str, Task] = {
         name="helpdesk",
         about="Find which of four parts of a customer's device is broken, by asking, and name the fix.",
         make=HelpDesk,
+    ),
+    "maze": Task(
+        name="maze",
+        about="Find the way out of a maze by saying where to go, told where one is or only where walls are.",
+        make=Maze,
     ),
     "negotiation": Task(
         name="negotiation",

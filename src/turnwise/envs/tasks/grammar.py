@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+Option = TypeVar("Option")
 _SLOT = re.compile(r"{(\w+)}")
 
 
@@ -113,6 +114,20 @@ class Grammar:
         return re.compile(f"(?:{starts})(?:{'|'.join(bodies)})")
 
 
+def halved(grammar: Grammar) -> Grammar:
+    """The grammar with every other template of an act, as likely as before among themselves.
+
+    Which half it is changes from act to act, so that a turn of phrase that acts share is in it for some of
+    them. An act needs two templates or more.
+    """
+    half = {}
+    for i, (act, templates) in enumerate(grammar.templates.items()):
+        kept = templates[i % 2 :: 2]
+        share = math.fsum(t.weight for t in kept)
+        half[act] = tuple(Template(t.text, t.slots, t.weight / share) for t in kept)
+    return Grammar(grammar.starts, half)
+
+
 Groups = Sequence[tuple[float, Sequence[str]]]
 """the probability of each group of sentences, and the sentences"""
 
@@ -134,6 +149,6 @@ def draw(weights: Sequence[float], rng: np.random.Generator) -> int:
     return len(weights) - 1
 
 
-def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
     """One of the options, uniformly."""
     return options[int(rng.random() * len(options))]
