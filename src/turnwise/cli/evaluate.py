@@ -11,6 +11,7 @@ from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styl
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import read_config
 
@@ -62,6 +63,7 @@ class EvaluatePolicy:
     task: TaskChoice = TaskChoice()
     settings: ConversationSettings = field(default_factory=ConversationSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class EvaluateAgent:
     target: Run
     env: EnvironmentChoice = EnvironmentChoice()
     settings: EpisodeSettings = field(default_factory=EpisodeSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 def run(args: Sequence[str]) -> dict[str, Any]:
@@ -127,13 +130,13 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     if isinstance(policy, ActPolicy):
         if a.engine.engine is not None:
             raise SettingError("engine", a.engine.engine, conversations.WORDS_ONLY)
-        found = act_conversations.measure(policy, task, s)
+        found = act_conversations.measure(policy, task, s, a.ray)
     else:
         if s.betas and policy.agent.critic is None:
             notice("warning: --betas: this policy has no critic whose strength could be chosen")
         elif s.betas:
             notice(f"choosing beta on {s.validation_episodes} validation conversations each")
-        found = conversations.measure(policy, task, s, a.engine)
+        found = conversations.measure(policy, task, s, a.engine, a.ray)
     result = dict(found.result)
     out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
     if result["truncated"]:
@@ -156,9 +159,12 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
     from turnwise.recipes.measuring.evaluate import place_of
     from turnwise.recipes.solved import Solved
     from turnwise.recipes.trained import Actor, World
+    from turnwise.recipes.workers import expect_undivided
 
     actor = _opened(a.target)
     assert isinstance(actor, Actor | World | Solved)
+    if not isinstance(actor, Actor):
+        expect_undivided(a.ray)
     if isinstance(actor, Actor) and a.settings.greedy and actor.saved.kind == "q":
         notice("--greedy: an agent of values takes the best action in any case")
     place = place_of(actor, a.env.env, a.env.env_kwargs)
@@ -168,7 +174,7 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
         elif isinstance(actor, World):
             found = worlds.measure(actor, place, a.settings, bounds=bar.at)
         else:
-            found = episodes.measure(actor, place, a.settings, bounds=bar.at)
+            found = episodes.measure(actor, place, a.settings, a.ray, bounds=bar.at)
     result, out = dict(found.result), console(a.target.json)
     low, high = result["low"], result["high"]
     spread = f"({low:.4g} to {high:.4g}, 95%; standard error {result['standard_error']:.2g})"

@@ -12,6 +12,7 @@ from turnwise.models.agents.settings import CriticSpec, MemorySpec
 from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.learning import Learning
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -164,6 +165,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
         RewardShaping,
         Learning,
         EngineSettings,
+        RaySettings,
     ),
     "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
 }
@@ -209,6 +211,7 @@ _TITLES: dict[type[Any], str] = {
     MeasuringReward: "measuring",
     RewardShaping: "shaping",
     EngineSettings: "engine",
+    RaySettings: "ray",
     EnvironmentSource: "environment",
     EnvironmentSettings: "episodes",
     MemorySpec: "memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.rollout.engines.servers.handshake import own_logp
 from turnwise.rollout.replies import Reply, sample_replies
 from turnwise.rollout.rewards import Reward, judged_groups
+from turnwise.rollout.spread import Spread
 
 T = TypeVar("T")
 
@@ -103,7 +105,8 @@ class OneTurn:
     """Prompts, and the reward that judges the replies to them.
 
     `gold`, the true reward if it is known, is only recorded: nothing is learnt from it. `engine`: servers
-    that speak for the policy; without it the policy speaks itself.
+    that speak for the policy; without it the policy speaks itself, here or, with `spread`, on workers that
+    are given its weights at each step.
     """
 
     chat: ChatFormat
@@ -114,6 +117,7 @@ class OneTurn:
     max_new_tokens: int = 64
     decoding: Decoding = POLICYS_OWN
     engine: Engine | None = None
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -164,16 +168,19 @@ class OneTurn:
         def mine() -> tuple[list[Reply], np.ndarray, np.ndarray]:
             if not count:
                 return [], np.zeros(0), np.zeros(0, bool)
-            replies = sample_replies(
+            asked = [self.prompts[chosen[k]] for k in turns]
+            sample = (
+                partial(sample_replies, engine=self.engine) if self.spread is None else self.spread.sample
+            )
+            replies = sample(
                 policy,
                 self.chat,
-                [self.prompts[chosen[k]] for k in turns],
+                asked,
                 group=group,
                 seed=episode_seed(seed, step, 2),
                 max_new_tokens=self.max_new_tokens,
                 decoding=self.decoding,
                 columns=None if self.columns is None else [self.columns[chosen[k]] for k in turns],
-                engine=self.engine,
                 places=turns,
             )
             return replies, *judged_groups(self.reward, replies, group)

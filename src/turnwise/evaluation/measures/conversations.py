@@ -12,6 +12,7 @@ from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation, converse
 from turnwise.rollout.engines.servers.engine import Engine
+from turnwise.run.shards.here import Workers, spread
 
 CONFIDENCE = 0.95
 
@@ -25,17 +26,30 @@ def hold_conversations(
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
     engine: Engine | None = None,
+    workers: Workers | None = None,
+    shards: int = 1,
 ) -> list[Conversation]:
     """Let `agent` talk with the partners of `task`, `lanes` conversations at a time.
 
     The same seed gives every agent the same partners: differences between agents are then paired, and need
     fewer conversations to be seen. `progress` is called with the number of finished conversations. An
-    `engine` speaks for the agent, if there is one.
+    `engine` speaks for the agent, if there is one. `workers` hold them in `shards`, each with lanes of its
+    own; what is said is the same but for rounding.
     """
+    if workers is not None:
+        return spread(workers, _held, (agent, task, seed, lanes), episodes, shards, progress)
     chat = agent.chat
     lanes = min(lanes, episodes)
     model = agent.lane_model(lanes, chat.stop, engine)
     return converse(model, task, chat, episodes=range(episodes), seed=seed, lanes=lanes, progress=progress)
+
+
+def _held(shared: tuple[Agent, DialogueTask, int, int], part: range) -> list[Conversation]:
+    """A shard: conversations are the same ones, whoever holds them."""
+    agent, task, seed, lanes = shared
+    lanes = min(lanes, len(part))
+    model = agent.lane_model(lanes, agent.chat.stop, None)
+    return converse(model, task, agent.chat, episodes=part, seed=seed, lanes=lanes)
 
 
 def conversation_summary(conversations: Sequence[Conversation], seed: int) -> dict[str, Any]:
@@ -71,6 +85,8 @@ def tune_acting(
     seed: int,
     lanes: int = 64,
     progress: Callable[[int], None] | None = None,
+    workers: Workers | None = None,
+    shards: int = 1,
 ) -> tuple[Agent, list[dict[str, Any]]]:
     """The agent with the best of several ways of acting, and the summary of every way that was tried.
 
@@ -83,7 +99,9 @@ def tune_acting(
     tried = []
     for i, setting in enumerate(settings):
         candidate = agent.with_acting(**setting)
-        conversations = hold_conversations(candidate, task, episodes=episodes, seed=seed, lanes=lanes)
+        conversations = hold_conversations(
+            candidate, task, episodes=episodes, seed=seed, lanes=lanes, workers=workers, shards=shards
+        )
         tried.append({**setting, **conversation_summary(conversations, seed)})
         if progress is not None:
             progress(i + 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from turnwise.data.dialogue import spoken
+from turnwise.envs.dialogue import DialogueTask
 from turnwise.evaluation.measures.conversation_views import MOST
 from turnwise.evaluation.measures.conversations import conversation_summary
 from turnwise.evaluation.measures.intervals import bootstrap_interval
@@ -23,9 +24,11 @@ from turnwise.evaluation.pages.run_files import read_object
 from turnwise.recipes.measuring.conversations import REHEARSED, own_task, reference_in_words
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.tasks import Task, find_task
 from turnwise.recipes.trained import ActPolicy
-from turnwise.rollout.acts.agent import STRANGE
+from turnwise.recipes.workers import ALONE, workers_of
+from turnwise.rollout.acts.agent import STRANGE, ActAgent
 from turnwise.rollout.acts.conversations import converse_in_acts
 from turnwise.rollout.acts.plan import PlanChooser
 from turnwise.rollout.conversations import Conversation
@@ -35,15 +38,22 @@ from turnwise.run.files.whole import whole_files
 from turnwise.run.folder import as_json
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
+from turnwise.run.shards.here import spread
 
 
 def measure(
-    policy: ActPolicy, task: Any, settings: ConversationSettings, *, quiet: bool = False
+    policy: ActPolicy,
+    task: Any,
+    settings: ConversationSettings,
+    shards: RaySettings = ALONE,
+    *,
+    quiet: bool = False,
 ) -> Evaluation:
     """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
 
     `task`: None is the task of the logs that the policy learnt from. SettingError for settings that are of
     policies which choose words: betas and temperature. Nothing is written without a run folder.
+    `shards`: who holds the conversations.
     """
     for name, value, of_words in (
         ("betas", settings.betas, ()),
@@ -53,21 +63,19 @@ def measure(
             raise SettingError(name, value, "none for an agent of acts: how it chooses is set in training")
     row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
     n = at_most(REHEARSED, settings.episodes)
-    with Progress("talking", n, quiet=quiet) as bar:
-        talks = converse_in_acts(
-            policy.agent,
-            row.live(),
-            episodes=range(n),
-            seed=settings.seed,
-            lanes=min(settings.lanes, n),
-            progress=bar.at,
-        )
+    common = (policy.agent, row.live(), settings.seed, settings.lanes)
+    with workers_of(shards) as workers, Progress("talking", n, quiet=quiet) as bar:
+        if workers is None:
+            talks = _talks(common, range(n), bar.at)
+        else:
+            talks = spread(workers, _talks, common, n, shards.count, bar.at)
     same = policy.task == row.words
     references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
     result: dict[str, Any] = {
         "task": row.words,
         "same_task": same,
         **conversation_summary(talks, settings.seed),
+        **({"shards": shards.count} if shards.divides else {}),
         "references": references,
         "turns_as_acts": reading(talks, settings.seed),
         "beside": [reference_in_words(r) for r in references],
@@ -83,6 +91,17 @@ def measure(
         views, book = [act_view(c) for c in talks[:MOST]], _playbook(policy, talks)
         report = _write(policy.folder, result, views, book)
     return Evaluation(result["mean"], result["low"], result["high"], n, result["score"], report, result)
+
+
+def _talks(
+    common: tuple[ActAgent, DialogueTask, int, int],
+    part: range,
+    progress: Callable[[int], None] | None = None,
+) -> list[Conversation]:
+    """Conversations of a shard, or all of them."""
+    agent, task, seed, lanes = common
+    lanes = min(lanes, len(part))
+    return converse_in_acts(agent, task, episodes=part, seed=seed, lanes=lanes, progress=progress)
 
 
 def reading(talks: Sequence[Conversation], seed: int) -> dict[str, Any]:

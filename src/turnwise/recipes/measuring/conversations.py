@@ -20,8 +20,10 @@ from turnwise.recipes.engines import open_for
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import ActPolicy, Policy
+from turnwise.recipes.workers import ALONE, expect_one, workers_of
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.run.errors import SettingError
@@ -56,6 +58,7 @@ def measure(
     task: Any,
     settings: ConversationSettings,
     servers: EngineSettings = HERE,
+    shards: RaySettings = ALONE,
     *,
     quiet: bool = False,
 ) -> Evaluation:
@@ -67,8 +70,9 @@ def measure(
 
     With betas, the best is picked on validation conversations of another seed first, and the run's policy
     speaks with it from then on. Nothing is written for a policy without a run folder. `servers`: an engine
-    that speaks for the policy.
+    that speaks for the policy. `shards`: who holds the conversations.
     """
+    expect_one(servers, shards)
     row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
     a = replace(
         settings,
@@ -81,18 +85,21 @@ def measure(
     if servers.engine is not None and guided:
         raise SettingError("engine", servers.engine, WITH_CRITIC)
     validation: list[dict[str, Any]] = []
-    if a.betas and agent.critic is not None:
-        with Progress("beta", len(a.betas), quiet=quiet) as bar:
-            agent, validation = tune_acting(
-                agent,
-                row.live(),
-                [{"beta": beta} for beta in a.betas],
-                episodes=a.validation_episodes,
-                seed=a.seed + VALIDATION_SEED,
-                lanes=a.lanes,
-                progress=bar.at,
-            )
     with contextlib.ExitStack() as closing:
+        workers = closing.enter_context(workers_of(shards))
+        if a.betas and agent.critic is not None:
+            with Progress("beta", len(a.betas), quiet=quiet) as bar:
+                agent, validation = tune_acting(
+                    agent,
+                    row.live(),
+                    [{"beta": beta} for beta in a.betas],
+                    episodes=a.validation_episodes,
+                    seed=a.seed + VALIDATION_SEED,
+                    lanes=a.lanes,
+                    progress=bar.at,
+                    workers=workers,
+                    shards=shards.count,
+                )
         engine = _engine(agent, servers, closing, quiet)
         bar = closing.enter_context(Progress("talking", a.episodes, quiet=quiet))
         conversations = hold_conversations(
@@ -103,12 +110,16 @@ def measure(
             lanes=a.lanes,
             progress=bar.at,
             engine=engine,
+            workers=workers,
+            shards=shards.count,
         )
     rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
     result = _result(row, policy.task == row.words, conversation_summary(conversations, a.seed))
     result |= {"beta": None if agent.critic is None else agent.acting.beta, "validation": validation}
     if engine is not None:
         result["sampled_by"] = engine.kind
+    if workers is not None:
+        result["shards"] = shards.count
     result["shift"] = shift = measure_shift(agent, rows, said=True)
     if shift is not None:
         result["beside"].append(shift["sentence"])

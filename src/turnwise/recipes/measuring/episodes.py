@@ -18,10 +18,8 @@ from turnwise.evaluation.measures.agents.belief_probe import MOST_STATES, probe_
 from turnwise.evaluation.measures.agents.episode_views import annotate_episodes
 from turnwise.evaluation.measures.agents.episodes import (
     MOST_STEPS,
-    Greedy,
     episode_summary,
     horizon_for,
-    play,
     tail_of,
 )
 from turnwise.evaluation.measures.agents.truth import (
@@ -36,10 +34,13 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.spec import Spaces, agent_of
 from turnwise.recipes.environments import Environment, find_environment
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.measuring.playing import play_in_shards, play_whole
 from turnwise.recipes.measuring.proved import room_of
 from turnwise.recipes.plan import planner_beside
 from turnwise.recipes.settings.measure import EpisodeSettings
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.trained import Actor
+from turnwise.recipes.workers import ALONE, workers_of
 from turnwise.run import outwards
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.lock import locked
@@ -62,6 +63,7 @@ def measure(
     actor: Actor,
     env: Any,
     settings: EpisodeSettings,
+    shards: RaySettings = ALONE,
     *,
     quiet: bool = False,
     bounds: Callable[[float, float, float], None] | None = None,
@@ -70,24 +72,21 @@ def measure(
 
     `env`: None is the environment of training. `bounds`: called with (seconds, lower, upper) while the
     optimum is searched for. Writes evaluation.json, episodes.jsonl, probe.json and the page into the run.
+    `shards`: who plays them. Each shard has lanes and a seed of its own.
     """
+    if shards.divides and settings.workers > 1:
+        expected = "1 where the work is in shards, each with an environment of its own"
+        raise SettingError("workers", settings.workers, expected)
     a, saved = replace(settings, episodes=at_most(REHEARSED, settings.episodes)), actor.saved
     place, longest, gamma = _environment(actor, env, a)
-    made, problem = place.source, place.problem
-    lanes = made.num_envs if isinstance(made, VectorEnv) else min(a.lanes, a.episodes)
-    agent: Any = Greedy(saved.module) if a.greedy else saved.module
-    with place.at_work(), Progress("playing", a.episodes, quiet=quiet) as bar:
-        episodes = play(
-            agent,
-            place.lanes,
-            episodes=a.episodes,
-            lanes=lanes,
-            longest=longest,
-            gamma=gamma or 1.0,
-            seed=a.seed,
-            progress=bar.at,
-        )
+    problem = place.problem
+    with workers_of(shards) as workers, Progress("playing", a.episodes, quiet=quiet) as bar:
+        if workers is None:
+            episodes = play_whole(saved.module, place, longest, gamma, a, a.seed, bar.at)
+        else:
+            episodes = play_in_shards(workers, actor, place, longest, gamma, a, shards, bar.at)
     result: dict[str, Any] = {"env": place.name, **episode_summary(episodes, gamma=gamma, seed=a.seed)}
+    result |= {"shards": shards.count} if shards.divides else {}
     memoryless = saved.memory.memory == "none"
     truth = known_of(place.lanes, problem, a.seed, bounds)
     result |= {

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from turnwise.recipes.environments import with_arguments
 from turnwise.recipes.measuring import act_conversations, conversations, episodes, solved, worlds
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.solved import Solved
 from turnwise.recipes.trained import Actor, ActPolicy, Policy, World, load
+from turnwise.recipes.workers import expect_undivided
 from turnwise.run.errors import SettingError
+
+S = TypeVar("S")
 
 
 def place_of(trained: Actor | World | Solved, on: Any, env_kwargs: Mapping[str, Any] | Sequence[str]) -> Any:
@@ -22,6 +26,12 @@ def place_of(trained: Actor | World | Solved, on: Any, env_kwargs: Mapping[str, 
     if not env_kwargs:
         return on
     return with_arguments(trained.env if on is None else on, env_kwargs)
+
+
+def _taken(kind: type[S], settings: dict[str, Any]) -> S:
+    """Settings of a kind, taken out of all that are given."""
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: settings.pop(name) for name in names if name in settings})
 
 
 def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: Any) -> Evaluation:
@@ -33,7 +43,8 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     one that it learnt in. So does a `Solved` POMDP: `on` is by default the problem that was solved.
     `settings`: fields of `ConversationSettings` (`episodes`, `seed`, `lanes`, `betas`, `validation_episodes`,
     `temperature`; `engine`, servers that speak for a policy) or of `EpisodeSettings` (`episodes`, `seed`,
-    `lanes`, `greedy`, `horizon`), and `env_kwargs`, arguments of the environment. SettingError for a
+    `lanes`, `greedy`, `horizon`), and `env_kwargs`, arguments of the environment; `ray` and `shards`, workers
+    of Ray that hold the conversations or play the episodes of a trained agent. SettingError for a
     policy whose logs name no task, if none is given.
 
     With a run folder, evaluation.json and the report page are written into it.
@@ -42,16 +53,17 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
         trained = load(trained)
     if isinstance(trained, Actor | World | Solved):
         on = place_of(trained, on, settings.pop("env_kwargs", ()))
-    names = [f.name for f in fields(EngineSettings)]
-    servers = EngineSettings(**{name: settings.pop(name) for name in names if name in settings})
+    servers, shards = _taken(EngineSettings, settings), _taken(RaySettings, settings)
     if isinstance(trained, Policy):
-        return conversations.measure(trained, on, ConversationSettings(**settings), servers, quiet=quiet)
+        asked = ConversationSettings(**settings)
+        return conversations.measure(trained, on, asked, servers, shards, quiet=quiet)
     if servers.engine is not None:
         raise SettingError("engine", servers.engine, conversations.WORDS_ONLY)
     if isinstance(trained, ActPolicy):
-        return act_conversations.measure(trained, on, ConversationSettings(**settings), quiet=quiet)
+        return act_conversations.measure(trained, on, ConversationSettings(**settings), shards, quiet=quiet)
     if isinstance(trained, Actor):
-        return episodes.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
+        return episodes.measure(trained, on, EpisodeSettings(**settings), shards, quiet=quiet)
+    expect_undivided(shards)
     if isinstance(trained, World):
         return worlds.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
     if isinstance(trained, Solved):

@@ -15,6 +15,7 @@ from turnwise.recipes.catalogue import Algorithm, Family
 from turnwise.recipes.environments import find_environment, is_environment, with_arguments
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.learning import Learning
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -162,9 +163,10 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     if judge is None or judge in ((), []):
         raise InputError(f"{algorithm.title} needs a reward; expected a reward model or a function")
     policy = _start(algorithm, given)
-    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping, Learning, EngineSettings)
-    reading, settings, sampled, shaping, learning, engine = (_taken(kind, given) for kind in kinds)
-    _expect_nothing(algorithm, given, *kinds)
+    kinds = (FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping, Learning)
+    reading, settings, sampled, shaping, learning = (_taken(kind, given) for kind in kinds)
+    engine, shards = _taken(EngineSettings, given), _taken(RaySettings, given)
+    _expect_nothing(algorithm, given, *kinds, EngineSettings, RaySettings)
     expect_arithmetic(learning, m.device)
     for name, default in (("keep", "last"), ("patience", None), ("heldout_every", None)):
         if (value := getattr(learning, name)) != default:
@@ -177,7 +179,7 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
         )
     prompts = replies.find_prompts(data, reading, settings.heldout, quiet=m.silent)
     return replies.prepare(
-        algorithm, config, prompts, policy, judge, settings, sampled, shaping, learning, engine, m
+        algorithm, config, prompts, policy, judge, settings, sampled, shaping, learning, engine, shards, m
     )
 
 

@@ -71,6 +71,9 @@ NOT_RECORDED = (
     "engine_folder",
     "engine_timeout",
     "engine_wait",
+    "ray",
+    "shards",
+    "ray_cpus",
 )
 """settings that say how a call behaves and not what it computes: a run may be resumed with others"""
 

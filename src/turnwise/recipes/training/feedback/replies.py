@@ -16,6 +16,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.engines import open_for
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.learning import Learning
+from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.settings.train import FeedbackReading, FeedbackSettings, ReplySettings, RewardShaping
 from turnwise.recipes.tasks import TASKS, gold_of
 from turnwise.recipes.trained import Policy
@@ -40,6 +41,7 @@ from turnwise.recipes.training.feedback.speakers import (
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.learning import How, settled
 from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.workers import expect_one, workers_of
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.one_turn import OneTurn
 from turnwise.rollout.replies import expect_room
@@ -53,6 +55,7 @@ from turnwise.rollout.rewards import (
     UnfinishedPenalty,
     WeightedSum,
 )
+from turnwise.rollout.spread import Spread
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.folder import digest
 
@@ -68,6 +71,7 @@ def prepare(
     shaping: RewardShaping,
     learning: Learning,
     servers: EngineSettings,
+    shards: RaySettings,
     m: Machine,
 ) -> Job[Policy]:
     """Open the policy, make the reward, and try it on two replies before anything is written.
@@ -87,6 +91,12 @@ def prepare(
     if servers.engine is not None and m.world.size > 1:
         expected = "none on several processes: each of them would give the servers weights of its own"
         raise SettingError("engine", servers.engine, expected)
+    expect_one(servers, shards)
+    if shards.divides and m.world.size > 1:
+        name = "ray" if shards.ray is not None else "shards"
+        expected = "none on several processes, which divide the sampling among themselves"
+        raise SettingError(name, getattr(shards, name), expected)
+    workers = m.closing.enter_context(workers_of(shards))
     engine = open_for(
         servers, speaker.policy, speaker.chat, m.closing, m.warn, run=m.out, before=speaker.before
     )
@@ -114,6 +124,7 @@ def prepare(
         max_new_tokens=replies.max_new_tokens,
         decoding=Decoding(),
         engine=engine,
+        spread=None if workers is None else Spread(workers, shards.count),
     )
     counts = {"prompts": len(learnt), "held_out": len(held)}
     task = source if source in TASKS else speaker.task
