@@ -57,7 +57,7 @@ def test_shards_say_what_one_loop_says(setting: tuple[LmPolicy, OneTurn], shards
 
 
 def test_the_version_follows_the_weights(setting: tuple[LmPolicy, OneTurn]) -> None:
-    policy, talk = setting
+    _, talk = setting
     divided = OneTurn(**{**vars(talk), "spread": Spread(Here(), 2)})
     size: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "context": 64, "eos": 1, "pad": 0}
     adapted = LmPolicy(with_lora(llama(len(talk.chat.tokenizer), **size), 2))
