@@ -47,6 +47,7 @@ _PLACES = {
     "InputError": "run.errors",
     "SettingError": "run.errors",
     # tasks and problems
+    "CarDealer": "envs.tasks.dealer.task",
     "HelpDesk": "envs.tasks.helpdesk.task",
     "Maze": "envs.tasks.maze.task",
     "Negotiation": "envs.tasks.negotiation.task",
@@ -86,6 +87,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "BestOfN",
+    "CarDealer",
     "Codebooks",
     "Evaluation",
     "HelpDesk",
@@ -160,6 +162,7 @@ if TYPE_CHECKING:
     from turnwise.data.files.prompts import read_prompts
     from turnwise.envs.dialogue import Message, Reference, Response
     from turnwise.envs.pomdp import POMDP
+    from turnwise.envs.tasks.dealer.task import CarDealer
     from turnwise.envs.tasks.helpdesk.task import HelpDesk
     from turnwise.envs.tasks.maze.task import Maze
     from turnwise.envs.tasks.negotiation.task import Negotiation

@@ -27,6 +27,7 @@ from turnwise.envs.dialogue import (
     task_words,
 )
 from turnwise.envs.tasks.annotators import Kind
+from turnwise.envs.tasks.dealer.task import CarDealer
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.envs.tasks.maze.task import Maze
 from turnwise.envs.tasks.negotiation.task import Negotiation, Split
@@ -148,6 +149,11 @@ def _negotiation(
 
 
 TASKS: Mapping[str, Task] = {
+    "dealer": Task(
+        name="dealer",
+        about="Find out what moves a buyer and what it can pay, look up what is there, and name a price.",
+        make=CarDealer,
+    ),
     "helpdesk": Task(
         name="helpdesk",
         about="Find which of four parts of a customer's device is broken, by asking, and name the fix.",
