@@ -33,6 +33,8 @@ def with_lora(
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
+    from turnwise.models.lm.learning.adapted import quicken_
+
     _expect_targets(model, targets)
     config = LoraConfig(
         r=rank,
@@ -48,6 +50,7 @@ def with_lora(
         adapted = get_peft_model(model, config)
     for module in dropouts_of(adapted):
         module.eval()
+    quicken_(adapted)
     return adapted
 
 
