@@ -53,6 +53,7 @@ _PLACES = {
     "Negotiation": "envs.tasks.negotiation.task",
     "Postcards": "envs.tasks.postcards.task",
     "TravelDesk": "envs.tasks.travel.task",
+    "TwentyQuestions": "envs.tasks.twenty.task",
     "Message": "envs.dialogue",
     "Response": "envs.dialogue",
     "Reference": "envs.dialogue",
@@ -110,6 +111,7 @@ __all__ = [
     "TokenPPO",
     "TravelDesk",
     "TurnIQL",
+    "TwentyQuestions",
     "compare",
     "convert",
     "estimate",
@@ -168,6 +170,7 @@ if TYPE_CHECKING:
     from turnwise.envs.tasks.negotiation.task import Negotiation
     from turnwise.envs.tasks.postcards.task import Postcards
     from turnwise.envs.tasks.travel.task import TravelDesk
+    from turnwise.envs.tasks.twenty.task import TwentyQuestions
     from turnwise.evaluation.pages.report import write_report
     from turnwise.models.lm.gguf import model_folder
     from turnwise.recipes.export import export

@@ -47,7 +47,7 @@ def test_a_run_on_own_logs_asks_for_a_task(own, capsys):
     assert main(["evaluate", str(own)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(
-        "turnwise: error: --task: expected one of dealer, helpdesk, maze, negotiation, postcards, travel,"
+        "turnwise: error: --task: expected one of dealer, helpdesk, maze, negotiation, postcards, travel, "
     )
     assert "does not say where its logs come from" in error
     assert not (own / "evaluation.json").exists()

@@ -75,7 +75,7 @@ def test_ones_own_task_with_settings(
         (
             "wether",
             [],
-            "--task wether: expected one of dealer, helpdesk, maze, negotiation, postcards, travel, or",
+            "--task wether: expected one of dealer, helpdesk, maze, negotiation, postcards, travel, twenty,",
         ),
         ("helpdesk", ["--feedback", "pairs"], "--feedback pairs: expected none of it: the task helpdesk has"),
         ("negotiation", ["--task-settings", "corpus=no"], "--task-settings corpus=no: expected a folder"),

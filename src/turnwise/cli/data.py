@@ -27,7 +27,7 @@ class Make:
     out: Path
     """File to write, .jsonl or .jsonl.gz."""
     task: str = "helpdesk"
-    """A built-in task (dealer, helpdesk, maze, negotiation, postcards, travel), or your own as
+    """A built-in task (dealer, helpdesk, maze, negotiation, postcards, travel, twenty), or your own as
     package.module:Task."""
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""

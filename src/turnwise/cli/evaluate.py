@@ -39,7 +39,7 @@ class TaskChoice:
     """The partner."""
 
     task: str | None = None
-    """Built-in task to talk to (dealer, helpdesk, maze, negotiation, postcards, travel), or one's own as
+    """Built-in task to talk to (dealer, helpdesk, maze, negotiation, postcards, travel, twenty), or one's own as
     package.module:Task; none: the one that the run's logs come from, if they say so."""
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""

@@ -49,7 +49,9 @@ class Response:
 
     `messages` are what the agent sees next; there are none if the conversation ends without a last word.
     `terminated`: the conversation reached a true end, and nothing follows. `truncated`: it was cut although
-    it could have gone on. At most one of the two is true. `info` is for analysis; "success" in it is counted.
+    it could have gone on. At most one of the two is true. `info` is for analysis: at the end of a
+    conversation "success" in it is counted, and of "measures", a mapping of names to numbers, means are shown
+    beside the return.
     """
 
     messages: tuple[Message, ...]

@@ -34,6 +34,7 @@ from turnwise.envs.tasks.negotiation.task import Negotiation, Split
 from turnwise.envs.tasks.postcards.logs import postcard_feedback
 from turnwise.envs.tasks.postcards.task import Postcards
 from turnwise.envs.tasks.travel.task import TravelDesk
+from turnwise.envs.tasks.twenty.task import TwentyQuestions
 from turnwise.recipes.own_task import CheckedTask, import_task, module_of, name_of
 from turnwise.recipes.settings.words import parse_settings
 from turnwise.run.errors import InputError, SettingError
@@ -182,6 +183,11 @@ TASKS: Mapping[str, Task] = {
         name="travel",
         about="Find out what holiday a guest wants, in talk that hardly repeats, and make one offer in time.",
         make=TravelDesk,
+    ),
+    "twenty": Task(
+        name="twenty",
+        about="Find out which of 32 things somebody has in mind, by asking what is true of it and guessing.",
+        make=TwentyQuestions,
     ),
 }
 """the built-in tasks"""

@@ -56,7 +56,8 @@ def conversation_summary(conversations: Sequence[Conversation], seed: int) -> di
     """Mean undiscounted return with a 95% bootstrap interval over conversations, and what readers ask next.
 
     `success` is the share of conversations that the task calls a success, None if it names none; `turns` the
-    mean number of the agent's messages; `truncated` how many conversations were cut. `seed` draws the
+    mean number of the agent's messages; `truncated` how many conversations were cut. `measures` are means of
+    the task's own ("measures" in the info of a conversation's end), each with its interval. `seed` draws the
     bootstrap, and is kept to tell which partners these were.
     """
     returns = np.array([c.dialogue.undiscounted_return() for c in conversations])
@@ -73,7 +74,36 @@ def conversation_summary(conversations: Sequence[Conversation], seed: int) -> di
         "success": float(np.mean(successes)) if successes else None,
         "turns": float(np.mean([len(c.dialogue.turns) for c in conversations])),
         "truncated": sum(not c.dialogue.terminated for c in conversations),
+        "measures": task_measures(conversations, seed),
     }
+
+
+def task_measures(conversations: Sequence[Conversation], seed: int) -> dict[str, dict[str, float]]:
+    """Means of the task's own measures over the conversations that have them, with 95% intervals.
+
+    `conversations` says over how many. A measure of one conversation has no interval, and is left out.
+    """
+    found: dict[str, list[float]] = {}
+    for c in conversations:
+        for name, value in c.info.get("measures", {}).items():
+            found.setdefault(name, []).append(float(value))
+    means = {}
+    for name, values in found.items():
+        if len(values) < 2:
+            continue
+        low, high = bootstrap_interval(
+            np.array(values), confidence=CONFIDENCE, rng=np.random.default_rng(seed)
+        )
+        means[name] = {"mean": float(np.mean(values)), "low": low, "high": high, "conversations": len(values)}
+    return means
+
+
+def measures_in_words(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Each of the task's own measures in one line: `planning gap 1.25 (1.13 to 1.37, 95%)`."""
+    return [
+        f"{name} {m['mean']:.4g} ({m['low']:.4g} to {m['high']:.4g}, {CONFIDENCE:.0%})"
+        for name, m in measures.items()
+    ]
 
 
 def tune_acting(

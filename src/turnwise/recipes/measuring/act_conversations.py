@@ -12,7 +12,7 @@ import numpy as np
 from turnwise.data.dialogue import spoken
 from turnwise.envs.dialogue import DialogueTask
 from turnwise.evaluation.measures.conversation_views import MOST
-from turnwise.evaluation.measures.conversations import conversation_summary
+from turnwise.evaluation.measures.conversations import conversation_summary, measures_in_words
 from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.evaluation.measures.playbook.make import with_live_talks
 from turnwise.evaluation.measures.playbook.plan import Plan
@@ -80,6 +80,7 @@ def measure(
         "turns_as_acts": reading(talks, settings.seed),
         "beside": [reference_in_words(r) for r in references],
     }
+    result["beside"] += measures_in_words(result["measures"])
     if (promise := promised(talks, settings.seed, policy.result.get("worth", ()))) is not None:
         result["promised"] = promise
         result["beside"].append(promise["sentence"])

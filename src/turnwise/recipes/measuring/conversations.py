@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.evaluation.measures.conversation_views import MOST, annotate_conversation, how_many
-from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations, tune_acting
+from turnwise.evaluation.measures.conversations import (
+    conversation_summary,
+    hold_conversations,
+    measures_in_words,
+    tune_acting,
+)
 from turnwise.evaluation.measures.shifts import measure_shift
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
@@ -139,7 +144,7 @@ def measure(
 def _result(task: Task, same: bool, summary: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured in a task, and what it stands beside; `same`: the policy's logs are of that task."""
     references = [vars(r) for r in task.references() if same or r.role != "behaviour"]
-    beside = [reference_in_words(r) for r in references]
+    beside = [*map(reference_in_words, references), *measures_in_words(summary["measures"])]
     if not same:
         beside.append(f"{NOT_COMPARED} {task.words}")
     return {
