@@ -39,8 +39,8 @@ class TaskChoice:
     """The partner."""
 
     task: str | None = None
-    """Built-in task to talk to (dealer, helpdesk, maze, negotiation, postcards, travel, twenty), or one's own as
-    package.module:Task; none: the one that the run's logs come from, if they say so."""
+    """Built-in task to talk to (dealer, helpdesk, maze, negotiation, postcards, travel, twenty), or one's own
+    as package.module:Task; none: the one that the run's logs come from, if they say so."""
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""
 
