@@ -187,7 +187,8 @@ PLAIN_CALLS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_calls_of_functions_and_their_results_are_not_lost(tokenizer: Any, name: str) -> None:
     """The agent's first action has the call's name and arguments, and what is read next the tool's answer, in
-    the template's own form or else in a plain one. A talk that is played reads the same ids."""
+    the template's own form or else in a plain one. A talk that is played reads the same ids, whether the call
+    is known as one or is text."""
     chat = set_template(tokenizer, name)
     (row,) = chat.encode([Dialogue((*TALK_WITH_TOOLS, Message("user", "Bye.")), terminated=False)])
     ends = np.flatnonzero(row.turn_end)
@@ -203,6 +204,28 @@ def test_calls_of_functions_and_their_results_are_not_lost(tokenizer: Any, name:
         new = TALK_WITH_TOOLS[turn + 1 : until] or (Message("user", "Bye."),)
         played += chat.continuation(TALK_WITH_TOOLS[: turn + 1], new)
     assert row.ids.tolist() == played
+    assert played_as_text(chat, row, TALK_WITH_TOOLS) == row.ids.tolist()[: ends[1] + 1]
+
+
+def played_as_text(chat: ChatFormat, row: Tokens, talk: tuple[Message, ...]) -> list[int]:
+    """Ids up to the end of the agent's second turn, if what it said first is known as text alone."""
+    first, second = np.flatnonzero(row.turn_end)[:2]
+    said = chat.text(row.ids[: first + 1][row.action[: first + 1]][:-1])
+    ids = row.ids[: first + 1].tolist() + chat.continuation([talk[0], Message("assistant", said)], [talk[2]])
+    return ids + row.ids[len(ids) : second + 1].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_beside_a_call_are_not_lost(tokenizer: Any, name: str) -> None:
+    """Some templates lose them, some write them behind the call or behind what the tool answers."""
+    chat = set_template(tokenizer, name)
+    talk = (TALK_WITH_TOOLS[0], replace(CALLED, content="Let me see."), *TALK_WITH_TOOLS[2:])
+    (row,) = chat.encode([Dialogue(talk)])
+    first = np.flatnonzero(row.turn_end)[0]
+    said = tokenizer.decode(row.ids[: first + 1][row.action[: first + 1]])
+    assert all(word in said for word in ("Let me see.", "forecast", "Paris", "3"))
+    assert "Sunny." in tokenizer.decode(row.ids[first:][~row.action[first:]])
+    assert played_as_text(chat, row, talk) == row.ids.tolist()[: np.flatnonzero(row.turn_end)[1] + 1]
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_instruct_2507", "llama3", "gptoss"])

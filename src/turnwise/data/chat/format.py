@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from turnwise.data.chat.calls import called
 from turnwise.data.chat.encoder import REMEMBERED, Remembered, TextEncoder
 from turnwise.data.chat.template import THINK, THOUGHT, Template, shared_beginning, suffix
 from turnwise.data.dialogue import Dialogue
@@ -110,7 +111,7 @@ class ChatFormat:
 
     def continuation(self, history: Sequence[Message], new: Sequence[Message]) -> list[int]:
         """Ids between the agent's stop token and its next turn; `history` ends with the agent's message."""
-        messages = self._template.taken([*history, *new])
+        messages = self._template.taken(called([*history, *new]))
         return self._after_stop + self._heard(messages, len(history))
 
     def text(self, ids: Sequence[int]) -> str:

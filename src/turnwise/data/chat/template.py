@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from turnwise.data.chat.calls import CALL, FORMS, RESULT, Call, as_dict, holds
+from turnwise.data.chat.calls import CALL, FORMS, RESULT, WITH_WORDS, Call, as_dict, holds
 from turnwise.data.dialogue import spoken
 from turnwise.envs.dialogue import Message
 from turnwise.run.errors import InputError
@@ -99,7 +99,9 @@ class Template:
             return None
         text = rest[len(self._before if lead else self._prompt) :]
         found = Call(text.removesuffix(self.tail), lead, text.endswith(self.tail))
-        return found if holds(found.text, m) else None
+        if not holds(found.text, m) or (m.content and m is not WITH_WORDS and not self._keeps_words):
+            return None
+        return found
 
     def render(self, messages: Sequence[Message], prompt: bool) -> str:
         """The text of a conversation; with `prompt`, up to where the agent speaks next.
@@ -157,6 +159,12 @@ class Template:
             if self.call(CALL) is not None:
                 return form
         return None
+
+    @cached_property
+    def _keeps_words(self) -> bool:
+        """Whether words beside a call stay where they were once the tool has answered."""
+        call = self.call(WITH_WORDS)
+        return call is not None and self._writes(call.text, [EXCHANGE[0], WITH_WORDS, RESULT])
 
     @cached_property
     def _takes_results(self) -> bool:

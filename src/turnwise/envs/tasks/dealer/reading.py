@@ -1,7 +1,7 @@
 """How the agent's messages are understood: a reader that is total, and never raises.
 
-A message with a call of the tool is a look at the stock, whatever its words say. Any other one is read by its
-words; what is not plain is `NONE`.
+A message that holds the name of the tool calls it, whatever else it says. Any other one is read by its words;
+what is not plain is `NONE`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from turnwise.envs.tasks.dealer.rules import (
     Act,
 )
 
-# `call look_up({...})`, `look_up(...)`, or JSON whose "name" is the tool, as chat templates write calls.
-_CALL = re.compile(rf'\b{TOOL}\s*\(|"name"\s*:\s*"{TOOL}"')
+# Chat templates write calls in dozens of ways, and no sentence has this word: wherever it is, it is called.
+_CALL = re.compile(TOOL)
 _CAR = re.compile(r"\b(?:" + "|".join(f"({car})s?" for car in CARS) + r")\b")
 _PRICE = re.compile(
     r"\b(?:" + "|".join(f"({n} thousand|{d}[,.]?000|{d} ?k)" for d, n in
