@@ -167,7 +167,7 @@ def test_the_check_finds(file: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("file", "code"),
     [
-        ("models/lm/cache.py", "import transformers"),
+        ("models/lm/lanes/memory.py", "import transformers"),
         ("models/heads.py", "from turnwise.run.errors import InputError"),
         ("data/logs.py", "def f():\n    import pyarrow.parquet"),
         ("data/a/b.py", "from . import c"),

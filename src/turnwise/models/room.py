@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from turnwise.run.errors import InputError
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """where a container says how much of the machine's memory it may have"""
+_TAKEN = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+"""where it says how much of that it has taken, files that it remembers included"""
+_FILES = ("file ", "cache ")
+"""how the line of `memory.stat` beside it begins that says how much those files are"""
 
 
 def expect_room(what: str, build: Callable[[], nn.Module]) -> None:
@@ -46,6 +51,21 @@ def memory() -> int | None:
         text = Path(name).read_text().strip() if Path(name).is_file() else ""
         found += [int(text)] if text.isdigit() else []
     return min(found)
+
+
+def free() -> int | None:
+    """Bytes that this process may still take; None if the system does not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(x.split()[1] for x in lines if x.startswith("MemAvailable:"))))
+    for limit, taken, files in zip(_LIMITS, _TAKEN, _FILES, strict=True):
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # no such file, or "max"
+            most, used = int(Path(limit).read_text()), int(Path(taken).read_text())
+            stat = Path(taken).with_name("memory.stat").read_text().splitlines()
+            used -= next(int(x.removeprefix(files)) for x in stat if x.startswith(files))
+            found.append(max(0, most - used))
+    return min(found, default=None)
 
 
 def _gib(n: int) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from turnwise.models.lm.attention import can_compile
-from turnwise.models.lm.cache import LaneMemory
-from turnwise.models.lm.llama_pass import is_plain_llama
+from turnwise.models.lm.lanes.attention import can_compile
+from turnwise.models.lm.lanes.llama_pass import is_plain_llama
+from turnwise.models.lm.lanes.memory import LaneMemory
 from turnwise.models.lm.lora import with_lora
 from turnwise.models.lm.parts import trunk_of
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from turnwise.rollout.engines.decoding import Decoding, distribution, sample
+from turnwise.rollout.engines import decoding
+from turnwise.rollout.engines.decoding import Decoding, distribution, draw, sample
 from turnwise.run.errors import SettingError
 
 LOGITS = torch.tensor([[0.15, 0.5, 0.1, 0.25]], dtype=torch.float64).log()
@@ -91,6 +92,29 @@ def test_what_has_no_probability_is_never_drawn() -> None:
     for u in (np.zeros(500), np.full(500, 2.0**-53), np.full(500, ALMOST_ONE), rng.random(500)):
         drawn = sample(rows, torch.as_tensor(u)).numpy()
         assert (p[np.arange(500), drawn] > 0).all()
+
+
+@pytest.mark.parametrize("vocab", [40, 256, 900, 40_000])
+@pytest.mark.parametrize("how", [Decoding(), Decoding(0.6), Decoding(0.0), Decoding(1.3, top_k=7, top_p=0.8)])
+def test_draws_are_samples_of_the_distribution(
+    how: Decoding, vocab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same tokens as by way of all probabilities, and their logarithms, in blocks and not.
+
+    Uniforms go from end to end of [0, 1); some tokens, and whole blocks, have no probability.
+    """
+    monkeypatch.setattr(decoding, "WIDE", 200)
+    monkeypatch.setattr(decoding, "AT_ONCE", 2000)  # rows by the piece
+    logits = 3 * torch.randn(9, vocab, generator=torch.Generator().manual_seed(0))
+    logits[:, ::7] = -torch.inf
+    logits[:, 256:600] = -torch.inf
+    u = torch.tensor([0.0, 2.0**-53, 0.1, 0.3, 0.5, 0.7, 0.9, 1 - 1e-9, ALMOST_ONE], dtype=torch.float64)
+    tokens, logp = draw(logits, how, u)
+    p = distribution(logits, how)
+    assert tokens.tolist() == sample(p, u).tolist()
+    expected = p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    assert (expected > 0).all()
+    torch.testing.assert_close(logp, expected.log(), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("how", [Decoding(), Decoding(0.6), Decoding(top_k=3), Decoding(0.8, top_p=0.85)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
-from turnwise.models.lm.cache import LaneMemory
+from turnwise.models.lm.lanes import prepacked
+from turnwise.models.lm.lanes.memory import LaneMemory
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.conversations import Conversation, converse
@@ -61,6 +63,47 @@ def test_cached_equals_uncached(
     held = hold(lm, lanes=7)
     assert max(len(c.tokens) for c in held) > 140
     assert worst_logp_error(held, lambda ids: lm(ids).logits.log_softmax(-1)) < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_in_float32_weights_are_copied_and_say_the_same(
+    kind: str,
+    tiny: Callable[..., Any],
+    chat: Any,
+    worst_logp_error: Callable[..., float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are no farther from one pass in float64 than without copies, where weights stay where they are.
+
+    All matrices are copied here, small as they are; and again after a step of learning.
+    """
+    if not prepacked.can_prepack():
+        pytest.skip("this PyTorch, or this processor, has no such products")
+    monkeypatch.setattr(prepacked, "WORTH", 1)
+    monkeypatch.setattr(prepacked, "LEAST", 1)
+    lm = tiny(kind).float()
+
+    def sampler(copying: bool) -> Sampler:
+        made = Sampler(LmPolicy(lm), lanes=7, context=CONTEXT, stop=chat.stop, max_new_tokens=9)
+        assert made.products is not None
+        made.products._left *= copying
+        return made
+
+    with_copies, without = sampler(True), sampler(False)
+    for seed in (3, 4):
+        exact = copy.deepcopy(lm).double()
+        error = {
+            s: worst_logp_error(
+                converse(s, HelpDesk(), chat, episodes=range(9), seed=seed, lanes=7),
+                lambda ids, exact=exact: exact(ids).logits.log_softmax(-1),
+            )
+            for s in (with_copies, without)
+        }
+        assert [len(s.products._copies) > 8 for s in error if s.products] == [True, False]
+        assert error[with_copies] < 2 * error[without] + 1e-6 < 2e-3
+        with torch.no_grad():
+            for parameter in lm.parameters():
+                parameter.mul_(1.05)
 
 
 def truncated_softmax(logits: np.ndarray, how: Decoding) -> np.ndarray:

@@ -6,6 +6,7 @@ to whatever generates through `LaneModel`; `Sampler` is the one that runs here, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from turnwise.models.lm.cache import LaneMemory
 from turnwise.models.lm.encoder_decoder.memory import EncoderDecoderMemory
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
-from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, distribution, sample
+from turnwise.models.lm.lanes.memory import LaneMemory
+from turnwise.models.lm.lanes.prepacked import Prepacked, prepacked_for
+from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding, draw
 from turnwise.rollout.engines.protocol import Utterance
 from turnwise.run.errors import InputError
 
@@ -62,7 +64,8 @@ class Sampler:
         # A critic on the policy's own trunk reads nothing of its own: one memory for each distinct trunk.
         trunks = tuple(policy.trunks)  # asked for once: that of an encoder-decoder is made anew each time
         distinct = list(dict.fromkeys(trunks))
-        self.memories = [memory_of(trunk, lanes, context) for trunk in distinct]
+        self.products = prepacked_for(trunks[0])
+        self.memories = [memory_of(trunk, lanes, context, self.products) for trunk in distinct]
         self._memory_of = [distinct.index(trunk) for trunk in trunks]
         self.device = next(trunks[0].parameters()).device
         # What each memory's trunk gave for the last id that a lane read: [N, D], from the first reading on.
@@ -114,6 +117,8 @@ class Sampler:
     @torch.inference_mode()
     def collect(self) -> list[Utterance]:
         """Decode until enough lanes have finished."""
+        if self.products is not None:
+            self.products.refresh()
         finished: list[Utterance] = []
         full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
         finished += [self._finish(lane, stopped=False, full=True) for lane in full]
@@ -141,11 +146,13 @@ class Sampler:
     def _say_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
         rows = torch.as_tensor(self._speaking, device=self.device)  # [n], lanes that speak
-        # p [n, V]; the recorded log-probability is of this distribution, after temperature, top-k and top-p.
-        p = distribution(self.policy.logits([f[rows] for f in self.features if f is not None]), self.decoding)
-        drawn = self.uniforms[self._speaking, self.lengths[self._speaking]]
-        tokens = sample(p, torch.as_tensor(drawn, device=self.device))
-        logp = p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+        with self.products or contextlib.nullcontext():
+            logits = self.policy.logits([f[rows] for f in self.features if f is not None])  # [n, V]
+        drawn = torch.as_tensor(
+            self.uniforms[self._speaking, self.lengths[self._speaking]], device=self.device
+        )
+        # The recorded log-probability is of what was drawn from: after temperature, top-k and top-p.
+        tokens, logp = draw(logits, self.decoding, drawn)
         finished, going_on = [], []
         for lane, token, log in zip(self._speaking, tokens.tolist(), logp.tolist(), strict=True):
             self._said[lane].append(token)
@@ -187,7 +194,10 @@ class Sampler:
             self._begins[lane] = not speaking
 
 
-def memory_of(trunk: Any, lanes: int, context: int) -> LaneMemory | EncoderDecoderMemory:
+def memory_of(
+    trunk: Any, lanes: int, context: int, products: Prepacked | None = None
+) -> LaneMemory | EncoderDecoderMemory:
     """What a trunk of either kind has read in lanes."""
-    kind = EncoderDecoderMemory if isinstance(trunk, EncoderDecoder) else LaneMemory
-    return kind(trunk, lanes, context)
+    if isinstance(trunk, EncoderDecoder):
+        return EncoderDecoderMemory(trunk, lanes, context)
+    return LaneMemory(trunk, lanes, context, products=products)

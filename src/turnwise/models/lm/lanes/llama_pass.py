@@ -11,7 +11,7 @@ a head, F features of the perceptron, N lanes, P positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from turnwise.models.lm.attention import attend, compiled
+from turnwise.models.lm.lanes.attention import Places, attend, attend_all, compiled
+from turnwise.models.lm.lanes.prepacked import plain_product
 
 PARTS = (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, nn.Linear, nn.SiLU, SiLUActivation)
 """what a layer consists of; anything else, an adapter say, does something of its own"""
@@ -41,26 +42,26 @@ class LlamaPass:
         self.trunk = trunk
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = int(trunk.layers[0].self_attn.head_dim)
-        self.scale = np.float32(self.width**-0.5)
+        self.scale = self.width**-0.5
         self.attend, self.normalise, self.rotate = (compiled(f) for f in (attend, normalise, rotate))
 
     def read(
         self,
         ids: np.ndarray,
-        lanes: np.ndarray,
-        positions: np.ndarray,
-        origins: np.ndarray,
-        shared: np.ndarray,
+        at: Places,
         memory: Iterable[Any],
+        product: Callable[..., Tensor] = plain_product,
     ) -> Tensor:
         """Features [M, D] of `ids` [M], whose keys and values are written into each layer of `memory`.
 
-        Id m belongs to lane `lanes[m]` and stands at `positions[m]` there, both [M]; `origins` and `shared`
-        are [N], as `attend` takes them. The lines follow `LlamaDecoderLayer.forward` one by one.
+        The ids stand `at` their places; `product` multiplies with matrices side by side. The lines follow
+        `LlamaDecoderLayer.forward` one by one.
         """
         x = self.trunk.embed_tokens(torch.from_numpy(ids))  # [M, D], the residual stream
         # Angles depend on positions alone: [M, d] each, computed once for all layers.
-        cos, sin = (a[0].numpy() for a in self.trunk.rotary_emb(x, torch.from_numpy(positions).unsqueeze(0)))
+        cos, sin = (
+            a[0].numpy() for a in self.trunk.rotary_emb(x, torch.from_numpy(at.positions).unsqueeze(0))
+        )
         heads = self.key_heads, self.width
         seen = x.new_empty(len(ids), self.heads, self.width)  # [M, H, d], written anew by each layer
         for layer, held in zip(self.trunk.layers, memory, strict=True):
@@ -69,22 +70,22 @@ class LlamaPass:
             keys, values = held.keys.numpy(), held.values.numpy()  # [N, P, K, d], views of the cache
             # 1. Attention reads the normalised stream: queries [M, H, d], keys and values [M, K, d].
             read = self._normal(x, layer.input_layernorm)
-            q, k, v = (
-                product(read, projection).view(len(ids), -1, self.width).numpy()
-                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
+            qkv = product(read, *(p.weight for p in (attention.q_proj, attention.k_proj, attention.v_proj)))
+            turned = qkv.view(len(ids), -1, self.width).numpy()  # [M, H + K + K, d]
             # 2. Queries are turned in place; turned keys, and values, go straight into the cache.
-            self.rotate(q, k, v, cos, sin, lanes, positions, keys, values)
+            self.rotate(turned, cos, sin, at.lanes, at.positions, keys, values)
             # 3. Each id attends to its own lane. All keys are in the cache by now, those of ids that were
             # packed together too, and an id looks no further than its own position: so this is causal.
-            self.attend(q, keys, values, lanes, positions, origins, shared, self.scale, seen.numpy())
-            # 4. The first residual sum, x + W_o seen, in one call.
-            x.addmm_(seen.flatten(1), attention.o_proj.weight.t())
+            attend_all(self.attend, turned, keys, values, at, self.scale, seen.numpy())
+            # 4. The first residual sum, x + W_o seen.
+            x.add_(product(seen.flatten(1), attention.o_proj.weight))
             # 5. The gated perceptron (Shazeer 2020, arXiv:2002.05202, eq. 6): silu(W_g x) * (W_u x), [M, F].
             read = self._normal(x, layer.post_attention_layernorm)
-            gated = silu(product(read, mlp.gate_proj), inplace=True).mul_(product(read, mlp.up_proj))
+            gated = silu(product(read, mlp.gate_proj.weight), inplace=True).mul_(
+                product(read, mlp.up_proj.weight)
+            )
             # 6. The second residual sum, x + W_d gated.
-            x.addmm_(gated, mlp.down_proj.weight.t())
+            x.add_(product(gated, mlp.down_proj.weight))
         return self._normal(x, self.trunk.norm)
 
     def _normal(self, x: Tensor, norm: Any) -> Tensor:
@@ -107,11 +108,6 @@ def is_plain_llama(trunk: Any) -> bool:
     )
 
 
-def product(x: Tensor, projection: nn.Linear) -> Tensor:
-    """x W', without the checks of a module's call."""
-    return torch.mm(x, projection.weight.t())
-
-
 def normalise(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) -> None:
     """Write x / rms(x) times `weight` to `out` (Zhang and Sennrich 2019, eq. 4); x, out [M, D]."""
     rows, width = x.shape
@@ -126,9 +122,7 @@ def normalise(x: np.ndarray, weight: np.ndarray, eps: float, out: np.ndarray) ->
 
 
 def rotate(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
+    qkv: np.ndarray,
     cos: np.ndarray,
     sin: np.ndarray,
     lanes: np.ndarray,
@@ -136,22 +130,23 @@ def rotate(
     keys: np.ndarray,
     values: np.ndarray,
 ) -> None:
-    """Turn q by its position, in place, and write k, so turned, and v where their lanes stand.
+    """Turn queries by their position, in place; write keys, turned too, and values where their lanes stand.
 
-    q [M, heads, D]; k, v [M, key heads, D]; cos, sin [M, D], whose halves are equal; keys, values
-    [N, positions, key heads, D]. Number d turns with number D/2 + d (Su et al. 2021, eq. 34, in the order of
-    the published weights).
+    qkv [M, heads + 2 key heads, D], queries first and values last; cos, sin [M, D], whose halves are equal;
+    keys, values [N, positions, key heads, D]. Number d turns with number D/2 + d (Su et al. 2021, eq. 34, in
+    the order of the published weights).
     """
-    ids, heads, width = q.shape
-    half, key_heads = width // 2, k.shape[1]
+    ids, rows, width = qkv.shape
+    half, key_heads = width // 2, keys.shape[2]
+    heads = rows - 2 * key_heads
     for m in range(ids):
         lane, position = lanes[m], positions[m]
         for head in range(heads + key_heads):
-            plain = q[m, head] if head < heads else k[m, head - heads]
+            plain = qkv[m, head]
             turned = plain if head < heads else keys[lane, position, head - heads]
             for d in range(half):
                 a, b = plain[d], plain[half + d]
                 turned[d] = a * cos[m, d] - b * sin[m, d]
                 turned[half + d] = b * cos[m, d] + a * sin[m, d]
         for head in range(key_heads):
-            values[lane, position, head] = v[m, head]
+            values[lane, position, head] = qkv[m, heads + key_heads + head]

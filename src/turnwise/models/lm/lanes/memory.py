@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,16 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from turnwise.models.lm.attention import attend, can_compile, compiled
-from turnwise.models.lm.llama_pass import LlamaPass, is_plain_llama
+from turnwise.models.lm.lanes.attention import (
+    Places,
+    attend,
+    attend_all,
+    can_compile,
+    compiled,
+    places_of,
+)
+from turnwise.models.lm.lanes.llama_pass import LlamaPass, is_plain_llama
+from turnwise.models.lm.lanes.prepacked import Prepacked, plain_product
 from turnwise.models.lm.parts import window_of
 from turnwise.run.errors import InputError
 
@@ -99,14 +107,21 @@ class LaneMemory(Cache):
     read is dropped here.
     """
 
-    def __init__(self, trunk: Any, lanes: int, context: int, may_compile: bool = True):
+    def __init__(
+        self,
+        trunk: Any,
+        lanes: int,
+        context: int,
+        may_compile: bool = True,
+        products: Prepacked | None = None,
+    ):
         window = window_of(trunk)
         if window is not None and window < context:
             raise InputError(
                 f"a {trunk.config.model_type} model that attends to the last {window} of {context} positions "
                 f"only; expected attention to all of them, or a context of at most {window}"
             )
-        self.trunk, self.lanes, self.context = trunk, lanes, context
+        self.trunk, self.lanes, self.context, self.products = trunk, lanes, context, products
         self.packed = trunk._supports_attention_backend and trunk.config._attn_implementation == "sdpa"
         weights = next(trunk.parameters())
         self.device, self.dtype = weights.device, weights.dtype
@@ -118,7 +133,7 @@ class LaneMemory(Cache):
         self.capacity = self.longest = 0
         self.slots = self.rows = torch.zeros(0, dtype=torch.long)
         self.attending: tuple[_Attending, ...] = ()
-        self.places: tuple[np.ndarray, ...] = ()
+        self.places: Places | None = None
         super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(
@@ -138,7 +153,10 @@ class LaneMemory(Cache):
         if self.longest >= self.capacity:  # the position behind the longest is a bin for padding
             self.capacity = self.longest + GROWTH
         self._overwrite(rows, start)
-        return (self._read_packed if self.packed else self._read_padded)(ids, rows, start, counts)
+        if self.llama is not None:
+            return self._read_packed(ids, rows, start, counts)
+        with self.products or contextlib.nullcontext():
+            return (self._read_packed if self.packed else self._read_padded)(ids, rows, start, counts)
 
     def copy_lane(self, source: int, lanes: list[int], length: int) -> None:
         """Overwrite the memory of `lanes` with that of `source`, which has read `length` ids."""
@@ -163,14 +181,13 @@ class LaneMemory(Cache):
         self, ids: Sequence[Sequence[int]], rows: np.ndarray, start: np.ndarray, counts: np.ndarray
     ) -> Tensor:
         # Ids of all lanes in one row [M], lane after lane. first [n]: where each lane's ids begin in it.
-        # Counts 3, 1 that start at positions 7, 20: first = 0, 3 and positions = 7, 8, 9, 20.
         first = np.cumsum(counts) - counts
-        positions = np.arange(counts.sum()) + np.repeat(start - first, counts)
         packed = np.concatenate([np.asarray(x, np.int64) for x in ids])
-        self.places = np.repeat(rows, counts), positions, self.origins, self.shared
+        self.places = at = places_of(rows, start, counts, self.origins, self.shared)
         if self.llama is not None:
-            return self.llama.read(packed, *self.places, self.layers)[first + counts - 1]
-        self.slots = self._on(self.places[0] * self.capacity + positions)
+            product = plain_product if self.products is None else self.products.product
+            return self.llama.read(packed, at, self.layers, product)[first + counts - 1]
+        self.slots = self._on(at.lanes * self.capacity + at.positions)
         if self.kernel is None:
             # PyTorch's attention takes blocks. Lanes that speak read one id each and lanes that listen read
             # many: in one block the former would be padded to the longest message.
@@ -179,7 +196,7 @@ class LaneMemory(Cache):
         with _attention(self.trunk, PACKED):
             features = self.trunk(
                 input_ids=self._on(packed).unsqueeze(0),
-                position_ids=self._on(positions).unsqueeze(0),
+                position_ids=self._on(at.positions).unsqueeze(0),
                 past_key_values=self,
                 use_cache=True,
                 lane_memory=self,
@@ -220,9 +237,10 @@ class LaneMemory(Cache):
         q = query[0].transpose(0, 1)
         out = q.new_empty(q.shape)
         if self.kernel is not None:
+            assert self.places is not None
             scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-            arrays = (x.numpy() for x in (q.contiguous(), keys, values))
-            self.kernel(*arrays, *self.places, out.numpy().dtype.type(scale), out.numpy())
+            arrays = q.contiguous().numpy(), keys.numpy(), values.numpy()
+            attend_all(self.kernel, *arrays, self.places, scale, out.numpy())
             return out.unsqueeze(0)
         inner = AttentionInterface()["sdpa"]
         for g in self.attending:
@@ -271,7 +289,7 @@ def _grown(whole: Tensor, positions: int) -> Tensor:
     return bigger
 
 
-@contextmanager
+@contextlib.contextmanager
 def _attention(trunk: Any, name: str) -> Iterator[None]:
     """Give the trunk another attention inside the block; afterwards it has its own again."""
     before = trunk.config._attn_implementation
