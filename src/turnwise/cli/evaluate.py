@@ -141,8 +141,8 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     out.print(f"{a.target.run}: mean return {found.interval}, {found.episodes:,} conversations")
     if result["truncated"]:
         form = (
-            "[yellow]warning[/yellow] {} of {} conversations filled the policy's context and were cut: what "
-            "they would have earned later is missing from the mean"
+            "[yellow]warning[/yellow] {} of {} conversations were cut before their end, by the task or "
+            "where the policy's context was full: what they would have earned later is missing from the mean"
         )
         out.print(styled(form, f"{result['truncated']:,}", f"{found.episodes:,}"))
     for line in found.beside:
