@@ -22,6 +22,7 @@ _PLACES = {
     "fit": "recipes.training.fit",
     "evaluate": "recipes.measuring.evaluate",
     "compare": "recipes.measuring.compare",
+    "sweep": "recipes.sweep",
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
     "plan": "recipes.plan",
@@ -126,6 +127,7 @@ __all__ = [
     "read_prompts",
     "record",
     "solve",
+    "sweep",
     "watch",
     "write_logs",
     "write_report",
@@ -183,6 +185,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import solve
     from turnwise.recipes.solved import Solved
+    from turnwise.recipes.sweep import sweep
     from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy, load
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
     "train": "learn a policy, a reward model or an agent",
+    "sweep": "train several settings and seeds, and set them side by side",
     "evaluate": "measure a trained policy live or from logs alone, or a trained agent in its environment",
     "compare": "rank trained policies by what logged conversations say of them, and name the safe one",
     "talk": "answer a trained policy in the terminal",
@@ -23,6 +24,8 @@ VERBS = {
     "data": "make, check, show and convert logs and feedback",
     "report": "write the report page of a run or of a comparison of runs",
 }
+TOPICS = ("train", "sweep", "data")
+"""verbs that a further word follows"""
 DATA = {
     "make": "write the logs of a task, or feedback on its replies",
     "check": "read logs or feedback, count what is in them, say what is wrong where",
@@ -35,7 +38,8 @@ def topics() -> dict[str, dict[str, str]]:
     """What the verbs with topics take, each with a phrase about it."""
     from turnwise.recipes.catalogue import ALGORITHMS
 
-    return {"train": {name: row.what for name, row in ALGORITHMS.items()}, "data": DATA}
+    algorithms = {name: row.what for name, row in ALGORITHMS.items()}
+    return {"train": algorithms, "sweep": algorithms, "data": DATA}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +72,7 @@ def _main(args: list[str]) -> int:
     if verb not in VERBS:
         return _complain(f"there is no verb {verb!r}; expected one of {', '.join(VERBS)}")
     topic = None
-    if verb in ("train", "data"):
+    if verb in TOPICS:
         known = topics()[verb]
         if not rest or rest[0] in ("-h", "--help"):
             print(_topics(verb))

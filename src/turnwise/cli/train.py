@@ -13,6 +13,7 @@ from turnwise.recipes.catalogue import ALGORITHMS, FAMILIES, Algorithm, Family
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.ray import RaySettings
+from turnwise.recipes.settings.sweep import SweepSettings
 from turnwise.recipes.settings.train import (
     ActSettings,
     Ending,
@@ -173,7 +174,7 @@ _SOURCES = ("logs", "feedback", "prompts", "env")
 """flags that say what is read, as `fit` takes it as its data"""
 
 
-_ALONE: dict[Family, str] = {
+ALONE: dict[Family, str] = {
     "logs": "logs",
     "codebooks": "logs",
     "act_agents": "logs",
@@ -212,6 +213,7 @@ _TITLES: dict[type[Any], str] = {
     RewardShaping: "shaping",
     EngineSettings: "engine",
     RaySettings: "ray",
+    SweepSettings: "sweep",
     EnvironmentSource: "environment",
     EnvironmentSettings: "episodes",
     MemorySpec: "memory",
@@ -220,13 +222,15 @@ _TITLES: dict[type[Any], str] = {
 """what the help calls each group of flags"""
 
 
-def flags_of(row: Algorithm) -> type[Any]:
-    """The flags of an algorithm: one field a topic, each a dataclass."""
+def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
+    """The flags of an algorithm, or of a sweep of it: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
     if row.family not in ("acting", "act_agents", "plans", "codebooks"):
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
+    if sweep:  # whole runs are given to Ray, and not what they sample
+        kinds = [SweepSettings, *(kind for kind in kinds if kind is not RaySettings)]
     config = row.light_config
     topics: list[tuple[Any, ...]] = [(_TITLES[kind], kind) for kind in (RunSettings, Output, *kinds)]
     # Fields without a default come first, as dataclasses ask.
@@ -244,17 +248,8 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
     """Parse, then plan or train."""
     row = ALGORITHMS[name]
     about = f"{row.what[0].upper()}{row.what[1:]}: {FAMILIES[row.family]}."
-    flags = parse(flags_of(row), args, f"train {name}", about, alone=_ALONE[row.family])
-    asked = {type(part).__name__: part for part in vars(flags).values()}
-    settings, output = asked.pop("RunSettings"), asked.pop("Output")
-    light = asked.pop("Config")
-    given: dict[str, Any] = {}
-    for part in asked.values():
-        given |= vars(part)
-    sources = [x for x in [given.pop(key, None) for key in _SOURCES] if x is not None]
-    if len(sources) != 1:
-        raise SettingError("logs", None, "either logs or env")
-    (source,) = sources
+    flags = parse(flags_of(row), args, f"train {name}", about, alone=ALONE[row.family])
+    settings, output, light, source, given = taken(row, flags)
     # Flags are known to be good now, and what takes seconds to import may be.
     from turnwise.recipes.training.families import prepare_and_carry_out
 
@@ -266,6 +261,21 @@ def run(name: str, args: Sequence[str]) -> dict[str, Any]:
         return found or {}
     _print(row, found.result, settings.out, output.json)
     return dict(found.result)
+
+
+def taken(row: Algorithm, flags: Any) -> tuple[RunSettings, Output, Any, Any, dict[str, Any]]:
+    """Settings of the run, what is printed, the algorithm's numbers, what is learnt from, and the rest."""
+    asked = {type(part).__name__: part for part in vars(flags).values()}
+    settings, output = asked.pop("RunSettings"), asked.pop("Output")
+    light = asked.pop("Config")
+    asked.pop("SweepSettings", None)
+    given: dict[str, Any] = {}
+    for part in asked.values():
+        given |= vars(part)
+    sources = [x for x in [given.pop(key, None) for key in _SOURCES] if x is not None]
+    if len(sources) != 1:
+        raise SettingError("logs", None, "either logs or env")
+    return settings, output, light, sources[0], given
 
 
 def _printed_plan(json: bool) -> Callable[[Job[Any]], dict[str, Any]]:

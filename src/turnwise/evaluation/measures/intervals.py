@@ -59,6 +59,18 @@ def bootstrap_interval(
     )
 
 
+def student_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """mean -/+ t s / sqrt(n) of few independent values, t with n - 1 degrees of freedom: for a few seeds.
+
+    Exact where the values are normal (Student, 1908). ValueError for fewer than two values.
+    """
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1 or x.size < 2:
+        raise ValueError(f"values of shape {x.shape}; expected one dimension with at least two")
+    half = float(stdtrit(x.size - 1, (1 + confidence) / 2) * x.std(ddof=1) / math.sqrt(x.size))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
 def widening(n: int, confidence: float = 0.95) -> float:
     """The factor by which a bootstrap interval of the mean of n values is too narrow.
 
