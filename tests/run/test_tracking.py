@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,43 @@ def test_an_unknown_tracker_is_named(tmp_path: Path) -> None:
 def test_fit_hands_the_tracker_on(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="track is 'aim'; expected none, tensorboard, wandb or trackio"):
         tw.fit(tw.PPO(steps=64), "tiger", out=tmp_path / "run", track="aim", quiet=True)
+
+
+def offline(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves this machine, and nothing is written elsewhere."""
+    for key, value in {"WANDB_MODE": "offline", "TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"}.items():
+        monkeypatch.setenv(key, value)
+    pytest.importorskip(name, reason=f"the package {name} is not installed: nothing was logged to it")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trackio_has_what_metrics_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also after a run that broke off and went on: of a step that it logged twice the later numbers count."""
+    offline("trackio", tmp_path / "trackio", monkeypatch)
+    train(tmp_path / "run", "trackio", stop=4)
+    train(tmp_path / "run", "trackio")
+    assert capsys.readouterr().out == ""  # it belongs to who asks for JSON
+    (file,) = (tmp_path / "trackio").glob("turnwise.db")
+    with contextlib.closing(sqlite3.connect(file)) as opened:
+        rows = opened.execute("select step, metrics from metrics order by id").fetchall()
+    found = {step: json.loads(text) for step, text in rows}
+    for line in lines(tmp_path / "run"):
+        assert found[line["step"]]["loss"] == pytest.approx(line["loss"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_and_biases_keeps_its_files_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offline("wandb", tmp_path, monkeypatch)
+    for first in (0, 4):  # a run, and one that goes on from its fifth step
+        with tracking.tracker("wandb", tmp_path / "run", first) as opened:
+            for step in range(first, first + 5):
+                opened.log(step, {"loss": step / 4, "heldout/loss": 0.5})
+            assert isinstance(opened, tracking.WandB)
+            assert dict(opened.opened.summary)["loss"] == (first + 4) / 4  # before it is closed
+    assert capsys.readouterr().out == ""
+    files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert {f.name for f in files} == {f"run-{tracking.id_of(tmp_path / 'run')}.wandb"}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from turnwise.run.errors import SettingError
 
@@ -72,7 +73,8 @@ class WandB:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """All metrics of a step at once. The service drops those of a step that it has had."""
-        self.opened.log(dict(metrics), step=step)
+        # Of a step that it is told the number of, it waits for more until the next one: a line too late.
+        self.opened.log(dict(metrics), step=step, commit=True)
 
     def close(self) -> None:
         """Wait until everything is sent or written."""
@@ -87,7 +89,8 @@ class Trackio:
 
         self.module = trackio
         name = f"{folder.name}-{id_of(folder)}"
-        trackio.init(project=PROJECT, name=name, resume="allow" if first else "never")
+        with _spoken_to_people():
+            trackio.init(project=PROJECT, name=name, resume="allow" if first else "never")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """All metrics of a step at once."""
@@ -95,7 +98,13 @@ class Trackio:
 
     def close(self) -> None:
         """Write what is left."""
-        self.module.finish()
+        with _spoken_to_people():
+            self.module.finish()
+
+
+def _spoken_to_people() -> contextlib.AbstractContextManager[Any]:
+    """What a package prints of itself goes to stderr: stdout belongs to who reads the result as JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 PROJECT = "turnwise"
@@ -116,7 +125,7 @@ def expect_tracker(name: str) -> None:
         raise SettingError("track", name, f"none, or the package {name}: pip install 'turnwise[{extra}]'")
 
 
-@contextmanager
+@contextlib.contextmanager
 def tracker(name: str, folder: Path, first: int) -> Iterator[Tracker]:
     """The tracker of that name, for metrics from step `first` on; closed at the end."""
     if name == "none":
