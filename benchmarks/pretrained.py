@@ -102,7 +102,7 @@ def cloning(model: str, learning: Learning, size: tuple[int, int]) -> tuple[Step
         longest=size[1],
         vocab=lm.config.vocab_size,
     )
-    learner = Learner(objective, c.optimizer, None, None, WORLD, how.passes)
+    learner = Learner(objective, c.optimizer, world=WORLD, through=how.passes)
 
     def step(rows: list[Tokens]) -> object:
         parts = [pack_tokens(part, gamma=1.0) for part in how.passes.parts(rows, size[1], WORLD)]
@@ -127,7 +127,7 @@ def valuing(model: str, learning: Learning, size: tuple[int, int]) -> tuple[Step
         beside=[policy],
         copies=1,
     )
-    learner = Learner(critic, c.optimizer, slow_copy(critic), None, WORLD, how.passes)
+    learner = Learner(critic, c.optimizer, slow_copy(critic), world=WORLD, through=how.passes)
 
     def step(rows: list[Tokens]) -> object:
         parts = [pack_tokens(part, gamma=1.0) for part in how.passes.parts(rows, size[1], WORLD)]

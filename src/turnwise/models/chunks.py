@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from turnwise.models.products import computing, product
 
 MOST = 2**24
 """numbers as wide as a vocabulary that exist at a time (64 MiB in float32)"""
@@ -73,3 +77,46 @@ class _OwnGradients(torch.autograd.Function):
         (gradients,) = ctx.saved_tensors
         back = up[0].unsqueeze(-1).to(gradients.dtype) * gradients
         return (None, None, back, *(None for _ in ctx.needs_input_grad[3:]))
+
+
+def logp_of_linear(
+    features: Float[Tensor, "n D"],
+    tokens: Int[Tensor, "n"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    most: int = MOST,
+) -> Float[Tensor, "n"]:
+    """log softmax(W h + b)_a of one token for each h, where W and b do not learn.
+
+    As `with_own_gradients`, by the closed form d/dh = W_a - sum_v p_v W_v: what is as wide as the vocabulary
+    is written once and changed in place.
+    """
+    return _LinearLogp.apply(features, tokens, weight, bias, max(1, most // len(weight)))  # pyright: ignore
+
+
+class _LinearLogp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor | None, at_once: int
+    ) -> Tensor:
+        narrow = computing(features)
+        wide = torch.promote_types(features.dtype, torch.float32)  # a sum over the vocabulary wants its bits
+        table, shift = weight.to(narrow), None if bias is None else bias.to(narrow)
+        found, gradients = [], []
+        for h, a in zip(features.split(at_once), tokens.split(at_once), strict=True):
+            z = product(h.to(narrow), table, shift).to(wide)  # [m, V]
+            top = z.amax(-1, keepdim=True)
+            chosen = z.gather(-1, a.unsqueeze(-1)) - top
+            total = z.sub_(top).exp_().sum(-1, keepdim=True)  # [m, 1]; z / total are probabilities now
+            found.append((chosen - total.log()).squeeze(-1))
+            if ctx.needs_input_grad[0]:
+                mean = product(z.to(narrow), table.t()).to(wide) / total  # sum_v p_v W_v, [m, D]
+                gradients.append(weight[a].to(wide) - mean)
+        ctx.save_for_backward(*([torch.cat(gradients)] if gradients else []))
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        (gradients,) = ctx.saved_tensors
+        return up.unsqueeze(-1) * gradients, None, None, None, None

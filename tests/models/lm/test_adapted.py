@@ -12,9 +12,10 @@ from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
 from turnwise.models.lm.fresh import llama
-from turnwise.models.lm.learning.adapted import QuickAdapted, product
+from turnwise.models.lm.learning.adapted import QuickAdapted
 from turnwise.models.lm.lora import dropouts_of, merged, with_lora
 from turnwise.models.lm.replies import actions_logp
+from turnwise.models.products import product
 
 
 def by_modules(model: Any) -> Any:

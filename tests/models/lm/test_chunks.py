@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
-from turnwise.models.chunks import in_chunks, with_own_gradients
+from turnwise.models.chunks import in_chunks, logp_of_linear, with_own_gradients
 from turnwise.models.lm.critics import RANK, SMALL_VOCABULARY, token_critic
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.lora import with_lora
@@ -65,6 +65,31 @@ def test_gradients_computed_beside_values_are_those_that_come_back(most: int) ->
     assert torch.autograd.gradcheck(found, (features,))
     with torch.no_grad():
         assert not found(features).requires_grad
+
+
+@pytest.mark.parametrize("most", [1, 40, 10**6])
+@pytest.mark.parametrize(("kind", "close"), [(f64, 1e-10), (torch.float32, 1e-6)])
+def test_log_probabilities_of_a_linear_layer_have_the_closed_form(
+    kind: torch.dtype, close: float, most: int
+) -> None:
+    """With and without a bias, with logits of a thousand among them, whose exponentials overflow."""
+    features, weight, bias = (torch.randn(*n, dtype=f64) for n in ((7, 5), (11, 5), (11,)))
+    features[3] *= 1000.0
+    index, up = torch.randint(11, (7,)), torch.randn(7, dtype=f64)
+    for shift in (None, bias):
+        h = features.clone().requires_grad_()
+        z = h @ weight.T + (0.0 if shift is None else shift)
+        wanted = z.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        (gradient,) = torch.autograd.grad((wanted * up).sum(), h)
+        own = features.to(kind).requires_grad_()
+        given = weight.to(kind), None if shift is None else shift.to(kind)
+        found = logp_of_linear(own, index, *given, most=most)
+        assert_close(found.to(f64), wanted, rtol=close, atol=close)
+        assert_close(
+            torch.autograd.grad((found * up.to(kind)).sum(), own)[0].to(f64), gradient, rtol=close, atol=close
+        )
+        with torch.no_grad():
+            assert not logp_of_linear(own, index, *given, most=most).requires_grad
 
 
 def test_chunks_hold_no_more_than_they_are_given() -> None:

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 from turnwise.data.batch import Batch, pack_tokens
 from turnwise.data.tokens import Tokens
 from turnwise.losses.policy import entropy
-from turnwise.models.chunks import MOST, in_chunks, with_own_gradients
+from turnwise.models.chunks import MOST, in_chunks, logp_of_linear, with_own_gradients
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.models.lm.learning.recompute import recomputes
@@ -66,6 +66,9 @@ def token_logp(
     vocab = lm.config.vocab_size
     if any(p.requires_grad for p in lm.get_output_embeddings().parameters()):
         return in_chunks(lambda *x: (head(*x),), vocab, features, tokens, most=most_logits)[0]
+    layer = lm_head_of(lm)
+    if type(layer) is nn.Linear and features.dtype is torch.promote_types(features.dtype, layer.weight.dtype):
+        return logp_of_linear(features, tokens, layer.weight, layer.bias, most=most_logits)
     return with_own_gradients(head, vocab, features, tokens, most=most_logits)
 
 

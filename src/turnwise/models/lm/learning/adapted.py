@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from peft.tuners.lora import Linear as Adapted
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+
+from turnwise.models.products import computing, product
 
 ONE = "default"
 """name of the one adapter that a layer has"""
@@ -28,11 +28,10 @@ class QuickAdapted(Adapted):
         """y; by `peft` itself where something is asked for that is not in the formula, as dropout."""
         base: Any = self.get_base_layer()
         weights = (base.weight, self.lora_A[ONE].weight, self.lora_B[ONE].weight)
-        narrow = torch.is_autocast_enabled(x.device.type)
-        alike = narrow or all(w.dtype is x.dtype for w in weights)
+        dtype = computing(x)
+        alike = torch.is_autocast_enabled(x.device.type) or all(w.dtype is dtype for w in weights)
         if args or kwargs or not alike or not self._is_plain(base):
             return super().forward(x, *args, **kwargs)
-        dtype = torch.get_autocast_dtype(x.device.type) if narrow else x.dtype
         return _AdaptedProduct.apply(x, base.bias, *weights, self.scaling[ONE], dtype)  # pyright: ignore
 
     def _is_plain(self, base: Any) -> bool:
@@ -53,24 +52,6 @@ def quicken_(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) is Adapted and type(layer.get_base_layer()) is nn.Linear:
             layer.__class__ = QuickAdapted
-
-
-def product(x: Float[Tensor, "M K"], weight: Float[Tensor, "N K"], bias: Tensor | None = None) -> Tensor:
-    """x W' + b, outside of autograd. In float32 on a CPU by oneDNN, whatever the strides of the weight.
-
-    MKL, which `linear` calls, is a tenth slower on processors that are not Intel's, and a third of the speed
-    for the narrow products of adapters.
-    """
-    dnn = torch.backends.mkldnn
-    if (
-        x.device.type == "cpu"
-        and x.dtype is torch.float32
-        and x.numel()
-        and dnn.is_available()
-        and dnn.enabled
-    ):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return linear(x, weight, bias)
 
 
 class _AdaptedProduct(torch.autograd.Function):
