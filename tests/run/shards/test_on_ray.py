@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import turnwise as tw
 from turnwise.cli import main
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.shards.here import Here, shard_seed
@@ -106,6 +108,42 @@ def test_errors_come_as_they_are(ray: Any) -> None:
     assert str(e.value) == "tau is 7.0; expected a number between 0 and 1"
     with pytest.raises(SettingError, match="ray_cpus is 64; expected 2 at most"), on_ray("auto", cpus=64):
         pass
+
+
+@on_a_real_ray
+@pytest.mark.filterwarnings("ignore")
+def test_doors_give_what_this_process_gives(ray: Any, tmp_path: Path) -> None:
+    """Episodes, a sweep, conversations, and a policy that learns from replies which workers sampled."""
+    config = tw.PPO(steps=64, lanes=4)
+    agent = tw.fit(config, "repeat-previous", horizon=10, quiet=True)
+    small: dict[str, Any] = {"episodes": 12, "shards": 3, "quiet": True}
+    here, there = (tw.evaluate(agent, "repeat-previous", **small, **x) for x in ({}, {"ray": "auto"}))
+    assert (here.mean, here.low) == (there.mean, there.low)
+
+    both: dict[str, Any] = {"seeds": (0, 1), "horizon": 10, "quiet": True}
+    rows = [
+        tw.sweep(config, "repeat-previous", out=tmp_path / str(x), ray=x, **both)["rows"][0]
+        for x in (None, "auto")
+    ]
+    assert [run["numbers"] for run in rows[0]["runs"]] == [run["numbers"] for run in rows[1]["runs"]]
+
+    logs = tmp_path / "cards.jsonl"
+    assert main(["data", "make", "--task", "postcards", "--conversations", "40", "--out", str(logs)]) == 0
+    size: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "context": 128, "vocab": 300}
+    clone = tw.fit(tw.BC(epochs=0.2, batch_size=8), str(logs), out=tmp_path / "bc", quiet=True, **size)
+    here, there = (tw.evaluate(clone, **small, **x) for x in ({}, {"ray": "auto"}))
+    assert here.mean == there.mean and here.result["turns"] == there.result["turns"]
+
+    rloo = tw.RLOO(steps=3, prompts_per_step=5, group=2)
+    judged: dict[str, Any] = {"policy": tmp_path / "bc", "reward": "postcards", "max_new_tokens": 6}
+    found = []
+    for name, address in (("here", None), ("there", "auto")):
+        out = tmp_path / name
+        more: dict[str, Any] = {"out": out, "log_every": 1, "quiet": True, "shards": 3, "ray": address}
+        tw.fit(rloo, "postcards", evaluation_prompts=2, **judged, **more)
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        found.append([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
+    assert len(found[0]) == 3 and found[0] == found[1]
 
 
 @on_a_real_ray
