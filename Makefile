@@ -44,14 +44,18 @@ bench: $(READY)
 	set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 # A wheel, installed with what it needs into an environment of its own, and a newcomer's first commands far from here.
-# PYTHON says for which Python; CONSTRAINTS= installs the newest of everything.
+# At the end all extras are resolved together, and not installed. PYTHON says for which Python; CONSTRAINTS= takes the newest
+# of everything.
 CONSTRAINTS ?= -c constraints.txt
+EXTRAS := from importlib.metadata import metadata; print(','.join(metadata('turnwise').get_all('Provides-Extra')))
 package:
 	rm -rf build/package
 	$(PYTHON) -m pip wheel -q --no-deps -w build/package .
 	$(PYTHON) -m venv build/package/venv
 	build/package/venv/bin/pip install -q --disable-pip-version-check build/package/*.whl $(CONSTRAINTS)
 	cd / && env -u PYTHONPATH $(CURDIR)/build/package/venv/bin/python $(CURDIR)/tests/packages/smoke.py $(CURDIR)/src
+	build/package/venv/bin/pip install -q --disable-pip-version-check --dry-run $(CONSTRAINTS) \
+	  "$$(ls build/package/*.whl)[$$(build/package/venv/bin/python -c "$(EXTRAS)")]"
 
 clean:
 	rm -rf .venv .vllm .pytest_cache .ruff_cache .hypothesis demo dist build
