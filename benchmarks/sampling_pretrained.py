@@ -8,8 +8,8 @@
 the same ones and says the same number of tokens at temperature 1: stop tokens do not stop. Lanes and the
 server give log-probabilities, `generate` does not. Ways alternate in a round.
 
-`read`: lanes read prompts of some thousand tokens and say nothing, beside PyTorch's own attention
-(`scaled_dot_product_attention`, by the modules of transformers) in the same lanes.
+`read`: a lane reads a prompt of some thousand tokens and says nothing, beside the same pass of transformers,
+whose attention is PyTorch's `scaled_dot_product_attention`.
 
 `cpu` is the processor time of this process, or of the server's process (`--pid`) and of all that it has
 started: the clock to compare by while others use the machine. The server (docs/how-to/engines.md) gets one
@@ -156,19 +156,23 @@ def said(a: argparse.Namespace, lm: Any, chat: ChatFormat) -> dict[str, Any]:
 
 
 def read(a: argparse.Namespace, lm: Any) -> dict[str, Any]:
-    """Seconds in which lanes read so many tokens, by us and by PyTorch's attention."""
+    """Seconds in which so many tokens are read, by lanes and by transformers."""
     trunk, rng = trunk_of(lm), np.random.default_rng(0)
     prompts = [rng.integers(0, lm.config.vocab_size, a.tokens).tolist() for _ in range(a.lanes)]
 
-    def ours(compile_: bool, products: Any, ids: Prompts) -> None:
-        memory = LaneMemory(trunk, a.lanes, a.tokens + 1, compile_, products)
-        with torch.inference_mode():
-            memory.read(ids, np.arange(a.lanes), np.zeros(a.lanes, np.int64))
+    @torch.inference_mode()
+    def ours(products: Any, ids: Prompts) -> None:
+        memory = LaneMemory(trunk, a.lanes, a.tokens + 1, products=products)
+        memory.read(ids, np.arange(a.lanes), np.zeros(a.lanes, np.int64))
+
+    @torch.inference_mode()
+    def theirs(ids: Prompts) -> None:
+        trunk(input_ids=torch.tensor(ids), use_cache=True)
 
     ways = {
-        "lanes": partial(ours, True, prepacked_for(trunk)),
-        "lanes, same products": partial(ours, True, None),
-        "sdpa": partial(ours, False, None),
+        "lanes": partial(ours, prepacked_for(trunk)),
+        "lanes, no copies": partial(ours, None),
+        "transformers": theirs,
     }
     for way in ways.values():
         way([p[:8] for p in prompts])

@@ -106,6 +106,27 @@ def test_in_float32_weights_are_copied_and_say_the_same(
                 parameter.mul_(1.05)
 
 
+def test_what_is_only_read_is_read_by_the_weights_of_the_moment(
+    tiny: Callable[..., Any], chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of a lane that listens are those of a new sampler, after weights have changed."""
+    monkeypatch.setattr(prepacked, "WORTH", 1)
+    monkeypatch.setattr(prepacked, "LEAST", 1)
+    lm = tiny("gpt2").float()
+
+    def sampler() -> Sampler:
+        return Sampler(LmPolicy(lm), lanes=1, context=CONTEXT, stop=chat.stop)
+
+    used = sampler()
+    for _ in range(2):
+        fresh = sampler()
+        for s in (used, fresh):
+            s.reset(0, 0)
+            s.read([0], [range(5, 30)])
+        np.testing.assert_allclose(used.features[0], fresh.features[0], rtol=0, atol=1e-5)
+        lm.transformer.h[0].mlp.c_fc.weight.data.mul_(2)
+
+
 def truncated_softmax(logits: np.ndarray, how: Decoding) -> np.ndarray:
     """Slow twin of `distribution`: walks down the ranking of each row. Log-probabilities."""
     out = np.full(logits.shape, -np.inf)

@@ -110,6 +110,7 @@ class Sampler:
     @torch.inference_mode()
     def read(self, lanes: Sequence[int], ids: Sequence[Sequence[int]]) -> None:
         """Let fresh `lanes` (ascending) read without speaking, so that others can be copies of them."""
+        self._expect_other_weights()
         for lane, heard in zip(lanes, ids, strict=True):
             self._unread[lane] = [int(i) for i in heard]
         self._read(lanes, speaking=False)
@@ -117,8 +118,7 @@ class Sampler:
     @torch.inference_mode()
     def collect(self) -> list[Utterance]:
         """Decode until enough lanes have finished."""
-        if self.products is not None:
-            self.products.refresh()
+        self._expect_other_weights()
         finished: list[Utterance] = []
         full = [x for x in self._waiting if self.lengths[x] + len(self._unread[x]) >= self.context]
         finished += [self._finish(lane, stopped=False, full=True) for lane in full]
@@ -142,6 +142,11 @@ class Sampler:
         for lane in others:
             self._unread[lane] = list(self._unread[source])
             self._begins[lane] = self._begins[source]
+
+    def _expect_other_weights(self) -> None:
+        """Between two calls weights may have changed, of which products keep copies."""
+        if self.products is not None:
+            self.products.refresh()
 
     def _say_one_token(self) -> list[Utterance]:
         """Every speaking lane says one token; those that are through are returned."""
