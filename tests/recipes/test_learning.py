@@ -16,10 +16,11 @@ from transformers.modeling_outputs import BaseModelOutput
 import turnwise as tw
 from turnwise.data.batch import pack_tokens
 from turnwise.models.lm.fresh import llama
+from turnwise.models.lm.learning.precision import CAME_IN, as_it_came
 from turnwise.models.lm.learning.recompute import recompute_layers_
 from turnwise.models.lm.learning.saved import saved_by
 from turnwise.models.lm.parts import trunk_of
-from turnwise.models.lm.pretrained import save_lm
+from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.models.lm.replies import actions_logp
 from turnwise.recipes.catalogue import ALGORITHMS
 from turnwise.recipes.settings.learning import Learning
@@ -117,6 +118,63 @@ def test_precisions_are_two_settings(base: Path, tmp_path: Path) -> None:
         )
         assert {p.dtype for p in made.agent.critic.parameters()} == {torch.float32}  # type: ignore[union-attr]
         assert {p.dtype for p in made.agent.lm.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_policy_is_saved_in_the_precision_in_which_it_came(
+    base: Path, tmp_path: Path, tokenizers: dict[str, Any], named: bool
+) -> None:
+    """A folder in bfloat16, whether its config says so or its file alone, learns in float32, goes on from a
+    checkpoint to the bit, and is written in bfloat16: what was learnt, rounded once."""
+    from transformers import AutoModelForCausalLM
+
+    half = AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16)
+    save_lm(tmp_path / "half", half, tokenizers["own"])
+    if not named:
+        file = tmp_path / "half" / "config.json"
+        settings = json.loads(file.read_text())
+        file.write_text(json.dumps({k: v for k, v in settings.items() if "dtype" not in k}))
+    given: dict[str, Any] = {"model": str(tmp_path / "half"), "heldout": 0.0, "lora_rank": 2, **FEW}
+    whole = tw.fit(tw.BC(epochs=4.0, batch_size=4), logs(), **given)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(out, **given)
+    made = tw.fit(tw.BC(epochs=4.0, batch_size=4), logs(), out=out, resume=True, **given)
+    ours, theirs = (x.agent.lm.state_dict() for x in (made, whole))
+    assert {x.dtype for x in ours.values()} == {torch.float32}
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    saved = AutoModelForCausalLM.from_pretrained(out / "policy", dtype="auto")
+    assert saved.dtype is torch.bfloat16 and made.agent.lm.dtype is torch.float32
+    for name, x in saved.state_dict().items():
+        assert torch.equal(x, ours[name].to(torch.bfloat16))
+    assert any(not torch.equal(x, x.to(torch.bfloat16).float()) for x in ours.values())
+
+
+def interrupted(out: Path, **given: Any) -> None:
+    """The same run, stopped by hand behind its second step's checkpoint."""
+    steps = [0]
+
+    def stop(module: Any, *_: Any) -> None:
+        steps[0] += torch.is_grad_enabled() and type(module).__name__ == "LlamaModel"
+        if steps[0] == 8:
+            raise KeyboardInterrupt
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(stop)
+    try:
+        tw.fit(tw.BC(epochs=4.0, batch_size=4), logs(), out=out, checkpoint_every=2, **given)
+    finally:
+        hook.remove()
+
+
+def test_numbers_too_large_for_the_precision_in_which_they_came_are_kept_wide(base: Path) -> None:
+    """float16 ends at 65,504."""
+    lm, _ = load_lm(str(base))
+    assert as_it_came(lm) is lm
+    setattr(lm, CAME_IN, torch.float16)
+    assert as_it_came(lm).dtype is torch.float16
+    with torch.no_grad():
+        lm.model.norm.weight[0] = 1e5
+    assert as_it_came(lm) is lm
 
 
 @pytest.mark.parametrize("group", [1, 2])

@@ -22,6 +22,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.envs.dialogue import Message
 from turnwise.losses.policy import action_logp, advantage_logits
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
+from turnwise.models.lm.learning.precision import as_it_came
 from turnwise.models.lm.lora import Adapter
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
@@ -207,6 +208,7 @@ class Agent:
     def save(self, folder: Path) -> None:
         """Write the language model, for `AutoModelForCausalLM` (or `AutoModelForSeq2SeqLM`), and the critic.
 
+        The language model is written in the precision in which it was loaded, a critic in float32.
         What `transformers` then generates ends at our stop token, and is sampled as `acting` says. The folder
         is there whole or not at all; InputError for one that holds other things.
         """
@@ -214,7 +216,7 @@ class Agent:
         settings: dict[str, Any] = {"kind": _kind(self.critic), "acting": asdict(self.acting)}
         with whole_folder(folder, SETTINGS) as part:
             if self.adapter is None:
-                save_lm(part, self.lm, self.tokenizer)
+                save_lm(part, as_it_came(self.lm), self.tokenizer)
             else:
                 _save_adapter(part, self.adapter)
                 self.tokenizer.save_pretrained(part)

@@ -18,6 +18,7 @@ from turnwise.models.lm.encoder_decoder.trunk import (
     settle_,
     start_of,
 )
+from turnwise.models.lm.learning.precision import CAME_IN, stored_precision
 from turnwise.models.lm.lora import AdapterFolder, adapter_in
 from turnwise.models.lm.parts import features_at, lm_head_of, trunk_of
 from turnwise.models.room import expect_room
@@ -128,6 +129,7 @@ def whole_model(kind: Any, name_or_path: str | Path) -> Any:
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{len(missing)} weights are missing, {missing[0]} for one")
+    setattr(model, CAME_IN, stored_precision(name_or_path, config))
     return model
 
 

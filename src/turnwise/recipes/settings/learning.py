@@ -22,8 +22,8 @@ class Learning:
 
     dtype: Precision = "float32"
     """Precision of the weights while they learn. bfloat16 halves their memory, and loses steps smaller than
-    1/256 of a weight: meant for weights under adapters, which are float32 in any case. What was learnt is
-    saved in float32."""
+    1/256 of a weight: meant for weights under adapters, which are float32 in any case. A policy is saved in
+    the precision in which it came."""
     autocast: Autocast = "none"
     """Precision of matrix products, whatever that of the weights. bfloat16 is faster where the processor has
     it; losses, values and updates stay float32."""
