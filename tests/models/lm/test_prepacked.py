@@ -93,12 +93,28 @@ def test_what_is_not_copied() -> None:
     assert not products._copies and products._left == 4 * 96 * WIDE
 
 
-@pytest.mark.parametrize("kind", ["linear", "no bias", "GPT-2's", "bfloat16 by autocast"])
+def adapted(layer: nn.Module) -> nn.Module:
+    """The layer with an adapter of rank 2, whose matrices are too small to be copied."""
+    from peft import LoraConfig
+    from peft.tuners.lora import Linear
+
+    from turnwise.models.lm.learning.adapted import quicken_
+
+    made = Linear(layer, "default", LoraConfig(), r=2, lora_alpha=4)
+    nn.init.normal_(made.lora_B["default"].weight)
+    quicken_(made)
+    assert type(made) is not Linear
+    return made
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias", "GPT-2's", "adapted", "bfloat16 by autocast"])
 def test_modules_multiply_so_in_a_block(kind: str) -> None:
     from transformers.pytorch_utils import Conv1D
 
     layer = Conv1D(96, WIDE) if kind == "GPT-2's" else nn.Linear(WIDE, 96, bias=kind != "no bias")
     nn.init.normal_(layer.weight)
+    if kind == "adapted":
+        layer = adapted(layer)
     x, products = torch.randn(4, WORTH // 4, WIDE), Prepacked(ROOM)
     with torch.inference_mode(), torch.autocast("cpu", enabled=kind.startswith("bfloat16")):
         expected = layer(x)

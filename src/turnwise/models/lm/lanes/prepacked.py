@@ -72,6 +72,8 @@ class Prepacked(TorchFunctionMode):
             found = None
             if func is linear:
                 found = self._in_place_of_linear(*args)
+            elif func is torch.ops.mkldnn._linear_pointwise and args[3] == "none":  # `models.products`
+                found = self._in_place_of_linear(*args[:3])
             elif func is torch.addmm:  # GPT-2's layers, whose matrices are [in, out]
                 bias, x, weight = args
                 found = self._in_place_of_linear(x, weight, bias, transposed=True)
