@@ -215,6 +215,22 @@ def test_two_copies_of_learnt_states_explain_as_much_until_they_are_told_apart()
     assert np.abs(drawn.emissions[..., :2] - drawn.emissions[..., 2:]).max() > 0.1
 
 
+def test_drawn_data_are_binned_as_the_model_that_they_begin_with() -> None:
+    """16 different outcomes make 8 bins; ten of them drawn would make 10, and seven 7. Without edges of the
+    model's own, its probabilities of bins would be those of other rewards, or of no bin at all."""
+    outcomes = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
+    whole = flat([2] * 64, [True] * 64, [x for pay in np.repeat(outcomes, 4) for x in (0.0, float(pay))])
+    few = Effort(starts=1, iterations=20)
+    main = fit(whole, 2, np.random.default_rng(0), effort=few)
+    assert main.pay is not None and len(main.pay.edges) == 7
+    for different in (10, 7):
+        drawn = whole.select(np.arange(4 * different))
+        again = fit(drawn, 2, np.random.default_rng(1), longest=main.longest, begin=main, effort=few)
+        assert again.pay is not None
+        assert np.array_equal(again.pay.edges, main.pay.edges)
+        assert np.isfinite(again.log_likelihoods(drawn, rewards=True)).all()
+
+
 def test_what_was_never_seen_tells_nothing() -> None:
     """A symbol that no log has: the belief is what the action alone makes of it, and rows still sum to 1."""
     data = replace(tiger(300, 4), observation_symbols=3, first_symbols=2)

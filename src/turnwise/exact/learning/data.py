@@ -47,9 +47,9 @@ def prepared(
     *,
     longest: int | None,
     smoothing: float = 1.0,
-    like: Data | None = None,
+    like: Data | Pay | None = None,
 ) -> Data:
-    """The data; rewards are binned as in `like`, so that two parts of the data have the same bins.
+    """The data; rewards are binned as in `like`, so that two parts of data, or data and a model, agree.
 
     InputError if there is no episode, or one that is longer than `longest`.
     """

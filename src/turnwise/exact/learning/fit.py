@@ -22,7 +22,7 @@ from turnwise.exact.learning.climb import Climb, Notes, Watch, climb, reduced, v
 from turnwise.exact.learning.data import Data, finished, longest_of, prepared, sampled
 from turnwise.exact.learning.expectation import tables_of
 from turnwise.exact.learning.kernels import Tables
-from turnwise.exact.learning.model import LearntModel
+from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.learning.starts import KINDS, start_of, twofold
 from turnwise.run.errors import InputError
@@ -83,7 +83,8 @@ def fit(
     there are no episodes, or more states than steps.
     """
     seed = int(rng.integers(2**62))
-    data = _prepared(sequences, states, longest, smoothing)
+    # Rewards are binned as in the model to begin with: drawn data may have fewer different ones.
+    data = _prepared(sequences, states, longest, smoothing, None if begin is None else begin.pay)
     notes = notes or Notes()
     if begin is not None:
         if begin.shape[0] != states:
@@ -283,7 +284,9 @@ def _climbed(
     return climb(data, tables, effort.iterations, effort.tolerance, notes=notes, name=name, watch=watch)
 
 
-def _prepared(sequences: Sequences, states: int, longest: int | str | None, smoothing: float) -> Data:
+def _prepared(
+    sequences: Sequences, states: int, longest: int | str | None, smoothing: float, like: Pay | None = None
+) -> Data:
     if longest == "auto":
         longest = longest_of(sequences)
     if isinstance(longest, str):
@@ -296,7 +299,7 @@ def _prepared(sequences: Sequences, states: int, longest: int | str | None, smoo
         )
     if smoothing < 0:
         raise ValueError(f"smoothing is {smoothing}; expected 0 or more imagined counts")
-    return prepared(sequences, states, longest=longest, smoothing=smoothing)
+    return prepared(sequences, states, longest=longest, smoothing=smoothing, like=like)
 
 
 def iterations_of(effort: Effort, choosing: int = 0, smoothings: int = 0) -> int:
