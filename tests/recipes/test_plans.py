@@ -19,7 +19,7 @@ from turnwise.exact.files.pomdp import read_pomdp
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.recipes.training.acts.plans import plan_of
+from turnwise.recipes.training.acts.plans import plan_of, states_note
 
 QUICK = pomdp.Config(
     states=4, smoothing=1.0, starts=1, iterations=20, resamples=1, trials=5, simulations=30, least=1
@@ -110,6 +110,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_model() -> None:
         for one, other in zip(whole.models, again.models, strict=True):
             for name, array in one.arrays().items():
                 np.testing.assert_array_equal(array, other.arrays()[name], err_msg=name)
+
+
+def test_it_is_said_if_the_most_hidden_states_were_chosen() -> None:
+    """Nothing is said if fewer were, if their number was given, or in a rehearsal, which tries two."""
+    data = _sequences()
+    quick = pomdp.Effort(starts=1, iterations=2)
+    model = pomdp.fit(data, 3, np.random.default_rng(0), effort=quick)
+    choice = pomdp.Choice(model, states=3, smoothing=1.0, heldout={}, errors={}, by_smoothing={})
+    learnt = pomdp.Learnt(choice, (model,), 1.0)
+    note = states_note(pomdp.Config(most_states=3), learnt)
+    assert note is not None and note.startswith("held-out conversations chose 3 hidden states, the most")
+    for config, found in (
+        (pomdp.Config(most_states=4), learnt),
+        (pomdp.Config(states=3), replace(learnt, choice=None)),
+        (pomdp.Config(most_states=2), replace(learnt, choice=replace(choice, states=2))),
+    ):
+        assert states_note(config, found) is None
 
 
 def _sequences() -> Sequences:

@@ -108,6 +108,8 @@ def prepare(
         found = ActPolicy(agent, m.out, held=kept)
         found.save(m.out / "policy")
         kept.save(m.out)
+        if (note := states_note(rehearsed(config), made["learnt"])) is not None:
+            m.warn(note)
         write_model(m.out, config, made["learnt"].models[0], read.codes)
         facts = facts_of(config, material, made["learnt"], made["planned"])
         worth = facts["worth"]
@@ -146,6 +148,17 @@ def prepare(
         finish=finish,
         files={"card.json": card},
         warnings=[*logs.reading.notes(), *warnings(card, logs), *doubts],
+    )
+
+
+def states_note(config: pomdp.Config, learnt: pomdp.Learnt) -> str | None:
+    """What is said where as many hidden states were chosen as might be: the best number may be larger."""
+    chosen = None if learnt.choice is None or config.states is not None else learnt.choice.states
+    if chosen is None or chosen < config.most_states or config.most_states <= REHEARSED:
+        return None
+    return (
+        f"held-out conversations chose {chosen} hidden states, the most that were tried (most_states is "
+        f"{config.most_states}): more of them may explain more"
     )
 
 
