@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 AGAIN = 3
 """how often a shard is done again whose worker was lost"""
+TOKEN = "~/.ray/auth_token"
+"""where Ray keeps the token of its clusters, unless a variable of its own says otherwise"""
 PATIENCE = 10.0
 """seconds for a cluster to answer at its address"""
 WHERE = "auto (a cluster that runs here, or that RAY_ADDRESS names), local (this machine), or an address"
@@ -108,6 +110,9 @@ def on_ray(address: str, cpus: int = 1, gpus: float = 0.0) -> Iterator[RayWorker
     expect_ray(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers of each cluster otherwise
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns that a default will change
+    if address not in ("auto", "local") and _has_token():
+        # To an address that it is told, Ray 2.60 sends no token by itself. It reads this as it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray  # pyright: ignore[reportMissingImports]
 
     ours = not ray.is_initialized()
@@ -130,7 +135,13 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as e:
         said = (str(e).splitlines() or [type(e).__name__])[0]
-        raise SettingError("ray", address, f"{WHERE}; no cluster answers there ({said})") from e
+        token = f"; if it asks for a token, {TOKEN} has to hold the cluster's"
+        raise SettingError("ray", address, f"{WHERE}; no cluster answers there ({said}{token})") from e
+
+
+def _has_token() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or os.path.isfile(os.path.expanduser(TOKEN))
 
 
 def _expect_somebody(address: str) -> None:
