@@ -26,7 +26,7 @@ from turnwise.data.tokens import Tokens
 from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
-from turnwise.models.lm.parts import trunk_of
+from turnwise.models.lm.parts import features_at, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.replies import actions_logp, token_logp
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, PART, POSITIVE, check
@@ -77,8 +77,10 @@ class Objective(nn.Module):
         lm = self.policy.lm
         if not partner:
             return actions_logp(lm, batch), None
-        features = trunk_of(lm)(input_ids=batch.inputs, use_cache=False).last_hidden_state  # [B, T, D]
-        real = torch.arange(features.shape[1] - 1, device=features.device) < batch.decisions[:, -1:]
+        place = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
+        last = batch.decisions[:, -1:]
+        features = features_at(trunk_of(lm), batch.inputs, place.minimum(last))  # [B, T, D]
+        real = place[:-1] < last
         found = token_logp(lm, features[:, :-1][real], batch.inputs[:, 1:][real])
         logp = found.new_zeros(real.shape).masked_scatter(real, found)  # [B, T-1], of token t+1 at place t
         # A decision at position t is about token t+1, so that its log-probability stands at place t.

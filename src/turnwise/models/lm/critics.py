@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from turnwise.models.decisions import at_decisions, in_own_precision
+from turnwise.models.decisions import in_own_precision
 from turnwise.models.lm.parts import features_at
 from turnwise.models.value_head import LowRankHead, ValueHead
 
@@ -140,7 +140,7 @@ class TokenCritic(nn.Module):
 
     def features(self, ids: Read, decisions: Int[Tensor, "B A"]) -> Float[Tensor, "B A D"]:
         """What the heads read at those positions."""
-        h = at_decisions(self.trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
+        h = features_at(self.trunk, ids, decisions)
         return h.to(self.v.out.weight.dtype)
 
     def scale_(self, factor: float) -> None:
@@ -181,8 +181,9 @@ class TurnCritic(nn.Module):
 
     def forward(self, ids: Read, decisions: Int[Tensor, "B A1"], ends: Int[Tensor, "B A"]) -> TurnValues:
         """Q at `ends` and V at `decisions`, from one pass of the trunk."""
-        features = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
-        after, before = (at_decisions(features, x).to(self.v.out.weight.dtype) for x in (ends, decisions))
+        places = torch.cat([ends, decisions], 1)
+        features = features_at(self.trunk, ids, places).to(self.v.out.weight.dtype)
+        after, before = features.split([ends.shape[1], decisions.shape[1]], 1)
         with in_own_precision(after):
             q = torch.stack([head(after).squeeze(-1) for head in self.q])
             return TurnValues(q, self.v(before).squeeze(-1))

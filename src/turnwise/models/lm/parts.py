@@ -15,6 +15,7 @@ from turnwise.models.lm.encoder_decoder.trunk import (
     context_of_encoder_decoder,
     is_encoder_decoder,
 )
+from turnwise.models.lm.learning.packing import packed_features_at, packs_rows
 
 
 def trunk_of(model: Any) -> nn.Module:
@@ -26,9 +27,14 @@ def trunk_of(model: Any) -> nn.Module:
 def features_at(
     trunk: Any, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]
 ) -> Float[Tensor, "B A1 D"]:
-    """What a trunk of either kind makes of the history at each decision and at the final state."""
+    """What a trunk of either kind makes of the history at each decision and at the final state.
+
+    Of a causal trunk any places of a row will do. If it `packs_rows`, padding is not read.
+    """
     if isinstance(trunk, EncoderDecoder):
         return trunk(ids, decisions)
+    if packs_rows(trunk):
+        return packed_features_at(trunk, ids, decisions)
     return at_decisions(trunk(input_ids=ids, use_cache=False).last_hidden_state, decisions)
 
 

@@ -23,7 +23,7 @@ from turnwise.models.chunks import MOST, in_chunks, logp_of_linear, with_own_gra
 from turnwise.models.decisions import at_decisions
 from turnwise.models.lm.encoder_decoder.trunk import EncoderDecoder
 from turnwise.models.lm.learning.recompute import recomputes
-from turnwise.models.lm.parts import lm_head_of, trunk_of, window_of
+from turnwise.models.lm.parts import features_at, lm_head_of, trunk_of, window_of
 
 
 class Scored(NamedTuple):
@@ -181,8 +181,7 @@ def features_at_decisions(
     window = window_of(trunk)
     short_sighted = window is not None and window < ids.shape[1]
     if group == 1 or short_sighted or recomputes(trunk):
-        features = trunk(input_ids=ids, use_cache=False).last_hidden_state
-        return at_decisions(features, decisions[:, :-1])
+        return features_at(trunk, ids, decisions[:, :-1])
     first = decisions[:, 0]
     lead = first[::group]
     _expect_shared(ids, first, group)

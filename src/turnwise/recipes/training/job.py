@@ -63,6 +63,7 @@ NOT_RECORDED = (
     "workers",
     "micro_batch",
     "gradient_checkpointing",
+    "pack_rows",
     "track",
     "strategy",
     "reward_retries",

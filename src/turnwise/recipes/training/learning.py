@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from turnwise.models import chunks
+from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
+from turnwise.models.lm.learning.packing import pack_rows_
 from turnwise.models.lm.learning.recompute import recompute_layers_
 from turnwise.models.lm.learning.saved import saved_by
 from turnwise.models.lm.lora import Adapter, adapter_of, dropouts_of, with_lora
@@ -82,6 +84,10 @@ def ready(lm: Any, learning: Learning) -> Any:
         )
         for module in dropouts_of(lm):
             setattr(module, WHILE_LEARNING, True)
+    if learning.pack_rows:
+        if is_encoder_decoder(lm):
+            raise SettingError("pack_rows", True, "False: the rows of an encoder-decoder have two parts each")
+        pack_rows_(trunk_of(lm))
     if learning.gradient_checkpointing:
         recompute_layers_(trunk_of(lm))
     return lm

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from turnwise.models.lm.learning.packing import attending
 from turnwise.run.errors import InputError
 
 
@@ -26,7 +27,7 @@ def recompute_layers_(trunk: Any) -> None:
             continue
         for layer in layers:
             if "forward" not in vars(layer):
-                layer.forward = functools.partial(_recomputed, layer.forward)
+                layer.forward = functools.partial(_recomputed, layer.forward, trunk.config)
 
 
 def recomputes(trunk: Any) -> bool:
@@ -56,7 +57,12 @@ def layers_of(trunk: Any) -> nn.ModuleList:
     )
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recomputed(forward: Callable[..., Any], config: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    now = config._attn_implementation  # the second reading attends as the first did, whenever it comes
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), attending(config, now)
+
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
