@@ -215,3 +215,19 @@ def test_what_is_masked_has_no_gradient(name: str, batch: Batch) -> None:
     assert net.logits.grad is not None and not net.logits.grad[out].any()
     assert net.q.grad is not None and not net.q.grad[:, out].any()
     assert net.logits.grad[~out].abs().sum(-1).all()
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_v_moves_no_memory_but_its_own(memory: Any, batch: Batch) -> None:
+    """In one memory with Q, which learns from V, values of long talks rose above all that can be earned."""
+    critic = iql.network(MemorySpec(memory, width=8), seen=5, acts=ACTS).build().double()
+    generator = torch.Generator().manual_seed(0)
+    for p in critic.parameters():  # heads begin at 0, and would let no gradient through
+        nn.init.normal_(p, std=0.3, generator=generator)
+    critic(batch).v.square().sum().backward()
+    moved = {
+        name.split(".")[0]
+        for name, p in critic.named_parameters()
+        if p.grad is not None and bool(p.grad.any())
+    }
+    assert moved == {"v", "v_memory"}

@@ -14,6 +14,7 @@ Differs from the paper:
 - The policy is a clone of the logged agent, on a memory of its own, and is improved where it acts, as ILQL
   does it (Snell et al. 2022, arXiv:2206.11871), instead of by weighted regression (eq. 7). That acts of too
   little support are ruled out is discrete BCQ's rule (Fujimoto et al. 2019, arXiv:1910.01708, eq. 11).
+- Q and V read a memory each (`ActCritic` says why), as in the paper, and unlike token-level ILQL.
 - G_k begins as the logged return and becomes the one-step target over the first part of training (lambda
   falls from 1 to 0); through `discounts` it bootstraps after truncation and not after termination.
 """

@@ -42,26 +42,36 @@ class ActValues(NamedTuple):
 
 
 class ActCritic(nn.Module):
-    """A policy, and E heads Q(h, .) and perhaps one head V(h) on another memory.
+    """A policy, E heads Q(h, .) on another memory, and perhaps V(h) on a third one.
 
     The policy learns what the logged agent did and the values what it was worth. In one memory the one would
-    take features from the other, and the policy would have to be as good with a critic as without.
+    take features from the other, and the policy would have to be as good with a critic as without. Q learns
+    from V, and V from the better part of Q: in one memory, what is common to all states rises with each round
+    of the two, and long talks whose turns cost little had values above all that can be earned.
     """
 
     def __init__(
-        self, policy: ActClone, memory: Memory, acts: int, *, ensemble: int, v: bool, initial: float = 0.0
+        self,
+        policy: ActClone,
+        memory: Memory,
+        acts: int,
+        *,
+        ensemble: int,
+        v: Memory | None,
+        initial: float = 0.0,
     ):
         super().__init__()
-        self.policy, self.memory = policy, memory
+        self.policy, self.memory, self.v_memory = policy, memory, v
         self.q = nn.ModuleList(ValueHead(memory.width, acts, initial) for _ in range(ensemble))
-        self.v = ValueHead(memory.width, 1, initial) if v else None
+        self.v = None if v is None else ValueHead(v.width, 1, initial)
 
     def forward(self, batch: Batch) -> ActValues:
         """Policy, Q and V. Without a head, V is the worth of the best act, by the least of its E values."""
-        h = at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions)
-        q = torch.stack([head(h) for head in self.q])
-        v = q.amin(0).amax(-1) if self.v is None else self.v(h).squeeze(-1)
-        return ActValues(self.policy(batch), q, v)
+        q = self.q_of(batch)
+        if self.v is None or self.v_memory is None:
+            return ActValues(self.policy(batch), q, q.amin(0).amax(-1))
+        h = at_decisions(self.v_memory.unroll(batch.inputs, batch.state0), batch.decisions)
+        return ActValues(self.policy(batch), q, self.v(h).squeeze(-1))
 
     def q_of(self, batch: Batch) -> Float[Tensor, "E B A1 V"]:
         """Q alone."""
@@ -133,4 +143,5 @@ class ActNetwork(NamedTuple):
         if not self.ensemble:
             return policy
         memory = memory_of(self.memory, spaces)
-        return ActCritic(policy, memory, self.acts, ensemble=self.ensemble, v=self.v, initial=initial)
+        v = memory_of(self.memory, spaces) if self.v else None
+        return ActCritic(policy, memory, self.acts, ensemble=self.ensemble, v=v, initial=initial)
