@@ -83,6 +83,7 @@ __all__ = [
     "ActCQL",
     "ActIQL",
     "ActMC",
+    "ActPPO",
     "ActPolicy",
     "Actor",
     "Acts",
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts.iql import Config as ActIQL
     from turnwise.algorithms.acts.mc import Config as ActMC
     from turnwise.algorithms.acts.pomdp import Config as LearntPomdp
+    from turnwise.algorithms.acts.ppo import Config as ActPPO
     from turnwise.algorithms.feedback.dpo import Config as DPO
     from turnwise.algorithms.feedback.kto import Config as KTO
     from turnwise.algorithms.feedback.orpo import Config as ORPO

@@ -105,6 +105,27 @@ class ActSource:
 
 
 @dataclass(frozen=True)
+class PartnerSource:
+    """Whom the agent talks with."""
+
+    partner: str
+    """A task (helpdesk, ..., module:Task), or the run of a plan (turnwise train pomdp), whose learnt models
+    answer."""
+
+
+@dataclass(frozen=True)
+class TalkerSource:
+    """The agent to begin with."""
+
+    policy: str | None = None
+    """Run folder of an agent of acts with a network (act-bc, act-mc, act-iql, act-cql): it goes on from the
+    weights of its clone, and from V of its critic. none: a fresh agent."""
+    acts: str | None = None
+    """Folder of codebooks, or of the run that made them, by which a fresh agent speaks; none: those of the
+    plan that it talks with."""
+
+
+@dataclass(frozen=True)
 class FeedbackSource:
     """The feedback."""
 
@@ -149,6 +170,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "codebooks": (LogSource, LogReading, ActSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
+    "talkers": (PartnerSource, TalkerSource, MemorySpec),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings, Learning),
     "preferences": (
         FeedbackSource,
@@ -170,7 +192,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     ),
     "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
 }
-_SOURCES = ("logs", "feedback", "prompts", "env")
+_SOURCES = ("logs", "feedback", "prompts", "env", "partner")
 """flags that say what is read, as `fit` takes it as its data"""
 
 
@@ -179,6 +201,7 @@ ALONE: dict[Family, str] = {
     "codebooks": "logs",
     "act_agents": "logs",
     "plans": "logs",
+    "talkers": "partner",
     "reward": "feedback",
     "preferences": "feedback",
     "replies": "prompts",
@@ -204,6 +227,8 @@ _TITLES: dict[type[Any], str] = {
     PolicySource: "policy",
     PolicyBeside: "policy",
     AgentSource: "policy",
+    PartnerSource: "partner",
+    TalkerSource: "policy",
     FeedbackSource: "feedback",
     FeedbackSettings: "learning",
     EnsembleSettings: "ensemble",
@@ -225,7 +250,7 @@ _TITLES: dict[type[Any], str] = {
 def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
     """The flags of an algorithm, or of a sweep of it: one field a topic, each a dataclass."""
     kinds: list[type[Any]] = list(_FAMILY_FLAGS[row.family])
-    if row.family not in ("acting", "act_agents", "plans", "codebooks"):
+    if row.family not in ("acting", "act_agents", "plans", "codebooks", "talkers"):
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
@@ -308,7 +333,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(f"{row.name}: {folder}")
         for side, found in result["sides"].items():
             out.print(f"  {side}: {in_acts(found)}", markup=False)
-    elif row.family in ("logs", "act_agents", "plans", "acting"):
+    elif row.family in ("logs", "act_agents", "plans", "talkers", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -325,7 +350,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     out.print(f"report: {result['report']}")
     if row.family == "plans":
         print_plan(result, out)
-    if row.family == "plans" or (row.family in ("act_agents", "acting") and "policy" in result):
+    if row.family == "plans" or (row.family in ("act_agents", "talkers", "acting") and "policy" in result):
         notice(f"next: turnwise evaluate {folder}")
 
 

@@ -19,13 +19,16 @@ from typing import Any, Literal
 
 from turnwise.run.metrics import OPTIMIZER
 
-Family = Literal["logs", "codebooks", "act_agents", "plans", "preferences", "replies", "reward", "acting"]
+Family = Literal[
+    "logs", "codebooks", "act_agents", "plans", "talkers", "preferences", "replies", "reward", "acting"
+]
 
 FAMILIES: dict[Family, str] = {
     "logs": "a policy from logged conversations",
     "codebooks": "what messages mean, from logged conversations",
     "act_agents": "an agent that chooses what to mean, from logged conversations",
     "plans": "an agent that plans what to mean, in a model of logged conversations",
+    "talkers": "an agent that chooses what to mean, from its own talk",
     "reward": "a reward model from feedback",
     "preferences": "a policy from feedback alone",
     "replies": "a policy from its own replies, judged by a reward",
@@ -104,6 +107,9 @@ _ROWS = (
               "acts.cql"),
     Algorithm("pomdp", "LearntPomdp", "Plan in a learnt POMDP",
               "a POMDP learnt from logged acts, and a plan in it", "plans", "acts.pomdp"),
+    Algorithm("act-ppo", "ActPPO", "PPO per act",
+              "proximal policy optimisation per act, talking with a task or with learnt models", "talkers",
+              "acts.ppo"),
     Algorithm("reward", "RewardModel", "Reward model", "a reward model from pairs, rankings, likes or scores",
               "reward", "feedback.reward", fresh=True),
     Algorithm("dpo", "DPO", "DPO", "direct preference optimisation on pairs or rankings, and its kin",

@@ -90,6 +90,7 @@ PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "codebooks": acts_page,
     "act_agents": logs_page,
     "plans": plan_page,
+    "talkers": logs_page,
     "preferences": reply_page,
     "replies": reply_page,
     "reward": reward_page,

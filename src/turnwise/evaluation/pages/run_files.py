@@ -13,9 +13,20 @@ from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import read_config
 from turnwise.run.metrics import Metric
 
-FAMILIES = ("logs", "codebooks", "act_agents", "plans", "preferences", "replies", "reward", "acting")
+FAMILIES = (
+    "logs",
+    "codebooks",
+    "act_agents",
+    "plans",
+    "talkers",
+    "preferences",
+    "replies",
+    "reward",
+    "acting",
+)
 """what algorithms learn from, which decides the kind of page: logged conversations, their acts, a model of
-them, preferences, rewards of sampled replies, feedback (a reward model), or steps in an environment"""
+them, talks of their own, preferences, rewards of sampled replies, feedback (a reward model), or steps in an
+environment"""
 RUN_FILES = (
     "config.yaml",
     "env.json",

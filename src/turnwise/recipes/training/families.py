@@ -33,7 +33,7 @@ from turnwise.recipes.settings.train import (
 )
 from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
 from turnwise.recipes.training import acting
-from turnwise.recipes.training.acts import agents, codebooks, plans, worlds
+from turnwise.recipes.training.acts import agents, codebooks, plans, talkers, worlds
 from turnwise.recipes.training.feedback import preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.learning import expect_arithmetic
@@ -57,7 +57,7 @@ def prepare_and_carry_out(
 ) -> Any:
     """Prepare and carry out a run; or hand its job to `plan`, and give back what that returns."""
     strategy = given.get("strategy", "ddp") if algorithm.family in SPREAD else None
-    auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans", "codebooks") else "auto"
+    auto = "cpu" if algorithm.family in ("acting", "act_agents", "plans", "codebooks", "talkers") else "auto"
     with machine(run, quiet=quiet, strategy=strategy, auto=auto) as m:
         job = _PREPARE[algorithm.family](algorithm, config, data, dict(given), m)
         if plan is not None:
@@ -127,6 +127,17 @@ def _plans(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], 
     _expect_nothing(algorithm, given, *kinds)
     read, apart, settings = _read(data, apart, reading, settings, m)
     return plans.prepare(algorithm, config, read, settings, acts, policy, ending, m, apart)
+
+
+def _talkers(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[ActPolicy]:
+    if given.pop("reward", None) is not None:
+        raise TypeError(f"{algorithm.title} takes no reward: its partner says what a talk earned")
+    policy, acts = given.pop("policy", None), given.pop("acts", None)
+    memory = _taken(MemorySpec, given)
+    _expect_nothing(algorithm, given, MemorySpec)
+    return talkers.prepare(algorithm, config, data, policy, acts, memory, m)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
@@ -203,6 +214,7 @@ _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "codebooks": _codebooks,
     "act_agents": _act_agents,
     "plans": _plans,
+    "talkers": _talkers,
     "reward": _reward,
     "preferences": _preferences,
     "replies": _replies,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts import iql as act_iql
     from turnwise.algorithms.acts import mc as act_mc
     from turnwise.algorithms.acts import pomdp
+    from turnwise.algorithms.acts import ppo as act_ppo
     from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
     from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     Speaks = FromLogs | FromFeedback | FromOwnReplies
     Codes = act_codebooks.Config
     Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config | pomdp.Config
+    Talks = act_ppo.Config
     Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
 
@@ -82,6 +84,25 @@ def fit(
     config: Means,
     data: Any,
     *,
+    acts: Any = ...,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    checkpoints: int = ...,
+    log_every: int = ...,
+    track: str = ...,
+    **settings: Any,
+) -> ActPolicy: ...
+@overload
+def fit(
+    config: Talks,
+    data: Any,
+    *,
+    policy: Any = ...,
     acts: Any = ...,
     out: str | Path | None = ...,
     seed: int = ...,
@@ -158,6 +179,7 @@ def fit(
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
         Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
+        ActPPO                              whom it talks with: a task or its name, or a plan in learnt models
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, module:Class, a POMDP, a
@@ -165,8 +187,9 @@ def fit(
 
     `policy`: the policy to begin with, for every language-model algorithm but BC and RewardModel: what `fit`
     returned, a run folder, or any language model (causal, or an encoder-decoder) by folder or name. For
-    agents that act in an environment: the agent to begin with, in place of a fresh one. `reward`: who judges
-    replies: a reward model, its run folder, any sequence classifier of one label by folder or name, or a
+    agents that act in an environment, and for ActPPO: the agent to begin with, in place of a fresh one.
+    `reward`: who judges replies: a reward model, its run folder, any sequence classifier of one label by
+    folder or name, or a
     function in TRL's signature; several in a list, or in a dict with their weights. DPO, KTO, SimPO and ORPO
     are only measured by it. `acts`: codebooks for ActBC, ..., ActCQL and LearntPomdp, themselves or
     their folder; without them they are made of the logs. `out`: the run folder; without it the run

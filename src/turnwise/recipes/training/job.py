@@ -35,6 +35,7 @@ LENGTH: dict[Family, tuple[str, ...]] = {
     "codebooks": (),
     "act_agents": ("epochs",),
     "plans": (),
+    "talkers": ("talks",),
     "reward": ("epochs",),
     "preferences": ("epochs",),
     "replies": ("steps",),
