@@ -23,6 +23,7 @@ _PLACES = {
     "evaluate": "recipes.measuring.evaluate",
     "compare": "recipes.measuring.compare",
     "sweep": "recipes.sweep",
+    "improve": "recipes.improving.story",
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
     "plan": "recipes.plan",
@@ -43,6 +44,7 @@ _PLACES = {
     "ActPolicy": "recipes.trained",
     "Codebooks": "recipes.trained",
     "Judge": "recipes.trained",
+    "Improved": "recipes.improving.story",
     "Evaluation": "recipes.measuring.evaluation",
     "Solved": "recipes.solved",
     "InputError": "run.errors",
@@ -94,6 +96,7 @@ __all__ = [
     "Codebooks",
     "Evaluation",
     "HelpDesk",
+    "Improved",
     "InputError",
     "Judge",
     "LearntPomdp",
@@ -120,6 +123,7 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "improve",
     "load",
     "model_folder",
     "plan",
@@ -178,6 +182,7 @@ if TYPE_CHECKING:
     from turnwise.evaluation.pages.report import write_report
     from turnwise.models.lm.gguf import model_folder
     from turnwise.recipes.export import export
+    from turnwise.recipes.improving.story import Improved, improve
     from turnwise.recipes.measuring.compare import compare
     from turnwise.recipes.measuring.estimate import estimate
     from turnwise.recipes.measuring.evaluate import evaluate

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "demo": "the main job on a built-in task: logs in, a better policy and a report page out",
+    "improve": "logs in, a better policy out, or the word that there is none, and the page that says why",
     "train": "learn a policy, a reward model or an agent",
     "sweep": "train several settings and seeds, and set them side by side",
     "evaluate": "measure a trained policy live or from logs alone, or a trained agent in its environment",

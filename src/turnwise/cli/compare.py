@@ -26,6 +26,9 @@ class Runs:
     folder of them, or a datasets name or folder."""
     betas: tuple[float, ...] = ()
     """Strengths of the critic at which each run that has one is taken, in place of its own."""
+    model: Path | None = None
+    """Run folder of a plan (turnwise train pomdp) with the same codebooks, whose learnt models are to promise
+    what the runs that choose acts are worth; none: a plan's own, of itself alone."""
     checkpoints: bool = False
     """Take the policies in each run's checkpoints as well: those that training kept (--checkpoints N)."""
     out: Path | None = None
@@ -62,7 +65,13 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(a.judging.threads)
     logs = read_logs(a.target.logs, **vars(a.reading))
     j = a.judging
-    asked = {"betas": a.target.betas, "acts": j.acts, "reward": j.reward, "safe": j.safe}
+    asked = {
+        "betas": a.target.betas,
+        "acts": j.acts,
+        "reward": j.reward,
+        "safe": j.safe,
+        "model": a.target.model,
+    }
     asked |= {"out": a.target.out, "checkpoints": a.target.checkpoints}
     result = compare(a.target.runs, logs, **asked, **vars(a.settings))
     for warning in result["warnings"]:

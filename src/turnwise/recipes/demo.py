@@ -12,20 +12,16 @@ by side in processes of their own.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TextIO
+from typing import Any
 
 from turnwise.recipes.catalogue import ALGORITHMS
 from turnwise.recipes.settings.demo import DemoSettings
-from turnwise.run.errors import Interrupted, SettingError
+from turnwise.recipes.side_by_side import named, result_of, workers
+from turnwise.run.errors import SettingError
 from turnwise.run.folder import write_config, write_json
 
 TASK = "helpdesk"
@@ -136,9 +132,9 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
         seconds = int(time.monotonic() - began)
         say(f"[{seconds // 60}:{seconds % 60:02d}] {text}")
 
-    with _workers(a.workers) as pool:
+    with workers(a.workers) as pool:
         at(f"writing {a.conversations:,} conversations of {TASK}")
-        _result(pool.submit(_make_logs, a))
+        result_of(pool.submit(_make_logs, a))
         left, done = _runs(a), set[str]()
         running: dict[Future[Any], str] = {}
         while left or running:
@@ -147,7 +143,7 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
                 running[pool.submit(_one, name, a)] = name
                 at(PRESETS[name].title)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                found, name = _result(future), running.pop(future)
+                found, name = result_of(future), running.pop(future)
                 if name in done:
                     at(f"{PRESETS[name].title}: asked other logs")
                     continue
@@ -177,61 +173,6 @@ def _runs(a: DemoSettings) -> list[str]:
     return [name for name in PRESETS if name in wanted]
 
 
-def _result(done: Future[Any]) -> Any:
-    """What a worker returned, or its error; the second Ctrl-C kills workers."""
-    try:
-        return done.result()
-    except KeyboardInterrupt:
-        raise Interrupted("stopped") from None
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one CPU thread each. Ctrl-C reaches them all; this one waits for their checkpoints."""
-    context = multiprocessing.get_context("spawn")
-    before = signal.getsignal(signal.SIGINT)
-    pool = ProcessPoolExecutor(count, context, initializer=_begin_worker)
-    try:
-        with pool:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            yield pool
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _begin_worker() -> None:
-    """Lines of several processes share a terminal: no live bars, and each line says whose it is."""
-    # Children of a process that ignores Ctrl-C ignore it too, and they are to leave a checkpoint.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.stderr = _Named(sys.stderr)
-
-
-class _Named:
-    """A stream that is no terminal and begins each line with the name of what this process does."""
-
-    name = ""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-        self.rest = ""
-
-    def write(self, text: str) -> int:
-        """Pass on whole lines, each in one piece."""
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            self.stream.write(f"  {self.name:<11}{line}\n")
-        return len(text)
-
-    def flush(self) -> None:
-        """Pass on."""
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        """No live bars."""
-        return False
-
-
 def _make_logs(a: DemoSettings) -> None:
     from turnwise.data.files.writing import write_jsonl
     from turnwise.recipes.tasks import TASKS
@@ -247,7 +188,7 @@ def _one(name: str, a: DemoSettings) -> str | None:
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.training.fit import fit
 
-    _Named.name = name
+    named(name)
     p, folder = PRESETS[name], a.out / name
     if not (folder / "result.json").exists():
         config = ALGORITHMS[p.algorithm].config(**p.config)
@@ -273,7 +214,7 @@ def _judge(name: str, a: DemoSettings) -> None:
     from turnwise.evaluation.pages.report import write_report
     from turnwise.recipes.measuring.estimate import estimate
 
-    _Named.name = name
+    named(name)
     if not (a.out / name / "estimate.json").exists():
         estimate(a.out / name, str(a.out / "others.jsonl"), seed=a.seed)
         write_report(a.out / name)

@@ -24,7 +24,15 @@ from turnwise.recipes.estimating.rerated import rerated
 from turnwise.recipes.estimating.resolution import per_of
 from turnwise.recipes.estimating.safe import Asked, expect_free, write_safe
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.measuring.estimate import Estimating, codebooks_of, expect_logs, policy_of
+from turnwise.recipes.measuring.estimate import (
+    Estimating,
+    codebooks_of,
+    expect_logs,
+    expect_same_acts,
+    is_plan,
+    policy_of,
+    world_of,
+)
 from turnwise.recipes.settings.measure import EstimateSettings
 from turnwise.recipes.trained import ActPolicy, Codebooks, Policy
 from turnwise.rollout.acts.network import NetworkChooser
@@ -47,12 +55,13 @@ class Candidate:
 
 
 def compare(
-    runs: Sequence[Any],
+    runs: Sequence[Any] | Mapping[str, Any],
     logs: Any,
     *,
     betas: Sequence[float] = (),
     checkpoints: bool = False,
     acts: Any = None,
+    model: Any = None,
     reward: Any = None,
     safe: str | Path | None = None,
     out: str | Path | None = None,
@@ -61,10 +70,11 @@ def compare(
 ) -> dict[str, Any]:
     """Rank policies by what logged conversations say, from which none of them has learnt.
 
-    `runs`: what `fit` or `load` returned, or run folders. `betas`: strengths of the critic at which each run
-    that has one is taken, in place of its own. `checkpoints`: take the policies in a run's checkpoints too
-    (`fit(..., checkpoints=N)` keeps more than two). `logs`, `acts` (of the runs that write their own words),
-    `reward` and `settings` are those of `estimate`.
+    `runs`: what `fit` or `load` returned, or run folders; or these by what they are to be called. `betas`:
+    strengths of the critic at which each run that has one is taken, in place of its own. `checkpoints`: take
+    the policies in a run's checkpoints too (`fit(..., checkpoints=N)` keeps more than two). `logs`, `acts`
+    (of the runs that write their own words), `model` (of all that choose acts), `reward` and `settings` are
+    those of `estimate`.
     `safe`: a new folder, to which the safe choice is written as a run. `out`: a folder for the page,
     compare.html, and the result, compare.json.
 
@@ -79,8 +89,14 @@ def compare(
     s, step = EstimateSettings(**settings), expect_free(safe)
     folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    taken = [one for run in runs for one in [(run, _name(run)), *(_earlier(run) if checkpoints else ())]]
-    candidates = [c for run, name in taken for c in _candidates(policy_of(run), name, betas)]
+    called = runs if isinstance(runs, Mapping) else None
+    given_runs = list(runs.items()) if called is not None else [(_name(run), run) for run in runs]
+    taken = [
+        one
+        for name, run in given_runs
+        for one in [(run, name), *(_earlier(run, name) if checkpoints else ())]
+    ]
+    candidates = [c for run, name in taken for c in candidates_of(run, name, betas)]
     _expect_names(candidates)
     given = codebooks_of(acts)
     codes = [given if isinstance(c.policy, Policy) else None for c in candidates]
@@ -88,18 +104,26 @@ def compare(
         raise SettingError("acts", given.name, "none: policies of acts read with codebooks of their own")
     for c, own in zip(candidates, codes, strict=True):
         per_of(c.policy, own, s)
+    world = None if model is None else world_of(model)
+    if world is not None:
+        if reward is not None:
+            raise SettingError("model", world.name, "none beside reward: it has learnt of the logged rewards")
+        for c in candidates:
+            if isinstance(c.policy, ActPolicy):
+                expect_same_acts(c.policy, world)
     read = expect_logs(logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet))
     if reward is not None:
         read = rerated(read, reward)
-    held = _learnt_by(candidates, codes)
+    held = _learnt_by(candidates, codes, world)
     rest = fresh(read, held, "these runs", s.learnt)
     if any(codes):
         rest = within(rest, held, s.replies // s.samples, s.seed)
     found, answers = [], []
     with Progress("estimating", len(candidates), quiet=quiet) as bar:
         for i, c in enumerate(candidates):
-            world = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
-            one = Estimating(c.policy, world, read, s, quiet=True, codes=codes[i])
+            own = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
+            by = own if world is None or own is None or is_plan(own) else world
+            one = Estimating(c.policy, by, read, s, quiet=True, codes=codes[i])
             answer = one.answer(rest)
             found.append(one.document(rest, answer))
             answers.append(answer)
@@ -150,16 +174,17 @@ def _name(run: Any) -> str:
     return str(run) if isinstance(run, str | Path) else getattr(run, "name", type(run).__name__)
 
 
-def _earlier(run: Any) -> list[tuple[Path, str]]:
+def _earlier(run: Any, name: str) -> list[tuple[Path, str]]:
     """Checkpoints of a run and what they are called; of a run without any none."""
     folder = Path(run) if isinstance(run, str | Path) else getattr(run, "folder", None)
     if folder is None:
         return []
-    return [(path, f"{_name(run)}, step {step}") for step, path in earlier_checkpoints(folder)]
+    return [(path, f"{name}, step {step}") for step, path in earlier_checkpoints(folder)]
 
 
-def _candidates(policy: ActPolicy | Policy, name: str, betas: Sequence[float]) -> list[Candidate]:
+def candidates_of(run: Any, name: str, betas: Sequence[float]) -> list[Candidate]:
     """A run at each of the strengths, if it has a critic with one; else as it is."""
+    policy = policy_of(run)
     if any(not np.isfinite(b) or b < 0 for b in betas):
         raise SettingError("betas", " ".join(map(str, betas)), "numbers from 0")
     if isinstance(policy, ActPolicy):
@@ -187,12 +212,16 @@ def _expect_names(candidates: Sequence[Candidate]) -> None:
             raise InputError(f"{name} stands twice; expected runs that differ")
 
 
-def _learnt_by(candidates: Sequence[Candidate], codes: Sequence[Codebooks | None]) -> HeldOut:
-    """What any of them, or what reads its words, has learnt from: all are asked about the same talks."""
+def _learnt_by(
+    candidates: Sequence[Candidate], codes: Sequence[Codebooks | None], world: ActPolicy | None
+) -> HeldOut:
+    """What any of them, what reads its words or the model has learnt from: all are asked about the same
+    talks."""
     learnt = Hashes()
     unknown: dict[str, None] = {}
     stages = [(c.name, c.policy.held) for c in candidates]
     stages += [("the codebooks", own.held) for own in codes if own is not None][:1]
+    stages += [] if world is None else [("the model", world.held)]
     for name, held in stages:
         if held is None:
             unknown[name] = None

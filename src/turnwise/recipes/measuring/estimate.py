@@ -98,10 +98,10 @@ def estimate(
     per_of(policy, codes, s)
     world = policy if isinstance(policy, ActPolicy) else None
     if model is not None:
-        world = _opened(model, "a plan in learnt models (pomdp)")
+        world = world_of(model)
         if not isinstance(policy, ActPolicy):
             raise InputError(f"model {world.name}: it promises nothing of a policy that writes its own words")
-        _expect_same_acts(policy, world)
+        expect_same_acts(policy, world)
     read = logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet)
     if reward is not None:
         if model is not None:
@@ -332,10 +332,21 @@ def _opened(given: Any, expected: str) -> ActPolicy:
     return found
 
 
-def _expect_same_acts(policy: ActPolicy, world: ActPolicy) -> None:
-    """InputError if a model speaks of other acts than a policy, or there is no model."""
-    if not isinstance(world.agent.chooser, PlanChooser):
+def world_of(model: Any) -> ActPolicy:
+    """The plan whose learnt models are asked, itself or by its folder. InputError if it has none."""
+    world = _opened(model, "a plan in learnt models (pomdp)")
+    if not is_plan(world):
         raise InputError(f"model {world.name}: expected a plan in learnt models (pomdp)")
+    return world
+
+
+def is_plan(policy: ActPolicy) -> bool:
+    """Whether a policy is a plan in learnt models, which promise what it is worth."""
+    return isinstance(policy.agent.chooser, PlanChooser)
+
+
+def expect_same_acts(policy: ActPolicy, world: ActPolicy) -> None:
+    """InputError if a model speaks of other acts than a policy."""
     for name in ("acts", "answers", "openings"):
         if getattr(policy.agent.codes, name) != getattr(world.agent.codes, name):
             raise InputError(

@@ -207,7 +207,8 @@ def _from_policy(policy: Any) -> _Beginning:
         beside = network._replace(ensemble=1, v=True).build()  # for the memory of V, as large as the clone's
         assert isinstance(beside, ActCritic)
         actor = ActActor(module, beside.memory, allowed)
-    return _Beginning(found.agent, network, actor, name, found.held)
+    # What was loaded to act is frozen, and is to learn again.
+    return _Beginning(found.agent, network, actor.requires_grad_(True), name, found.held)
 
 
 def _expect_same_acts(begun: _Beginning, world: ActPolicy) -> None:
