@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -22,9 +22,28 @@ def result_of(done: Future[Any]) -> Any:
         raise Interrupted("stopped") from None
 
 
+class Here(Executor):
+    """Does each piece of work at once, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The work, done."""
+        found: Future[Any] = Future()
+        try:
+            found.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            found.set_exception(error)
+        return found
+
+
 @contextmanager
-def workers(count: int, *, quiet: bool = False) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one CPU thread each. Ctrl-C reaches them all; this one waits for their checkpoints."""
+def workers(count: int, *, quiet: bool = False) -> Iterator[Executor]:
+    """Processes with one CPU thread each; 0: this process does the work itself.
+
+    Ctrl-C reaches them all; this one waits for their checkpoints.
+    """
+    if not count:
+        yield Here()
+        return
     context = multiprocessing.get_context("spawn")
     before = signal.getsignal(signal.SIGINT)
     pool = ProcessPoolExecutor(count, context, initializer=_begin_worker, initargs=(quiet,))

@@ -5,8 +5,9 @@
           + (V(h_k) - G_k)^2 / scale^2 - entropy_weight H(pi(.|h_k)) + kl_weight KL(pi || pi_0)
 
 Schulman et al. 2017, arXiv:1707.06347, algorithm 1, where an action is an act and a step is a turn. h_k is
-the talk so far as acts and answers. An iteration holds whole talks, each weighs by its turns, and none is cut
-at its edge. pi_0 is the policy that it began with, as a rule a clone of logs.
+the talk so far as acts and answers. An iteration holds whole talks: losses are summed over the turns of a
+talk and averaged over talks, so that a policy that decides when to stop gains nothing by that alone. pi_0 is
+the policy that it began with, as a rule a clone of logs.
 
 Differs from `algorithms/acting/ppo.py`, where episodes go on from one iteration to the next and memories are
 carried: a talk is short, and is read whole. Policy and V have memories of their own, so that both can be
@@ -193,7 +194,9 @@ def update(
     pairs = list(zip(batches, targets, strict=True))
     returns = torch.cat([t.returns[b.loss_mask] for b, t in pairs])
     explained = explained_variance(torch.cat([t.values[b.loss_mask] for b, t in pairs]), returns)
-    denominator = len(returns) / len(batches)  # of an average minibatch: all decisions weigh alike
+    # Talks, of an average minibatch, and not their turns: where the policy itself decides when a talk ends, a
+    # mean over turns is another gradient than that of the return.
+    denominator = len(rows) / len(batches)
     entropy_weight = annealed(c.entropy_weight, c.entropy_end, remaining)
     sums: dict[str, Tensor] = {}
     for _ in range(c.epochs):

@@ -36,7 +36,7 @@ class Clock:
 
     def left(self) -> str:
         """The rest in words."""
-        rest = sum(self.of(x) for x in self.stages if x.name not in self.gone) / self.workers
+        rest = sum(self.of(x) for x in self.stages if x.name not in self.gone) / max(1, self.workers)
         rest += JUDGING * self.thousand * self.heldout + APART
         pace = self.spent / self.guessed if self.guessed else 1.0
         minutes = rest * pace / 60

@@ -70,7 +70,7 @@ def stages_of(s: ImproveSettings) -> list[Stage]:
         Stage("act-iql", "IQL", "what each act would be worth, if better ones followed", "act-iql",
               needs=acts, critic=True, per_thousand=1.4),
     ]  # fmt: skip
-    if s.practice:
+    if s.preset == "all" and s.practice:
         found.append(
             Stage("practice", "practice", "the clone, improved by talking with the plan's models", "act-ppo",
                   {"talks": s.practice}, {"policy": CLONE}, "nothing", PLAN,

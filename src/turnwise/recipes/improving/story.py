@@ -25,7 +25,7 @@ from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.improving.choice import Choice, choose
 from turnwise.recipes.improving.clock import Clock
 from turnwise.recipes.improving.opinion import Opinion, models_of, opinions
-from turnwise.recipes.improving.stages import CLONE, PLAN, SECOND, stages_of
+from turnwise.recipes.improving.stages import CLONE, SECOND, stages_of
 from turnwise.recipes.improving.work import Done, Work, carry_out
 from turnwise.recipes.measuring.compare import Candidate, candidates_of, compare
 from turnwise.recipes.settings.improve import ImproveSettings, Labour
@@ -100,9 +100,10 @@ def improve(
         if has_ended(folder):
             return opened(folder)
         source = str(logs) if isinstance(logs, str | Path) else str(folder / OWN)
-        if not isinstance(logs, str | Path) and not (folder / OWN).exists():
-            write_logs(read, folder / OWN)
-            reading = LogReading()
+        if not isinstance(logs, str | Path):
+            reading = LogReading()  # what is written is in our own format
+            if not (folder / OWN).exists():
+                write_logs(folder / OWN, read)
         return _told(Work(folder, source, reading, s), labour, read, split, quiet)
 
 
@@ -135,7 +136,7 @@ def _told(w: Work, labour: Labour, read: Logs, split: Split, quiet: bool) -> Imp
         f"by; {card['return']['mean']:.4g} each"
     )
     if not same:
-        memory = labour.workers * (MEGABYTES + PER_MESSAGE * card["messages"]) / 1000
+        memory = max(1, labour.workers) * (MEGABYTES + PER_MESSAGE * card["messages"]) / 1000
         tell(f"about {clock.left()} and {memory:.1g} GB, a guess from other logs")
     done = carry_out(w, labour, stages, clock, tell, quiet)
     compared, told, choice = _judged(w, read, split, done, tell, same)
@@ -175,9 +176,9 @@ def _judged(
         return None, {}, Choice("keep", None, (f"Nothing could be learnt from these logs ({reasons}).",))
     tell(f"judging {len(runs)} policies by conversations from which none has learnt")
     asked: dict[str, Any] = {"seed": w.s.seed, "resamples": w.s.resamples, "betas": w.s.betas}
+    asked["talks"] = w.s.talks
     if w.s.heldout_by is not None and "=" not in w.s.heldout_by:
         asked["cluster"] = w.s.heldout_by
-    asked["model"] = w.out / PLAN if PLAN in there else None
     shutil.rmtree(w.out / SAFE, ignore_errors=True)  # of a call that was stopped while it chose
     compared = compare(runs, read, safe=w.out / SAFE, quiet=True, **asked)
     told: dict[str, Opinion] = {}
@@ -214,7 +215,7 @@ def _written(w: Work, result: dict[str, Any], choice: Choice) -> Improved:
     write_json(w.out / FILE, result)
     write_json(w.out / RESULT, ended)
     write_report(w.out)
-    return Improved(w.out, result, None if policy is None else load(w.out))
+    return opened(w.out)
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[ImproveSettings, LogReading]:

@@ -66,8 +66,8 @@ def carry_out(
                     found[x.name].failed = f"it needs {', '.join(found[n].title for n in sorted(lacking))}"
                 elif x.after <= ready:
                     waiting.remove(x)
-                    running[pool.submit(_stage, x, w, labour.resume)] = x
                     tell(f"{x.title}: {x.about}")
+                    running[pool.submit(_stage, x, w, labour.resume, quiet)] = x
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 x = running.pop(future)
                 try:
@@ -83,7 +83,7 @@ def carry_out(
     return [found[x.name] for x in stages]
 
 
-def _stage(x: Stage, w: Work, resume: bool) -> float:
+def _stage(x: Stage, w: Work, resume: bool, quiet: bool) -> float:
     """Carry out a stage, unless that is done; its seconds."""
     import torch
 
@@ -110,5 +110,5 @@ def _stage(x: Stage, w: Work, resume: bool) -> float:
         given["estimate"] = False  # all are judged together
     config = ALGORITHMS[x.algorithm].config(**x.config)
     begun = resume and (folder / "config.yaml").exists()
-    fit(config, data, out=folder, seed=w.s.seed, resume=begun, **given)
+    fit(config, data, out=folder, seed=w.s.seed, resume=begun, quiet=quiet, **given)
     return time.monotonic() - began

@@ -16,6 +16,7 @@ from turnwise.evaluation.pages import compared
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.agents.act_critic import ActCritic
 from turnwise.recipes.checkpoints import earlier_checkpoints
+from turnwise.recipes.estimating.acts.kept import Kept
 from turnwise.recipes.estimating.answer import Answer
 from turnwise.recipes.estimating.curve import surely_best, vouched_steps
 from turnwise.recipes.estimating.estimators import of_logs, row_of
@@ -118,12 +119,12 @@ def compare(
     rest = fresh(read, held, "these runs", s.learnt)
     if any(codes):
         rest = within(rest, held, s.replies // s.samples, s.seed)
-    found, answers = [], []
+    found, answers, kept = [], [], Kept()
     with Progress("estimating", len(candidates), quiet=quiet) as bar:
         for i, c in enumerate(candidates):
             own = c.policy if isinstance(c.policy, ActPolicy) and reward is None else None
             by = own if world is None or own is None or is_plan(own) else world
-            one = Estimating(c.policy, by, read, s, quiet=True, codes=codes[i])
+            one = Estimating(c.policy, by, read, s, quiet=True, codes=codes[i], kept=kept)
             answer = one.answer(rest)
             found.append(one.document(rest, answer))
             answers.append(answer)

@@ -22,6 +22,7 @@ from turnwise.evaluation.estimates.verdict import judge
 from turnwise.evaluation.measures.playbook.plan import Plan
 from turnwise.recipes.estimating.acts.answer import act_answer
 from turnwise.recipes.estimating.acts.behaviour import Behaviour
+from turnwise.recipes.estimating.acts.kept import Kept
 from turnwise.recipes.estimating.acts.promises import promised
 from turnwise.recipes.estimating.acts.spoken import spoken_steps
 from turnwise.recipes.estimating.acts.steps import act_steps
@@ -138,6 +139,8 @@ class Estimating:
     quiet: bool
     codes: Codebooks | None = None
     """by which the replies of a policy that writes are read, if it is asked per act"""
+    kept: Kept | None = None
+    """what was found of the same logs for other policies"""
 
     def rest(self) -> Fresh:
         """The conversations to ask."""
@@ -163,11 +166,13 @@ class Estimating:
             steps = act_steps(agent, rest.logs, **asking)
             promise, plan = self._promising(agent), self._plan()
             shown = None if plan is None else Plan(plan.planner, plan.copies)
-            return act_answer(steps, agent.codes, sampling, s, promise=promise, plan=shown, quiet=self.quiet)
+            return act_answer(
+                steps, agent.codes, sampling, s, promise=promise, plan=shown, kept=self.kept, quiet=self.quiet
+            )
         if self.codes is not None:
             codes = self.codes.codes
             steps, notes = spoken_steps(self.policy.agent, codes, rest.logs, **asking)
-            return act_answer(steps, codes, sampling, s, notes=notes, quiet=self.quiet)
+            return act_answer(steps, codes, sampling, s, notes=notes, kept=self.kept, quiet=self.quiet)
         speaker = LmSpeaker(self.policy.agent)
         answer = token_answer if s.per == "token" else turn_answer
         asked = {"discount": s.discount, "quiet": self.quiet, "besides": rest.besides}

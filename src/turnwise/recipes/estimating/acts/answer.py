@@ -12,6 +12,7 @@ from turnwise.evaluation.estimates.foretelling.questions import DECISIONS, ask
 from turnwise.evaluation.estimates.logged import Logged
 from turnwise.evaluation.measures.playbook.plan import Plan
 from turnwise.recipes.estimating.acts.behaviour import Behaviour, behaviour_of
+from turnwise.recipes.estimating.acts.kept import Kept, reading_of
 from turnwise.recipes.estimating.acts.partings import partings
 from turnwise.recipes.estimating.acts.steps import ActSteps
 from turnwise.recipes.estimating.acts.values import fitted_values
@@ -36,13 +37,16 @@ def act_answer(
     promise: Callable[[Behaviour], Promises] | None = None,
     plan: Plan | None = None,
     notes: Sequence[str] = (),
+    kept: Kept | None = None,
     quiet: bool,
 ) -> Answer:
     """All estimates of a policy by its acts. `promise`: what learnt models say, if there are any, and `plan`
     the one that was made in them. `notes`: what people should know of how the policy was asked; without any
-    it is said here."""
+    it is said here. `kept`: what was found of the same logs for other policies."""
     fold = folds_of(len(steps.mask), sampling.clusters, s.seed)
-    behaviour = behaviour_of(steps, fold, seed=s.seed, quiet=quiet)
+    kept = Kept() if kept is None else kept
+    read = reading_of(steps, fold)
+    behaviour = kept.once(("behaviour", read), lambda: behaviour_of(steps, fold, seed=s.seed, quiet=quiet))
     all_q = fitted_values(steps, fold, s.discount)
     q, v = (
         np.take_along_axis(all_q, steps.acts[:, :, None], 2)[:, :, 0],
@@ -62,7 +66,11 @@ def act_answer(
     path = path_of(steps, behaviour, s.way)
     promises = None if promise is None else promise(behaviour)
     most = at_most(500, DECISIONS)
-    told = ask(steps.logs, steps.dialogues, plan, clusters=sampling.clusters, most=most, seed=s.seed)
+    asked = {"clusters": sampling.clusters, "most": most, "seed": s.seed}
+    told, _ = kept.once(  # with its plan, so that no other one takes that one's place in memory
+        ("told", read, None if plan is None else id(plan.values)),
+        lambda: (ask(steps.logs, steps.dialogues, plan, **asked), plan),
+    )
     doubts = Doubts() if same else doubts_of(steps, behaviour, logged, all_q, path.way)
     doubts = replace(doubts, told=told)
     ground = Ground(  # of a policy that chooses acts; one whose replies were counted cannot take a step
