@@ -52,6 +52,7 @@ def compared_view(found: Mapping[str, Any]) -> dict[str, Any]:
     decimals = decimals_of_rows(known)
     step = next((row for row in rows if row["name"] == safe["name"] and not row["logged"]), None)
     return {
+        "heading": "The answer",
         "sentence": _sentence(found, logged, decimals),
         "notes": _notes(found, decimals),
         "forest": _forest(rows, safe, logged, decimals),

@@ -28,6 +28,8 @@ def improved_page(folder: Path) -> Page:
     try:
         view = improved_view(found, run.evaluation)
         compared = None if found["compared"] is None else compared_view(found["compared"])
+        if compared is not None:  # the answer has been given
+            compared |= {"heading": "By the logs alone", "sentence": None}
         logs, count = found["logs"], number(found["conversations"], 0)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
         raise InputError(f"{path}: expected what turnwise improve writes ({error!r})") from None
