@@ -1,12 +1,14 @@
 """Sizes and costs of language models on 1, 8 and 64 GPUs, by arithmetic alone: the tables of docs/scale.md.
 
+    python benchmarks/scale.py
+
 Nothing here is measured. Every number follows from the shape of a model, from the data sheet of a GPU and
-from two shares of it that are assumed to be reached; all of them stand at the head. `python
-benchmarks/scale.py` prints the tables.
+from two shares of it that are assumed to be reached; all of them stand at the head.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import dataclass
 
@@ -302,6 +304,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     for table in (sizes(), places(), dpo(), rloo()):
         print(markdown(table), end="\n\n")
 

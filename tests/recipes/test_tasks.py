@@ -76,12 +76,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_built_in_tasks_know_what_they_are_worth() -> None:
-    """An optimum is above what the logs earned, and that is above any words."""
+    """An optimum is above what the logs earned, and above all that is known besides (which may be more than
+    the logs earned: a car dealer who names one price at once earns more than its logs)."""
     for name in TASKS:
         task = find_task(name)
-        by_role = {r.role: r.mean for r in task.references()}
-        assert by_role["optimum"] > by_role["behaviour"] > by_role.get("baseline", -math.inf)
-        assert task.known("behaviour") == by_role["behaviour"]
+        best, *others = sorted(task.references(), key=lambda r: -r.mean)
+        assert best.role == "optimum" and all(r.mean < best.mean for r in others)
+        assert task.known("behaviour") in [r.mean for r in others if r.role == "behaviour"]
         assert [row["id"] for row in task.rows(2, 0)] == [row["id"] for row in task.rows(5, 0)][:2]
         assert isinstance(task.live().reset([0], [1])[0][0], Message)
 
@@ -124,7 +125,7 @@ def test_ones_own_task_is_found_in_the_working_directory() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("chess", {}, "task is 'chess'; expected one of helpdesk, "),
+        ("chess", {}, "task is 'chess'; expected one of dealer, helpdesk, "),
         ("no_such_module:Task", {}, "expected a module in "),
         ("needs_more:Task", {}, "it needs a_module_that_nobody_has"),
         ("broken_file:Task", {}, "found ZeroDivisionError: division by zero"),

@@ -61,7 +61,8 @@ def test_eight_replies_before_and_after_need_no_judge(clone: Path, tmp_path: Pat
     held = {row["prompt"][-1]["content"] for row in PAIRS if _held(row["prompt"])}
     asked = [e["prompt"] for e in before["examples"]]
     assert len(asked) == 8 and asked == [e["prompt"] for e in after["examples"]] and set(asked) <= held
-    assert before["kl"] == {"mean": 0, "low": 0, "high": 0} and "reward" not in after
+    # Lanes sample with copies of the weights, whose products round otherwise.
+    assert before["kl"] == pytest.approx({"mean": 0, "low": 0, "high": 0}, abs=1e-5) and "reward" not in after
     assert after["kl"]["low"] < after["kl"]["mean"] < after["kl"]["high"]
     assert 0 <= after["unfinished"]["low"] <= after["unfinished"]["high"] <= 1
     length, was = after["length"]["mean"], before["length"]["mean"]

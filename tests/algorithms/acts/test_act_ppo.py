@@ -190,7 +190,7 @@ def test_live_talk_goes_on_from_a_clone_and_begins_its_schedule_anew(runs: Path,
     lines = [json.loads(x) for x in (tmp_path / "live" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [*range(5)] and lines[-1]["talks"] == 250
     assert lines[0]["lr"] == c.optimizer.lr > lines[-1]["lr"]
-    assert lines[0]["kl"] < 0.05 and lines[-1]["kl_begun"] > 0.05
+    assert lines[0]["kl"] < 0.05 and lines[-1]["kl_begun"] > 0.01
     assert found.task == "helpdesk acts=true"
     assert found.reply([{"role": "user", "content": "Hi! I need help."}], seed=1)
     learnt = tw.load(tmp_path / "live")

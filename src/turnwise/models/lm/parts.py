@@ -25,11 +25,12 @@ def trunk_of(model: Any) -> nn.Module:
 
 
 def features_at(
-    trunk: Any, ids: Int[Tensor, "B T"], decisions: Int[Tensor, "B A1"]
+    trunk: Any, ids: Int[Tensor, "B T"] | Float[Tensor, "B T D"], decisions: Int[Tensor, "B A1"]
 ) -> Float[Tensor, "B A1 D"]:
     """What a trunk of either kind makes of the history at each decision and at the final state.
 
-    Of a causal trunk any places of a row will do. If it `packs_rows`, padding is not read.
+    Of a causal trunk any places of a row will do. If it `packs_rows`, padding is not read. A trunk that is
+    frozen is given the features that it made once, in place of ids.
     """
     if isinstance(trunk, EncoderDecoder):
         return trunk(ids, decisions)
