@@ -90,12 +90,9 @@ def compare(
     s, step = EstimateSettings(**settings), expect_free(safe)
     folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    called = runs if isinstance(runs, Mapping) else None
-    given_runs = list(runs.items()) if called is not None else [(_name(run), run) for run in runs]
+    called = list(runs.items()) if isinstance(runs, Mapping) else [(_name(run), run) for run in runs]
     taken = [
-        one
-        for name, run in given_runs
-        for one in [(run, name), *(_earlier(run, name) if checkpoints else ())]
+        one for name, run in called for one in [(run, name), *(_earlier(run, name) if checkpoints else ())]
     ]
     candidates = [c for run, name in taken for c in candidates_of(run, name, betas)]
     _expect_names(candidates)

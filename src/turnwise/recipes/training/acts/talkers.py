@@ -148,11 +148,11 @@ def _partner(given: Any) -> tuple[ActPolicy | None, Task | None, str]:
         if found.agent.chooser.planner.model.pay is None:
             raise SettingError("partner", name, "models that know what conversations earned")
         return found, None, name
-    if isinstance(given, str):
+    if isinstance(given, str | Path):
         try:
-            task = task_called(given)
+            task = task_called(str(given))
         except SettingError:
-            raise SettingError("partner", given, f"{WANTED}; tasks are {choices()}") from None
+            raise SettingError("partner", str(given), f"{WANTED}; tasks are {choices()}") from None
     else:
         task = given if isinstance(given, Task) else find_task(given)
     return None, task, task.words
