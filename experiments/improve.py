@@ -14,7 +14,7 @@ A part is one set of logs of HelpDesk and one call of `tw.improve` with its defa
   certain, and the agent is to be kept.
 
 *Said*: what the choice would earn, by what vouches for it. *True*: 2,000 live conversations of the policy to
-take, or the mean of the logged agent's if it is kept.
+take, and of the plan. Nothing is true of a plan for outcomes that were dealt out anew.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def one(kind: str, seed: int) -> dict[str, Any]:
             truth = {"mean": live.mean, "low": live.low, "high": live.high}
         plan = tw.load(Path(folder) / "out" / "plan") if (Path(folder) / "out" / "plan").is_dir() else None
         best = None
-        if plan is not None:
+        if plan is not None and kind != "shuffled":
             best = tw.evaluate(plan, "helpdesk", episodes=at_most(20, EPISODES), seed=seed, quiet=True).mean
     choice = found.result["choice"]
     return {
@@ -132,7 +132,7 @@ def merge(runs: Path) -> None:
     ]
     for r in sorted(rows, key=lambda r: (KINDS.index(r["kind"]), r["seed"])):
         true = "" if r["truth"]["mean"] is None else ends({"value": r["truth"]["mean"], **r["truth"]})
-        plan = "" if r["plan"] is None else f"{r['plan']:.3f}"
+        plan = "" if r["plan"] is None or r["kind"] == "shuffled" else f"{r['plan']:.3f}"
         lines.append(
             f"| {r['kind']} | {r['seed']} | {r['word']} | {r['name'] or ''} | {ends(r['said'])} | {true} "
             f"| {ends(r['second'])} | {plan} | {r['seconds']:.0f} |"

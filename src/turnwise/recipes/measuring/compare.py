@@ -90,25 +90,14 @@ def compare(
     s, step = EstimateSettings(**settings), expect_free(safe)
     folder = _expect_no_run(out)
     s = replace(s, resamples=at_most(200, s.resamples), talks=at_most(20, s.talks))
-    called = list(runs.items()) if isinstance(runs, Mapping) else [(_name(run), run) for run in runs]
-    taken = [
-        one for name, run in called for one in [(run, name), *(_earlier(run, name) if checkpoints else ())]
-    ]
-    candidates = [c for run, name in taken for c in candidates_of(run, name, betas)]
-    _expect_names(candidates)
+    candidates = _taken(runs, betas, checkpoints=checkpoints)
     given = codebooks_of(acts)
     codes = [given if isinstance(c.policy, Policy) else None for c in candidates]
     if given is not None and not any(codes):
         raise SettingError("acts", given.name, "none: policies of acts read with codebooks of their own")
     for c, own in zip(candidates, codes, strict=True):
         per_of(c.policy, own, s)
-    world = None if model is None else world_of(model)
-    if world is not None:
-        if reward is not None:
-            raise SettingError("model", world.name, "none beside reward: it has learnt of the logged rewards")
-        for c in candidates:
-            if isinstance(c.policy, ActPolicy):
-                expect_same_acts(c.policy, world)
+    world = None if model is None else _world(model, candidates, reward)
     read = expect_logs(logs if isinstance(logs, Logs) else read_logs(logs, quiet=quiet))
     if reward is not None:
         read = rerated(read, reward)
@@ -142,6 +131,30 @@ def compare(
     if folder is not None:
         result["report"] = str(_write(folder, result))
     return result
+
+
+def _taken(
+    runs: Sequence[Any] | Mapping[str, Any], betas: Sequence[float], *, checkpoints: bool
+) -> list[Candidate]:
+    """All candidates of the runs. InputError for none, and for two of one name."""
+    called = list(runs.items()) if isinstance(runs, Mapping) else [(_name(run), run) for run in runs]
+    taken = [
+        one for name, run in called for one in [(run, name), *(_earlier(run, name) if checkpoints else ())]
+    ]
+    candidates = [c for run, name in taken for c in candidates_of(run, name, betas)]
+    _expect_names(candidates)
+    return candidates
+
+
+def _world(model: Any, candidates: Sequence[Candidate], reward: Any) -> ActPolicy:
+    """The plan whose models are asked of all that choose acts. InputError where they speak of other acts."""
+    world = world_of(model)
+    if reward is not None:
+        raise SettingError("model", world.name, "none beside reward: it has learnt of the logged rewards")
+    for c in candidates:
+        if isinstance(c.policy, ActPolicy):
+            expect_same_acts(c.policy, world)
+    return world
 
 
 def _expect_no_run(out: str | Path | None) -> Path | None:
