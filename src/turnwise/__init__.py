@@ -113,6 +113,8 @@ __all__ = [
     "SettingError",
     "SimPO",
     "Solved",
+    "TalkPPO",
+    "TalkRLOO",
     "TokenPPO",
     "TravelDesk",
     "TurnIQL",
@@ -166,6 +168,8 @@ if TYPE_CHECKING:
     from turnwise.algorithms.replies.reply_reinforce import Config as ReplyREINFORCE
     from turnwise.algorithms.replies.rloo import Config as RLOO
     from turnwise.algorithms.replies.token_ppo import Config as TokenPPO
+    from turnwise.algorithms.talk.ppo import Config as TalkPPO
+    from turnwise.algorithms.talk.rloo import Config as TalkRLOO
     from turnwise.data.files.convert import convert
     from turnwise.data.files.feedback import read_feedback
     from turnwise.data.files.logs import read_logs, write_logs

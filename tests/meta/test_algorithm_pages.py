@@ -43,7 +43,7 @@ def written(value: Any) -> set[str]:
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*/*.md")), ids=lambda p: p.stem)
 def test_settings_and_metrics_are_those_of_the_code(page: Path) -> None:
     files = {"reward-models": "reward", "learnt-pomdp": "pomdp", "acts": "codebooks"}
-    file = files.get(page.stem, page.stem.removeprefix("act-").replace("-", "_"))
+    file = files.get(page.stem, page.stem.removeprefix("act-").removeprefix("talk-").replace("-", "_"))
     name = f"turnwise.algorithms.{page.parent.name}.{file}"
     module: Any = importlib.import_module(name)
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", section(page, "Config"), flags=re.M)

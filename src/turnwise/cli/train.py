@@ -28,6 +28,7 @@ from turnwise.recipes.settings.train import (
     RewardShaping,
     RunSettings,
     Start,
+    TalkSettings,
 )
 from turnwise.run.errors import SettingError
 
@@ -126,6 +127,23 @@ class TalkerSource:
 
 
 @dataclass(frozen=True)
+class TaskSource:
+    """Whom the policy talks with."""
+
+    task: str
+    """A task, with its settings in the same words: helpdesk, "helpdesk unseen_wordings=true", module:Task."""
+
+
+@dataclass(frozen=True)
+class CriticBeside:
+    """A critic of logs."""
+
+    critic: str | None = None
+    """Run folder of a critic that was learnt on this policy (mc, ilql, turn-iql): V begins as its V.
+    Optimizer, schedule and step count begin anew. none: V begins at the mean return."""
+
+
+@dataclass(frozen=True)
 class FeedbackSource:
     """The feedback."""
 
@@ -171,6 +189,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
     "talkers": (PartnerSource, TalkerSource, MemorySpec),
+    "conversations": (TaskSource, TalkSettings, Learning),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings, Learning),
     "preferences": (
         FeedbackSource,
@@ -192,7 +211,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     ),
     "acting": (EnvironmentSource, EnvironmentSettings, AgentSource, MemorySpec),
 }
-_SOURCES = ("logs", "feedback", "prompts", "env", "partner")
+_SOURCES = ("logs", "feedback", "prompts", "env", "partner", "task")
 """flags that say what is read, as `fit` takes it as its data"""
 
 
@@ -202,6 +221,7 @@ ALONE: dict[Family, str] = {
     "act_agents": "logs",
     "plans": "logs",
     "talkers": "partner",
+    "conversations": "task",
     "reward": "feedback",
     "preferences": "feedback",
     "replies": "prompts",
@@ -229,6 +249,9 @@ _TITLES: dict[type[Any], str] = {
     AgentSource: "policy",
     PartnerSource: "partner",
     TalkerSource: "policy",
+    TaskSource: "task",
+    CriticBeside: "critic",
+    TalkSettings: "speaking",
     FeedbackSource: "feedback",
     FeedbackSettings: "learning",
     EnsembleSettings: "ensemble",
@@ -254,6 +277,8 @@ def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
         kinds.insert(1, Start if row.fresh else PolicySource)
     if row.critic:
         kinds.append(CriticSpec)
+    if row.family == "conversations" and row.holds == "a critic":
+        kinds.append(CriticBeside)
     if sweep:  # whole runs are given to Ray, and not what they sample
         kinds = [SweepSettings, *(kind for kind in kinds if kind is not RaySettings)]
     config = row.light_config
@@ -333,7 +358,7 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(f"{row.name}: {folder}")
         for side, found in result["sides"].items():
             out.print(f"  {side}: {in_acts(found)}", markup=False)
-    elif row.family in ("logs", "act_agents", "plans", "talkers", "acting"):
+    elif row.family in ("logs", "act_agents", "plans", "talkers", "conversations", "acting"):
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -350,7 +375,8 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
     out.print(f"report: {result['report']}")
     if row.family == "plans":
         print_plan(result, out)
-    if row.family == "plans" or (row.family in ("act_agents", "talkers", "acting") and "policy" in result):
+    talks = ("act_agents", "talkers", "conversations", "acting")
+    if row.family == "plans" or (row.family in talks and "policy" in result):
         notice(f"next: turnwise evaluate {folder}")
 
 

@@ -141,6 +141,23 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
     return _stack(rows, packed, dtype)
 
 
+def turn_of_tokens(rows: Sequence[Tokens]) -> Int[Tensor, "B A"]:
+    """For each decision of `pack_tokens`, the decision of `pack_turns` whose utterance the token is part of.
+
+    What belongs to a turn (its advantage, say) is spread over its tokens by `x.gather(1, turns)`. At padding
+    it is 0. ValueError for rows that begin within a turn, whose first tokens belong to none.
+    """
+    A = max(int(t.action[1:].sum()) for t in rows)
+    found = np.zeros((len(rows), A), np.int64)
+    for b, t in enumerate(rows):
+        chosen = np.flatnonzero(t.action[1:]) + 1
+        opens = ~t.action[chosen - 1] | t.turn_end[chosen - 1]
+        if len(opens) and not opens[0]:
+            raise ValueError("a row that begins within a turn; expected whole conversations")
+        found[b, : len(chosen)] = np.cumsum(opens) - 1
+    return torch.from_numpy(found)
+
+
 class _PackedRow(NamedTuple):
     decisions: np.ndarray
     ends: np.ndarray

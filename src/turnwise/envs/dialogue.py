@@ -49,9 +49,10 @@ class Response:
 
     `messages` are what the agent sees next; there are none if the conversation ends without a last word.
     `terminated`: the conversation reached a true end, and nothing follows. `truncated`: it was cut although
-    it could have gone on. At most one of the two is true. `info` is for analysis: at the end of a
-    conversation "success" in it is counted, and of "measures", a mapping of names to numbers, means are shown
-    beside the return.
+    it could have gone on. At most one of the two is true. `failed`, beside `truncated`: the partner broke
+    down (a server that is gone, an answer that nobody can read), so that the conversation counts for nothing
+    and against nobody. `info` is for analysis: at the end of a conversation "success" in it is counted, and
+    of "measures", a mapping of names to numbers, means are shown beside the return.
     """
 
     messages: tuple[Message, ...]
@@ -59,6 +60,7 @@ class Response:
     terminated: bool = False
     truncated: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+    failed: bool = False
 
 
 class DialogueTask(Protocol):

@@ -20,7 +20,16 @@ from typing import Any, Literal
 from turnwise.run.metrics import OPTIMIZER
 
 Family = Literal[
-    "logs", "codebooks", "act_agents", "plans", "talkers", "preferences", "replies", "reward", "acting"
+    "logs",
+    "codebooks",
+    "act_agents",
+    "plans",
+    "talkers",
+    "conversations",
+    "preferences",
+    "replies",
+    "reward",
+    "acting",
 ]
 
 FAMILIES: dict[Family, str] = {
@@ -29,6 +38,7 @@ FAMILIES: dict[Family, str] = {
     "act_agents": "an agent that chooses what to mean, from logged conversations",
     "plans": "an agent that plans what to mean, in a model of logged conversations",
     "talkers": "an agent that chooses what to mean, from its own talk",
+    "conversations": "a policy from its own conversations with a task",
     "reward": "a reward model from feedback",
     "preferences": "a policy from feedback alone",
     "replies": "a policy from its own replies, judged by a reward",
@@ -110,6 +120,12 @@ _ROWS = (
     Algorithm("act-ppo", "ActPPO", "PPO per act",
               "proximal policy optimisation per act, talking with a task or with learnt models", "talkers",
               "acts.ppo"),
+    Algorithm("talk-ppo", "TalkPPO", "PPO over conversations",
+              "PPO per token or per turn, over whole conversations", "conversations", "talk.ppo",
+              holds="a critic"),
+    Algorithm("talk-rloo", "TalkRLOO", "RLOO over conversations",
+              "REINFORCE over whole conversations, against others with the same partner", "conversations",
+              "talk.rloo"),
     Algorithm("reward", "RewardModel", "Reward model", "a reward model from pairs, rankings, likes or scores",
               "reward", "feedback.reward", fresh=True),
     Algorithm("dpo", "DPO", "DPO", "direct preference optimisation on pairs or rankings, and its kin",

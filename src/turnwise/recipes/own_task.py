@@ -111,6 +111,8 @@ class CheckedTask:
                 self._refuse("step", lane, "a finite number as the reward", repr(reward))
             if response.terminated and response.truncated:
                 self._refuse("step", lane, "at most one of terminated and truncated", "both")
+            if response.failed and not response.truncated:
+                self._refuse("step", lane, "truncated=True beside failed=True", "truncated=False")
             if not (response.messages or response.terminated or response.truncated):
                 self._refuse("step", lane, "a message to the agent, or an end of the conversation", "neither")
         return responses

@@ -29,6 +29,8 @@ class Conversation:
     """what an agent of acts meant, understood and believed at each of its turns"""
     spans: tuple[tuple[Span, ...], ...] = ()
     """for each utterance, which weights of an engine spoke which tokens of it; empty without one"""
+    failed: bool = False
+    """whether the partner broke down, so that it counts for nothing"""
 
 
 @dataclass
@@ -56,18 +58,20 @@ def converse(
     seed: int,
     lanes: int,
     progress: Callable[[int], None] | None = None,
+    group: int = 1,
 ) -> list[Conversation]:
     """Hold the conversations `episodes`, `lanes` at a time; results in the order of `episodes`.
 
     A conversation that fills the context is truncated, not terminated. Every conversation of `episodes` is
-    finished, so none is dropped for being long.
+    finished, so none is dropped for being long. With `group` G, conversations pG to pG + G - 1 are with one
+    partner: the same seed of it, and other seeds of the agent.
     """
-    return _Loop(model, task, chat, seed).run(episodes, lanes, progress)
+    return _Loop(model, task, chat, seed, group).run(episodes, lanes, progress)
 
 
 class _Loop:
-    def __init__(self, model: LaneModel, task: DialogueTask, chat: ChatFormat, seed: int):
-        self.model, self.task, self.chat, self.seed = model, task, chat, seed
+    def __init__(self, model: LaneModel, task: DialogueTask, chat: ChatFormat, seed: int, group: int):
+        self.model, self.task, self.chat, self.seed, self.group = model, task, chat, seed, group
         self.open: dict[int, _Lane] = {}
         self.done: dict[int, Conversation] = {}
 
@@ -89,7 +93,7 @@ class _Loop:
         starting = [(lane, queue.pop()) for lane in free if queue]
         if not starting:
             return
-        seeds = [episode_seed(self.seed, episode, 1) for _, episode in starting]
+        seeds = [episode_seed(self.seed, episode // self.group, 1) for _, episode in starting]
         openings = self.task.reset([lane for lane, _ in starting], seeds)
         for (lane, episode), messages in zip(starting, openings, strict=True):
             state = self.open[lane] = _Lane(episode, list(messages))
@@ -159,5 +163,6 @@ class _Loop:
             info=response.info,
             hidden=dict(self.task.hidden(lane)),
             spans=tuple(state.spans),
+            failed=response.failed,
         )
         return lane

@@ -80,6 +80,19 @@ learns from. The two counts are of the whole run, and are absent while they are 
 the servers that spoke with the policy itself, on the same tokens with the same weights."""
 
 
+TALKS: dict[str, Metric] = {
+    "talks": Metric("conversations so far", "conversations"),
+    "episode_return": Metric("return of a conversation", "return"),
+    "return_std": Metric("standard deviation of the return", "return"),
+    "episode_length": Metric("length of a conversation", "turns of the agent"),
+    "tokens": Metric("what the agent said in a conversation", "tokens"),
+    "truncated": Metric("share of conversations that were cut"),
+    "left_out": Metric("conversations so far that nothing was learnt from", "conversations"),
+}
+"""Numbers about the conversations of an iteration, before the update. `left_out` is of the whole run, and is
+absent while it is 0."""
+
+
 def scaled(sums: Mapping[str, Any], by: float) -> dict[str, Any]:
     """Each sum times a number: 0 for what was read and does not count."""
     return {name: by * value for name, value in sums.items()}

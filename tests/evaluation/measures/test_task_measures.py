@@ -1,11 +1,14 @@
 """Measures of a task's own: means over the conversations that have them, beside the return."""
 
+from dataclasses import replace
+
 import pytest
 
 from turnwise.data.dialogue import Dialogue
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.conversations import conversation_summary, measures_in_words
 from turnwise.rollout.conversations import Conversation
+from turnwise.run.errors import InputError
 
 
 def conversation(info):
@@ -30,3 +33,13 @@ def test_a_task_without_measures():
     summary = conversation_summary([conversation({"success": True})] * 2, seed=0)
     assert summary["measures"] == {} and measures_in_words(summary["measures"]) == []
     assert summary["mean"] == pytest.approx(1.0)
+
+
+def test_conversations_whose_partner_failed_are_counted_and_nothing_else() -> None:
+    """Two that earned 1 and one that nobody held: the mean is 1, not 2/3."""
+    good, failed = conversation({"success": True}), replace(conversation({}), failed=True)
+    found = conversation_summary([good, failed, good], seed=0)
+    assert (found["mean"], found["episodes"], found["failed"]) == (pytest.approx(1.0), 2, 1)
+    assert "failed" not in conversation_summary([good, good], seed=0)
+    with pytest.raises(InputError, match="the partner failed in all 1 conversations"):
+        conversation_summary([failed], seed=0)

@@ -12,6 +12,7 @@ from turnwise.evaluation.measures.intervals import bootstrap_interval
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation, converse
 from turnwise.rollout.engines.servers.engine import Engine
+from turnwise.run.errors import InputError
 from turnwise.run.shards.here import Workers, spread
 
 CONFIDENCE = 0.95
@@ -58,8 +59,13 @@ def conversation_summary(conversations: Sequence[Conversation], seed: int) -> di
     `success` is the share of conversations that the task calls a success, None if it names none; `turns` the
     mean number of the agent's messages; `truncated` how many conversations were cut. `measures` are means of
     the task's own ("measures" in the info of a conversation's end), each with its interval. `seed` draws the
-    bootstrap, and is kept to tell which partners these were.
+    bootstrap, and is kept to tell which partners these were. Conversations whose partner failed are `failed`,
+    and count for nothing else. InputError if all of them are.
     """
+    failed = sum(c.failed for c in conversations)
+    conversations = [c for c in conversations if not c.failed]
+    if not conversations:
+        raise InputError(f"the partner failed in all {failed:,} conversations: nothing can be measured")
     returns = np.array([c.dialogue.undiscounted_return() for c in conversations])
     low, high = bootstrap_interval(returns, confidence=CONFIDENCE, rng=np.random.default_rng(seed))
     successes = [bool(c.info["success"]) for c in conversations if "success" in c.info]
@@ -75,7 +81,7 @@ def conversation_summary(conversations: Sequence[Conversation], seed: int) -> di
         "turns": float(np.mean([len(c.dialogue.turns) for c in conversations])),
         "truncated": sum(not c.dialogue.terminated for c in conversations),
         "measures": task_measures(conversations, seed),
-    }
+    } | ({"failed": failed} if failed else {})
 
 
 def task_measures(conversations: Sequence[Conversation], seed: int) -> dict[str, dict[str, float]]:

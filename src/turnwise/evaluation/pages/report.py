@@ -93,6 +93,7 @@ PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "act_agents": logs_page,
     "plans": plan_page,
     "talkers": logs_page,
+    "conversations": logs_page,
     "preferences": reply_page,
     "replies": reply_page,
     "reward": reward_page,

@@ -19,14 +19,15 @@ FAMILIES = (
     "act_agents",
     "plans",
     "talkers",
+    "conversations",
     "preferences",
     "replies",
     "reward",
     "acting",
 )
 """what algorithms learn from, which decides the kind of page: logged conversations, their acts, a model of
-them, talks of their own, preferences, rewards of sampled replies, feedback (a reward model), or steps in an
-environment"""
+them, talks or conversations of their own, preferences, rewards of sampled replies, feedback (a reward model),
+or steps in an environment"""
 RUN_FILES = (
     "config.yaml",
     "env.json",

@@ -224,6 +224,17 @@ class ReplySettings:
 
 
 @dataclass(frozen=True)
+class TalkSettings:
+    """How a policy speaks while it learns from conversations."""
+
+    max_new_tokens: int = 64
+    """Longest utterance, in tokens."""
+
+    def __post_init__(self) -> None:
+        check(self, max_new_tokens=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
 class RewardShaping:
     """What is made of a reward before anything learns from it."""
 

@@ -30,9 +30,10 @@ from turnwise.recipes.settings.train import (
     RewardShaping,
     RunSettings,
     Start,
+    TalkSettings,
 )
 from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
-from turnwise.recipes.training import acting
+from turnwise.recipes.training import acting, talk
 from turnwise.recipes.training.acts import agents, codebooks, plans, talkers, worlds
 from turnwise.recipes.training.feedback import preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
@@ -140,6 +141,19 @@ def _talkers(
     return talkers.prepare(algorithm, config, data, policy, acts, memory, m)
 
 
+def _conversations(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[Policy]:
+    if given.pop("reward", None) is not None:
+        raise TypeError(f"{algorithm.title} takes no reward: its task says what a conversation earned")
+    policy, critic = _start(algorithm, given), given.pop("critic", None)
+    settings, learning = _taken(TalkSettings, given), _taken(Learning, given)
+    _expect_nothing(algorithm, given, TalkSettings, Learning)
+    expect_arithmetic(learning, m.device)
+    _expect_no_heldout_loss(learning, "conversations that are held")
+    return talk.prepare(algorithm, config, data, policy, critic, settings, learning, m)
+
+
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:
     start = _start(algorithm, given)
     feedback = _feedback(data, given, m)
@@ -179,15 +193,7 @@ def _replies(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any]
     engine, shards = _taken(EngineSettings, given), _taken(RaySettings, given)
     _expect_nothing(algorithm, given, *kinds, EngineSettings, RaySettings)
     expect_arithmetic(learning, m.device)
-    for name, default in (("keep", "last"), ("patience", None), ("heldout_every", None)):
-        if (value := getattr(learning, name)) != default:
-            raise SettingError(
-                name, value, f"{default or 'nothing'}: replies that are sampled have no held-out loss"
-            )
-    if learning.lora_dropout:
-        raise SettingError(
-            "lora_dropout", learning.lora_dropout, "0: a policy learns from what it sampled as it sampled it"
-        )
+    _expect_no_heldout_loss(learning, "replies that are sampled")
     prompts = replies.find_prompts(data, reading, settings.heldout, quiet=m.silent)
     return replies.prepare(
         algorithm, config, prompts, policy, judge, settings, sampled, shaping, learning, engine, shards, m
@@ -215,6 +221,7 @@ _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "act_agents": _act_agents,
     "plans": _plans,
     "talkers": _talkers,
+    "conversations": _conversations,
     "reward": _reward,
     "preferences": _preferences,
     "replies": _replies,
@@ -249,6 +256,17 @@ def _start(algorithm: Algorithm, given: dict[str, Any]) -> Any:
     if policy is None:
         raise InputError(f"{algorithm.title} needs a policy to begin with; expected the run of BC")
     return policy
+
+
+def _expect_no_heldout_loss(learning: Learning, what: str) -> None:
+    """SettingError for settings that mean nothing to a policy which learns from what it samples."""
+    for name, default in (("keep", "last"), ("patience", None), ("heldout_every", None)):
+        if (value := getattr(learning, name)) != default:
+            raise SettingError(name, value, f"{default or 'nothing'}: {what} have no held-out loss")
+    if learning.lora_dropout:
+        raise SettingError(
+            "lora_dropout", learning.lora_dropout, "0: a policy learns from what it sampled as it sampled it"
+        )
 
 
 def _taken(kind: type[Any], given: dict[str, Any]) -> Any:

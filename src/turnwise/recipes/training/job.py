@@ -36,6 +36,7 @@ LENGTH: dict[Family, tuple[str, ...]] = {
     "act_agents": ("epochs",),
     "plans": (),
     "talkers": ("talks",),
+    "conversations": ("talks",),
     "reward": ("epochs",),
     "preferences": ("epochs",),
     "replies": ("steps",),

@@ -94,4 +94,5 @@ def _finished(x: _Lane, response: Response, hidden: Mapping[str, Any]) -> Conver
         info=response.info,
         hidden=hidden,
         turns=tuple(x.turns),
+        failed=response.failed,
     )

@@ -61,8 +61,8 @@ class ModelPartner:
 class LivePartner:
     """A task. Acts are worded by the agent's voice, and answers are read by its codebooks.
 
-    A talk in which something else than the policy chose (its words were not understood, an act had no words)
-    is held, and nothing is learnt from it.
+    A talk in which something else than the policy chose (its words were not understood, an act had no words),
+    or whose partner failed, is held, and nothing is learnt from it.
     """
 
     task: DialogueTask
@@ -74,7 +74,7 @@ class LivePartner:
         agent = replace(self.agent, chooser=_Noting(replace(self.chooser, module=policy)))
         own = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 2)
         held = converse_in_acts(agent, self.task, episodes=range(count), seed=own, lanes=LANES)
-        found = [c for c in held if all(t["by"] == "chooser" for t in c.turns)]
+        found = [c for c in held if not c.failed and all(t["by"] == "chooser" for t in c.turns)]
         read = self.agent.codes.talks([c.dialogue for c in found])
         symbols = self.chooser.symbols
         return [
