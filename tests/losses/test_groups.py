@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from turnwise.losses.groups import group_centred, group_standardised, leave_one_out
+from turnwise.losses.groups import anchored_baselines, group_centred, group_standardised, leave_one_out
 
 f64 = torch.float64
 HAND = torch.tensor([[1.0, 2.0, 6.0]], dtype=f64)
@@ -69,3 +69,15 @@ def test_a_deviation_forgets_how_much_replies_differ() -> None:
     rewards = torch.tensor([[0.0, 1.0], [0.0, 100.0]], dtype=f64)
     assert_close(group_standardised(rewards, 0.0), torch.tensor([[-1.0, 1.0]] * 2, dtype=f64) / 2**0.5)
     assert leave_one_out(rewards).tolist() == [[-1.0, 1.0], [-100.0, 100.0]]
+
+
+def test_baselines_at_equal_states_by_hand() -> None:
+    """Two decisions of episode 0 and one of episode 1 at state 7; one of episode 2 alone at state 9.
+
+    Those of episode 0 have episode 1's return, 3; that of episode 1 the mean of 1 and 2; the last one
+    nothing.
+    """
+    returns = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=f64)
+    anchors, owners = torch.tensor([7, 7, 7, 9]), torch.tensor([0, 0, 1, 2])
+    baselines, found = anchored_baselines(returns, anchors, owners)
+    assert baselines.tolist() == [3.0, 3.0, 1.5, 0.0] and found.tolist() == [True, True, True, False]

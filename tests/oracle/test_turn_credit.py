@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from turnwise.algorithms.talk import ppo, rloo
 from turnwise.data.batch import Batch, pack_tokens, pack_turns, turn_of_tokens
 from turnwise.data.tokens import Tokens, TokenWriter
-from turnwise.losses.groups import group_centred, group_standardised, leave_one_out
+from turnwise.losses.groups import (
+    anchored_baselines,
+    group_centred,
+    group_standardised,
+    leave_one_out,
+)
 from turnwise.losses.policy import policy_gradient_loss
 from turnwise.models.lm.replies import Scored
 
@@ -238,6 +243,40 @@ def test_centred_turn_by_turn_what_going_on_earns_is_lost() -> None:
     first = policy.place[(9,)]  # whether to go on
     assert float(truth[first]) == pytest.approx(0.0169, abs=1e-4)
     assert float(found[first]) == pytest.approx(-0.0960, abs=1e-4)
+
+
+@pytest.mark.parametrize("key", ["history", "what was said", "nothing"])
+def test_baselines_at_equal_states_are_unbiased_whatever_stands_for_a_state(key: str) -> None:
+    """The return-to-go of a turn less that of the other conversation's turn at an equal key; where it has
+    none, less what the other earned in all, of which the rewards before the turn are left out on both
+    sides."""
+    policy = Tabular()
+    rows, weights = pairs(policy)
+    turns = pack_turns(rows, gamma=1.0, dtype=f64)
+    batch, of = pack(rows), turn_of_tokens(rows)
+    to_go = turns.rewards.flip(1).cumsum(1).flip(1)  # [B, 2]
+    places: dict[Any, int] = {}
+    advantages = torch.zeros_like(to_go)
+    for i in range(0, len(rows), 2):
+        at = [(b, k) for b in (i, i + 1) for k in range(int(turns.mask[b].sum()))]
+        names = [
+            {
+                "history": (k, *rows[b].ids[: int(turns.decisions[b, k]) + 1].tolist()),
+                "what was said": int(rows[b].ids[int(turns.decisions[b, k])]),
+                "nothing": 0,
+            }[key]
+            for b, k in at
+        ]
+        anchors = torch.tensor([places.setdefault(name, len(places)) for name in names])
+        own = torch.stack([to_go[b, k] for b, k in at])
+        baselines, shared = anchored_baselines(own, anchors, torch.tensor([b for b, _ in at]))
+        for (b, k), baseline, found in zip(at, baselines, shared, strict=True):
+            other = 2 * i + 1 - b
+            before = to_go[b, 0] - to_go[b, k]
+            advantages[b, k] = to_go[b, k] - (baseline if found else to_go[other, 0] - before)
+    weighted = (advantages * weights.unsqueeze(1)).gather(1, of) / 2
+    (found,) = torch.autograd.grad((weighted * policy.logp(batch)).sum(), policy.logit)
+    torch.testing.assert_close(found, exact(policy)[1], rtol=0, atol=1e-10)
 
 
 def averaged(policy: Tabular, divided_by: str, n: int) -> Tensor:

@@ -1,9 +1,12 @@
-"""Advantages of replies, each compared with the others to its prompt: [P, G], P prompts with G replies each.
+"""Advantages of what is compared with others: replies with those to the same prompt, acts with those chosen
+at an equal state.
 
-All three raise ValueError if G is 1: a reply that stands alone has nothing to be compared with.
+Of replies they are [P, G], P prompts with G replies each, and raise ValueError if G is 1: a reply that stands
+alone has nothing to be compared with.
 """
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -39,3 +42,30 @@ def group_standardised(rewards: Float[Tensor, "P G"], floor: float = 1e-4) -> Fl
     common (all right, or all wrong): their advantages are 0 and not 0 / 0.
     """
     return group_centred(rewards) / (rewards.std(1, keepdim=True) + floor)
+
+
+def anchored_baselines(
+    returns: Float[Tensor, "n"], anchors: Int[Tensor, "n"], owners: Int[Tensor, "n"]
+) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
+    """For each decision the mean return-to-go of other episodes at an equal state, and whether there is one.
+
+        b_k = mean of G_j over decisions j with anchors_j = anchors_k and owners_j != owners_k
+
+    `anchors` are numbers of states (or of what stands for one), `owners` those of episodes. Without another
+    episode there it is 0 and False. Feng et al. 2025, arXiv:2505.10978 (GiGPO), compare with the mean of all
+    at an equal state, which an episode's own return is part of. Here it is not: what others earned does not
+    depend on what is chosen at k, so that it is a baseline, whatever stands for a state.
+    """
+    # An episode may come by a state several times: all of these are its own.
+    own = torch.unique(torch.stack([anchors, owners]), dim=1, return_inverse=True)[1]
+    all_at, own_at = _totals(returns, anchors), _totals(returns, own)
+    count, total = all_at[0] - own_at[0], all_at[1] - own_at[1]
+    found = count > 0
+    return torch.where(found, total / count.clamp(min=1), 0.0), found
+
+
+def _totals(x: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry, how many its group has, and their sum."""
+    size = int(groups.max()) + 1
+    counts = x.new_zeros(size).index_add(0, groups, torch.ones_like(x))
+    return counts[groups], x.new_zeros(size).index_add(0, groups, x)[groups]

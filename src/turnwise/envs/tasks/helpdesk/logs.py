@@ -53,7 +53,7 @@ def helpdesk_logs(
     seeds = np.random.default_rng(seed).integers(2**63, size=(conversations, 2))
     customer = Customer(Phrasebook(halved))
     for i, (task_seed, desk_seed) in enumerate(seeds.tolist()):
-        messages, success = _converse(customer, task_seed, np.random.default_rng(desk_seed))
+        messages, success = talk_by_whim(customer, task_seed, np.random.default_rng(desk_seed))
         truth = {"fault": customer.hidden(0)["fault"], "success": success}
         row: dict[str, Any] = {"id": f"h-{i + 1:06d}", "messages": messages, "terminated": True}
         if outcome_at_end:
@@ -65,9 +65,11 @@ def helpdesk_logs(
         yield row | truth
 
 
-def _converse(
+def talk_by_whim(
     customer: Customer, task_seed: int, rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], bool]:
+    """One conversation of the whimsical desk with the customer of that seed: its messages, with acts and
+    exact probabilities, and whether the right part was fixed. `rng` draws the desk's whims and wordings."""
     (opening,) = customer.reset([0], [task_seed])
     messages: list[dict[str, Any]] = [_as_dict(m) for m in opening]
     net, last = [0] * len(PARTS), None
