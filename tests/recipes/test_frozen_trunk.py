@@ -17,10 +17,12 @@ from turnwise.data.rows import token_rows
 from turnwise.models.lm.critics import FrozenTrunk, on_trunk
 from turnwise.models.lm.parts import parameter_count, trunk_of, width_of
 from turnwise.recipes.checkpoints import policy_at
+from turnwise.recipes.training.learning import has_bfloat16
 from turnwise.recipes.training.logs.frozen import FrozenFeatures
 from turnwise.rollout.load import load_agent
 from turnwise.run.errors import InputError
 from turnwise.run.files.checkpoint import Checkpoints
+from turnwise.run.passes import Passes
 
 LM: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "context": 48, "vocab": 280}
 WORDS = ("win", "lose", "maybe later")
@@ -85,6 +87,27 @@ def test_loss_and_gradient_of_the_heads_are_those_through_the_trunk(clone: Path,
         weights = [*critic.q.parameters(), *critic.v.parameters()]
         found.append((total.detach(), torch.autograd.grad(total, weights)))
     assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_features_are_read_in_the_precision_that_is_asked_for(clone: Path, tmp_path: Path) -> None:
+    """Under autocast they are those of the trunk under it, kept under a name of their own."""
+    if not has_bfloat16(torch.device("cpu")):
+        pytest.skip("a processor without bfloat16")
+    agent = load_agent(clone)
+    rows = [*token_rows(tw.read_logs(rows_of(3), quiet=True), agent.chat, 48)]
+    trunk, wide = trunk_of(agent.lm), width_of(agent.lm)
+    made = FrozenFeatures(trunk, wide, [rows], None, Passes(torch.bfloat16))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = trunk(input_ids=torch.from_numpy(rows[0].ids)[None]).last_hidden_state[0].float()
+    with torch.no_grad():
+        exact = trunk(input_ids=torch.from_numpy(rows[0].ids)[None]).last_hidden_state[0]
+    (seen,) = made.rows()
+    found = torch.from_numpy(np.asarray(seen[0].features))
+    assert torch.equal(found, wanted[torch.from_numpy(rows[0].read_at)])
+    assert not torch.equal(found, exact[torch.from_numpy(rows[0].read_at)])
+    for settings in ({}, {"autocast": "bfloat16"}):
+        learnt(clone, tw.MC(epochs=1.0), features=tmp_path / "features", **settings)
+    assert len([*(tmp_path / "features").iterdir()]) == 2
 
 
 @pytest.mark.parametrize("config", [tw.MC(epochs=1.0), tw.ILQL(epochs=1.0), tw.TurnIQL(epochs=1.0)])

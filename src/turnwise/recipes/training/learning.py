@@ -71,6 +71,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "arm_bf16"))
 
 
+def autocast(learning: Learning) -> torch.dtype | None:
+    """In what matrix products are computed; None: in the precision of the weights."""
+    return None if learning.autocast == "none" else _KINDS[learning.autocast]
+
+
 def ready(lm: Any, learning: Learning) -> Any:
     """The model as it learns, in place: weights in their precision, adapters put on, layers formed again."""
     lm = lm.to(_KINDS[learning.dtype])
@@ -202,17 +207,17 @@ def settled(
     are other modules that are held, `copies` how often what learns is there once more (as a target, as a
     reference), and of each of `also_learns` there will be a copy that learns as a whole.
     """
-    autocast = None if learning.autocast == "none" else _KINDS[learning.autocast]
-    found = [saved_by(trunk, autocast) for trunk in trunks]
+    precision = autocast(learning)
+    found = [saved_by(trunk, precision) for trunk in trunks]
 
     def activations(positions: int) -> float:
         return sum(x.of(positions, learning.gradient_checkpointing) for x in found)
 
     per_position = each * activations(1000) / 1000
     if learning.micro_batch is None:
-        passes = Passes(autocast, positions=max(longest, int(ACTIVATIONS / max(1.0, per_position))))
+        passes = Passes(precision, positions=max(longest, int(ACTIVATIONS / max(1.0, per_position))))
     else:
-        passes = Passes(autocast, rows=learning.micro_batch)
+        passes = Passes(precision, rows=learning.micro_batch)
     share = -(-rows // world.size)
     at_once = min(share, passes.at_once(longest) or share)
     parameters = {id(p): p for x in (module, *beside) for p in x.parameters()}.values()

@@ -22,9 +22,7 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import LogSettings
 from turnwise.recipes.trained import open_policy
-from turnwise.recipes.training.learning import (
-    ready_beside,
-)
+from turnwise.recipes.training.learning import autocast, expect_arithmetic, ready_beside
 from turnwise.recipes.training.logs.frozen import FrozenFeatures, expect_frozen
 from turnwise.recipes.training.logs.material import Material, encoded, measured
 from turnwise.recipes.training.machine import Machine
@@ -32,6 +30,7 @@ from turnwise.rollout.agent import Agent
 from turnwise.run.errors import InputError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import write_json
+from turnwise.run.passes import Passes
 
 Part = tuple[Sequence[Dialogue], Sequence[Tokens]]
 """Conversations and their token rows, in the same order."""
@@ -117,10 +116,10 @@ def critic_on(
         return {"critic": judge_critic(trained, estimand, (learnt, rows), (measured(held), heldout), m)}
 
     read: Sequence[Sequence[Tokens]] = (rows, heldout)
-    features = (
-        FrozenFeatures(trunk, tokens.shape[1], read, settings.features) if settings.frozen_trunk else None
-    )
-    if features is not None:
+    features = None
+    if settings.frozen_trunk:
+        expect_arithmetic(learning, m.device)
+        features = FrozenFeatures(trunk, tokens.shape[1], read, settings.features, Passes(autocast(learning)))
         read = features.rows()
     return Material(
         chat=chat,

@@ -20,6 +20,7 @@ from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.files.trouble import named
 from turnwise.run.files.whole import whole_file
+from turnwise.run.passes import Passes
 
 READ = 8192
 """positions, at most, that the trunk reads at a time (or one row)"""
@@ -44,13 +45,20 @@ class FrozenFeatures:
     Until `read` is called, the features of a row are computed whenever it is made. From then on those of all
     rows, [N, D] together, lie in a file that is mapped into memory: in `folder`, under a name that follows
     from the trunk and the rows, so that the next critic of the same finds them; without `folder` in the
-    system's temporary folder (TMPDIR), under no name, until the process ends.
+    system's temporary folder (TMPDIR), under no name, until the process ends. Products are computed in the
+    precision of `passes`; how many rows it reads at a time does not matter here.
     """
 
     def __init__(
-        self, trunk: nn.Module, width: int, parts: Sequence[Sequence[Tokens]], folder: Path | None
+        self,
+        trunk: nn.Module,
+        width: int,
+        parts: Sequence[Sequence[Tokens]],
+        folder: Path | None,
+        passes: Passes | None = None,
     ) -> None:
         self._trunk, self._width, self._parts, self._folder = trunk, width, parts, folder
+        self._passes = passes or Passes()
         self._found: np.ndarray | None = None
         self._starts = np.zeros(0, np.int64)  # where the features of each row begin, and where the last ends
 
@@ -62,7 +70,7 @@ class FrozenFeatures:
     def _seen(self, rows: Sequence[Tokens], first: int) -> ChangedRows:
         def seen(i: int, row: Tokens) -> Tokens:
             if self._found is None:
-                return row.of_decisions(_read(self._trunk, [row])[0][row.read_at])
+                return row.of_decisions(self._read([row])[0][row.read_at])
             begin, end = self._starts[first + i : first + i + 2]
             return row.of_decisions(self._found[begin:end])
 
@@ -86,7 +94,8 @@ class FrozenFeatures:
                 found = np.memmap(file, dtype, "r", shape=shape)  # stays readable when the file is closed
         else:
             ids = (part[i].ids for part, i in each)
-            path = self._folder / f"{digest_of(self._trunk, *ids, self._starts)}{SUFFIX}"
+            how = [] if self._passes.autocast is None else [str(self._passes.autocast)]
+            path = self._folder / f"{digest_of(self._trunk, *ids, self._starts, *how)}{SUFFIX}"
             if not path.is_file() or path.stat().st_size != size:
                 with named(self._folder):
                     self._folder.mkdir(parents=True, exist_ok=True)
@@ -103,20 +112,20 @@ class FrozenFeatures:
             for chosen in alike(sizes, READ):
                 done += int(sizes[chosen].sum())
                 rows = [each[k][0][each[k][1]] for k in chosen]
-                for k, row, features in zip(chosen, rows, _read(self._trunk, rows), strict=True):
+                for k, row, features in zip(chosen, rows, self._read(rows), strict=True):
                     into[self._starts[k] : self._starts[k + 1]] = features[row.read_at]
                 bar.at(done)
         into.flush()
         self._trunk.cpu()
 
-
-@torch.no_grad()  # not in inference mode, which the trunk's weights would never come back from
-def _read(trunk: nn.Module, rows: Sequence[Tokens]) -> np.ndarray:
-    """Features [B, T, D] of whole rows."""
-    trunk.eval()
-    read = padded_ids(rows).to(next(trunk.parameters()).device)
-    features = trunk(input_ids=read, use_cache=False).last_hidden_state
-    return (features if features.dtype == torch.float64 else features.float()).cpu().numpy()
+    @torch.no_grad()  # not in inference mode, which the trunk's weights would never come back from
+    def _read(self, rows: Sequence[Tokens]) -> np.ndarray:
+        """Features [B, T, D] of whole rows."""
+        self._trunk.eval()
+        device = next(self._trunk.parameters()).device
+        with self._passes.precision(device):
+            read = self._trunk(input_ids=padded_ids(rows).to(device), use_cache=False).last_hidden_state
+        return (read if read.dtype == torch.float64 else read.float()).cpu().numpy()
 
 
 def _make_room(file: Any, size: int) -> None:
