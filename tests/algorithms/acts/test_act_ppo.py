@@ -20,6 +20,7 @@ from turnwise.losses.reduce import sum_over_decisions
 from turnwise.models.agents.act_actor import ActActor
 from turnwise.models.agents.act_critic import ActCritic, ActNetwork
 from turnwise.models.agents.settings import MemorySpec
+from turnwise.rollout.acts.facts import Fact, HiddenFacts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
 from turnwise.rollout.acts.partners import ModelPartner
 from turnwise.run.errors import InputError, SettingError
@@ -226,3 +227,69 @@ def test_what_it_cannot_begin_with_is_refused(runs: Path) -> None:
         tw.fit(tw.ActPPO(), "helpdesk", policy=runs / "mc", acts=runs / "acts", quiet=True)
     with pytest.raises(TypeError, match="its partner says what a talk earned"):
         tw.fit(tw.ActPPO(), "helpdesk", policy=runs / "mc", reward="x", quiet=True)
+
+
+# --- a V that sees hidden facts ---
+
+
+def test_hidden_facts_as_numbers() -> None:
+    """Text and few numbers become a 1 at their kind, many numbers a distance from their mean."""
+    facts = HiddenFacts.of(tw.HelpDesk(), ["fault"], 0)
+    assert facts.numbers({"fault": "camera"}).tolist() == [0, 1, 0, 0]  # battery, camera, screen, speaker
+    dealer = HiddenFacts.of(tw.CarDealer(), ["persona", "budget"], 0)
+    assert dealer.size == sum(len(f.kinds) for f in dealer.facts) and dealer.size >= 4
+    number = Fact("x", (), 5.0, 2.0)
+    assert number.size == 1 and number.numbers(9) == [2.0]
+    with pytest.raises(
+        SettingError, match="critic_sees is 'colour'; expected hidden facts of the task: fault"
+    ):
+        HiddenFacts.of(tw.HelpDesk(), ["colour"], 0)
+
+
+def test_v_sees_them_and_the_policy_does_not() -> None:
+    """At first V is what it was without them. Then V differs by the fact alone, and the policy never does."""
+    plain = actor_of()
+    agent = plain.seeing(2)
+    assert agent.told is not None
+    rows = [replace(talk([GO_ON, STOP], [0, 1]), states=np.tile(z, (3, 1))) for z in ([1.0, 0.0], [0.0, 1.0])]
+    batch = pack_acts(rows, gamma=1.0)
+    with torch.no_grad():
+        plain.value.out.weight.normal_()
+        torch.testing.assert_close(agent(batch).values, plain(batch).values)
+        agent.told.weight.normal_()
+        found = agent(batch)
+    assert torch.equal(found.logits[0], found.logits[1])
+    assert (found.values[0] - found.values[1]).abs().min() > 1e-3
+
+
+def test_a_v_that_is_told_explains_what_nobody_says(tmp_path: Path) -> None:
+    """Talks that earn 1 or -1 by a coin which only their hidden fact shows: V explains
+    nothing of that without it, and all of it with it."""
+    coins = [z for z in (0, 1) for _ in range(20)]
+    rows = [
+        replace(talk([STOP], [2.0 * z - 1], [float(np.log(0.5))]), states=np.eye(2)[[z, z]]) for z in coins
+    ]
+    c = ppo.Config(batch=40, minibatches=2, optimizer=tw.Adam(lr=1e-2))
+    explained = {}
+    for sees in (0, 2):
+        agent = actor_of().seeing(sees)
+        run = TrainingRun(tmp_path / str(sees), quiet=True)
+        learner = run.learner(agent, c.optimizer)
+        for i in range(25):
+            rng = np.random.default_rng(i)
+            sums = ppo.update(learner, agent, agent.policy, rows, c, 1.0, run, rng)
+        explained[sees] = float(sums["explained_variance"] / sums["decisions"])
+    assert explained[0] < 0.05 and explained[2] > 0.95
+
+
+def test_a_run_with_a_critic_that_knows_the_fault(runs: Path, tmp_path: Path) -> None:
+    """It is told in training alone: the agent that is saved has nothing of it, and speaks."""
+    c = tw.ActPPO(talks=100, batch=50)
+    given = {"policy": runs / "mc", "quiet": True}
+    found = tw.fit(c, "helpdesk acts=true", out=tmp_path / "told", critic_sees=("fault",), **given)
+    assert found.reply([{"role": "user", "content": "Hi! I need help."}], seed=1)
+    assert not any("told" in name for name in tw.load(tmp_path / "told").agent.chooser.module.state_dict())  # pyright: ignore
+    with pytest.raises(
+        SettingError, match="critic_sees is 'colour'; expected hidden facts of the task: fault"
+    ):
+        tw.fit(c, "helpdesk", critic_sees=("colour",), **given)

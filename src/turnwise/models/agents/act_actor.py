@@ -30,6 +30,10 @@ class ActorValues(NamedTuple):
 class ActActor(nn.Module):
     """Logits of the acts that may be chosen, and V(h) on a memory of its own.
 
+    With `facts` F, V(h, z) sees F numbers of hidden facts z too, which are there in training alone: the rows
+    have them as their states. The policy never sees them, so that acting needs none. They add nothing at
+    first: a V that was learnt without them begins as it was.
+
     V works in units of `scale`, so that one learning rate does for returns of .9 and of 100. Until the first
     returns are known (`begin_`) the scale is 1.
     """
@@ -38,17 +42,28 @@ class ActActor(nn.Module):
     known: Tensor
     allowed: Tensor
 
-    def __init__(self, policy: ActClone, memory: Memory, allowed: Bool[Tensor, "V"]):
+    def __init__(self, policy: ActClone, memory: Memory, allowed: Bool[Tensor, "V"], facts: int = 0):
         super().__init__()
         self.policy, self.memory = policy, memory
         self.value = ValueHead(memory.width, 1)
+        self.told = nn.Linear(facts, memory.width, bias=False) if facts else None
+        if self.told is not None:
+            nn.init.zeros_(self.told.weight)
         self.register_buffer("scale", torch.tensor(1.0))
         self.register_buffer("known", torch.tensor(False))
         self.register_buffer("allowed", allowed)
 
+    def seeing(self, facts: int) -> ActActor:
+        """The same, with a V that sees so many numbers of hidden facts too."""
+        other = ActActor(self.policy, self.memory, self.allowed, facts)
+        other.value, other.scale, other.known = self.value, self.scale, self.known
+        return other
+
     def forward(self, batch: Batch) -> ActorValues:
         """Logits and values."""
         h = at_decisions(self.memory.unroll(batch.inputs, batch.state0), batch.decisions)
+        if self.told is not None:
+            h = h + self.told(batch.states)
         logits = self.policy(batch).masked_fill(~self.allowed, NEVER)
         return ActorValues(logits, self.scale * self.value(h).squeeze(-1))
 

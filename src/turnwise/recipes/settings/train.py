@@ -224,6 +224,15 @@ class ReplySettings:
 
 
 @dataclass(frozen=True)
+class PrivilegedCritic:
+    """What V sees while it learns, beside what was said."""
+
+    critic_sees: tuple[str, ...] = ()
+    """Hidden facts of a task that answers live (fault, persona, ...), each the same throughout a
+    conversation. The policy never sees them; none: V sees what the policy sees."""
+
+
+@dataclass(frozen=True)
 class TalkSettings:
     """How a policy speaks while it learns from conversations."""
 

@@ -25,6 +25,7 @@ from turnwise.recipes.settings.train import (
     FeedbackSettings,
     LogReading,
     LogSettings,
+    PrivilegedCritic,
     RandomEpisodes,
     ReplySettings,
     RewardShaping,
@@ -136,9 +137,9 @@ def _talkers(
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: its partner says what a talk earned")
     policy, acts = given.pop("policy", None), given.pop("acts", None)
-    memory = _taken(MemorySpec, given)
-    _expect_nothing(algorithm, given, MemorySpec)
-    return talkers.prepare(algorithm, config, data, policy, acts, memory, m)
+    memory, critic = _taken(MemorySpec, given), _taken(PrivilegedCritic, given)
+    _expect_nothing(algorithm, given, MemorySpec, PrivilegedCritic)
+    return talkers.prepare(algorithm, config, data, policy, acts, memory, critic, m)
 
 
 def _conversations(

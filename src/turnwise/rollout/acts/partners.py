@@ -18,6 +18,7 @@ from turnwise.models.agents.act_critic import ActClone
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Choice, Chooser, Prefix
 from turnwise.rollout.acts.conversations import converse_in_acts
+from turnwise.rollout.acts.facts import HiddenFacts
 from turnwise.rollout.acts.network import NetworkChooser
 from turnwise.rollout.acts.simulated import talks_with
 from turnwise.rollout.conversations import Conversation
@@ -68,6 +69,8 @@ class LivePartner:
     task: DialogueTask
     agent: ActAgent
     chooser: NetworkChooser
+    facts: HiddenFacts | None = None
+    """what the episodes hold as their states, for V alone"""
 
     def talks(self, policy: ActClone, count: int, seed: tuple[int, ...]) -> tuple[list[Episode], int]:
         """Conversations of other partners for every seed."""
@@ -78,7 +81,7 @@ class LivePartner:
         read = self.agent.codes.talks([c.dialogue for c in found])
         symbols = self.chooser.symbols
         return [
-            _of_live(c, symbols.observations(x.first, x.answers), self.agent)
+            _of_live(c, symbols.observations(x.first, x.answers), self.agent, self.facts)
             for c, x in zip(found, read, strict=True)
         ], len(held) - len(found)
 
@@ -98,12 +101,17 @@ class _Noting:
         ]
 
 
-def _of_live(c: Conversation, observations: np.ndarray, agent: ActAgent) -> Episode:
+def _of_live(
+    c: Conversation, observations: np.ndarray, agent: ActAgent, facts: HiddenFacts | None
+) -> Episode:
     names = {name: i for i, name in enumerate(agent.codes.acts)}
     acts = np.array([names[t["act"]] for t in c.turns], np.int64)
     rewards = np.array([m.reward for m in c.dialogue.turns])
     logp = np.array([t["logp"] for t in c.turns])
-    return _episode(observations, acts, rewards, logp, c.dialogue.terminated)
+    found = _episode(observations, acts, rewards, logp, c.dialogue.terminated)
+    if facts is None:
+        return found
+    return replace(found, states=np.tile(facts.numbers(c.hidden), (len(observations), 1)))
 
 
 def _episode(

@@ -22,6 +22,7 @@ from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.estimating.leaks import both
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.settings.train import PrivilegedCritic
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import ActPolicy, Codebooks, load, load_codebooks
 from turnwise.recipes.training.acts.agents import book_of, digest_of_codes
@@ -29,6 +30,7 @@ from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import LoggedActs
+from turnwise.rollout.acts.facts import HiddenFacts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
 from turnwise.rollout.acts.partners import LivePartner, ModelPartner
 from turnwise.rollout.acts.plan import PlanChooser
@@ -63,6 +65,7 @@ def prepare(
     policy: Any,
     acts: Any,
     memory: MemorySpec,
+    critic: PrivilegedCritic,
     m: Machine,
 ) -> Job[ActPolicy]:
     """Open whom it talks with and what it begins with.
@@ -73,6 +76,9 @@ def prepare(
     """
     world, task, name = _partner(partner)
     begun = _begun(policy, acts, world, memory)
+    facts = _facts(critic, task, m)
+    if facts is not None:
+        begun = replace(begun, actor=begun.actor.seeing(facts.size))
     chooser = NetworkChooser(
         begun.actor.policy,
         begun.network._replace(ensemble=0, v=False),
@@ -88,7 +94,7 @@ def prepare(
         other: Any = ModelPartner(tuple(siblings(plan.planner.model, plan.copies)), chooser)
     else:
         assert task is not None
-        other = LivePartner(task.live(), agent, chooser)
+        other = LivePartner(task.live(), agent, chooser, facts)
     start = copy.deepcopy(begun.actor.policy)
 
     def train(c: ppo.Config, run: TrainingRun) -> None:
@@ -129,7 +135,7 @@ def prepare(
     content = {"acts": digest_of_codes(agent.codes), "policy": digest_of(start)}
     return Job(
         algorithm=algorithm,
-        settings=(source, m.run, memory, config),
+        settings=(source, m.run, memory, critic, config),
         data=None,
         content=content,
         plan=Plan(sizes, config.talks, "conversations", Trial(lambda run: train(few, run), few.talks)),
@@ -156,6 +162,16 @@ def _partner(given: Any) -> tuple[ActPolicy | None, Task | None, str]:
     else:
         task = given if isinstance(given, Task) else find_task(given)
     return None, task, task.words
+
+
+def _facts(critic: PrivilegedCritic, task: Task | None, m: Machine) -> HiddenFacts | None:
+    if not critic.critic_sees:
+        return None
+    if task is None:
+        raise SettingError(
+            "critic_sees", ", ".join(critic.critic_sees), "nothing: learnt models have no facts of the task"
+        )
+    return HiddenFacts.of(task.live(), critic.critic_sees, m.seed)
 
 
 def _begun(policy: Any, acts: Any, world: ActPolicy | None, memory: MemorySpec) -> _Beginning:
