@@ -191,7 +191,7 @@ def differences(pairs: Sequence[Pair], known: dict[str, int], presence: bool) ->
     return coo_array((values, (rows, columns)), shape=(len(pairs), len(known))).tocsr()
 
 
-def fitted(x: csr_array, penalty: float) -> np.ndarray:
+def fitted(x: csr_array | np.ndarray, penalty: float) -> np.ndarray:
     """Weights w that minimise sum log(1 + exp(-x w)) + penalty/2 |w|^2."""
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -199,8 +199,7 @@ def fitted(x: csr_array, penalty: float) -> np.ndarray:
         value = np.logaddexp(0.0, -margin).sum() + penalty / 2 * w @ w
         return float(value), penalty * w - x.T @ expit(-margin)
 
-    start = x.T @ np.zeros(len(x.indptr) - 1)
-    return minimize(objective, start, jac=True, method="L-BFGS-B").x
+    return minimize(objective, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
 
 
 def regression(data: Data) -> tuple[Callable[[Sequence[Pair]], np.ndarray], dict[str, Any]]:
