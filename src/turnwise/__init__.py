@@ -91,6 +91,7 @@ __all__ = [
     "Acts",
     "Adam",
     "AdamW",
+    "ArCHer",
     "BestOfN",
     "CarDealer",
     "Codebooks",
@@ -168,6 +169,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.replies.reply_reinforce import Config as ReplyREINFORCE
     from turnwise.algorithms.replies.rloo import Config as RLOO
     from turnwise.algorithms.replies.token_ppo import Config as TokenPPO
+    from turnwise.algorithms.talk.archer import Config as ArCHer
     from turnwise.algorithms.talk.ppo import Config as TalkPPO
     from turnwise.algorithms.talk.rloo import Config as TalkRLOO
     from turnwise.data.files.convert import convert

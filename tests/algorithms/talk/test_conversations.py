@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import turnwise as tw
-from turnwise.algorithms.talk import ppo, rloo
-from turnwise.data.batch import pack_tokens, turn_of_tokens
+from turnwise.algorithms.talk import archer, ppo, rloo
+from turnwise.data.batch import pack_tokens, pack_turns, turn_of_tokens
 from turnwise.data.chat.format import ChatFormat
+from turnwise.data.talk_replay import TalkReplay
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.envs.dialogue import Message, Response
+from turnwise.models.lm.critics import TurnValues
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
@@ -60,7 +63,7 @@ def test_gae_over_turns_by_hand(agent: TalkActor) -> None:
     A_0 = -1 + .25 (-1.25) = -1.3125. The deviation of the three is that of one number for all.
     """
     row = said(([4, 4], [5, 6, 0], 0.0), ([7], [8, 0], -1.0), ([7, 7, 7], [9, 0], 5.0))
-    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5))
+    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5, credit="turns"))
     by_hand = torch.tensor([-1.3125, -1.25, 3.0])
     torch.testing.assert_close(m.returns, (by_hand + 2).unsqueeze(0))
     spread = by_hand.std(correction=0)
@@ -101,20 +104,87 @@ def test_what_partners_and_tools_insert_changes_no_advantage(agent: TalkActor, c
 def test_a_conversation_that_was_cut_is_worth_what_v_says_of_its_end(agent: TalkActor) -> None:
     """Cut behind the partner's answer: G = -1 + 1 * 2. Ended there: G = -1."""
     cut, ended = said(([4], [5, 0], -1.0), terminated=False), said(([4], [5, 0], -1.0))
-    m = experience(agent, [cut, ended], ppo.Config(lam=1.0))
+    m = experience(agent, [cut, ended], ppo.Config(lam=1.0, credit="turns"))
     torch.testing.assert_close(m.returns, torch.tensor([[1.0], [-1.0]]))
 
 
 def test_the_kl_of_a_turn_is_that_of_its_tokens(agent: TalkActor) -> None:
     """It is taken off the rewards in standard deviations of the return, 4 here; V is 2."""
     rows = [said(([4], [5, 6, 0], 1.0), ([7], [8, 0], 0.0))]
-    c = ppo.Config(lam=0.0, beta=0.1)
+    c = ppo.Config(lam=0.0, beta=0.1, credit="turns")
     m = experience(agent, rows, c)
     ref = Reference(agent.policy.lm).logp(m.batch)[0]
     kl = -0.5 - ref  # of each token, which was recorded with -.5
     torch.testing.assert_close(m.returns[0, 0], 1.0 - 0.4 * kl[:3].sum() + 2.0)
     torch.testing.assert_close(m.returns[0, 1], -0.4 * kl[3:].sum())
     torch.testing.assert_close(m.kl_begun[0], kl.sum())
+
+
+# --- a critic of utterances ---
+
+
+def test_the_critic_of_utterances_by_hand() -> None:
+    """Two turns that earn -1 and 4, in units of 2; slow values are .5 (Q) and 3 (V); gamma .5.
+
+    Q's targets: -1/2 + .5 3 = 1, and 4/2 = 2 at the end. Both Q are 1.5, so each error is .25. V is 1 and its
+    target .5: .25 again, weighted with the ratio of what was said, 1.5 for the first turn and 2 at most for
+    the second one.
+    """
+    row = said(([4], [5, 0], -1.0), ([7], [8, 0], 4.0))
+    batch = pack_turns([row], gamma=0.5)
+    agent, target = FixedTurns(1.5, 1.0), FixedTurns(0.5, 3.0)
+    m = archer.Replayed(batch, torch.tensor([[1.5, 2.0]]))
+    total, sums = archer.critic_loss(agent, target, m, 2.0, torch.tensor([2.0]))
+    assert float(sums["td"]) == pytest.approx(0.5) and float(sums["v_loss"]) == pytest.approx(0.875)
+    assert float(total) == pytest.approx((0.5 + 0.875) / 2)
+
+
+class FixedTurns(torch.nn.Module):
+    """Values that do not depend on what was said."""
+
+    def __init__(self, q: float, v: float) -> None:
+        super().__init__()
+        self.q, self.v = q, v
+
+    def forward(self, *given: Any) -> Any:
+        """As the agent (None, turns), or as the slow critic (ids, decisions, ends)."""
+        ends = given[1].ends if given[0] is None else given[2]
+        B, K = ends.shape
+        found = TurnValues(torch.full((2, B, K), self.q), torch.full((B, K + 1), self.v))
+        return (None, found) if given[0] is None else found
+
+
+def test_ratios_of_what_is_in_replay(policy: LmPolicy) -> None:
+    """exp of the sum over a turn's tokens of log pi - log pi_old, which was -.5 for each, and at most 1.2."""
+    rows = [said(([4], [5, 6, 0], 1.0), ([7], [8, 0], 0.0)), said(([4], [5, 0], 1.0))]
+    rows = [replace(r, message_logp=np.where(r.turn_end, [-1.0] * len(r), np.nan)) for r in rows]
+    m = archer.replayed(policy, rows, archer.Config(most_ratio=1.2), CPU)
+    logp = policy.logp(pack_tokens(rows, gamma=1.0))
+    by_hand = [[logp[0, :3].sum() + 1, logp[0, 3:].sum() + 1], [logp[1, :2].sum() + 1]]
+    for found, expected in zip(m.ratio, by_hand, strict=True):
+        want = torch.stack(expected).exp().clamp(max=1.2)
+        torch.testing.assert_close(found[: len(want)], want)
+    assert float(m.ratio[1, 1]) == 0.0
+
+
+def test_replay_keeps_the_latest_and_comes_back_whole() -> None:
+    rows = [said(([4] * n, [5, 0], float(n))) for n in (1, 2, 3)]
+    replay = TalkReplay(2)
+    replay.add(rows[:1])
+    replay.add(rows[1:])
+    assert [float(r.rewards.sum()) for r in replay.rows] == [2.0, 3.0]
+    other = TalkReplay(2)
+    other.load(replay.state())
+    assert other.changes == 2
+    for a, b in zip(replay.rows, other.rows, strict=True):
+        for name in ("ids", "action", "turn_end", "rewards", "message_logp", "token_logp"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        assert (a.terminated, a.next_known) == (b.terminated, b.next_known)
+    drawn = replay.draw(2, np.random.default_rng(0))
+    assert {float(r.rewards.sum()) for r in drawn} == {2.0, 3.0}
+    empty = TalkReplay(2)
+    empty.load(TalkReplay(2).state())
+    assert empty.rows == []
 
 
 # --- a task of two turns ---
@@ -162,7 +232,7 @@ def policy(chat: ChatFormat) -> LmPolicy:
     return LmPolicy(llama(size, width=16, layers=1, heads=2, context=32, eos=chat.stop, pad=pad))
 
 
-@pytest.mark.parametrize("name", ["ppo turns", "ppo tokens", "rloo"])
+@pytest.mark.parametrize("name", ["ppo turns", "ppo tokens", "rloo", "archer"])
 def test_it_learns_to_go_on(name: str, policy: LmPolicy, chat: ChatFormat, tmp_path: Path) -> None:
     """From a policy that stops in about half of its talks (mean return .8) to 1; a mean over the tokens or
     turns of a talk would learn to stop (.6)."""
@@ -171,6 +241,9 @@ def test_it_learns_to_go_on(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
     speed = {"optimizer": tw.AdamW(lr=1e-2), "talks": 1200}
     if name == "rloo":
         rloo.train(rloo.Config(batch=64, group=4, minibatches=8, **speed), talk, policy, run, 0)
+    elif name == "archer":
+        a = archer.Config(batch=60, critic_first=2, beta=0.0, **speed)
+        archer.train(a, talk, archer.new_agent(policy), run, 0)
     else:
         c = ppo.Config(batch=60, credit=name.split()[1], **speed)  # pyright: ignore[reportArgumentType]
         ppo.train(c, talk, TalkActor(policy), run, 0)
@@ -243,7 +316,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("config", [tw.TalkPPO(talks=48, batch=16), tw.TalkRLOO(talks=48, batch=16, group=4)])
+RUNS = [
+    tw.TalkPPO(talks=48, batch=16),
+    tw.TalkRLOO(talks=48, batch=16, group=4),
+    tw.ArCHer(talks=48, batch=16, critic_first=1, critic_updates=2, critic_batch=8, replay=40),
+]
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda c: type(c).__module__.rsplit(".", 1)[-1])
 def test_a_stopped_run_comes_to_the_same(config: Any, clone: Path, tmp_path: Path) -> None:
     schedule = {"optimizer": tw.AdamW(lr=1e-3, schedule="constant", warmup=0.0)}
     long, short = (replace(config, talks=n, **schedule) for n in (48, 32))
@@ -264,7 +344,7 @@ def test_v_of_a_critic_of_logs_comes_along_and_nothing_else(clone: Path, tmp_pat
     found = critic.agent.critic
     assert found is not None
     agent = TalkActor(LmPolicy(critic.agent.lm))
-    agent.warm_(found.trunk, found.v, critic.agent.acting.return_std)  # pyright: ignore[reportArgumentType]
+    agent.warm_(found, critic.agent.acting.return_std)
     batch = pack_tokens([said(([4], [5, 6, 0], 1.0), ([7], [8, 0], 0.0))], gamma=1.0)
     own = found(batch.inputs, batch.decisions, batch.actions, batch.mask).v
     torch.testing.assert_close(agent(None, batch)[1], own)
@@ -294,6 +374,9 @@ def test_what_it_cannot_begin_with_is_refused(clone: Path) -> None:
         tw.fit(tw.TalkPPO(), "helpdesk", policy=clone, critic=clone, quiet=True)
     with pytest.raises(SettingError, match="expected none: RLOO over conversations has no critic"):
         tw.fit(tw.TalkRLOO(), "helpdesk", policy=clone, critic=clone, quiet=True)
+    with pytest.raises(SettingError, match="expected a critic of two Q of utterances"):
+        one = tw.fit(tw.MC(epochs=0.1), LOGS, policy=clone, estimate=False, quiet=True)
+        tw.fit(tw.ArCHer(), "helpdesk", policy=clone, critic=one, quiet=True)
     with pytest.raises(TypeError, match="its task says what a conversation earned"):
         tw.fit(tw.TalkPPO(), "helpdesk", policy=clone, reward="x", quiet=True)
     with pytest.raises(SettingError, match="batch is 10; expected a multiple of the 4"):

@@ -34,6 +34,7 @@ from turnwise.losses.policy import clipped_surrogate_loss
 from turnwise.losses.reduce import sum_over_decisions, sums_over_decisions
 from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import explained_variance, squared_error
+from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.talk_actor import TalkActor
 from turnwise.rollout.live import LiveTalk
@@ -220,6 +221,11 @@ def update(
             part = learner.learn(parts, lambda m: loss(learner.wrapped, m, denominator, c, speaks), lr=lr)
             sums = added(sums, part)
     return sums
+
+
+def new_agent(policy: LmPolicy) -> TalkActor:
+    """What learns: the policy, and V on a copy of its trunk."""
+    return TalkActor(policy)
 
 
 def train(c: Config, talk: LiveTalk, agent: TalkActor, run: TrainingRun, seed: int) -> TalkActor:

@@ -160,6 +160,11 @@ def update(
     return sums
 
 
+def new_agent(policy: LmPolicy) -> LmPolicy:
+    """What learns: the policy itself."""
+    return policy
+
+
 def train(c: Config, talk: LiveTalk, policy: LmPolicy, run: TrainingRun, seed: int) -> LmPolicy:
     """Improve `policy` in place by its own conversations."""
     reference = Reference(policy.lm, run.world.place, run.world.splits)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
     from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
     from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
+    from turnwise.algorithms.talk import archer
     from turnwise.algorithms.talk import ppo as talk_ppo
     from turnwise.algorithms.talk import rloo as talk_rloo
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         | online_dpo.Config
         | best_of_n.Config
     )
-    FromConversations = talk_ppo.Config | talk_rloo.Config
+    FromConversations = talk_ppo.Config | talk_rloo.Config | archer.Config
     Speaks = FromLogs | FromFeedback | FromOwnReplies | FromConversations
     Codes = act_codebooks.Config
     Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config | pomdp.Config
@@ -183,7 +184,7 @@ def fit(
         Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
         ActPPO                              whom it talks with: a task or its name, or a plan in learnt models
-        TalkPPO, TalkRLOO                   whom it talks with: a task, or its name and settings in words
+        TalkPPO, TalkRLOO, ArCHer           whom it talks with: a task, or its name and settings in words
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts
         PPO, A2C, REINFORCE, R2D2, SAC      an environment: a name, a .pomdp file, module:Class, a POMDP, a

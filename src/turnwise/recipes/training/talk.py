@@ -13,8 +13,7 @@ from turnwise.envs.dialogue import DialogueTask
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.lora import merged
 from turnwise.models.lm.parts import parameter_count, trunk_of
-from turnwise.models.lm.talk_actor import TalkActor
-from turnwise.models.value_head import ValueHead
+from turnwise.models.lm.talk_actor import TalkActor, TurnActor
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import TalkSettings
@@ -58,7 +57,7 @@ def prepare(
     task = _task(given)
     s = open_speaker(policy, learning)
     s.policy.to(m.device)
-    learns = TalkActor(s.policy) if algorithm.holds == "a critic" else s.policy
+    learns = algorithm.module.new_agent(s.policy)
     warm = {} if critic is None else _warm_(learns, critic, algorithm, s)
     talk = LiveTalk(task.live(), s.chat, settings.max_new_tokens)
 
@@ -110,7 +109,7 @@ def _task(given: str | Task | DialogueTask) -> Task:
 def _warm_(learns: Any, critic: Any, algorithm: Algorithm, s: Speaker) -> dict[str, str]:
     """Let V begin as that of a critic of logs; the critic's name, and a digest of it."""
     name = critic.name if isinstance(critic, Policy) else str(critic)
-    if not isinstance(learns, TalkActor):
+    if not isinstance(learns, TalkActor | TurnActor):
         raise SettingError("critic", name, f"none: {algorithm.title} has no critic")
     if s.learning.lora_rank:
         raise SettingError("critic", name, "none beside adapters (lora_rank), which V has too")
@@ -121,9 +120,10 @@ def _warm_(learns: Any, critic: Any, algorithm: Algorithm, s: Speaker) -> dict[s
     mine, its = (tuple(p.shape for p in x.parameters()) for x in (trunk_of(s.before), found.trunk))
     if mine != its or agent.tokenizer.get_vocab() != s.tokenizer.get_vocab():
         raise SettingError("critic", name, f"a critic that was learnt on {s.name}, or on one of its shape")
-    v = found.v
-    assert isinstance(v, ValueHead)
-    learns.warm_(found.trunk, v, agent.acting.return_std)
+    try:
+        learns.warm_(found, agent.acting.return_std)
+    except ValueError as e:
+        raise SettingError("critic", name, str(e)) from None
     return {"name": name, "content": digest_of(found)}
 
 
