@@ -202,10 +202,8 @@ def experience(
     return [Minibatch(**{**vars(m), "advantages": m.advantages / spread}) for m in found]
 
 
-def actor_loss(
-    agent: nn.Module, m: Minibatch, denominator: float, c: Config
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The clipped surrogate with KL and entropy; and sums over tokens of what is logged."""
+def loss(agent: nn.Module, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of the actor: the clipped surrogate with KL and entropy; and sums over tokens of what is logged."""
     out, _ = agent(m.batch, None)
     surrogate = clipped_surrogate_loss(out.logp, m.old_logp, m.advantages, c.clip)
     away = k3(out.logp, m.ref_logp)
@@ -226,27 +224,27 @@ def update_critic(
     """`critic_updates` steps on conversations that are drawn from replay; sums over turns."""
     sums: dict[str, Tensor] = {}
 
-    def loss(m: Replayed) -> tuple[Tensor, dict[str, Tensor]]:
+    def of_critic(m: Replayed) -> tuple[Tensor, dict[str, Tensor]]:
         return critic_loss(learner.wrapped, learner.target, m, float(c.critic_batch), agent.scale)
 
     for _ in range(c.critic_updates):
         drawn = replayed(agent.policy, replay.draw(c.critic_batch, rng), c, learner.world.device)
         parts = row_parts(drawn, learner.through.at_once)
-        sums = added(sums, learner.learn(parts, loss, lr=lr))
+        sums = added(sums, learner.learn(parts, of_critic, lr=lr))
         polyak_(learner.target, agent.critic, c.polyak)
     return sums
 
 
-def update_actor(
+def update(
     learner: Learner, minibatches: Sequence[Minibatch], c: Config, lr: float, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """`epochs` passes over what was just talked; sums over tokens."""
+    """Of the actor: `epochs` passes over what was just talked; sums over tokens."""
     denominator = sum(len(m.batch.mask) for m in minibatches) / len(minibatches)
     sums: dict[str, Tensor] = {}
     for _ in range(c.epochs):
         for i in rng.permutation(len(minibatches)).tolist():
             parts = row_parts(minibatches[i], learner.through.at_once)
-            part = learner.learn(parts, lambda m: actor_loss(learner.wrapped, m, denominator, c), lr=lr)
+            part = learner.learn(parts, lambda m: loss(learner.wrapped, m, denominator, c), lr=lr)
             sums = added(sums, part)
     return sums
 
@@ -272,7 +270,7 @@ def train(c: Config, talk: LiveTalk, agent: TurnActor, run: TrainingRun, seed: i
         rows = [held.rows[i] for i in rng.permutation(len(held.rows))]
         groups = [rows[i :: c.minibatches] for i in range(min(c.minibatches, len(rows)))]
         minibatches = experience(learner.wrapped, reference, groups, c, run.world.device)
-        of_actor = {} if step < c.critic_first else update_actor(learner, minibatches, c, lr, rng)
+        of_actor = {} if step < c.critic_first else update(learner, minibatches, c, lr, rng)
         if run.due(step):
             begun = [k1(m.old_logp, m.ref_logp).masked_fill(~m.batch.mask, 0.0).sum(1) for m in minibatches]
             means = run.world.means(of_critic) | (run.world.means(of_actor) if of_actor else {})
