@@ -57,7 +57,7 @@ from turnwise.models.lm.policies import LmPolicy
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import Conversation
 from turnwise.rollout.load import load_agent
-from turnwise.rollout.partners import SpeakingModel
+from turnwise.rollout.partners.speakers import SpeakingModel
 from turnwise.run.folder import write_text
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most

@@ -23,7 +23,7 @@ from turnwise.rollout.acts.conversations import LONGEST, converse_in_acts
 from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.acts.voice import LoggedVoice
 from turnwise.rollout.conversations import episode_seed
-from turnwise.rollout.partners import SpeakingActs
+from turnwise.rollout.partners.speakers import SpeakingActs
 from turnwise.run.errors import InputError
 
 

@@ -1,7 +1,8 @@
 """Two sides who talk at one table, and one of the two sides as a dialogue task.
 
 A `Table` keeps the rules of a game of talk between side "a" and side "b". A `Speaker` fills a side: a script,
-or a language model (`rollout.partners`). `Against` gives one side to a speaker and the other to the agent.
+a language model or a server (`rollout/partners`). `Against` gives one side to a speaker and the other to
+the agent.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Against:
     """A game of two sides as a `DialogueTask`: the agent has `side`, the partner the other one.
 
     The seed of a conversation draws the game (`Table.open`) and the partner's words. The agent's reward comes
-    with the end of the game. If the partner cannot go on (the context of a language model is full), the
-    conversation is truncated.
+    with the end of the game. If the partner cannot go on (the context of a language model is full, a server
+    is gone), the conversation has failed: it is truncated, and counts for nothing.
     """
 
     def __init__(self, table: Table, partner: Speaker, side: Side = "a") -> None:
@@ -118,7 +119,8 @@ class Against:
         ending = self.table.outcome(lane, self.side)
         if ending is not None:
             return Response(tuple(news), ending.reward, terminated=True, info=ending.info)
-        return Response(tuple(news), 0.0, truncated=lane in self._stuck)
+        stuck = lane in self._stuck
+        return Response(tuple(news), 0.0, truncated=stuck, failed=stuck)
 
     def _let_partner_speak(self, lanes: Sequence[int]) -> None:
         """The partner's turns, until it is the agent's turn in every lane or the game is over there."""

@@ -71,10 +71,11 @@ def measure(
             talks = spread(workers, _talks, common, n, shards.count, bar.at)
     same = policy.task == row.words
     references = [vars(r) for r in row.references() if same or r.role != "behaviour"]
+    summary, talks = conversation_summary(talks, settings.seed), [c for c in talks if not c.failed]
     result: dict[str, Any] = {
         "task": row.words,
         "same_task": same,
-        **conversation_summary(talks, settings.seed),
+        **summary,
         **({"shards": shards.count} if shards.divides else {}),
         "references": references,
         "turns_as_acts": reading(talks, settings.seed),
@@ -91,7 +92,8 @@ def measure(
     if policy.folder is not None:
         views, book = [act_view(c) for c in talks[:MOST]], _playbook(policy, talks)
         report = _write(policy.folder, result, views, book)
-    return Evaluation(result["mean"], result["low"], result["high"], n, result["score"], report, result)
+    figures = (result["mean"], result["low"], result["high"], result["episodes"])
+    return Evaluation(*figures, result["score"], report, result)
 
 
 def _talks(

@@ -137,7 +137,7 @@ def measure(
         ]
         report = _write(policy.folder, result, views, agent if validation else None)
     return Evaluation(
-        result["mean"], result["low"], result["high"], a.episodes, result["score"], report, result
+        result["mean"], result["low"], result["high"], result["episodes"], result["score"], report, result
     )
 
 

@@ -22,6 +22,7 @@ from turnwise.rollout.acts.facts import HiddenFacts
 from turnwise.rollout.acts.network import NetworkChooser
 from turnwise.rollout.acts.simulated import talks_with
 from turnwise.rollout.conversations import Conversation
+from turnwise.run.errors import InputError
 
 LANES = 256
 """live conversations at a time"""
@@ -78,6 +79,11 @@ class LivePartner:
         own = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 2)
         held = converse_in_acts(agent, self.task, episodes=range(count), seed=own, lanes=LANES)
         found = [c for c in held if not c.failed and all(t["by"] == "chooser" for t in c.turns)]
+        if not found:
+            raise InputError(
+                f"nothing can be learnt from any of {count:,} conversations: the partner failed in "
+                f"{sum(c.failed for c in held):,}, and in the others something else than the policy chose"
+            )
         read = self.agent.codes.talks([c.dialogue for c in found])
         symbols = self.chooser.symbols
         return [

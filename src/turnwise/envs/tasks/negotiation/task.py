@@ -32,8 +32,8 @@ class Negotiation:
 
     The system message has the counts and the agent's values. `<selection>` closes the talk and takes the
     offer that the partner has made; an own offer counts if the partner has accepted it. Twenty utterances
-    without `<selection>` end the talk without a deal. All ends are terminations; only a language model as the
-    partner can truncate a talk, if its context is full.
+    without `<selection>` end the talk without a deal. All ends are terminations; only a model or a server
+    as the partner can cut a talk, by failing.
     """
 
     name = "negotiation"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from turnwise.envs.dialogue import Message
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.agent import Agent
-from turnwise.rollout.engines.protocol import LaneModel
+from turnwise.rollout.engines.protocol import LaneModel, Utterance
 
 
 class SpeakingModel:
     """An agent as a `Speaker`: it hears new messages, speaks, and remembers the talk of each lane."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, make: Callable[[int], LaneModel] | None = None) -> None:
+        """`make`: what speaks in so many lanes; None: the agent as it acts."""
         self.agent = agent
         self.chat = agent.chat
+        self._make = make or (lambda lanes: agent.lane_model(lanes, agent.chat.stop))
         # A model has a fixed number of lanes, and a speaker does not know how many it will have. So whenever
         # lanes come that no model has yet, one more model takes them, beside the talks that are under way.
         self._models: list[LaneModel] = []
@@ -28,7 +30,7 @@ class SpeakingModel:
         new = [lane for lane in lanes if lane not in self._places]
         if new:
             self._places |= {lane: (len(self._models), i) for i, lane in enumerate(new)}
-            self._models.append(self.agent.lane_model(len(new), self.chat.stop))
+            self._models.append(self._make(len(new)))
         for lane, seed in zip(lanes, seeds, strict=True):
             model, place = self._places[lane]
             self._heard[lane] = []
@@ -36,20 +38,29 @@ class SpeakingModel:
 
     def answer(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[str | None]:
         """What the model says in each lane after `seen`, its whole view; None if its context is full."""
+        return [None if u.out_of_context else self.chat.text(u.ids) for u in self.utter(lanes, seen)]
+
+    def utter(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[Utterance]:
+        """The same as it was sampled."""
         waiting = {self._places[lane]: lane for lane in lanes}
         for (model, place), messages in zip(waiting, seen, strict=True):
             old = self._heard[waiting[model, place]]
             new = list(messages)[len(old) :]
             ids = self.chat.continuation(old, new) if old else self.chat.opening(messages)
             self._models[model].submit(place, ids)
-        said: dict[int, str | None] = {}
+        said: dict[int, Utterance] = {}
         while waiting:
             model = next(iter(waiting))[0]
             for u in self._models[model].collect():
-                said[waiting.pop((model, u.lane))] = None if u.out_of_context else self.chat.text(u.ids)
+                said[waiting.pop((model, u.lane))] = u
         for lane, messages in zip(lanes, seen, strict=True):
-            self._heard[lane] = [*messages, Message("assistant", said[lane] or "")]
+            words = "" if said[lane].out_of_context else self.chat.text(said[lane].ids)
+            self._heard[lane] = [*messages, Message("assistant", words)]
         return [said[lane] for lane in lanes]
+
+    def where(self, lane: int) -> tuple[int, int]:
+        """Which of the models that were made speaks in a lane, and in which lane of its own."""
+        return self._places[lane]
 
 
 class SpeakingActs:

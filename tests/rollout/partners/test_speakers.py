@@ -13,7 +13,7 @@ from turnwise.envs.tasks.table import Against
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.conversations import converse
-from turnwise.rollout.partners import SpeakingModel
+from turnwise.rollout.partners.speakers import SpeakingModel
 
 SCENARIO = Scenario(counts=(1, 2, 3), values_a=(1, 3, 1), values_b=(4, 0, 2))
 
