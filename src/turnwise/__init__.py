@@ -43,6 +43,7 @@ _PLACES = {
     "Actor": "recipes.trained",
     "ActPolicy": "recipes.trained",
     "Codebooks": "recipes.trained",
+    "Counterpart": "recipes.trained",
     "Judge": "recipes.trained",
     "Improved": "recipes.improving.story",
     "Evaluation": "recipes.measuring.evaluation",
@@ -95,6 +96,7 @@ __all__ = [
     "BestOfN",
     "CarDealer",
     "Codebooks",
+    "Counterpart",
     "Evaluation",
     "HelpDesk",
     "Improved",
@@ -105,6 +107,7 @@ __all__ = [
     "Message",
     "Negotiation",
     "OnlineDPO",
+    "Partner",
     "Policy",
     "Postcards",
     "Reference",
@@ -162,6 +165,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.logs.bc import Config as BC
     from turnwise.algorithms.logs.ilql import Config as ILQL
     from turnwise.algorithms.logs.mc import Config as MC
+    from turnwise.algorithms.logs.partner import Config as Partner
     from turnwise.algorithms.logs.turn_iql import Config as TurnIQL
     from turnwise.algorithms.replies.best_of_n import Config as BestOfN
     from turnwise.algorithms.replies.grpo import Config as GRPO
@@ -199,7 +203,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.solve import solve
     from turnwise.recipes.solved import Solved
     from turnwise.recipes.sweep import sweep
-    from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy, load
+    from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy, load
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError
     from turnwise.run.settings import Adam, AdamW

@@ -23,6 +23,7 @@ from turnwise.recipes.settings.train import (
     FeedbackSettings,
     LogReading,
     LogSettings,
+    PartnerSettings,
     PrivilegedCritic,
     RandomEpisodes,
     ReplySettings,
@@ -111,8 +112,8 @@ class PartnerSource:
     """Whom the agent talks with."""
 
     partner: str
-    """A task (helpdesk, ..., module:Task), or the run of a plan (turnwise train pomdp), whose learnt models
-    answer."""
+    """A task (helpdesk, ..., module:Task), the run of a plan (turnwise train pomdp), whose learnt models
+    answer, or that of a partner from logs (turnwise train partner)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class TaskSource:
     """Whom the policy talks with."""
 
     task: str
-    """A task, with its settings in the same words: helpdesk, "helpdesk unseen_wordings=true", module:Task."""
+    """A task, with its settings in the same words: helpdesk, "helpdesk unseen_wordings=true", module:Task; or
+    the run of a partner from logs (turnwise train partner)."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class EnvironmentSource:
 
 _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "logs": (LogSource, LogReading, LogSettings, Learning, Ending),
+    "partners": (LogSource, LogReading, PartnerSettings, Learning),
     "codebooks": (LogSource, LogReading, ActSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
@@ -218,6 +221,7 @@ _SOURCES = ("logs", "feedback", "prompts", "env", "partner", "task")
 
 ALONE: dict[Family, str] = {
     "logs": "logs",
+    "partners": "logs",
     "codebooks": "logs",
     "act_agents": "logs",
     "plans": "logs",
@@ -240,6 +244,7 @@ _TITLES: dict[type[Any], str] = {
     LogReading: "reading",
     FeedbackReading: "reading",
     LogSettings: "learning",
+    PartnerSettings: "learning",
     Learning: "cost",
     ActSource: "acts",
     ActSettings: "learning",
@@ -360,7 +365,9 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(f"{row.name}: {folder}")
         for side, found in result["sides"].items():
             out.print(f"  {side}: {in_acts(found)}", markup=False)
-    elif row.family in ("logs", "act_agents", "plans", "talkers", "conversations", "acting"):
+    elif row.family in (
+        "logs", "partners", "act_agents", "plans", "talkers", "conversations", "acting",
+    ):  # fmt: skip
         shown = [f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds")]
         out.print(f"{row.name}: {folder}  {'  '.join(shown)}")
         if "critic" in result:
@@ -372,6 +379,8 @@ def _print(row: Algorithm, result: Mapping[str, Any], folder: Any, json: bool) -
         out.print(f"{row.name}: {folder}{in_words(result.get('quality', {}))}{loss}")
     if (verdict := result.get("wording", {}).get("verdict")) and not result["wording"]["beaten"]:
         out.print(verdict)
+    for line in result.get("told", {}).get("lines", ()):
+        out.print(f"  {line}", markup=False, highlight=False)
     if "estimate" in result:
         _print_estimate(result["estimate"], out)
     out.print(f"report: {result['report']}")

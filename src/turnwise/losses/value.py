@@ -1,8 +1,8 @@
 """Losses of value functions, one number for each decision, which the algorithm reduces; and a score of V."""
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 
 def action_values(q: Float[Tensor, "*E B A V"], actions: Int[Tensor, "B A"]) -> Float[Tensor, "*E B A"]:
@@ -18,6 +18,14 @@ def squared_error(values: Float[Tensor, "*E B A"], targets: Float[Tensor, "B A"]
     section 9.3). The caller detaches the target.
     """
     return (targets - values) ** 2
+
+
+def ending_loss(logits: Float[Tensor, "B A"], over: Bool[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """-ln p of what happened, in nats, where p = sigmoid(logit) is the probability that it is over then.
+
+    L = softplus(logit) - over * logit
+    """
+    return nn.functional.softplus(logits) - logits * over
 
 
 def clipped_value_loss(

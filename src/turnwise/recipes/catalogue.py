@@ -21,6 +21,7 @@ from turnwise.run.metrics import OPTIMIZER
 
 Family = Literal[
     "logs",
+    "partners",
     "codebooks",
     "act_agents",
     "plans",
@@ -34,6 +35,7 @@ Family = Literal[
 
 FAMILIES: dict[Family, str] = {
     "logs": "a policy from logged conversations",
+    "partners": "somebody to talk with, from logged conversations",
     "codebooks": "what messages mean, from logged conversations",
     "act_agents": "an agent that chooses what to mean, from logged conversations",
     "plans": "an agent that plans what to mean, in a model of logged conversations",
@@ -106,6 +108,9 @@ _ROWS = (
     Algorithm("turn-iql", "TurnIQL", "turn-level IQL",
               "implicit Q-learning per turn, choosing among sampled utterances", "logs", "logs.turn_iql",
               holds="a slow copy"),
+    Algorithm("partner", "Partner", "Partner",
+              "the other side cloned: its words, when it ends a talk, what was earned",
+              "partners", "logs.partner", fresh=True),
     Algorithm("acts", "Acts", "Acts", "acts of both sides, given or discovered", "codebooks",
               "acts.codebooks"),
     Algorithm("act-bc", "ActBC", "BC per act", "behaviour cloning of acts", "act_agents", "acts.bc"),

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from turnwise.envs.dialogue import (
@@ -42,6 +43,7 @@ from turnwise.run.errors import InputError, SettingError
 if TYPE_CHECKING:
     import numpy as np
 
+    from turnwise.recipes.held_out import HeldOut
     from turnwise.rollout.replies import Reply
     from turnwise.rollout.rewards import Reward
 
@@ -71,6 +73,12 @@ class Task:
     """what `make` is given"""
     spec: str | None = None
     """what `find_task` finds it by, if that is not its name"""
+    stands_for: str | None = None
+    """of a partner from logs: the words of the task that these come from, if they name one"""
+    learnt: bool = False
+    """whether it is a partner from logs"""
+    held: HeldOut | None = None
+    """of a partner from logs: what it has learnt from, if it says so"""
 
     @property
     def words(self) -> str:
@@ -135,20 +143,39 @@ class Task:
 
 
 def _negotiation(
-    corpus: str | None = None, partner: str | None = None, split: Split | None = None, notes: bool = True
+    corpus: str | None = None,
+    partner: str | None = None,
+    split: Split | None = None,
+    notes: bool = True,
+    partner_model: str | None = None,
+    partner_instructions: str | None = None,
 ) -> Negotiation:
-    """`Negotiation`, whose partner may be a saved policy: a run, or a folder or name of a language model."""
+    """`Negotiation`, whose partner may be a saved policy: a run, or a folder or name of a language model.
+
+    It may be a server too, by its address: then `partner_model` is a model that it serves (none: its first),
+    and `partner_instructions` a system message for it alone.
+    """
+    if partner is not None and partner.startswith(("http://", "https://")):
+        from turnwise.rollout.partners.endpoint import SpeakingServer
+
+        server = SpeakingServer(partner, partner_model, partner_instructions)
+        return Negotiation(corpus=corpus, partner=server, split=split, notes=notes)
+    for name, value in (("partner_model", partner_model), ("partner_instructions", partner_instructions)):
+        if value is not None:
+            raise SettingError(name, value, "a server's address as the partner beside it")
     if partner is None:
         return Negotiation(corpus=corpus, split=split, notes=notes)
     from turnwise.rollout.acts.agent import ActAgent
     from turnwise.rollout.load import load, load_agent
-    from turnwise.rollout.partners import SpeakingActs, SpeakingModel
+    from turnwise.rollout.partners.speakers import SpeakingActs, SpeakingModel
 
     found = load(partner)
     speaker = SpeakingActs(found) if isinstance(found, ActAgent) else SpeakingModel(load_agent(partner))
     return Negotiation(corpus=corpus, partner=speaker, split=split, notes=notes)
 
 
+PARTNER = "partner.json"
+"""the file by which the folder of a partner from logs is known"""
 TASKS: Mapping[str, Task] = {
     "dealer": Task(
         name="dealer",
@@ -196,9 +223,14 @@ TASKS: Mapping[str, Task] = {
 def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = None) -> Task:
     """A built-in task by name, one's own as `package.module:Task`, or a task object, with its settings.
 
-    SettingError if there is no such task, or if what was found is no task.
+    A partner from logs is a task too: what `fit` returned, or the folder of its run. SettingError if there is
+    no such task, or if what was found is no task.
     """
     settings = settings or {}
+    if (partner := _partner_of(task)) is not None:
+        if settings:
+            raise SettingError("task_settings", " ".join(settings), "none: a partner from logs has none")
+        return partner
     if not isinstance(task, str):
         if settings:
             given = " ".join(f"{k}={v}" for k, v in settings.items())
@@ -214,9 +246,33 @@ def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = Non
     return replace(_row_of(name_of(factory, task), factory, factory, task), settings=settings)
 
 
+def _partner_of(given: Any) -> Task | None:
+    """The task of a partner from logs, itself or its folder; None for everything else."""
+    is_path = isinstance(given, str | Path)
+    if is_path and not is_partner(given):
+        return None
+    from turnwise.recipes.trained import Counterpart, load  # only here: it takes seconds
+
+    found = load(given) if is_path else given
+    if not isinstance(found, Counterpart):
+        return None
+    about = "The other side of logged conversations, as it was learnt from them."
+    name = str(given) if is_path else found.name
+    return Task(
+        name, about, found.live, spec=name, stands_for=found.fitted.task, learnt=True, held=found.held
+    )
+
+
+def is_partner(given: Any) -> bool:
+    """Whether this is the folder of a partner from logs, or of its run."""
+    if not isinstance(given, str | Path):
+        return False
+    return any((place / PARTNER).is_file() for place in (Path(given), Path(given) / "partner"))
+
+
 def choices() -> str:
     """What can be given as a task."""
-    return f"one of {', '.join(TASKS)}, or your own as package.module:Task"
+    return f"one of {', '.join(TASKS)}, your own as package.module:Task, or the run of a partner from logs"
 
 
 def task_called(words: str) -> Task:

@@ -13,7 +13,7 @@ import numpy as np
 from turnwise.data.acts.talks import ActLogs, Codes, cut_turns
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.feedback import prompt_of
-from turnwise.envs.dialogue import Message
+from turnwise.envs.dialogue import Message, Reference
 from turnwise.exact.learning.live import live_returns
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.planner import Planner
@@ -25,6 +25,8 @@ from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load as load_trained
 from turnwise.rollout.load import load_agent
+from turnwise.rollout.partners.fitted import FittedPartner
+from turnwise.rollout.partners.fitted_task import FittedTask
 from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer
 from turnwise.rollout.step_agent import Player, StepAgent
@@ -108,6 +110,35 @@ class ActPolicy:
         from turnwise.rollout.acts.files import save_act_agent
 
         save_act_agent(self.agent, Path(folder))
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The other side of logged conversations, to talk with: a task wherever one is asked for."""
+
+    fitted: FittedPartner = field(repr=False)
+    folder: Path | None = None
+    """The run folder; None if the run was a temporary one."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run came to: metrics, sizes, and how well it tells what was held out."""
+    held: HeldOut | None = field(default=None, repr=False)
+    """What the run held out of its logs."""
+
+    @property
+    def name(self) -> str:
+        """How a later run records it."""
+        return "a partner in memory" if self.folder is None else str(self.folder)
+
+    def live(self) -> FittedTask:
+        """A task to talk with. What its logs earned stands beside what is earned."""
+        earned = self.result.get("logged")
+        note = "what the logs that it was learnt from earned"
+        known = [Reference("its logs", "baseline", note=note, **earned)] if earned else []
+        return FittedTask(self.fitted, known)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `load` reads."""
+        self.fitted.save(Path(folder))
 
 
 @dataclass(frozen=True)
@@ -265,9 +296,9 @@ def _embedder(embed: Any) -> Callable[[str], Any] | None:
 
 def load(
     path: str | Path, *, embed: Any = None
-) -> Policy | ActPolicy | Actor | Judge | World | Codebooks | Solved:
-    """What a run folder holds: a policy, an agent (of acts, in an environment), a world, a judge, acts, a
-    solved POMDP.
+) -> Policy | ActPolicy | Counterpart | Actor | Judge | World | Codebooks | Solved:
+    """What a run folder holds: a policy, an agent (of acts, in an environment), a partner, a world, a judge,
+    acts, a solved POMDP.
 
     A `.policy` file of APPL's solvers is a solved POMDP too, of which nothing is proved yet. A saved policy's
     folder, and any language model of `transformers` by folder or name, is a policy. `embed`: what
@@ -295,6 +326,8 @@ def load(
         return Actor(found, run, result, env if run is None else kept_copy(run, env))
     if isinstance(found, ActAgent):
         return ActPolicy(found, run, result, HeldOut.read(folder))
+    if isinstance(found, FittedPartner):
+        return Counterpart(found, run, result, HeldOut.read(folder))
     return (
         Policy(found, run, result, HeldOut.read(folder))
         if isinstance(found, Agent)

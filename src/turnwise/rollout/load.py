@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from turnwise.models.lm.lora import Adapter
     from turnwise.rollout.acts.agent import ActAgent
     from turnwise.rollout.agent import Agent
+    from turnwise.rollout.partners.fitted import FittedPartner
     from turnwise.rollout.reward_classifier import ClassifierScorer
     from turnwise.rollout.reward_scorer import RewardScorer
 
@@ -37,10 +38,13 @@ SAVED = "turnwise.json"
 """settings beside a language model or a reward model of ours"""
 ACTS = "acts.json"
 """settings of an agent of acts, as `rollout/acts/files.py` writes them"""
-Held = Literal["steps", "acts", "reward", "language"]
+PARTNER = "partner.json"
+"""settings of a partner from logs, as `rollout/partners/fitted.py` writes them"""
+Held = Literal["steps", "acts", "partner", "reward", "language"]
 WORDS: dict[Held, str] = {
     "steps": "an agent that acts in steps",
     "acts": "an agent of acts",
+    "partner": "a partner from logs",
     "reward": "a reward model",
     "language": "a language model",
 }
@@ -48,7 +52,7 @@ WORDS: dict[Held, str] = {
 
 def load(
     path: str | Path, embed: Callable[[str], Any] | None = None
-) -> Agent | StepAgent | ActAgent | RewardScorer | ClassifierScorer:
+) -> Agent | StepAgent | ActAgent | FittedPartner | RewardScorer | ClassifierScorer:
     """What a finished run trained, from the folder of the run or of the saved model; on the CPU.
 
     A causal LM or an encoder-decoder by folder or hub name is an `Agent` too. `embed` gives what makes
@@ -62,6 +66,10 @@ def load(
         from turnwise.rollout.acts.files import load_act_agent  # scikit-learn, which takes a second
 
         return load_act_agent(saved_folder(path), embed)
+    if held == "partner":
+        from turnwise.rollout.partners.fitted import load_fitted
+
+        return load_fitted(saved_folder(path))
     return load_reward(path) if held == "reward" else load_agent(path)
 
 
@@ -111,7 +119,7 @@ def load_reward(path: str | Path) -> RewardScorer | ClassifierScorer:
 
     folder = saved_folder(path)
     held = held_in(folder)
-    if held != "reward" and ((folder / SAVED).exists() or held in ("steps", "acts")):
+    if held != "reward" and ((folder / SAVED).exists() or held in ("steps", "acts", "partner")):
         raise InputError(f"{path}: this is {WORDS[held]}; expected the run of a reward model")
     expect_unchanged(folder, _settings(folder / SAVED), SAVED)
     parts = _members_of(folder)
@@ -159,11 +167,13 @@ def saved_folder(path: str | Path) -> Path:
     is_run = (folder / "config.yaml").exists() and not (folder / "config.json").exists()
     if is_run:
         expect_ended(folder)
-    for name in ("policy", "reward"):
+    for name in ("policy", "reward", "partner"):
         if (folder / name).is_dir():
             return folder / name
     if is_run:
-        raise InputError(f"{folder}: neither policy/ nor reward/ is there; expected what the run trained")
+        raise InputError(
+            f"{folder}: neither policy/, reward/ nor partner/ is there; expected what the run trained"
+        )
     return folder
 
 
@@ -173,6 +183,8 @@ def held_in(folder: Path) -> Held:
         return "steps"
     if (folder / ACTS).exists():
         return "acts"
+    if (folder / PARTNER).exists():
+        return "partner"
     settings, config = _settings(folder / SAVED), _settings(folder / "config.json")
     if not config and _settings(folder / "adapter_config.json").get("task_type") == "SEQ_CLS":
         return "reward"

@@ -89,6 +89,7 @@ def plan_page(run: RunFiles) -> Page:
 
 PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "logs": logs_page,
+    "partners": logs_page,
     "codebooks": acts_page,
     "act_agents": logs_page,
     "plans": plan_page,

@@ -15,6 +15,7 @@ from turnwise.run.metrics import Metric
 
 FAMILIES = (
     "logs",
+    "partners",
     "codebooks",
     "act_agents",
     "plans",
@@ -25,9 +26,9 @@ FAMILIES = (
     "reward",
     "acting",
 )
-"""what algorithms learn from, which decides the kind of page: logged conversations, their acts, a model of
-them, talks or conversations of their own, preferences, rewards of sampled replies, feedback (a reward model),
-or steps in an environment"""
+"""what algorithms learn from, which decides the kind of page: logged conversations, their other side, their
+acts, a model of them, talks or conversations of their own, preferences, rewards of sampled replies, feedback
+(a reward model), or steps in an environment"""
 RUN_FILES = (
     "config.yaml",
     "env.json",

@@ -121,6 +121,29 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class PartnerSettings:
+    """What learning the other side of logged conversations is asked."""
+
+    heldout: float = 0.05
+    """Share of conversations that are kept from learning, picked by their words; twins stay together."""
+    heldout_by: str | None = None
+    """Column of the logs whose equal values stay together, held out or not (a customer, a scenario); or a
+    column and the values that are held out (split=test)."""
+    heldout_logs: str | None = None
+    """Logs of their own that are held out, beside logs that are all learnt from."""
+    facts: tuple[str, ...] = ()
+    """Columns of the logs that the partner knows and the agent does not: its goal, its fault, its budget. A
+    talk begins with those of a logged conversation."""
+    max_new_tokens: int = 64
+    """Longest turn of the partner, in tokens; one that has no end then fails the talk."""
+    strategy: Literal["ddp", "fully_shard"] = "ddp"
+    """On several processes (torchrun): replicate the model, or shard it."""
+
+    def __post_init__(self) -> None:
+        check(self, heldout=BELOW_ONE, max_new_tokens=ONE_OR_MORE)
+
+
+@dataclass(frozen=True)
 class ActSettings:
     """What learning acts from logged conversations is asked."""
 

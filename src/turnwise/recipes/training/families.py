@@ -25,6 +25,7 @@ from turnwise.recipes.settings.train import (
     FeedbackSettings,
     LogReading,
     LogSettings,
+    PartnerSettings,
     PrivilegedCritic,
     RandomEpisodes,
     ReplySettings,
@@ -33,17 +34,17 @@ from turnwise.recipes.settings.train import (
     Start,
     TalkSettings,
 )
-from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
+from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy
 from turnwise.recipes.training import acting, talk
 from turnwise.recipes.training.acts import agents, codebooks, plans, talkers, worlds
 from turnwise.recipes.training.feedback import preferences, replies, reward
 from turnwise.recipes.training.job import Job, carry_out
 from turnwise.recipes.training.learning import expect_arithmetic
-from turnwise.recipes.training.logs import policies
+from turnwise.recipes.training.logs import partners, policies
 from turnwise.recipes.training.machine import Machine, machine
 from turnwise.run.errors import InputError, SettingError
 
-SPREAD: tuple[Family, ...] = ("logs", "reward", "preferences", "replies")
+SPREAD: tuple[Family, ...] = ("logs", "partners", "reward", "preferences", "replies")
 """families whose training takes several processes"""
 
 
@@ -77,6 +78,18 @@ def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m
     expect_arithmetic(learning, m.device)
     read, apart, settings = _read(data, apart, reading, settings, m)
     return policies.prepare(algorithm, config, read, settings, start, ending, learning, m, apart)
+
+
+def _partners(
+    algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine
+) -> Job[Counterpart]:
+    start, apart = _start(algorithm, given), given.pop("heldout_logs", None)
+    kinds = (PartnerSettings, LogReading, Learning)
+    settings, reading, learning = (_taken(kind, given) for kind in kinds)
+    _expect_nothing(algorithm, given, *kinds)
+    expect_arithmetic(learning, m.device)
+    read, apart, settings = _read(data, apart, reading, settings, m)
+    return partners.prepare(algorithm, config, read, settings, start, learning, m, apart)
 
 
 def _codebooks(
@@ -218,6 +231,7 @@ def _acting(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any],
 
 _PREPARE: dict[Family, Callable[..., Job[Any]]] = {
     "logs": _logs,
+    "partners": _partners,
     "codebooks": _codebooks,
     "act_agents": _act_agents,
     "plans": _plans,

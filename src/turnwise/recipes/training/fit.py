@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from turnwise.recipes.catalogue import algorithm_of
 from turnwise.recipes.settings.train import RunSettings
-from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Judge, Policy
+from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy
 from turnwise.recipes.training.families import prepare_and_carry_out
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
     from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+    from turnwise.algorithms.logs.partner import Config as PartnerConfig
     from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
     from turnwise.algorithms.talk import archer
     from turnwise.algorithms.talk import ppo as talk_ppo
@@ -83,6 +84,23 @@ def fit(
     track: str = ...,
     **settings: Any,
 ) -> Codebooks: ...
+@overload
+def fit(
+    config: PartnerConfig,
+    data: Any,
+    *,
+    out: str | Path | None = ...,
+    seed: int = ...,
+    resume: bool = ...,
+    quiet: bool = ...,
+    device: str = ...,
+    threads: int = ...,
+    checkpoint_every: int = ...,
+    checkpoints: int = ...,
+    log_every: int = ...,
+    track: str = ...,
+    **settings: Any,
+) -> Counterpart: ...
 @overload
 def fit(
     config: Means,
@@ -181,6 +199,7 @@ def fit(
     `config`: an algorithm's settings, as `turnwise.ILQL(tau=0.95)`. `data`: what it learns from, by family:
 
         BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
+        Partner                             the same
         Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
         ActPPO                              whom it talks with: a task or its name, or a plan in learnt models
@@ -207,10 +226,10 @@ def fit(
     `skip_bad`, ...; for the model to begin with `model`, `width`, `layers`, ...; for agents `memory`,
     `critic`, `horizon`, `env_kwargs` (arguments of the environment, in a dict), ....
 
-    Returns a `Policy`, `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge` (RewardModel) or an `Actor`
-    (agents with memory); None on the processes of `torchrun` other than the first. Raises InputError for data
-    or settings that cannot work, TypeError for a setting that the algorithm does not have, Interrupted after
-    Ctrl-C, once a checkpoint is written.
+    Returns a `Policy`, a `Counterpart` (Partner), `Codebooks` (Acts), an `ActPolicy` (ActBC, ...), a `Judge`
+    (RewardModel) or an `Actor` (agents with memory); None on the processes of `torchrun` other than the
+    first. Raises InputError for data or settings that cannot work, TypeError for a setting that the algorithm
+    does not have, Interrupted after Ctrl-C, once a checkpoint is written.
     """
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory() as temporary:

@@ -32,6 +32,7 @@ SCHEDULE = ("lr", "schedule", "warmup", "checkpoint_every", "checkpoints", "log_
 """settings that a resumed run may have other values of, beside the length of training"""
 LENGTH: dict[Family, tuple[str, ...]] = {
     "logs": ("epochs",),
+    "partners": ("epochs",),
     "codebooks": (),
     "act_agents": ("epochs",),
     "plans": (),

@@ -69,7 +69,9 @@ def prepare(
         lm = merged(s.policy.lm).float().cpu()
         agent = Agent(lm, s.tokenizer, None, Acting(max_new_tokens=settings.max_new_tokens), adapter)
         agent.save(m.out / "policy")
-        facts = {"policy": str(m.out / "policy"), "task": task.words, "parameters": parameter_count(lm)}
+        # A partner from logs stands for the task that they come from, and is none to be scored in.
+        facts = {"policy": str(m.out / "policy"), "task": task.stands_for or task.words}
+        facts |= {"parameters": parameter_count(lm)}
         return Policy(agent, m.out), facts
 
     sizes: dict[str, Any] = {"algorithm": algorithm.name, "task": task.words}

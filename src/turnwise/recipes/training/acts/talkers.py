@@ -23,8 +23,8 @@ from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.estimating.leaks import both
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.settings.train import PrivilegedCritic
-from turnwise.recipes.tasks import Task, choices, find_task, task_called
-from turnwise.recipes.trained import ActPolicy, Codebooks, load, load_codebooks
+from turnwise.recipes.tasks import Task, choices, find_task, is_partner, task_called
+from turnwise.recipes.trained import ActPolicy, Codebooks, Counterpart, load, load_codebooks
 from turnwise.recipes.training.acts.agents import book_of, digest_of_codes
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
@@ -42,7 +42,7 @@ from turnwise.run.training import TrainingRun
 
 FEW = 2
 """iterations of a trial"""
-WANTED = "a task, or the run of a plan in learnt models (pomdp)"
+WANTED = "a task, the run of a plan in learnt models (pomdp), or that of a partner (partner)"
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def prepare(
     def finish() -> tuple[ActPolicy, dict[str, Any]]:
         trained = begun.actor.cpu().eval()
         speaking = replace(agent, chooser=replace(chooser, module=trained.policy))
-        held = begun.held
-        if world is not None:
-            held = both(held, world.held, "the partner") if begun.name is not None else world.held
+        held, learnt = begun.held, world if world is not None else task if task and task.learnt else None
+        if learnt is not None:
+            held = both(held, learnt.held, "the partner") if begun.name is not None else learnt.held
         found = ActPolicy(speaking, m.out, held=held)
         found.save(m.out / "policy")
         if held is not None:
@@ -123,7 +123,8 @@ def prepare(
         }
         return found, facts
 
-    words = task.words if task is not None else world.task if world is not None else None
+    # A partner from logs stands for the task that they come from, and is none to be scored in.
+    words = world.task if world is not None else (task.stands_for or task.words) if task is not None else None
     sizes: dict[str, Any] = {
         "algorithm": algorithm.name,
         "partner": name,
@@ -146,6 +147,9 @@ def prepare(
 
 def _partner(given: Any) -> tuple[ActPolicy | None, Task | None, str]:
     """A plan in learnt models or a task, and how the run records it."""
+    if isinstance(given, Counterpart) or is_partner(given):
+        task = find_task(given)
+        return None, task, task.words
     if isinstance(given, ActPolicy) or (isinstance(given, str | Path) and Path(given).is_dir()):
         found = given if isinstance(given, ActPolicy) else load(given)
         name = found.name if isinstance(found, ActPolicy) else str(given)
