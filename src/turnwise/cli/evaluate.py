@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from turnwise.cli import partner
 from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styled
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.engine import EngineSettings
@@ -18,7 +19,8 @@ from turnwise.run.folder import read_config
 OTHERS = {
     "acting": "Runs of policies that converse take other options: turnwise evaluate RUN --help.",
     "conversing": "Runs of agents in an environment take other options: turnwise evaluate RUN --help. From "
-    "logs alone, before anyone talks to it: turnwise evaluate RUN --logs FILE (and --help for more).",
+    "logs alone, before anyone talks to it: turnwise evaluate RUN --logs FILE (and --help for more). It also "
+    "says how good a partner from logs is.",
 }
 
 
@@ -43,6 +45,8 @@ class TaskChoice:
     as package.module:Task; none: the one that the run's logs come from, if they say so."""
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""
+    partner: str | None = None
+    """Run folder of a partner from logs (turnwise train partner) to talk to, in place of a task."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class EvaluateAgent:
 
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Measure, print, and write the results into the run."""
+    if partner.is_partner(args):
+        return partner.run(args)
     if any(word == "--logs" or word.startswith("--logs=") for word in args):
         from turnwise.cli.estimate import run as estimate
 
@@ -119,8 +125,10 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     from turnwise.recipes.tasks import find_task
     from turnwise.recipes.trained import ActPolicy, Policy
 
-    settings = parse_settings(a.task.task_settings)
-    task = None if a.task.task is None else find_task(a.task.task, settings)
+    settings, named = parse_settings(a.task.task_settings), a.task.task or a.task.partner
+    if a.task.task is not None and a.task.partner is not None:
+        raise SettingError("partner", a.task.partner, "no task beside it: one of the two answers")
+    task = None if named is None else find_task(named, settings)
     policy, s, out = _opened(a.target), a.settings, console(a.target.json)
     if not isinstance(policy, Policy | ActPolicy):
         raise InputError(f"{a.target.run}: holds no policy that converses; expected the run of one")
@@ -145,6 +153,9 @@ def _policy(a: EvaluatePolicy) -> dict[str, Any]:
             "where the policy's context was full: what they would have earned later is missing from the mean"
         )
         out.print(styled(form, f"{result['truncated']:,}", f"{found.episodes:,}"))
+    if result.get("failed"):
+        form = "[yellow]warning[/yellow] the partner failed in {} more conversations, which count for nothing"
+        out.print(styled(form, f"{result['failed']:,}"))
     for line in found.beside:
         out.print(f"  {line}")
     if found.report is None:

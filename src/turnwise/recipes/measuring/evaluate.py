@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from turnwise.recipes.environments import with_arguments
-from turnwise.recipes.measuring import act_conversations, conversations, episodes, solved, worlds
+from turnwise.recipes.measuring import act_conversations, conversations, episodes, partner, solved, worlds
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.engine import EngineSettings
-from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
+from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings, PartnerMeasure
 from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.solved import Solved
-from turnwise.recipes.trained import Actor, ActPolicy, Policy, World, load
+from turnwise.recipes.trained import Actor, ActPolicy, Counterpart, Policy, World, load
 from turnwise.recipes.workers import expect_undivided
 from turnwise.run.errors import SettingError
 
@@ -45,7 +45,9 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     `temperature`; `engine`, servers that speak for a policy) or of `EpisodeSettings` (`episodes`, `seed`,
     `lanes`, `greedy`, `horizon`), and `env_kwargs`, arguments of the environment; `ray` and `shards`, workers
     of Ray that hold the conversations or play the episodes of a trained agent. SettingError for a
-    policy whose logs name no task, if none is given.
+    policy whose logs name no task, if none is given. Of a `Counterpart` it says how good a partner it is:
+    `on` are logs, and `settings` are `policy`, `acts`, `policies` and `task` (`recipes/measuring/partner.py`
+    says what they are), fields of `PartnerMeasure`, and how logs are read.
 
     With a run folder, evaluation.json and the report page are written into it.
     """
@@ -53,6 +55,8 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
         trained = load(trained)
     if isinstance(trained, Actor | World | Solved):
         on = place_of(trained, on, settings.pop("env_kwargs", ()))
+    if isinstance(trained, Counterpart):
+        return _partner(trained, on, settings, quiet)
     servers, shards = _taken(EngineSettings, settings), _taken(RaySettings, settings)
     if isinstance(trained, Policy):
         asked = ConversationSettings(**settings)
@@ -69,3 +73,14 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     if isinstance(trained, Solved):
         return solved.measure(trained, on, EpisodeSettings(**settings), quiet=quiet)
     raise TypeError(f"{type(trained).__name__} is neither a policy nor an agent; expected what fit returned")
+
+
+def _partner(trained: Counterpart, logs: Any, settings: dict[str, Any], quiet: bool) -> Evaluation:
+    if logs is None:
+        raise SettingError(
+            "logs", None, "logged conversations, some of which the partner has not learnt from"
+        )
+    given = {k: settings.pop(k) for k in ("policy", "acts", "policies", "task") if k in settings}
+    asked = _taken(PartnerMeasure, settings)
+    found = partner.measure(trained, logs, **given, settings=asked, reading=settings, quiet=quiet)
+    return partner.evaluation(found)

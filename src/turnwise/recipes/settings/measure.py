@@ -131,6 +131,38 @@ class EstimateSettings:
 
 
 @dataclass(frozen=True)
+class PartnerMeasure:
+    """How a partner from logs is measured."""
+
+    talks: int = 500
+    """Talks of either kind, held and logged, that a classifier is to tell apart; half of them teach it."""
+    places: int = 500
+    """Places in held-out conversations at which the partner answers, where answers are counted as acts."""
+    samples: int = 32
+    """Answers at each of them."""
+    counted: int = 20_000
+    """Conversations, at most, in which tables of acts are counted."""
+    episodes: int = 1000
+    """Conversations of each policy, with the partner and in the true task."""
+    lanes: int = 64
+    """Conversations at a time."""
+    seed: int = 0
+    """Seed of partners, of answers and of halves."""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            talks=TWO_OR_MORE,
+            places=ONE_OR_MORE,
+            samples=ONE_OR_MORE,
+            counted=ONE_OR_MORE,
+            episodes=TWO_OR_MORE,
+            lanes=ONE_OR_MORE,
+            seed=SEED,
+        )
+
+
+@dataclass(frozen=True)
 class WatchSettings:
     """How episodes are watched."""
 
