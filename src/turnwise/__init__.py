@@ -84,6 +84,7 @@ __all__ = [
     "SAC",
     "ActBC",
     "ActCQL",
+    "ActGiGPO",
     "ActIQL",
     "ActMC",
     "ActPPO",
@@ -153,6 +154,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts.bc import Config as ActBC
     from turnwise.algorithms.acts.codebooks import Config as Acts
     from turnwise.algorithms.acts.cql import Config as ActCQL
+    from turnwise.algorithms.acts.gigpo import Config as ActGiGPO
     from turnwise.algorithms.acts.iql import Config as ActIQL
     from turnwise.algorithms.acts.mc import Config as ActMC
     from turnwise.algorithms.acts.pomdp import Config as LearntPomdp

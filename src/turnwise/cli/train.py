@@ -147,6 +147,15 @@ class CriticBeside:
 
 
 @dataclass(frozen=True)
+class BeliefBeside:
+    """What stands for a state."""
+
+    belief: str | None = None
+    """Run of a plan with the same acts (turnwise train pomdp): conversations with the same turn and belief,
+    to one decimal, are at an equal state. none: those with the same acts and answers so far."""
+
+
+@dataclass(frozen=True)
 class FeedbackSource:
     """The feedback."""
 
@@ -192,7 +201,7 @@ _FAMILY_FLAGS: dict[Family, tuple[type[Any], ...]] = {
     "codebooks": (LogSource, LogReading, ActSettings),
     "act_agents": (LogSource, LogReading, ActSource, ActSettings, Ending, MemorySpec),
     "plans": (LogOrEnvironment, LogReading, ActSource, ActSettings, Ending, PolicyBeside, RandomEpisodes),
-    "talkers": (PartnerSource, TalkerSource, PrivilegedCritic, MemorySpec),
+    "talkers": (PartnerSource, TalkerSource, MemorySpec),
     "conversations": (TaskSource, TalkSettings, Learning),
     "reward": (FeedbackSource, FeedbackReading, FeedbackSettings, EnsembleSettings, Learning),
     "preferences": (
@@ -258,6 +267,7 @@ _TITLES: dict[type[Any], str] = {
     TaskSource: "task",
     PrivilegedCritic: "critic",
     CriticBeside: "critic",
+    BeliefBeside: "states",
     TalkSettings: "speaking",
     FeedbackSource: "feedback",
     FeedbackSettings: "learning",
@@ -286,6 +296,8 @@ def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
         kinds.append(CriticSpec)
     if row.family == "conversations" and row.holds == "a critic":
         kinds.append(CriticBeside)
+    if row.family == "talkers":
+        kinds.append(PrivilegedCritic if row.holds == "a critic" else BeliefBeside)
     if sweep:  # whole runs are given to Ray, and not what they sample
         kinds = [SweepSettings, *(kind for kind in kinds if kind is not RaySettings)]
     config = row.light_config

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from turnwise.losses.returns import lambda_returns
 from turnwise.losses.value import explained_variance, squared_error
 from turnwise.models.agents.act_actor import ActActor
 from turnwise.models.agents.act_critic import ActClone
+from turnwise.rollout.acts.partners import Partner
 from turnwise.run.checks import NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check
 from turnwise.run.learner import Learner
 from turnwise.run.metrics import Metric, added
@@ -102,15 +102,6 @@ METRICS: dict[str, Metric] = {
     "kl_begun": Metric("KL(policy, the policy that it began with)", "nats per act"),
     "clipped": Metric("share of clipped ratios"),
 }
-
-
-class Partner(Protocol):
-    """Who answers: a task, or models that were learnt of one."""
-
-    def talks(self, policy: ActClone, count: int, seed: tuple[int, ...]) -> tuple[list[Episode], int]:
-        """`count` talks with the policy, which says the log-probability of each of its acts; and how many
-        more were held that nobody can learn from. The same for the same seed."""
-        ...
 
 
 @dataclass(frozen=True)

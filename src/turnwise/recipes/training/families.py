@@ -149,10 +149,10 @@ def _talkers(
 ) -> Job[ActPolicy]:
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: its partner says what a talk earned")
-    policy, acts = given.pop("policy", None), given.pop("acts", None)
+    policy, acts, belief = (given.pop(name, None) for name in ("policy", "acts", "belief"))
     memory, critic = _taken(MemorySpec, given), _taken(PrivilegedCritic, given)
     _expect_nothing(algorithm, given, MemorySpec, PrivilegedCritic)
-    return talkers.prepare(algorithm, config, data, policy, acts, memory, critic, m)
+    return talkers.prepare(algorithm, config, data, policy, acts, memory, critic, belief, m)
 
 
 def _conversations(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts import bc as act_bc
     from turnwise.algorithms.acts import codebooks as act_codebooks
     from turnwise.algorithms.acts import cql as act_cql
+    from turnwise.algorithms.acts import gigpo as act_gigpo
     from turnwise.algorithms.acts import iql as act_iql
     from turnwise.algorithms.acts import mc as act_mc
     from turnwise.algorithms.acts import pomdp
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     Speaks = FromLogs | FromFeedback | FromOwnReplies | FromConversations
     Codes = act_codebooks.Config
     Means = act_bc.Config | act_mc.Config | act_iql.Config | act_cql.Config | pomdp.Config
-    Talks = act_ppo.Config
+    Talks = act_ppo.Config | act_gigpo.Config
     Acts = ppo.Config | a2c.Config | reinforce.Config | r2d2.Config | sac.Config
 
 
@@ -202,7 +203,7 @@ def fit(
         Partner                             the same
         Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random
-        ActPPO                              whom it talks with: a task or its name, or a plan in learnt models
+        ActPPO, ActGiGPO                    whom it talks with: a task or its name, or a plan in learnt models
         TalkPPO, TalkRLOO, ArCHer           whom it talks with: a task, or its name and settings in words
         RewardModel, DPO, KTO, SimPO, ORPO  feedback: `read_feedback(...)`, a path, or rows
         RLOO, GRPO, TokenPPO, ...           prompts: `read_prompts(...)`, a path, rows, or texts

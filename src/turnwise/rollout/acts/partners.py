@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +27,15 @@ from turnwise.run.errors import InputError
 
 LANES = 256
 """live conversations at a time"""
+
+
+class Partner(Protocol):
+    """Who answers: a task, or models that were learnt of one."""
+
+    def talks(self, policy: ActClone, count: int, seed: tuple[int, ...]) -> tuple[list[Episode], int]:
+        """`count` talks with the policy, which says the log-probability of each of its acts; and how many
+        more were held that nobody can learn from. The same for the same seed."""
+        ...
 
 
 @dataclass(frozen=True)

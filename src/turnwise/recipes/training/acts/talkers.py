@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from turnwise.algorithms.acts import ppo
 from turnwise.data.acts.pack import ActSymbols
 from turnwise.models.agents.act_actor import ActActor
 from turnwise.models.agents.act_critic import ActCritic, ActNetwork
@@ -29,6 +28,7 @@ from turnwise.recipes.training.acts.agents import book_of, digest_of_codes
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.acts.agent import ActAgent
+from turnwise.rollout.acts.anchors import BeliefAnchors
 from turnwise.rollout.acts.chooser import LoggedActs
 from turnwise.rollout.acts.facts import HiddenFacts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
@@ -60,12 +60,13 @@ class _Beginning:
 
 def prepare(
     algorithm: Algorithm,
-    config: ppo.Config,
+    config: Any,
     partner: Any,
     policy: Any,
     acts: Any,
     memory: MemorySpec,
     critic: PrivilegedCritic,
+    belief: Any,
     m: Machine,
 ) -> Job[ActPolicy]:
     """Open whom it talks with and what it begins with.
@@ -76,7 +77,7 @@ def prepare(
     """
     world, task, name = _partner(partner)
     begun = _begun(policy, acts, world, memory)
-    facts = _facts(critic, task, m)
+    facts, more = _facts(critic, algorithm, task, m), _anchors(belief, algorithm, begun)
     if facts is not None:
         begun = replace(begun, actor=begun.actor.seeing(facts.size))
     chooser = NetworkChooser(
@@ -97,11 +98,11 @@ def prepare(
         other = LivePartner(task.live(), agent, chooser, facts)
     start = copy.deepcopy(begun.actor.policy)
 
-    def train(c: ppo.Config, run: TrainingRun) -> None:
+    def train(c: Any, run: TrainingRun) -> None:
         actor = begun.actor
         if c is not config:  # a trial must leave what it begins with as it is
             actor = copy.deepcopy(actor)
-        ppo.train(c, other, actor, start, run, m.seed)
+        algorithm.module.train(c, other, actor, start, run, m.seed, **more)
 
     def finish() -> tuple[ActPolicy, dict[str, Any]]:
         trained = begun.actor.cpu().eval()
@@ -133,6 +134,8 @@ def prepare(
     }
     few = replace(config, talks=min(config.talks, FEW * config.batch))
     source = {"partner": name, "policy": begun.name, "task": words}
+    if belief is not None:
+        source["belief"] = belief.name if isinstance(belief, ActPolicy) else str(belief)
     content = {"acts": digest_of_codes(agent.codes), "policy": digest_of(start)}
     return Job(
         algorithm=algorithm,
@@ -168,14 +171,35 @@ def _partner(given: Any) -> tuple[ActPolicy | None, Task | None, str]:
     return None, task, task.words
 
 
-def _facts(critic: PrivilegedCritic, task: Task | None, m: Machine) -> HiddenFacts | None:
+def _facts(
+    critic: PrivilegedCritic, algorithm: Algorithm, task: Task | None, m: Machine
+) -> HiddenFacts | None:
     if not critic.critic_sees:
         return None
+    if algorithm.holds != "a critic":
+        raise SettingError(
+            "critic_sees", ", ".join(critic.critic_sees), f"none: {algorithm.title} has no critic"
+        )
     if task is None:
         raise SettingError(
             "critic_sees", ", ".join(critic.critic_sees), "nothing: learnt models have no facts of the task"
         )
     return HiddenFacts.of(task.live(), critic.critic_sees, m.seed)
+
+
+def _anchors(belief: Any, algorithm: Algorithm, begun: _Beginning) -> dict[str, Any]:
+    """What stands for a state, if it is not the acts and answers so far."""
+    if belief is None:
+        return {}
+    found = belief if isinstance(belief, ActPolicy) else load(belief)
+    name = found.name if isinstance(found, ActPolicy) else str(belief)
+    if algorithm.holds == "a critic":
+        raise SettingError("belief", name, f"none: {algorithm.title} has a critic, and compares with nobody")
+    if not isinstance(found, ActPolicy) or not isinstance(found.agent.chooser, PlanChooser):
+        raise SettingError("belief", name, "the run of a plan in learnt models (pomdp)")
+    _expect_same_acts(begun, found)
+    model = siblings(found.agent.chooser.planner.model, found.agent.chooser.copies)[0]
+    return {"anchors": BeliefAnchors(model, ActSymbols.of(begun.agent.codes))}
 
 
 def _begun(policy: Any, acts: Any, world: ActPolicy | None, memory: MemorySpec) -> _Beginning:
