@@ -247,7 +247,8 @@ def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     alone = partial(worker["train"], "ilql", epochs=100.0)
     assert alone(folder, stop_at=int(5 * epochs) - stopped) == "interrupted"
     assert alone(tmp_path / "whole", stop_at=int(5 * epochs)) == "interrupted"
-    assert metrics(folder) == metrics(tmp_path / "whole")
     assert [m["step"] for m in metrics(folder)] == list(range(int(5 * epochs) + 1))
-    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(folder)
-    assert whole.keys() == parts.keys() and all(torch.equal(whole[k], parts[k]) for k in whole)
+    # Not to the bit: another process lays its arrays out otherwise in memory, and sums in another order.
+    for found, expected in zip(metrics(folder), metrics(tmp_path / "whole"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    torch.testing.assert_close(checkpoint(folder), checkpoint(tmp_path / "whole"), rtol=0, atol=1e-12)
