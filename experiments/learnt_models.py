@@ -46,7 +46,8 @@ from problems import mean_and_error, read_problem
 from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import CLASSICS
 from turnwise.envs.tabular import TabularEnv
-from turnwise.exact.learning.fit import DEFAULT, choose, fit
+from turnwise.exact.learning.choose import choose
+from turnwise.exact.learning.fit import DEFAULT, fit
 from turnwise.exact.learning.live import by_vectors, live_returns
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.open_loop import beliefs_after, futures, total_variation
@@ -112,7 +113,7 @@ def learn(name: str, seed: int, chosen: bool, file: Path) -> dict[str, Any]:
     if chosen:
         numbers = [k for k in STATES if k <= max(4, 2 * own)]
         found = choose(learnt, rng, states=numbers, effort=replace(effort, starts=min(effort.starts, 4)))
-        model, heldout = found.model, {k: [*v, found.errors[k]] for k, v in found.heldout.items()}
+        model, heldout = found.model, {k.states: [*v, found.errors[k]] for k, v in found.heldout.items()}
     else:
         model = fit(learnt, own, rng, effort=effort)
     model.save(file)

@@ -17,7 +17,8 @@ from turnwise.envs.pomdp import POMDP
 from turnwise.envs.problems.classics import t_maze, tiger
 from turnwise.envs.tabular import TabularEnv
 from turnwise.exact.controller_search import best_deterministic_memoryless, best_stochastic_memoryless
-from turnwise.exact.learning.fit import DEFAULT, Effort, choose
+from turnwise.exact.learning.choose import choose
+from turnwise.exact.learning.fit import DEFAULT, Effort
 from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.planner import Planner
 from turnwise.exact.learning.sequences import Sequences
@@ -155,8 +156,8 @@ def learnt(
         states, effort = states[:2], SHORT
     found = choose(logs, rng, states=states, effort=effort)
     rows = [
-        {"states": n, "nats": found.heldout[n][0], "worse": found.heldout[n][1], "error": found.errors[n]}
-        for n in states
+        {"states": size.states, "nats": nats, "worse": worse, "error": found.errors[size]}
+        for size, (nats, worse) in found.heldout.items()
     ]
     return found.model, rows
 

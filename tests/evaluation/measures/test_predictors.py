@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from turnwise.evaluation.measures.playbook.predictors import measure_fit
+from turnwise.exact.learning.choose import Size
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
 
@@ -46,9 +47,8 @@ def test_hidden_states_predict_better_than_the_last_answer() -> None:
     """The longer a gram looks back the better it knows which coin it is; the true model knows best."""
     rng = np.random.default_rng(0)
     learnt, held, model = coins(rng, 1500), coins(rng, 1000), hidden_coin()
-    fit = measure_fit(
-        model, learnt, held, choices={1: (0.7, 0.01), 2: (0.5, 0.01)}, chosen=2, recurrent=False
-    )
+    choices = {Size(1): (0.7, 0.01), Size(2): (0.5, 0.01)}
+    fit = measure_fit(model, learnt, held, choices=choices, chosen=Size(2), recurrent=False)
     nats = {row["name"]: row["mean"] for row in fit["predictors"]}
     one = nats["no hidden state: the act and the last answer"]
     two, three = nats["the last 2 answers"], nats["the last 3 answers"]
@@ -61,7 +61,8 @@ def test_hidden_states_predict_better_than_the_last_answer() -> None:
     for row in fit["predictors"]:
         assert row["low"] is not None
         assert row["low"] < row["mean"] < row["high"]  # type: ignore[operator]
-    assert fit["choices"][1] == {"states": 2, "mean": 0.5, "low": 0.5 - 0.0196, "high": 0.5 + 0.0196}
+    low, high = 0.5 - 0.0196, 0.5 + 0.0196
+    assert fit["choices"][1] == {"states": 2, "stays": False, "mean": 0.5, "low": low, "high": high}
     assert fit["conversations"] == 1000
 
 

@@ -23,11 +23,12 @@ def rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return found / found.sum(-1, keepdims=True)
 
 
-def some_model(rng: np.random.Generator, longest: int | None) -> LearntModel:
+def some_model(rng: np.random.Generator, longest: int | None, stays: bool = False) -> LearntModel:
+    moves = np.tile(np.eye(S), (A, 1, 1)) if stays else rows(rng, A, S, S)
     late = np.zeros(0 if longest is None else longest)
     pay = Pay(np.array([0.5]), rows(rng, 3, A, S, B), rng.normal(size=(3, A, S)), late)
     return LearntModel(
-        rows(rng, S), rows(rng, S, F), rows(rng, A, S, S), rows(rng, A, S, O),
+        rows(rng, S), rows(rng, S, F), moves, rows(rng, A, S, O),
         0.4 * rng.random((A, S)), rows(rng, 2, A, S, O), longest, pay,
     )  # fmt: skip
 
@@ -68,11 +69,13 @@ def enumerated(m: LearntModel, q: Sequences, i: int) -> dict[tuple[int, ...], fl
     return found
 
 
+@pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("longest", [None, 3])
-def test_likelihood_and_counts_equal_enumeration(longest: int | None) -> None:
+def test_likelihood_and_counts_equal_enumeration(longest: int | None, stays: bool) -> None:
+    """States that stay have no transitions to count, and all else is the same: paths that move have P = 0."""
     rng = np.random.default_rng(0)
-    m, q = some_model(rng, longest), some_episodes(rng, 30, longest)
-    assert m.pay is not None
+    m, q = some_model(rng, longest, stays), some_episodes(rng, 30, longest)
+    assert m.pay is not None and m.stays == stays
     steps = steps_of(q, longest, m.pay.bins_of(q))
     counts, likelihoods = expected(steps, tables_of(m))
     starts, moves, seen = np.zeros((F, S)), np.zeros((A, S, S)), np.zeros((A, O, S))
@@ -95,6 +98,8 @@ def test_likelihood_and_counts_equal_enumeration(longest: int | None) -> None:
                     moves[a, s, path[k + 1]] += w
                     seen[a, o, path[k + 1]] += w
                     paid[0, a, s] += w * r
+    if stays:
+        moves = np.empty((A, 0, 0))
     for found, truth in (
         (counts.firsts, starts), (counts.transitions, moves), (counts.emissions, seen), (counts.lasts, lasts),
         (counts.paid, paid), (counts.late, late),
@@ -144,12 +149,14 @@ def test_evidence_is_weighed_as_bayes_has_it() -> None:
     np.testing.assert_allclose(m.weigh(b, a, np.full((5, O), 0.3)), going / going.sum(1, keepdims=True))
 
 
+@pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 2.0])
-def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float) -> None:
+def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float, stays: bool) -> None:
     rng = np.random.default_rng(2)
     q = some_episodes(rng, 200, 3)
-    data = prepared(q, 3, longest=3, smoothing=smoothing)
-    start = start_of(prepared(q, 3, longest=3, smoothing=1.0).prior, KINDS[0], rng)
+    data = prepared(q, 3, longest=3, smoothing=smoothing).of(3, stays=stays)
+    start = start_of(data.of(3, 1.0).prior, KINDS[0], rng)
+    assert finished(data, start).stays == stays
     plain = np.array(climb(data, start, 200, 0.0, longer=False).values)
     longer = climb(data, start, 200, 0.0)
     for values in (plain, np.array(longer.values)):

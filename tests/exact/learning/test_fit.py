@@ -9,9 +9,10 @@ import pytest
 
 from turnwise.envs.problems.classics import CLASSICS, t_maze
 from turnwise.envs.tabular import TabularEnv
+from turnwise.exact.learning.choose import Size, choose
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.data import longest_of, paid_by_step, prepared
-from turnwise.exact.learning.fit import Effort, choose, fit
+from turnwise.exact.learning.fit import Effort, fit
 from turnwise.exact.learning.merging import losses, merged
 from turnwise.exact.learning.rewards import edges_of, late_of
 from turnwise.exact.learning.sequences import Sequences
@@ -49,9 +50,50 @@ def test_tiger_is_learnt_and_its_plan_is_worth_what_the_true_one_is() -> None:
 
 def test_two_states_are_chosen_for_tiger() -> None:
     found = choose(tiger(1500, 2), np.random.default_rng(0), states=(1, 2, 3), effort=QUICK)
-    assert found.states == 2
-    assert found.heldout[1][1] > 10 * found.errors[1]
+    assert found.size == Size(2)
+    assert found.heldout[Size(1)][1] > 10 * found.errors[Size(1)]
     assert found.model.shape[0] == 2 and found.smoothing in found.by_smoothing
+
+
+def coins(n: int, kinds: int, rng: np.random.Generator) -> Sequences:
+    """Episodes of eight questions out of five about one of so many things; two more may be asked of a thing.
+
+    Question q of thing k is answered yes where bit q of k is 1, and one answer in twenty is false.
+    """
+    thing = rng.integers(kinds, size=n)
+    asked = rng.integers(5, size=(n, 8))
+    yes = (thing[:, None] >> asked & 1) ^ (rng.random((n, 8)) < 0.05)
+    return Sequences(
+        asked.ravel(), yes.ravel(), None, 8 * np.arange(n + 1), np.zeros(n, bool), np.zeros(n), 5, 2
+    )
+
+
+def test_many_things_that_stay_are_told_apart_where_few_states_that_move_are_not() -> None:
+    """Sixteen things of four bits (the fifth question is always answered no). The truth explains most: the
+    entropy of a held-out answer given all before it. Four states that move are far from it."""
+    rng = np.random.default_rng(0)
+    found = choose(coins(1500, 16, rng), rng, states=(2, 4), stays=(4, 8, 16, 24, 32), effort=QUICK)
+    assert found.size == Size(16, True) and found.model.stays
+    assert found.heldout[Size(4)][1] > 5 * found.errors[Size(4)]
+    # Each thing is a state: its answers to the four questions, in any order.
+    answers = found.model.emissions[:4, :, 1].T.round()  # [S, 4]
+    assert len(np.unique(answers, axis=0)) == 16
+    apart = coins(500, 16, rng)
+    assert found.model.log_likelihood(apart) / len(apart.actions) == pytest.approx(_truth(apart), abs=0.01)
+
+
+def _truth(apart: Sequences) -> float:
+    """Nats per answer of the process that `coins` draws from, by all sixteen things."""
+    yes, asked = apart.observations.reshape(-1, 8), apart.actions.reshape(-1, 8)
+    fits = (np.arange(16)[:, None, None] >> asked & 1) == yes  # [16, n, 8]
+    return float(np.log(np.where(fits, 0.95, 0.05).prod(2).mean(0)).mean() / 8)
+
+
+def test_a_state_that_moves_is_not_taken_for_one_that_stays() -> None:
+    """A door opens a new tiger: what was heard before tells nothing, so no class of episodes will do."""
+    found = choose(tiger(1500, 2), np.random.default_rng(0), states=(1, 2), stays=(2, 3), effort=QUICK)
+    assert found.size == Size(2) and not found.model.stays
+    assert found.heldout[Size(2, True)][1] > 3 * found.errors[Size(2, True)]
 
 
 @pytest.mark.parametrize(("where", "look"), [("start 1", 3), ("start 2", 3), ("split 1", 3), ("fit2", 2)])

@@ -29,9 +29,10 @@ from typing import Any, Literal
 import numpy as np
 
 from turnwise.data.acts.talks import ActLogs
+from turnwise.exact.learning.choose import Choice, choose
 from turnwise.exact.learning.climb import Notes, Watch
 from turnwise.exact.learning.data import longest_of, paid_by_step
-from turnwise.exact.learning.fit import Choice, Effort, choose, fit
+from turnwise.exact.learning.fit import Effort, fit
 from turnwise.exact.learning.foreseen import foreseen
 from turnwise.exact.learning.model import GO_ON, STOP, LearntModel
 from turnwise.exact.learning.planner import Planner, allowed_only, mixture, simulated_returns
@@ -42,6 +43,7 @@ from turnwise.run.errors import InputError
 from turnwise.run.metrics import Metric
 
 Way = Literal["mixture", "quantile", "main"]
+Hidden = Literal["chosen", "moves", "stays"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,14 @@ class Config:
 
     states: int | None = None
     """Hidden states; none: as many as held-out conversations tell apart."""
-    most_states: int = 8
-    """Most hidden states to choose from."""
+    hidden: Hidden = "chosen"
+    """moves: the hidden state may change with every turn; stays: it is the same for a whole conversation
+    (what somebody wants, which of many things it is), so that many more can be told apart; chosen: whichever
+    explains held-out conversations better."""
+    most_states: int = 32
+    """Most hidden states that may move to choose from; more than 8 are tried if 8 are not enough."""
+    most_stays: int = 64
+    """Most hidden states that stay to choose from."""
     smoothing: float | None = None
     """Imagined counts in each row of the model; none: chosen on held-out conversations."""
     longest: int | None = None
@@ -90,6 +98,7 @@ class Config:
             self,
             states=ONE_OR_MORE,
             most_states=ONE_OR_MORE,
+            most_stays=ONE_OR_MORE,
             smoothing=NOT_NEGATIVE,
             longest=ONE_OR_MORE,
             starts=ONE_OR_MORE,
@@ -104,9 +113,18 @@ class Config:
             patience=ONE_OR_MORE,
             tries=ONE_OR_MORE,
         )
-        check_choice(self, plan=("mixture", "quantile", "main"), voice=("logged", "model"))
+        check_choice(
+            self,
+            hidden=("chosen", "moves", "stays"),
+            plan=("mixture", "quantile", "main"),
+            voice=("logged", "model"),
+        )
 
 
+MOVES = (*range(1, 9), 12, 16, 24, 32, 48, 64)
+"""numbers of states that may move to choose from, as far as `most_states` allows"""
+STAYS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""numbers of states that stay to choose from, as far as `most_stays` allows"""
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """imagined counts to choose from"""
 METRICS: dict[str, Metric] = {
@@ -165,6 +183,23 @@ def sequences_of(logs: ActLogs) -> Sequences:
     )
 
 
+def numbers_of(c: Config, steps: int) -> tuple[list[int], list[int]]:
+    """(numbers of states that may move, of those that stay) to choose from, for data of so many steps."""
+    moving, staying = [], []
+    if c.hidden != "stays":
+        moving = _up_to(min(c.most_states, steps), MOVES) if c.states is None else [c.states]
+    if c.hidden != "moves":
+        # One state that stays is one that may move.
+        numbers = (1, *STAYS) if c.hidden == "stays" else STAYS
+        staying = _up_to(min(c.most_stays, steps), numbers) if c.states is None else [c.states]
+    return moving, staying
+
+
+def _up_to(most: int, numbers: Sequence[int]) -> list[int]:
+    """The numbers that are not larger than `most`."""
+    return [k for k in numbers if k <= most]
+
+
 def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | None = None) -> Learnt:
     """The main model, and one for each resample of the logs. `notes` let a stopped run go on."""
     effort = Effort(starts=c.starts, iterations=c.iterations)
@@ -173,12 +208,13 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
         longest = int(data.lengths.max())  # the clock that a plan needs in any case (`with_an_end`)
     rng = np.random.default_rng((seed, 0))
     choice = None
-    if c.states is None or c.smoothing is None:
-        numbers = [c.states] if c.states is not None else range(1, min(c.most_states, len(data.actions)) + 1)
+    if c.states is None or c.smoothing is None or c.hidden == "chosen":
+        moving, staying = numbers_of(c, len(data.actions))
         choice = choose(
             data,
             rng,
-            states=numbers,
+            states=moving,
+            stays=staying,
             smoothing=STRENGTHS if c.smoothing is None else (c.smoothing,),
             longest=longest,
             effort=effort,
@@ -189,7 +225,15 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
     else:
         smoothing = c.smoothing
         main = fit(
-            data, c.states, rng, longest=longest, smoothing=smoothing, effort=effort, notes=notes, watch=watch
+            data,
+            c.states,
+            rng,
+            longest=longest,
+            smoothing=smoothing,
+            stays=c.hidden == "stays",
+            effort=effort,
+            notes=notes,
+            watch=watch,
         )
     models = [foreseen(main, data)]
     for k in range(c.resamples):

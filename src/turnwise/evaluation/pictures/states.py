@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from turnwise.evaluation.measures.playbook.schema import Choice
 from turnwise.evaluation.pictures import style
@@ -58,19 +58,40 @@ def belief_columns(beliefs: Sequence[Sequence[float]], *, large: bool = False) -
     )
 
 
-def choices_plot(choices: Sequence[Choice], chosen: int | None, *, key: str = "choices") -> Markup:
-    """Held-out nats per symbol against the number of states, with intervals; the chosen number is marked."""
-    rows = sorted(choices, key=lambda c: c["states"])
+def choices_plot(
+    choices: Sequence[Choice], chosen: tuple[int | None, bool], *, key: str = "choices"
+) -> Markup:
+    """Held-out nats per symbol against the number of states, with intervals; what was `chosen` is marked.
+
+    States that may move and those that stay are a line each.
+    """
+    lines = [sorted((c for c in choices if c.get("stays", False) == s), key=_number) for s in (False, True)]
+    names = ("may change with a turn", "stay for a conversation")
     with matplotlib.rc_context(style.RC):
         figure = style.figure_of(460, 250)
         axes = style.axes_inside(figure, (58, 16, 14, 44))
         axes.set(xlabel="number of hidden states", ylabel="nats per symbol, held out")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.plot([c["states"] for c in rows], [c["mean"] for c in rows], color=style.MUTED, linewidth=1.2)
-        for c in rows:
-            colour = style.ACCENT if c["states"] == chosen else style.INK
-            if c["low"] is not None and c["high"] is not None:
-                axes.plot([c["states"]] * 2, [c["low"], c["high"]], color=colour, linewidth=2)
-            axes.plot([c["states"]], [c["mean"]], "o", color=colour, markersize=6.5)
-        said = "; ".join(f"{c['states']} states {style.number(c['mean'], 3)}" for c in rows)
+        if all(lines):  # one kind goes much further than the other
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for rows, dashes, stays in zip(lines, ("-", "--"), (False, True), strict=True):
+            xs, ys = [c["states"] for c in rows], [c["mean"] for c in rows]
+            axes.plot(xs, ys, dashes, color=style.MUTED, linewidth=1.2, label=names[stays])
+            for c in rows:
+                colour = style.ACCENT if (c["states"], stays) == chosen else style.INK
+                if c["low"] is not None and c["high"] is not None:
+                    axes.plot([c["states"]] * 2, [c["low"], c["high"]], color=colour, linewidth=2)
+                axes.plot([c["states"]], [c["mean"]], "o", color=colour, markersize=6.5)
+        if all(lines):
+            axes.legend(title="Hidden states")
+        said = "; ".join(
+            f"{c['states']} states{' that stay' if c.get('stays') else ''} {style.number(c['mean'], 3)}"
+            for c in (*lines[0], *lines[1])
+        )
         return style.svg(figure, key, f"Held-out nats per symbol by number of states: {said}")
+
+
+def _number(choice: Choice) -> int:
+    return choice["states"]

@@ -19,6 +19,8 @@ GROWTH = 1.3
 """by how much the stride grows while it pays"""
 PAIRS, AFTER = 3, 2
 """pairs of states that are tried for a merger, and iterations that each is given"""
+AT_ONCE = 0.15
+"""share of many states that is merged at once"""
 
 Arrays = dict[str, np.ndarray]
 Watch = Callable[[str, float], None]
@@ -153,7 +155,7 @@ def _beyond(old: Tables, new: Tables, stride: float) -> Tables:
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(p) + stride * (np.log(q) - np.log(p))
         logs = np.where((p > 0) & (q > 0), logs, -np.inf)
-        rows = np.exp(logs - logs.max(axis, keepdims=True))
+        rows = np.exp(logs - logs.max(axis, keepdims=True, initial=-np.inf))  # a table may be empty
         return rows / rows.sum(axis, keepdims=True)
 
     found = {f: further(getattr(old, f), getattr(new, f), axis) for f, axis in axes.items()}
@@ -172,8 +174,7 @@ def reduced(data: Data, tables: Tables) -> tuple[Data, Tables]:
     lost = losses(counts)
     S = len(tables.start)
     fewer = data.of(S - 1)
-    nothing = Tables(*(np.zeros_like(t) for t in fewer.prior))
-    nothing = nothing._replace(ends=np.zeros(fewer.prior.ends.shape[:2]))
+    nothing = _nothing(fewer)
     best: tuple[float, Tables] | None = None
     for pair in np.argsort(lost, axis=None)[:PAIRS].tolist():
         i, j = divmod(pair, S)
@@ -186,3 +187,33 @@ def reduced(data: Data, tables: Tables) -> tuple[Data, Tables]:
             best = value, after
     assert best is not None  # two states are a pair
     return fewer, best[1]
+
+
+def thinned(data: Data, tables: Tables, states: int) -> tuple[Data, Tables]:
+    """The same with so many states: in a few rounds, `AT_ONCE` of the pairs that lose least are made one.
+
+    Each state is in one pair at most. It is `reduced` for many states, which tries each merger by itself.
+    """
+    while (S := len(tables.start)) > states:
+        counts, _ = expected(data.steps, tables)
+        taken: set[int] = set()
+        pairs: list[tuple[int, int]] = []
+        most = min(S - states, max(1, round(AT_ONCE * S)))
+        for i, j in (divmod(pair, S) for pair in np.argsort(losses(counts), axis=None).tolist()):
+            if j <= i or len(pairs) == most:
+                break
+            if not taken & {i, j}:
+                pairs.append((i, j))
+                taken |= {i, j}
+        for i, j in sorted(pairs, key=lambda pair: -pair[1]):  # states behind j move up
+            counts = merged(counts, i, j)
+        data = data.of(S - len(pairs))
+        tables = maximised(counts, data.prior, _nothing(data))
+        tables = climb(data, tables, AFTER, 0.0, longer=False).tables
+    return data, tables
+
+
+def _nothing(data: Data) -> Tables:
+    """Zeros in the shapes of the tables."""
+    zeros = Tables(*(np.zeros_like(t) for t in data.prior))
+    return zeros._replace(ends=np.zeros(data.prior.ends.shape[:2]))

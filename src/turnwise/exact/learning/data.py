@@ -33,12 +33,16 @@ class Data:
     late: np.ndarray
     """[longest], what the reward of an end owes to its step; empty without a clock, 0 if steps are paid"""
     prior: Tables
+    stays: bool = False
+    """whether the hidden state never changes within an episode"""
 
-    def of(self, states: int, smoothing: float | None = None) -> Data:
-        """The same episodes for another number of states, or with other smoothing."""
+    def of(self, states: int, smoothing: float | None = None, *, stays: bool | None = None) -> Data:
+        """The same episodes for another number of states, with other smoothing, or if the state `stays`."""
         k = self.smoothing if smoothing is None else smoothing
+        stays = self.stays if stays is None else stays
         sizes = (states, *self.sizes[1:])
-        return replace(self, sizes=sizes, smoothing=k, prior=prior_of(self.steps, sizes, k))
+        prior = prior_of(self.steps, sizes, k, stays)
+        return replace(self, sizes=sizes, smoothing=k, prior=prior, stays=stays)
 
 
 def prepared(

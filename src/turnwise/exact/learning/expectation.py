@@ -50,7 +50,7 @@ def tables_of(model: LearntModel, *, rewards: bool = True) -> Tables:
     return Tables(
         start=model.start.copy(),
         firsts=_writable(model.firsts.T),
-        transitions=model.transitions.copy(),
+        transitions=np.empty((A, 0, 0)) if model.stays else model.transitions.copy(),
         emissions=_writable(model.emissions.swapaxes(1, 2)),
         ends=model.ends.copy(),
         lasts=_writable(model.lasts.swapaxes(2, 3)),
@@ -67,10 +67,12 @@ def model_of(
     tables: Tables, longest: int | None, pay: Pay | None, tried: np.ndarray | None = None
 ) -> LearntModel:
     """The model of tables; `pay` comes with its own bins."""
+    A, S = tables.ends.shape
+    stays = not tables.transitions.size
     return LearntModel(
         start=tables.start,
         firsts=tables.firsts.T,
-        transitions=tables.transitions,
+        transitions=np.broadcast_to(np.eye(S), (A, S, S)) if stays else tables.transitions,
         emissions=tables.emissions.swapaxes(1, 2),
         ends=tables.ends,
         lasts=tables.lasts.swapaxes(2, 3),

@@ -1,4 +1,4 @@
-"""Learning a POMDP from sequences: so many hidden states, or as many as held-out episodes tell apart.
+"""Learning a POMDP from sequences, with so many hidden states.
 
     1. Some starts on a sample of the data, each with more states than are wanted (`starts`).
     2. EM, then two states are made one, again and again, until the wanted number is left (`merging`).
@@ -9,31 +9,32 @@ A model may have found all but one thing, which no state alone can tell: splitti
 room for it. (Splits and mergers against poor optima: Ueda, Nakano, Ghahramani & Hinton 2000.)
 
 The same path of mergers has a model for *every* smaller number of states, so `choose` pays for it once.
+Beyond eight states, and of states that never change, of which there may be dozens, each wanted number has
+starts of its own, and many pairs are merged at once (`searched_many`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from turnwise.exact.learning.climb import Climb, Notes, Watch, climb, reduced, value_of
+from turnwise.exact.learning.climb import Climb, Notes, Watch, climb, reduced, thinned, value_of
 from turnwise.exact.learning.data import Data, finished, longest_of, prepared, sampled
 from turnwise.exact.learning.expectation import tables_of
 from turnwise.exact.learning.kernels import Tables
 from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.exact.learning.starts import KINDS, start_of, twofold
+from turnwise.exact.learning.starts import CLASSES, KINDS, start_of, twofold
 from turnwise.run.errors import InputError
-
-NOISE = 1.0
-"""Standard errors within which a smaller model counts as good as the best (the rule of Breiman et al. 1984,
-section 3.4.3). A state too many costs a little data; one too few merges two situations that a plan must tell
-apart."""
 
 ROUNDS = 3
 """times that the best model is split and merged again, at most"""
+FEW = 8
+"""states that may move are searched for by single mergers and splits up to this number"""
+MANY_STARTS = 3
+"""starts for a larger number, or for states that stay, at most"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def fit(
     *,
     longest: int | str | None = "auto",
     smoothing: float = 1.0,
+    stays: bool = False,
     begin: LearntModel | None = None,
     effort: Effort = DEFAULT,
     notes: Notes | None = None,
@@ -78,18 +80,22 @@ def fit(
     """A model of so many hidden states.
 
     `longest`: steps after which every episode has ended; "auto": found in the data; None: there is none.
+    `stays`: whether the state is the same for a whole episode.
     `smoothing`: imagined counts in each row. `begin`: a model to begin with, in place of starts of its own
     (for resampled data). `notes` of a search that was stopped let it go on, to the same bits. InputError if
     there are no episodes, or more states than steps.
     """
     seed = int(rng.integers(2**62))
     # Rewards are binned as in the model to begin with: drawn data may have fewer different ones.
-    data = _prepared(sequences, states, longest, smoothing, None if begin is None else begin.pay)
+    data = prepared_for(sequences, states, longest, smoothing, None if begin is None else begin.pay)
     notes = notes or Notes()
     if begin is not None:
         if begin.shape[0] != states:
             raise ValueError(f"begin has {begin.shape[0]} states; expected {states}")
-        tables = tables_of(begin)
+        tables, data = tables_of(begin), data.of(states, stays=begin.stays)
+    elif stays or states > FEW:
+        data = data.of(states, stays=stays)
+        tables = searched_many(data, seed, effort, notes, watch)
     else:
         tables = searched(data, [states], seed, effort, notes, watch)[states]
     found = climb(
@@ -120,6 +126,29 @@ def searched(
         if not _keep_better(best, found) > least:
             break
     return {k: tables for k, (_, tables) in best.items()}
+
+
+def searched_many(data: Data, seed: int, effort: Effort, notes: Notes, watch: Watch | None) -> Tables:
+    """Tables of as many states as `data` is for, learnt from a sample of it: those of the best start."""
+    k, kinds = data.sizes[0], CLASSES if data.stays else KINDS
+    small = sampled(data, effort.sample, np.random.default_rng([seed, 0]))
+    many = small.of(max(k, round(effort.surplus * k)) if k > 1 else 1)
+    best: Climb | None = None
+    for j, kind in enumerate(kinds[: min(effort.starts, MANY_STARTS)]):
+        name = f"{'stays' if data.stays else 'moves'}{k}-{j}"
+        if notes.get(name) is None:
+            begin = start_of(many.of(many.sizes[0], 1.0).prior, kind, np.random.default_rng([seed, 4, k, j]))
+            found = climb(many, begin, effort.early, 10 * effort.tolerance, watch=watch, name=name).tables
+            begin = thinned(many, found, k)[1]
+        else:
+            begin = small.prior  # not looked at: the notes have how it ended
+        found = climb(
+            small.of(k), begin, effort.early // 3 + 1, 10 * effort.tolerance, notes=notes, name=name
+        )
+        if best is None or found.values[-1] > best.values[-1]:
+            best = found
+    assert best is not None
+    return best.tables
 
 
 Found = dict[int, tuple[float, Tables]]
@@ -183,110 +212,10 @@ def _path(
     return reached
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A model, and what the number of its states was chosen by."""
-
-    model: LearntModel
-    states: int
-    smoothing: float
-    heldout: Mapping[int, tuple[float, float]]
-    """by number of states: ln P of what a held-out episode showed (nats per step), and how much that is
-    below the best number's, with rewards"""
-    errors: Mapping[int, float]
-    """by number of states: the standard error of that difference"""
-    by_smoothing: Mapping[float, float]
-    """nats per step, held out, by imagined counts, for the chosen number of states"""
-
-
-def choose(
-    sequences: Sequences,
-    rng: np.random.Generator,
-    *,
-    states: Sequence[int] = range(1, 9),
-    smoothing: Sequence[float] = (0.3, 1.0, 3.0, 10.0),
-    longest: int | str | None = "auto",
-    share: float = 0.2,
-    effort: Effort = DEFAULT,
-    notes: Notes | None = None,
-    watch: Watch | None = None,
-) -> Choice:
-    """The smallest number of states that explains held-out episodes as well as the best, within the noise.
-
-    A `share` of the episodes is held out. Their log-likelihoods, rewards among what is explained, are
-    compared in pairs with those of the best number: one within `NOISE` standard errors of it is as good.
-    Then the smoothing is chosen likewise by what is best, and the model is fitted to all episodes.
-    """
-    seed = int(rng.integers(2**62))
-    wanted = sorted(set(states))
-    if not wanted or wanted[0] < 1:
-        raise ValueError(f"states are {list(states)}; expected numbers from 1 on")
-    if len(sequences) < 2:
-        raise InputError(f"{len(sequences)} episodes; expected at least 2, some to be held out")
-    notes = notes or Notes()
-    whole = _prepared(sequences, wanted[-1], longest, 1.0)
-    order = np.random.default_rng([seed, 2]).permutation(len(sequences))
-    unseen = max(1, round(share * len(sequences)))
-    apart, own = sequences.select(order[:unseen]), sequences.select(order[unseen:])
-    data = prepared(own, wanted[-1], longest=whole.longest, smoothing=1.0, like=whole)
-    tables = searched(data, wanted, seed, effort, notes, watch)
-    fitted: dict[int, Climb] = {}
-    scores: dict[int, np.ndarray] = {}
-    for k in wanted:
-        here = data.of(k)
-        fitted[k] = _climbed(here, tables[k], effort, notes, f"own{k}", watch)
-        scores[k] = _explained(here, fitted[k].tables, apart)
-    chosen, heldout, errors = _smallest(scores, apart)
-    strengths: dict[float, tuple[float, Tables]] = {}
-    for strength in sorted(set(smoothing)):
-        here = data.of(chosen, strength)
-        found = _climbed(here, fitted[chosen].tables, effort, notes, f"smooth{strength:g}", watch)
-        value = float(_explained(here, found.tables, apart).sum()) / len(apart.actions)
-        strengths[strength] = value, found.tables
-    best = max(strengths, key=lambda k: strengths[k][0])
-    last = whole.of(chosen, best)
-    final = _climbed(last, strengths[best][1], effort, notes, "all", watch)
-    return Choice(
-        model=finished(last, final.tables),
-        states=chosen,
-        smoothing=best,
-        heldout=heldout,
-        errors=errors,
-        by_smoothing={k: v for k, (v, _) in strengths.items()},
-    )
-
-
-def _smallest(
-    scores: Mapping[int, np.ndarray], apart: Sequences
-) -> tuple[int, dict[int, tuple[float, float]], dict[int, float]]:
-    """(the smallest number of states within the noise of the best, its table, its errors)."""
-    per_step = len(apart.actions)
-    best = max(scores, key=lambda k: float(scores[k].sum()))
-    heldout, errors = {}, {}
-    n = len(apart)
-    for k, found in scores.items():
-        below = scores[best] - found
-        heldout[k] = (float(found.sum()) / per_step, float(below.sum()) / per_step)
-        errors[k] = float(below.std() * np.sqrt(n)) / per_step
-    good = [k for k in scores if heldout[k][1] <= NOISE * errors[k]]
-    return min(good), heldout, errors
-
-
-def _explained(data: Data, tables: Tables, apart: Sequences) -> np.ndarray:
-    """[n], ln P of held-out episodes, rewards included."""
-    model = finished(data, tables)
-    return model.log_likelihoods(apart, rewards=model.pay is not None)
-
-
-def _climbed(
-    data: Data, tables: Tables, effort: Effort, notes: Notes, name: str, watch: Watch | None
-) -> Climb:
-    return climb(data, tables, effort.iterations, effort.tolerance, notes=notes, name=name, watch=watch)
-
-
-def _prepared(
+def prepared_for(
     sequences: Sequences, states: int, longest: int | str | None, smoothing: float, like: Pay | None = None
 ) -> Data:
+    """`prepared`, with the longest length found in the data if it is "auto", and checked."""
     if longest == "auto":
         longest = longest_of(sequences)
     if isinstance(longest, str):
@@ -302,7 +231,14 @@ def _prepared(
     return prepared(sequences, states, longest=longest, smoothing=smoothing, like=like)
 
 
-def iterations_of(effort: Effort, choosing: int = 0, smoothings: int = 0) -> int:
-    """How often `watch` is called at most: by `fit`, or by `choose` among so many numbers of states."""
-    climbs = choosing + smoothings + 1
-    return (2 * effort.starts + ROUNDS) * effort.early + climbs * effort.iterations
+def iterations_of(effort: Effort, numbers: Sequence[int], staying: Sequence[int]) -> tuple[int, int, int]:
+    """How often `watch` is called at most: (by starts up to `FEW` states, by those of more, by climbs).
+
+    `numbers` of states that may move, and of those that stay, are what `choose` chooses from, or the one that
+    `fit` is given.
+    """
+    few = [k for k in numbers if k <= FEW]
+    many = len(numbers) - len(few) + len(staying)
+    starts = (2 * effort.starts + ROUNDS) * effort.early if few else 0
+    sizes = len(numbers) + len(staying)
+    return starts, many * min(effort.starts, MANY_STARTS) * effort.early, sizes * effort.iterations

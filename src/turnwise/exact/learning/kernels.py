@@ -22,7 +22,7 @@ class Tables(NamedTuple):
     firsts: np.ndarray
     """[F, S]"""
     transitions: np.ndarray
-    """[A, S, S]"""
+    """[A, S, S]; [A, 0, 0] if the state never changes within an episode"""
     emissions: np.ndarray
     """[A, O, S]"""
     ends: np.ndarray
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
     firsts: np.ndarray
     """[F, S]: its sum over F counts the starts"""
     transitions: np.ndarray
-    """[A, S, S], of which the factor P(s'|s,a) is left out: the caller multiplies once"""
+    """[A, S, S], of which the factor P(s'|s,a) is left out: the caller multiplies once; [A, 0, 0] as there"""
     emissions: np.ndarray
     lasts: np.ndarray
     """their sums over o count the ends, by themselves and by the clock"""
@@ -85,6 +85,7 @@ def forward(steps: Steps, tables: Tables, begin: int, end: int, alpha: np.ndarra
     scale[0] = total
     likelihood = np.log(total)
     K = end - begin
+    stays = tables.transitions.shape[1] == 0
     for k in range(K):
         a, o, r = steps.actions[begin + k], steps.observations[begin + k], steps.bins[begin + k]
         total = 0.0
@@ -102,7 +103,9 @@ def forward(steps: Steps, tables: Tables, begin: int, end: int, alpha: np.ndarra
                 alpha[k + 1, t] = 0.0
             for s in range(S):
                 u = alpha[k, s] * (1.0 - tables.ends[a, s]) * tables.bins[0, a, r, s]
-                if u > 0.0:
+                if stays:
+                    alpha[k + 1, s] = u
+                elif u > 0.0:
                     for t in range(S):
                         alpha[k + 1, t] += u * tables.transitions[a, s, t]
             for t in range(S):
@@ -136,6 +139,7 @@ def expect(steps: Steps, tables: Tables, first: int, last: int, counts: Counts, 
     An episode of probability 0 adds nothing.
     """
     S = len(tables.start)
+    stays = tables.transitions.shape[1] == 0
     H = counts.late.shape[3]
     most = 0
     for i in range(first, last):
@@ -182,10 +186,11 @@ def expect(steps: Steps, tables: Tables, first: int, last: int, counts: Counts, 
             for s in range(S):
                 go[s] = (1.0 - tables.ends[a, s]) * tables.bins[0, a, r, s]
                 u = alpha[k, s] * go[s]
-                total = 0.0
-                for t in range(S):
-                    counts.transitions[a, s, t] += u * x[t]
-                    total += tables.transitions[a, s, t] * x[t]
+                total = x[s] if stays else 0.0
+                if not stays:
+                    for t in range(S):
+                        counts.transitions[a, s, t] += u * x[t]
+                        total += tables.transitions[a, s, t] * x[t]
                 beta[s] = go[s] * total
                 p = alpha[k, s] * beta[s]
                 counts.bins[0, a, r, s] += p

@@ -44,7 +44,7 @@ def losses(counts: Counts) -> np.ndarray:
     for i in range(S):
         pooled = np.sum([_information(t[i] + t[i + 1 :]).sum(1) for t in tables], 0)
         found[i, i + 1 :] = alone[i] + alone[i + 1 :] - pooled
-        for j in range(i + 1, S):
+        for j in range(i + 1, S) if counts.transitions.size else ():
             x, y = (_pooled(counts.transitions[:, k], 1, i, j) for k in (i, j))
             found[i, j] += (_information(x) + _information(y) - _information(x + y)).sum()
     return found
@@ -55,7 +55,7 @@ def merged(counts: Counts, i: int, j: int) -> Counts:
     found = {}
     for name, axes in AXES.items():
         table = getattr(counts, name)
-        for axis in axes:
+        for axis in axes if table.size else ():
             table = _pooled(table, axis, i, j)
         found[name] = table
     return Counts(**found)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,11 @@ class LearntModel:
     def shape(self) -> tuple[int, int, int]:
         """(S, A, O)"""
         return self.transitions.shape[1], self.transitions.shape[0], self.emissions.shape[2]
+
+    @cached_property
+    def stays(self) -> bool:
+        """Whether the hidden state is the same for a whole episode, whatever the agent does."""
+        return bool((self.transitions == np.eye(self.shape[0])).all())
 
     @property
     def episodic(self) -> bool:

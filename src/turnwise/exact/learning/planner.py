@@ -66,23 +66,29 @@ class Planner:
         found = np.full((len(beliefs), self.model.shape[1]), -np.inf)
         for t in np.unique(times):
             here = np.flatnonzero(times == t)
+            # Episodes that have seen the same so far are many where few things can be answered.
+            different, which = np.unique(beliefs[here], axis=0, return_inverse=True)
+            size = max(1, CHUNK // (self.model.shape[2] * max(self.model.shape[0], len(self._ahead(int(t))))))
             for a in self.allowed.tolist():
-                found[here, a] = self._q(beliefs[here], a, int(t))
+                parts = [self._q(different[k : k + size], a, int(t)) for k in range(0, len(different), size)]
+                found[here, a] = np.concatenate(parts)[which.ravel()]
         return found
 
     def _q(self, beliefs: np.ndarray, a: int, t: int) -> np.ndarray:
         """[n], Q of one action at one time."""
+        m = self.model
         now = beliefs @ self._rewards[t][a]
-        ahead = self._ahead[t][a]  # [n alphas * O, S] of the next time, or None at the last
-        if ahead is None:
+        if m.longest is not None and t == len(self.alphas) - 1:
             return now
-        O = self.model.shape[2]
-        size = max(1, CHUNK // len(ahead))
-        parts = [
-            (beliefs[i : i + size] @ ahead.T).reshape(-1, O, len(ahead) // O).max(2).sum(1)
-            for i in range(0, len(beliefs), size)
-        ]
-        return now + self.discount * np.concatenate(parts)
+        ahead = beliefs * (1 - m.ends[a])
+        if not m.stays:
+            ahead = ahead @ m.transitions[a]
+        joint = ahead[:, None] * m.emissions[a].T  # [n, O, S], P(o, s', goes on | b, a)
+        return now + self.discount * (joint @ self._ahead(t).T).max(2).sum(1)
+
+    def _ahead(self, t: int) -> np.ndarray:
+        """[n, S], the vectors of the time after `t`."""
+        return self.alphas[min(t + 1, len(self.alphas) - 1)]
 
     def _times(self, times: np.ndarray) -> np.ndarray:
         # A talk that goes on behind the longest one of the model is at its last step, again and again.
@@ -92,23 +98,6 @@ class Planner:
     def _rewards(self) -> list[np.ndarray]:
         """[A, S] at each time."""
         return [rewards_at(self.model, t) for t in range(len(self.alphas))]
-
-    @cached_property
-    def _ahead(self) -> list[dict[int, np.ndarray | None]]:
-        """For each time and action the vectors [O * n, S] whose maximum over n is the value after each o."""
-        m, found = self.model, []
-        for t in range(len(self.alphas)):
-            if m.longest is not None and t == len(self.alphas) - 1:
-                found.append(dict.fromkeys(self.allowed.tolist()))
-                continue
-            alphas = self.alphas[min(t + 1, len(self.alphas) - 1)]
-            of_actions: dict[int, np.ndarray | None] = {}
-            for a in self.allowed.tolist():
-                on = (1 - m.ends[a])[:, None] * m.transitions[a]  # [S, S']
-                seen = np.einsum("st,to,nt->ons", on, m.emissions[a], alphas)  # [O, n, S]
-                of_actions[a] = seen.reshape(-1, m.shape[0])
-            found.append(of_actions)
-        return found
 
     def best(self, beliefs: np.ndarray, times: np.ndarray) -> np.ndarray:
         """[N], the best allowed action at each belief; of equals the first."""

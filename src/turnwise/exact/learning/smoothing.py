@@ -21,8 +21,11 @@ import numpy as np
 from turnwise.exact.learning.kernels import Steps, Tables
 
 
-def prior_of(steps: Steps, sizes: Sequence[int], strength: float) -> Tables:
-    """Imagined counts for `sizes` (S, A, O, F, B), `strength` of them in a row; 0: none."""
+def prior_of(steps: Steps, sizes: Sequence[int], strength: float, stays: bool = False) -> Tables:
+    """Imagined counts for `sizes` (S, A, O, F, B), `strength` of them in a row; 0: none.
+
+    A state that `stays` has no transitions to count.
+    """
     S, A, O, F, B = sizes
     ends = np.zeros(len(steps.actions), bool)
     last = steps.offsets[1:] - 1
@@ -43,7 +46,7 @@ def prior_of(steps: Steps, sizes: Sequence[int], strength: float) -> Tables:
     return Tables(
         start=np.full(S, k / S),
         firsts=k * np.repeat(seen[:, None] / seen.sum(), S, 1),
-        transitions=np.full((A, S, S), k / S),
+        transitions=np.empty((A, 0, 0)) if stays else np.full((A, S, S), k / S),
         emissions=k * np.repeat(observed[:, :, None], S, 2),
         ends=k * np.repeat(hazard[:, None, :], S, 1),
         lasts=k * np.repeat(answered[..., None], S, 3),

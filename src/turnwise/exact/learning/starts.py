@@ -46,13 +46,15 @@ KINDS = (
     Kind(0.2, 0.3, 0.3, 1),
 )
 """taken in turn"""
+CLASSES = (Kind(1.0, 1.0, 1.0, 1), Kind(1.0, 1.0, 1.0, 1, late=True), Kind(1.0, 1.0, 1.0, 1))
+"""of states that never change, taken in turn"""
 BETWEEN = 0.02
 """what transitions between groups weigh beside those within one"""
 
 
 def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
     """Random tables in the shapes of `prior`, whose imagined counts say what each action does on average."""
-    A, S = prior.transitions.shape[:2]
+    A, S = prior.ends.shape[:2]
 
     def around(imagined: np.ndarray, axis: int, drawn: np.ndarray) -> np.ndarray:
         means = imagined / imagined.sum(axis, keepdims=True)
@@ -75,6 +77,8 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
     group = np.arange(S) % kind.groups
     moves = moves * np.where(group[:, None] == group, 1.0, BETWEEN)
     moves = (1 - kind.stays) * moves / moves.sum(2, keepdims=True) + kind.stays * np.eye(S)
+    if not prior.transitions.size:
+        moves = prior.transitions
     begin = rng.gamma(1.0, 1.0, S) + 0.1
     return Tables(
         start=begin / begin.sum(),
@@ -102,8 +106,9 @@ def twofold(tables: Tables, rng: np.random.Generator) -> Tables:
         found = np.concatenate([rows * weight, rows / weight], rows.ndim - 1)
         return found / found.sum(axis, keepdims=True)
 
-    moves = np.empty((tables.transitions.shape[0], 2 * S, 2 * S))
-    for i in range(2):
+    wide = 2 * tables.transitions.shape[1]
+    moves = np.empty((tables.transitions.shape[0], wide, wide))
+    for i in range(2) if tables.transitions.size else ():
         for j in range(2):
             weight = 1 - BETWEEN if i == j else BETWEEN
             moves[:, i * S : (i + 1) * S, j * S : (j + 1) * S] = weight * tables.transitions

@@ -13,6 +13,7 @@ import numpy as np
 
 from turnwise.evaluation.measures.next_answers import nats_per_symbol, recurrent_log_likelihoods
 from turnwise.evaluation.measures.playbook.schema import Choice, Fit, Predictor
+from turnwise.exact.learning.choose import Size
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.predictors import n_gram
 from turnwise.exact.learning.sequences import Sequences
@@ -28,8 +29,8 @@ def measure_fit(
     learnt: Sequences,
     held: Sequences,
     *,
-    choices: Mapping[int, tuple[float, float]] | None = None,
-    chosen: int | None = None,
+    choices: Mapping[Size, tuple[float, float]] | None = None,
+    chosen: Size | None = None,
     recurrent: bool = True,
     true: LearntModel | None = None,
     seed: int = 0,
@@ -37,7 +38,7 @@ def measure_fit(
     """Predictors on `held`, fitted to `learnt`, and what the number of states was chosen by.
 
     One that holds something impossible that happened has no figure, and is not there.
-    `choices`: held-out nats per symbol and their standard error by number of states. `recurrent`: whether a
+    `choices`: held-out nats per symbol and their standard error by size. `recurrent`: whether a
     GRU is trained too (ten seconds for some thousand conversations). `true`: the model that the conversations
     come from, if somebody knows it.
     """
@@ -63,7 +64,13 @@ def measure_fit(
         if true is not None:
             add("true", "the true model", true.log_likelihoods(held))
     listed: list[Choice] = [
-        {"states": k, "mean": nats, "low": nats - 1.96 * error, "high": nats + 1.96 * error}
-        for k, (nats, error) in sorted((choices or {}).items())
+        {"states": k, "stays": s, "mean": nats, "low": nats - 1.96 * error, "high": nats + 1.96 * error}
+        for (k, s), (nats, error) in sorted((choices or {}).items())
     ]
-    return {"predictors": rows, "choices": listed, "chosen": chosen, "conversations": len(held) or None}
+    return {
+        "predictors": rows,
+        "choices": listed,
+        "chosen": None if chosen is None else chosen.states,
+        "stays": chosen is not None and chosen.stays,
+        "conversations": len(held) or None,
+    }

@@ -215,10 +215,12 @@ class Predictor(Figure):
 class Choice(Figure):
     """Held-out nats per step of a model with so many states, rewards among what is predicted.
 
-    The interval is of its difference to the best number of states: conversations are the same for all.
+    The interval is of its difference to the best of all models: conversations are the same for all.
     """
 
     states: int
+    stays: NotRequired[bool]
+    """whether they never change within a conversation"""
 
 
 class Fit(TypedDict):
@@ -228,6 +230,8 @@ class Fit(TypedDict):
     choices: list[Choice]
     chosen: int | None
     """number of states; None if it was given"""
+    stays: NotRequired[bool]
+    """whether the chosen ones never change within a conversation"""
     conversations: int | None
     """held-out conversations"""
 

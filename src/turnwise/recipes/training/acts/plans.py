@@ -6,6 +6,7 @@ logs ──► learnt from | held out ──► acts ──► models of the log
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.splits.choices import records_of, together, unrated
 from turnwise.exact.learning.climb import Notes
-from turnwise.exact.learning.fit import iterations_of
+from turnwise.exact.learning.fit import FEW, iterations_of
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.roles import heard_after, roles_of
 from turnwise.exact.learning.sequences import Sequences
@@ -61,9 +62,10 @@ NOTES = "learning.npz"
 PLAYBOOK = "playbook.json"
 LOGGED = 10
 """iterations of EM between lines of metrics"""
-TYPICAL = 0.4, 0.1
-"""shares of the iterations, at most, that starts and other climbs take: .24 to .55, and .02 to .23, on logs
-of 1,200 and 8,400 turns and on episodes of three problems"""
+TYPICAL = 0.4, 0.25, 0.1
+"""shares of the iterations, at most, that starts for few states, for many, and other climbs take: .24 to .55
+and .02 to .23 for the first and the last, on logs of 1,200 and 8,400 turns and on episodes of three problems;
+the second is that of logs of HelpDesk, of which a dozen states that stay are as many as are tried"""
 REHEARSED = 2
 """starts, iterations and trials of a rehearsal"""
 
@@ -153,12 +155,16 @@ def prepare(
 
 def states_note(config: pomdp.Config, learnt: pomdp.Learnt) -> str | None:
     """What is said where as many hidden states were chosen as might be: the best number may be larger."""
-    chosen = None if learnt.choice is None or config.states is not None else learnt.choice.states
-    if chosen is None or chosen < config.most_states or config.most_states <= REHEARSED:
+    if learnt.choice is None or config.states is not None:
+        return None
+    chosen, stays = learnt.choice.size
+    name, most = ("most_stays", config.most_stays) if stays else ("most_states", config.most_states)
+    tried = max(k for k, kind in learnt.choice.heldout if kind == stays)
+    if chosen < tried or tried <= REHEARSED:
         return None
     return (
-        f"held-out conversations chose {chosen} hidden states, the most that were tried (most_states is "
-        f"{config.most_states}): more of them may explain more"
+        f"held-out conversations chose {chosen} hidden states{' that stay' if stays else ''}, the most that "
+        f"were tried ({name} is {most}): more of them may explain more"
     )
 
 
@@ -231,6 +237,7 @@ def rehearsed(config: pomdp.Config) -> pomdp.Config:
         trials=at_most(REHEARSED, config.trials),
         simulations=at_most(20, config.simulations),
         most_states=at_most(REHEARSED, config.most_states),
+        most_stays=at_most(REHEARSED, config.most_stays),
     )
 
 
@@ -247,14 +254,16 @@ def searching(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tu
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     done = 0
-    with m.progress("EM", iterations_at_most(config)) as bar:
+    # Of what mostly is, as few searches take all that they may; one that takes more waits at the last step.
+    most = max(1, round(_typical(iterations_at_most(config))))
+    with m.progress("EM", most) as bar:
 
         def watch(what: str, value: float) -> None:
             nonlocal done
             if done % LOGGED == 0:
                 run.log(done, {"log_likelihood": value})
             done += 1
-            bar.at(min(done, iterations_at_most(config)), {f"{what}, nats a turn": value})
+            bar.at(min(done, most - 1), {f"{what}, nats a turn": value})
 
         try:
             yield Notes(arrays, keep), watch
@@ -264,20 +273,20 @@ def searching(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tu
             ) from None
 
 
-def iterations_at_most(config: pomdp.Config) -> int:
-    """Iterations of EM, at most."""
+def iterations_at_most(config: pomdp.Config) -> tuple[int, int, int]:
+    """Iterations of EM, at most: of starts for few states, of those for many, and of all other climbs."""
     effort = pomdp.Effort(starts=config.starts, iterations=config.iterations)
+    few, many, climbs = iterations_of(effort, *pomdp.numbers_of(config, sys.maxsize))
     again = config.resamples * max(1, config.iterations // 5)
-    if config.states is not None and config.smoothing is not None:
-        return iterations_of(effort) + again
-    numbers = 1 if config.states is not None else config.most_states
+    if config.states is not None and config.smoothing is not None and config.hidden != "chosen":
+        return few, many, climbs + again
     strengths = 1 if config.smoothing is not None else len(pomdp.STRENGTHS)
-    return iterations_of(effort, numbers, strengths) + again
+    return few, many, climbs + (strengths + 1) * config.iterations + again
 
 
-def _of_starts(config: pomdp.Config) -> int:
-    """Iterations of the starts, at most: all but those of a last climb."""
-    return iterations_of(pomdp.Effort(starts=config.starts, iterations=config.iterations)) - config.iterations
+def _typical(most: Sequence[float]) -> float:
+    """Iterations to be expected, where so many are the most."""
+    return sum(share * n for share, n in zip(TYPICAL, most, strict=True))
 
 
 def plan_of(config: pomdp.Config, data: Sequences, seed: int, sizes: Mapping[str, int | str]) -> Plan:
@@ -286,10 +295,14 @@ def plan_of(config: pomdp.Config, data: Sequences, seed: int, sizes: Mapping[str
     EM ends where an iteration gains next to nothing, most often long before it must. So the iterations to be
     expected, and the seconds with them, are `TYPICAL` shares of the most that there may be.
     """
-    one = replace(config, starts=1, iterations=REHEARSED, resamples=0)
-    most, starts, timed = iterations_at_most(config), _of_starts(config), _of_starts(one)
-    total = round(TYPICAL[0] * starts + TYPICAL[1] * (most - starts))
-    amount = round(TYPICAL[0] * timed) + iterations_at_most(one) - timed
+    kind = "moves" if config.hidden == "chosen" else config.hidden
+    few = min(FEW, config.most_states)
+    one = replace(
+        config, hidden=kind, most_states=few, most_stays=few, starts=1, iterations=REHEARSED, resamples=0
+    )
+    most, total = sum(iterations_at_most(config)), round(_typical(iterations_at_most(config)))
+    *starts, climbs = iterations_at_most(one)
+    amount = round(_typical((*starts, 0))) + climbs
     sizes = {**sizes, "iterations_at_most": most}
     trial = Trial(lambda run: pomdp.learn(one, data, seed, Notes()), amount)
     return Plan(sizes, max(1, total), "typical_iterations", trial)

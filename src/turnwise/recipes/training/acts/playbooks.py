@@ -173,14 +173,14 @@ def _fit(material: Material, learnt: pomdp.Learnt, seed: int) -> Fit:
     choices, choice, held = {}, learnt.choice, material.read.held_logs
     if choice is not None and len(choice.heldout) > 1:
         # Of the best number, and how much better it is by than the others, with the error of that.
-        choices = {k: (-nats, choice.errors[k]) for k, (nats, _) in choice.heldout.items()}
+        choices = {size: (-nats, choice.errors[size]) for size, (nats, _) in choice.heldout.items()}
     unseen = pomdp.sequences_of(held) if len(held) else material.data.select([])
     return measure_fit(
         learnt.models[0],
         material.data,
         unseen,
         choices=choices,
-        chosen=learnt.models[0].shape[0] if choices else None,
+        chosen=choice.size if choice is not None and choices else None,
         recurrent=not rehearsing(),
         seed=seed,
     )
