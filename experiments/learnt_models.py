@@ -112,7 +112,7 @@ def learn(name: str, seed: int, chosen: bool, file: Path) -> dict[str, Any]:
     heldout: dict[int, Any] = {}
     if chosen:
         numbers = [k for k in STATES if k <= max(4, 2 * own)]
-        found = choose(learnt, rng, states=numbers, effort=replace(effort, starts=min(effort.starts, 4)))
+        found = choose(learnt, rng, moves=numbers, effort=replace(effort, starts=min(effort.starts, 4)))
         model, heldout = found.model, {k.states: [*v, found.errors[k]] for k, v in found.heldout.items()}
     else:
         model = fit(learnt, own, rng, effort=effort)

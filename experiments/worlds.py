@@ -154,7 +154,7 @@ def learnt(
     """The model by EM, its number of states and smoothing chosen by held-out episodes; and that choice."""
     if rehearsing():
         states, effort = states[:2], SHORT
-    found = choose(logs, rng, states=states, effort=effort)
+    found = choose(logs, rng, moves=states, effort=effort)
     rows = [
         {"states": size.states, "nats": nats, "worse": worse, "error": found.errors[size]}
         for size, (nats, worse) in found.heldout.items()

@@ -16,7 +16,7 @@ from turnwise.algorithms.acts import pomdp
 from turnwise.data.acts.build import build_codes
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
 from turnwise.exact.files.pomdp import read_pomdp
-from turnwise.exact.learning.choose import Size
+from turnwise.exact.learning.choose import moving, staying
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
@@ -67,14 +67,14 @@ def test_an_evaluation_stands_beside_what_was_predicted(run: Path) -> None:
 
 def test_the_time_of_a_run_is_estimated_from_what_em_mostly_takes() -> None:
     """At most: 2 x 6 x 150 of the starts and 3 x 150 of splits; 3 x 150 of each of 4 larger numbers (12 to
-    32) and of 11 that stay (2 to 64); 23 numbers, 5 strengths and the last climb of 300 each, and 4 resamples
-    of 60. Typical is .4 of 2,250, .25 of 6,750 and .1 of 8,940. The trial is one start of few states, the
-    splits, and two iterations of each of 14 climbs."""
+    32), of 11 that stay (2 to 64) and of 17 kinds with phases; 40 sizes, 5 strengths and the last climb of
+    300 each, and 4 resamples of 60. Typical is .4 of 2,250, .25 of 14,400 and .1 of 14,040. The trial is one
+    start of few states, the splits, and two iterations of each of 14 climbs."""
     logs = tw.read_logs(rows(30))
     data = pomdp.sequences_of(build_codes(logs, "field", "field").codes.talks(logs))
     plan = plan_of(pomdp.Config(), data, 0, {})
-    assert plan.sizes["iterations_at_most"] == 2250 + 15 * 450 + 29 * 300 + 4 * 60
-    assert (plan.total, plan.trial.amount) == (round(900 + 0.25 * 6750 + 894), 300 + 14 * 2)
+    assert plan.sizes["iterations_at_most"] == 2250 + 32 * 450 + 46 * 300 + 4 * 60
+    assert (plan.total, plan.trial.amount) == (round(900 + 0.25 * 14400 + 1404), 300 + 14 * 2)
     given = plan_of(pomdp.Config(states=2, hidden="moves", smoothing=1.0, resamples=0), data, 0, {})
     assert (given.sizes["iterations_at_most"], given.total, given.trial.amount) == (2550, 930, 302)
 
@@ -119,20 +119,20 @@ def test_it_is_said_if_the_most_hidden_states_were_chosen() -> None:
     data = _sequences()
     quick = pomdp.Effort(starts=1, iterations=2)
     model = pomdp.fit(data, 3, np.random.default_rng(0), effort=quick)
-    tried = {Size(k): (0.0, 0.0) for k in (1, 2, 3)} | {Size(2, True): (0.0, 0.0)}
-    choice = pomdp.Choice(model, Size(3), smoothing=1.0, heldout=tried, errors={}, by_smoothing={})
+    tried = {moving(k): (0.0, 0.0) for k in (1, 2, 3)} | {staying(2): (0.0, 0.0)}
+    choice = pomdp.Choice(model, moving(3), smoothing=1.0, heldout=tried, errors={}, by_smoothing={})
     learnt = pomdp.Learnt(choice, (model,), 1.0)
     note = states_note(pomdp.Config(most_states=3), learnt)
     assert note is not None and note.startswith("held-out conversations chose 3 hidden states, the most")
-    more = replace(choice, heldout=tried | {Size(4): (0.0, 0.0)})
-    rehearsed = replace(choice, size=Size(2), heldout={Size(1): (0.0, 0.0), Size(2): (0.0, 0.0)})
+    more = replace(choice, heldout=tried | {moving(4): (0.0, 0.0)})
+    rehearsed = replace(choice, size=moving(2), heldout={moving(1): (0.0, 0.0), moving(2): (0.0, 0.0)})
     for config, found in (
         (pomdp.Config(most_states=4), replace(learnt, choice=more)),
         (pomdp.Config(states=3), replace(learnt, choice=None)),
         (pomdp.Config(most_states=2), replace(learnt, choice=rehearsed)),
     ):
         assert states_note(config, found) is None
-    many = replace(choice, size=Size(64, True), heldout=tried | {Size(64, True): (0.0, 0.0)})
+    many = replace(choice, size=staying(64), heldout=tried | {staying(64): (0.0, 0.0)})
     note = states_note(pomdp.Config(), replace(learnt, choice=many))
     assert note is not None and "64 hidden states that stay" in note and "most_stays is 64" in note
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from turnwise.evaluation.measures.playbook.predictors import measure_fit
-from turnwise.exact.learning.choose import Size
+from turnwise.exact.learning.choose import moving
 from turnwise.exact.learning.model import LearntModel
 from turnwise.exact.learning.sequences import Sequences
 
@@ -47,8 +47,8 @@ def test_hidden_states_predict_better_than_the_last_answer() -> None:
     """The longer a gram looks back the better it knows which coin it is; the true model knows best."""
     rng = np.random.default_rng(0)
     learnt, held, model = coins(rng, 1500), coins(rng, 1000), hidden_coin()
-    choices = {Size(1): (0.7, 0.01), Size(2): (0.5, 0.01)}
-    fit = measure_fit(model, learnt, held, choices=choices, chosen=Size(2), recurrent=False)
+    choices = {moving(1): (0.7, 0.01), moving(2): (0.5, 0.01)}
+    fit = measure_fit(model, learnt, held, choices=choices, chosen=moving(2), recurrent=False)
     nats = {row["name"]: row["mean"] for row in fit["predictors"]}
     one = nats["no hidden state: the act and the last answer"]
     two, three = nats["the last 2 answers"], nats["the last 3 answers"]
@@ -62,7 +62,7 @@ def test_hidden_states_predict_better_than_the_last_answer() -> None:
         assert row["low"] is not None
         assert row["low"] < row["mean"] < row["high"]  # type: ignore[operator]
     low, high = 0.5 - 0.0196, 0.5 + 0.0196
-    assert fit["choices"][1] == {"states": 2, "stays": False, "mean": 0.5, "low": low, "high": high}
+    assert fit["choices"][1] == {"states": 2, "phases": 2, "mean": 0.5, "low": low, "high": high}
     assert fit["conversations"] == 1000
 
 

@@ -154,7 +154,7 @@ def test_evidence_is_weighed_as_bayes_has_it() -> None:
 def test_no_iteration_lowers_the_penalised_likelihood(smoothing: float, stays: bool) -> None:
     rng = np.random.default_rng(2)
     q = some_episodes(rng, 200, 3)
-    data = prepared(q, 3, longest=3, smoothing=smoothing).of(3, stays=stays)
+    data = prepared(q, 3, longest=3, smoothing=smoothing).within(1 if stays else None, 3)
     start = start_of(data.of(3, 1.0).prior, KINDS[0], rng)
     assert finished(data, start).stays == stays
     plain = np.array(climb(data, start, 200, 0.0, longer=False).values)

@@ -9,7 +9,7 @@ import pytest
 
 from turnwise.envs.problems.classics import CLASSICS, t_maze
 from turnwise.envs.tabular import TabularEnv
-from turnwise.exact.learning.choose import Size, choose
+from turnwise.exact.learning.choose import Size, choose, moving, staying
 from turnwise.exact.learning.climb import Notes
 from turnwise.exact.learning.data import longest_of, paid_by_step, prepared
 from turnwise.exact.learning.fit import Effort, fit
@@ -49,9 +49,9 @@ def test_tiger_is_learnt_and_its_plan_is_worth_what_the_true_one_is() -> None:
 
 
 def test_two_states_are_chosen_for_tiger() -> None:
-    found = choose(tiger(1500, 2), np.random.default_rng(0), states=(1, 2, 3), effort=QUICK)
-    assert found.size == Size(2)
-    assert found.heldout[Size(1)][1] > 10 * found.errors[Size(1)]
+    found = choose(tiger(1500, 2), np.random.default_rng(0), moves=(1, 2, 3), effort=QUICK)
+    assert found.size == moving(2)
+    assert found.heldout[moving(1)][1] > 10 * found.errors[moving(1)]
     assert found.model.shape[0] == 2 and found.smoothing in found.by_smoothing
 
 
@@ -72,9 +72,9 @@ def test_many_things_that_stay_are_told_apart_where_few_states_that_move_are_not
     """Sixteen things of four bits (the fifth question is always answered no). The truth explains most: the
     entropy of a held-out answer given all before it. Four states that move are far from it."""
     rng = np.random.default_rng(0)
-    found = choose(coins(1500, 16, rng), rng, states=(2, 4), stays=(4, 8, 16, 24, 32), effort=QUICK)
-    assert found.size == Size(16, True) and found.model.stays
-    assert found.heldout[Size(4)][1] > 5 * found.errors[Size(4)]
+    found = choose(coins(1500, 16, rng), rng, moves=(2, 4), stays=(4, 8, 16, 24, 32), effort=QUICK)
+    assert found.size == staying(16) and found.model.stays
+    assert found.heldout[moving(4)][1] > 5 * found.errors[moving(4)]
     # Each thing is a state: its answers to the four questions, in any order.
     answers = found.model.emissions[:4, :, 1].T.round()  # [S, 4]
     assert len(np.unique(answers, axis=0)) == 16
@@ -89,11 +89,43 @@ def _truth(apart: Sequences) -> float:
     return float(np.log(np.where(fits, 0.95, 0.05).prod(2).mean(0)).mean() / 8)
 
 
+def lamps(n: int, rng: np.random.Generator) -> Sequences:
+    """Four kinds of episodes of ten steps, each a pair of lamps of which one is on: a push may switch.
+
+    What is seen tells the kind (which pair) and the lamp, each rightly with .9. A push switches with .8, and
+    waiting never does.
+    """
+    kind, lamp = rng.integers(4, size=n), rng.integers(2, size=n)
+    pushed = rng.integers(2, size=(n, 10))
+    seen = np.zeros((n, 10), int)
+    for k in range(10):
+        lamp = lamp ^ ((pushed[:, k] == 1) & (rng.random(n) < 0.8))
+        pair = np.where(rng.random(n) < 0.9, kind, rng.integers(4, size=n))
+        seen[:, k] = 2 * pair + np.where(rng.random(n) < 0.9, lamp, 1 - lamp)
+    return Sequences(
+        pushed.ravel(), seen.ravel(), None, 10 * np.arange(n + 1), np.zeros(n, bool), np.zeros(n), 2, 8
+    )
+
+
+def test_kinds_with_phases_are_told_from_states_that_all_move_and_from_those_that_all_stay() -> None:
+    rng = np.random.default_rng(0)
+    both = [Size(c, p) for p in (2, 3) for c in (2, 3, 4, 6)]
+    found = choose(lamps(800, rng), rng, moves=(1, 2, 4, 8), stays=(2, 4, 8), both=both, effort=QUICK)
+    assert found.size == Size(4, 2)
+    for size in (moving(8), staying(8)):
+        assert found.heldout[size][1] > 3 * found.errors[size]
+    # Each state leads to itself and to the other lamp of its pair, and a push switches.
+    moves = found.model.transitions
+    assert moves[:, np.kron(np.eye(4), np.ones((2, 2))) == 0].max() == 0
+    assert moves[1, [0, 2, 4, 6], [1, 3, 5, 7]] == pytest.approx(0.8, abs=0.1)
+    assert moves[0, [0, 2, 4, 6], [1, 3, 5, 7]] == pytest.approx(0.0, abs=0.1)
+
+
 def test_a_state_that_moves_is_not_taken_for_one_that_stays() -> None:
     """A door opens a new tiger: what was heard before tells nothing, so no class of episodes will do."""
-    found = choose(tiger(1500, 2), np.random.default_rng(0), states=(1, 2), stays=(2, 3), effort=QUICK)
-    assert found.size == Size(2) and not found.model.stays
-    assert found.heldout[Size(2, True)][1] > 3 * found.errors[Size(2, True)]
+    found = choose(tiger(1500, 2), np.random.default_rng(0), moves=(1, 2), stays=(2, 3), effort=QUICK)
+    assert found.size == moving(2) and not found.model.stays
+    assert found.heldout[staying(2)][1] > 3 * found.errors[staying(2)]
 
 
 @pytest.mark.parametrize(("where", "look"), [("start 1", 3), ("start 2", 3), ("split 1", 3), ("fit2", 2)])

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from turnwise.data.acts.talks import ActLogs
-from turnwise.exact.learning.choose import Choice, choose
+from turnwise.exact.learning.choose import Choice, Size, choose
 from turnwise.exact.learning.climb import Notes, Watch
 from turnwise.exact.learning.data import longest_of, paid_by_step
 from turnwise.exact.learning.fit import Effort, fit
@@ -43,7 +43,7 @@ from turnwise.run.errors import InputError
 from turnwise.run.metrics import Metric
 
 Way = Literal["mixture", "quantile", "main"]
-Hidden = Literal["chosen", "moves", "stays"]
+Hidden = Literal["chosen", "moves", "stays", "both"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Config:
     """Hidden states; none: as many as held-out conversations tell apart."""
     hidden: Hidden = "chosen"
     """moves: the hidden state may change with every turn; stays: it is the same for a whole conversation
-    (what somebody wants, which of many things it is), so that many more can be told apart; chosen: whichever
-    explains held-out conversations better."""
+    (what somebody wants, which of many things it is), so that many more can be told apart; both: kinds of
+    conversations with a few phases each; chosen: whichever explains held-out conversations better."""
     most_states: int = 32
     """Most hidden states that may move to choose from; more than 8 are tried if 8 are not enough."""
     most_stays: int = 64
@@ -115,7 +115,7 @@ class Config:
         )
         check_choice(
             self,
-            hidden=("chosen", "moves", "stays"),
+            hidden=("chosen", "moves", "stays", "both"),
             plan=("mixture", "quantile", "main"),
             voice=("logged", "model"),
         )
@@ -125,6 +125,8 @@ MOVES = (*range(1, 9), 12, 16, 24, 32, 48, 64)
 """numbers of states that may move to choose from, as far as `most_states` allows"""
 STAYS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """numbers of states that stay to choose from, as far as `most_stays` allows"""
+BOTH = tuple(Size(classes, phases) for phases in (2, 3, 4) for classes in (2, 3, 4, 6, 8, 12, 16))
+"""kinds of conversations and their phases to choose from, as far as `most_states` allows"""
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """imagined counts to choose from"""
 METRICS: dict[str, Metric] = {
@@ -183,21 +185,28 @@ def sequences_of(logs: ActLogs) -> Sequences:
     )
 
 
-def numbers_of(c: Config, steps: int) -> tuple[list[int], list[int]]:
-    """(numbers of states that may move, of those that stay) to choose from, for data of so many steps."""
-    moving, staying = [], []
-    if c.hidden != "stays":
-        moving = _up_to(min(c.most_states, steps), MOVES) if c.states is None else [c.states]
-    if c.hidden != "moves":
-        # One state that stays is one that may move.
-        numbers = (1, *STAYS) if c.hidden == "stays" else STAYS
-        staying = _up_to(min(c.most_stays, steps), numbers) if c.states is None else [c.states]
-    return moving, staying
+@dataclass(frozen=True)
+class Sizes:
+    """What `choose` has to choose from."""
+
+    moves: tuple[int, ...] = ()
+    stays: tuple[int, ...] = ()
+    both: tuple[Size, ...] = ()
 
 
-def _up_to(most: int, numbers: Sequence[int]) -> list[int]:
-    """The numbers that are not larger than `most`."""
-    return [k for k in numbers if k <= most]
+def sizes_of(c: Config, steps: int) -> Sizes:
+    """What the settings leave to choose from, for data of so many steps."""
+    moves, stays, most = MOVES, STAYS, min(c.most_states, steps)
+    if c.hidden == "stays":
+        stays = (1, *STAYS)  # otherwise one state is one that may move
+    if c.states is not None:
+        moves = stays = (c.states,)
+    found = Sizes(
+        tuple(k for k in moves if k <= most or k == c.states),
+        tuple(k for k in stays if k <= min(c.most_stays, steps) or k == c.states),
+        tuple(x for x in BOTH if (x.states <= most if c.states is None else x.states == c.states)),
+    )
+    return found if c.hidden == "chosen" else Sizes(**{c.hidden: getattr(found, c.hidden)})
 
 
 def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | None = None) -> Learnt:
@@ -208,13 +217,11 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
         longest = int(data.lengths.max())  # the clock that a plan needs in any case (`with_an_end`)
     rng = np.random.default_rng((seed, 0))
     choice = None
-    if c.states is None or c.smoothing is None or c.hidden == "chosen":
-        moving, staying = numbers_of(c, len(data.actions))
+    if c.states is None or c.smoothing is None or c.hidden in ("chosen", "both"):
         choice = choose(
             data,
             rng,
-            states=moving,
-            stays=staying,
+            **vars(sizes_of(c, len(data.actions))),
             smoothing=STRENGTHS if c.smoothing is None else (c.smoothing,),
             longest=longest,
             effort=effort,
@@ -230,11 +237,12 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
             rng,
             longest=longest,
             smoothing=smoothing,
-            stays=c.hidden == "stays",
+            phases=1 if c.hidden == "stays" else None,
             effort=effort,
             notes=notes,
             watch=watch,
         )
+    phases = None if choice is None or choice.size.classes == 1 else choice.size.phases
     models = [foreseen(main, data)]
     for k in range(c.resamples):
         drawn = np.random.default_rng((seed, 1, k)).integers(len(data), size=len(data))
@@ -248,6 +256,7 @@ def learn(c: Config, data: Sequences, seed: int, notes: Notes, watch: Watch | No
             np.random.default_rng((seed, 2, k)),
             longest=main.longest,
             smoothing=smoothing,
+            phases=phases,
             begin=main,
             effort=replace(effort, iterations=max(1, c.iterations // 5)),
             watch=watch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 from markupsafe import Markup
@@ -59,39 +59,53 @@ def belief_columns(beliefs: Sequence[Sequence[float]], *, large: bool = False) -
 
 
 def choices_plot(
-    choices: Sequence[Choice], chosen: tuple[int | None, bool], *, key: str = "choices"
+    choices: Sequence[Choice], chosen: tuple[int | None, int | None], *, key: str = "choices"
 ) -> Markup:
     """Held-out nats per symbol against the number of states, with intervals; what was `chosen` is marked.
 
-    States that may move and those that stay are a line each.
+    `chosen` is (states, phases). States that may move, those that stay, and kinds of conversations with
+    phases are a line each.
     """
-    lines = [sorted((c for c in choices if c.get("stays", False) == s), key=_number) for s in (False, True)]
-    names = ("may change with a turn", "stay for a conversation")
+    lines = {name: sorted(filter(belongs, choices), key=_number) for name, belongs in KINDS.items()}
+    lines = {name: rows for name, rows in lines.items() if rows}
     with matplotlib.rc_context(style.RC):
         figure = style.figure_of(460, 250)
         axes = style.axes_inside(figure, (58, 16, 14, 44))
         axes.set(xlabel="number of hidden states", ylabel="nats per symbol, held out")
-        if all(lines):  # one kind goes much further than the other
+        if len(lines) > 1:  # one kind goes much further than the other
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ScalarFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for rows, dashes, stays in zip(lines, ("-", "--"), (False, True), strict=True):
+        for (name, rows), dashes in zip(lines.items(), ("-", "--", ":"), strict=False):
             xs, ys = [c["states"] for c in rows], [c["mean"] for c in rows]
-            axes.plot(xs, ys, dashes, color=style.MUTED, linewidth=1.2, label=names[stays])
+            axes.plot(xs, ys, dashes, color=style.MUTED, linewidth=1.2, label=name)
             for c in rows:
-                colour = style.ACCENT if (c["states"], stays) == chosen else style.INK
+                colour = style.ACCENT if (c["states"], _phases(c)) == chosen else style.INK
                 if c["low"] is not None and c["high"] is not None:
                     axes.plot([c["states"]] * 2, [c["low"], c["high"]], color=colour, linewidth=2)
                 axes.plot([c["states"]], [c["mean"]], "o", color=colour, markersize=6.5)
-        if all(lines):
-            axes.legend(title="Hidden states")
+        if len(lines) > 1:
+            axes.legend(title="Hidden states that")
         said = "; ".join(
-            f"{c['states']} states{' that stay' if c.get('stays') else ''} {style.number(c['mean'], 3)}"
-            for c in (*lines[0], *lines[1])
+            f"{c['states']} states that {name} {style.number(c['mean'], 3)}"
+            for name, rows in lines.items()
+            for c in rows
         )
         return style.svg(figure, key, f"Held-out nats per symbol by number of states: {said}")
 
 
-def _number(choice: Choice) -> int:
-    return choice["states"]
+def _number(choice: Choice) -> tuple[int, int]:
+    return choice["states"], _phases(choice)
+
+
+def _phases(choice: Choice) -> int:
+    return choice.get("phases", choice["states"])
+
+
+KINDS: dict[str, Callable[[Choice], bool]] = {
+    "may change": lambda c: _phases(c) == c["states"],
+    "stay": lambda c: _phases(c) == 1 < c["states"],
+    "are phases of kinds": lambda c: 1 < _phases(c) < c["states"],
+}
+"""how states of a model may change within a conversation, in words; of each, whether a model is one"""

@@ -1,11 +1,14 @@
 """How many hidden states, and of which kind: as many as held-out episodes tell apart.
 
-    moves    s' ~ T(.|s,a): anything may become anything, at A S (S-1) more numbers
-    stays    s' = s: what the other one wants, which of many things it is. A mixture of S classes of episodes
-             (latent classes; Lazarsfeld & Henry 1968), each of which answers acts in its own way
+    C classes of P phases   s = (c, p), c' = c, p' ~ T_c(.|p,a)
 
-A state that never changes costs an act a row and not a square, so that dozens are learnt from data in which
-eight that may move are the most. Which of the two it is, is a question to the data like the number.
+    P = 1   nothing moves: what the other one wants, which of many things it is. A mixture of C classes of
+            episodes (latent classes; Lazarsfeld & Henry 1968), each of which answers acts in its own way
+    C = 1   everything may move: a hidden Markov model with actions
+    else    what somebody wants stays, and how far things have come moves
+
+Transitions are A C P (P-1) numbers, so dozens of classes are learnt from data in which eight states that may
+move are the most. How much stays and how much moves is a question to the data.
 """
 
 from __future__ import annotations
@@ -33,10 +36,32 @@ FALLS = 2
 
 
 class Size(NamedTuple):
-    """So many hidden states, and whether they stay what they are for an episode."""
+    """So many classes, which an episode never leaves, and states of each, its phases."""
 
-    states: int
-    stays: bool = False
+    classes: int
+    phases: int
+
+    @property
+    def states(self) -> int:
+        """How many there are in all."""
+        return self.classes * self.phases
+
+    def __str__(self) -> str:
+        return str(self.states) if 1 in self else f"{self.classes} x {self.phases}"
+
+
+def moving(states: int) -> Size:
+    """So many states of one class: any may become any other."""
+    return Size(1, states)
+
+
+def staying(states: int) -> Size:
+    """So many classes: the state is the same for a whole episode."""
+    return Size(states, 1)
+
+
+PROBES = (Size(2, 2), Size(4, 2), Size(4, 3))
+"""of some that stays and some that moves: whether more of them are looked at"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +84,9 @@ def choose(
     sequences: Sequences,
     rng: np.random.Generator,
     *,
-    states: Sequence[int] = range(1, 9),
+    moves: Sequence[int] = range(1, 9),
     stays: Sequence[int] = (),
+    both: Sequence[Size] = (),
     smoothing: Sequence[float] = (0.3, 1.0, 3.0, 10.0),
     longest: int | str | None = "auto",
     share: float = 0.2,
@@ -70,42 +96,46 @@ def choose(
 ) -> Choice:
     """The leanest model that explains held-out episodes as well as the best, within the noise.
 
-    `states` are numbers of states that may move, `stays` of those that do not. A `share` of the episodes is
-    held out. Their log-likelihoods, rewards among what is explained, are compared in pairs with those of the
-    best model: one within `NOISE` standard errors of it is as good, and the one of fewest parameters is
-    taken. Of many states (more than `FEW`, or any that stay) one number after another is tried, until more of
-    them explain less (`FALLS`); and many that may move only if `FEW` of them are the leanest so far. Then the
-    smoothing is chosen likewise by what is best, and the model is fitted to all episodes.
+    `moves` are numbers of states that may move, `stays` of those that do not, and `both` are sizes with some
+    of either. A `share` of the episodes is held out. Their log-likelihoods, rewards among what is explained,
+    are compared in pairs with those of the best model: one within `NOISE` standard errors of it is as good,
+    and the one of fewest parameters is taken. Then the smoothing is chosen likewise by what is best, and the
+    model is fitted to all episodes.
+
+    Not all are looked at. Of classes and of many states (more than `FEW`) one number after another is tried,
+    until more of them explain less (`FALLS`); of `both`, if one of the `PROBES` explains more than what is
+    purely the one or the other; and many that may move, if `FEW` of them are the leanest so far.
     """
     seed = int(rng.integers(2**62))
-    moving, staying = sorted(set(states)), sorted(set(stays))
-    if not moving + staying or min(moving + staying) < 1:
-        raise ValueError(f"states are {list(states)} and {list(stays)}; expected numbers from 1 on")
+    sizes = [*map(moving, sorted(set(moves))), *map(staying, sorted(set(stays))), *both]
+    if not sizes or min(map(min, sizes)) < 1:
+        raise ValueError(f"sizes are {sizes}; expected numbers from 1 on")
     if len(sequences) < 2:
         raise InputError(f"{len(sequences)} episodes; expected at least 2, some to be held out")
     notes = notes or Notes()
-    whole = prepared_for(sequences, max(moving + staying), longest, 1.0)
+    whole = prepared_for(sequences, max(size.states for size in sizes), longest, 1.0)
     order = np.random.default_rng([seed, 2]).permutation(len(sequences))
     unseen = max(1, round(share * len(sequences)))
     apart, own = sequences.select(order[:unseen]), sequences.select(order[unseen:])
     data = prepared(own, whole.sizes[0], longest=whole.longest, smoothing=1.0, like=whole)
     looks = _Looks(data, apart, seed, effort, notes, watch)
-    few = [k for k in moving if k <= FEW]
+    few, many = [k for k in moves if k <= FEW], [moving(k) for k in sorted(moves) if k > FEW]
     if few:
         for k, tables in searched(data, few, seed, effort, notes, watch).items():
-            looks.at(Size(k), tables)
-    looks.upwards([Size(k, True) for k in staying])
+            looks.at(moving(k), tables)
+    looks.upwards([staying(k) for k in sorted(stays)])
+    looks.mixed(both)
     # Dear: A S^2 numbers, and as many sums for each step.
-    if not few or looks.leanest()[0] == Size(few[-1]):
-        looks.upwards([Size(k) for k in moving[len(few) :]])
+    if not few or looks.leanest()[0] == moving(max(few)):
+        looks.upwards(many)
     chosen, heldout, errors = looks.leanest()
     strengths: dict[float, tuple[float, Tables]] = {}
     for strength in sorted(set(smoothing)):
-        here = data.of(chosen.states, strength, stays=chosen.stays)
+        here = _of(data, chosen, strength)
         tables = looks.climbed(here, looks.fitted[chosen], f"smooth{strength:g}")
         strengths[strength] = float(_explained(here, tables, apart).sum()) / len(apart.actions), tables
     kept = max(strengths, key=lambda k: strengths[k][0])
-    last = whole.of(chosen.states, kept, stays=chosen.stays)
+    last = _of(whole, chosen, kept)
     return Choice(
         model=finished(last, looks.climbed(last, strengths[kept][1], "all")),
         size=chosen,
@@ -132,21 +162,48 @@ class _Looks:
 
     def at(self, size: Size, begin: Tables) -> float:
         """Fit a size, beginning there; ln P of all that is held out."""
-        here = self.data.of(size.states, stays=size.stays)
-        self.fitted[size] = self.climbed(here, begin, f"own{'-stays' if size.stays else ''}{size.states}")
+        here = _of(self.data, size)
+        self.fitted[size] = self.climbed(here, begin, f"own{size.classes}x{size.phases}")
         self.scores[size] = _explained(here, self.fitted[size], self.apart)
+        return self.score(size)
+
+    def score(self, size: Size) -> float:
+        """ln P of all that is held out, of a size that was fitted."""
         return float(self.scores[size].sum())
 
-    def upwards(self, sizes: Sequence[Size]) -> None:
-        """One after the other, all of one kind, until `FALLS` in a row explain less than the best before."""
-        alike = [float(x.sum()) for size, x in self.scores.items() if sizes and size.stays == sizes[0].stays]
-        best, fallen = max(alike, default=-np.inf), 0
+    def look(self, size: Size) -> float:
+        """Search for a model of the size, unless that is done; ln P of all that is held out."""
+        if size in self.scores:
+            return self.score(size)
+        here, classes = _of(self.data, size), self.fitted.get(staying(size.classes))
+        found = searched_many(
+            here, self.seed, self.effort, self.notes, self.watch, None if 1 in size else classes
+        )
+        return self.at(size, found)
+
+    def upwards(self, sizes: Sequence[Size]) -> float:
+        """One after the other, until `FALLS` in a row explain less than the best before; that one's ln P."""
+        best, fallen = -np.inf, 0
         for size in sizes:
-            here = self.data.of(size.states, stays=size.stays)
-            found = self.at(size, searched_many(here, self.seed, self.effort, self.notes, self.watch))
+            found = self.look(size)
             best, fallen = (found, 0) if found > best else (best, fallen + 1)
             if fallen == FALLS:
                 break
+        return best
+
+    def mixed(self, both: Sequence[Size]) -> None:
+        """Some that stays and some that moves: upwards in classes, with more phases while that gains."""
+        pure, probes = self.leanest()[0] if self.scores else None, [size for size in PROBES if size in both]
+        for size in probes:
+            self.look(size)
+        if pure is not None and pure == self.leanest()[0]:
+            return
+        best = -np.inf
+        for phases in sorted({size.phases for size in both}):
+            found = self.upwards(sorted(size for size in both if size.phases == phases))
+            if found <= best:
+                break
+            best = found
 
     def climbed(self, data: Data, begin: Tables, name: str) -> Tables:
         """Where EM on all of `data` ends."""
@@ -168,12 +225,16 @@ class _Looks:
         return min(good, key=lambda k: (_parameters(k, self.data), k)), heldout, errors
 
 
+def _of(data: Data, size: Size, smoothing: float | None = None) -> Data:
+    """The episodes for models of the size."""
+    return data.within(None if size.classes == 1 else size.phases, size.states, smoothing)
+
+
 def _parameters(size: Size, data: Data) -> int:
     """How many numbers such a model may choose: what acts show and pay in each state, and where they lead."""
     _, A, O, F, B = data.sizes
-    S = size.states
     shown = A * ((O - 1) + 2 * (O - 1) + 3 * (B - 1) + 1) + F - 1
-    return S * shown + S - 1 + (0 if size.stays else A * S * (S - 1))
+    return size.states * (shown + A * (size.phases - 1)) + size.states - 1
 
 
 def _explained(data: Data, tables: Tables, apart: Sequences) -> np.ndarray:

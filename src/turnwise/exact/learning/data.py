@@ -33,16 +33,19 @@ class Data:
     late: np.ndarray
     """[longest], what the reward of an end owes to its step; empty without a clock, 0 if steps are paid"""
     prior: Tables
-    stays: bool = False
-    """whether the hidden state never changes within an episode"""
+    phases: int | None = None
+    """states of one class: an episode never leaves the class of its first state; None: all are one class"""
 
-    def of(self, states: int, smoothing: float | None = None, *, stays: bool | None = None) -> Data:
-        """The same episodes for another number of states, with other smoothing, or if the state `stays`."""
+    def of(self, states: int, smoothing: float | None = None) -> Data:
+        """The same episodes for another number of states, with other smoothing."""
+        return self.within(self.phases, states, smoothing)
+
+    def within(self, phases: int | None, states: int, smoothing: float | None = None) -> Data:
+        """The same if states are so many phases of each of some classes."""
         k = self.smoothing if smoothing is None else smoothing
-        stays = self.stays if stays is None else stays
         sizes = (states, *self.sizes[1:])
-        prior = prior_of(self.steps, sizes, k, stays)
-        return replace(self, sizes=sizes, smoothing=k, prior=prior, stays=stays)
+        prior = prior_of(self.steps, sizes, k, phases)
+        return replace(self, sizes=sizes, smoothing=k, prior=prior, phases=phases)
 
 
 def prepared(

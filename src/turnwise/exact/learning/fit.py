@@ -10,7 +10,8 @@ room for it. (Splits and mergers against poor optima: Ueda, Nakano, Ghahramani &
 
 The same path of mergers has a model for *every* smaller number of states, so `choose` pays for it once.
 Beyond eight states, and of states that never change, of which there may be dozens, each wanted number has
-starts of its own, and many pairs are merged at once (`searched_many`).
+starts of its own, and many pairs are merged at once (`searched_many`). Classes that never change and have
+phases have starts without mergers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from turnwise.exact.learning.expectation import tables_of
 from turnwise.exact.learning.kernels import Tables
 from turnwise.exact.learning.model import LearntModel, Pay
 from turnwise.exact.learning.sequences import Sequences
-from turnwise.exact.learning.starts import CLASSES, KINDS, start_of, twofold
+from turnwise.exact.learning.starts import CLASSES, KINDS, PHASES, Kind, phased, start_of, twofold
 from turnwise.run.errors import InputError
 
 ROUNDS = 3
@@ -71,7 +72,7 @@ def fit(
     *,
     longest: int | str | None = "auto",
     smoothing: float = 1.0,
-    stays: bool = False,
+    phases: int | None = None,
     begin: LearntModel | None = None,
     effort: Effort = DEFAULT,
     notes: Notes | None = None,
@@ -80,7 +81,8 @@ def fit(
     """A model of so many hidden states.
 
     `longest`: steps after which every episode has ended; "auto": found in the data; None: there is none.
-    `stays`: whether the state is the same for a whole episode.
+    `phases`: an episode never leaves the class of its first state, and a class has so many states (1: the
+    state is the same for a whole episode); None: any state may become any other.
     `smoothing`: imagined counts in each row. `begin`: a model to begin with, in place of starts of its own
     (for resampled data). `notes` of a search that was stopped let it go on, to the same bits. InputError if
     there are no episodes, or more states than steps.
@@ -92,9 +94,9 @@ def fit(
     if begin is not None:
         if begin.shape[0] != states:
             raise ValueError(f"begin has {begin.shape[0]} states; expected {states}")
-        tables, data = tables_of(begin), data.of(states, stays=begin.stays)
-    elif stays or states > FEW:
-        data = data.of(states, stays=stays)
+        tables, data = tables_of(begin), data.within(1 if begin.stays else phases, states)
+    elif phases is not None or states > FEW:
+        data = data.within(phases, states)
         tables = searched_many(data, seed, effort, notes, watch)
     else:
         tables = searched(data, [states], seed, effort, notes, watch)[states]
@@ -128,23 +130,38 @@ def searched(
     return {k: tables for k, (_, tables) in best.items()}
 
 
-def searched_many(data: Data, seed: int, effort: Effort, notes: Notes, watch: Watch | None) -> Tables:
-    """Tables of as many states as `data` is for, learnt from a sample of it: those of the best start."""
-    k, kinds = data.sizes[0], CLASSES if data.stays else KINDS
+def searched_many(
+    data: Data,
+    seed: int,
+    effort: Effort,
+    notes: Notes,
+    watch: Watch | None,
+    classes: Tables | None = None,
+) -> Tables:
+    """Tables of as many states as `data` is for, learnt from a sample of it: those of the best start.
+
+    Without phases a start has more states than are wanted. `classes`, learnt before, of which the states are
+    to be phases, are one start more.
+    """
+    k, phased_ = data.sizes[0], data.phases not in (None, 1)
     small = sampled(data, effort.sample, np.random.default_rng([seed, 0]))
-    many = small.of(max(k, round(effort.surplus * k)) if k > 1 else 1)
+    many = small if phased_ else small.of(max(k, round(effort.surplus * k)) if k > 1 else 1)
+    kinds = PHASES if phased_ else CLASSES if data.phases else KINDS
+    begins = [*kinds[: min(effort.starts, MANY_STARTS)], *([] if classes is None else [classes])]
     best: Climb | None = None
-    for j, kind in enumerate(kinds[: min(effort.starts, MANY_STARTS)]):
-        name = f"{'stays' if data.stays else 'moves'}{k}-{j}"
+    for j, kind in enumerate(begins):
+        name = f"many{k}x{data.phases or k}-{j}"
         if notes.get(name) is None:
-            begin = start_of(many.of(many.sizes[0], 1.0).prior, kind, np.random.default_rng([seed, 4, k, j]))
+            rng = np.random.default_rng([seed, 4, k, data.phases or 0, j])
+            if isinstance(kind, Kind):
+                begin = start_of(many.of(many.sizes[0], 1.0).prior, kind, rng)
+            else:
+                begin = phased(kind, data.phases or 1, rng)
             found = climb(many, begin, effort.early, 10 * effort.tolerance, watch=watch, name=name).tables
-            begin = thinned(many, found, k)[1]
+            begin = found if phased_ else thinned(many, found, k)[1]
         else:
             begin = small.prior  # not looked at: the notes have how it ended
-        found = climb(
-            small.of(k), begin, effort.early // 3 + 1, 10 * effort.tolerance, notes=notes, name=name
-        )
+        found = climb(small, begin, effort.early // 3 + 1, 10 * effort.tolerance, notes=notes, name=name)
         if best is None or found.values[-1] > best.values[-1]:
             best = found
     assert best is not None
@@ -231,14 +248,13 @@ def prepared_for(
     return prepared(sequences, states, longest=longest, smoothing=smoothing, like=like)
 
 
-def iterations_of(effort: Effort, numbers: Sequence[int], staying: Sequence[int]) -> tuple[int, int, int]:
+def iterations_of(effort: Effort, moving: Sequence[int], others: int) -> tuple[int, int, int]:
     """How often `watch` is called at most: (by starts up to `FEW` states, by those of more, by climbs).
 
-    `numbers` of states that may move, and of those that stay, are what `choose` chooses from, or the one that
-    `fit` is given.
+    `moving` numbers of states that may move, and so many `others`, are what `choose` chooses from, or the
+    one that `fit` is given.
     """
-    few = [k for k in numbers if k <= FEW]
-    many = len(numbers) - len(few) + len(staying)
+    few = [k for k in moving if k <= FEW]
+    many, sizes = len(moving) - len(few) + others, len(moving) + others
     starts = (2 * effort.starts + ROUNDS) * effort.early if few else 0
-    sizes = len(numbers) + len(staying)
     return starts, many * min(effort.starts, MANY_STARTS) * effort.early, sizes * effort.iterations

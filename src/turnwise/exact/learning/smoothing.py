@@ -21,10 +21,11 @@ import numpy as np
 from turnwise.exact.learning.kernels import Steps, Tables
 
 
-def prior_of(steps: Steps, sizes: Sequence[int], strength: float, stays: bool = False) -> Tables:
+def prior_of(steps: Steps, sizes: Sequence[int], strength: float, phases: int | None = None) -> Tables:
     """Imagined counts for `sizes` (S, A, O, F, B), `strength` of them in a row; 0: none.
 
-    A state that `stays` has no transitions to count.
+    `phases`: states of one class (neighbours), which alone become one another; None: any becomes any. States
+    that are the only one of their class have no transitions to count.
     """
     S, A, O, F, B = sizes
     ends = np.zeros(len(steps.actions), bool)
@@ -46,12 +47,20 @@ def prior_of(steps: Steps, sizes: Sequence[int], strength: float, stays: bool = 
     return Tables(
         start=np.full(S, k / S),
         firsts=k * np.repeat(seen[:, None] / seen.sum(), S, 1),
-        transitions=np.empty((A, 0, 0)) if stays else np.full((A, S, S), k / S),
+        transitions=k * _within_classes(A, S, phases),
         emissions=k * np.repeat(observed[:, :, None], S, 2),
         ends=k * np.repeat(hazard[:, None, :], S, 1),
         lasts=k * np.repeat(answered[..., None], S, 3),
         bins=k * np.repeat(paid[..., None], S, 3),
     )
+
+
+def _within_classes(A: int, S: int, phases: int | None) -> np.ndarray:
+    """[A, S, S], alike to all states of the same class, 0 to others; [A, 0, 0] if every state is a class."""
+    if phases == 1:
+        return np.empty((A, 0, 0))
+    m = phases or S
+    return np.tile(np.kron(np.eye(S // m), np.full((m, m), 1 / m)), (A, 1, 1))
 
 
 def _means(actions: np.ndarray, symbols: np.ndarray, A: int, X: int) -> np.ndarray:

@@ -48,6 +48,10 @@ KINDS = (
 """taken in turn"""
 CLASSES = (Kind(1.0, 1.0, 1.0, 1), Kind(1.0, 1.0, 1.0, 1, late=True), Kind(1.0, 1.0, 1.0, 1))
 """of states that never change, taken in turn"""
+PHASES = (Kind(1.0, 1.0, 0.7, 1), Kind(1.0, 1.0, 0.7, 1, late=True))
+"""of phases of what never changes, taken in turn"""
+APART, LASTS = 0.3, 0.7
+"""how far apart the phases of a learnt class begin (deviation of ln P), and the weight of staying in one"""
 BETWEEN = 0.02
 """what transitions between groups weigh beside those within one"""
 
@@ -77,7 +81,10 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
     group = np.arange(S) % kind.groups
     moves = moves * np.where(group[:, None] == group, 1.0, BETWEEN)
     moves = (1 - kind.stays) * moves / moves.sum(2, keepdims=True) + kind.stays * np.eye(S)
-    if not prior.transitions.size:
+    if prior.transitions.size:
+        within = moves * (prior.transitions > 0)  # what cannot be, is not begun with
+        moves = within / within.sum(2, keepdims=True)
+    else:
         moves = prior.transitions
     begin = rng.gamma(1.0, 1.0, S) + 0.1
     return Tables(
@@ -88,6 +95,30 @@ def start_of(prior: Tables, kind: Kind, rng: np.random.Generator) -> Tables:
         ends=np.ascontiguousarray(around(prior.ends, 2, apart(1.0, prior.ends))[..., 0]),
         lasts=around(prior.lasts, 2, apart(1.0, prior.lasts)),
         bins=around(prior.bins, 2, apart(2.0, prior.bins)),
+    )
+
+
+def phased(tables: Tables, phases: int, rng: np.random.Generator) -> Tables:
+    """Each of some classes, which never change, as so many phases, which mostly last and differ a little."""
+    A, C = tables.ends.shape
+
+    def parted(rows: np.ndarray, axis: int) -> np.ndarray:
+        found = np.repeat(rows, phases, -1)
+        found = found * np.exp(APART * rng.normal(size=found.shape))
+        return found / found.sum(axis, keepdims=True)
+
+    moves = rng.gamma(1.0, 1.0, (A, C, phases, phases)) + 1e-3
+    moves = LASTS * np.eye(phases) + (1 - LASTS) * moves / moves.sum(3, keepdims=True)
+    whole = np.zeros((A, C, phases, C, phases))
+    whole[:, np.arange(C), :, np.arange(C)] = moves.swapaxes(0, 1)
+    return Tables(
+        start=parted(tables.start, 0),
+        firsts=parted(tables.firsts, 0),
+        transitions=whole.reshape(A, C * phases, C * phases),
+        emissions=parted(tables.emissions, 1),
+        ends=np.repeat(tables.ends, phases, 1),
+        lasts=parted(tables.lasts, 2),
+        bins=parted(tables.bins, 2),
     )
 
 

@@ -64,13 +64,19 @@ def measure_fit(
         if true is not None:
             add("true", "the true model", true.log_likelihoods(held))
     listed: list[Choice] = [
-        {"states": k, "stays": s, "mean": nats, "low": nats - 1.96 * error, "high": nats + 1.96 * error}
-        for (k, s), (nats, error) in sorted((choices or {}).items())
+        {
+            "states": size.states,
+            "phases": size.phases,
+            "mean": nats,
+            "low": nats - 1.96 * error,
+            "high": nats + 1.96 * error,
+        }
+        for size, (nats, error) in sorted((choices or {}).items())
     ]
     return {
         "predictors": rows,
         "choices": listed,
         "chosen": None if chosen is None else chosen.states,
-        "stays": chosen is not None and chosen.stays,
+        "phases": None if chosen is None else chosen.phases,
         "conversations": len(held) or None,
     }

@@ -219,8 +219,8 @@ class Choice(Figure):
     """
 
     states: int
-    stays: NotRequired[bool]
-    """whether they never change within a conversation"""
+    phases: NotRequired[int]
+    """states of one class, which a conversation never leaves: 1 if states never change; missing: all"""
 
 
 class Fit(TypedDict):
@@ -230,8 +230,8 @@ class Fit(TypedDict):
     choices: list[Choice]
     chosen: int | None
     """number of states; None if it was given"""
-    stays: NotRequired[bool]
-    """whether the chosen ones never change within a conversation"""
+    phases: NotRequired[int | None]
+    """states of one class of the chosen model"""
     conversations: int | None
     """held-out conversations"""
 

@@ -68,18 +68,18 @@ def fit_view(book: Playbook) -> dict[str, Any] | None:
         }
         for p in sorted(fit["predictors"], key=lambda p: -p["mean"])
     ]
-    chosen = fit["chosen"], fit.get("stays", False)
+    chosen = fit["chosen"], fit.get("phases", fit["chosen"])
     return {
         "rows": rows,
         "verdict": _verdict(fit),
         "conversations": None if fit["conversations"] is None else number(fit["conversations"], 0),
         "choices": [
             {"states": c["states"], "mean": number(c["mean"], 3), "interval": _interval(c),
-             "best": (c["states"], c.get("stays", False)) == chosen}
+             "best": (c["states"], c.get("phases", c["states"])) == chosen}
             for c in fit["choices"]
         ],
         "chosen": fit["chosen"],
-        "stays": chosen[1],
+        "phases": chosen[1],
         "plot": choices_plot(fit["choices"], chosen) if len(fit["choices"]) > 1 else None,
     }  # fmt: skip
 

@@ -157,14 +157,14 @@ def states_note(config: pomdp.Config, learnt: pomdp.Learnt) -> str | None:
     """What is said where as many hidden states were chosen as might be: the best number may be larger."""
     if learnt.choice is None or config.states is not None:
         return None
-    chosen, stays = learnt.choice.size
+    size, stays = learnt.choice.size, learnt.choice.size.phases == 1
     name, most = ("most_stays", config.most_stays) if stays else ("most_states", config.most_states)
-    tried = max(k for k, kind in learnt.choice.heldout if kind == stays)
-    if chosen < tried or tried <= REHEARSED:
+    tried = max(x.states for x in learnt.choice.heldout if (x.phases == 1) == stays)
+    if size.states < tried or tried <= REHEARSED:
         return None
     return (
-        f"held-out conversations chose {chosen} hidden states{' that stay' if stays else ''}, the most that "
-        f"were tried ({name} is {most}): more of them may explain more"
+        f"held-out conversations chose {size.states} hidden states{' that stay' if stays else ''}, the most "
+        f"that were tried ({name} is {most}): more of them may explain more"
     )
 
 
@@ -276,9 +276,10 @@ def searching(config: pomdp.Config, m: Machine, run: TrainingRun) -> Iterator[tu
 def iterations_at_most(config: pomdp.Config) -> tuple[int, int, int]:
     """Iterations of EM, at most: of starts for few states, of those for many, and of all other climbs."""
     effort = pomdp.Effort(starts=config.starts, iterations=config.iterations)
-    few, many, climbs = iterations_of(effort, *pomdp.numbers_of(config, sys.maxsize))
+    sizes = pomdp.sizes_of(config, sys.maxsize)
+    few, many, climbs = iterations_of(effort, sizes.moves, len(sizes.stays) + len(sizes.both))
     again = config.resamples * max(1, config.iterations // 5)
-    if config.states is not None and config.smoothing is not None and config.hidden != "chosen":
+    if config.states is not None and config.smoothing is not None and config.hidden in ("moves", "stays"):
         return few, many, climbs + again
     strengths = 1 if config.smoothing is not None else len(pomdp.STRENGTHS)
     return few, many, climbs + (strengths + 1) * config.iterations + again
@@ -295,7 +296,7 @@ def plan_of(config: pomdp.Config, data: Sequences, seed: int, sizes: Mapping[str
     EM ends where an iteration gains next to nothing, most often long before it must. So the iterations to be
     expected, and the seconds with them, are `TYPICAL` shares of the most that there may be.
     """
-    kind = "moves" if config.hidden == "chosen" else config.hidden
+    kind = "stays" if config.hidden == "stays" else "moves"
     few = min(FEW, config.most_states)
     one = replace(
         config, hidden=kind, most_states=few, most_stays=few, starts=1, iterations=REHEARSED, resamples=0
