@@ -86,6 +86,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     if "downstream" in found:
         _print_returns(found["downstream"], out)
     if partner.folder is not None:
+        out.print(f"report: {partner.folder / 'report.html'}", markup=False)
         notice(f"figures: {partner.folder / FILE}")
     return found
 

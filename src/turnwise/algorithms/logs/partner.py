@@ -38,9 +38,8 @@ from turnwise.run.training import TrainingRun
 class Config:
     """Numbers of a partner from logs."""
 
-    epochs: float = 12.0
-    """Passes over the conversations. What is said next is learnt in a few; what it has to do with all that
-    was said before takes more (docs/how-to/partners.md has the case)."""
+    epochs: float = 4.0
+    """Passes over the conversations."""
     batch_size: int | None = None
     """Conversations (or segments of long ones) per step, over all processes; none: 32, and down to 4 where
     they are few, for at least 1,000 steps."""

@@ -2,9 +2,9 @@
 
 What is in the folder is shown; what is not is named, with what its absence means. From a number on a page
 to where it is computed: the template that shows it names the function that makes its values; that function
-reads the number from the run's file, or computes it. `templates/` has a folder for logs, for feedback (reward
-models and replies), for agents, for worlds, for solutions and for playbooks; what several of them use lies
-outside these.
+reads the number from the run's file, or computes it. `templates/` has a folder for logs, for partners, for
+feedback (reward models and replies), for agents, for worlds, for solutions and for playbooks; what several of
+them use lies outside these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.estimates import with_estimate
 from turnwise.evaluation.pages.layout import Page, render
 from turnwise.evaluation.pages.logs import comparison_page, logs_page
+from turnwise.evaluation.pages.partners import partner_page
 from turnwise.evaluation.pages.playbook.view import picture_of, playbook_page
 from turnwise.evaluation.pages.provenance import facts_of_runs
 from turnwise.evaluation.pages.replies import reply_page
@@ -89,7 +90,7 @@ def plan_page(run: RunFiles) -> Page:
 
 PAGES: dict[str | None, Callable[[RunFiles], Page]] = {
     "logs": logs_page,
-    "partners": logs_page,
+    "partners": partner_page,
     "codebooks": acts_page,
     "act_agents": logs_page,
     "plans": plan_page,

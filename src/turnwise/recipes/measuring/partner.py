@@ -29,6 +29,8 @@ from turnwise.evaluation.measures.partners.answers import (
     with_memory,
 )
 from turnwise.evaluation.measures.partners.two_sample import Talk, Turn
+from turnwise.evaluation.pages.partners import QUALITY as FILE
+from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.parts import context_of
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import PartnerMeasure
@@ -42,7 +44,6 @@ from turnwise.run.folder import write_json
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 
-FILE = "partner_quality.json"
 LEAST = 40
 """conversations, at least, that have to be held out"""
 
@@ -68,7 +69,7 @@ def measure(
     `logs`: conversations; those that the partner learnt from teach the baselines, the others measure.
     `policy`: the logged agent, cloned, which talks with the partner for the two-sample test of whole talks.
     `acts`: codebooks, by which answers are counted as acts. `policies`, `task`: whose returns are compared,
-    with the partner and in the true task. With a run folder partner_quality.json is written into it.
+    with the partner and in the true task. With a run folder partner_quality.json and the page are written.
     InputError for logs of which too few, or all, are held out.
     """
     s = settings or PartnerMeasure()
@@ -103,7 +104,7 @@ def measure(
             )
             bar.at(1)
         others = codes.talks(chosen(held, evenly(len(held), 4 * s.places)))
-        memory = {} if not said else with_memory(*map(sequences_of, (counted, others)), s.seed, quiet)
+        memory = {} if not said else with_memory(sequences_of(counted), sequences_of(others), s.seed, quiet)
         tell("answers", said | {"with_memory": memory}, *_in_acts(said, memory, told))
     tested = _answers_test(partner, turned, codes, s)
     if tested is not None:
@@ -119,6 +120,7 @@ def measure(
     if partner.folder is not None:
         with locked(partner.folder):
             write_json(partner.folder / FILE, found)
+            write_report(partner.folder)
     return found
 
 
@@ -148,7 +150,7 @@ def _parted(partner: Counterpart, logs: Logs) -> tuple[Sequence[Dialogue], Seque
 def _telling(partner: Counterpart, learnt: TurnedLogs, held: TurnedLogs) -> dict[str, Any]:
     chat, context = partner.fitted.agent.chat, context_of(partner.fitted.agent.lm)
     rows = [token_rows(part, chat, context) for part in (learnt, held)]
-    return telling.measure_telling(partner.fitted.model, *rows)
+    return telling.measure_telling(partner.fitted.model, rows[0], rows[1])
 
 
 def _in_acts(found: Mapping[str, Any], memory: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
@@ -183,7 +185,7 @@ def _answers_test(
     """
     fitted, rng = partner.fitted, np.random.default_rng((s.seed, 1))
     by_talk: dict[int, list[Any]] = {}
-    some = chosen(turned.logs, turned.places)
+    some = chosen(turned.logs, np.array(turned.places, np.int64))
     some = chosen(some, evenly(len(some), at_most(80, 2 * s.talks)))
     for place in places_of(fitted, TurnedLogs(some, turned.facts)):
         by_talk.setdefault(place.talk, []).append(place)
@@ -198,7 +200,7 @@ def _answers_test(
     if len(pairs) < LEAST // 2:
         return None
     kinds = [[_talk(_turned_back(h, t), codes) for h, t in part] for part in (pairs, real)]
-    return two_sample.two_sample(*kinds, s.seed) | {"failed": len(asked) - len(pairs)}
+    return two_sample.two_sample(kinds[0], kinds[1], s.seed) | {"failed": len(asked) - len(pairs)}
 
 
 def _talks_test(
@@ -290,5 +292,5 @@ def _downstream(
             talks, wrong = _held(policy, live, n, s, quiet, name)
             found[name] = [c.dialogue.undiscounted_return() for c in talks]
             failed += wrong
-    result = downstream.downstream_gap(*returns, s.seed)
+    result = downstream.downstream_gap(returns[0], returns[1], s.seed)
     return result | {"task": true.words, "failed": failed}, downstream.sentence(result)

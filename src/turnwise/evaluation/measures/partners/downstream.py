@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from turnwise.evaluation.measures.intervals import bootstrap_interval
 
@@ -47,7 +47,7 @@ def downstream_gap(
 def _rank(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(spearmanr(a, b).statistic)
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def _ends(returns: np.ndarray, rng: np.random.Generator) -> dict[str, float]:

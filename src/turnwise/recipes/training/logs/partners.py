@@ -83,16 +83,15 @@ def prepare(
     rows.cuts.expect_room(context)
     paid = _rewards(learnt)
     module = PartnerModel(ready(lm, learning), *_spread(paid))
-    config = replace(
-        config, batch_size=batch_size_of(config, m, batch_size_for(len(rows), config.epochs, STEPS))
-    )
+    batch_size = batch_size_of(config, m, batch_size_for(len(rows), config.epochs, STEPS))
+    config = replace(config, batch_size=batch_size)
     expect_criterion(learning, algorithm, len(heldout))
     how = settled(
         module,
         [trunk_of(module.policy.lm)],
         learning,
         m.world,
-        rows=config.batch_size,
+        rows=batch_size,
         longest=lengths(rows).max(),
         vocab=lm.config.vocab_size,
     )
