@@ -125,7 +125,9 @@ def test_acts_learn_with_it_and_failed_talks_leave_the_batch(folder: Path):
     )
     assert after > before + 0.2
     assert agent.task == str(folder / "partner")  # these logs name no task, so that the partner is it
-    assert agent.held is not None and len(agent.held.learnt) == len(clone.held.learnt)
+    # It has learnt from what its partner has: all of the logs. The clone has learnt from nearly all.
+    known = tw.load(folder / "partner").held
+    assert len(agent.held.learnt) == len(known.learnt) > len(clone.held.learnt)
     metrics = [json.loads(x) for x in (folder / "ppo" / "metrics.jsonl").read_text().splitlines()]
     live = LivePartner(find_task(folder / "partner").live(), clone.agent, clone.agent.chooser)
     episodes, left_out = live.talks(clone.agent.chooser.module, 200, (0, 0))
