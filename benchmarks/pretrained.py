@@ -144,6 +144,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bc again": {"gradient_checkpointing": True},
     "ilql": {},
     "ilql bf16": {"autocast": "bfloat16"},
+    "ilql again": {"gradient_checkpointing": True},
 }
 
 

@@ -19,6 +19,7 @@ from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.learning.precision import CAME_IN, as_it_came
 from turnwise.models.lm.learning.recompute import recompute_layers_
 from turnwise.models.lm.learning.saved import saved_by
+from turnwise.models.lm.lora import dropouts_of, with_lora
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.pretrained import load_lm, save_lm
 from turnwise.models.lm.replies import actions_logp
@@ -193,6 +194,39 @@ def test_layers_that_are_formed_again_give_the_same_gradients(row: Any, group: i
         assert_close(a, b, rtol=0, atol=1e-10)
 
 
+def test_what_is_dropped_is_dropped_again_when_layers_are_formed_again(row: Any) -> None:
+    """Adapters that drop half of what they read, and attention that does: the same draws twice."""
+    batch = pack_tokens([row("7 3|1 2 9"), row("7 3|4 9")], gamma=1.0, dtype=torch.float64)
+
+    def gradients(again: bool, adapted: bool) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(0)
+        lm: Any = llama(23, width=8, layers=3, heads=2, context=64, eos=1, pad=0)
+        if adapted:
+            lm = with_lora(lm, 2, dropout=0.5)
+            for m in dropouts_of(lm):
+                m.train()
+            for name, p in lm.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(p)
+        else:
+            lm.config.attention_dropout = 0.5
+            for layer in trunk_of(lm).layers:
+                layer.self_attn.attention_dropout = 0.5
+            lm.train()
+        lm.double()
+        if again:
+            recompute_layers_(trunk_of(lm))
+        torch.manual_seed(1)
+        loss = actions_logp(lm, batch).sum()
+        return torch.autograd.grad(loss, [p for p in lm.parameters() if p.requires_grad])
+
+    for adapted in (True, False):
+        plain = gradients(False, adapted)
+        torch.manual_seed(2)
+        for a, b in zip(gradients(True, adapted), plain, strict=True):
+            assert_close(a, b, rtol=0, atol=1e-10)
+
+
 def test_bytes_that_a_pass_keeps_are_counted() -> None:
     """Each linear layer more keeps what it was given, 5 numbers of 8 bytes a position, and no weights."""
 
@@ -301,6 +335,14 @@ def test_parts_are_as_large_as_activations_allow() -> None:
     assert (how.memory.weights, how.memory.gradients, how.memory.optimizer) == (weights, weights, 2 * weights)
     few = settled(lm, [trunk_of(lm)], Learning(micro_batch=2), World(), **sizes)
     assert few.rows == 2 and few.memory.total < how.memory.total
+    both = {"rows": 4, "longest": 100, "vocab": 23}
+    once, twice = (
+        settled(lm, [trunk_of(lm)], Learning(gradient_checkpointing=x), World(), **both).memory
+        for x in (False, True)
+    )
+    # Formed again, layers keep less, and leave as many holes.
+    assert once.activations == pytest.approx(400 * each, abs=1) and twice.activations < 0.6 * once.activations
+    assert twice.allocator == once.allocator == pytest.approx(0.3 * 400 * each, abs=1)
     assert "micro_batch" in lower(Learning(), 4) and "micro_batch" not in lower(Learning(), 1)
 
 

@@ -27,7 +27,7 @@ def recompute_layers_(trunk: Any) -> None:
             continue
         for layer in layers:
             if "forward" not in vars(layer):
-                layer.forward = functools.partial(_recomputed, layer.forward, trunk.config)
+                layer.forward = functools.partial(_recomputed, layer, layer.forward, trunk.config)
 
 
 def recomputes(trunk: Any) -> bool:
@@ -57,7 +57,7 @@ def layers_of(trunk: Any) -> nn.ModuleList:
     )
 
 
-def _recomputed(forward: Callable[..., Any], config: Any, *args: Any, **kwargs: Any) -> Any:
+def _recomputed(layer: nn.Module, forward: Callable[..., Any], config: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     now = config._attn_implementation  # the second reading attends as the first did, whenever it comes
@@ -65,4 +65,17 @@ def _recomputed(forward: Callable[..., Any], config: Any, *args: Any, **kwargs: 
     def contexts() -> tuple[Any, Any]:
         return contextlib.nullcontext(), attending(config, now)
 
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    # The generator's state is kept only where the second reading draws what the first drew: on a CPU these few
+    # KB between large blocks split what a layer frees, so that the next one finds holes that are too small.
+    drawn = _drops_out(layer, config)
+    return checkpoint(
+        forward, *args, use_reentrant=False, context_fn=contexts, preserve_rng_state=drawn, **kwargs
+    )
+
+
+def _drops_out(layer: nn.Module, config: Any) -> bool:
+    """Whether a pass through the layer draws anything at random: by a module, or by a share in the config."""
+    if any(m.training and m.p > 0 for m in layer.modules() if isinstance(m, nn.Dropout)):
+        return True
+    shares = (v for k, v in config.to_dict().items() if "drop" in k and isinstance(v, int | float))
+    return layer.training and any(shares)
