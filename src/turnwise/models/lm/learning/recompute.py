@@ -65,8 +65,8 @@ def _recomputed(layer: nn.Module, forward: Callable[..., Any], config: Any, *arg
     def contexts() -> tuple[Any, Any]:
         return contextlib.nullcontext(), attending(config, now)
 
-    # The generator's state is kept only where the second reading draws what the first drew: on a CPU these few
-    # KB between large blocks split what a layer frees, so that the next one finds holes that are too small.
+    # The generator's state is kept only where the second reading draws what the first drew: on a CPU these
+    # few KB between large blocks split what a layer frees, and the next one finds holes that are too small.
     drawn = _drops_out(layer, config)
     return checkpoint(
         forward, *args, use_reentrant=False, context_fn=contexts, preserve_rng_state=drawn, **kwargs
