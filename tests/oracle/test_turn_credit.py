@@ -175,7 +175,7 @@ def test_ppo_at_ratio_1_has_the_gradient_of_the_return(credit: str, lam: float) 
     """
     policy = Tabular()
     rows, weights = single(policy)
-    c = ppo.Config(lam=lam, credit=credit)  # pyright: ignore[reportArgumentType]
+    c = ppo.Config(lam=lam, credit=credit, beta=0.0)  # pyright: ignore[reportArgumentType]
     (m,) = ppo.experience(policy, policy, [rows], c, CPU)  # pyright: ignore[reportArgumentType]
     raw = (m.returns - m.values)[m.states.loss_mask]
     m = replace(m, old_logp=policy.logp(m.batch).detach())
@@ -188,7 +188,7 @@ def test_ppo_at_ratio_1_has_the_gradient_of_the_return(credit: str, lam: float) 
 def group_gradient(policy: Tabular, advantages: Callable[[Tensor], Tensor]) -> Tensor:
     """Of the loss of `talk-rloo` with other advantages [P, 2] in the place of its own, per conversation."""
     rows, weights = pairs(policy)
-    c = rloo.Config(group=2, batch=2, minibatches=1)
+    c = rloo.Config(group=2, batch=2, minibatches=1, beta=0.0)
     (m,) = rloo.experience(policy, [rows], c, CPU, f64)  # pyright: ignore[reportArgumentType]
     worth = m.batch.rewards.sum(1).view(-1, 2)
     own = advantages(worth).flatten()
@@ -201,7 +201,7 @@ def test_rloo_has_the_gradient_of_the_return() -> None:
     """Against one other conversation with the same partner, whose hidden state both share."""
     policy = Tabular()
     rows, weights = pairs(policy)
-    c = rloo.Config(group=2, batch=2, minibatches=1)
+    c = rloo.Config(group=2, batch=2, minibatches=1, beta=0.0)
     (m,) = rloo.experience(policy, [rows], c, CPU, f64)  # pyright: ignore[reportArgumentType]
     m = replace(m, old_logp=policy.logp(m.batch).detach(), advantages=m.advantages * weights)
     total, _ = rloo.loss(policy, m, 2.0, c)

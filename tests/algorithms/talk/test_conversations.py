@@ -63,7 +63,7 @@ def test_gae_over_turns_by_hand(agent: TalkActor) -> None:
     A_0 = -1 + .25 (-1.25) = -1.3125. The deviation of the three is that of one number for all.
     """
     row = said(([4, 4], [5, 6, 0], 0.0), ([7], [8, 0], -1.0), ([7, 7, 7], [9, 0], 5.0))
-    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5, credit="turns"))
+    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5, credit="turns", beta=0.0))
     by_hand = torch.tensor([-1.3125, -1.25, 3.0])
     torch.testing.assert_close(m.returns, (by_hand + 2).unsqueeze(0))
     spread = by_hand.std(correction=0)
@@ -73,7 +73,7 @@ def test_gae_over_turns_by_hand(agent: TalkActor) -> None:
 def test_gae_over_tokens_by_hand(agent: TalkActor) -> None:
     """The same turns: inside a turn delta = 0 and lambda .5 is paid at each token."""
     row = said(([4, 4], [5, 0], -1.0), ([7], [8, 0], 5.0))
-    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5, credit="tokens"))
+    m = experience(agent, [row], ppo.Config(gamma=0.5, lam=0.5, credit="tokens", beta=0.0))
     by_hand = [0.0, 0.0, 0.0, 3.0]  # A_3 = 5 - 2
     by_hand[2] = 0 + 0.5 * by_hand[3]
     by_hand[1] = (-1 + 0.5 * 2 - 2) + 0.5 * 0.5 * by_hand[2]
@@ -90,11 +90,11 @@ def test_what_partners_and_tools_insert_changes_no_advantage(agent: TalkActor, c
         said(([4] * 30, [5, 0], 0.0), ([7] + [11] * 20 + [12] * 5, [8, 9, 0], 2.0)),
         said(([6, 4, 4], [5, 0], 1.0)),
     ]
-    c = ppo.Config(lam=0.9, credit=credit)  # pyright: ignore[reportArgumentType]
+    c = ppo.Config(lam=0.9, credit=credit, beta=0.0)  # pyright: ignore[reportArgumentType]
     one, two = (experience(agent, rows, c) for rows in (plain, longer))
     assert torch.equal(one.advantages, two.advantages) and torch.equal(one.returns, two.returns)
     assert turn_of_tokens(plain).tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
-    r = rloo.Config(group=2, batch=2, minibatches=1)
+    r = rloo.Config(group=2, batch=2, minibatches=1, beta=0.0)
     groups = [
         rloo.experience(Reference(agent.policy.lm), [rows], r, CPU)[0].advantages for rows in (plain, longer)
     ]
@@ -104,7 +104,7 @@ def test_what_partners_and_tools_insert_changes_no_advantage(agent: TalkActor, c
 def test_a_conversation_that_was_cut_is_worth_what_v_says_of_its_end(agent: TalkActor) -> None:
     """Cut behind the partner's answer: G = -1 + 1 * 2. Ended there: G = -1."""
     cut, ended = said(([4], [5, 0], -1.0), terminated=False), said(([4], [5, 0], -1.0))
-    m = experience(agent, [cut, ended], ppo.Config(lam=1.0, credit="turns"))
+    m = experience(agent, [cut, ended], ppo.Config(lam=1.0, credit="turns", beta=0.0))
     torch.testing.assert_close(m.returns, torch.tensor([[1.0], [-1.0]]))
 
 
@@ -240,7 +240,7 @@ def test_it_learns_to_go_on(name: str, policy: LmPolicy, chat: ChatFormat, tmp_p
     run = TrainingRun(tmp_path, quiet=True, log_every=1)
     speed = {"optimizer": tw.AdamW(lr=1e-2), "talks": 1200}
     if name == "rloo":
-        rloo.train(rloo.Config(batch=64, group=4, minibatches=8, **speed), talk, policy, run, 0)
+        rloo.train(rloo.Config(batch=64, group=4, minibatches=8, beta=0.0, **speed), talk, policy, run, 0)
     elif name == "archer":
         a = archer.Config(batch=60, critic_first=2, beta=0.0, **speed)
         archer.train(a, talk, archer.new_agent(policy), run, 0)

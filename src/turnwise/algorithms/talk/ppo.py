@@ -55,7 +55,7 @@ class Config:
     """Conversations that are held in all."""
     batch: int = 200
     """Conversations between updates."""
-    epochs: int = 3
+    epochs: int = 2
     """Passes over what was talked."""
     minibatches: int = 4
     """Gradient steps per pass."""
@@ -73,7 +73,7 @@ class Config:
     """Weight of the critic's loss. Trunks are separate, so it acts through the shared gradient norm alone."""
     critic_first: int = 0
     """Iterations at first in which V alone learns."""
-    beta: float = 0.0
+    beta: float = 0.005
     """Weight of the KL to the policy that it began with, in standard deviations of the return per nat. More
     of it keeps the words as they were."""
     entropy_weight: float = 0.0

@@ -54,11 +54,11 @@ class Config:
     """Conversations with the same partner, 2 or more. More of them make the baseline better."""
     minibatches: int = 2
     """Gradient steps on what was talked, each on whole groups."""
-    optimizer: AdamW = AdamW(lr=1e-3, warmup=0.02)
+    optimizer: AdamW = AdamW(lr=3e-4, warmup=0.02)
     """Settings of the optimizer."""
     most_ratio: float = 2.0
     """Largest importance ratio of a token; it has an effect from the second minibatch on."""
-    beta: float = 0.0
+    beta: float = 0.02
     """Weight of the KL to the policy that it began with, in units of reward per nat. More of it keeps the
     words as they were."""
     entropy_weight: float = 0.0
