@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -287,47 +288,43 @@ def test_show_prints_decisions_and_discounts(logs, capsys):
 
 
 def test_the_demos_verbs_can_be_typed(tmp_path, capsys):
-    """Critics choose their beta on conversations of their own; the dry run writes nothing."""
-    words = ["demo", "--out", str(tmp_path / "demo"), "--validation-episodes", "7", "--dry-run", "--json"]
+    """The dry run writes nothing. What improve takes is measured, and every policy that it chose from."""
+    words = ["demo", "--out", str(tmp_path / "demo"), "--dry-run", "--json"]
     assert main(words) == 0
-    first = [" ".join(v) for v in printed_json(capsys)["verbs"]]
-    trained = [v.split()[1] for v in first if v.startswith("train")]
-    assert trained == ["acts", "pomdp", "act-iql", "bc", "ilql"]
-    assert not any(v.startswith("evaluate") and v.endswith("acts") for v in first)  # they are no policy
-    judged = [v.split()[2].rsplit("/", 1)[1] for v in first if v.startswith("evaluate") and "--logs" in v]
-    assert judged == ["pomdp", "act-iql"] and any("--conversations 3000" in v for v in first)
-    assert main([*words, "--methods", "ilql", "mc", "turn-iql", "bc-success", "bc-top"]) == 0
     verbs = [" ".join(v) for v in printed_json(capsys)["verbs"]]
-    trained = [v.split()[1] for v in verbs if v.startswith("train")]
-    assert trained == ["bc", "ilql", "mc", "turn-iql", "bc", "bc"]
-    chosen = [v for v in verbs if "--betas" in v]
-    assert [v.split()[2].rsplit("/", 1)[1] for v in chosen] == ["ilql", "mc", "turn-iql"]
-    assert all("--validation-episodes 7" in v for v in chosen)
+    assert [v.split()[0] for v in verbs] == ["data", "data", "improve", *["evaluate"] * 5]
+    measured = [Path(v.split()[2]).name for v in verbs if v.startswith("evaluate")]
+    assert measured == ["better", "plan", "act-clone", "act-mc", "act-iql"]
+    assert main([*words, "--preset", "all"]) == 0
+    verbs = [" ".join(v) for v in printed_json(capsys)["verbs"]]
+    assert "improve" in verbs[2] and "--preset all" in verbs[2]
+    assert [Path(v.split()[2]).name for v in verbs[-3:]] == ["practice", "clone", "ilql"]
     assert not list(tmp_path.iterdir())
 
 
-def test_the_demo_end_to_end(tmp_path, capsys):
-    """Tiny, with one method beside the clone: the rows, the optimum, the page."""
-    words = ["demo", "--out", str(tmp_path / "demo"), "--conversations", "24", "--episodes", "4"]
-    words += ["--others", "30"]
-    words_of_one = [*words, "--validation-episodes", "2", "--methods", "bc-success", "--workers", "1"]
-    assert main([*words_of_one, "--json"]) == 0
+def test_the_demo_end_to_end(tmp_path, capsys, monkeypatch):
+    """Tiny: a row for every policy, the optimum, what was said before, and the pages."""
+    monkeypatch.setenv("TURNWISE_REHEARSAL", "1")
+    home = tmp_path / "demo"
+    words = ["demo", "--out", str(home), "--conversations", "80", "--episodes", "4", "--workers", "1"]
+    assert main([*words, "--json"]) == 0
     found = printed_json(capsys)
-    assert [r["name"] for r in found["rows"]] == ["BC", "BC, success only"]
+    names = {r["name"]: r["role"] for r in found["rows"] if not r["name"].startswith("what improve takes")}
+    learnt = ("plan in a learnt model", "Monte-Carlo values", "IQL")
+    assert names == {"clone": "baseline"} | dict.fromkeys(learnt, "method")
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
-    assert "--others 30 --episodes 4 --validation-episodes 2 --methods bc-success" in found["command"]
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "0.5675" in page and "BC, success only" in page
-    # A run that was asked for brings those that it needs.
-    assert main([*words, "--validation-episodes", "2", "--methods", "act-iql", "--resume", "--json"]) == 0
-    found = printed_json(capsys)
-    assert [r["name"] for r in found["rows"]] == ["act-level IQL", "BC"]
-    (judged,) = found["estimates"]  # by other logs
-    assert judged["name"] == "act-level IQL" and judged["conversations"] == 30
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "with nobody to talk to" in page and 'href="act-iql/report.html"' in page
-    assert main([*words[:3], "--conversations", "25", "--resume"]) == 2
-    assert "conversations was 24 and is 25 now" in capsys.readouterr().err
+    assert "--episodes 4" in found["command"] and "--preset" not in found["command"]
+    told = json.loads((home / "better" / "improve.json").read_text())
+    verb = "Keep the agent" if told["choice"]["word"] == "keep" else told["choice"]["name"]
+    assert verb in found["said"]["sentence"] and "<" not in found["said"]["sentence"]
+    page = (home / "report.html").read_text()
+    assert "0.5675" in page and "before anybody talked" in page
+    for link in ("better/report.html", "better/plan/report.html"):
+        assert f'href="{link}"' in page and (home / link).is_file()
+    assert main([*words, "--resume", "--json"]) == 0  # nothing is done twice
+    assert printed_json(capsys)["rows"] == found["rows"]
+    assert main([*words[:3], "--conversations", "81", "--resume"]) == 2
+    assert "conversations was 80 and is 81 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

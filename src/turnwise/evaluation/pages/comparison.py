@@ -50,14 +50,12 @@ def comparison(
     task: str,
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
-    selection: str,
-    estimates: Sequence[Mapping[str, Any]] = (),
+    said: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The contents of comparison.json. `rows` are made by `row`; a reference has name, role, mean, and may
     have low, high, episodes, note. The sentence "x% of the way from A to the optimum" is written only if
-    one has the role `optimum` and another `baseline` or `behaviour`. `estimates` are made by `estimate_row`.
-    InputError for rows that were not
-    measured in one task.
+    one has the role `optimum` and another `baseline` or `behaviour`. `said` is what was said before anybody
+    talked to them (`improved.said_before`). InputError for rows that were not measured in one task.
     """
     expect_one_task("comparison", rows)
     return {
@@ -71,26 +69,7 @@ def comparison(
         "rows": list(rows),
         "references": list(references),
         "runs": {r["name"]: r["run"] for r in rows},
-        "selection": selection,
-        "estimates": list(estimates),
-    }
-
-
-def estimate_row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What other logs say of a policy, from its estimate.json."""
-    worth, safe = found["worth"], found["safe"]
-    promised = next((row for row in found["estimates"] if row["name"] == "direct"), None)
-    ends = ("value", "low", "high")
-    return {
-        "name": name,
-        "conversations": found["conversations"],
-        "now": {k: worth["now"][k] for k in ends},
-        "then": {k: worth["then"][k] for k in ends},
-        "by": worth["then"]["words"],
-        "sure": worth["sure"],
-        "why": worth["why"][0] if worth["why"] else "",
-        "promised": None if promised is None else {k: promised[k] for k in ends},
-        "safe": {"t": safe["t"], "worth": safe["worth"] and {k: safe["worth"][k] for k in ends}},
+        "said": said,
     }
 
 

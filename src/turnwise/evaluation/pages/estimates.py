@@ -74,41 +74,6 @@ def estimate_view(found: Mapping[str, Any], live: Mapping[str, Any] | None) -> d
     }
 
 
-def judged_view(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Several policies by what other logs say of each (`comparison.estimate_row`), beside what they earned in
-    the `table` of a comparison; None if there are none."""
-    if not rows:
-        return None
-    decimals = table["decimals"]
-    earned = {row["name"]: row for row in table["rows"] if row["mean"] is not None}
-    return {
-        "rows": [
-            {
-                "name": row["name"],
-                "run": earned[row["name"]].get("run") if row["name"] in earned else None,
-                "sure": SURE[row["sure"]],
-                "then": "not known" if row["sure"] == "cannot tell" else _mean(row["then"], decimals),
-                "promised": "" if row["promised"] is None else _mean(row["promised"], decimals),
-                "safe": _safely(row["safe"], decimals),
-                "live": _mean({**earned[row["name"]], "value": earned[row["name"]]["mean"]}, decimals)
-                if row["name"] in earned
-                else "",
-                "why": row["why"],
-            }
-            for row in rows
-        ],
-        "conversations": number(rows[0]["conversations"], 0),
-        "now": _mean(rows[0]["now"], decimals),
-        "promised": any(row["promised"] is not None for row in rows),
-    }
-
-
-def _safely(safe: Mapping[str, Any], decimals: int) -> str:
-    if not safe["t"]:
-        return "the logged agent"
-    return f"{safe['t']:.0%} of its turns: {_mean(safe['worth'], decimals)}"
-
-
 def _live(live: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Mean, interval and number of the live conversations, if their score is the one that logs have."""
     if live is None or live.get("mean") is None or live.get("score", "mean return") != "mean return":

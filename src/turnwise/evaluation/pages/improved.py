@@ -44,6 +44,13 @@ def improved_page(folder: Path) -> Page:
     return Page(parts, "estimate/words.html", values, [run])
 
 
+def said_before(found: Mapping[str, Any], page: str) -> dict[str, str]:
+    """What improve.json says to do and what that would earn, as plain text, and where its page is."""
+    rows = [] if found["compared"] is None else found["compared"]["rows"]
+    logged = next((row for row in rows if row["logged"]), None)
+    return {"sentence": _sentence(found, logged).striptags(), "page": page}
+
+
 def improved_view(found: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:
     """All that the templates show; `live` is what the policy earned in talk, if anybody measured it."""
     choice, compared = found["choice"], found["compared"]

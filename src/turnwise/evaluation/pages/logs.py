@@ -13,7 +13,6 @@ from turnwise.data.cards.logs import describe
 from turnwise.evaluation.pages.comparison import expect_rows
 from turnwise.evaluation.pages.conversations import conversations_view
 from turnwise.evaluation.pages.critics import critic_view, scale_of, typeset
-from turnwise.evaluation.pages.estimates import judged_view
 from turnwise.evaluation.pages.layout import Page
 from turnwise.evaluation.pages.provenance import facts_of_runs, flat
 from turnwise.evaluation.pages.run_files import RUN_FILES, RunFiles, read_object, read_run
@@ -36,6 +35,7 @@ def comparison_page(folder: Path) -> Page:
     best_first = [row for row in standings(compared)["rows"] if row.get("run")]
     titles = {row["run"]: row["name"] for row in best_first}
     order = list(titles)
+    compared = {**compared, "pages": [x for x in order if (folder / x / "report.html").is_file()]}
     # As in the table. Runs without a row, which nobody evaluated, come last.
     runs.sort(key=lambda run: order.index(run.name) if run.name in order else len(order))
     return _laid_out(compared, runs, titles, path)
@@ -99,19 +99,18 @@ def _laid_out(
         "title": compared.get("title") or source.parent.resolve().name,
         "aim": compared.get("aim"),
         "facts": facts_of_runs(runs, source, compared.get("task")),
-        "selection": compared.get("selection"),
+        "said": compared.get("said"),
+        "pages": compared.get("pages", ()),
         "score": score,
         "confidence": f"{100 * confidence:g}",
         "table": table,
         "plots": comparison_plots(table, score),
         "answer": found,
         "cards": _cards(runs, titles),
-        "estimates": judged_view(compared.get("estimates") or [], table),
         "runs": shown,
     }
     parts = (
         "logs/result.html",
-        "estimate/several.html",
         "logs/wording.html",
         "logs/data.html",
         "logs/critics.html",
