@@ -174,7 +174,7 @@ def _write_comparison(folder: Path, **changes) -> Path:
         "rows": _ROWS,
         "references": _REFERENCES,
         "runs": {"bc": "bc", "ilql": "ilql"},
-        "selection": "By 300 validation conversations.",
+        "said": {"sentence": "Take ILQL.", "page": "better/report.html"},
     }
     (folder / "comparison.json").write_text(json.dumps(asked | changes))
     return folder

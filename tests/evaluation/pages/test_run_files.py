@@ -26,7 +26,7 @@ def test_a_run_that_does_not_say_its_kind_gets_no_guess(run, read, write_evaluat
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
-        ({"family": "talk"}, r"algorithm.json: family is 'talk'; expected one of logs, codebooks, "),
+        ({"family": "talk"}, r"algorithm.json: family is 'talk'; expected one of logs, "),
         ({"metrics": ["loss"]}, r"algorithm.json: metrics: expected an object"),
         ({"metrics": {"td": {"unit": "nats"}}}, r"algorithm.json: metrics: td: expected what \(text\)"),
         ({"metrics": {"td": {"what": "TD", "loss": 1}}}, r"metrics: td: expected .* loss \(true or false\)"),

@@ -104,9 +104,10 @@ def test_table_lists_methods_and_optimum_best_first(page):
     assert page.row("BC") == "BC −0.300 −0.340 to −0.260 0% 31% 2,000"
     assert page.row("exact optimum") == "exact optimum computed by backward induction 0.5675 exact"
     assert page.row("behaviour policy") == "behaviour policy wrote the logs −0.310 −0.330 to −0.290"
-    names = re.findall(r'<th scope="row">([^<]+)', page.html)
+    names = re.findall(r'<th scope="row">(?:<a href="[^"]+">)?([^<]+)', page.html)
     assert names[:5] == ["exact optimum", "ILQL", "MC", "BC", "behaviour policy"]
-    assert "By 300 validation conversations." in page.text
+    assert "before anybody talked to it. Take ILQL." in page.text
+    assert 'href="better/report.html"' in page.html
 
 
 def test_where_lower_is_better_the_lowest_leads(tmp_path, read, write_comparison):
