@@ -137,6 +137,17 @@ def test_it_is_said_if_the_most_hidden_states_were_chosen() -> None:
     assert note is not None and "64 hidden states that stay" in note and "most_stays is 64" in note
 
 
+def test_what_leaves_nothing_to_choose_from_is_refused() -> None:
+    """Kinds with phases come in certain numbers; seven states are none."""
+    with pytest.raises(tw.SettingError, match="states is 7; expected kinds times phases: 4, 6, 8"):
+        pomdp.sizes_of(pomdp.Config(hidden="both", states=7), 100)
+    with pytest.raises(tw.SettingError, match="most_states"):
+        pomdp.sizes_of(pomdp.Config(hidden="both", most_states=3), 100)
+    found = pomdp.sizes_of(pomdp.Config(states=12), 100)
+    assert (found.moves, found.stays, set(found.both)) == ((12,), (12,), {(6, 2), (4, 3), (3, 4)})
+    assert pomdp.sizes_of(pomdp.Config(hidden="stays", most_stays=3), 100) == pomdp.Sizes(stays=(1, 2, 3))
+
+
 def _sequences() -> Sequences:
     from turnwise.data.files.logs import read_logs
     from turnwise.recipes.training.acts.agents import read_acts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,29 @@ def test_a_stopped_search_goes_on_to_the_same_bits(where: str, look: int) -> Non
     again = fit(data, 2, np.random.default_rng(5), effort=QUICK, notes=Notes(kept))
     for name, array in whole.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[name])
+
+
+@pytest.mark.parametrize("where", ["many4x1-1", "own4x1", "many8x2-2", "own8x1"])
+def test_a_stopped_choice_among_kinds_goes_on_to_the_same_bits(where: str) -> None:
+    """Stopped in a start and in a climb, of states that stay and of kinds with phases."""
+    data = lamps(200, np.random.default_rng(1))
+    sizes: dict[str, Any] = {"moves": (1, 2), "stays": (2, 4, 8), "both": [Size(4, 2)], "effort": QUICK}
+    whole = choose(data, np.random.default_rng(5), **sizes)
+    kept: dict[str, np.ndarray] = {}
+    looks = 0
+
+    def watch(what: str, value: float) -> None:
+        nonlocal looks
+        looks += what == where
+        if looks == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose(data, np.random.default_rng(5), **sizes, notes=Notes(keep=kept.update), watch=watch)
+    again = choose(data, np.random.default_rng(5), **sizes, notes=Notes(kept))
+    assert again.size == whole.size and again.heldout == whole.heldout
+    for name, array in whole.model.arrays().items():
+        np.testing.assert_array_equal(array, again.model.arrays()[name])
 
 
 def test_twins_are_the_states_that_cost_nothing_to_merge() -> None:

@@ -39,7 +39,7 @@ from turnwise.exact.learning.planner import Planner, allowed_only, mixture, simu
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.exact.sarsop.solve import Solution, solve
 from turnwise.run.checks import INSIDE, NOT_NEGATIVE, ONE_OR_MORE, POSITIVE, SHARE, check, check_choice
-from turnwise.run.errors import InputError
+from turnwise.run.errors import InputError, SettingError
 from turnwise.run.metrics import Metric
 
 Way = Literal["mixture", "quantile", "main"]
@@ -195,7 +195,7 @@ class Sizes:
 
 
 def sizes_of(c: Config, steps: int) -> Sizes:
-    """What the settings leave to choose from, for data of so many steps."""
+    """What the settings leave to choose from, for data of so many steps. SettingError if that is nothing."""
     moves, stays, most = MOVES, STAYS, min(c.most_states, steps)
     if c.hidden == "stays":
         stays = (1, *STAYS)  # otherwise one state is one that may move
@@ -206,6 +206,11 @@ def sizes_of(c: Config, steps: int) -> Sizes:
         tuple(k for k in stays if k <= min(c.most_stays, steps) or k == c.states),
         tuple(x for x in BOTH if (x.states <= most if c.states is None else x.states == c.states)),
     )
+    if c.hidden == "both" and not found.both:
+        kinds = sorted({x.states for x in BOTH})
+        if c.states is not None:
+            raise SettingError("states", c.states, f"kinds times phases: {', '.join(map(str, kinds))}")
+        raise SettingError("most_states", c.most_states, f"{kinds[0]} or more, and as many turns in the logs")
     return found if c.hidden == "chosen" else Sizes(**{c.hidden: getattr(found, c.hidden)})
 
 
