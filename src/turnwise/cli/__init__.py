@@ -22,6 +22,7 @@ VERBS = {
     "plan": "act in a POMDP by simulations from what is believed, beside the best value's bounds",
     "watch": "see episodes of a trained agent: a film, each step in words, or step by step by hand",
     "export": "write a trained agent as a program for other run times, ONNX or torch.export",
+    "bench": "every method on every task with every seed, in one table",
     "data": "make, check, show and convert logs and feedback",
     "report": "write the report page of a run or of a comparison of runs",
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from turnwise.evaluation.pages import compared, improved
+from turnwise.evaluation.pages import bench, compared, improved
 from turnwise.evaluation.pages.acts import acts_page
 from turnwise.evaluation.pages.agents import agent_page
 from turnwise.evaluation.pages.estimates import with_estimate
@@ -53,6 +53,8 @@ def page_of(folder: Path) -> Page:
         return compared.compared_page(folder)
     if (folder / improved.FILE).is_file():
         return improved.improved_page(folder)
+    if (folder / bench.FILE).is_file():
+        return bench.bench_page(folder)
     if (folder / "comparison.json").is_file():
         return comparison_page(folder)
     if (folder / "solution.json").is_file():
