@@ -141,6 +141,26 @@ def test_acts_learn_with_it_and_failed_talks_leave_the_batch(folder: Path):
         tw.fit(tw.ActPPO(talks=40, batch=40), broken, policy=clone, quiet=True)
 
 
+def test_a_plans_models_answer_whoever_talks(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Three hidden states are all there is, so that a clone of words earns with the models what it earns with
+    true customers: it is the logged agent, and earned what the logs did. No sentence is made up."""
+    few = {"starts": 1, "iterations": 60, "resamples": 0, "trials": 60, "simulations": 100}
+    logs, given = str(folder / "logs.jsonl"), {"acts": folder / "acts", "estimate": False, "quiet": True}
+    plan = tw.fit(tw.LearntPomdp(states=3, **few), logs, out=folder / "plan", **given)
+    args = ["evaluate", str(folder / "bc"), "--partner", str(folder / "plan"), "--episodes", "400", "--json"]
+    assert main(args) == 0
+    found = json.loads(capsys.readouterr().out)
+    logged = np.mean([sum(m.get("reward", 0) for m in r["messages"]) for r in rows(N)])
+    assert found["low"] - 0.1 < logged < found["high"] + 0.1 and found.get("failed", 0) < 20
+    heard = {m["content"] for r in rows(N) for m in r["messages"] if m["role"] == "user"}
+    task = find_task(plan).live()
+    assert {o[-1].content for o in task.reset(range(50), range(50))} <= heard
+    assert {r.messages[0].content for r in task.step(range(50), ["is it the fan"] * 50)} == {
+        "yes it is",
+        "no it works",
+    }
+
+
 def test_how_good_it_is_and_that_dealt_answers_are_told(folder: Path, capsys: pytest.CaptureFixture[str]):
     """Measured on 200 other talks: the answers of one that learnt from dealt answers cost more nats, of words
     and of acts, and are told from logged ones more easily."""

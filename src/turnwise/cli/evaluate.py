@@ -46,7 +46,8 @@ class TaskChoice:
     task_settings: tuple[str, ...] = ()
     """Settings of the task, each as KEY=VALUE."""
     partner: str | None = None
-    """Run folder of a partner from logs (turnwise train partner) to talk to, in place of a task."""
+    """Run folder of a partner from logs (turnwise train partner), or of a plan (turnwise train pomdp), whose
+    learnt models answer in sentences of the log: to talk to in place of a task."""
 
 
 @dataclass(frozen=True)

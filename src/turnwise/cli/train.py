@@ -134,7 +134,7 @@ class TaskSource:
 
     task: str
     """A task, with its settings in the same words: helpdesk, "helpdesk unseen_wordings=true", module:Task; or
-    the run of a partner from logs (turnwise train partner)."""
+    the run of a partner from logs (turnwise train partner), or of a plan (turnwise train pomdp)."""
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,8 @@ def _negotiation(
     return Negotiation(corpus=corpus, partner=speaker, split=split, notes=notes)
 
 
-PARTNER = "partner.json"
-"""the file by which the folder of a partner from logs is known"""
+PARTNER, ACTS = "partner.json", "acts.json"
+"""the files by which the folder of a partner from logs is known, and that of an agent of acts"""
 TASKS: Mapping[str, Task] = {
     "dealer": Task(
         name="dealer",
@@ -223,8 +223,8 @@ TASKS: Mapping[str, Task] = {
 def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = None) -> Task:
     """A built-in task by name, one's own as `package.module:Task`, or a task object, with its settings.
 
-    A partner from logs is a task too: what `fit` returned, or the folder of its run. SettingError if there is
-    no such task, or if what was found is no task.
+    A partner from logs is a task too, and so are the learnt models of a plan: what `fit` returned, or the
+    folder of the run. SettingError if there is no such task, or if what was found is no task.
     """
     settings = settings or {}
     if (partner := _partner_of(task)) is not None:
@@ -247,20 +247,46 @@ def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = Non
 
 
 def _partner_of(given: Any) -> Task | None:
-    """The task of a partner from logs, itself or its folder; None for everything else."""
-    is_path = isinstance(given, str | Path)
-    if is_path and not is_partner(given):
-        return None
-    from turnwise.recipes.trained import Counterpart, load  # only here: it takes seconds
+    """The task of a partner from logs, or of a plan's learnt models, itself or its folder; else None."""
+    if isinstance(given, str | Path):
+        if not (is_partner(given) or (Path(given) / "policy" / ACTS).is_file()):
+            return None
+        name, found = str(given), _loaded(given)
+    else:
+        found, name = given, ""
+    from turnwise.recipes.trained import ActPolicy, Counterpart  # only here: it takes seconds
 
-    found = load(given) if is_path else given
-    if not isinstance(found, Counterpart):
+    if isinstance(found, Counterpart | ActPolicy):
+        name = name or found.name
+
+    if isinstance(found, Counterpart):
+        about = "The other side of logged conversations, as it was learnt from them."
+        known = {"spec": name, "stands_for": found.fitted.task, "learnt": True, "held": found.held}
+        return Task(name, about, found.live, **known)
+    if isinstance(found, ActPolicy) and (live := model_task(found)) is not None:
+        about = "Models of logged acts, worded with the sentences of the log."
+        known = {"spec": name, "stands_for": found.task, "learnt": True, "held": found.held}
+        return Task(name, about, live, **known)
+    return None
+
+
+def _loaded(folder: str | Path) -> Any:
+    from turnwise.recipes.trained import load
+
+    return load(folder)
+
+
+def model_task(policy: Any) -> Callable[[], DialogueTask] | None:
+    """What makes the task of a plan's learnt models; None for an agent without any that know rewards."""
+    from turnwise.rollout.acts.model_task import ModelTask
+    from turnwise.rollout.acts.plan import PlanChooser
+    from turnwise.rollout.acts.simulated import siblings
+
+    chooser = policy.agent.chooser
+    if not isinstance(chooser, PlanChooser) or chooser.planner.model.pay is None:
         return None
-    about = "The other side of logged conversations, as it was learnt from them."
-    name = str(given) if is_path else found.name
-    return Task(
-        name, about, found.live, spec=name, stands_for=found.fitted.task, learnt=True, held=found.held
-    )
+    models = siblings(chooser.planner.model, chooser.copies)
+    return lambda: ModelTask(models, policy.agent.codes)
 
 
 def is_partner(given: Any) -> bool:
@@ -272,7 +298,8 @@ def is_partner(given: Any) -> bool:
 
 def choices() -> str:
     """What can be given as a task."""
-    return f"one of {', '.join(TASKS)}, your own as package.module:Task, or the run of a partner from logs"
+    known = ", ".join(TASKS)
+    return f"one of {known}, your own as package.module:Task, or the run of a partner from logs or of a plan"
 
 
 def task_called(words: str) -> Task:

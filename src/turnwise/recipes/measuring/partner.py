@@ -114,7 +114,7 @@ def measure(
             tested = _talks_test(partner, _opened(policy), held, codes, s, quiet)
             tell("talks_test", tested, two_sample.sentence(tested, "talks with the policy"))
         if policies:
-            tell("downstream", *_downstream(partner, policies, task, s, quiet))
+            tell("downstream", *returns_of(partner.live(), policies, task, s, quiet))
     except Failing as why:  # a partner that breaks down has told enough
         tell("failing", {"why": str(why)}, str(why))
     if partner.folder is not None:
@@ -276,9 +276,10 @@ def _held(
     return good, n - len(good)
 
 
-def _downstream(
-    partner: Counterpart, policies: Sequence[Any], task: Any, s: PartnerMeasure, quiet: bool
+def returns_of(
+    partner: DialogueTask, policies: Sequence[Any], task: Any, s: PartnerMeasure, quiet: bool
 ) -> tuple[dict[str, Any], str]:
+    """What policies earn with a partner and in the true task, and the sentence that says it."""
     opened = [_opened(p) for p in policies]
     names = [p.name if p.folder is not None else f"policy {i + 1}" for i, p in enumerate(opened)]
     if len(set(names)) < len(names):
@@ -288,7 +289,7 @@ def _downstream(
     failed = 0
     n = at_most(30, s.episodes)
     for name, policy in zip(names, opened, strict=True):
-        for found, live in zip(returns, (partner.live(), true.live()), strict=True):
+        for found, live in zip(returns, (partner, true.live()), strict=True):
             talks, wrong = _held(policy, live, n, s, quiet, name)
             found[name] = [c.dialogue.undiscounted_return() for c in talks]
             failed += wrong
