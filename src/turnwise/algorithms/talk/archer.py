@@ -176,7 +176,7 @@ class Minibatch:
     ref_logp: Tensor
     """[B, A], of the policy that it began with."""
     advantages: Tensor
-    """[B, A], of the utterance that each token is part of, in standard deviations of the iteration's."""
+    """[B, A], of the utterance that each token is part of, standardised over the iteration's utterances."""
 
 
 @torch.no_grad()
@@ -197,9 +197,12 @@ def experience(
         of_tokens = advantages.gather(1, turn_of_tokens(rows).to(device))
         assert batch.behavior_logp is not None
         found.append(Minibatch(batch, batch.behavior_logp, reference.logp(batch), of_tokens))
-    spread = torch.cat(raw).std(correction=0)
+    every = torch.cat(raw)
+    spread = every.std(correction=0)
     spread = torch.where(spread > 0, spread, 1.0)
-    return [Minibatch(**{**vars(m), "advantages": m.advantages / spread}) for m in found]
+    # min Q and V are learnt apart, and may be off each other by more than utterances differ. That offset is
+    # one number: as a baseline it changes no expected gradient.
+    return [Minibatch(**{**vars(m), "advantages": (m.advantages - every.mean()) / spread}) for m in found]
 
 
 def loss(agent: nn.Module, m: Minibatch, denominator: float, c: Config) -> tuple[Tensor, dict[str, Tensor]]:
