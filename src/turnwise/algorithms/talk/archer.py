@@ -137,10 +137,11 @@ class Replayed:
 def replayed(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.device) -> Replayed:
     """How much more probable each utterance is now than when it was said."""
     tokens, batch = pack_tokens(rows, gamma=c.gamma).to(device), pack_turns(rows, gamma=c.gamma).to(device)
-    assert batch.behavior_logp is not None
-    logp = policy.logp(tokens).masked_fill(~tokens.mask, 0.0)
-    said = torch.zeros_like(batch.rewards).scatter_add(1, turn_of_tokens(rows).to(device), logp)
-    ratio = truncated_ratio(said, batch.behavior_logp, c.most_ratio).masked_fill(~batch.mask, 0.0)
+    assert tokens.behavior_logp is not None
+    # Of tokens and not of messages: one that the context cut short is no whole message, and has none.
+    away = (policy.logp(tokens) - tokens.behavior_logp).masked_fill(~tokens.mask, 0.0)
+    said = torch.zeros_like(batch.rewards).scatter_add(1, turn_of_tokens(rows).to(device), away)
+    ratio = truncated_ratio(said, torch.zeros_like(said), c.most_ratio).masked_fill(~batch.mask, 0.0)
     return Replayed(batch, ratio)
 
 
