@@ -138,7 +138,7 @@ def test_a_choice_needs_what_it_says() -> None:
         "clone": Opinion(0.0, -0.02, 0.02),
         "values": Opinion(0.3, 0.2, 0.4),
     }
-    safe = {"t": 1.0, "name": "values", "value": 0.3}
+    safe = {"t": 1.0, "name": "values", "value": 0.3, "low": 0.25, "high": 0.35}
 
     def chosen(rows: Any, safe: Any, told: Any) -> tuple[str, str | None]:
         found = choose(rows, safe, told, "clone", (-1.0, 1.0))
@@ -150,6 +150,13 @@ def test_a_choice_needs_what_it_says() -> None:
         "keep",
         None,
     )
+    # Better with certainty by too little: a gain of .04 or more is not certain.
+    little = {"t": 0.5, "name": "values", "value": 0.06, "low": 0.03, "high": 0.09}
+    no_plan = told | {"plan": Opinion(0.0, -0.1, 0.1), "values": Opinion(0.06, 0.03, 0.09)}
+    assert chosen(rows, little, no_plan) == ("keep", None)
+    (why,) = choose(rows, little, no_plan, "clone", (-1.0, 1.0)).why
+    assert "50% of the way to values, worth 0.06 (0.03 to 0.09)" in why and "gains 0.04 or more" in why
+    assert chosen(rows, little | {"low": 0.041}, no_plan) == ("vouched", "values")
     unsure = [LOGGED, row("plan", 0.9, "cannot tell"), row("clone", 0.0, "vouch")]
     few = {k: told[k] for k in ("plan", "clone")}
     assert chosen(unsure, NONE, few) == ("keep", None)

@@ -1,7 +1,7 @@
 """Which policy to take, from what the logs and a second model say of all of them; or why none.
 
 Two words can be given for a policy. *vouched*: the logs hold enough of what it does, and it is better with
-certainty, all candidates at once (`compare`). *by models*: its acts were hardly logged as often as it takes
+certainty, all candidates at once (`compare`), by an amount that matters (`MATERIAL`). *by models*: its acts were hardly logged as often as it takes
 them, but the learnt model was right wherever the logs can check it, and a second model, learnt from other
 conversations, says with certainty that it earns more than the logs did. What is vouched for comes first,
 unless models promise with certainty more than that.
@@ -55,9 +55,11 @@ def choose(
         found = opinions[best["name"]]
         if vouched is None or found.low > vouched + material:
             return Choice("models", best["name"], tuple(_why_models(best)))
-    if vouched is not None:
+    if vouched is None:
+        return Choice("keep", None, tuple(_why_keep(rows, opinions, logged, doubt, material)))
+    if safe["low"] > logged["value"] + material:
         return Choice("vouched", str(safe["name"]), ())
-    return Choice("keep", None, tuple(_why_keep(rows, opinions, logged, doubt, material)))
+    return Choice("keep", None, (_why_little(safe, logged, material),))
 
 
 def _off(clone: Opinion, logged: Mapping[str, Any], material: float) -> str | None:
@@ -79,6 +81,16 @@ def _why_models(row: Mapping[str, Any]) -> list[str]:
         "has not seen, says the same.",
         *([row["why"]] if row["why"] else []),
     ]
+
+
+def _why_little(safe: Mapping[str, Any], logged: Mapping[str, Any], material: float) -> str:
+    step = "" if safe["t"] == 1 else f"{safe['t']:.0%} of the way to "
+    return (
+        f"What the logs vouch for is {step}{safe['name']}, worth {safe['value']:.3g} ({safe['low']:.3g} to "
+        f"{safe['high']:.3g}) beside {logged['value']:.3g} ({logged['low']:.3g} to {logged['high']:.3g}) in the "
+        f"logs. That it gains {material:.2g} or more, a fiftieth of the range of returns, is not certain: too "
+        "little to change for."
+    )
 
 
 def _why_keep(

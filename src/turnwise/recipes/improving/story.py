@@ -110,7 +110,8 @@ def improve(
 def opened(folder: Path) -> Improved:
     """What `improve` left in a folder."""
     found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    policy: Any = load(folder) if found["choice"]["name"] is not None else None
+    # A step that the logs vouch for may be none that can talk: a part of the way in sentences of two agents.
+    policy: Any = load(folder) if (folder / "policy").is_dir() else None
     return Improved(folder, found, policy)
 
 
