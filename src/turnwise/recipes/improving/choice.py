@@ -1,10 +1,10 @@
 """Which policy to take, from what the logs and a second model say of all of them; or why none.
 
 Two words can be given for a policy. *vouched*: the logs hold enough of what it does, and it is better with
-certainty, all candidates at once (`compare`), by an amount that matters (`MATERIAL`). *by models*: its acts were hardly logged as often as it takes
-them, but the learnt model was right wherever the logs can check it, and a second model, learnt from other
-conversations, says with certainty that it earns more than the logs did. What is vouched for comes first,
-unless models promise with certainty more than that.
+certainty, all candidates at once (`compare`), by an amount that matters (`MATERIAL`). *by models*: its acts
+were hardly logged as often as it takes them, but the learnt model was right wherever the logs can check it,
+and a second model, learnt from other conversations, says with certainty that it earns more than the logs did.
+What is vouched for comes first, unless models promise with certainty more than that.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def _why_models(row: Mapping[str, Any]) -> list[str]:
 
 def _why_little(safe: Mapping[str, Any], logged: Mapping[str, Any], material: float) -> str:
     step = "" if safe["t"] == 1 else f"{safe['t']:.0%} of the way to "
+    then, now = (f"{x['value']:.3g} ({x['low']:.3g} to {x['high']:.3g})" for x in (safe, logged))
     return (
-        f"What the logs vouch for is {step}{safe['name']}, worth {safe['value']:.3g} ({safe['low']:.3g} to "
-        f"{safe['high']:.3g}) beside {logged['value']:.3g} ({logged['low']:.3g} to {logged['high']:.3g}) in the "
-        f"logs. That it gains {material:.2g} or more, a fiftieth of the range of returns, is not certain: too "
-        "little to change for."
+        f"What the logs vouch for is {step}{safe['name']}, worth {then} beside {now} in the logs. That it "
+        f"gains {material:.2g} or more, a fiftieth of the range of returns, is not certain: too little to "
+        "change for."
     )
 
 
