@@ -220,7 +220,7 @@ TASKS: Mapping[str, Task] = {
 """the built-in tasks"""
 
 
-def find_task(task: str | DialogueTask, settings: Mapping[str, Any] | None = None) -> Task:
+def find_task(task: str | DialogueTask | Any, settings: Mapping[str, Any] | None = None) -> Task:
     """A built-in task by name, one's own as `package.module:Task`, or a task object, with its settings.
 
     A partner from logs is a task too, and so are the learnt models of a plan: what `fit` returned, or the
