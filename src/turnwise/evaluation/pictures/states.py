@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from turnwise.evaluation.measures.playbook.schema import Choice
 from turnwise.evaluation.pictures import style
@@ -74,7 +74,7 @@ def choices_plot(
         axes.set(xlabel="number of hidden states", ylabel="nats per symbol, held out")
         if len(lines) > 1:  # one kind goes much further than the other
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_major_formatter("{x:g}")
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for (name, rows), dashes in zip(lines.items(), ("-", "--", ":"), strict=False):
