@@ -1,4 +1,4 @@
-"""Advantages of acts from groups at equal states, beside the exact ones
+"""Advantages of acts from groups at equal states, beside the exact ones.
 
     python experiments/anchors.py           every part (seconds each)
     python experiments/anchors.py --table   merge what is there: .json, .md
@@ -129,7 +129,7 @@ def shown(x: dict[str, float]) -> str:
 
 def page(found: dict[str, Any]) -> str:
     """One table for each kind of partners."""
-    lines = [f"# {(__doc__ or '').splitlines()[0]}", "", story_of(__doc__), ""]
+    lines = [f"# {(__doc__ or '').splitlines()[0].rstrip('.')}", "", story_of(__doc__), ""]
     for group in (1, GROUP):
         who = "a customer each" if group == 1 else f"{group} with each customer"
         lines += [f"## Conversations with {who}", ""]
@@ -146,7 +146,8 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Make the parts that are missing, and merge."""
     a = parse(options(__doc__, "anchors"))
     if not a.table:
         for n, group in product(SIZES, (1, GROUP)):
@@ -154,3 +155,7 @@ if __name__ == "__main__":
     parts = {f.stem: read_part(f) for f in sorted(a.runs.glob("*.json"))}
     write_results(a.runs, "anchors", parts)
     write_page(a.runs, "anchors", page(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -121,7 +121,7 @@ def test_folders_that_will_not_do(folder: Path, tmp_path: Path, capsys: Any) -> 
     (folder / "policy" / "model.safetensors").unlink()
     refused("model.safetensors is missing; expected all files that were saved", str(folder))
     shutil.rmtree(folder / "policy")
-    refused("neither policy/ nor reward/ is there", str(folder))
+    refused("neither policy/, reward/ nor partner/ is there", str(folder))
     (folder / "result.json").unlink()
     refused("this run has not ended; resume it, with the settings that it began with", str(folder))
     (folder / "config.yaml").write_text("- a list\n")

@@ -215,7 +215,7 @@ def test_a_stopped_run_comes_to_the_same(runs: Path, tmp_path: Path) -> None:
 
 
 def test_what_it_cannot_begin_with_is_refused(runs: Path) -> None:
-    with pytest.raises(SettingError, match="partner is 'nobody'; expected a task, or the run of a plan"):
+    with pytest.raises(SettingError, match="partner is 'nobody'; expected a task, the run of a plan"):
         tw.fit(tw.ActPPO(), "nobody", policy=runs / "mc", quiet=True)
     with pytest.raises(SettingError, match="partner"):
         tw.fit(tw.ActPPO(), runs / "mc", policy=runs / "mc", quiet=True)
