@@ -103,18 +103,9 @@ def one(kind: str, seed: int) -> dict[str, Any]:
     choice = found.result["choice"]
     return {
         "kind": kind, "seed": seed, "seconds": seconds, "word": choice["word"], "name": choice["name"],
-        "said": said_of(found.result), "truth": truth, "plan": best,
+        "said": choice["worth"], "truth": truth, "plan": best,
         "second": found.result["opinions"].get("plan in a learnt model"),
     }  # fmt: skip
-
-
-def said_of(result: dict[str, Any]) -> dict[str, Any] | None:
-    """What the page says that the choice would earn."""
-    word = result["choice"]["word"]
-    if word == "keep":
-        return None
-    source = result["opinions"][result["choice"]["name"]] if word == "models" else result["compared"]["safe"]
-    return {key: source[key] for key in ("value", "low", "high")}
 
 
 def merge(runs: Path) -> None:

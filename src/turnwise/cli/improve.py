@@ -45,7 +45,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     found = improve(a.target.logs, a.target.out, **vars(a.labour), **vars(a.settings), **vars(a.reading))
     out = console(a.target.json)
-    for line in lines_of(found.result, found.policy is not None, a.target.out):
+    for line in lines_of(found.result):
         out.print(line, markup=False, highlight=False)
     out.print(f"report: {found.report}")
     if found.policy is not None:
@@ -53,13 +53,11 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     return {**found.result, "report": str(found.report)}
 
 
-def lines_of(result: Mapping[str, Any], written: bool, folder: Path) -> list[str]:
+def lines_of(result: Mapping[str, Any]) -> list[str]:
     """The answer in words, and the policies beside it."""
     choice, compared = result["choice"], result["compared"]
     found = [_answer(result)]
     found += [f"  {why}" for why in choice["why"]]
-    if choice["word"] != "keep" and not written:
-        found += [f"  {note}" for note in compared["safe"].get("notes", [])]
     if compared is not None:
         logged = next(row for row in compared["rows"] if row["logged"])
         told = result["opinions"]
@@ -83,17 +81,11 @@ def _answer(result: Mapping[str, Any]) -> str:
     if choice["word"] == "keep":
         return "keep what you have"
     logged = next(row for row in compared["rows"] if row["logged"])
-    if choice["word"] == "models":
-        worth = result["opinions"][choice["name"]]
-        return (
-            f"take {choice['name']}: it would earn {_ends(worth)}, where the logged agent earned "
-            f"{_ends(logged)}; models say it, and not the logs alone"
-        )
-    safe = compared["safe"]
-    step = "" if safe["t"] == 1 else f"{safe['t']:.0%} of the way to "
+    way = "" if choice["t"] == 1 else f"{choice['t']:.0%} of the way to "
+    who = "models say it, and not the logs alone" if choice["word"] == "models" else "the logs vouch for it"
     return (
-        f"take {step}{safe['name']}: it would earn {_ends(safe)}, where the logged agent earned "
-        f"{_ends(logged)}; the logs vouch for it"
+        f"take {way}{choice['name']}: it would earn {_ends(choice['worth'])}, where the logged agent earned "
+        f"{_ends(logged)}; {who}"
     )
 
 

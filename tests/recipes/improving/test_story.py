@@ -127,7 +127,21 @@ def row(name: str, value: float, sure: str, *, logged: bool = False) -> dict[str
 
 
 LOGGED = row("the logged agent", 0.0, "vouch", logged=True)
-NONE = {"t": 0.0, "name": "the logged agent", "value": 0.0}
+NONE = {"t": 0.0, "name": "the logged agent", "value": 0.0, "as_run": None, "notes": []}
+
+
+def step(value: float, low: float, t: float = 1.0) -> dict[str, Any]:
+    """What the logs vouch for: worth more beside the logged agent's own turns than beside a clone's."""
+    worth = {"value": value, "low": low, "high": 2 * value - low}
+    kept = {
+        "t": t,
+        "name": "values",
+        "value": value + 0.2,
+        "low": low + 0.2,
+        "high": 1.0,
+        "notes": ["why not"],
+    }
+    return {**kept, "as_run": {"of": "values", "t": t, "worth": worth}}
 
 
 def test_a_choice_needs_what_it_says() -> None:
@@ -138,7 +152,7 @@ def test_a_choice_needs_what_it_says() -> None:
         "clone": Opinion(0.0, -0.02, 0.02),
         "values": Opinion(0.3, 0.2, 0.4),
     }
-    safe = {"t": 1.0, "name": "values", "value": 0.3, "low": 0.25, "high": 0.35}
+    safe = step(0.3, 0.25)
 
     def chosen(rows: Any, safe: Any, told: Any) -> tuple[str, str | None]:
         found = choose(rows, safe, told, "clone", (-1.0, 1.0))
@@ -151,12 +165,18 @@ def test_a_choice_needs_what_it_says() -> None:
         None,
     )
     # Better with certainty by too little: a gain of .04 or more is not certain.
-    little = {"t": 0.5, "name": "values", "value": 0.06, "low": 0.03, "high": 0.09}
+    little = step(0.06, 0.03, t=0.5)
     no_plan = told | {"plan": Opinion(0.0, -0.1, 0.1), "values": Opinion(0.06, 0.03, 0.09)}
     assert chosen(rows, little, no_plan) == ("keep", None)
     (why,) = choose(rows, little, no_plan, "clone", (-1.0, 1.0)).why
     assert "50% of the way to values, worth 0.06 (0.03 to 0.09)" in why and "gains 0.04 or more" in why
-    assert chosen(rows, little | {"low": 0.041}, no_plan) == ("vouched", "values")
+    found = choose(rows, step(0.06, 0.041, t=0.5), no_plan, "clone", (-1.0, 1.0))
+    assert (found.word, found.name, found.t) == ("vouched", "values", 0.5)
+    assert found.worth is not None and found.worth["low"] == 0.041  # of what is handed over
+    # Where nothing can be handed over it is kept, and said why.
+    unspoken = choose(rows, little | {"as_run": None}, no_plan, "clone", (-1.0, 1.0))
+    assert unspoken.word == "keep" and "50% of the way to values" in unspoken.why[0]
+    assert unspoken.why[1] == "why not"
     unsure = [LOGGED, row("plan", 0.9, "cannot tell"), row("clone", 0.0, "vouch")]
     few = {k: told[k] for k in ("plan", "clone")}
     assert chosen(unsure, NONE, few) == ("keep", None)

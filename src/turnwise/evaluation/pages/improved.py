@@ -87,17 +87,11 @@ def _sentence(found: Mapping[str, Any], logged: Mapping[str, Any] | None) -> Mar
     if choice["word"] == "keep":
         return Markup("<b>Keep the agent that you have.</b>") + now
     assert logged is not None
-    if choice["word"] == "models":
-        o = found["opinions"][choice["name"]]
-        return Markup(
-            "Take <b>{}</b>. It would earn <b>{}</b> a conversation, where the logged agent earned {}."
-        ).format(choice["name"], _ends(o), _ends(logged))
-    safe = found["compared"]["safe"]
-    who = Markup("Take <b>{}</b>").format(safe["name"])
-    if safe["t"] < 1:
-        who = Markup("Go <b>{:.0%}</b> of the way to <b>{}</b>").format(safe["t"], safe["name"])
+    who = Markup("Take <b>{}</b>").format(choice["name"])
+    if choice["t"] < 1:
+        who = Markup("Go <b>{:.0%}</b> of the way to <b>{}</b>").format(choice["t"], choice["name"])
     return who + Markup(". It would earn <b>{}</b> a conversation, where the logged agent earned {}.").format(
-        _ends(safe), _ends(logged)
+        _ends(choice["worth"]), _ends(logged)
     )
 
 
@@ -110,14 +104,14 @@ def _sure(found: Mapping[str, Any]) -> Markup | None:
             "<b>How sure:</b> the logs vouch for it. They hold enough of what it would do, and it is better "
             "with certainty, all candidates at once."
         )
-    safe = found["compared"]["safe"]
+    step = found["compared"]["safe"].get("as_run")
     said = Markup(
         "<b>How sure:</b> models say it, and not the logs alone. Let it talk in a part of the conversations "
         "first."
     )
-    if safe["t"]:
-        step = safe["name"] if safe["t"] == 1 else f"{safe['t']:.0%} of the way to {safe['name']}"
-        said += Markup(" What the logs vouch for is less: {}, worth {}.").format(step, _ends(safe))
+    if step is not None:
+        way = step["of"] if step["t"] == 1 else f"{step['t']:.0%} of the way to {step['of']}"
+        said += Markup(" What the logs vouch for is less: {}, worth {}.").format(way, _ends(step["worth"]))
     return said
 
 

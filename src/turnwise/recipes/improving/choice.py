@@ -29,6 +29,10 @@ class Choice:
     """the policy's; None to keep the logged agent"""
     why: tuple[str, ...]
     """sentences"""
+    t: float = 1.0
+    """how far to go to the policy: the share of turns that are its own"""
+    worth: Mapping[str, float] | None = None
+    """value, low and high of what is taken, by what speaks for it; None to keep the logged agent"""
 
 
 def choose(
@@ -50,16 +54,19 @@ def choose(
         and opinions[row["name"]].low > logged["high"] + material
     ]  # fmt: skip
     best = max(believed, key=lambda row: opinions[row["name"]].value, default=None)
-    vouched = float(safe["value"]) if safe["t"] else None
+    # What can be handed over, in which a clone speaks the turns that stay the logged agent's; `safe` itself
+    # is of the logged agent's own turns, which nobody can write down.
+    step = safe.get("as_run")
     if best is not None and doubt is None:
         found = opinions[best["name"]]
-        if vouched is None or found.low > vouched + material:
-            return Choice("models", best["name"], tuple(_why_models(best)))
-    if vouched is None:
-        return Choice("keep", None, tuple(_why_keep(rows, opinions, logged, doubt, material)))
-    if safe["low"] > logged["value"] + material:
-        return Choice("vouched", str(safe["name"]), ())
-    return Choice("keep", None, (_why_little(safe, logged, material),))
+        if step is None or found.low > step["worth"]["value"] + material:
+            return Choice("models", best["name"], tuple(_why_models(best)), worth=found._asdict())
+    if step is None:
+        return Choice("keep", None, tuple(_why_keep(rows, safe, opinions, logged, doubt, material)))
+    if step["worth"]["low"] > logged["value"] + material:
+        worth = {key: step["worth"][key] for key in ("value", "low", "high")}
+        return Choice("vouched", str(step["of"]), (), step["t"], worth)
+    return Choice("keep", None, (_why_little(step, logged, material),))
 
 
 def _off(clone: Opinion, logged: Mapping[str, Any], material: float) -> str | None:
@@ -83,11 +90,11 @@ def _why_models(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _why_little(safe: Mapping[str, Any], logged: Mapping[str, Any], material: float) -> str:
-    step = "" if safe["t"] == 1 else f"{safe['t']:.0%} of the way to "
-    then, now = (f"{x['value']:.3g} ({x['low']:.3g} to {x['high']:.3g})" for x in (safe, logged))
+def _why_little(step: Mapping[str, Any], logged: Mapping[str, Any], material: float) -> str:
+    way = "" if step["t"] == 1 else f"{step['t']:.0%} of the way to "
+    then, now = (f"{x['value']:.3g} ({x['low']:.3g} to {x['high']:.3g})" for x in (step["worth"], logged))
     return (
-        f"What the logs vouch for is {step}{safe['name']}, worth {then} beside {now} in the logs. That it "
+        f"What the logs vouch for is {way}{step['of']}, worth {then} beside {now} in the logs. That it "
         f"gains {material:.2g} or more, a fiftieth of the range of returns, is not certain: too little to "
         "change for."
     )
@@ -95,6 +102,7 @@ def _why_little(safe: Mapping[str, Any], logged: Mapping[str, Any], material: fl
 
 def _why_keep(
     rows: Sequence[Mapping[str, Any]],
+    safe: Mapping[str, Any],
     opinions: Mapping[str, Opinion],
     logged: Mapping[str, Any],
     doubt: str | None,
@@ -103,6 +111,12 @@ def _why_keep(
     why = [
         "Of what was learnt the logs vouch for nothing that is better than the logged agent with certainty."
     ]
+    if safe["t"]:
+        why = [
+            f"The logs vouch for {safe['t']:.0%} of the way to {safe['name']}, beside turns of the logged "
+            "agent itself, and for nothing that can be handed over.",
+            *safe.get("notes", ()),
+        ]
     if doubt is not None:
         return [*why, doubt]
     better = [n for n, o in opinions.items() if o.low > logged["high"] + material]

@@ -110,8 +110,7 @@ def improve(
 def opened(folder: Path) -> Improved:
     """What `improve` left in a folder."""
     found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    # A step that the logs vouch for may be none that can talk: a part of the way in sentences of two agents.
-    policy: Any = load(folder) if (folder / "policy").is_dir() else None
+    policy: Any = load(folder) if found["choice"]["name"] is not None else None
     return Improved(folder, found, policy)
 
 
@@ -202,7 +201,7 @@ def _candidates(w: Work, runs: Mapping[str, Path]) -> list[Candidate]:
 def _written(w: Work, result: dict[str, Any], choice: Choice) -> Improved:
     """The policy to take, and the files that say so; result.json is the last."""
     policy: Any = None
-    if choice.word == "vouched" and (w.out / SAFE).is_dir():
+    if choice.word == "vouched":
         policy = load(w.out / SAFE)
     elif choice.word == "models":
         runs = {x["title"]: w.out / x["name"] for x in result["stages"] if x["candidate"] and not x["failed"]}
