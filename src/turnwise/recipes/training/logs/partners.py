@@ -121,24 +121,8 @@ def prepare(
             Acting(max_new_tokens=settings.max_new_tokens),
             task,
         )
-        fitted.save(m.out / "partner")
-        kept = HeldOut.after(settings.heldout, settings.heldout_by, split)
-        kept.save(m.out)
-        write_views(m.out, fitted.agent, held or learnt)
         told = measure_telling(trained, rows, heldout)
-        told |= {"lines": sentences(told)}
-        write_json(m.out / "telling.json", told)
-        facts: dict[str, Any] = {
-            "task": task,
-            "parameters": parameter_count(trained),
-            "conversations": len(learnt),
-            "without_a_partner": len(split.learnt) - len(learnt),
-            "facts": list(settings.facts),
-            "scenes": len(fitted.scenes.scenes),
-            "logged": _earned(split),
-            "told": told,
-        }
-        return Counterpart(fitted, m.out, held=kept, result=facts), facts
+        return _kept(fitted, told, (learnt, held), split, settings, m)
 
     sizes = {
         "algorithm": algorithm.name,
@@ -159,6 +143,35 @@ def prepare(
         files={"card.json": card},
         warnings=[*logs.reading.notes(), *warnings(card, logs)],
     )
+
+
+def _kept(
+    fitted: FittedPartner,
+    told: dict[str, Any],
+    turned: tuple[TurnedLogs, TurnedLogs],
+    split: Split,
+    settings: PartnerSettings,
+    m: Machine,
+) -> tuple[Counterpart, dict[str, Any]]:
+    """Write the partner, what it learnt from and how well it tells; it, and what a result has of it."""
+    learnt, held = turned
+    fitted.save(m.out / "partner")
+    kept = HeldOut.after(settings.heldout, settings.heldout_by, split)
+    kept.save(m.out)
+    write_views(m.out, fitted.agent, held or learnt)
+    told |= {"lines": sentences(told)}
+    write_json(m.out / "telling.json", told)
+    facts: dict[str, Any] = {
+        "task": fitted.task,
+        "parameters": parameter_count(fitted.model),
+        "conversations": len(learnt),
+        "without_a_partner": len(split.learnt) - len(learnt),
+        "facts": list(settings.facts),
+        "scenes": len(fitted.scenes.scenes),
+        "logged": _earned(split),
+        "told": told,
+    }
+    return Counterpart(fitted, m.out, held=kept, result=facts), facts
 
 
 def _expect_facts(logs: Sequence[Dialogue], facts: Sequence[str]) -> None:
