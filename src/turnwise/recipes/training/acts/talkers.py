@@ -90,9 +90,7 @@ def prepare(
     agent = replace(begun.agent, chooser=chooser, clone=None)
     if world is not None:
         _expect_same_acts(begun, world)
-        plan = world.agent.chooser
-        assert isinstance(plan, PlanChooser)
-        other: Any = ModelPartner(tuple(siblings(plan.planner.model, plan.copies)), chooser)
+        other: Any = _models_of(world, chooser)
     else:
         assert task is not None
         other = LivePartner(task.live(), agent, chooser, facts)
@@ -111,18 +109,7 @@ def prepare(
         if learnt is not None:
             held = both(held, learnt.held, "the partner") if begun.name is not None else learnt.held
         found = ActPolicy(speaking, m.out, held=held)
-        found.save(m.out / "policy")
-        if held is not None:
-            held.save(m.out)
-        facts: dict[str, Any] = {
-            "policy": str(m.out / "policy"),
-            "task": words,
-            "partner": name,
-            "parameters": count_trainable(trained),
-            "acts": list(speaking.codes.acts),
-            "answers": list(speaking.codes.answers),
-        }
-        return found, facts
+        return found, _kept(found, trained, {"task": words, "partner": name}, m)
 
     # A partner from logs stands for the task that they come from, and is none to be scored in.
     words = world.task if world is not None else (task.stands_for or task.words) if task is not None else None
@@ -146,6 +133,28 @@ def prepare(
         train=lambda run: train(config, run),
         finish=finish,
     )
+
+
+def _kept(found: ActPolicy, trained: ActActor, of: dict[str, Any], m: Machine) -> dict[str, Any]:
+    """Write the policy and what it has not learnt from; what a result has of it."""
+    found.save(m.out / "policy")
+    if found.held is not None:
+        found.held.save(m.out)
+    codes = found.agent.codes
+    return {
+        "policy": str(m.out / "policy"),
+        **of,
+        "parameters": count_trainable(trained),
+        "acts": list(codes.acts),
+        "answers": list(codes.answers),
+    }
+
+
+def _models_of(world: ActPolicy, chooser: NetworkChooser) -> ModelPartner:
+    """The learnt models of a plan, as somebody to talk with."""
+    plan = world.agent.chooser
+    assert isinstance(plan, PlanChooser)
+    return ModelPartner(tuple(siblings(plan.planner.model, plan.copies)), chooser)
 
 
 def _partner(given: Any) -> tuple[ActPolicy | None, Task | None, str]:

@@ -110,18 +110,8 @@ def prepare(
             distributed.copy_whole(module, plain)
 
     def finish() -> tuple[Counterpart, dict[str, Any]]:
-        trained = plain.cpu().eval()
-        trained.policy.lm = merged(trained.policy.lm).float()
-        fitted = FittedPartner(
-            trained.float(),
-            tokenizer,
-            Scenes.of(scene_of(d, settings.facts) for d in split.learnt),
-            float(paid.min()),
-            float(paid.max()),
-            Acting(max_new_tokens=settings.max_new_tokens),
-            task,
-        )
-        told = measure_telling(trained, rows, heldout)
+        fitted = _fitted(plain.cpu().eval(), tokenizer, split, settings, paid, task)
+        told = measure_telling(fitted.model, rows, heldout)
         return _kept(fitted, told, (learnt, held), split, settings, m)
 
     sizes = {
@@ -142,6 +132,27 @@ def prepare(
         finish=finish,
         files={"card.json": card},
         warnings=[*logs.reading.notes(), *warnings(card, logs)],
+    )
+
+
+def _fitted(
+    trained: PartnerModel,
+    tokenizer: Any,
+    split: Split,
+    settings: PartnerSettings,
+    paid: np.ndarray,
+    task: str | None,
+) -> FittedPartner:
+    """The partner that speaks: whole weights, the scenes that were logged, no reward beyond those `paid`."""
+    trained.policy.lm = merged(trained.policy.lm).float()
+    return FittedPartner(
+        trained.float(),
+        tokenizer,
+        Scenes.of(scene_of(d, settings.facts) for d in split.learnt),
+        float(paid.min()),
+        float(paid.max()),
+        Acting(max_new_tokens=settings.max_new_tokens),
+        task,
     )
 
 
