@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from turnwise.data.other_side import Scene
+from turnwise.data.other_side import Scene, read_turn, turn_text
 from turnwise.envs.dialogue import Message
 from turnwise.evaluation.measures.conversations import conversation_summary
 from turnwise.models.lm.fresh import llama, train_tokenizer
@@ -127,6 +127,30 @@ def test_a_talk_that_is_over_answers_no_more():
     assert response.terminated != response.failed
     with pytest.raises(ValueError, match="lane 0: the conversation is over"):
         task.step([0], ["hello"])
+
+
+def test_it_takes_up_a_talk_as_it_would_have_heard_it():
+    """What it says next is what the model says after the whole talk, turned round: the same ids, the same
+    seed. Silence, and a turn that is cut, are no answer, and say nothing here. An opening without a word of
+    the agent's is taken up too."""
+    fitted = replace(partner(), scenes=Scenes((Scene(("shop",)),), (1,)))
+    begun = (Message("system", "shop"), Message("user", "which one"))
+    later = (*begun, Message("assistant", "tea"), Message("user", "milk"), Message("tool", "ok"))
+    task, compared = FittedTask(fitted), 0
+    lanes = range(12)
+    task.take_up(lanes, lanes, [begun, later] * 6)
+    for lane, response in zip(lanes, task.step(lanes, ["tea please"] * 12), strict=True):
+        heard = [Message("system", "shop"), Message("assistant", "which one")]
+        if lane % 2:
+            heard += [Message("user", "tea"), Message("assistant", "milk\n[tool] ok")]
+        own = int(np.random.default_rng(lane).integers(2**62))
+        text = fitted.agent.reply([*heard, Message("user", "tea please")], own)
+        if response.messages and not response.failed:
+            assert turn_text(response.messages) == turn_text(read_turn(text))
+            compared += 1
+    assert compared > 5
+    with pytest.raises(ValueError, match="facts that no talk shows"):
+        FittedTask(partner()).take_up([0], [0], [begun])
 
 
 def test_saved_it_says_the_same(tmp_path: Path):

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.negotiation.game import SELECTION, NegotiationTable
 from turnwise.envs.tasks.negotiation.scenarios import Scenario, one_of
 from turnwise.envs.tasks.table import Against
@@ -79,3 +80,12 @@ def test_notes_reach_the_agent_with_what_the_partner_said(agent):
     (response,) = task.step([0], ["i want the book"])
     assert [m.role for m in response.messages] == ["user", "tool"]
     assert response.messages[1].content == "worth 5"
+
+
+def test_it_takes_up_a_talk_in_the_middle(agent):
+    """In a fresh lane it says what the agent itself says after all of it, its own earlier words included."""
+    talk = [Message("system", "book 1"), Message("user", "the hats"), Message("assistant", "deal")]
+    talk += [Message("user", "i want the book")]
+    speaker = SpeakingModel(agent)
+    speaker.reset(range(3), [7, 8, 9])
+    assert speaker.answer(range(3), [talk] * 3) == [agent.reply(talk, seed) for seed in (7, 8, 9)]

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.data.other_side import Scene, read_turn
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.other_side import Scene, read_turn, scene_of, turned
 from turnwise.envs.dialogue import Message, Reference, Response
 from turnwise.models.lm.parts import context_of
 from turnwise.rollout.engines.protocol import Utterance
@@ -71,6 +72,22 @@ class FittedTask:
                 heard[lane] = (Message("user", ""),)
         system = {n: tuple(Message("system", x) for x in self._talks[n].scene.system) for n in lanes}
         return [system[lane] + heard[lane] for lane in lanes]
+
+    def take_up(self, lanes: Sequence[int], seeds: Sequence[int], talks: Sequence[Sequence[Message]]) -> None:
+        """Go on from talks as the agent has them, in which the agent has the next word.
+
+        ValueError for a partner that knows facts: nobody can tell which ones it had in a talk.
+        """
+        if any(scene.facts for scene in self.partner.scenes.scenes):
+            raise ValueError("the partner knows facts that no talk shows; expected one without facts")
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        self._speaker.reset(lanes, [int(rng.integers(2**62)) for rng in rngs])
+        for lane, rng, messages in zip(lanes, rngs, talks, strict=True):
+            # The agent's next word, which nobody has said yet, stands at the end and is taken off again.
+            waiting = Dialogue((*messages, Message("assistant", "")), terminated=False)
+            scene, heard = scene_of(waiting), turned(waiting)
+            seen = scene.seen() if heard is None else heard.messages[:-1]
+            self._talks[lane] = _Talk(scene, rng, list(seen))
 
     def step(self, lanes: Sequence[int], replies: Sequence[str]) -> list[Response]:
         """The agent speaks, then the partner, unless it has failed. ValueError if a conversation is over."""

@@ -37,7 +37,11 @@ class SpeakingModel:
             self._models[model].reset(place, seed)
 
     def answer(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[str | None]:
-        """What the model says in each lane after `seen`, its whole view; None if its context is full."""
+        """What the model says in each lane after `seen`, its whole view; None if its context is full.
+
+        In a lane that was reset it may begin in the middle: what `seen` says that it said before is read as
+        its turns in a log are.
+        """
         return [None if u.out_of_context else self.chat.text(u.ids) for u in self.utter(lanes, seen)]
 
     def utter(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[Utterance]:
@@ -46,7 +50,7 @@ class SpeakingModel:
         for (model, place), messages in zip(waiting, seen, strict=True):
             old = self._heard[waiting[model, place]]
             new = list(messages)[len(old) :]
-            ids = self.chat.continuation(old, new) if old else self.chat.opening(messages)
+            ids = self.chat.continuation(old, new) if old else self.agent.read(tuple(messages))
             self._models[model].submit(place, ids)
         said: dict[int, Utterance] = {}
         while waiting:
