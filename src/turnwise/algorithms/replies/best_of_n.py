@@ -9,7 +9,6 @@ policy too, without any training. Its KL from the policy that it samples is at m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +62,6 @@ def best_of(judged: Judged, group: int) -> np.ndarray:
     """Places of the best reply of each group."""
     rewards = judged.rewards.reshape(-1, group)  # [P, G]
     return np.arange(len(rewards)) * group + rewards.argmax(1)
-
-
-def kl_of_best(n: int) -> float:
-    """log n - (n - 1) / n: a bound, in nats, on the KL of the best of n from the policy that it samples."""
-    return math.log(n) - (n - 1) / n
 
 
 def loss(

@@ -18,8 +18,6 @@ from turnwise.data.dialogue import Dialogue
 
 SHOWN = 4
 """typical sentences of an act, and borderline ones"""
-UNCLEAR = 0.3
-"""distance from which a sentence is borderline"""
 FEW = 20
 """messages of an act below which no interval is given"""
 

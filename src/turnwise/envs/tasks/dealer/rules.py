@@ -51,8 +51,6 @@ WISHES = tuple(f"wants {w}" for w in ("a bargain", "a dream", "a car"))
 """what a buyer says of its wishes, by the persona that it speaks for"""
 PURSES = tuple(f"pays {w}" for w in ("little", "some", "much"))
 """and of its budget"""
-SHELVES = tuple(f"stock {k}" for k in STOCKS)
-"""what a look at the whole stock shows, by the dearest car"""
 ANSWERS = (*WISHES, *PURSES, "warms", "shrugs", "too dear", "confused")
 """what the buyer can mean while the talk goes on; it warms to what moves it"""
 LAST_WORDS = ("buys", "misses", "leaves")
