@@ -3,7 +3,7 @@
     python benchmarks/server_precision.py --model models/smollm2 --server URL --folder served
 
 The server (docs/how-to/engines.md) says some replies; everything else scores the same tokens. Then weights
-are moved by normal numbers of deviation .002, the server loads them from `--folder`, andall is done again.
+are moved by normal numbers of deviation .002, the server loads them from `--folder`, and all is done again.
 Differences are in nats, over the tokens said.
 
     server             what the server gave
