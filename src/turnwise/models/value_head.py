@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from turnwise.models.chunks import in_chunks
+from turnwise.models.chunks import one_and_soft_max
 
 
 class ValueHead(nn.Module):
@@ -37,10 +37,7 @@ class ValueHead(nn.Module):
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """One output per feature; and log sum exp over all of them. Outputs never exist all at once."""
         hidden = torch.relu(self.hidden(features))
-        found = in_chunks(
-            lambda h, i: _one_and_soft_max(self.out(h), i), self.out.out_features, hidden, index
-        )
-        return found[0], found[1]
+        return one_and_soft_max(hidden, index, self.out.weight, self.out.bias)
 
     def scale_(self, factor: float) -> None:
         """Multiply what it says by `factor`: from one unit of the return to another."""
@@ -100,12 +97,7 @@ class LowRankHead(nn.Module):
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """One token per feature; and log sum exp over all of them, which never exist all at once."""
         level, along = self._level_and_along(features)
-        vectors = self._vectors()
-
-        def part(along: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-            return _one_and_soft_max(torch.addmm(self.bias, along, vectors.T), index)
-
-        one, soft_max = in_chunks(part, len(vectors), along, index)
+        one, soft_max = one_and_soft_max(along, index, self._vectors(), self.bias)
         return level + one, level + soft_max  # the level is that of all tokens
 
     def scale_(self, factor: float) -> None:
@@ -133,7 +125,3 @@ class LowRankHead(nn.Module):
         if self._kept is None or self._kept[0] != now:
             self._kept = (now, self._project(self.tokens).detach())
         return self._kept[1]
-
-
-def _one_and_soft_max(q: Float[Tensor, "n V"], index: Int[Tensor, "n"]) -> tuple[Tensor, Tensor]:
-    return q.gather(-1, index.unsqueeze(-1)).squeeze(-1), q.logsumexp(-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
-from turnwise.models.chunks import in_chunks, logp_of_linear, with_own_gradients
+from turnwise.models.chunks import in_chunks, logp_of_linear, one_and_soft_max, with_own_gradients
 from turnwise.models.lm.critics import RANK, SMALL_VOCABULARY, token_critic
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.lora import with_lora
@@ -91,6 +91,31 @@ def test_log_probabilities_of_a_linear_layer_have_the_closed_form(
         )
         with torch.no_grad():
             assert not logp_of_linear(own, index, *given, most=most).requires_grad
+
+
+@pytest.mark.parametrize("most", [1, 40, 10**6])
+@pytest.mark.parametrize(("kind", "close"), [(f64, 1e-10), (torch.float32, 1e-6)])
+def test_one_number_and_the_soft_maximum_of_a_linear_layer(
+    kind: torch.dtype, close: float, most: int
+) -> None:
+    """As `gather` and `logsumexp` have them, and so are their gradients to all that learns. There are numbers
+    of a thousand, whose exponentials overflow, and a row that nothing comes back to."""
+    drawn = [torch.randn(*n, dtype=f64) for n in ((7, 5), (11, 5), (11,))]
+    drawn[0][3] *= 1000.0
+    index, ups = torch.randint(11, (7,)), torch.randn(2, 7, dtype=f64)
+    ups[:, 5] = 0.0
+    exact = [x.clone().requires_grad_() for x in drawn]
+    z = exact[0] @ exact[1].T + exact[2]
+    wanted = z.gather(-1, index.unsqueeze(-1)).squeeze(-1), z.logsumexp(-1)
+    own = [x.to(kind).requires_grad_() for x in drawn]
+    found = one_and_soft_max(own[0], index, *own[1:], most=most)
+    gradients = [
+        torch.autograd.grad(sum((x * up.to(x.dtype)).sum() for x, up in zip(pair, ups, strict=True)), of)
+        for pair, of in ((found, own), (wanted, exact))
+    ]
+    for one, other in zip((*found, *gradients[0]), (*wanted, *gradients[1]), strict=True):
+        size = float(other.detach().abs().max())
+        assert_close(one.to(f64), other, rtol=0.0, atol=close * size)
 
 
 def test_chunks_hold_no_more_than_they_are_given() -> None:
