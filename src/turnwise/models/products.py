@@ -20,6 +20,26 @@ def product(x: Float[Tensor, "M K"], weight: Float[Tensor, "N K"], bias: Tensor 
     return linear(x, weight, bias)
 
 
+NARROW = "in_another_precision"
+"""name of the note on a weight that does not learn, by which `kept_in` finds what it made"""
+
+
+def kept_in(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight that does not learn, in the precision of a product: itself, or a copy.
+
+    On a CPU the copy is kept beside the weight as long as nobody writes to that: to convert it at each
+    product, forward and back, takes a thirtieth of a step. All who share the weight share its copy.
+    """
+    if weight.dtype is dtype or weight.device.type != "cpu":
+        return weight.to(dtype)
+    now = weight._version, weight.data_ptr(), dtype
+    kept: tuple[object, Tensor] | None = getattr(weight, NARROW, None)
+    if kept is None or kept[0] != now:
+        kept = now, weight.detach().to(dtype)
+        setattr(weight, NARROW, kept)
+    return kept[1]
+
+
 def computing(x: Tensor) -> torch.dtype:
     """The precision in which products with `x` are computed: its own, or that of the autocast around it."""
     kind = x.device.type

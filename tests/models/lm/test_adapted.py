@@ -12,10 +12,10 @@ from torch.testing import assert_close
 
 from turnwise.data.batch import pack_tokens
 from turnwise.models.lm.fresh import llama
-from turnwise.models.lm.learning.adapted import QuickAdapted
+from turnwise.models.lm.learning.adapted import QuickAdapted, bytes_kept
 from turnwise.models.lm.lora import dropouts_of, merged, with_lora
 from turnwise.models.lm.replies import actions_logp
-from turnwise.models.products import product
+from turnwise.models.products import kept_in, product
 
 
 def by_modules(model: Any) -> Any:
@@ -65,6 +65,24 @@ def test_below_an_autocast_gradients_are_as_near_the_exact_ones_as_those_of_modu
     assert {x.dtype for each in pairs for x in each} == {torch.float32}
     off = [float((x - exact).norm() / exact.norm()) for x in (ours, theirs)]
     assert 0 < off[0] < 1.2 * off[1] < 0.06  # bfloat16 has 8 bits; two layers and a softmax
+
+
+def test_weights_kept_in_another_precision_follow_those_that_were_written() -> None:
+    """Another precision is kept until the weight is written to or has another place; its own is itself. Two
+    layers of width 8 have 4 products of 8 x 8 and 3 of 8 x the inner width, 2 bytes a weight."""
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]), requires_grad=False)
+    assert kept_in(weight, torch.float32) is weight
+    before = kept_in(weight, torch.bfloat16)
+    assert kept_in(weight, torch.bfloat16) is before
+    with torch.no_grad():
+        weight.mul_(3.0)
+    assert kept_in(weight, torch.bfloat16).tolist() == [3.0, 6.0]
+    weight.data = torch.tensor([5.0, 7.0])
+    assert kept_in(weight, torch.bfloat16).tolist() == [5.0, 7.0]
+    lm = adapted(torch.float32)
+    wide = lm.config.intermediate_size
+    assert bytes_kept(lm, torch.bfloat16) == 2 * 2 * (4 * 64 + 3 * 8 * wide)
+    assert bytes_kept(lm, torch.float32) == 0
 
 
 def test_what_the_formula_has_not_is_left_to_the_modules() -> None:

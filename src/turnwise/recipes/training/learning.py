@@ -13,6 +13,7 @@ from torch import nn
 
 from turnwise.models import chunks
 from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
+from turnwise.models.lm.learning.adapted import bytes_kept
 from turnwise.models.lm.learning.packing import pack_rows_
 from turnwise.models.lm.learning.recompute import recompute_layers_
 from turnwise.models.lm.learning.saved import saved_by
@@ -223,6 +224,7 @@ def settled(
     parameters = {id(p): p for x in (module, *beside) for p in x.parameters()}.values()
     learnt = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     more = sum(p.nbytes for x in also_learns for p in x.parameters())
+    kept = 0 if precision is None else bytes_kept(module, precision)
     positions = at_once * longest * each
     wide = min(positions * vocab, chunks.MOST) * 4
     on_cpu = next(module.parameters()).device.type == "cpu"
@@ -230,7 +232,7 @@ def settled(
     return How(
         passes,
         Memory(
-            weights=sum(p.nbytes for p in parameters) + more,
+            weights=sum(p.nbytes for p in parameters) + more + kept,
             copies=copies * learnt,
             gradients=learnt + more,
             optimizer=2 * (learnt + more),

@@ -15,7 +15,7 @@ from peft.tuners.lora import Linear as Adapted
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from turnwise.models.products import computing, product
+from turnwise.models.products import computing, kept_in, product
 
 ONE = "default"
 """name of the one adapter that a layer has"""
@@ -54,6 +54,13 @@ def quicken_(model: nn.Module) -> None:
             layer.__class__ = QuickAdapted
 
 
+def bytes_kept(model: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of the copies of frozen weights that are kept for products in that precision (`kept_in`)."""
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, QuickAdapted)]
+    weights = {layer.get_base_layer().weight for layer in layers}
+    return sum(w.numel() * dtype.itemsize for w in weights if w.dtype is not dtype and w.device.type == "cpu")
+
+
 class _AdaptedProduct(torch.autograd.Function):
     """The formula; gradients to x, A and B."""
 
@@ -70,7 +77,7 @@ class _AdaptedProduct(torch.autograd.Function):
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1]).to(dtype)  # [M, K]
         low = product(flat, a.to(dtype))  # [M, r]
-        y = product(flat, weight.to(dtype), None if bias is None else bias.to(dtype))
+        y = product(flat, kept_in(weight, dtype), None if bias is None else bias.to(dtype))
         y.addmm_(low, b.to(dtype).t(), alpha=scale)
         ctx.save_for_backward(flat, low, weight, a, b)
         ctx.scale, ctx.given = scale, x.dtype
@@ -86,6 +93,6 @@ class _AdaptedProduct(torch.autograd.Function):
         of_b = (low.t() @ dy).mul_(ctx.scale).t().to(b.dtype)  # in this order MKL is seven times as fast
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = product(dy, weight.to(dy.dtype).t()).addmm_(down, a.to(dy.dtype))
+            of_x = product(dy, kept_in(weight, dy.dtype).t()).addmm_(down, a.to(dy.dtype))
             of_x = of_x.view(*up.shape[:-1], -1).to(ctx.given)
         return of_x, None, None, of_a, of_b, None, None
