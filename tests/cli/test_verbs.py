@@ -339,6 +339,7 @@ def test_the_demo_end_to_end(tmp_path, capsys, monkeypatch):
         (["train", "ilql", "--policy", "p", "--top-k", "0"], "--top-k 0: expected 1 or more"),
         (["train", "turn-iql", "--policy", "p", "--proposals", "0"], "--proposals 0: expected 1 or more"),
         (["evaluate", "--run", "r", "--betas", "1", "inf"], "--betas inf: expected 0 or more"),
+        (["evaluate", "--run", "r", "--proposals", "0"], "--proposals 0: expected 1 or more"),
         (
             ["evaluate", "--run", "nowhere"],
             "--run nowhere: expected the run folder of a trained",

@@ -16,7 +16,7 @@ from turnwise.cli import main
 from turnwise.data.acts.build import build_codes
 from turnwise.data.rows import token_rows
 from turnwise.data.splits.heldout import Split
-from turnwise.models.lm.critics import TurnCritic
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.parts import trunk_of
 from turnwise.recipes.estimating.estimators import jackknife
@@ -84,8 +84,10 @@ def test_acts_of_a_policy_that_writes_are_counted_in_its_replies(policy: tw.Poli
     json.dumps(found, allow_nan=False)
 
 
-def test_one_of_several_proposals_is_counted_too(policy: tw.Policy, codes: Codebooks) -> None:
-    critic = TurnCritic(trunk_of(policy.agent.lm), 16)
+@pytest.mark.parametrize("kind", ["turns", "tokens"])
+def test_one_of_several_proposals_is_counted_too(policy: tw.Policy, codes: Codebooks, kind: str) -> None:
+    trunk, vocab = trunk_of(policy.agent.lm), policy.agent.lm.config.vocab_size
+    critic = TurnCritic(trunk, 16) if kind == "turns" else TokenCritic(trunk, 16, vocab)
     agent = replace(policy.agent, critic=critic).with_acting(proposals=2, beta=1.0)
     several = replace(policy, agent=agent)
     found = tw.estimate(several, ROWS[:6], acts=codes, samples=2, **QUICK)

@@ -13,6 +13,7 @@ import torch
 from turnwise.data.tokens import TokenWriter
 from turnwise.envs.dialogue import Message
 from turnwise.envs.tasks.helpdesk.task import HelpDesk
+from turnwise.evaluation.measures.shifts import measure_shift
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.parts import trunk_of
@@ -51,7 +52,7 @@ def critic_of(kind: str, tiny: Callable[..., Any]) -> TokenCritic | TurnCritic |
         return None
     lm = tiny(seed=1)
     torch.manual_seed(2)
-    if kind == "token critic":
+    if kind.startswith("token critic"):
         critic: TokenCritic | TurnCritic = TokenCritic(trunk_of(lm), 32, lm.config.vocab_size)
     else:
         critic = TurnCritic(trunk_of(lm), 32)
@@ -61,7 +62,7 @@ def critic_of(kind: str, tiny: Callable[..., Any]) -> TokenCritic | TurnCritic |
     return critic.double()
 
 
-@pytest.mark.parametrize("kind", ["no critic", "token critic", "turn critic"])
+@pytest.mark.parametrize("kind", ["no critic", "token critic", "token critic, choosing", "turn critic"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_reply_is_what_the_lanes_say(
     kind: str, temperature: float, tiny: Callable[..., Any], chat: Any
@@ -69,7 +70,7 @@ def test_a_reply_is_what_the_lanes_say(
     """With the seed of a lane, one call says what the lane loop said in the first turn of a conversation,
     whatever the number of lanes; greedily, so does any seed."""
     agent = Agent(tiny(), chat.tokenizer, critic_of(kind, tiny)).with_acting(
-        temperature=temperature, beta=1.0, proposals=3, max_new_tokens=12
+        temperature=temperature, beta=1.0, proposals=1 if kind == "token critic" else 3, max_new_tokens=12
     )
     model = agent.lane_model(3, agent.chat.stop)
     held = converse(model, HelpDesk(), agent.chat, episodes=range(6), seed=4, lanes=3)
@@ -79,9 +80,43 @@ def test_a_reply_is_what_the_lanes_say(
         asked = c.dialogue.messages[:first]
         replies.append(agent.reply(asked, seed=episode_seed(4, c.episode, 0)))
         assert replies[-1] == c.dialogue.messages[first].content
-        if temperature == 0 and kind != "turn critic":
+        if temperature == 0 and not agent.reranks:
             assert agent.reply([{"role": m.role, "content": m.content} for m in asked]) == replies[-1]
     assert len(set(replies)) > 1 or temperature == 0
+
+
+def test_a_critic_of_tokens_chooses_by_the_value_of_the_whole(tiny: Callable[..., Any], chat: Any) -> None:
+    """What it knows of a proposal is min Q at its last token, as one pass over all that was said finds it;
+    beyond measure strong, it says the best of those that it was asked about. No token is shifted: the
+    recorded log-probabilities are the language model's own, and `shift` is of the choice."""
+    agent = Agent(tiny(), chat.tokenizer, critic_of("token critic", tiny)).with_acting(
+        beta=1e9, proposals=4, max_new_tokens=7
+    )
+    model: Any = agent.lane_model(3, chat.stop)
+    asked, score = [], model.score
+
+    def recorded(features: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        asked.append(score(features, last))
+        return asked[-1]
+
+    model.score = recorded
+    held = converse(model, HelpDesk(), chat, episodes=range(6), seed=4, lanes=3)
+    said, cut = [], 0
+    for c in held:
+        values = agent.values(c.tokens)
+        assert "shift" not in values
+        chosen = c.tokens.decisions + 1
+        np.testing.assert_allclose(c.tokens.token_logp[chosen], values["logp"], rtol=0, atol=1e-10)
+        ends = c.tokens.turn_end[chosen]
+        said += values["q"][ends].tolist()
+        cut += int((c.tokens.ids[chosen][ends] != chat.stop).sum())
+    best = [float(q.max()) for q in asked]
+    assert 0 < cut < len(said) and min(float(q.std()) for q in asked if len(q) > 1) > 1e-6
+    np.testing.assert_allclose(sorted(said), sorted(best), rtol=0, atol=1e-9)
+    shift = measure_shift(agent, [c.tokens for c in held])
+    assert shift is not None and shift["per"] == "turn" and shift["p95"] == pytest.approx(np.log(4))
+    alone = agent.with_acting(proposals=1)
+    assert not alone.reranks and "shift" in alone.values(held[0].tokens)
 
 
 @pytest.mark.parametrize("name", ["own", "plain, spaced", "headers"])

@@ -29,7 +29,7 @@ from turnwise.models.lm.policies import GuidedPolicy, LmPolicy
 from turnwise.models.lm.pretrained import generation_of, save_lm, share_files
 from turnwise.rollout.engines.decoding import Decoding
 from turnwise.rollout.engines.protocol import LaneModel
-from turnwise.rollout.engines.rerank import Reranker
+from turnwise.rollout.engines.rerank import Reranker, value_of_utterance
 from turnwise.rollout.engines.sampler import Sampler
 from turnwise.rollout.engines.servers.engine import Engine
 from turnwise.run.errors import InputError
@@ -59,7 +59,8 @@ class Acting:
     adv_clip: float | None = None
     """Largest upward shift of a log-probability by a token critic, in nats."""
     proposals: int = 1
-    """Utterances that are proposed to a turn critic at each turn."""
+    """Utterances that are proposed at each turn, of which the critic chooses one by the value of the whole.
+    At 1 a critic of tokens shifts the log-probability of each token instead."""
     max_new_tokens: int = 64
 
     @property
@@ -94,7 +95,8 @@ class Agent:
     @property
     def reranks(self) -> bool:
         """Whether it proposes several utterances and says one of them."""
-        return isinstance(self.critic, TurnCritic) and self.acting.beta != 0
+        a, per_turn = self.acting, isinstance(self.critic, TurnCritic)
+        return self.critic is not None and a.beta != 0 and (per_turn or a.proposals > 1)
 
     def token_policy(self) -> tuple[LmPolicy | GuidedPolicy, Decoding]:
         """What gives a token its logits when the agent speaks, and what is made of them before one is drawn.
@@ -103,7 +105,7 @@ class Agent:
         """
         self.lm.eval()
         a, policy = self.acting, LmPolicy(self.lm)
-        if isinstance(self.critic, TokenCritic) and a.beta:
+        if isinstance(self.critic, TokenCritic) and a.beta and not self.reranks:
             self.critic.eval()
             guided = GuidedPolicy(policy, self.critic, beta=a.strength, clip=a.adv_clip, top_k=a.top_k)
             return guided, Decoding(a.temperature, None, a.top_p)
@@ -122,12 +124,12 @@ class Agent:
             return engine.lanes(
                 policy, lanes=lanes, stop=stop, decoding=decoding, max_new_tokens=a.max_new_tokens
             )
-        if isinstance(self.critic, TurnCritic) and a.beta:
+        if self.critic is not None and self.reranks:
             self.critic.eval()
             return Reranker(
                 policy,
                 self.critic.trunk,
-                self.critic.q_min,
+                value_of_utterance(self.critic),
                 lanes=lanes,
                 proposals=a.proposals,
                 beta=a.strength,
@@ -135,6 +137,7 @@ class Agent:
                 stop=stop,
                 decoding=decoding,
                 max_new_tokens=a.max_new_tokens,
+                read_stop=isinstance(self.critic, TurnCritic),
             )
         return Sampler(
             policy,
@@ -182,7 +185,7 @@ class Agent:
 
         Per token for a token critic (or none), per turn for a turn critic; q and v in units of the return.
         With a token critic also `shift`: what the critic adds to the log-probability when the agent acts, in
-        nats (before `top_k` rules tokens out).
+        nats (before `top_k` rules tokens out); it is not there if the agent `reranks`, which shifts no token.
         What follows the last action is not read: the partner's last message may reach beyond the context.
         """
         row = row.window(0, int(np.flatnonzero(row.action)[-1]) + 1)
@@ -199,11 +202,14 @@ class Agent:
         h = self.critic.features(batch.inputs, batch.decisions[:, :-1])
         q, v = self.critic.q_min(h), self.critic.v(h).squeeze(-1)  # [1, A, V], [1, A]
         taken = q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        values = found | {"q": taken[0].numpy(), "v": v[0].numpy()}
+        if self.reranks:
+            return values
         guided = advantage_logits(
             logits.log_softmax(-1), q - v.unsqueeze(-1), self.acting.strength, self.acting.adv_clip
         )
         shift = action_logp(guided, batch.actions)[0].numpy() - found["logp"]
-        return found | {"shift": shift, "q": taken[0].numpy(), "v": v[0].numpy()}
+        return values | {"shift": shift}
 
     def save(self, folder: Path) -> None:
         """Write the language model, for `AutoModelForCausalLM` (or `AutoModelForSeq2SeqLM`), and the critic.

@@ -48,7 +48,7 @@ def say_one_word(
         model = Reranker(
             policy,
             reader,
-            lambda f: sign * score(f),
+            lambda f, last: sign * score(f),
             lanes=LANES,
             proposals=proposals,
             beta=beta,
@@ -113,7 +113,7 @@ def reranked(
     """HelpDesk with three proposals a turn and a score of no meaning that differs between utterances."""
     lm, reader = tiny(), trunk_of(tiny("gpt2", seed=1))
 
-    def score(features: Tensor) -> Tensor:
+    def score(features: Tensor, last: Tensor) -> Tensor:
         q = features[:, 0]
         if seen is not None:
             seen.extend(q.tolist())

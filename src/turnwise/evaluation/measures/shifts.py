@@ -22,16 +22,17 @@ def measure_shift(agent: Agent, rows: Sequence[Tokens], *, said: bool = False) -
     """Size of the shift of log-probability that the critic makes on `rows`: mean, 95th percentile; in nats.
 
         token critic   |log pi'(a) - log pi(a)| of each logged token; `turn` has the sums over whole turns
-        turn critic    |log (n p)| of the proposal that is said, of n proposals, after the logged history
+        a choice       |log (n p)| of the proposal that is said, of n proposals, after the logged history
 
-    pi is the language model, pi' what it becomes under the critic; `said` if the agent itself said what is
+    A critic of turns always chooses, one of tokens if there are several proposals. pi is the language model,
+    pi' what it becomes under the critic; `said` if the agent itself said what is
     in the rows. None without a critic, or without rows.
     """
     rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int))]
     if agent.critic is None or not rows:
         return None
     found: dict[str, Any] = {"beta": agent.acting.beta, "said": said, "far": FAR}
-    if isinstance(agent.critic, TokenCritic):
+    if isinstance(agent.critic, TokenCritic) and not agent.reranks:
         shifts, turns = _of_tokens(agent, rows)
         found |= {"per": "token", **_sizes(shifts), "turn": _sizes(turns)}
     else:

@@ -138,6 +138,11 @@ class TokenCritic(nn.Module):
         """min over the ensemble of Q(s, .), from features of the trunk."""
         return torch.stack([head(features) for head in self.q]).amin(0)
 
+    def q_min_of(self, features: Float[Tensor, "*N D"], actions: Int[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """min over the ensemble of Q(s, a), from features of the trunk and the tokens that were taken."""
+        heads: list[Any] = list(self.q)
+        return torch.stack([head.of(features, actions) for head in heads]).amin(0)
+
     def features(self, ids: Read, decisions: Int[Tensor, "B A"]) -> Float[Tensor, "B A D"]:
         """What the heads read at those positions."""
         h = features_at(self.trunk, ids, decisions)

@@ -52,11 +52,12 @@ def measure(
     """Hold conversations and measure the mean return; write evaluation.json, conversations and the page.
 
     `task`: None is the task of the logs that the policy learnt from. SettingError for settings that are of
-    policies which choose words: betas and temperature. Nothing is written without a run folder.
+    policies which choose words: betas, proposals and temperature. Nothing is written without a run folder.
     `shards`: who holds the conversations.
     """
     for name, value, of_words in (
         ("betas", settings.betas, ()),
+        ("proposals", settings.proposals, None),
         ("temperature", settings.temperature, 1.0),
     ):
         if value != of_words:

@@ -43,6 +43,7 @@ WORDS_ONLY = "no engine: an agent of acts chooses among acts, and words them her
 WITH_CRITIC = (
     "no engine, or no beta: a critic has a say in this policy's words, and servers know nothing of it"
 )
+NO_CRITIC = "nothing: this policy has no critic, which could choose among them"
 HERE = EngineSettings()
 """no engine: the policy speaks in this process"""
 VALIDATION_SEED = 1_000_003
@@ -74,8 +75,9 @@ def measure(
     for the behaviour policy.
 
     With betas, the best is picked on validation conversations of another seed first, and the run's policy
-    speaks with it from then on. Nothing is written for a policy without a run folder. `servers`: an engine
-    that speaks for the policy. `shards`: who holds the conversations.
+    speaks with it from then on, with the number of proposals that is asked for beside it. Nothing is written
+    for a policy without a run folder. `servers`: an engine that speaks for the policy. `shards`: who holds
+    the conversations. SettingError for proposals where there is no critic.
     """
     expect_one(servers, shards)
     row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
@@ -86,6 +88,10 @@ def measure(
         betas=settings.betas[: at_most(2, len(settings.betas))],
     )
     agent = policy.agent.with_acting(temperature=a.temperature)
+    if a.proposals is not None:
+        if agent.critic is None:
+            raise SettingError("proposals", a.proposals, NO_CRITIC)
+        agent = agent.with_acting(proposals=a.proposals)
     guided = agent.critic is not None and (a.betas or agent.acting.beta)
     if servers.engine is not None and guided:
         raise SettingError("engine", servers.engine, WITH_CRITIC)
@@ -120,7 +126,8 @@ def measure(
         )
     rows = [c.tokens for c in conversations if c.tokens is not None]  # all of them: a language model spoke
     result = _result(row, policy.task == row.words, conversation_summary(conversations, a.seed))
-    result |= {"beta": None if agent.critic is None else agent.acting.beta, "validation": validation}
+    guide = None if agent.critic is None else agent.acting
+    result |= {"beta": guide and guide.beta, "proposals": guide and guide.proposals, "validation": validation}
     if engine is not None:
         result["sampled_by"] = engine.kind
     if workers is not None:

@@ -42,12 +42,12 @@ def evaluate(trained: Any, on: Any = None, *, quiet: bool = False, **settings: A
     say so. An `Actor`, or the plan of a `World`, plays whole episodes: `on` is an environment, by default the
     one that it learnt in. So does a `Solved` POMDP: `on` is by default the problem that was solved.
     `settings`: fields of `ConversationSettings` (`episodes`, `seed`, `lanes`, `betas`, `validation_episodes`,
-    `temperature`; `engine`, servers that speak for a policy) or of `EpisodeSettings` (`episodes`, `seed`,
-    `lanes`, `greedy`, `horizon`), and `env_kwargs`, arguments of the environment; `ray` and `shards`, workers
-    of Ray that hold the conversations or play the episodes of a trained agent. SettingError for a
-    policy whose logs name no task, if none is given. Of a `Counterpart` it says how good a partner it is:
-    `on` are logs, and `settings` are `policy`, `acts`, `policies` and `task` (`recipes/measuring/partner.py`
-    says what they are), fields of `PartnerMeasure`, and how logs are read.
+    `proposals`, `temperature`; `engine`, servers that speak for a policy) or of `EpisodeSettings`
+    (`episodes`, `seed`, `lanes`, `greedy`, `horizon`), and `env_kwargs`, arguments of the environment; `ray`
+    and `shards`, workers of Ray that hold the conversations or play the episodes of a trained agent.
+    SettingError for a policy whose logs name no task, if none is given. Of a `Counterpart` it says how good a
+    partner it is: `on` are logs, and `settings` are `policy`, `acts`, `policies` and `task`
+    (`recipes/measuring/partner.py` says what they are), fields of `PartnerMeasure`, and how logs are read.
 
     With a run folder, evaluation.json and the report page are written into it.
     """

@@ -32,6 +32,9 @@ class ConversationSettings:
     """Strengths of the critic to choose from, on validation conversations; the best is kept."""
     validation_episodes: int = 300
     """Validation conversations for each of the betas."""
+    proposals: int | None = None
+    """Utterances that are proposed at each turn, of which the critic chooses one by the value of the whole;
+    1: a critic of tokens shifts each token instead; none: as the policy was saved."""
     temperature: float = 1.0
     """Temperature of sampling; 0 is greedy."""
 
@@ -43,6 +46,7 @@ class ConversationSettings:
             lanes=ONE_OR_MORE,
             betas=NOT_NEGATIVE,
             validation_episodes=TWO_OR_MORE,
+            proposals=ONE_OR_MORE,
             temperature=NOT_NEGATIVE,
         )
 

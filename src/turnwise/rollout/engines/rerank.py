@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.rollout.engines.decoding import POLICYS_OWN, Decoding
 from turnwise.rollout.engines.protocol import Utterance
 from turnwise.rollout.engines.sampler import Policy, Sampler
@@ -25,20 +26,36 @@ class WithReader:
         return self.policy.logits(features[:-1])
 
 
+def value_of_utterance(critic: TokenCritic | TurnCritic) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a critic says of a whole utterance, as `Reranker` asks it.
+
+        turn critic     min_i Q_i(s, u), read behind the stop token
+        token critic    min_i Q_i(s', a), a its last token and s' all that was said before it
+
+    Within a turn nothing is earned and nobody else speaks, so that (at `gamma_within_turn` 1) Q of the last
+    token is what it is worth to have said them all.
+    """
+    if isinstance(critic, TokenCritic):
+        return critic.q_min_of
+    return lambda features, last: critic.q_min(features)
+
+
 class Reranker:
     """A `LaneModel` that samples `proposals` utterances a turn and says one, ~ softmax(beta Q).
 
     Each lane is a group of lanes of an inner sampler; the group goes on from the memory of the proposal that
     was said. Proposals that the context cuts off are out; if it cuts off all, the first one is said.
-    `score` maps the reader's features at the end of an utterance, [n, D], to Q [n]; `beta` is in nats per
-    unit of Q. The recorded log-probabilities are the proposal's own, not those of having been chosen.
+    `score` maps the reader's features [n, D] and the last token of each utterance [n] to Q [n]. The features
+    are those behind its stop token, or, unless `read_stop`, those from which its last token was chosen.
+    `beta` is in nats per unit of Q. The recorded log-probabilities are the proposal's own, not those of
+    having been chosen.
     """
 
     def __init__(
         self,
         policy: Policy,
         reader: nn.Module,
-        score: Callable[[Tensor], Tensor],
+        score: Callable[[Tensor, Tensor], Tensor],
         *,
         lanes: int,
         proposals: int,
@@ -47,6 +64,7 @@ class Reranker:
         stop: int,
         decoding: Decoding = POLICYS_OWN,
         max_new_tokens: int = 64,
+        read_stop: bool = True,
     ):
         self.score, self.proposals, self.beta = score, proposals, beta
         self.shifts: dict[int, float] = {}
@@ -58,7 +76,7 @@ class Reranker:
             stop=stop,
             decoding=decoding,
             max_new_tokens=max_new_tokens,
-            read_stop=True,
+            read_stop=read_stop,
         )
         self._heard: dict[int, list[Utterance]] = {}
         self._rng: dict[int, np.random.Generator] = {}
@@ -97,7 +115,8 @@ class Reranker:
             return replace(members[0], lane=lane)
         features = self.inner.features[-1]
         assert features is not None
-        q = self.score(features[[u.lane for u in heard]]).double().cpu().numpy()
+        last = torch.as_tensor([u.ids[-1] for u in heard], device=features.device)
+        q = self.score(features[[u.lane for u in heard]], last).double().cpu().numpy()
         logits = self.beta * (q - q.max())
         p = np.exp(logits) / np.exp(logits).sum()
         k = self._rng[lane].choice(len(heard), p=p)
