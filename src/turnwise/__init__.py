@@ -69,6 +69,7 @@ _PLACES = {
 """names and the modules that they are in; the others are algorithms, and stand in the catalogue"""
 __all__ = [
     "A2C",
+    "AWR",
     "BC",
     "DPO",
     "GRPO",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.feedback.orpo import Config as ORPO
     from turnwise.algorithms.feedback.reward import Config as RewardModel
     from turnwise.algorithms.feedback.simpo import Config as SimPO
+    from turnwise.algorithms.logs.awr import Config as AWR
     from turnwise.algorithms.logs.bc import Config as BC
     from turnwise.algorithms.logs.ilql import Config as ILQL
     from turnwise.algorithms.logs.mc import Config as MC

@@ -12,7 +12,7 @@ import pytest
 
 import turnwise.algorithms
 from turnwise.algorithms.feedback import dpo, kto, orpo, reward
-from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import awr, bc, ilql, mc, turn_iql
 from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
 from turnwise.run.errors import SettingError
 from turnwise.run.metrics import Metric
@@ -59,6 +59,8 @@ def test_each_number_is_checked(module: Any) -> None:
         (ilql.Config, {"top_k": 0}, "top_k is 0; expected 1 or more"),
         (mc.Config, {"gamma": 1.01}, "gamma is 1.01; expected a number from 0 to 1"),
         (turn_iql.Config, {"proposals": 0}, "proposals is 0; expected 1 or more"),
+        (awr.Config, {"beta": -1.0}, "beta is -1.0; expected 0 or more"),
+        (awr.Config, {"most_weight": 0.0}, "most_weight is 0.0; expected a number above 0"),
         (
             dpo.Config,
             {"formula": "ipo", "beta": 0.0},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.data.batch import Batch, pack_tokens, pack_turns
+from turnwise.data.batch import Batch, pack_tokens, pack_turns, turn_of_tokens
 from turnwise.data.episode import Episode
 from turnwise.data.steps import pack_steps
 from turnwise.data.tokens import Tokens, TokenWriter, segments
@@ -293,3 +293,14 @@ def test_a_row_without_the_positions_that_nothing_is_read_at_is_the_same_experie
     where = other.inputs.squeeze(-1)  # [B, T']
     assert torch.equal(where.gather(1, other.decisions).long(), one.decisions)
     assert torch.equal(where.gather(1, other.ends).long()[one.mask], one.ends[one.mask])
+
+
+def test_the_turn_of_each_token_by_hand(row) -> None:
+    """[7|1 2 9|5|3 9]: three tokens and two. Where a turn was torn, its rest begins a turn where this row
+    learns; what stands before it there is in no turn, and has 0 as padding has."""
+    whole, torn = row("7|1 2 9|5|3 9"), row("7|1 2 3 4 9|5|9", learn_from=3)
+    assert turn_of_tokens([whole, torn]).tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 2]]
+    begins_within = torn.window(2, 8)
+    assert turn_of_tokens([begins_within]).tolist() == [[0, 0, 0, 1]]
+    batch, turns = pack_tokens([begins_within], gamma=1.0), pack_turns([begins_within], gamma=1.0)
+    assert batch.loss_mask.tolist() == [[False, True, True, True]] and turns.ends.tolist() == [[3, 5]]

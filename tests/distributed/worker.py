@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import awr, bc, ilql, mc, turn_iql
 from turnwise.data.tokens import Tokens, TokenWriter
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.fresh import llama
@@ -38,7 +38,7 @@ from turnwise.run.training import TrainingRun
 
 VOCAB, WIDTH = 23, 16
 ALONE = distributed.World()
-ALGORITHMS = ("bc", "mc", "ilql", "turn_iql")
+ALGORITHMS = ("bc", "mc", "ilql", "turn_iql", "awr")
 
 
 def conversations(n: int, seed: int) -> list[Tokens]:
@@ -71,13 +71,21 @@ def model(algorithm: str, lora: int = 0) -> tuple[nn.Module, nn.Module]:
     if lora:
         lm = with_lora(lm, lora)
     trunk = trunk_of(lm)
-    if algorithm == "bc":
+    if algorithm in ("bc", "awr"):
         return LmPolicy(lm), trunk
     if algorithm == "turn_iql":
         return TurnCritic(trunk, WIDTH, initial=0.3), trunk
     if algorithm == "mc":
         return TokenCritic(trunk, WIDTH, VOCAB, ensemble=1, initial=0.3), trunk
     return TokenCritic(trunk, WIDTH, VOCAB, initial=0.3), trunk
+
+
+def weighing() -> TokenCritic:
+    """The critic that AWR learns under, which is not trained: it has opinions from the start."""
+    critic: Any = model("ilql")[0]
+    for head in critic.q:
+        nn.init.normal_(head.out.weight)
+    return critic
 
 
 def config(algorithm: str, epochs: float) -> Any:
@@ -89,6 +97,8 @@ def config(algorithm: str, epochs: float) -> Any:
     }
     if algorithm == "bc":
         return bc.Config(**shared, partner_weight=0.3)
+    if algorithm == "awr":
+        return awr.Config(**shared, beta=1.0)
     if algorithm == "mc":
         return mc.Config(**shared, gamma=0.9)
     if algorithm == "ilql":
@@ -130,9 +140,11 @@ def train(
         interrupt_at(trunk, stop_at)
     own = Path(folder) if world.main else Path(f"{folder}-of-rank-{world.rank}")
     run = TrainingRun(own, world, log_every=1, checkpoint_every=checkpoint_every, quiet=True)
-    story = {"bc": bc.train, "mc": mc.train, "ilql": ilql.train, "turn_iql": turn_iql.train}[algorithm]
+    stories = {"bc": bc, "mc": mc, "ilql": ilql, "turn_iql": turn_iql, "awr": awr}
+    learning = [module, weighing().to(getattr(torch, dtype))] if algorithm == "awr" else [module]
+    rows, heldout = conversations(25, 5), conversations(7, 6)
     try:
-        story(config(algorithm, epochs), conversations(25, 5), conversations(7, 6), module, run, 11)
+        stories[algorithm].train(config(algorithm, epochs), rows, heldout, *learning, run, 11)
     except Interrupted:
         return "interrupted"
     except InputError as e:
@@ -155,6 +167,7 @@ def compare(world: distributed.World, found: str) -> str:
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([
+    "turnwise.algorithms.logs.awr",
     "turnwise.algorithms.logs.bc",
     "turnwise.algorithms.logs.ilql",
     "turnwise.algorithms.logs.mc",

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from turnwise.losses.policy import (
     action_logp,
     advantage_logits,
+    advantage_weights,
     clipped_surrogate_loss,
     entropy,
     policy_gradient_loss,
@@ -44,6 +45,25 @@ def test_perturbed_policy_by_hand() -> None:
     logp, advantages = torch.tensor([0.5, 0.5]).log(), torch.tensor([math.log(3), 0.0])
     assert_close(advantage_logits(logp, advantages, 1.0).softmax(-1), torch.tensor([0.75, 0.25]))
     assert_close(advantage_logits(logp, advantages, 2.0).softmax(-1), torch.tensor([0.9, 0.1]))
+
+
+def test_weights_of_advantages_by_hand() -> None:
+    """exp(2 A) of A = (0, log 2, -log 3, 50): 1, 4, 1/9, and the bound; exp(0 A) = 1 of all of them."""
+    advantages = torch.tensor([0.0, math.log(2), -math.log(3), 50.0], dtype=f64)
+    assert_close(advantage_weights(advantages, 2.0, 20.0), torch.tensor([1, 4, 1 / 9, 20], dtype=f64))
+    assert advantage_weights(torch.tensor([-1e9, 0.0, 1e9]), 1.0, 20.0).tolist() == [0.0, 1.0, 20.0]
+    assert advantage_weights(advantages, 0.0).tolist() == [1.0] * 4
+
+
+def test_weighted_cloning_has_the_gradient_of_the_perturbed_policy(rng) -> None:
+    """sum_a pi_b(a) w(a) (-log pi(a)) has no gradient where pi is the softmax of `advantage_logits`: one
+    closed form in two places."""
+    logp = torch.tensor(rng.normal(size=(1, 5))).log_softmax(-1)
+    advantages = torch.tensor(rng.normal(size=(1, 5)))
+    logits = advantage_logits(logp, advantages, 1.7).requires_grad_()
+    weights = logp.exp() * advantage_weights(advantages, 1.7)
+    (-weights * logits.log_softmax(-1)).sum().backward()
+    assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-12)
 
 
 def test_without_beta_or_advantage_the_policy_is_itself(rng) -> None:

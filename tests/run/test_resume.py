@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+from turnwise.algorithms.logs import awr, bc, ilql, mc, turn_iql
 from turnwise.run.errors import Diverged, Interrupted
 from turnwise.run.files.checkpoint import Checkpoints
 from turnwise.run.learner import Learner
@@ -26,7 +26,7 @@ from turnwise.run.training import TrainingRun
 WORKER = Path(__file__).parents[1] / "distributed" / "worker.py"
 worker = runpy.run_path(str(WORKER))
 STEPS = 12
-LOGS: dict[str, Any] = {"bc": bc, "mc": mc, "ilql": ilql, "turn_iql": turn_iql}
+LOGS: dict[str, Any] = {"bc": bc, "mc": mc, "ilql": ilql, "turn_iql": turn_iql, "awr": awr}
 train = partial(worker["train"], epochs=2.4)
 
 

@@ -106,6 +106,14 @@ class CriticBeside:
 
 
 @dataclass(frozen=True)
+class CriticSource:
+    """The critic that says what was good."""
+
+    critic: str
+    """Run folder of a critic of tokens or turns that was learnt on this policy (mc, ilql, turn-iql)."""
+
+
+@dataclass(frozen=True)
 class BeliefBeside:
     """What stands for a state."""
 

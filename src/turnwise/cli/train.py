@@ -14,6 +14,7 @@ from turnwise.cli.sources import (
     AgentSource,
     BeliefBeside,
     CriticBeside,
+    CriticSource,
     EnvironmentSource,
     FeedbackSource,
     LogOrEnvironment,
@@ -136,6 +137,7 @@ _TITLES: dict[type[Any], str] = {
     TaskSource: "task",
     PrivilegedCritic: "critic",
     CriticBeside: "critic",
+    CriticSource: "critic",
     BeliefBeside: "states",
     TalkSettings: "speaking",
     FeedbackSource: "feedback",
@@ -165,6 +167,8 @@ def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
         kinds.append(CriticSpec)
     if row.family == "conversations" and row.holds == "a critic":
         kinds.append(CriticBeside)
+    if row.family == "logs" and row.holds == "a critic":
+        kinds.insert(2, CriticSource)
     if row.family == "talkers":
         kinds.append(PrivilegedCritic if row.holds == "a critic" else BeliefBeside)
     if sweep:  # whole runs are given to Ray, and not what they sample

@@ -128,11 +128,7 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
     for t in rows:
         chosen = np.flatnonzero(t.action[1:]) + 1  # positions of the agent's tokens
         before = chosen - 1
-        # A turn opens after a token that was read, or after the stop of another turn. The rest of a turn that
-        # a cut tore apart counts as a turn too: it goes on where this row begins to learn, which is where the
-        # row before ended.
-        goes_on = t.action[before] & (before == t.learn_from)
-        opens = chosen[~t.action[before] | t.turn_end[before] | goes_on]  # [A]
+        opens = chosen[_opens(t, before)]  # [A]
         # What is chosen before the first opening is the tail of a turn in the burn-in: no decision.
         spans = np.split(chosen, np.searchsorted(chosen, opens))[1:]
         ends = np.array([span[-1] for span in spans], np.int64)
@@ -144,18 +140,25 @@ def pack_turns(rows: Sequence[Tokens], *, gamma: float, dtype: torch.dtype = tor
 def turn_of_tokens(rows: Sequence[Tokens]) -> Int[Tensor, "B A"]:
     """For each decision of `pack_tokens`, the decision of `pack_turns` whose utterance the token is part of.
 
-    What belongs to a turn (its advantage, say) is spread over its tokens by `x.gather(1, turns)`. At padding
-    it is 0. ValueError for rows that begin within a turn, whose first tokens belong to none.
+    What belongs to a turn (its advantage, say) is spread over its tokens by `x.gather(1, turns)`. It is 0 at
+    padding, and at the tail of a turn in the burn-in, which is part of no turn: neither is learnt from.
     """
     A = max(int(t.action[1:].sum()) for t in rows)
     found = np.zeros((len(rows), A), np.int64)
     for b, t in enumerate(rows):
-        chosen = np.flatnonzero(t.action[1:]) + 1
-        opens = ~t.action[chosen - 1] | t.turn_end[chosen - 1]
-        if len(opens) and not opens[0]:
-            raise ValueError("a row that begins within a turn; expected whole conversations")
-        found[b, : len(chosen)] = np.cumsum(opens) - 1
+        opens = _opens(t, np.flatnonzero(t.action[1:]))
+        found[b, : len(opens)] = np.maximum(np.cumsum(opens) - 1, 0)
     return torch.from_numpy(found)
+
+
+def _opens(t: Tokens, before: np.ndarray) -> np.ndarray:
+    """Whether a turn opens with the token behind each of the positions `before`.
+
+    It does after a token that was read, or after the stop of another turn. The rest of a turn that a cut
+    tore apart counts as a turn too: it goes on where this row begins to learn, where the row before ended.
+    """
+    goes_on = t.action[before] & (before == t.learn_from)
+    return ~t.action[before] | t.turn_end[before] | goes_on
 
 
 class _PackedRow(NamedTuple):

@@ -30,6 +30,23 @@ def advantage_logits(
     return policy_logp + gain
 
 
+def advantage_weights(
+    advantages: Float[Tensor, "*N"], beta: float, most: float = float("inf")
+) -> Float[Tensor, "*N"]:
+    """min(exp(beta A), most): how much each action of a log counts where better ones are to be cloned.
+
+    Peng et al. 2019, arXiv:1910.00177, eq. 8, and Kostrikov et al. 2021, arXiv:2110.06169, eq. 7: the policy
+    that minimises the expected -exp(beta A(s, a)) log pi(a | s) over actions of pi_b is
+
+        pi(a | s) = pi_b(a | s) exp(beta A(s, a)) / Z(s),
+
+    the one that `advantage_logits` forms where it acts. `beta` is in nats per unit of the advantages. Special
+    cases: beta 0 is 1, behaviour cloning; what depends on the state alone moves no minimiser, but says how
+    much a state counts. `most` is both papers' guard against few actions that outweigh all others.
+    """
+    return (beta * advantages).exp().clamp(max=most)
+
+
 def policy_gradient_loss(
     logp: Float[Tensor, "B A"], advantages: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:

@@ -70,14 +70,18 @@ def prepare_and_carry_out(
 
 
 def _logs(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Policy]:
-    start = _start(algorithm, given)
+    start, critic = _start(algorithm, given), None
+    if algorithm.holds == "a critic":
+        critic = given.pop("critic", None)
+        if critic is None:
+            raise InputError(f"{algorithm.title} needs a critic; expected the run of MC, ILQL or TurnIQL")
     apart = given.pop("heldout_logs", None)
     kinds = (LogSettings, LogReading, Ending, Learning)
     settings, reading, ending, learning = (_taken(kind, given) for kind in kinds)
     _expect_nothing(algorithm, given, *kinds)
     expect_arithmetic(learning, m.device)
     read, apart, settings = _read(data, apart, reading, settings, m)
-    return policies.prepare(algorithm, config, read, settings, start, ending, learning, m, apart)
+    return policies.prepare(algorithm, config, read, settings, start, ending, learning, m, apart, critic)
 
 
 def _partners(

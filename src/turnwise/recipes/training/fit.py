@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from turnwise.algorithms.acts import ppo as act_ppo
     from turnwise.algorithms.feedback import dpo, kto, orpo, simpo
     from turnwise.algorithms.feedback.reward import Config as RewardConfig
-    from turnwise.algorithms.logs import bc, ilql, mc, turn_iql
+    from turnwise.algorithms.logs import awr, bc, ilql, mc, turn_iql
     from turnwise.algorithms.logs.partner import Config as PartnerConfig
     from turnwise.algorithms.replies import best_of_n, grpo, online_dpo, reply_reinforce, rloo, token_ppo
     from turnwise.algorithms.talk import archer
     from turnwise.algorithms.talk import ppo as talk_ppo
     from turnwise.algorithms.talk import rloo as talk_rloo
 
-    FromLogs = bc.Config | mc.Config | ilql.Config | turn_iql.Config
+    FromLogs = bc.Config | mc.Config | ilql.Config | turn_iql.Config | awr.Config
     FromFeedback = dpo.Config | kto.Config | simpo.Config | orpo.Config
     FromOwnReplies = (
         rloo.Config
@@ -199,7 +199,7 @@ def fit(
 
     `config`: an algorithm's settings, as `turnwise.ILQL(tau=0.95)`. `data`: what it learns from, by family:
 
-        BC, MC, ILQL, TurnIQL               logged conversations: `read_logs(...)`, a path, or rows
+        BC, MC, ILQL, TurnIQL, AWR          logged conversations: `read_logs(...)`, a path, or rows
         Partner                             the same
         Acts, ActBC, ActMC, ActIQL, ActCQL  the same
         LearntPomdp                         the same, or an environment as for PPO, in which it acts at random

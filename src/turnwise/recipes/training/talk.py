@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.envs.dialogue import DialogueTask
-from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.lora import merged
 from turnwise.models.lm.parts import parameter_count, trunk_of
 from turnwise.models.lm.talk_actor import TalkActor, TurnActor
@@ -19,15 +18,14 @@ from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import TalkSettings
 from turnwise.recipes.tasks import Task, choices, find_task, task_called
 from turnwise.recipes.trained import Policy
+from turnwise.recipes.training.critic import name_of, open_critic
 from turnwise.recipes.training.feedback.speakers import Speaker, open_speaker
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.learning import How, kept_adapter, settled
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.live import LiveTalk
-from turnwise.rollout.load import load_agent
 from turnwise.run.errors import SettingError
-from turnwise.run.files.digests import digest_of
 from turnwise.run.rehearsal import at_most
 from turnwise.run.training import TrainingRun
 
@@ -110,23 +108,17 @@ def _task(given: str | Task | DialogueTask) -> Task:
 
 def _warm_(learns: Any, critic: Any, algorithm: Algorithm, s: Speaker) -> dict[str, str]:
     """Let V begin as that of a critic of logs; the critic's name, and a digest of it."""
-    name = critic.name if isinstance(critic, Policy) else str(critic)
+    name = name_of(critic)
     if not isinstance(learns, TalkActor | TurnActor):
         raise SettingError("critic", name, f"none: {algorithm.title} has no critic")
     if s.learning.lora_rank:
         raise SettingError("critic", name, "none beside adapters (lora_rank), which V has too")
-    agent = critic.agent if isinstance(critic, Policy) else load_agent(critic)
-    found = agent.critic
-    if not isinstance(found, TokenCritic | TurnCritic):
-        raise SettingError("critic", name, "a run with a critic of tokens or turns (mc, ilql, turn-iql)")
-    mine, its = (tuple(p.shape for p in x.parameters()) for x in (trunk_of(s.before), found.trunk))
-    if mine != its or agent.tokenizer.get_vocab() != s.tokenizer.get_vocab():
-        raise SettingError("critic", name, f"a critic that was learnt on {s.name}, or on one of its shape")
+    found = open_critic(critic, s.before, s.tokenizer, s.name)
     try:
-        learns.warm_(found, agent.acting.return_std)
+        learns.warm_(found.critic, found.return_std)
     except ValueError as e:
         raise SettingError("critic", name, str(e)) from None
-    return {"name": name, "content": digest_of(found)}
+    return {"name": name, "content": found.content}
 
 
 def _how(algorithm: Algorithm, rows: int, s: Speaker, m: Machine) -> How:

@@ -49,6 +49,15 @@ EACH = 2
 """replies of the clone at each of them"""
 
 
+def speaking(
+    trained: nn.Module, tokenizer: Any, acting: Acting, learning: Learning, base: str | None
+) -> Agent:
+    """An agent of a language model that has learnt, which no critic guides."""
+    assert isinstance(trained, LmPolicy)
+    adapter = kept_adapter(trained.lm, learning, base)
+    return Agent(merged(trained.lm).float(), tokenizer, None, acting, adapter)
+
+
 def judge_clone(
     agent: Agent,
     learnt: tuple[Sequence[Dialogue], Sequence[Tokens]],
@@ -116,6 +125,13 @@ def history_of(d: Dialogue, before: int) -> Prompt:
     )
 
 
+def expect_no_frozen_trunk(algorithm: Algorithm, settings: LogSettings) -> None:
+    """SettingError for settings of critics, where the language model itself learns."""
+    if settings.frozen_trunk or settings.features is not None:
+        name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
+        raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
+
+
 def clone_from(
     algorithm: Algorithm,
     config: bc.Config,
@@ -128,9 +144,7 @@ def clone_from(
 ) -> Material:
     """A language model to clone into, one that exists or a fresh one."""
     base = base_name(start, learning)
-    if settings.frozen_trunk or settings.features is not None:
-        name, value = ("frozen_trunk", True) if settings.frozen_trunk else ("features", settings.features)
-        raise SettingError(name, value, f"nothing: {algorithm.title} trains the trunk; it is for critics")
+    expect_no_frozen_trunk(algorithm, settings)
     heard = chosen(learnt, evenly(len(learnt), TOKENIZED))
     lm, tokenizer = begin(start, (spoken(x) for d in heard for x in d.messages))
     content = {} if start.model is None else {"model": digest_of(lm, tokenizer)}
@@ -144,9 +158,7 @@ def clone_from(
         kept = bc.keep(np.where(unrated(learnt), -np.inf, returns_of(learnt)), config)
 
     def agent(trained: nn.Module) -> Agent:
-        assert isinstance(trained, LmPolicy)
-        adapter = kept_adapter(trained.lm, learning, base)
-        return Agent(merged(trained.lm).float(), tokenizer, None, acting, adapter)
+        return speaking(trained, tokenizer, acting, learning, base)
 
     learnt_rows = rows.of(kept)  # those to learn from were encoded first, so that their places are the same
 

@@ -18,6 +18,7 @@ from turnwise.data.splits.choices import (
     evenly,
 )
 from turnwise.data.tokens import Tokens
+from turnwise.recipes.training.critic import OpenedCritic
 from turnwise.recipes.training.logs.frozen import FrozenFeatures
 from turnwise.recipes.training.machine import Machine
 from turnwise.rollout.agent import Agent
@@ -51,6 +52,8 @@ class Material:
     judge: Callable[[Agent], dict[str, Any]]
     """what was learnt, as entries of the result: how a clone speaks, what a critic knows"""
     warnings: Sequence[str] = ()
+    under: OpenedCritic | None = None
+    """the critic that says which of the rows are good, if the algorithm learns under one"""
     features: FrozenFeatures | None = None
     """what a frozen trunk is to read before anything learns"""
     beside: Sequence[nn.Module] = ()

@@ -39,6 +39,7 @@ from turnwise.recipes.training.logs.clones import clone_from
 from turnwise.recipes.training.logs.critics import critic_on
 from turnwise.recipes.training.logs.material import MEASURED, Material
 from turnwise.recipes.training.logs.views import write_views
+from turnwise.recipes.training.logs.weighed import weighed_by
 from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.run import distributed
@@ -56,11 +57,13 @@ def prepare(
     learning: Learning,
     m: Machine,
     apart: Logs | None = None,
+    critic: Any = None,
 ) -> Job[Policy]:
     """Split, encode and build.
 
     `start`: a model to clone into (`Start`), or the clone that values are for. `apart`: conversations that
-    are held out, beside `logs` that are all learnt from.
+    are held out, beside `logs` that are all learnt from. `critic`: a policy with a critic, or its folder, for
+    an algorithm that learns under one.
     """
     if not isinstance(start, Start) or bc.filters(config):
         expect_outcomes(logs if apart is None else together(logs, apart), logs.source)
@@ -68,8 +71,14 @@ def prepare(
     stages = {} if isinstance(start, Start) else {"the policy that it began with": before}
     split, logs = _divided(logs, apart, settings, before, m)
     learnt, held = split.learnt, split.held
-    build = clone_from if isinstance(start, Start) else critic_on
-    material = build(algorithm, config, learnt, held, settings, start, learning, m)
+    if algorithm.holds == "a critic":
+        material = weighed_by(algorithm, critic, learnt, held, settings, start, learning, m)
+    else:
+        build = clone_from if isinstance(start, Start) else critic_on
+        material = build(algorithm, config, learnt, held, settings, start, learning, m)
+    under = [] if material.under is None else [material.under.in_deviations()]
+    if material.under is not None:
+        stages["the critic that it learnt under"] = material.under.held
     # Settled here, so that the run's config tells what the data decided.
     few = STEPS if isinstance(start, Start) else CRITIC_STEPS
     decided = batch_size_for(len(material.rows), config.epochs, few)
@@ -95,7 +104,7 @@ def prepare(
     plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
 
     def train(c: Any, rows: Sequence[Tokens], heldout: Sequence[Tokens], run: TrainingRun) -> None:
-        algorithm.module.train(c, rows, heldout, material.module, run, m.seed)
+        algorithm.module.train(c, rows, heldout, material.module, *under, run, m.seed)
 
     def whole(run: TrainingRun) -> None:
         if material.features is not None:
