@@ -21,7 +21,7 @@ from turnwise.rollout.conversations import Conversation, converse
 from turnwise.rollout.engines.protocol import Utterance
 from turnwise.rollout.load import load, load_agent
 from turnwise.rollout.partners.fitted import FittedPartner, Scenes, load_fitted
-from turnwise.rollout.partners.fitted_task import CUT, FittedTask
+from turnwise.rollout.partners.fitted_task import CUT, FULL, FittedTask
 from turnwise.run.errors import InputError
 
 SCENES = Scenes((Scene(("shop",), {"want": "tea"}), Scene((), {"want": "milk"}, first=False)), (3, 1))
@@ -149,6 +149,11 @@ def test_it_takes_up_a_talk_as_it_would_have_heard_it():
             assert turn_text(response.messages) == turn_text(read_turn(text))
             compared += 1
     assert compared > 5
+    full = (*begun, Message("assistant", "tea " * 600), Message("user", "milk"))
+    task = FittedTask(fitted)
+    task.take_up([0], [0], [full])
+    (response,) = task.step([0], ["tea"])
+    assert response.failed and response.info["failed"] == FULL
     with pytest.raises(ValueError, match="facts that no talk shows"):
         FittedTask(partner()).take_up([0], [0], [begun])
 

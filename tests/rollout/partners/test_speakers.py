@@ -89,3 +89,12 @@ def test_it_takes_up_a_talk_in_the_middle(agent):
     speaker = SpeakingModel(agent)
     speaker.reset(range(3), [7, 8, 9])
     assert speaker.answer(range(3), [talk] * 3) == [agent.reply(talk, seed) for seed in (7, 8, 9)]
+
+
+def test_a_talk_that_is_full_when_it_is_taken_up_has_no_answer(agent):
+    """The memory holds 200 tokens. A neighbour with a short talk is answered."""
+    long = [Message("user", "the hats"), Message("assistant", "book " * 300), Message("user", "deal")]
+    short = [Message("user", "the hats"), Message("assistant", "book"), Message("user", "deal")]
+    speaker = SpeakingModel(agent)
+    speaker.reset(range(2), [7, 8])
+    assert speaker.answer(range(2), [long, short]) == [None, agent.reply(short, 8)]

@@ -97,12 +97,13 @@ class FittedTask:
             self._talks[lane].seen.append(Message("user", text))
         going = [lane for lane in lanes if self._talks[lane].why is None]
         said = dict(zip(going, self._utter(going), strict=True))
-        ends, rewards = self._judged(going)
+        spoke = {lane for lane in going if not said[lane].out_of_context}
+        ends, rewards = self._judged(sorted(spoke))
         found = []
         for lane in lanes:
             talk = self._talks[lane]
             heard = self._said(lane, said[lane]) if lane in said else ()
-            over = lane in said and bool(talk.rng.random() < ends[lane])
+            over = lane in spoke and bool(talk.rng.random() < ends[lane])
             if talk.why is None and not over and not heard:
                 talk.why = SILENT
             talk.over = over or talk.why is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from turnwise.envs.dialogue import Message
+from turnwise.models.lm.parts import context_of
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.reading import read_talks
 from turnwise.rollout.agent import Agent
@@ -46,13 +47,18 @@ class SpeakingModel:
 
     def utter(self, lanes: Sequence[int], seen: Sequence[Sequence[Message]]) -> list[Utterance]:
         """The same as it was sampled."""
+        said: dict[int, Utterance] = {}
         waiting = {self._places[lane]: lane for lane in lanes}
-        for (model, place), messages in zip(waiting, seen, strict=True):
-            old = self._heard[waiting[model, place]]
+        for (model, place), messages in zip(list(waiting), seen, strict=True):
+            lane = waiting[model, place]
+            old = self._heard[lane]
             new = list(messages)[len(old) :]
             ids = self.chat.continuation(old, new) if old else self.agent.read(tuple(messages))
-            self._models[model].submit(place, ids)
-        said: dict[int, Utterance] = {}
+            # A talk that is taken up may be full by itself; no lane has read it.
+            if not old and _begun(messages) and len(ids) >= context_of(self.agent.lm):
+                said[waiting.pop((model, place))] = Utterance(place, (), (), False, True)
+            else:
+                self._models[model].submit(place, ids)
         while waiting:
             model = next(iter(waiting))[0]
             for u in self._models[model].collect():
@@ -65,6 +71,11 @@ class SpeakingModel:
     def where(self, lane: int) -> tuple[int, int]:
         """Which of the models that were made speaks in a lane, and in which lane of its own."""
         return self._places[lane]
+
+
+def _begun(messages: Sequence[Message]) -> bool:
+    """Whether the speaker has said something in the talk."""
+    return any(m.role == "assistant" for m in messages)
 
 
 class SpeakingActs:
