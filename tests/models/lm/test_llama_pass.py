@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +83,21 @@ def test_features_are_those_of_the_modules(kind: str) -> None:
     mine, modules = Reader(memory), Reader(LaneMemory(trunk, LANES, CONTEXT, may_compile=False))
     for counts in SCRIPT:
         np.testing.assert_allclose(mine.read(counts), modules.read(counts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_memory_goes_with_the_last_who_holds_it(compiled: bool) -> None:
+    """It is in no ring, which Python would have to look for: what it holds is large."""
+    gc.disable()
+    try:
+        memory = LaneMemory(trunk_of(model()), LANES, CONTEXT, may_compile=compiled)
+        Reader(memory).read([3, 1, 0, 0, 2, 5])
+        held = weakref.ref(memory)
+        assert held() is memory
+        del memory
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["in few calls", "by the modules"])

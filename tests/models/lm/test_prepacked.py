@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from turnwise.models.lm.lanes import prepacked
-from turnwise.models.lm.lanes.prepacked import LEAST, WORTH, Prepacked, plain_product, prepacked_for
+from turnwise.models.lm.lanes.prepacked import (
+    LEAST,
+    WORTH,
+    Prepacked,
+    plain_product,
+    prepacked_for,
+    whole_blocks,
+)
 
 WIDE = 192
 ROOM = 2**30
@@ -30,7 +37,7 @@ def multiplied(products: Prepacked, x: Tensor, *weights: Tensor) -> Tensor:
     return products.product(x, *weights)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 32, 200])
+@pytest.mark.parametrize("rows", [1, 3, 17, 32, 200])
 def test_products_side_by_side(rows: int) -> None:
     """Within float32's rounding of sums of 192 numbers of order 1, copied and not."""
     weights, products = matrices(192, 64, 65), Prepacked(ROOM)
@@ -41,6 +48,15 @@ def test_products_side_by_side(rows: int) -> None:
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
         assert bool(products._copies) == (copied or rows >= WORTH)
         multiplied(products, torch.randn(WORTH, WIDE), *weights)
+
+
+def test_products_are_asked_for_few_numbers_of_rows() -> None:
+    """1 to 16 as they are, then multiples of 16, of 32 from 256, of 64 from 512: never fewer than there are,
+    and at most 15 or an eighth more. 10,000 numbers become 73."""
+    pairs = [(n, whole_blocks(n)) for n in range(1, 10_001)]
+    assert all(n <= m <= max(n + 15, n * 9 / 8) for n, m in pairs)
+    assert [whole_blocks(n) for n in (16, 17, 255, 257, 1000)] == [16, 32, 256, 288, 1024]
+    assert len({m for _, m in pairs}) == 73
 
 
 def test_copies_are_of_the_weights_as_they_are() -> None:

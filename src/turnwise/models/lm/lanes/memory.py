@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +135,10 @@ class LaneMemory(Cache):
         self.slots = self.rows = torch.zeros(0, dtype=torch.long)
         self.attending: tuple[_Attending, ...] = ()
         self.places: Places | None = None
-        super().__init__(layers=[_LaneLayer(self) for _ in range(trunk.config.num_hidden_layers)])
+        # Layers must not keep their memory alive: in a ring, all that was read stays until Python looks for
+        # rings, and a run that talks grows by tens of megabytes an iteration.
+        own = weakref.proxy(self)
+        super().__init__(layers=[_LaneLayer(own) for _ in range(trunk.config.num_hidden_layers)])
 
     def read(
         self,
