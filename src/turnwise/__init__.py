@@ -27,7 +27,7 @@ _PLACES = {
     "estimate": "recipes.measuring.estimate",
     "solve": "recipes.solve",
     "plan": "recipes.plan",
-    "load": "recipes.trained",
+    "load": "recipes.opened",
     "export": "recipes.export",
     "watch": "recipes.measuring.watch",
     "record": "recipes.record",
@@ -202,12 +202,13 @@ if TYPE_CHECKING:
     from turnwise.recipes.measuring.evaluate import evaluate
     from turnwise.recipes.measuring.evaluation import Evaluation
     from turnwise.recipes.measuring.watch import watch
+    from turnwise.recipes.opened import load
     from turnwise.recipes.plan import plan
     from turnwise.recipes.record import record
     from turnwise.recipes.solve import solve
     from turnwise.recipes.solved import Solved
     from turnwise.recipes.sweep import sweep
-    from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy, load
+    from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError
     from turnwise.run.settings import Adam, AdamW

@@ -11,8 +11,8 @@ import turnwise as tw
 from turnwise.cli import main
 from turnwise.data.files.logs import read_logs, write_logs
 from turnwise.envs.dialogue import TASK_COLUMN
+from turnwise.recipes.opened import load
 from turnwise.recipes.tasks import find_task, task_called, task_of
-from turnwise.recipes.trained import load
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--context", "256", "--vocab", "400"]
 SMALL += ["--epochs", "1", "--max-new-tokens", "8"]

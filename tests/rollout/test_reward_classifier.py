@@ -16,8 +16,8 @@ from turnwise.data.feedback import one_turn
 from turnwise.envs.dialogue import Message
 from turnwise.models.lm.parts import trunk_of
 from turnwise.models.lm.reward_model import RewardEnsemble, RewardModel
+from turnwise.recipes.opened import load as load_run
 from turnwise.recipes.trained import Judge
-from turnwise.recipes.trained import load as load_run
 from turnwise.rollout.load import load, load_reward
 from turnwise.rollout.reward_classifier import ClassifierScorer
 from turnwise.rollout.reward_scorer import RewardScorer

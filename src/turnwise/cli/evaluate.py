@@ -114,7 +114,7 @@ def _opened(target: Run) -> Any:
         raise SettingError("run", str(target.run), "the run folder of a trained policy; no such folder")
     import torch
 
-    from turnwise.recipes.trained import load
+    from turnwise.recipes.opened import load
 
     torch.set_num_threads(target.threads)
     return load(target.run)

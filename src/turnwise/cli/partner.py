@@ -65,9 +65,10 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from turnwise.recipes.measuring.partner import FILE, measure
+    from turnwise.recipes.opened import load
     from turnwise.recipes.settings.words import parse_settings
     from turnwise.recipes.tasks import find_task
-    from turnwise.recipes.trained import Counterpart, load
+    from turnwise.recipes.trained import Counterpart
 
     torch.set_num_threads(a.target.threads)
     t, partner = a.target, load(a.target.run)

@@ -40,7 +40,8 @@ class Talk:
 def run(args: Sequence[str]) -> dict[str, Any]:
     """Talk until there is nothing more to read."""
     a = parse(Talk, args, "talk", Talk.__doc__ or "", alone="run")
-    from turnwise.recipes.trained import ActPolicy, Policy, load
+    from turnwise.recipes.opened import load
+    from turnwise.recipes.trained import ActPolicy, Policy
 
     policy = load(a.run)
     if not isinstance(policy, Policy | ActPolicy):

@@ -18,7 +18,8 @@ from torch import Tensor
 from turnwise.envs.protocol import Discrete, MultiDiscrete, Space
 from turnwise.models.agents.program import INPUTS, StepProgram
 from turnwise.models.lm.served import write_served
-from turnwise.recipes.trained import Actor, Policy, load
+from turnwise.recipes.opened import load
+from turnwise.recipes.trained import Actor, Policy
 from turnwise.rollout.step_agent import StepAgent
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.whole import whole_file

@@ -271,7 +271,7 @@ def _partner_of(given: Any) -> Task | None:
 
 
 def _loaded(folder: str | Path) -> Any:
-    from turnwise.recipes.trained import load
+    from turnwise.recipes.opened import load
 
     return load(folder)
 

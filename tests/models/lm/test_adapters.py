@@ -16,7 +16,8 @@ from torch.testing import assert_close
 import turnwise as tw
 from turnwise.models.lm.fresh import llama
 from turnwise.models.lm.pretrained import load_lm, save_lm
-from turnwise.recipes.trained import Judge, Policy, load
+from turnwise.recipes.opened import load
+from turnwise.recipes.trained import Judge, Policy
 from turnwise.rollout.load import load_reward
 from turnwise.run.errors import InputError
 

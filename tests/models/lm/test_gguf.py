@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from turnwise.models.lm.fresh import llama, train_tokenizer
 from turnwise.models.lm.gguf import model_folder
-from turnwise.recipes.trained import load
+from turnwise.recipes.opened import load
 from turnwise.run.errors import InputError, SettingError
 
 gguf = pytest.importorskip("gguf", reason="the package gguf (extra data) is not installed")

@@ -28,9 +28,10 @@ from turnwise.recipes.improving.opinion import Opinion, models_of, opinions
 from turnwise.recipes.improving.stages import CLONE, SECOND, stages_of
 from turnwise.recipes.improving.work import Done, Work, carry_out
 from turnwise.recipes.measuring.compare import Candidate, candidates_of, compare
+from turnwise.recipes.opened import load
 from turnwise.recipes.settings.improve import ImproveSettings, Labour
 from turnwise.recipes.settings.train import LogReading
-from turnwise.recipes.trained import ActPolicy, Policy, load
+from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.recipes.training.parts import expect_outcomes
 from turnwise.run.errors import InputError
 from turnwise.run.files.lock import RESULT, has_ended, locked

@@ -46,8 +46,9 @@ from turnwise.recipes.estimating.text.speakers import LmSpeaker
 from turnwise.recipes.estimating.text.tokens import token_answer
 from turnwise.recipes.estimating.text.turns import turn_answer
 from turnwise.recipes.estimating.words import in_words, in_words_of_run
+from turnwise.recipes.opened import load, load_codebooks
 from turnwise.recipes.settings.measure import EstimateSettings
-from turnwise.recipes.trained import ActPolicy, Codebooks, Policy, load, load_codebooks
+from turnwise.recipes.trained import ActPolicy, Codebooks, Policy
 from turnwise.recipes.training.parts import expect_outcomes
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.plan import PlanChooser

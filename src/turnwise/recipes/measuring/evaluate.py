@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from turnwise.recipes.environments import with_arguments
 from turnwise.recipes.measuring import act_conversations, conversations, episodes, partner, solved, worlds
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.opened import load
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings, PartnerMeasure
 from turnwise.recipes.settings.ray import RaySettings
 from turnwise.recipes.solved import Solved
-from turnwise.recipes.trained import Actor, ActPolicy, Counterpart, Policy, World, load
+from turnwise.recipes.trained import Actor, ActPolicy, Counterpart, Policy, World
 from turnwise.recipes.workers import expect_undivided
 from turnwise.run.errors import SettingError
 

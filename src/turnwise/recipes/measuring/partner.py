@@ -33,9 +33,10 @@ from turnwise.evaluation.pages.partners import QUALITY as FILE
 from turnwise.evaluation.pages.report import write_report
 from turnwise.models.lm.parts import context_of
 from turnwise.recipes.measuring.evaluation import Evaluation
+from turnwise.recipes.opened import load, load_codebooks
 from turnwise.recipes.settings.measure import PartnerMeasure
 from turnwise.recipes.tasks import Task, find_task
-from turnwise.recipes.trained import ActPolicy, Codebooks, Counterpart, Policy, load, load_codebooks
+from turnwise.recipes.trained import ActPolicy, Codebooks, Counterpart, Policy
 from turnwise.rollout.acts.conversations import converse_in_acts
 from turnwise.rollout.conversations import Conversation
 from turnwise.run.errors import InputError, SettingError

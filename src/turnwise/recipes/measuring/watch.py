@@ -19,8 +19,9 @@ from turnwise.evaluation.measures.agents.walk import Walk
 from turnwise.evaluation.pictures.film import write_film
 from turnwise.recipes.environments import Environment
 from turnwise.recipes.measuring.episodes import wanted_environment
+from turnwise.recipes.opened import load
 from turnwise.recipes.settings.measure import WatchSettings
-from turnwise.recipes.trained import Actor, load
+from turnwise.recipes.trained import Actor
 from turnwise.rollout.episodes.filmed import Filmed
 from turnwise.rollout.episodes.lanes import StepLanes
 from turnwise.run.errors import InputError, SettingError

@@ -9,7 +9,8 @@ from typing import Any
 from turnwise.models.lm.critics import TokenCritic, TurnCritic
 from turnwise.models.lm.parts import trunk_of
 from turnwise.recipes.held_out import HeldOut
-from turnwise.recipes.trained import Policy, held_of
+from turnwise.recipes.opened import held_of
+from turnwise.recipes.trained import Policy
 from turnwise.rollout.load import load_agent
 from turnwise.run.errors import SettingError
 from turnwise.run.files.digests import digest_of

@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from turnwise.evaluation.pages.report import write_report
 from turnwise.recipes.catalogue import Algorithm, Family
-from turnwise.recipes.trained import Actor, load
+from turnwise.recipes.opened import load
+from turnwise.recipes.trained import Actor
 from turnwise.recipes.training.learning import How, criterion_of
 from turnwise.recipes.training.machine import Machine
 from turnwise.run import distributed

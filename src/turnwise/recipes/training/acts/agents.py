@@ -30,9 +30,10 @@ from turnwise.models.agents.settings import MemorySpec
 from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.opened import held_of, load_codebooks
 from turnwise.recipes.settings.train import ActSettings, Ending
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import ActPolicy, Codebooks, held_of, load_codebooks
+from turnwise.recipes.trained import ActPolicy, Codebooks
 from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs.critics import spread

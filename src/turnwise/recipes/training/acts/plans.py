@@ -27,9 +27,10 @@ from turnwise.exact.learning.roles import heard_after, roles_of
 from turnwise.exact.learning.sequences import Sequences
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.opened import held_of, open_policy
 from turnwise.recipes.settings.train import ActSettings, Ending
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import ActPolicy, held_of, open_policy
+from turnwise.recipes.trained import ActPolicy
 from turnwise.recipes.training.acts.agents import (
     Read,
     book_of,

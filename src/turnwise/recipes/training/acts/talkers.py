@@ -21,9 +21,10 @@ from turnwise.models.agents.spec import count_trainable
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.estimating.leaks import both
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.opened import load, load_codebooks
 from turnwise.recipes.settings.train import PrivilegedCritic
 from turnwise.recipes.tasks import Task, choices, find_task, is_partner, task_called
-from turnwise.recipes.trained import ActPolicy, Codebooks, Counterpart, load, load_codebooks
+from turnwise.recipes.trained import ActPolicy, Codebooks, Counterpart
 from turnwise.recipes.training.acts.agents import book_of, digest_of_codes
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine

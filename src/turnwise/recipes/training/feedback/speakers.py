@@ -17,9 +17,10 @@ from turnwise.models.lm.parts import context_of, parameter_count
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.models.lm.reference import Reference
 from turnwise.models.lm.served import is_adapted
+from turnwise.recipes.opened import open_policy, task_of_policy
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import FeedbackSettings, ReplySettings
-from turnwise.recipes.trained import Policy, open_policy, task_of_policy
+from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.language_model import named_base
 from turnwise.recipes.training.learning import kept_adapter, ready_beside
 from turnwise.recipes.training.machine import Machine

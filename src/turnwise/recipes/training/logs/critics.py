@@ -19,9 +19,9 @@ from turnwise.models.lm.encoder_decoder.trunk import is_encoder_decoder
 from turnwise.models.lm.lora import adapter_of
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.opened import open_policy
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import LogSettings
-from turnwise.recipes.trained import open_policy
 from turnwise.recipes.training.learning import autocast, expect_arithmetic, ready_beside
 from turnwise.recipes.training.logs.frozen import FrozenFeatures, expect_frozen
 from turnwise.recipes.training.logs.material import Material, encoded, measured

@@ -24,10 +24,11 @@ from turnwise.data.tokens import Tokens
 from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
+from turnwise.recipes.opened import held_of
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import Ending, LogSettings, Start
 from turnwise.recipes.tasks import task_of
-from turnwise.recipes.trained import Policy, held_of
+from turnwise.recipes.trained import Policy
 from turnwise.recipes.training.endings import CLONE, end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.learning import (

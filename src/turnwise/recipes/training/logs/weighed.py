@@ -11,9 +11,9 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.models.lm.parts import context_of, trunk_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.catalogue import Algorithm
+from turnwise.recipes.opened import open_policy
 from turnwise.recipes.settings.learning import Learning
 from turnwise.recipes.settings.train import LogSettings
-from turnwise.recipes.trained import open_policy
 from turnwise.recipes.training.critic import open_critic
 from turnwise.recipes.training.language_model import named_base
 from turnwise.recipes.training.learning import ready
