@@ -1,7 +1,7 @@
-"""Every method per act on every task of the bench: what its policy earns, and what that took.
+"""Methods on the tasks of the bench: what their policies earn, and what that took.
 
-    python experiments/bench.py                                  everything, resumable
-    python experiments/bench.py --tasks twenty --methods pomdp   some of it
+    python experiments/bench.py                                  every method per act, resumable
+    python experiments/bench.py --tasks twenty --methods bc mc   some of it, or methods per token and turn
     python experiments/bench.py --table                          merge what is there: bench.json, bench.md
 
 It is `turnwise bench` with its defaults, and its table. The logs name their acts. All settings are the
@@ -16,7 +16,7 @@ import json
 from common import add_choice, add_seeds, options, parse, story_of, write_page, write_results
 
 from turnwise.recipes.bench import FILE, bench, lines_of, table_of
-from turnwise.recipes.settings.bench import PER_ACT, TASKS, BenchSettings
+from turnwise.recipes.settings.bench import METHODS, PER_ACT, TASKS, BenchSettings
 
 
 def main() -> None:
@@ -24,7 +24,8 @@ def main() -> None:
     parser = options(__doc__, "bench")
     add_seeds(parser, 0)
     add_choice(parser, "--tasks", TASKS, "tasks of the table")
-    add_choice(parser, "--methods", PER_ACT, "methods of the table")
+    add_choice(parser, "--methods", METHODS, "methods of the table; by default those per act")
+    parser.set_defaults(methods=list(PER_ACT))
     a = parse(parser)
     asked = BenchSettings(a.runs, tuple(a.tasks), tuple(a.methods), tuple(a.seeds), workers=0)
     if a.table:
