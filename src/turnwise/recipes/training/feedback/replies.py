@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,14 +88,7 @@ def prepare(
     if not learnt:
         raise InputError(f"{source}: only held-out prompts leave room for a reply")
     asked = [row.prompt for row in learnt]
-    if servers.engine is not None and m.world.size > 1:
-        expected = "none on several processes: each of them would give the servers weights of its own"
-        raise SettingError("engine", servers.engine, expected)
-    expect_one(servers, shards)
-    if shards.divides and m.world.size > 1:
-        name = "ray" if shards.ray is not None else "shards"
-        expected = "none on several processes, which divide the sampling among themselves"
-        raise SettingError(name, getattr(shards, name), expected)
+    _expect_one_who_samples(servers, shards, m)
     workers = m.closing.enter_context(workers_of(shards))
     engine = open_for(
         servers, speaker.policy, speaker.chat, m.closing, m.warn, run=m.out, before=speaker.before
@@ -104,21 +97,16 @@ def prepare(
         speaker.policy, speaker.chat, [*asked, *(r.prompt for r in held)], replies.max_new_tokens, engine
     )
     each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m, engine)
-    judge = _shaped(combined(each, judges), shaping)
     measured = to_ask(speaker, replies, held or learnt, held_out=bool(held))
     tried = two_replies(speaker, replies, learnt, engine)
-    if np.isnan(judge(tried)).all():
+    judge = _shaped(combined(each, judges), shaping)
+    if np.isnan(judge(tried)).all():  # what does not answer now is not waited for
         m.warn(f"{recorded(judges)} has no opinion of the {len(tried)} replies that were tried")
-    retried = {
-        name: Patient(one, shaping.reward_retries, shaping.reward_wait, m.warn)
-        for name, one in {"reward": judge, **apart(each, judges)}.items()
-    }
-    judge = retried.pop("reward")
-    rewards: dict[str, Reward] = {"reward": judge, **({} if gold is None else {"gold": gold}), **retried}
+    rewards = _rewards(judge, apart(each, judges), gold, shaping, m)
     talk = OneTurn(
         speaker.chat,
         asked,
-        judge,
+        rewards["reward"],
         gold,
         columns=[row.columns for row in learnt],
         max_new_tokens=replies.max_new_tokens,
@@ -157,6 +145,35 @@ def prepare(
         finish=finish,
         warnings=_warnings(parts),
     )
+
+
+def _expect_one_who_samples(servers: EngineSettings, shards: RaySettings, m: Machine) -> None:
+    """SettingError if servers, workers and processes would sample beside each other."""
+    expect_one(servers, shards)
+    if m.world.size == 1:
+        return
+    if servers.engine is not None:
+        expected = "none on several processes: each of them would give the servers weights of its own"
+        raise SettingError("engine", servers.engine, expected)
+    if shards.divides:
+        name = "ray" if shards.ray is not None else "shards"
+        expected = "none on several processes, which divide the sampling among themselves"
+        raise SettingError(name, getattr(shards, name), expected)
+
+
+def _rewards(
+    judge: Reward, each: Mapping[str, Reward], gold: Reward | None, shaping: RewardShaping, m: Machine
+) -> dict[str, Reward]:
+    """`reward`, which is learnt from; beside it `gold`, if the task has one, and what each judge says.
+
+    Who is somewhere else and does not answer is asked again before it is given up.
+    """
+
+    def patient(reward: Reward) -> Reward:
+        return Patient(reward, shaping.reward_retries, shaping.reward_wait, m.warn)
+
+    beside: dict[str, Reward] = {} if gold is None else {"gold": gold}
+    return {"reward": patient(judge), **beside, **{name: patient(one) for name, one in each.items()}}
 
 
 def _how(
