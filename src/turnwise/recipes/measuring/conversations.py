@@ -87,14 +87,7 @@ def measure(
         validation_episodes=at_most(REHEARSED, settings.validation_episodes),
         betas=settings.betas[: at_most(2, len(settings.betas))],
     )
-    agent = policy.agent.with_acting(temperature=a.temperature)
-    if a.proposals is not None:
-        if agent.critic is None:
-            raise SettingError("proposals", a.proposals, NO_CRITIC)
-        agent = agent.with_acting(proposals=a.proposals)
-    guided = agent.critic is not None and (a.betas or agent.acting.beta)
-    if servers.engine is not None and guided:
-        raise SettingError("engine", servers.engine, WITH_CRITIC)
+    agent = _speaker(policy.agent, a, servers)
     validation: list[dict[str, Any]] = []
     with contextlib.ExitStack() as closing:
         workers = closing.enter_context(workers_of(shards))
@@ -146,6 +139,16 @@ def measure(
     return Evaluation(
         result["mean"], result["low"], result["high"], result["episodes"], result["score"], report, result
     )
+
+
+def _speaker(agent: Agent, a: ConversationSettings, servers: EngineSettings) -> Agent:
+    """Who speaks: the policy's agent, as it is asked to act. SettingError for what it cannot do."""
+    if a.proposals is not None and agent.critic is None:
+        raise SettingError("proposals", a.proposals, NO_CRITIC)
+    if servers.engine is not None and agent.critic is not None and (a.betas or agent.acting.beta):
+        raise SettingError("engine", servers.engine, WITH_CRITIC)
+    agent = agent.with_acting(temperature=a.temperature)
+    return agent if a.proposals is None else agent.with_acting(proposals=a.proposals)
 
 
 def _result(task: Task, same: bool, summary: Mapping[str, Any]) -> dict[str, Any]:

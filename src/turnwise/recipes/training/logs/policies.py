@@ -72,11 +72,7 @@ def prepare(
     stages = {} if isinstance(start, Start) else {"the policy that it began with": before}
     split, logs = _divided(logs, apart, settings, before, m)
     learnt, held = split.learnt, split.held
-    if algorithm.holds == "a critic":
-        material = weighed_by(algorithm, critic, learnt, held, settings, start, learning, m)
-    else:
-        build = clone_from if isinstance(start, Start) else critic_on
-        material = build(algorithm, config, learnt, held, settings, start, learning, m)
+    material = _material(algorithm, config, split, settings, start, critic, learning, m)
     under = [] if material.under is None else [material.under.in_deviations()]
     if material.under is not None:
         stages["the critic that it learnt under"] = material.under.held
@@ -85,17 +81,7 @@ def prepare(
     decided = batch_size_for(len(material.rows), config.epochs, few)
     config = replace(config, batch_size=batch_size_of(config, m, decided))
     expect_criterion(learning, algorithm, len(material.heldout))
-    how = settled(
-        material.module,
-        [] if material.trunk is None else [material.trunk],
-        learning,
-        m.world,
-        rows=config.batch_size,
-        longest=lengths(material.rows).max(),
-        vocab=material.vocab,
-        beside=material.beside,
-        copies=int(algorithm.holds == "a slow copy"),
-    )
+    how = _how(algorithm, config.batch_size, material, learning, m)
     task = task_of(logs)
     sizes = {"lengths": material.lengths, "context": material.context}
     material.cuts.expect_room(material.context)
@@ -151,6 +137,38 @@ def prepare(
             *warnings(card, logs),
             *material.warnings,
         ],
+    )
+
+
+def _material(
+    algorithm: Algorithm,
+    config: Any,
+    split: Split,
+    settings: LogSettings,
+    start: Start | Any,
+    critic: Any,
+    learning: Learning,
+    m: Machine,
+) -> Material:
+    """What learns, from what: a clone, values beside a clone, or a clone under a critic."""
+    if algorithm.holds == "a critic":
+        return weighed_by(algorithm, critic, split.learnt, split.held, settings, start, learning, m)
+    build = clone_from if isinstance(start, Start) else critic_on
+    return build(algorithm, config, split.learnt, split.held, settings, start, learning, m)
+
+
+def _how(algorithm: Algorithm, rows: int, material: Material, learning: Learning, m: Machine) -> How:
+    """How `rows` rows go through what learns."""
+    return settled(
+        material.module,
+        [] if material.trunk is None else [material.trunk],
+        learning,
+        m.world,
+        rows=rows,
+        longest=lengths(material.rows).max(),
+        vocab=material.vocab,
+        beside=material.beside,
+        copies=int(algorithm.holds == "a slow copy"),
     )
 
 
