@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from turnwise.algorithms.acts.pomdp import sequences_of
-from turnwise.data.acts.talks import ActLogs, ActTalk
-from turnwise.evaluation.measures.partners.answers import NextAnswers, with_memory
+from turnwise.data.acts.labelled import by_function
+from turnwise.data.acts.talks import ActLogs, ActTalk, Codes, cut_turns
+from turnwise.data.dialogue import Dialogue
+from turnwise.data.other_side import turned
+from turnwise.envs.dialogue import Message
+from turnwise.evaluation.measures.partners.answers import ActTalks, NextAnswers, Place, with_memory
 
 
 def talk(*turns: tuple[int, int]) -> ActTalk:
@@ -56,3 +62,35 @@ def test_a_network_that_remembers_tells_what_no_table_of_three_acts_can():
     found = with_memory(known, others, seed=0, quiet=True)
     assert found["low"] <= found["value"] <= found["high"]
     assert np.log(2) / 5 - 0.02 < found["value"] < 1.4 * np.log(2) / 5
+
+
+def _last_line(text: str, before: Sequence[Message]) -> str:
+    return text.split("\n")[-1]
+
+
+def test_what_a_tool_said_in_a_turn_is_read_as_the_log_has_it():
+    """The partner's own view has a tool's words behind a mark; acts before a place are those of the log: the
+    latest first, "deal" of the agent, "worth 4" (1, as 0 is silence) of the turn before, "the hats"."""
+    logged = Dialogue(
+        (
+            Message("user", "hello"),
+            Message("assistant", "the hats"),
+            Message("user", "fine"),
+            Message("tool", "worth 4"),
+            Message("assistant", "deal"),
+            Message("user", "<selection>"),
+        ),
+        terminated=True,
+    )
+    cut = cut_turns(logged.messages)
+    codes = Codes(
+        by_function(cut.said, _last_line, "agent_acts", other=False),
+        by_function([u for u in cut.heard if u is not None], _last_line, "partner_acts", other=True),
+        by_function([cut.opening], _last_line, "opening_acts", other=True),
+    )
+    view = turned(logged)
+    assert view is not None and view.messages[2].content == "fine\n[tool] worth 4"
+    place = Place(0, 1, view.messages[:4], view.messages[4].content)
+    (symbols,) = ActTalks.of(codes, [place]).symbols
+    acts, answers = list(codes.acts), list(codes.answers)
+    assert symbols == (acts.index("deal"), answers.index("worth 4"), acts.index("the hats"))

@@ -96,10 +96,19 @@ def read_answers(codes: Codes, texts: Sequence[str], histories: Sequence[Sequenc
 
 def _utterance(text: str, history: Sequence[Message]) -> Utterance:
     """As the codebook of the logs sees it: the roles turned back."""
-    roles = {"assistant": "user", "user": "assistant"}
-    before = tuple(Message(roles.get(m.role, m.role), m.content) for m in history)
     said = read_turn(text)
-    return Utterance("\n".join(map(spoken, said)), tuple(m.act for m in said), before)
+    return Utterance("\n".join(map(spoken, said)), tuple(m.act for m in said), _turned_back(history))
+
+
+def _turned_back(history: Sequence[Message]) -> tuple[Message, ...]:
+    """As the agent has it: a turn of the partner may be several messages, of a tool among others."""
+    found = list[Message]()
+    for m in history:
+        if m.role == "assistant":
+            found += read_turn(m.content)
+        else:
+            found.append(Message("assistant" if m.role == "user" else m.role, m.content))
+    return tuple(found)
 
 
 def measure_answers(
@@ -188,11 +197,7 @@ class ActTalks:
     @classmethod
     def of(cls, codes: Codes, places: Sequence[Place]) -> ActTalks:
         """Read by the codebooks."""
-        roles = {"assistant": "user", "user": "assistant"}
-        dialogues = [
-            Dialogue(tuple(Message(roles.get(m.role, m.role), m.content) for m in p.history), False)
-            for p in places
-        ]
+        dialogues = [Dialogue(_turned_back(p.history), False) for p in places]
         found = []
         for t in codes.talks(dialogues):
             turns = zip(t.acts.tolist(), t.answers.tolist(), strict=True)
