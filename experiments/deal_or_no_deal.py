@@ -144,13 +144,13 @@ def perplexity(agent: Agent, logs: Path) -> float:
     return math.exp(total / words)
 
 
-def game(data: Path, runs: Path, split: str) -> Against:
-    """The task: test or validation scenarios, seen from both sides, against the cloned partner."""
+def game(data: Path, runs: Path, split: str, clone: str = "bc") -> Against:
+    """The task: the scenarios of a split, seen from both sides, against the cloned partner."""
     tables = scenarios_of(read_negotiations(data), split)
     both = list(dict.fromkeys([*tables, *(s.swapped() for s in tables)]))
     read = AllocationReader.load(runs / "reader.npz").read
     return Against(
-        NegotiationTable(read, notes=True, draw=one_of(both)), SpeakingModel(load_agent(runs / "bc"))
+        NegotiationTable(read, notes=True, draw=one_of(both)), SpeakingModel(load_agent(runs / clone))
     )
 
 

@@ -70,8 +70,9 @@ class Worded:
     ) -> list[Said | None]:
         """Words for an act in each of the talks."""
         own = [word_act(self.names[a], t, rng) for a, t, rng in zip(acts, talks, rngs, strict=True)]
-        logged = self.logged.say(acts, talks, rngs)
-        return [x if text is None else Said(text, "worded") for text, x in zip(own, logged, strict=True)]
+        rest = [i for i, text in enumerate(own) if text is None]
+        logged = iter(self.logged.say(*([x[i] for i in rest] for x in (acts, talks, rngs))))
+        return [next(logged) if text is None else Said(text, "worded") for text in own]
 
 
 def codes_of(way: str, logs: Sequence[Dialogue]) -> Codes:
