@@ -14,6 +14,8 @@ tokens (ILQL) and one of turns (turn-level IQL), all with the settings as they a
 - **AWR**: the clone learns from the logs once more, each token by min(exp(beta (min Q - V)), 20), and speaks
   without a critic.
 
+At beta 0 AWR is behaviour cloning: as many passes more, which show what of its gain is the critic's.
+
 The critic of turns chooses among utterances by their Q, and weighs all tokens of an utterance alike. Beta is
 in nats per standard deviation of the return. The same betas are tried for every way, each on 200 validation
 conversations, and the best one talks to 2,000 other customers; no figure of these chose anything. The gap
@@ -72,10 +74,13 @@ class Way:
     proposals: int = 1
     learns: bool = False
     """whether a policy is cloned under the critic, for each beta"""
+    betas: tuple[float, ...] = BETAS
+    """those that are tried"""
 
 
 WAYS = {
     "clone": Way(None, "none: the clone"),
+    "again": Way("ILQL", "none: AWR at beta 0", learns=True, betas=(0.0,)),
     "shifted": Way("ILQL", "shifted tokens"),
     "choice-4": Way("ILQL", "choice among 4", 4),
     "choice-16": Way("ILQL", "choice among 16", 16),
@@ -143,7 +148,7 @@ class Home:
     def row(self, name: str) -> dict[str, Any]:
         """A way of acting at the best of the betas, measured."""
         way, tried = WAYS[name], []
-        for beta in BETAS if way.critic is not None else ():
+        for beta in way.betas if way.critic is not None and len(way.betas) > 1 else ():
             agent, _ = self.agent(way, beta)
             tried.append({"beta": beta, **self.talked(agent, VALIDATION, self.seed + VALIDATION_SEED)})
         best = max(tried, key=lambda t: t["mean"])["beta"] if tried else 0.0

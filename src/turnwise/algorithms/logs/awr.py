@@ -52,7 +52,7 @@ class Config:
     they are few, for at least 500 steps."""
     optimizer: AdamW = AdamW(lr=1e-3, warmup=0.04, weight_decay=0.01)
     """Settings of the optimizer. Its learning rate suits models of 0.1 to 3 million parameters."""
-    beta: float = 7.0
+    beta: float = 14.0
     """Nats that an advantage of one standard deviation of the return adds to the logarithm of a weight.
     Larger values stray further from the logged agent, and learn from fewer words."""
     most_weight: float = 20.0
