@@ -58,6 +58,7 @@ from turnwise.evaluation.measures.partners.answers import measure_answers, with_
 from turnwise.evaluation.measures.partners.telling import ratio
 from turnwise.evaluation.measures.partners.two_sample import two_sample
 from turnwise.evaluation.measures.wording import measure_wording
+from turnwise.models.agents.act_critic import ActClone
 from turnwise.models.lm.parts import context_of
 from turnwise.models.lm.policies import LmPolicy
 from turnwise.recipes.measuring import partner as measuring
@@ -119,10 +120,15 @@ ROWS = {
 }
 
 
+def opened(run: Path) -> Any:
+    """What a run came to: a policy, a partner, a plan."""
+    return tw.load(run)
+
+
 def fit(config: Any, data: Any, out: Path, **settings: Any) -> Any:
     """What a run came to; the run is made, or gone on with, if need be."""
     if has_ended(out):
-        return tw.load(out)
+        return opened(out)
     return tw.fit(config, data, out=out, resume=(out / "config.yaml").exists(), **settings)
 
 
@@ -150,7 +156,7 @@ def another_clone(runs: Path) -> None:
 
 def acts_of(runs: Path) -> Codebooks:
     """The codebooks of the plan."""
-    return Codebooks(tw.load(runs / "acts-claims").agent.codes)
+    return Codebooks(opened(runs / "acts-claims").agent.codes)
 
 
 def worded(policy: Any) -> Any:
@@ -163,7 +169,7 @@ def learnt(key: str, data: Path, runs: Path) -> Any:
     """The policy of a row."""
     row = ROWS[key]
     if row.folder in ("bc", "acts-claims"):
-        found = tw.load(runs / row.folder)
+        found = opened(runs / row.folder)
         return found if row.folder == "bc" else worded(found)
     made = ROWS[row.folder]
     if made.practice is None:
@@ -172,8 +178,8 @@ def learnt(key: str, data: Path, runs: Path) -> Any:
         return worded(fit(made.config, logs, runs / row.folder, acts=acts_of(runs), **settings))
     config = tw.ActPPO(talks=at_most(200, TALKS[made.practice]))
     other = {
-        "models": lambda: tw.load(runs / "acts-claims"),
-        "imagined": lambda: tw.load(runs / "partner"),
+        "models": lambda: opened(runs / "acts-claims"),
+        "imagined": lambda: opened(runs / "partner"),
         "clone": lambda: game(data, runs, "train"),
     }[made.practice]()
     return worded(fit(config, other, runs / row.folder, policy=learnt("act-bc", data, runs)))
@@ -187,7 +193,7 @@ def held(policy: Any, row: Row, task: DialogueTask, runs: Path, seed: int) -> li
     with Progress(row.name, games) as bar:
         if row.ahead:
             speaker = SpeakingActs(policy.agent) if acts else SpeakingModel(policy.agent)
-            looking = PlaysOut(speaker, tw.load(runs / "partner").live(), AHEAD)
+            looking = PlaysOut(speaker, opened(runs / "partner").live(), AHEAD)
             return converse_in_messages(looking, task, episodes=range(games), progress=bar.at, **how)
         if acts:
             return converse_in_acts(policy.agent, task, episodes=range(games), progress=bar.at, **how)
@@ -216,13 +222,14 @@ def predicted(key: str, data: Path, runs: Path) -> dict[str, float]:
     """What a policy earns with whom it practised with, in talks that it has not learnt from."""
     row, policy = ROWS[key], learnt(key, data, runs)
     if row.practice == "models":
-        plan, chooser = tw.load(runs / "acts-claims").agent.chooser, policy.agent.chooser
+        plan, chooser = opened(runs / "acts-claims").agent.chooser, policy.agent.chooser
         assert isinstance(plan, PlanChooser) and isinstance(chooser, NetworkChooser)
+        assert isinstance(chooser.module, ActClone)
         known = ModelPartner(tuple(siblings(plan.planner.model, plan.copies)), chooser)
         episodes, _ = known.talks(chooser.module, at_most(20, GAMES), (1,))
         returns = [float(e.rewards.sum()) for e in episodes]
     else:
-        task = tw.load(runs / "partner").live() if row.practice == "imagined" else game(data, runs, "train")
+        task = opened(runs / "partner").live() if row.practice == "imagined" else game(data, runs, "train")
         games = held(policy, row, task, runs, 1)
         returns = [c.dialogue.undiscounted_return() for c in games if not c.failed]
     e = mean_interval(np.array(returns), rng=np.random.default_rng(0))
@@ -239,13 +246,13 @@ def imagined_in_words(runs: Path) -> dict[str, Any]:
     pairs = itertools.zip_longest(parts[0][: MEASURE.counted], parts[1])
     write_jsonl(measured, (json.loads(x) for pair in pairs for x in pair if x), overwrite=True)
     return measuring.measure(
-        tw.load(runs / "partner"), str(measured), policy=tw.load(runs / "bc"), settings=MEASURE
+        opened(runs / "partner"), str(measured), policy=opened(runs / "bc"), settings=MEASURE
     )
 
 
 def imagined_in_acts(runs: Path) -> dict[str, Any]:
     """Nats of what it means next, beside tables of acts."""
-    codes, fitted = acts_of(runs).codes, tw.load(runs / "partner").fitted
+    codes, fitted = acts_of(runs).codes, opened(runs / "partner").fitted
     learnt, unseen = (tw.read_logs(runs / f"{split}.jsonl", quiet=True) for split in ("train", "test"))
     counted = codes.talks(learnt[: MEASURE.counted])
     places, samples = at_most(20, MEASURE.places), at_most(4, MEASURE.samples)
@@ -375,8 +382,9 @@ def _quality(measures: dict[str, Any]) -> list[str]:
     if (words := measures.get("imagined-words")) is not None:
         lines += [f"- the imagined partner: {x}" for x in words["lines"]]
         for key, what in TESTS.items():
-            if words[key]["p"] < 0.05:  # else nothing gives it away
-                lines.append(f"- the imagined partner, {what} shows by: {_signs(words[key])}")
+            test = words.get(key)
+            if test is not None and test["p"] < 0.05:  # else nothing gives it away
+                lines.append(f"- the imagined partner, {what} shows by: {_signs(test)}")
     if (acts := measures.get("imagined-acts")) is not None:
         nats, best = acts["nats"], acts["best"]
         lines.append(
