@@ -106,6 +106,15 @@ class CriticBeside:
 
 
 @dataclass(frozen=True)
+class LogsBeside:
+    """Logged conversations that a critic learns from beside live ones."""
+
+    replay_logs: str | None = None
+    """JSONL or Parquet file, a folder of them, or a datasets name or folder: best the logs of the policy's
+    clone. none: the critic learns from live conversations alone."""
+
+
+@dataclass(frozen=True)
 class CriticSource:
     """The critic that says what was good."""
 

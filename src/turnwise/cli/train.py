@@ -18,6 +18,7 @@ from turnwise.cli.sources import (
     EnvironmentSource,
     FeedbackSource,
     LogOrEnvironment,
+    LogsBeside,
     LogSource,
     MeasuringReward,
     PartnerSource,
@@ -154,6 +155,7 @@ _TITLES: dict[type[Any], str] = {
     EnvironmentSettings: "episodes",
     MemorySpec: "memory",
     CriticSpec: "critic",
+    LogsBeside: "logs",
 }
 """what the help calls each group of flags"""
 
@@ -167,6 +169,8 @@ def flags_of(row: Algorithm, *, sweep: bool = False) -> type[Any]:
         kinds.append(CriticSpec)
     if row.family == "conversations" and row.holds == "a critic":
         kinds.append(CriticBeside)
+    if row.replays:
+        kinds += [LogsBeside, LogReading]
     if row.family == "logs" and row.holds == "a critic":
         kinds.insert(2, CriticSource)
     if row.family == "talkers":

@@ -70,6 +70,8 @@ class Algorithm:
     """whether it has a critic of its own that may see what the actor does not"""
     holds: Literal["", "a slow copy", "a critic"] = ""
     """what it holds beside the language model that learns, of the same size"""
+    replays: bool = False
+    """whether it learns from earlier conversations too, so that logged ones may be among them"""
 
     @property
     def module(self) -> ModuleType:
@@ -139,7 +141,7 @@ _ROWS = (
               "talk.rloo"),
     Algorithm("archer", "ArCHer", "ArCHer",
               "a critic of utterances from replay, and tokens of the newest conversations", "conversations",
-              "talk.archer", holds="a critic"),
+              "talk.archer", holds="a critic", replays=True),
     Algorithm("reward", "RewardModel", "Reward model", "a reward model from pairs, rankings, likes or scores",
               "reward", "feedback.reward", fresh=True),
     Algorithm("dpo", "DPO", "DPO", "direct preference optimisation on pairs or rankings, and its kin",

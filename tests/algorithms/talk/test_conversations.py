@@ -167,6 +167,24 @@ def test_ratios_of_what_is_in_replay(policy: LmPolicy) -> None:
     assert float(m.ratio[1, 1]) == 0.0
 
 
+def test_logged_conversations_stay_among_what_the_critic_learns_from(policy: LmPolicy) -> None:
+    """A quarter of 8 draws from 3 logged conversations is 2, however many were held. Their tokens count as
+    said by the policy that it began with, so that all ratios are 1 while it is that one."""
+    held = [replace(said(([4], [5, 0], 1.0)), id="held") for _ in range(20)]
+    rows = said(([4], [5, 6, 0], 1.0), ([7], [8, 0], 0.0)), said(([4], [6, 0], 1.0)), said(([4], [0], 0.0))
+    logged = [replace(row, id="log", token_logp=np.full(len(row), np.nan)) for row in rows]
+    replay, c = TalkReplay(20), archer.Config(critic_batch=8, logged=0.25)
+    replay.add(held)
+    reference, rng = Reference(policy.lm), np.random.default_rng(0)
+    both = archer.drawn(replay, logged, reference, c, CPU, rng)
+    assert [row.id for row in both] == ["held"] * 6 + ["log"] * 2
+    assert [row.id for row in archer.drawn(replay, [], reference, c, CPU, rng)] == ["held"] * 8
+    of_logs = archer.as_if_spoken(logged, reference, c, CPU)
+    assert all((np.isnan(row.token_logp) == ~row.action).all() for row in of_logs)
+    m = archer.replayed(policy, of_logs, c, CPU)
+    torch.testing.assert_close(m.ratio, m.batch.mask.to(m.ratio.dtype))
+
+
 def test_replay_keeps_the_latest_and_comes_back_whole() -> None:
     rows = [said(([4] * n, [5, 0], float(n))) for n in (1, 2, 3)]
     replay = TalkReplay(2)
@@ -323,11 +341,17 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("config", RUNS, ids=lambda c: type(c).__module__.rsplit(".", 1)[-1])
-def test_a_stopped_run_comes_to_the_same(config: Any, clone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [*((c, {}) for c in RUNS), (RUNS[-1], {"replay_logs": LOGS})],
+    ids=["ppo", "rloo", "archer", "archer with logs"],
+)
+def test_a_stopped_run_comes_to_the_same(
+    config: Any, more: dict[str, Any], clone: Path, tmp_path: Path
+) -> None:
     schedule = {"optimizer": tw.AdamW(lr=1e-3, schedule="constant", warmup=0.0)}
     long, short = (replace(config, talks=n, **schedule) for n in (48, 32))
-    given = {"policy": clone, "max_new_tokens": 6, "quiet": True}
+    given = {"policy": clone, "max_new_tokens": 6, "quiet": True, **more}
     whole = tw.fit(long, "helpdesk", out=tmp_path / "whole", **given)
     tw.fit(short, "helpdesk", out=tmp_path / "parts", **given)
     parts = tw.fit(long, "helpdesk", out=tmp_path / "parts", resume=True, **given)
@@ -377,6 +401,13 @@ def test_what_it_cannot_begin_with_is_refused(clone: Path) -> None:
     with pytest.raises(SettingError, match="expected a critic of two Q of utterances"):
         one = tw.fit(tw.MC(epochs=0.1), LOGS, policy=clone, estimate=False, quiet=True)
         tw.fit(tw.ArCHer(), "helpdesk", policy=clone, critic=one, quiet=True)
+    with pytest.raises(TypeError, match="PPO over conversations takes no replay_logs"):
+        tw.fit(tw.TalkPPO(), "helpdesk", policy=clone, replay_logs=LOGS, quiet=True)
+    silent = [
+        {"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]} for row in LOGS
+    ]
+    with pytest.raises(InputError, match="expected an outcome of conversations"):
+        tw.fit(tw.ArCHer(), "helpdesk", policy=clone, replay_logs=silent, quiet=True)
     with pytest.raises(TypeError, match="its task says what a conversation earned"):
         tw.fit(tw.TalkPPO(), "helpdesk", policy=clone, reward="x", quiet=True)
     with pytest.raises(SettingError, match="batch is 10; expected a multiple of the 4"):

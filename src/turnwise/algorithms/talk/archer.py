@@ -16,8 +16,9 @@ of REINFORCE's, as they are learnt from more than once. There is no baseline per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -55,6 +56,9 @@ class Config:
     """Conversations between updates of the actor."""
     replay: int = 10_000
     """Conversations that the critic learns from at most, the latest ones."""
+    logged: float = 0.5
+    """Share of a step of the critic that logged conversations have, if there are any. They stay, however many
+    are held."""
     critic_updates: int = 12
     """Gradient steps of the critic for each batch of conversations."""
     critic_batch: int = 64
@@ -92,6 +96,7 @@ class Config:
             talks=ONE_OR_MORE,
             batch=ONE_OR_MORE,
             replay=ONE_OR_MORE,
+            logged=SHARE,
             critic_updates=ONE_OR_MORE,
             critic_batch=ONE_OR_MORE,
             critic_first=NOT_NEGATIVE,
@@ -143,6 +148,40 @@ def replayed(policy: LmPolicy, rows: Sequence[Tokens], c: Config, device: torch.
     said = torch.zeros_like(batch.rewards).scatter_add(1, turn_of_tokens(rows).to(device), away)
     ratio = truncated_ratio(said, torch.zeros_like(said), c.most_ratio).masked_fill(~batch.mask, 0.0)
     return Replayed(batch, ratio)
+
+
+@torch.no_grad()
+def as_if_spoken(
+    rows: Sequence[Tokens], reference: Reference, c: Config, device: torch.device
+) -> list[Tokens]:
+    """Logged conversations with log-probabilities of their tokens: those of the policy that it began with.
+
+    That one was cloned from the agent that spoke, of whose tokens logs say nothing.
+    """
+    if not rows:
+        return []
+    logp = reference.logp(pack_tokens(rows, gamma=c.gamma).to(device)).cpu().double().numpy()  # [B, A]
+    found = []
+    for row, said in zip(rows, logp, strict=True):
+        of_tokens = np.full(len(row), np.nan)
+        of_tokens[row.decisions + 1] = said[: len(row.decisions)]
+        found.append(replace(row, token_logp=of_tokens))
+    return found
+
+
+def drawn(
+    replay: TalkReplay,
+    logged: Sequence[Tokens],
+    reference: Reference,
+    c: Config,
+    device: torch.device,
+    rng: np.random.Generator,
+) -> list[Tokens]:
+    """`critic_batch` conversations of the replay and, in their share, of the logs."""
+    of_logs = round(c.logged * c.critic_batch) if logged else 0
+    own = replay.draw(c.critic_batch - of_logs, rng)
+    places = rng.choice(len(logged), of_logs, replace=of_logs > len(logged)).tolist() if of_logs else []
+    return [*own, *as_if_spoken([logged[i] for i in places], reference, c, device)]
 
 
 def critic_loss(
@@ -223,16 +262,21 @@ def loss(agent: nn.Module, m: Minibatch, denominator: float, c: Config) -> tuple
 
 
 def update_critic(
-    learner: Learner, replay: TalkReplay, agent: TurnActor, c: Config, lr: float, rng: np.random.Generator
+    learner: Learner,
+    draw: Callable[[np.random.Generator], list[Tokens]],
+    agent: TurnActor,
+    c: Config,
+    lr: float,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """`critic_updates` steps on conversations that are drawn from replay; sums over turns."""
+    """`critic_updates` steps on the conversations that `draw` gives; sums over turns."""
     sums: dict[str, Tensor] = {}
 
     def of_critic(m: Replayed) -> tuple[Tensor, dict[str, Tensor]]:
         return critic_loss(learner.wrapped, learner.target, m, float(c.critic_batch), agent.scale)
 
     for _ in range(c.critic_updates):
-        drawn = replayed(agent.policy, replay.draw(c.critic_batch, rng), c, learner.world.device)
+        drawn = replayed(agent.policy, draw(rng), c, learner.world.device)
         parts = row_parts(drawn, learner.through.at_once)
         sums = added(sums, learner.learn(parts, of_critic, lr=lr))
         polyak_(learner.target, agent.critic, c.polyak)
@@ -258,11 +302,19 @@ def new_agent(policy: LmPolicy) -> TurnActor:
     return TurnActor(policy)
 
 
-def train(c: Config, talk: LiveTalk, agent: TurnActor, run: TrainingRun, seed: int) -> TurnActor:
-    """Improve the policy of `agent` in place by its own conversations."""
+def train(
+    c: Config,
+    talk: LiveTalk,
+    agent: TurnActor,
+    run: TrainingRun,
+    seed: int,
+    logged: Sequence[Tokens] = (),
+) -> TurnActor:
+    """Improve the policy of `agent` in place by its own conversations; the critic reads `logged` too."""
     reference = Reference(agent.policy.lm, run.world.place, run.world.splits)
     replay, target = TalkReplay(c.replay), slow_copy(agent.critic)
     learner = run.learner(agent, c.optimizer, target=target, experience=replay, speaks=agent.policy)
+    draw = partial(drawn, replay, logged, reference, c, run.world.device)
     for step in run.steps(c.iterations, learner):
         held = talk.hold(learner.acting(), c.batch, (seed, step))
         run.count(left_out=held.left_out)
@@ -270,7 +322,7 @@ def train(c: Config, talk: LiveTalk, agent: TurnActor, run: TrainingRun, seed: i
             polyak_(target, agent.critic, 1.0)
         replay.add(held.rows)
         rng, lr = np.random.default_rng((seed, step, 1)), warmed_up(c.optimizer, step, c.iterations)
-        of_critic = update_critic(learner, replay, agent, c, lr, rng)
+        of_critic = update_critic(learner, draw, agent, c, lr, rng)
         rows = [held.rows[i] for i in rng.permutation(len(held.rows))]
         groups = [rows[i :: c.minibatches] for i in range(min(c.minibatches, len(rows)))]
         minibatches = experience(learner.wrapped, reference, groups, c, run.world.device)

@@ -165,11 +165,15 @@ def _conversations(
     if given.pop("reward", None) is not None:
         raise TypeError(f"{algorithm.title} takes no reward: its task says what a conversation earned")
     policy, critic = _start(algorithm, given), given.pop("critic", None)
+    logs, reading = given.pop("replay_logs", None), _taken(LogReading, given) if algorithm.replays else None
+    if logs is not None and reading is None:
+        raise TypeError(f"{algorithm.title} takes no replay_logs: it learns from what it has just held")
     settings, learning = _taken(TalkSettings, given), _taken(Learning, given)
     _expect_nothing(algorithm, given, TalkSettings, Learning)
     expect_arithmetic(learning, m.device)
     _expect_no_heldout_loss(learning, "conversations that are held")
-    return talk.prepare(algorithm, config, data, policy, critic, settings, learning, m)
+    read = None if logs is None else read_logs(logs, **vars(reading), quiet=m.silent)
+    return talk.prepare(algorithm, config, data, policy, critic, read, settings, learning, m)
 
 
 def _reward(algorithm: Algorithm, config: Any, data: Any, given: dict[str, Any], m: Machine) -> Job[Judge]:

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from turnwise.data.dataset import Logs
+from turnwise.data.rows import TokenRows, token_rows
+from turnwise.data.splits.choices import records_of
 from turnwise.envs.dialogue import DialogueTask
 from turnwise.models.lm.lora import merged
 from turnwise.models.lm.parts import parameter_count, trunk_of
@@ -23,9 +26,11 @@ from turnwise.recipes.training.feedback.speakers import Speaker, open_speaker
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.learning import How, kept_adapter, settled
 from turnwise.recipes.training.machine import Machine
+from turnwise.recipes.training.parts import expect_outcomes
 from turnwise.rollout.agent import Acting, Agent
 from turnwise.rollout.live import LiveTalk
 from turnwise.run.errors import SettingError
+from turnwise.run.folder import digest
 from turnwise.run.rehearsal import at_most
 from turnwise.run.training import TrainingRun
 
@@ -41,6 +46,7 @@ def prepare(
     given: str | Task | DialogueTask,
     policy: Any,
     critic: Any,
+    logs: Logs | None,
     settings: TalkSettings,
     learning: Learning,
     m: Machine,
@@ -48,8 +54,8 @@ def prepare(
     """Open whom it talks with, what it begins with, and a critic of logs if there is one.
 
     `given`: a task, or its name and settings in words. `critic`: a policy with a critic of tokens or turns
-    (MC, ILQL, TurnIQL) that was learnt on this policy, or its folder. SettingError for a task or a critic
-    that is none.
+    (MC, ILQL, TurnIQL) that was learnt on this policy, or its folder. `logs`: conversations that an algorithm
+    with a replay learns from too. SettingError for a task or a critic that is none.
     """
     settings = replace(settings, max_new_tokens=at_most(REHEARSED, settings.max_new_tokens))
     task = _task(given)
@@ -59,8 +65,10 @@ def prepare(
     warm = {} if critic is None else _warm_(learns, critic, algorithm, s)
     talk = LiveTalk(task.live(), s.chat, settings.max_new_tokens)
 
+    logged = [] if logs is None else [_rows(logs, s, m)]
+
     def train(c: Any, run: TrainingRun) -> None:
-        algorithm.module.train(c, talk, learns, run, m.seed)
+        algorithm.module.train(c, talk, learns, run, m.seed, *logged)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
         adapter = kept_adapter(s.policy.lm, s.learning, s.base)
@@ -74,12 +82,16 @@ def prepare(
 
     sizes: dict[str, Any] = {"algorithm": algorithm.name, "task": task.words}
     sizes |= {"parameters": parameter_count(s.policy.lm)}
+    if logs is not None:
+        sizes |= {"logged": len(logs)}
     few = replace(config, talks=min(config.talks, FEW * config.batch))
     began = {"policy": s.name, "task": task.words, "critic": warm.get("name")}
+    if logs is not None:
+        began |= {"replay_logs": logs.source, **logs.reading.facts()}
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, learning, settings, config),
-        data=None,
+        data=None if logs is None else digest(records_of(logs)),
         content={"policy": s.content, **({"critic": warm["content"]} if warm else {})},
         plan=Plan(
             sizes,
@@ -90,7 +102,17 @@ def prepare(
         ),
         train=lambda run: train(config, run),
         finish=finish,
+        warnings=[] if logs is None else logs.reading.notes(),
     )
+
+
+def _rows(logs: Logs, s: Speaker, m: Machine) -> TokenRows:
+    """Logged conversations as the policy reads them. InputError if nobody said how they went."""
+    expect_outcomes(logs, logs.source)
+    with m.progress("encoding", len(logs)) as bar:
+        rows = token_rows(logs, s.chat, s.context, bar.at)
+    rows.cuts.expect_room(s.context)
+    return rows
 
 
 def _task(given: str | Task | DialogueTask) -> Task:
