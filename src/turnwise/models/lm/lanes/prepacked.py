@@ -136,9 +136,9 @@ def can_prepack() -> bool:
 def whole_blocks(rows: int) -> int:
     """Rows that a product takes in the place of so many: at most 16 more, or an eighth of them.
 
-    oneDNN compiles a product for each number of rows and keeps a thousand of them, half a megabyte each. How
-    many ids the lanes read at a time is another number each time, so that a run grew by half a gigabyte, and
-    spent a tenth of its time there.
+    oneDNN compiles a product for each number of rows, and keeps a thousand of them. How many ids the lanes
+    read at a time is another number each time, so that a run of conversations grew by hundreds of megabytes,
+    and spent a sixth of its time there.
     """
     step = max(BLOCK, 1 << max(0, rows.bit_length() - 4))
     return rows if rows <= BLOCK else -(-rows // step) * step
