@@ -56,6 +56,36 @@ def test_an_adapted_layer_computes_what_modules_do(row: Any, dtype: torch.dtype,
         assert_close(one, other, rtol=0.0, atol=close * largest)
 
 
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@torch.no_grad()
+def test_without_gradients_adapters_are_folded_in_for_many_rows(
+    rows: int, dtype: torch.dtype, close: float
+) -> None:
+    """The same products, by few rows and by many, with a bias and without; weights stay as they were."""
+    lm = adapted(dtype)
+    plain, ids = by_modules(lm), torch.arange(rows * 12).reshape(rows, 12) % 23
+    before = [p.clone() for p in lm.parameters()]
+    wanted = plain(input_ids=ids).logits
+    assert_close(lm(input_ids=ids).logits, wanted, rtol=0.0, atol=close * float(wanted.abs().max()))
+    assert all(torch.equal(a, b) for a, b in zip(before, lm.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_in_half_precision_an_adapter_that_adds_little_is_not_lost() -> None:
+    """Weights are 1, what is read is +-1, so that they give 0. An adapter that adds +-.001 to each gives
+    8 (.001); folded in, 1.001 and .999 would both be 1 in bfloat16, and all of it gone."""
+    lm = adapted(torch.float32)
+    layer: Any = lm.base_model.model.model.layers[0].self_attn.k_proj
+    signs = torch.tensor([1.0, -1.0]).repeat(4)
+    layer.get_base_layer().weight.fill_(1.0)
+    layer.lora_A["default"].weight.copy_(signs.expand(3, 8))
+    layer.lora_B["default"].weight.fill_(0.001 / 3 / layer.scaling["default"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        added = layer(signs.expand(64, 8))
+    assert_close(added.float(), torch.full((64, 8), 0.008), rtol=0.02, atol=0.0)
+
+
 def test_below_an_autocast_gradients_are_as_near_the_exact_ones_as_those_of_modules(row: Any) -> None:
     lm = adapted(torch.float32)
     exact = torch.cat([x.flatten() for x in loss_and_gradients(lm, row, torch.float32)])

@@ -32,6 +32,11 @@ class QuickAdapted(Adapted):
         alike = torch.is_autocast_enabled(x.device.type) or all(w.dtype is dtype for w in weights)
         if args or kwargs or not alike or not self._is_plain(base):
             return super().forward(x, *args, **kwargs)
+        if not torch.is_grad_enabled() and _worth_folding(x, weights[0], dtype):
+            weight, a, b = weights
+            flat = x.reshape(-1, x.shape[-1])
+            y = product(flat, torch.addmm(weight, b, a, alpha=self.scaling[ONE]), base.bias)
+            return y.view(*x.shape[:-1], -1)
         return _AdaptedProduct.apply(x, base.bias, *weights, self.scaling[ONE], dtype)  # pyright: ignore
 
     def _is_plain(self, base: Any) -> bool:
@@ -45,6 +50,16 @@ class QuickAdapted(Adapted):
             or base.weight.requires_grad
             or (isinstance(dropout, nn.Dropout) and dropout.training)
         )
+
+
+def _worth_folding(x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether W + s B A is formed for this product: for rows that outnumber what it costs.
+
+    Then no [M, N] is gone through a second time. Not in half precision, where W + s B A would lose what an
+    adapter adds as long as that is small; nor under gradients, which A and B need apart.
+    """
+    many = x.shape[:-1].numel() >= weight.shape[1]
+    return many and weight.dtype is dtype and x.dtype is dtype and dtype in (torch.float32, torch.float64)
 
 
 def quicken_(model: nn.Module) -> None:
