@@ -35,6 +35,7 @@ _PLACES = {
     "read_feedback": "data.files.feedback",
     "read_prompts": "data.files.prompts",
     "write_logs": "data.files.logs",
+    "write_talk": "recipes.talking",
     "convert": "data.files.convert",
     "write_report": "evaluation.pages.report",
     "model_folder": "models.lm.gguf",
@@ -144,6 +145,7 @@ __all__ = [
     "watch",
     "write_logs",
     "write_report",
+    "write_talk",
 ]
 
 if TYPE_CHECKING:
@@ -208,6 +210,7 @@ if TYPE_CHECKING:
     from turnwise.recipes.solve import solve
     from turnwise.recipes.solved import Solved
     from turnwise.recipes.sweep import sweep
+    from turnwise.recipes.talking import write_talk
     from turnwise.recipes.trained import Actor, ActPolicy, Codebooks, Counterpart, Judge, Policy
     from turnwise.recipes.training.fit import fit
     from turnwise.run.errors import InputError, SettingError

@@ -161,6 +161,70 @@ def test_a_plans_models_answer_whoever_talks(folder: Path, capsys: pytest.Captur
     }
 
 
+def test_a_language_model_takes_over_a_plan(folder: Path):
+    """What the plan and its models said to each other is logs like any others.
+
+    The logged agent names the right thing with .8 if it asked after that one, else with 1/3: .49 in all,
+    which is -.12 with the question's cost. Who listens is sure a third of the time and else right half of it:
+    2/3, which is .23. The clone of what the plan said does that."""
+    few = {"starts": 1, "iterations": 60, "resamples": 0, "trials": 60, "simulations": 100}
+    given: dict[str, Any] = {"acts": folder / "acts", "estimate": False, "quiet": True}
+    plan = tw.fit(tw.LearntPomdp(states=3, **few), str(folder / "logs.jsonl"), out=folder / "plan2", **given)
+    talked = tw.write_talk(plan, plan, folder / "talk.jsonl", conversations=N, quiet=True)
+    logs = tw.read_logs(folder / "talk.jsonl")
+    returns = [d.undiscounted_return() for d in logs]
+    assert talked.conversations == len(logs) == N - talked.failed and talked.failed < N / 20
+    assert talked.mean == pytest.approx(np.mean(returns)) and talked.low < talked.mean < talked.high
+    assert {d.metadata["spoken_by"] for d in logs} == {str(folder / "plan2")}
+    assert all(m.act is not None for d in logs for m in d.turns)
+    clone = tw.fit(tw.BC(epochs=8, batch_size=32), logs, out=folder / "taken", **TINY)
+    old, new = (tw.evaluate(x, plan, episodes=400, quiet=True) for x in (folder / "bc", clone))
+    assert new.low > old.high + 0.1
+    assert abs(new.mean - talked.mean) < 0.15
+
+
+def test_spoken_logs_are_the_talks_of_an_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """The same seed has the same talks, however many are held at a time; both doors write the same file."""
+    mine = tw.evaluate(folder / "bc", folder / "partner", episodes=60, quiet=True)
+    args = ["data", "talk", str(folder / "bc"), str(folder / "spoken.jsonl"), "--conversations", "60"]
+    args += ["--partner", str(folder / "partner")]
+    assert main([*args, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean"] == mine.mean and found["conversations"] == 60 - found["failed"]
+    said = (folder / "spoken.jsonl").read_bytes()
+    tw.write_talk(
+        folder / "bc", folder / "partner", folder / "again.jsonl", conversations=60, lanes=2, quiet=True
+    )
+    few, many = (
+        [[m.content for m in d.messages] for d in tw.read_logs(folder / name)]
+        for name in ("again.jsonl", "spoken.jsonl")
+    )
+    assert few == many
+    refused = (
+        ([], "expected a new file; found one that exists"),
+        (["--overwrite", "--task", "helpdesk"], "--partner"),
+        (["--overwrite", "--temperature", "-1"], "--temperature"),
+        (["--overwrite", "--run", str(folder / "nowhere")], "nowhere"),
+        (["--overwrite", "--out", "x.csv"], "expected a name that ends in .jsonl"),
+    )
+    for more, message in refused:
+        first = args[:2] if "--run" in more or "--out" in more else args[:4]
+        if "--run" in more:
+            first = [*first, "--out", args[3]]
+        elif "--out" in more:
+            first = [*first, "--run", args[2]]
+        assert main([*first, *args[4:], *more]) == 2
+        assert message in capsys.readouterr().err
+    assert (folder / "spoken.jsonl").read_bytes() == said
+    acts = [*args[:2], str(folder / "act-bc"), str(folder / "x.jsonl"), *args[4:], "--temperature", "0.5"]
+    assert main(acts) == 2 and "--temperature" in capsys.readouterr().err
+    broken = tw.load(folder / "partner")
+    object.__setattr__(broken.fitted.acting, "max_new_tokens", 1)
+    with pytest.raises(tw.InputError, match="failed in all 20 conversations: nothing is written"):
+        tw.write_talk(folder / "bc", broken, folder / "x.jsonl", conversations=20, quiet=True)
+    assert not (folder / "x.jsonl").exists()
+
+
 def test_how_good_it_is_and_that_dealt_answers_are_told(folder: Path, capsys: pytest.CaptureFixture[str]):
     """Measured on 200 other talks: the answers of one that learnt from dealt answers cost more nats, of words
     and of acts, and are told from logged ones more easily."""

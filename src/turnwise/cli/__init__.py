@@ -23,7 +23,7 @@ VERBS = {
     "watch": "see episodes of a trained agent: a film, each step in words, or step by step by hand",
     "export": "write a trained agent as a program for other run times, ONNX or torch.export",
     "bench": "every method on every task with every seed, in one table",
-    "data": "make, check, show and convert logs and feedback",
+    "data": "make, check, show, convert and speak logs and feedback",
     "report": "write the report page of a run or of a comparison of runs",
 }
 TOPICS = ("train", "sweep", "data")
@@ -33,6 +33,7 @@ DATA = {
     "check": "read logs or feedback, count what is in them, say what is wrong where",
     "show": "one conversation with roles, masks, rewards and discounts",
     "convert": "logs or feedback of any form into one JSONL file",
+    "talk": "conversations of a policy with a task, a partner from logs or a plan's models, as new logs",
 }
 
 

@@ -1,4 +1,4 @@
-"""turnwise data make | check | show | convert."""
+"""turnwise data make | check | show | convert, and where data talk is."""
 
 from __future__ import annotations
 
@@ -130,7 +130,11 @@ class Convert:
 
 
 def run(topic: str, args: Sequence[str]) -> dict[str, Any]:
-    """One of the four."""
+    """One of the five."""
+    if topic == "talk":
+        from turnwise.cli import spoken_logs
+
+        return spoken_logs.run(args)
     kind, verb, alone = {
         "make": (Make, make, ()),
         "check": (Check, check, ("logs",)),

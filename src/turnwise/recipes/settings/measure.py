@@ -52,6 +52,23 @@ class ConversationSettings:
 
 
 @dataclass(frozen=True)
+class TalkSettings:
+    """How many conversations are written down, and how the policy speaks in them."""
+
+    conversations: int = 5000
+    """Conversations to hold."""
+    seed: int = 0
+    """The same seed writes the same file."""
+    lanes: int = 64
+    """Conversations at a time."""
+    temperature: float = 1.0
+    """Temperature of sampling of a policy that chooses words; 0 is greedy. Agents of acts take 1 alone."""
+
+    def __post_init__(self) -> None:
+        check(self, conversations=ONE_OR_MORE, seed=SEED, lanes=ONE_OR_MORE, temperature=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
 class EpisodeSettings:
     """How many episodes are played, and how."""
 
