@@ -27,7 +27,7 @@ class QuickAdapted(Adapted):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """y; by `peft` itself where something is asked for that is not in the formula, as dropout."""
         base: Any = self.get_base_layer()
-        weights = (base.weight, self.lora_A[ONE].weight, self.lora_B[ONE].weight)
+        weights: Any = (base.weight, self.lora_A[ONE].weight, self.lora_B[ONE].weight)
         dtype = computing(x)
         alike = torch.is_autocast_enabled(x.device.type) or all(w.dtype is dtype for w in weights)
         if args or kwargs or not alike or not self._is_plain(base):
