@@ -1,4 +1,4 @@
-"""turnwise data make | check | show | convert, and where data talk is."""
+"""turnwise data make | check | show | convert | talk."""
 
 from __future__ import annotations
 

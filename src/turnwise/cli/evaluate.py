@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from turnwise.cli import partner
 from turnwise.cli.say import Bounds, against_proof, console, notice, parse, styled
+from turnwise.cli.targets import TaskChoice, opened
 from turnwise.cli.words import split_words
 from turnwise.recipes.settings.engine import EngineSettings
 from turnwise.recipes.settings.measure import ConversationSettings, EpisodeSettings
@@ -37,20 +38,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class TaskChoice:
-    """The partner."""
-
-    task: str | None = None
-    """Built-in task to talk to (dealer, helpdesk, maze, negotiation, postcards, travel, twenty), or one's own
-    as package.module:Task; none: the one that the run's logs come from, if they say so."""
-    task_settings: tuple[str, ...] = ()
-    """Settings of the task, each as KEY=VALUE."""
-    partner: str | None = None
-    """Run folder of a partner from logs (turnwise train partner), or of a plan (turnwise train pomdp), whose
-    learnt models answer in sentences of the log: to talk to in place of a task."""
-
-
-@dataclass(frozen=True)
 class EnvironmentChoice:
     """The environment."""
 
@@ -65,7 +52,7 @@ class EvaluatePolicy:
     """Hold conversations with a live task and measure a trained policy."""
 
     target: Run
-    task: TaskChoice = TaskChoice()
+    task: TaskChoice = field(default_factory=TaskChoice)
     settings: ConversationSettings = field(default_factory=ConversationSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     ray: RaySettings = field(default_factory=RaySettings)
@@ -108,34 +95,15 @@ def acts_in_environment(args: Sequence[str]) -> bool:
     return family in ("acting", "solved") or (family == "plans" and "env" in config)
 
 
-def _opened(target: Run) -> Any:
-    """What the folder holds, and the machine set up for it."""
-    if not target.run.exists():
-        raise SettingError("run", str(target.run), "the run folder of a trained policy; no such folder")
-    import torch
-
-    from turnwise.recipes.opened import load
-
-    torch.set_num_threads(target.threads)
-    return load(target.run)
-
-
 def _policy(a: EvaluatePolicy) -> dict[str, Any]:
     from turnwise.recipes.measuring import act_conversations, conversations
     from turnwise.recipes.settings.words import parse_settings
-    from turnwise.recipes.tasks import find_task
     from turnwise.recipes.trained import ActPolicy, Policy
 
-    settings, named = parse_settings(a.task.task_settings), a.task.task or a.task.partner
-    if a.task.task is not None and a.task.partner is not None:
-        raise SettingError("partner", a.task.partner, "no task beside it: one of the two answers")
-    task = None if named is None else find_task(named, settings)
-    policy, s, out = _opened(a.target), a.settings, console(a.target.json)
+    policy, s, out = opened(a.target.run, a.target.threads), a.settings, console(a.target.json)
     if not isinstance(policy, Policy | ActPolicy):
         raise InputError(f"{a.target.run}: holds no policy that converses; expected the run of one")
-    if task is None:
-        task = conversations.own_task(policy)
-        task = replace(task, settings={**task.settings, **settings})
+    task = conversations.partner_of(policy, a.task.named, parse_settings(a.task.task_settings))
     if isinstance(policy, ActPolicy):
         if a.engine.engine is not None:
             raise SettingError("engine", a.engine.engine, conversations.WORDS_ONLY)
@@ -173,7 +141,7 @@ def _agent(a: EvaluateAgent) -> dict[str, Any]:
     from turnwise.recipes.trained import Actor, World
     from turnwise.recipes.workers import expect_undivided
 
-    actor = _opened(a.target)
+    actor = opened(a.target.run, a.target.threads)
     assert isinstance(actor, Actor | World | Solved)
     if not isinstance(actor, Actor):
         expect_undivided(a.ray)

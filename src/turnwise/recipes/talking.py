@@ -16,10 +16,11 @@ import numpy as np
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.files.logs import write_logs
 from turnwise.evaluation.measures.intervals import bootstrap_interval
-from turnwise.recipes.measuring.conversations import own_task
+from turnwise.recipes.measuring.act_conversations import SET_IN_TRAINING
+from turnwise.recipes.measuring.conversations import partner_of
 from turnwise.recipes.opened import load
 from turnwise.recipes.settings.measure import TalkSettings
-from turnwise.recipes.tasks import Task, find_task
+from turnwise.recipes.tasks import Task
 from turnwise.recipes.trained import ActPolicy, Policy
 from turnwise.rollout.acts.conversations import converse_in_acts
 from turnwise.rollout.conversations import Conversation, converse
@@ -82,7 +83,7 @@ def write_talk(
         speaker = load(speaker)
     if not isinstance(speaker, Policy | ActPolicy):
         raise InputError(f"{getattr(speaker, 'name', speaker)}: expected a policy that converses")
-    row = _partner(speaker, partner, task_settings or {})
+    row = partner_of(speaker, partner, task_settings)
     about, tally = {"spoken_by": speaker.name, "spoken_with": row.words}, _Tally()
     with Progress("talking", at_most(REHEARSED, a.conversations), quiet=quiet) as bar:
         held = _held(_holding(speaker, a), row, a, bar.at)
@@ -112,14 +113,6 @@ class _Tally:
             raise InputError(f"the partner failed in all {self.failed:,} conversations: nothing is written")
 
 
-def _partner(speaker: Policy | ActPolicy, partner: Any, settings: Mapping[str, Any]) -> Task:
-    """Who answers."""
-    if partner is None:
-        own = own_task(speaker)
-        return replace(own, settings={**own.settings, **settings})
-    return partner if isinstance(partner, Task) else find_task(partner, settings)
-
-
 def _held(hold: Hold, row: Task, a: TalkSettings, progress: Callable[[int], None]) -> Iterator[Conversation]:
     """The conversations in order, some at a time."""
     task, n, size = row.live(), at_most(REHEARSED, a.conversations), a.lanes * AT_A_TIME
@@ -133,8 +126,7 @@ def _holding(speaker: Policy | ActPolicy, a: TalkSettings) -> Hold:
     """What holds conversations. SettingError for a temperature of an agent that chooses no words."""
     if isinstance(speaker, ActPolicy):
         if a.temperature != 1.0:
-            expected = "none for an agent of acts: how it chooses is set in training"
-            raise SettingError("temperature", a.temperature, expected)
+            raise SettingError("temperature", a.temperature, SET_IN_TRAINING)
         return lambda task, part, progress: converse_in_acts(
             speaker.agent,
             task,

@@ -21,11 +21,10 @@ from turnwise.evaluation.measures.playbook.sentences import Held
 from turnwise.evaluation.pages.logs import NOT_COMPARED
 from turnwise.evaluation.pages.report import write_report
 from turnwise.evaluation.pages.run_files import read_object
-from turnwise.recipes.measuring.conversations import REHEARSED, own_task, reference_in_words
+from turnwise.recipes.measuring.conversations import REHEARSED, partner_of, reference_in_words
 from turnwise.recipes.measuring.evaluation import Evaluation
 from turnwise.recipes.settings.measure import ConversationSettings
 from turnwise.recipes.settings.ray import RaySettings
-from turnwise.recipes.tasks import Task, find_task
 from turnwise.recipes.trained import ActPolicy
 from turnwise.recipes.workers import ALONE, workers_of
 from turnwise.rollout.acts.agent import STRANGE, ActAgent
@@ -39,6 +38,8 @@ from turnwise.run.folder import as_json
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 from turnwise.run.shards.here import spread
+
+SET_IN_TRAINING = "none for an agent of acts: how it chooses is set in training"
 
 
 def measure(
@@ -61,8 +62,8 @@ def measure(
         ("temperature", settings.temperature, 1.0),
     ):
         if value != of_words:
-            raise SettingError(name, value, "none for an agent of acts: how it chooses is set in training")
-    row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
+            raise SettingError(name, value, SET_IN_TRAINING)
+    row = partner_of(policy, task)
     n = at_most(REHEARSED, settings.episodes)
     common = (policy.agent, row.live(), settings.seed, settings.lanes)
     with workers_of(shards) as workers, Progress("talking", n, quiet=quiet) as bar:

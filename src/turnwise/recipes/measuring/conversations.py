@@ -52,11 +52,21 @@ REHEARSED = 4
 """conversations of a rehearsal"""
 
 
-def own_task(policy: Policy | ActPolicy) -> Task:
-    """The task of the logs that a policy learnt from. SettingError if they name none."""
+def partner_of(policy: Policy | ActPolicy, on: Any = None, settings: Mapping[str, Any] | None = None) -> Task:
+    """Whom a policy talks with: `on`, a task, its name, or the run of a partner or of a plan.
+
+    None is the task of the logs that the policy learnt from, with `settings` over its own. SettingError if
+    they name none, or if there is no such task.
+    """
+    if isinstance(on, Task):
+        return on
+    if on is not None:
+        return find_task(on, settings)
     if policy.task is None:
-        raise SettingError("task", None, f"{choices()}; {policy.name} does not say where its logs come from")
-    return task_called(policy.task)
+        expected = f"{choices()}; {policy.name} does not say where its logs come from"
+        raise SettingError("task", None, expected)
+    own = task_called(policy.task)
+    return replace(own, settings={**own.settings, **(settings or {})})
 
 
 def measure(
@@ -80,7 +90,7 @@ def measure(
     the conversations. SettingError for proposals where there is no critic.
     """
     expect_one(servers, shards)
-    row = task if isinstance(task, Task) else find_task(task) if task is not None else own_task(policy)
+    row = partner_of(policy, task)
     a = replace(
         settings,
         episodes=at_most(REHEARSED, settings.episodes),

@@ -53,9 +53,10 @@ class QuickAdapted(Adapted):
 
 
 def _worth_folding(x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether W + s B A is formed for this product: for rows that outnumber what it costs.
+    """Whether W + s B A is formed for this product: if x has more rows, M, than columns, K.
 
-    Then no [M, N] is gone through a second time. Not in half precision, where W + s B A would lose what an
+    To form it goes through [N, K] once; to add what the adapter gives goes through [M, N] a second time. Not
+    in half precision, where W + s B A would lose what an
     adapter adds as long as that is small; nor under gradients, which A and B need apart.
     """
     many = x.shape[:-1].numel() >= weight.shape[1]
