@@ -19,14 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import add_choice, add_seeds, options, parse, read_part, write_page, write_results
+from common import (
+    add_choice,
+    add_seeds,
+    logs_of,
+    options,
+    parse,
+    read_part,
+    trained,
+    write_page,
+    write_results,
+)
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 from turnwise.recipes.tasks import find_task
+from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import write_json
-from turnwise.run.rehearsal import at_most
 
 CONVERSATIONS, EPISODES = 8_000, 2_000
 
@@ -63,15 +72,12 @@ def one(runs: Path, seed: int, name: str) -> None:
     """Train and measure one method on one seed, unless that is done."""
     method, home = METHODS[name], runs / f"seed{seed}"
     out, logs = home / method.folder, home / f"{'acts' if method.given else 'bare'}.jsonl"
-    if not logs.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        task = find_task("helpdesk", {"acts": True} if method.given else {})
-        write_jsonl(logs, task.rows(at_most(60, CONVERSATIONS), seed))
+    logs_of(find_task("helpdesk", {"acts": True} if method.given else {}), CONVERSATIONS, seed, logs)
     begins_with: dict[str, Any] = {"estimate": False}
     begins_with |= {} if method.policy is None else {"policy": str(home / method.policy)}
-    if not (out / "result.json").exists():
-        began, resume = time.process_time(), (out / "config.yaml").exists()
-        tw.fit(method.config, str(logs), out=out, seed=seed, resume=resume, **begins_with)
+    if not has_ended(out):
+        began = time.process_time()
+        trained(method.config, str(logs), out, seed=seed, **begins_with)
         write_json(home / f"{method.folder}-time.json", {"seconds": time.process_time() - began})
     if not (out / "evaluation.json").exists():
         found = tw.evaluate(out, "helpdesk", episodes=EPISODES, seed=seed)

@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 
+from turnwise.recipes.tasks import Task
+from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import write_text
-from turnwise.run.rehearsal import rehearsing
+from turnwise.run.rehearsal import at_most, rehearsing
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("TURNWISE_DATA", HERE.parents[1] / "shared" / "data"))
@@ -54,6 +56,25 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     torch.set_num_threads(1)
     a.runs.mkdir(parents=True, exist_ok=True)
     return a
+
+
+def trained(config: Any, data: Any, out: Path, **settings: Any) -> Path:
+    """The run `out` with these settings: made, gone on with if it was stopped, or there."""
+    if not has_ended(out):
+        from turnwise.recipes.training.fit import fit
+
+        fit(config, data, out=out, resume=(out / "config.yaml").exists(), **settings)
+    return out
+
+
+def logs_of(task: Task, n: int, seed: int, file: Path) -> Path:
+    """Logged conversations of a task, written once."""
+    if not file.exists():
+        from turnwise.data.files.writing import write_jsonl
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(file, task.rows(at_most(60, n), seed))
+    return file
 
 
 def make_part(file: Path, make: Callable[[], Any]) -> Any:

@@ -33,6 +33,7 @@ from common import (
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
@@ -95,9 +96,7 @@ def judged(kind: str, method: str, data: Path, runs: Path) -> dict[str, Any]:
     size = (
         {"width": 64, "layers": 2, "context": 256} if kind == "negotiations" else {"width": 32, "layers": 2}
     )
-    if not (clone / "result.json").exists():
-        resume = (clone / "config.yaml").exists()
-        tw.fit(tw.BC(epochs=3.0), rows, out=clone, heldout=HELD_OUT, resume=resume, **size)
+    trained(tw.BC(epochs=3.0), rows, clone, heldout=HELD_OUT, **size)
     found = tw.fit(METHODS[method], rows, policy=str(clone), heldout=HELD_OUT, estimate=False).result[
         "critic"
     ]

@@ -27,7 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import DATA, add_choice, make_part, options, parse, read_part, write_page, write_results
+from common import (
+    DATA,
+    add_choice,
+    make_part,
+    options,
+    parse,
+    read_part,
+    trained,
+    write_page,
+    write_results,
+)
 
 import turnwise as tw
 from turnwise.data.batch import pack_tokens
@@ -276,12 +286,9 @@ def _cell(e: dict[str, float] | None, percent: bool = False) -> str:
 def train(method: Method, runs: Path) -> None:
     """Train on the logs, unless that run is finished; go on with it if it has begun."""
     out = runs / method.folder
-    if (out / "result.json").exists():
-        return
     settings: dict[str, Any] = {"heldout": 0.02, "heldout_by": "table", "estimate": False}
     settings |= CLONE if method.begins_with is None else {method.begins_with: str(runs / "bc")}
-    resume = (out / "config.yaml").exists()
-    tw.fit(method.config, str(runs / f"{method.logs}.jsonl"), out=out, resume=resume, **settings)
+    trained(method.config, str(runs / f"{method.logs}.jsonl"), out, **settings)
 
 
 def everything(data: Path, runs: Path, methods: Sequence[str]) -> None:

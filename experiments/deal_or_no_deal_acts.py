@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import DATA, HERE, add_choice, make_part, options, parse, read_part, write_page, write_results
+from common import (
+    DATA,
+    HERE,
+    add_choice,
+    make_part,
+    options,
+    parse,
+    read_part,
+    trained,
+    write_page,
+    write_results,
+)
 from deal_or_no_deal import GAMES, LANES, METHODS, game, prepare, scores, train
 
 import turnwise as tw
@@ -40,6 +51,7 @@ from turnwise.exact.learning.model import LearntModel
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.conversations import converse_in_acts
 from turnwise.rollout.acts.voice import LoggedVoice, Said
+from turnwise.run.files.lock import has_ended
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 
@@ -92,12 +104,11 @@ def codes_of(way: str, logs: Sequence[Dialogue]) -> Codes:
 def learn(way: str, runs: Path) -> None:
     """The plan, unless it is there."""
     out = runs / f"acts-{way}"
-    if (out / "result.json").exists():
+    if has_ended(out):
         return
     logs = tw.read_logs(runs / "train.jsonl", quiet=True)
-    resume = (out / "config.yaml").exists()
     settings: dict[str, Any] = {"heldout_by": "table", "estimate": False}
-    tw.fit(tw.LearntPomdp(), logs, acts=codes_of(way, logs), out=out, resume=resume, **settings)
+    trained(tw.LearntPomdp(), logs, out, acts=codes_of(way, logs), **settings)
 
 
 def play(way: str, data: Path, runs: Path) -> dict[str, Any]:

@@ -37,22 +37,22 @@ import numpy as np
 from common import (
     add_choice,
     add_seeds,
+    logs_of,
     make_part,
     options,
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.evaluation.measures.conversations import conversation_summary, hold_conversations
 from turnwise.recipes.tasks import Task, find_task
 from turnwise.rollout.agent import Agent
 from turnwise.rollout.load import load_agent
-from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import read_result
 from turnwise.run.rehearsal import at_most
 
@@ -102,10 +102,7 @@ class Home:
     @property
     def logs(self) -> Path:
         """The agent's conversations."""
-        file = self.folder / "logs.jsonl"
-        if not file.exists():
-            write_jsonl(file, self.task.rows(at_most(60, LOGS), self.seed))
-        return file
+        return logs_of(self.task, LOGS, self.seed, self.folder / "logs.jsonl")
 
     @property
     def clone(self) -> Path:
@@ -118,11 +115,7 @@ class Home:
 
     def trained(self, config: Any, folder: str, **given: Any) -> Path:
         """A run with these settings, which goes on if it was stopped."""
-        out = self.folder / folder
-        if not has_ended(out):
-            resume = (out / "config.yaml").exists()
-            tw.fit(config, self.logs, out=out, seed=self.seed, resume=resume, estimate=False, **given)
-        return out
+        return trained(config, self.logs, self.folder / folder, seed=self.seed, estimate=False, **given)
 
     def agent(self, way: Way, beta: float) -> tuple[Agent, dict[str, Any]]:
         """Who speaks; and what its learning under the critic was, if it did learn."""

@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import add_choice, add_seeds, options, parse, read_part, write_page, write_results
+from common import (
+    add_choice,
+    add_seeds,
+    logs_of,
+    options,
+    parse,
+    read_part,
+    trained,
+    write_page,
+    write_results,
+)
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 from turnwise.recipes.tasks import find_task
-from turnwise.run.rehearsal import at_most
 
 CONVERSATIONS, EPISODES, VALIDATION = 20_000, 2_000, 300
 CLONE = {"width": 64, "layers": 2, "heads": 4}
@@ -64,11 +72,9 @@ METHODS = {
 
 def train(method: Method, home: Path, out: Path, seed: int) -> None:
     """Train on the seed's logs into `out`, unless that run is finished; go on with it if it has begun."""
-    if not (out / "result.json").exists():
-        begins_with = {} if method.begins_with is None else {method.begins_with: str(home / "bc")}
-        resume = (out / "config.yaml").exists()
-        settings = {**method.settings, **begins_with, "estimate": False}
-        tw.fit(method.config, str(home / "logs.jsonl"), out=out, seed=seed, resume=resume, **settings)
+    begins_with = {} if method.begins_with is None else {method.begins_with: str(home / "bc")}
+    settings = {**method.settings, **begins_with, "estimate": False}
+    trained(method.config, str(home / "logs.jsonl"), out, seed=seed, **settings)
 
 
 def measure(out: Path, seed: int, betas: Sequence[float], episodes: int) -> None:
@@ -97,10 +103,7 @@ def one_seed(runs: Path, seed: int, methods: Sequence[str]) -> None:
 
 def write_logs(home: Path, seed: int) -> None:
     """The seed's conversations, unless they are there."""
-    logs = home / "logs.jsonl"
-    if not logs.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        write_jsonl(logs, find_task("helpdesk").rows(at_most(60, CONVERSATIONS), seed))
+    logs_of(find_task("helpdesk"), CONVERSATIONS, seed, home / "logs.jsonl")
 
 
 def compare_taus(runs: Path, seed: int, taus: Sequence[float]) -> None:

@@ -5,7 +5,8 @@
     python experiments/imagined_talk.py --tasks twenty          for one task
     python experiments/imagined_talk.py --table                 merge what is there into .json and .md
 
-Each seed has logs of its own, which say acts. Four things are made of them, all with default settings:
+Each seed has logs of its own, which say acts. Four things are made of them, all with default settings but for
+the context in the maze, whose longest talks of 100 moves take 2,400 tokens:
 
 - **clone of the logs**: behaviour cloning, per token;
 - **plan**: a POMDP of acts learnt from the logs, and a plan in it (`pomdp`). It chooses acts, and speaks in
@@ -32,19 +33,19 @@ import numpy as np
 from common import (
     add_choice,
     add_seeds,
+    logs_of,
     make_part,
     options,
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.recipes.tasks import Task, find_task
-from turnwise.run.files.lock import has_ended
 from turnwise.run.rehearsal import at_most
 
 TASKS: dict[str, tuple[str, Mapping[str, Any], int, int]] = {
@@ -74,18 +75,11 @@ class Home:
 
     def logs(self) -> Path:
         """The agent's conversations."""
-        file = self.folder / "logs.jsonl"
-        if not file.exists():
-            write_jsonl(file, self.task.rows(at_most(60, self.count), self.seed))
-        return file
+        return logs_of(self.task, self.count, self.seed, self.folder / "logs.jsonl")
 
     def trained(self, config: Any, logs: Path, name: str, **given: Any) -> Path:
         """A run with these settings, which goes on if it was stopped."""
-        out = self.folder / name
-        if not has_ended(out):
-            resume = (out / "config.yaml").exists()
-            tw.fit(config, logs, out=out, seed=self.seed, resume=resume, estimate=False, **given)
-        return out
+        return trained(config, logs, self.folder / name, seed=self.seed, estimate=False, **given)
 
     def clone(self) -> Path:
         """The run of the clone of the logs."""

@@ -25,17 +25,18 @@ from typing import Any
 from common import (
     add_choice,
     add_seeds,
+    logs_of,
     make_part,
     options,
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 from turnwise.recipes.tasks import find_task
 from turnwise.run.folder import read_result
@@ -58,15 +59,9 @@ TITLES = {"mc": "Monte-Carlo values", "ilql": "ILQL"}
 def begin(home: Path, seed: int) -> None:
     """The seed's logs, and its clone."""
     logs = home / "logs.jsonl"
-    home.mkdir(parents=True, exist_ok=True)
-    if not logs.exists():
-        write_jsonl(logs, find_task("helpdesk").rows(at_most(60, CONVERSATIONS), seed))
-    out = home / "bc"
-    if not (out / "result.json").exists():
-        resume = (out / "config.yaml").exists()
-        size: dict[str, Any] = {"width": 64, "layers": 2, "heads": 4, "heldout": 0.1, "estimate": False}
-        config = tw.BC(epochs=4.0, partner_weight=0.5)
-        tw.fit(config, str(logs), out=out, seed=seed, resume=resume, **size)
+    logs_of(find_task("helpdesk"), CONVERSATIONS, seed, logs)
+    size: dict[str, Any] = {"width": 64, "layers": 2, "heads": 4, "heldout": 0.1, "estimate": False}
+    trained(tw.BC(epochs=4.0, partner_weight=0.5), str(logs), home / "bc", seed=seed, **size)
 
 
 def one(method: str, rank: int, home: Path, seed: int) -> dict[str, Any]:
@@ -74,10 +69,8 @@ def one(method: str, rank: int, home: Path, seed: int) -> dict[str, Any]:
     out = home / f"{method}-{rank}"
     config = replace(METHODS[method], q_rank=rank, beta=BETA)
     began = time.process_time()
-    if not (out / "result.json").exists():
-        given: dict[str, Any] = {"policy": str(home / "bc"), "heldout": 0.1, "estimate": False}
-        resume = (out / "config.yaml").exists()
-        tw.fit(config, str(home / "logs.jsonl"), out=out, seed=seed, resume=resume, **given)
+    given: dict[str, Any] = {"policy": str(home / "bc"), "heldout": 0.1, "estimate": False}
+    trained(config, str(home / "logs.jsonl"), out, seed=seed, **given)
     seconds, result = time.process_time() - began, read_result(out)
     found = tw.evaluate(
         out,

@@ -31,10 +31,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import add_choice, make_part, options, parse, read_part, story_of, write_page, write_results
+from common import (
+    add_choice,
+    logs_of,
+    make_part,
+    options,
+    parse,
+    read_part,
+    story_of,
+    trained,
+    write_page,
+    write_results,
+)
 
 import turnwise as tw
-from turnwise.data.files.writing import write_jsonl
 from turnwise.envs.tasks.helpdesk.exact import behavior_value, optimal_value
 from turnwise.recipes.tasks import find_task
 from turnwise.run.folder import read_result
@@ -101,8 +111,7 @@ def learn(part: Part, out: Path, model: str) -> float:
         given |= {"policy": str(out.parent / part.begins_with), "features": out.parent / "features"}
     elif part.pretrained:
         given |= {"model": model}
-    resume = (out / "config.yaml").exists()
-    tw.fit(part.config, str(out.parent / "logs.jsonl"), out=out, seed=0, resume=resume, **given)
+    trained(part.config, str(out.parent / "logs.jsonl"), out, seed=0, **given)
     return time.process_time() - began
 
 
@@ -179,9 +188,8 @@ def main() -> None:
     parser.add_argument("--model", default="models/smollm2", help="folder of SmolLM2")
     add_choice(parser, "--parts", PARTS, "rows of the table")
     a = parse(parser)
-    logs = a.runs / "logs.jsonl"
-    if not a.table and not logs.exists():
-        write_jsonl(logs, find_task("helpdesk").rows(at_most(60, CONVERSATIONS), 0))
+    if not a.table:
+        logs_of(find_task("helpdesk"), CONVERSATIONS, 0, a.runs / "logs.jsonl")
     for name in () if a.table else a.parts:
         make_part(a.runs / f"{name}.json", lambda name=name: whole(name, a.runs, a.model))
     table(a.runs)
