@@ -23,6 +23,7 @@ from transformers import (
 from turnwise.cli import main
 from turnwise.models.lm.fresh import train_tokenizer
 from turnwise.models.lm.pretrained import save_lm
+from turnwise.recipes.demo import with_taken
 from turnwise.rollout.load import load_agent
 
 SMALL = [
@@ -309,9 +310,9 @@ def test_the_demo_end_to_end(tmp_path, capsys, monkeypatch):
     words = ["demo", "--out", str(home), "--conversations", "80", "--episodes", "4", "--workers", "1"]
     assert main([*words, "--json"]) == 0
     found = printed_json(capsys)
-    names = {r["name"]: r["role"] for r in found["rows"] if not r["name"].startswith("what improve takes")}
+    names = {r["name"].removeprefix("what improve takes: "): r["role"] for r in found["rows"]}
     learnt = ("plan in a learnt model", "Monte-Carlo values", "IQL")
-    assert names == {"clone": "baseline"} | dict.fromkeys(learnt, "method")
+    assert names.items() >= ({"clone": "baseline"} | dict.fromkeys(learnt, "method")).items()
     assert found["references"][0]["mean"] == pytest.approx(0.5675, abs=1e-4)
     assert "--episodes 4" in found["command"] and "--preset" not in found["command"]
     told = json.loads((home / "better" / "improve.json").read_text())
@@ -325,6 +326,21 @@ def test_the_demo_end_to_end(tmp_path, capsys, monkeypatch):
     assert printed_json(capsys)["rows"] == found["rows"]
     assert main([*words[:3], "--conversations", "81", "--resume"]) == 2
     assert "conversations was 80 and is 81 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "t", "first", "others"),
+    [
+        ("plan", 1.0, {"what improve takes: plan": "runs/plan"}, ["IQL"]),  # a twin of it would say nothing
+        ("plan", 0.4, {"what improve takes: plan": "better"}, ["plan", "IQL"]),
+        ("IQL, beta 8", 1.0, {"what improve takes: IQL, beta 8": "better"}, ["plan", "IQL"]),
+    ],
+)
+def test_no_policy_stands_twice_in_the_demo(name, t, first, others):
+    policies = {title: Path("runs") / title for title in ("plan", "IQL")}
+    found = with_taken(policies, Path("better"), {"name": name, "t": t})
+    assert [(k, str(v)) for k, v in found.items()][:1] == list(first.items())
+    assert list(found)[1:] == others
 
 
 @pytest.mark.parametrize(

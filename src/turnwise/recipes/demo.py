@@ -73,7 +73,7 @@ def demo(a: DemoSettings, say: Callable[[str], None]) -> dict[str, Any]:
     found = improve(a.out / LOGS, better, workers=a.workers, resume=a.resume and better.exists(), **asdict(s))
     policies = {x["title"]: better / x["name"] for x in found.result["stages"] if _there(x)}
     if found.policy is not None:
-        policies = {_taken(found.result): better, **policies}
+        policies = with_taken(policies, better, found.result["choice"])
     at(f"{len(policies)} policies talk with live customers, {a.episodes:,} each")
     with workers(a.workers) as pool:
         for future in [pool.submit(_talk, title, folder, a) for title, folder in policies.items()]:
@@ -89,8 +89,12 @@ def _there(stage: dict[str, Any]) -> bool:
     return stage["candidate"] and stage["failed"] is None
 
 
-def _taken(found: dict[str, Any]) -> str:
-    return f"what improve takes: {found['choice']['name']}"
+def with_taken(policies: dict[str, Path], better: Path, choice: dict[str, Any]) -> dict[str, Path]:
+    """What improve takes, first; one of the policies as it is does not stand there a second time."""
+    title = f"what improve takes: {choice['name']}"
+    whole = policies.get(choice["name"]) if choice["t"] == 1.0 else None
+    others = {name: folder for name, folder in policies.items() if folder != whole}
+    return {title: better if whole is None else whole, **others}
 
 
 def _command(a: DemoSettings) -> str:
@@ -140,9 +144,11 @@ def _compare(a: DemoSettings, improved: dict[str, Any], policies: dict[str, Path
             references.append({**vars(reference), "episodes": card["conversations"]})
         else:
             references.append(dict(vars(reference)))
-    about = {x["title"]: x["about"] for x in improved["stages"]}
+    about = {x["name"]: x["about"] for x in improved["stages"]}
     rows = [
-        row(title, folder, a.out, about.get(title, ""), "baseline" if folder.name == CLONE else "method")
+        row(
+            title, folder, a.out, about.get(folder.name, ""), "baseline" if folder.name == CLONE else "method"
+        )
         for title, folder in policies.items()
     ]
     found = comparison(

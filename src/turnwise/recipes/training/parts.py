@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from turnwise.data.dialogue import Dialogue
 from turnwise.data.disk.hashes import Hashes
 from turnwise.data.splits.choices import Ratings, together
 from turnwise.data.splits.heldout import Split, split_heldout
+from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.training.machine import Machine
 from turnwise.run.errors import InputError, SettingError
 
@@ -41,6 +42,12 @@ def origin(logs: Logs, task: str | None, **more: Any) -> dict[str, Any]:
     """What a run's config says of its logs."""
     found = {"logs": logs.source, "agent_role": logs[0].agent_role, "task": task}
     return found | logs.reading.facts() | more
+
+
+def sizes_of(algorithm: Algorithm, card: Mapping[str, Any], **counts: int) -> dict[str, Any]:
+    """What a plan tells of a training on logs: how many conversations, and what else there is of them."""
+    known = {"conversations": card["conversations"], "held_out": card["heldout"]}
+    return {"algorithm": algorithm.name, **known, **counts}
 
 
 def expect_outcomes(logs: Sequence[Dialogue], name: str) -> None:

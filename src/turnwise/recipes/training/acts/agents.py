@@ -38,7 +38,7 @@ from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.logs.critics import spread
 from turnwise.recipes.training.machine import Machine, batch_size_of
-from turnwise.recipes.training.parts import expect_outcomes, origin, parted
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted, sizes_of
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import Prefix, logged_acts
 from turnwise.rollout.acts.network import ActActing, NetworkChooser
@@ -118,14 +118,8 @@ def prepare(
         policy = ActPolicy(agent, m.out, held=kept)
         policy.save(m.out / "policy")
         kept.save(m.out)
-        facts: dict[str, Any] = {
-            "policy": str(m.out / "policy"),
-            "task": task,
-            "parameters": count_trainable(module),
-            "conversations": len(split.learnt),
-            "acts": list(read.codes.acts),
-            "answers": list(read.codes.answers),
-        }
+        facts: dict[str, Any] = {"policy": str(m.out / "policy"), "task": task, **counts}
+        facts |= {"acts": list(read.codes.acts), "answers": list(read.codes.answers)}
         if isinstance(trained, ActCritic):
             facts["critic"] = _judged(algorithm, config, trained, read, std, m)
         _write_views(m.out, chooser, read.held if read.held[1] else read.learnt)
@@ -136,15 +130,9 @@ def prepare(
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
     source = origin(logs, task, acts=read.source)
-    sizes = {
-        "algorithm": algorithm.name,
-        "conversations": card["conversations"],
-        "held_out": card["heldout"],
-        "acts": symbols.acts,
-        "answers": symbols.answers,
-        "decisions": sum(len(e) for e in rows),
-        "parameters": count_trainable(module),
-    }
+    counts = {"parameters": count_trainable(module), "conversations": len(split.learnt)}
+    numbers = {"acts": symbols.acts, "answers": symbols.answers, "decisions": sum(map(len, rows))}
+    sizes = sizes_of(algorithm, card, **numbers, parameters=counts["parameters"])
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, memory, config),

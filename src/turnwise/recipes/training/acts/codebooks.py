@@ -27,7 +27,7 @@ from turnwise.recipes.tasks import task_of
 from turnwise.recipes.trained import Codebooks
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.parts import origin, parted
+from turnwise.recipes.training.parts import origin, parted, sizes_of
 from turnwise.run.folder import digest, write_json
 from turnwise.run.training import TrainingRun
 
@@ -87,12 +87,7 @@ def prepare(
     task = task_of(logs)
     card = data_card(logs, file=logs.source, split=split)
     source = origin(logs, task)
-    sizes = {
-        "algorithm": algorithm.name,
-        "conversations": card["conversations"],
-        "held_out": card["heldout"],
-        "turns": sum(len(d.turns) for d in split.learnt),
-    }
+    sizes = sizes_of(algorithm, card, turns=sum(len(d.turns) for d in split.learnt))
     few = split.learnt[:TIMED]
     trial = Trial(lambda run: build(few, m.seed, lambda what: None), len(few))
     total = len(split.learnt) * (1 + config.twice)

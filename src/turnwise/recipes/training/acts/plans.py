@@ -43,7 +43,7 @@ from turnwise.recipes.training.acts.playbooks import Material, facts_of, playboo
 from turnwise.recipes.training.endings import end_with_estimate
 from turnwise.recipes.training.job import Job, Plan, Trial
 from turnwise.recipes.training.machine import Machine
-from turnwise.recipes.training.parts import expect_outcomes, origin, parted
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted, sizes_of
 from turnwise.rollout.acts.agent import ActAgent
 from turnwise.rollout.acts.chooser import logged_acts
 from turnwise.rollout.acts.clone import Clone
@@ -131,16 +131,9 @@ def prepare(
     content = {"acts": digest_of_codes(read.codes)}
     if clone is not None:
         content["policy"] = digest_of(clone.lm, clone.tokenizer)
-    sizes = {
-        "algorithm": algorithm.name,
-        "conversations": card["conversations"],
-        "held_out": card["heldout"],
-        "acts": len(read.codes.acts),
-        "acts_planned_with": len(material.allowed),
-        "answers": len(read.codes.answers),
-        "openings": len(read.codes.openings),
-        "decisions": len(material.data.actions),
-    }
+    numbers = {"acts_planned_with": len(material.allowed), "decisions": len(material.data.actions)}
+    names = {name: len(getattr(read.codes, name)) for name in ("acts", "answers", "openings")}
+    sizes = sizes_of(algorithm, card, **names, **numbers)
     return Job(
         algorithm=algorithm,
         settings=(source, m.run, settings, config),

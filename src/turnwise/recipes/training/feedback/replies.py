@@ -90,12 +90,9 @@ def prepare(
     asked = [row.prompt for row in learnt]
     _expect_one_who_samples(servers, shards, m)
     workers = m.closing.enter_context(workers_of(shards))
-    engine = open_for(
-        servers, speaker.policy, speaker.chat, m.closing, m.warn, run=m.out, before=speaker.before
-    )
-    expect_room(
-        speaker.policy, speaker.chat, [*asked, *(r.prompt for r in held)], replies.max_new_tokens, engine
-    )
+    lm, chat = speaker.policy, speaker.chat
+    engine = open_for(servers, lm, chat, m.closing, m.warn, run=m.out, before=speaker.before)
+    expect_room(lm, chat, [*asked, *(r.prompt for r in held)], replies.max_new_tokens, engine)
     each = training_rewards(judges, shaping.doubt, speaker, asked, replies.max_new_tokens, m, engine)
     measured = to_ask(speaker, replies, held or learnt, held_out=bool(held))
     tried = two_replies(speaker, replies, learnt, engine)
@@ -116,7 +113,6 @@ def prepare(
     )
     counts = {"prompts": len(learnt), "held_out": len(held)}
     task = source if source in TASKS else speaker.task
-
     trained = replace(speaker, policy=m.whole(speaker.policy))
 
     def train(run: Any) -> None:
@@ -132,9 +128,7 @@ def prepare(
     trial = Trial(lambda run: algorithm.module.train(few, talk, speaker.policy, run, m.seed), few.steps)
     sizes = {"algorithm": algorithm.name, **counts, "parameters": parameter_count(speaker.policy.lm)}
     began = {"policy": speaker.name, "prompts": source, "reward": recorded(judges), "task": task}
-    began |= parts[0].reading.facts()
-    if engine is not None:
-        began["sampled_by"] = engine.kind
+    began |= parts[0].reading.facts() | ({} if engine is None else {"sampled_by": engine.kind})
     return Job(
         algorithm=algorithm,
         settings=(began, m.run, settings, learning, replies, shaping, config),

@@ -10,14 +10,13 @@ from typing import Any
 from torch import nn
 
 from turnwise.data.chat.format import ChatFormat
+from turnwise.data.dataset import Logs
 from turnwise.data.dialogue import Dialogue
 from turnwise.data.disk.columns import Column
 from turnwise.data.rows import Cuts, TokenRows, token_rows
-from turnwise.data.splits.choices import (
-    chosen,
-    evenly,
-)
+from turnwise.data.splits.choices import chosen, evenly
 from turnwise.data.tokens import Tokens
+from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.training.critic import OpenedCritic
 from turnwise.recipes.training.logs.frozen import FrozenFeatures
 from turnwise.recipes.training.machine import Machine
@@ -58,6 +57,15 @@ class Material:
     """what a frozen trunk is to read before anything learns"""
     beside: Sequence[nn.Module] = ()
     """models that are held beside what learns"""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows there are, and numbers that learn from them."""
+        return {"rows": len(self.rows), "parameters": parameter_count(self.module)}
+
+    def notes_on(self, logs: Logs) -> list[str]:
+        """What whoever brings the logs should know of how they are read."""
+        return [*self.chat.notes_on(logs), *self.warnings]
 
 
 def encoded(

@@ -5,7 +5,6 @@ logs ──► learnt from | held out ──► turned round ──► token row
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,7 +44,6 @@ from turnwise.recipes.training.machine import Machine, batch_size_of
 from turnwise.recipes.training.parts import expect_outcomes, origin, parted
 from turnwise.rollout.agent import Acting
 from turnwise.rollout.partners.fitted import FittedPartner, Scenes
-from turnwise.run import distributed
 from turnwise.run.errors import InputError, SettingError
 from turnwise.run.files.digests import digest_of
 from turnwise.run.folder import digest, write_json
@@ -86,28 +84,19 @@ def prepare(
     batch_size = batch_size_of(config, m, batch_size_for(len(rows), config.epochs, STEPS))
     config = replace(config, batch_size=batch_size)
     expect_criterion(learning, algorithm, len(heldout))
-    how = settled(
-        module,
-        [trunk_of(module.policy.lm)],
-        learning,
-        m.world,
-        rows=batch_size,
-        longest=lengths(rows).max(),
-        vocab=lm.config.vocab_size,
-    )
+    size = {"rows": batch_size, "longest": lengths(rows).max(), "vocab": lm.config.vocab_size}
+    how = settled(module, [trunk_of(module.policy.lm)], learning, m.world, **size)
     task = task_of(logs)
     card = data_card(logs, file=logs.source, lengths=rows.conversation_lengths, context=context, split=split,
                      cuts=rows.cuts)  # fmt: skip
-    # On several processes the module that learns is spread over them; its twin stays whole.
-    plain = copy.deepcopy(module) if m.world.size > 1 else module
+    plain = m.whole(module)
 
     def train(c: partner.Config, some: Sequence[Tokens], run: TrainingRun) -> None:
         partner.train(c, some, heldout if some is rows else [], module, run, m.seed)
 
     def whole(run: TrainingRun) -> None:
         train(config, rows, run)
-        if plain is not module:
-            distributed.copy_whole(module, plain)
+        m.gather(module, plain)
 
     def finish() -> tuple[Counterpart, dict[str, Any]]:
         fitted = _fitted(plain.cpu().eval(), tokenizer, split, settings, paid, task)

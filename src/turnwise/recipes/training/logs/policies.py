@@ -5,7 +5,6 @@ logs ──► learnt from | held out ──► token rows ──► training �
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,6 @@ from turnwise.data.splits.choices import (
 )
 from turnwise.data.splits.heldout import Split
 from turnwise.data.tokens import Tokens
-from turnwise.models.lm.parts import parameter_count
 from turnwise.recipes.catalogue import Algorithm
 from turnwise.recipes.held_out import HeldOut
 from turnwise.recipes.opened import held_of
@@ -42,8 +40,7 @@ from turnwise.recipes.training.logs.material import MEASURED, Material
 from turnwise.recipes.training.logs.views import write_views
 from turnwise.recipes.training.logs.weighed import weighed_by
 from turnwise.recipes.training.machine import Machine, batch_size_of
-from turnwise.recipes.training.parts import expect_outcomes, origin, parted
-from turnwise.run import distributed
+from turnwise.recipes.training.parts import expect_outcomes, origin, parted, sizes_of
 from turnwise.run.folder import digest
 from turnwise.run.training import TrainingRun
 
@@ -86,9 +83,7 @@ def prepare(
     sizes = {"lengths": material.lengths, "context": material.context}
     material.cuts.expect_room(material.context)
     card = data_card(logs, file=logs.source, **sizes, split=split, cuts=material.cuts)
-    # On several processes the module that learns is spread over them, and cannot act or be saved. Its twin
-    # stays whole, and takes over the weights at the end.
-    plain = copy.deepcopy(material.module) if m.world.size > 1 else material.module
+    plain = m.whole(material.module)
 
     def train(c: Any, rows: Sequence[Tokens], heldout: Sequence[Tokens], run: TrainingRun) -> None:
         algorithm.module.train(c, rows, heldout, material.module, *under, run, m.seed)
@@ -97,8 +92,7 @@ def prepare(
         if material.features is not None:
             material.features.read(m)
         train(config, material.rows, material.heldout, run)
-        if plain is not material.module:
-            distributed.copy_whole(material.module, plain)
+        m.gather(material.module, plain)
 
     def finish() -> tuple[Policy, dict[str, Any]]:
         agent = material.agent(plain.cpu())  # on a GPU it learnt there, and acts on the CPU
@@ -106,14 +100,8 @@ def prepare(
         kept = HeldOut.after(settings.heldout, settings.heldout_by, split, stages)
         kept.save(m.out)
         write_views(m.out, agent, held or learnt)
-        facts: dict[str, Any] = {
-            "policy": str(m.out / "policy"),
-            "task": task,
-            "parameters": parameter_count(material.module),
-            "conversations": len(learnt),
-            "rows": len(material.rows),
-        }
-        facts |= material.judge(agent)
+        facts: dict[str, Any] = {"policy": str(m.out / "policy"), "task": task, **material.counts}
+        facts |= {"conversations": len(learnt), **material.judge(agent)}
         policy = Policy(agent, m.out, held=kept)
         if ending.estimate and isinstance(start, Start) and not bc.filters(config):
             facts["estimate"] = {"none": CLONE}
@@ -127,16 +115,11 @@ def prepare(
         settings=(source, m.run, settings, learning, material.begun_from, config),
         data=digest(records_of(logs)),
         content=material.content,
-        plan=_plan(algorithm.name, config, material, card, train, how, m.seed),
+        plan=_plan(algorithm, config, material, card, train, how, m.seed),
         train=whole,
         finish=finish,
         files={"card.json": card},
-        warnings=[
-            *logs.reading.notes(),
-            *material.chat.notes_on(logs),
-            *warnings(card, logs),
-            *material.warnings,
-        ],
+        warnings=[*logs.reading.notes(), *warnings(card, logs), *material.notes_on(logs)],
     )
 
 
@@ -194,7 +177,7 @@ def _divided(
 
 
 def _plan(
-    name: str,
+    algorithm: Algorithm,
     c: Any,
     material: Material,
     card: dict[str, Any],
@@ -206,15 +189,13 @@ def _plan(
     rows = material.rows
     order = BatchOrder(lengths(rows), c.batch_size, seed)
     few = [rows[i] for step in range(min(3, order.batches_per_epoch)) for i in order.rows(step)]
-    sizes = {
-        "algorithm": name,
-        "conversations": card["conversations"],
-        "held_out": card["heldout"],
-        "rows": len(rows),
-        "tokens": lengths(rows).sum(),
-        "actions": decision_counts(rows).sum(),
-        "parameters": parameter_count(material.module),
-    }
+    sizes = sizes_of(
+        algorithm,
+        card,
+        tokens=lengths(rows).sum(),
+        actions=decision_counts(rows).sum(),
+        **material.counts,
+    )
     if material.features is not None:
         sizes["tokens_read_once"] = sizes["tokens"] + int(lengths(material.heldout).sum())
     once = replace(c, epochs=1.0)
