@@ -12,10 +12,10 @@ the context in the maze, whose longest talks of 100 moves take 2,400 tokens:
 - **plan**: a POMDP of acts learnt from the logs, and a plan in it (`pomdp`). It chooses acts, and speaks in
   sentences of the logs;
 - **imagined talk**: the plan talks with its own models, which answer in sentences of the logs. As many
-  conversations as were logged are written down as logs (`turnwise data talk`). What they earned is the
-  models' opinion;
-- **clone of the imagined talk**: behaviour cloning of these, per token. It chooses every token by itself, and
-  neither acts nor the plan are asked when it speaks.
+  conversations as were logged are written down as logs, and again 10,000 (`turnwise data talk`). What they
+  earned is the models' opinion;
+- **clone of the imagined talk**: behaviour cloning of these, per token, and of the 10,000. It chooses every
+  token by itself, and neither acts nor the plan are asked when it speaks.
 
 Each policy then talks to 1,000 real partners. The way goes from the agent that wrote the logs (0%) to the
 optimum (100%), both exact. Intervals (95%) are over conversations; CPU-s are of making it, one thread.
@@ -45,6 +45,7 @@ from common import (
 )
 
 import turnwise as tw
+from turnwise.recipes.talking import Talked
 from turnwise.recipes.tasks import Task, find_task
 from turnwise.run.rehearsal import at_most
 
@@ -55,12 +56,13 @@ TASKS: dict[str, tuple[str, Mapping[str, Any], int, int]] = {
     "dealer": ("dealer", {"acts": True}, 5000, 512),
 }
 """tasks, their settings, their logged conversations, and a context that the longest talk fits: 100 moves"""
-EPISODES = 1000
+EPISODES, MORE = 1000, 10_000
 ROWS = {
     "clone": "clone of the logs, per token",
     "plan": "plan, per act",
     "talk": "imagined talk of the plan, as its models pay it",
-    "imagined": "clone of the imagined talk, per token",
+    "imagined": "clone of as much imagined talk as was logged, per token",
+    "more": "clone of 10,000 imagined conversations, per token",
 }
 
 
@@ -89,31 +91,33 @@ class Home:
         """The run of the plan."""
         return self.trained(tw.LearntPomdp(), self.logs(), "plan")
 
-    def imagined(self) -> Path:
-        """The run of the clone of the imagined talk."""
-        return self.trained(tw.BC(), self.folder / "talk.jsonl", "imagined", context=self.context)
+    def talk(self, name: str, conversations: int) -> Talked:
+        """What the plan and its models say to each other."""
+        plan, file = self.plan(), self.folder / f"{name}.jsonl"
+        asked = {"conversations": conversations, "seed": self.seed, "overwrite": True}
+        return tw.write_talk(plan, plan, file, **asked)
+
+    def taught(self, name: str, talk: str) -> Path:
+        """The run of a clone of imagined talk."""
+        return self.trained(tw.BC(), self.folder / f"{talk}.jsonl", name, context=self.context)
+
+    def more(self) -> Path:
+        """The run of the clone of more of it."""
+        self.talk("more-talk", MORE)
+        return self.taught("more", "more-talk")
 
     def row(self, name: str) -> dict[str, Any]:
         """Make one, and measure it."""
         began = time.process_time()
         if name == "talk":
-            plan = self.plan()
-            found = vars(
-                tw.write_talk(
-                    plan,
-                    plan,
-                    self.folder / "talk.jsonl",
-                    conversations=self.count,
-                    seed=self.seed,
-                    overwrite=True,
-                )
-            )
+            found = vars(self.talk("talk", self.count))
             made = time.process_time() - began
         else:
             ways: dict[str, Callable[[], Path]] = {
                 "clone": self.clone,
                 "plan": self.plan,
-                "imagined": self.imagined,
+                "imagined": lambda: self.taught("imagined", "talk"),
+                "more": self.more,
             }
             run = ways[name]()
             made = time.process_time() - began
@@ -145,7 +149,7 @@ def table(runs: Path) -> None:
             if own:
                 returns = "; ".join(f"{p['mean']:.3f} ({p['low']:.3f} to {p['high']:.3f})" for p in own)
                 cut = sum(p.get("cut", 0) for p in own)
-                returns += f"; {cut} talks were cut, and would have cost more" if cut else ""
+                returns += f"; {cut} talks were cut before they had paid" if cut else ""
                 share, took = (np.mean([p[k] for p in own]) for k in ("share", "seconds"))
                 lines.append(f"| {title} | {returns} | {share:.0%} | {took:.0f} |")
     write_page(runs, "imagined_talk", "\n".join(lines))

@@ -200,6 +200,10 @@ def test_spoken_logs_are_the_talks_of_an_evaluation(folder: Path, capsys: pytest
         for name in ("again.jsonl", "spoken.jsonl")
     )
     assert few == many
+    one = tw.write_talk(
+        folder / "act-bc", folder / "partner", folder / "one.jsonl", conversations=1, quiet=True
+    )
+    assert one.low is None and str(one).endswith(f"mean return {one.mean:.4g}")
     refused = (
         ([], "expected a new file; found one that exists"),
         (["--overwrite", "--task", "helpdesk"], "--partner"),

@@ -45,9 +45,9 @@ class Talked:
     """Conversations in which the partner broke down, which were left out."""
     mean: float
     """Mean undiscounted return."""
-    low: float
-    high: float
-    """Its 95% interval, a bootstrap over conversations."""
+    low: float | None
+    high: float | None
+    """Its 95% interval, a bootstrap over conversations; one alone has none."""
     spoken_with: str
     """The partner, as one types it."""
 
@@ -56,7 +56,8 @@ class Talked:
         said = f"{self.conversations:,} conversations with {self.spoken_with} written to {self.file}"
         if self.failed:
             said += f" ({self.failed:,} more were left out: the partner failed)"
-        return f"{said}; mean return {self.mean:.4g} ({self.low:.4g} to {self.high:.4g}, 95%)"
+        interval = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g}, 95%)"
+        return f"{said}; mean return {self.mean:.4g}{interval}"
 
 
 def write_talk(
@@ -90,7 +91,8 @@ def write_talk(
         rows = (replace(d, metadata={**d.metadata, **about}) for d in tally.kept(held))
         write_logs(out, rows, overwrite=overwrite)
     earned = np.array(tally.returns)
-    low, high = bootstrap_interval(earned, rng=np.random.default_rng(a.seed))
+    rng = np.random.default_rng(a.seed)
+    low, high = (None, None) if len(earned) == 1 else bootstrap_interval(earned, rng=rng)
     return Talked(str(out), len(earned), tally.failed, float(earned.mean()), low, high, row.words)
 
 
