@@ -2,7 +2,7 @@
 
 A kernel is a function of arrays, numbers and NamedTuples of them, written as plain loops. numba compiles it
 at its first call and keeps the result beside the source (`__pycache__/*.nbi`). Without numba the same
-function runs as ordinary Python: equal results, some hundred times slower.
+function runs as ordinary Python: equal results but for rounding, some hundred times slower.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ except ImportError:
 F = TypeVar("F", bound=Callable[..., Any])
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-"""LLVM may fuse, reorder and use reciprocals, so that sums over states become vector instructions. "nnan" and
-"ninf" are left out on purpose: -inf stands for "no bound yet", and who assumes that it never occurs breaks
-`max`."""
+"""LLVM may fuse, reorder and use reciprocals, so that sums over states become vector instructions. The price:
+the same call twice in one process may differ in the last bit, as some of 80 fits of the same data did. In
+order all were equal, and a POMDP of 32 states took 1.8 times as long to learn. "nnan" and "ninf" are left out
+on purpose: -inf stands for "no bound yet", and who assumes that it never occurs breaks `max`."""
 
 
 def compiled(f: F) -> F:

@@ -23,7 +23,7 @@ from turnwise.run.errors import InputError
 
 QUICK = Effort(starts=2, early=40, iterations=60, sample=8000)
 SAME = {"rtol": 1e-9, "atol": 1e-12}
-"""the last bits of a product depend on where in memory its factors lie, and what was kept lies elsewhere"""
+"""compiled sums may be reordered (`exact/compiled.py`): stopped or not, last bits may be others"""
 
 
 def tiger(episodes: int, seed: int) -> Sequences:

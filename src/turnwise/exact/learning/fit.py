@@ -84,8 +84,8 @@ def fit(
     `phases`: an episode never leaves the class of its first state, and a class has so many states (1: the
     state is the same for a whole episode); None: any state may become any other.
     `smoothing`: imagined counts in each row. `begin`: a model to begin with, in place of starts of its own
-    (for resampled data). `notes` of a search that was stopped let it go on, to the same bits. InputError if
-    there are no episodes, or more states than steps.
+    (for resampled data). `notes` of a search that was stopped let it go on, to the same numbers but for
+    rounding (`exact/compiled.py`). InputError if there are no episodes, or more states than steps.
     """
     seed = int(rng.integers(2**62))
     # Rewards are binned as in the model to begin with: drawn data may have fewer different ones.
