@@ -40,6 +40,7 @@ from common import (
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
@@ -75,7 +76,6 @@ from turnwise.rollout.load import load_agent
 from turnwise.rollout.partners.played_out import Ahead, PlaysOut
 from turnwise.rollout.partners.speakers import SpeakingActs, SpeakingModel
 from turnwise.rollout.spoken import converse_in_messages
-from turnwise.run.files.lock import has_ended
 from turnwise.run.progress import Progress
 from turnwise.run.rehearsal import at_most
 
@@ -127,9 +127,7 @@ def opened(run: Path) -> Any:
 
 def fit(config: Any, data: Any, out: Path, **settings: Any) -> Any:
     """What a run came to; the run is made, or gone on with, if need be."""
-    if has_ended(out):
-        return opened(out)
-    return tw.fit(config, data, out=out, resume=(out / "config.yaml").exists(), **settings)
+    return opened(trained(config, data, out, **settings))
 
 
 def models(data: Path, runs: Path) -> None:

@@ -41,6 +41,7 @@ from common import (
     parse,
     read_part,
     story_of,
+    trained,
     write_page,
     write_results,
 )
@@ -58,7 +59,6 @@ from turnwise.recipes.measuring import partner as measuring
 from turnwise.recipes.settings.measure import PartnerMeasure
 from turnwise.recipes.tasks import find_task
 from turnwise.rollout.acts.simulated import siblings
-from turnwise.run.files.lock import has_ended
 from turnwise.run.folder import write_text
 from turnwise.run.rehearsal import at_most, rehearsing
 
@@ -99,9 +99,7 @@ def write_rows(file: Path, rows: Any) -> Path:
 
 def run(config: Any, data: Any, out: Path, seed: int, **given: Any) -> Any:
     """Fit, unless the run is there; one that was stopped goes on."""
-    if has_ended(out):
-        return tw.load(out)
-    return tw.fit(config, data, out=out, seed=seed, resume=out.exists(), quiet=True, **given)
+    return tw.load(trained(config, data, out, seed=seed, quiet=True, **given))
 
 
 class Seed:
